@@ -1,0 +1,41 @@
+# `make` lists the targets. The work is done by e2e/*.sh.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+##@ Try it
+demo: ## a cluster on a real Kubernetes: written to, its leader killed, scaled (KUBECONFIG, or a local one)
+	@e2e/demo.sh
+demo-down: ## remove what `make demo` made
+	@e2e/demo-down.sh
+
+##@ Work on it
+verify: ## formatting, lints, generated files, scripts, charts, dependencies; writes nothing
+	@e2e/test.sh verify
+fix: ## format, and write the generated files again
+	cargo fmt --all
+	cargo run --quiet --profile ci -p operator -- crds --dir .
+unit: ## unit and integration tests
+	@e2e/test.sh unit
+e2e: ## end-to-end tests (E2E_TESTS=part of a name, KEEP=1 keeps their namespaces)
+	@e2e/test.sh tools e2e
+test: ## all of the above that only checks: what CI runs
+	@e2e/test.sh tools verify unit e2e
+prove: ## the same tests with the full counts (WHAT=part of a name); writes docs/measurements.md
+	@e2e/prove.sh $(WHAT)
+
+##@ Images
+image: ## one image for each program, optimised, into target/images (IMAGE_REGISTRY names them for a registry)
+	cargo build --release --workspace --bins
+	@e2e/image.sh release
+
+##@ A Kubernetes on this machine
+kube-up: ## start it, with what it needs (NODES=3)
+	@e2e/kube/kube-up.sh
+kube-down: ## end it and delete what is in it
+	@e2e/kube/kube-down.sh
+
+help:
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo demo-down verify fix unit e2e test prove image kube-up kube-down help

@@ -1,0 +1,164 @@
+//! Servers with rqlite's HTTP API.
+
+use crate::BenchError;
+use crate::http1::{HttpConnection, find};
+use crate::random::Random;
+use crate::target::{Connection, OperationError, Target};
+use crate::work::{Operation, Work};
+use client::sql::{Database, DatabaseConfig, Level, RequestOptions};
+use std::fmt::Write;
+
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS bench(id INTEGER PRIMARY KEY, v TEXT)";
+const INSERT: &str = "INSERT INTO bench(v) VALUES(?)";
+
+/// A cluster of such servers.
+#[derive(Debug)]
+pub struct Rqlite {
+    addrs: Vec<String>,
+    database: Database,
+    /// Which address clients start with; none spreads them over all.
+    pub first: Option<usize>,
+}
+
+impl Rqlite {
+    /// The cluster at these addresses.
+    pub fn new(addrs: Vec<String>) -> Result<Self, BenchError> {
+        let config = DatabaseConfig::new(addrs.iter().map(|addr| format!("http://{addr}")));
+        let database = Database::new(config).map_err(BenchError::Addresses)?;
+        Ok(Self { addrs, database, first: None })
+    }
+
+    /// Which address leads.
+    pub async fn leader(&self) -> Option<usize> {
+        let leader = self.database.leader().await.ok()?;
+        let address = leader.api_addr.trim_start_matches("http://");
+        self.addrs.iter().position(|addr| addr == address)
+    }
+
+    async fn create(&self) -> Result<(), BenchError> {
+        let answer = self.database.execute(&[CREATE.into()], RequestOptions::default()).await;
+        let answer = answer.map_err(BenchError::Prepare)?;
+        answer.first_error().map_or(Ok(()), |error| Err(BenchError::PrepareRefused(error.into())))
+    }
+
+    async fn count_rows(&self) -> Result<u64, BenchError> {
+        let options = RequestOptions { level: Level::Linearizable, ..RequestOptions::default() };
+        let answer = self.database.query(&["SELECT count(*) FROM bench".into()], options).await;
+        let answer = answer.map_err(BenchError::Prepare)?;
+        let refused = || BenchError::PrepareRefused(answer.first_error().unwrap_or("no rows").into());
+        answer.scalar().and_then(serde_json::Value::as_u64).ok_or_else(refused)
+    }
+}
+
+impl Target for Rqlite {
+    type Connection = RqliteConnection;
+
+    async fn connect(&self, client: usize, attempt: usize) -> Result<RqliteConnection, OperationError> {
+        let at = (self.first.unwrap_or(client) + attempt) % self.addrs.len();
+        let http = HttpConnection::open(&self.addrs[at]).await?;
+        Ok(RqliteConnection { http, body: String::new() })
+    }
+
+    async fn prepare(&self, work: &Work) -> Result<(), BenchError> {
+        self.create().await?;
+        let mut rows = self.count_rows().await?;
+        let mut connection = self.connect(0, 0).await.map_err(BenchError::Seed)?;
+        while rows < work.rows {
+            connection.run(work, Operation::Bulk, &mut Random::new(0)).await.map_err(BenchError::Seed)?;
+            rows += work.bulk;
+        }
+        Ok(())
+    }
+
+    async fn count(&self) -> Result<Option<u64>, BenchError> {
+        self.count_rows().await.map(Some)
+    }
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct RqliteConnection {
+    http: HttpConnection,
+    body: String,
+}
+
+impl Connection for RqliteConnection {
+    async fn run(
+        &mut self,
+        work: &Work,
+        operation: Operation,
+        random: &mut Random,
+    ) -> Result<(), OperationError> {
+        self.body.clear();
+        let path = write_request(&mut self.body, work, operation, random);
+        let (status, body) = self.http.post(path, self.body.as_bytes()).await?;
+        if status == 200 && find(body, b"\"error\"").is_none() {
+            return Ok(());
+        }
+        let body = String::from_utf8_lossy(body).trim_end().chars().take(120).collect();
+        Err(OperationError::Refused { status, body })
+    }
+}
+
+/// Writes the body of a request; returns its path.
+fn write_request(body: &mut String, work: &Work, operation: Operation, random: &mut Random) -> &'static str {
+    let rows = |body: &mut String, count| {
+        for i in 0..count {
+            let comma = if i > 0 { "," } else { "" };
+            // Writing to a String does not fail.
+            let _ = write!(body, "{comma}[\"{INSERT}\",\"{}\"]", work.value);
+        }
+    };
+    body.push('[');
+    let path = match operation {
+        Operation::Insert => {
+            rows(body, 1);
+            "/db/execute"
+        }
+        Operation::Bulk => {
+            rows(body, work.bulk);
+            "/db/execute?transaction"
+        }
+        Operation::Query(level) => {
+            let _ = write!(body, "[\"SELECT v FROM bench WHERE id=?\",{}]", random.below(work.rows) + 1);
+            match level {
+                Level::None => "/db/query?level=none",
+                Level::Weak => "/db/query?level=weak",
+                Level::Linearizable => "/db/query?level=linearizable",
+                Level::Strong => "/db/query?level=strong",
+                Level::Auto => "/db/query?level=auto",
+            }
+        }
+    };
+    body.push(']');
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::WorkName;
+
+    #[test]
+    fn requests_by_table() {
+        let work = Work::new(WorkName::Mixed, 1, 2, 3);
+        for (operation, path, body) in [
+            (Operation::Insert, "/db/execute", r#"[["INSERT INTO bench(v) VALUES(?)","abc"]]"#),
+            (
+                Operation::Bulk,
+                "/db/execute?transaction",
+                r#"[["INSERT INTO bench(v) VALUES(?)","abc"],["INSERT INTO bench(v) VALUES(?)","abc"]]"#,
+            ),
+            (
+                Operation::Query(Level::None),
+                "/db/query?level=none",
+                r#"[["SELECT v FROM bench WHERE id=?",1]]"#,
+            ),
+        ] {
+            let mut written = String::new();
+            assert_eq!(write_request(&mut written, &work, operation, &mut Random::new(0)), path);
+            assert_eq!(written, body);
+            serde_json::from_str::<serde_json::Value>(&written).expect("JSON");
+        }
+    }
+}

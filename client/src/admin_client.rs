@@ -1,0 +1,309 @@
+//! Client of the administrative API under `/cluster`: one request to one member, typed both ways.
+//!
+//! It follows nobody and retries nothing. Which member to ask, and what to do when the answer is a refusal or no
+//! answer at all, is the caller's decision: for the operator that is the next reconcile.
+
+use crate::admin::{
+    AddLearner, ChangeVoters, Changed, Initialise, MemberReport, NodeId, Refusal, RefusalReason,
+    RemoveLearner, Transfer, Transferred,
+};
+use bytes::{Buf, Bytes, BytesMut};
+use futures::{Stream, StreamExt, stream};
+use reqwest::Method;
+use serde::{Serialize, de::DeserializeOwned};
+use std::time::Duration;
+
+/// A report larger than this is refused: a membership has a few members of a few hundred bytes each.
+const MAX_REPORT_BYTES: usize = 1 << 20;
+
+/// Why a request of the administrative API gave no answer of the kind that was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The HTTP client could not be made.
+    #[error("cannot make an HTTP client")]
+    Build(#[source] reqwest::Error),
+    /// The member could not be reached, or the connection broke. Whether a change took effect is not known.
+    #[error("no answer from {url}")]
+    Transport {
+        /// What was asked.
+        url: String,
+        /// What went wrong.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The member refused and said why.
+    #[error("{url} refused ({reason:?}): {message}", reason = refusal.reason, message = refusal.message)]
+    Refused {
+        /// What was asked.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// The member's answer.
+        refusal: Refusal,
+    },
+    /// An answer that is not of this API.
+    #[error("{url} answered {status} with something that is not of this API: {body}")]
+    Unexpected {
+        /// What was asked.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// The start of the body.
+        body: String,
+    },
+    /// A line of the event stream is no report.
+    #[error("the event stream of {url} holds a line that is no report")]
+    Event {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A line of the event stream never ends.
+    #[error("the event stream of {url} holds a line of more than {MAX_REPORT_BYTES} bytes")]
+    EventTooLong {
+        /// What was asked.
+        url: String,
+    },
+    /// The event stream was silent for longer than its keep-alive allows.
+    #[error("the event stream of {url} fell silent")]
+    EventsSilent {
+        /// What was asked.
+        url: String,
+    },
+}
+
+impl AdminError {
+    /// The member's reason, if it refused.
+    pub fn refusal(&self) -> Option<RefusalReason> {
+        match self {
+            Self::Refused { refusal, .. } => Some(refusal.reason),
+            _ => None,
+        }
+    }
+}
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug)]
+pub struct AdminTimeouts {
+    /// For a TCP connection.
+    pub connect: Duration,
+    /// For a report.
+    pub report: Duration,
+    /// For a change of the membership or of the leadership.
+    pub change: Duration,
+    /// For the next byte of the event stream, whose keep-alive comes every 10 s.
+    pub event: Duration,
+}
+
+impl Default for AdminTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_millis(500),
+            report: Duration::from_secs(1),
+            change: Duration::from_secs(10),
+            event: Duration::from_secs(25),
+        }
+    }
+}
+
+/// Client of the administrative API. Cheap to clone; connections are pooled.
+#[derive(Clone, Debug)]
+pub struct AdminClient {
+    http: reqwest::Client,
+    timeouts: AdminTimeouts,
+}
+
+impl AdminClient {
+    /// A client with its own connection pool.
+    pub fn new(timeouts: AdminTimeouts) -> Result<Self, AdminError> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(timeouts.connect)
+            .pool_idle_timeout(Duration::from_secs(15))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(AdminError::Build)?;
+        Ok(Self { http, timeouts })
+    }
+
+    /// What the member at `base` (as `http://10.0.0.7:4001`) knows of itself and of its cluster.
+    pub async fn report(&self, base: &str) -> Result<MemberReport, AdminError> {
+        self.call(Method::GET, base, "/cluster", None::<&()>, self.timeouts.report).await
+    }
+
+    /// Makes the member at `base` the only voter of a new cluster.
+    pub async fn initialise(&self, base: &str, body: &Initialise) -> Result<MemberReport, AdminError> {
+        self.call(Method::POST, base, "/cluster/initialise", Some(body), self.timeouts.change).await
+    }
+
+    /// Adds a learner.
+    pub async fn add_learner(&self, base: &str, body: &AddLearner) -> Result<Changed, AdminError> {
+        self.call(Method::POST, base, "/cluster/learners", Some(body), self.timeouts.change).await
+    }
+
+    /// Removes a learner.
+    pub async fn remove_learner(&self, base: &str, node_id: NodeId) -> Result<Changed, AdminError> {
+        let body = RemoveLearner { node_id };
+        self.call(Method::DELETE, base, "/cluster/learners", Some(&body), self.timeouts.change).await
+    }
+
+    /// Promotes learners and removes voters in one joint change.
+    pub async fn change_voters(&self, base: &str, body: &ChangeVoters) -> Result<Changed, AdminError> {
+        self.call(Method::POST, base, "/cluster/voters", Some(body), self.timeouts.change).await
+    }
+
+    /// Hands the leadership over; answers once the new leader is known.
+    pub async fn transfer(&self, base: &str, to: Option<NodeId>) -> Result<Transferred, AdminError> {
+        let body = Transfer { to };
+        self.call(Method::POST, base, "/cluster/transfer", Some(&body), self.timeouts.change).await
+    }
+
+    /// Reports of the member at `base`, one at once and one after each change, until the stream ends or fails.
+    pub async fn events(
+        &self,
+        base: &str,
+    ) -> Result<impl Stream<Item = Result<MemberReport, AdminError>> + Send + use<>, AdminError> {
+        let url = format!("{base}/cluster/events");
+        let send = self.http.get(&url).send();
+        let response = tokio::time::timeout(self.timeouts.report, send)
+            .await
+            .map_err(|_| AdminError::EventsSilent { url: url.clone() })?
+            .map_err(|source| AdminError::Transport { url: url.clone(), source })?;
+        if !response.status().is_success() {
+            return Err(refused(url, response).await);
+        }
+        let lines = Lines {
+            bytes: response.bytes_stream().boxed(),
+            buffer: BytesMut::new(),
+            patience: self.timeouts.event,
+            url,
+        };
+        Ok(stream::unfold(Some(lines), |lines| async move {
+            let mut lines = lines?;
+            match lines.next().await {
+                Ok(Some(report)) => Some((Ok(report), Some(lines))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        }))
+    }
+
+    async fn call<B: Serialize + ?Sized, A: DeserializeOwned>(
+        &self,
+        method: Method,
+        base: &str,
+        path: &str,
+        body: Option<&B>,
+        timeout: Duration,
+    ) -> Result<A, AdminError> {
+        let url = format!("{base}{path}");
+        let mut request = self.http.request(method, &url).timeout(timeout);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request
+            .send()
+            .await
+            .map_err(|source| AdminError::Transport { url: url.clone(), source: source.without_url() })?;
+        if !response.status().is_success() {
+            return Err(refused(url, response).await);
+        }
+        let status = response.status().as_u16();
+        let body = response
+            .bytes()
+            .await
+            .map_err(|source| AdminError::Transport { url: url.clone(), source: source.without_url() })?;
+        serde_json::from_slice(&body).map_err(|_| AdminError::Unexpected {
+            url,
+            status,
+            body: excerpt(&body),
+        })
+    }
+}
+
+/// NDJSON out of a byte stream, with a limit on silence and on the length of a line.
+struct Lines {
+    bytes: stream::BoxStream<'static, Result<Bytes, reqwest::Error>>,
+    buffer: BytesMut,
+    patience: Duration,
+    url: String,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Result<Option<MemberReport>, AdminError> {
+        loop {
+            while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(end);
+                self.buffer.advance(1);
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                return serde_json::from_slice(&line)
+                    .map(Some)
+                    .map_err(|source| AdminError::Event { url: self.url.clone(), source });
+            }
+            if self.buffer.len() > MAX_REPORT_BYTES {
+                return Err(AdminError::EventTooLong { url: self.url.clone() });
+            }
+            match tokio::time::timeout(self.patience, self.bytes.next()).await {
+                Err(_) => return Err(AdminError::EventsSilent { url: self.url.clone() }),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(source))) => {
+                    return Err(AdminError::Transport {
+                        url: self.url.clone(),
+                        source: source.without_url(),
+                    });
+                }
+                Ok(Some(Ok(chunk))) => self.buffer.extend_from_slice(&chunk),
+            }
+        }
+    }
+}
+
+async fn refused(url: String, response: reqwest::Response) -> AdminError {
+    let status = response.status().as_u16();
+    let body = response.bytes().await.unwrap_or_default();
+    match serde_json::from_slice::<Refusal>(&body) {
+        Ok(refusal) => AdminError::Refused { url, status, refusal },
+        Err(_) => AdminError::Unexpected { url, status, body: excerpt(&body) },
+    }
+}
+
+fn excerpt(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(chunks: &[&'static str]) -> Lines {
+        let chunks: Vec<_> = chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect();
+        Lines {
+            bytes: stream::iter(chunks).boxed(),
+            buffer: BytesMut::new(),
+            patience: Duration::from_secs(1),
+            url: "http://test".into(),
+        }
+    }
+
+    const REPORT: &str = r#"{"epoch":0,"nodeId":"000000000000000a","name":"a-0","raftAddress":"a:2","apiAddress":"a:1","version":"1","phase":"Serving","role":"Leader","term":1,"lastLogIndex":1,"committedIndex":1,"appliedIndex":1,"membership":{"logIndex":0,"committed":true,"joint":false,"members":[]}}"#;
+
+    #[tokio::test]
+    async fn reports_are_split_over_chunks_and_keep_alives_are_skipped() {
+        let (head, tail) = REPORT.split_at(100);
+        let mut lines = lines(&["\n", head, tail, "\n\n", REPORT, "\n"]);
+        for _ in 0..2 {
+            let report = lines.next().await.expect("a line").expect("a report");
+            assert_eq!(report.node_id, NodeId(10));
+        }
+        assert!(lines.next().await.expect("an end").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_no_report_is_an_error() {
+        assert!(matches!(lines(&["nonsense\n"]).next().await, Err(AdminError::Event { .. })));
+    }
+}

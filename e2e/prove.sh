@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# prove.sh [PART OF A NAME] — `make prove`: the end-to-end tests with their full counts, and what they measured as
+# docs/measurements.md.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+. e2e/lib.sh
+E2E_PROVE=1 E2E_TESTS=${1:-} e2e/test.sh tools e2e
+status=$?
+results=$TARGET/e2e-artifacts/results.jsonl
+[ -s "$results" ] || exit $status
+mkdir -p docs
+{
+  echo "# Measurements"
+  echo
+  echo "By \`make prove${1:+ WHAT=$1}\` at commit $(git rev-parse --short HEAD 2>/dev/null || echo none), $(date -u +%F);" \
+    "$(nproc) cores, $(free -g | awk '/^Mem/ {print $2}') GiB, Linux $(uname -r)." \
+    "An open loop of 100 writes a second; a pause is the longest time between two acknowledgements."
+  echo
+  echo "| what | runs | acknowledged | lost | written twice | failed | pause, median | pause, longest |"
+  echo "|---|---|---|---|---|---|---|---|"
+  jq -rs 'map(select(.ledger)) | group_by([.test, .what])[] | . as $runs
+    | ([.[].ledger.longest_gap.length_ms] | sort) as $pauses
+    | def total(f): [$runs[].ledger | f] | add;
+      "| \(.[0].what) | \(length) | \(total(.acknowledged)) | \(total(.lost | length)) | \(total(.duplicates | length)) | \(total(.failed + .unknown)) | \($pauses[length / 2 | floor] / 1000) s | \($pauses[-1] / 1000) s |"' "$results"
+  echo
+  echo "| what | runs | median | longest |"
+  echo "|---|---|---|---|"
+  jq -rs 'map(select(.milliseconds)) | group_by([.test, .what])[] | ([.[].milliseconds] | sort) as $times
+    | "| \(.[0].what) | \(length) | \($times[length / 2 | floor] / 1000) s | \($times[-1] / 1000) s |"' "$results"
+} >docs/measurements.md
+echo "written: docs/measurements.md"
+exit $status

@@ -1,0 +1,325 @@
+//! A SqliteCluster under test and the verbs for it.
+
+use crate::database::Database;
+use crate::forward::Forward;
+use crate::kubernetes::Kubernetes;
+use crate::ledger::{Ledger, Pace};
+use crate::processes;
+use crate::scenario::Skip;
+use crate::wait::{Hopeless, eventually};
+use anyhow::{Context, Result, bail};
+use client::admin::{MemberReport, Role};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const FIELD_MANAGER: &str = "e2e";
+const API_PORT: u16 = 4001;
+const CLUSTER_LABEL: &str = "sqlite-operator.io/cluster";
+
+/// How long a cluster may take to become what its spec says.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// How long kube-proxy may take to route a Service that has endpoints, and one attempt to connect to it.
+const ROUTING: Duration = Duration::from_secs(5);
+const POLL_CONNECT: Duration = Duration::from_millis(200);
+
+/// What is to be applied: the minimal manifest and what a test adds to it.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    name: String,
+    spec: Value,
+}
+
+impl Manifest {
+    /// `spec: {voters, storage: {size: 1Gi}}`.
+    pub fn new(name: &str, voters: u32) -> Self {
+        Self { name: name.to_owned(), spec: json!({"voters": voters, "storage": {"size": "1Gi"}}) }
+    }
+
+    /// Sets one field of the spec.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: Value) -> Self {
+        self.spec[field] = value;
+        self
+    }
+
+    fn object(&self) -> Value {
+        json!({
+            "apiVersion": "sqlite-operator.io/v1alpha1",
+            "kind": "SqliteCluster",
+            "metadata": {"name": self.name},
+            "spec": self.spec,
+        })
+    }
+}
+
+/// A condition of the status.
+#[derive(Clone, Debug, Default)]
+pub struct Condition {
+    /// `True` or `False`.
+    pub status: String,
+    /// One word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// A SqliteCluster of a scenario.
+#[derive(Clone)]
+pub struct Cluster {
+    kubernetes: Kubernetes,
+    namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Cluster {
+    /// The cluster of that name, whether or not it exists.
+    pub fn named(kubernetes: &Kubernetes, namespace: &str, name: &str) -> Self {
+        Self { kubernetes: kubernetes.clone(), namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    fn api(&self) -> Api<DynamicObject> {
+        self.kubernetes.clusters(&self.namespace)
+    }
+
+    /// Creates or changes it. An error of the API server comes back as it was.
+    pub async fn apply(&self, manifest: &Manifest) -> Result<(), kube::Error> {
+        let how = PatchParams::apply(FIELD_MANAGER).force();
+        self.api().patch(&manifest.name, &how, &Patch::Apply(manifest.object())).await.map(drop)
+    }
+
+    /// The object as it is.
+    pub async fn object(&self) -> Result<DynamicObject> {
+        Ok(self.api().get(&self.name).await?)
+    }
+
+    /// Sets the number of voters.
+    pub async fn scale(&self, voters: u32) -> Result<()> {
+        let patch = Patch::Merge(json!({"spec": {"voters": voters}}));
+        self.api().patch(&self.name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    /// Deletes the object and waits until it and its pods are gone.
+    pub async fn delete(&self) -> Result<()> {
+        self.api().delete(&self.name, &DeleteParams::default()).await?;
+        eventually("the cluster and its pods are gone", PATIENCE, async || {
+            let object = self.api().get_opt(&self.name).await?;
+            Ok((object.is_none() && self.pods().await?.is_empty()).then_some(()))
+        })
+        .await
+    }
+
+    // -- waiting --------------------------------------------------------------------------------------------------
+
+    /// A condition of the status.
+    pub async fn condition(&self, kind: &str) -> Result<Option<Condition>> {
+        Ok(condition(&self.object().await?, kind))
+    }
+
+    /// Waits until a condition has this status, for the spec as it is now.
+    pub async fn await_condition(&self, kind: &str, status: &str) -> Result<Condition> {
+        let what = format!("{} is {kind}={status}", self.name);
+        eventually(&what, PATIENCE, async || {
+            let object = self.object().await?;
+            match condition(&object, kind) {
+                Some(found) if found.status == status && is_observed(&object) => Ok(Some(found)),
+                found => bail!("{kind} is {found:?}"),
+            }
+        })
+        .await
+    }
+
+    /// Waits until the cluster serves and is what its spec says: all voters there and in service, nothing under way.
+    pub async fn await_ready(&self) -> Result<()> {
+        let what = format!("{} is ready", self.name);
+        eventually(&what, PATIENCE, async || {
+            let object = self.object().await?;
+            if let Some(stalled) = condition(&object, "Stalled").filter(|c| c.status == "True") {
+                return Err(Hopeless(format!("Stalled, {}: {}", stalled.reason, stalled.message)).into());
+            }
+            let is = |kind| condition(&object, kind).is_some_and(|c| c.status == "True");
+            let (spec, status) = (&object.data["spec"], &object.data["status"]);
+            let counted =
+                [("voters", "readyVoters"), ("readReplicas", "readyReplicas")].iter().all(|(all, ready)| {
+                    let wanted = spec[*all].as_u64().unwrap_or_default();
+                    [*all, *ready].iter().all(|count| status[*count].as_u64().unwrap_or_default() == wanted)
+                });
+            if is_observed(&object) && is("Ready") && !is("Reconciling") && counted {
+                return Ok(Some(()));
+            }
+            bail!("its status is {status}")
+        })
+        .await
+    }
+
+    // -- looking --------------------------------------------------------------------------------------------------
+
+    /// Pods of its members, by name.
+    pub async fn pods(&self) -> Result<Vec<Pod>> {
+        let which = ListParams::default().labels(&format!("{CLUSTER_LABEL}={}", self.name));
+        let mut pods = self.kubernetes.pods(&self.namespace).list(&which).await?.items;
+        pods.sort_by_key(ResourceExt::name_any);
+        Ok(pods)
+    }
+
+    /// Claims of its members, by name, and the uid of each.
+    pub async fn claims(&self) -> Result<BTreeMap<String, String>> {
+        let which = ListParams::default().labels(&format!("{CLUSTER_LABEL}={}", self.name));
+        let claims = self.claim_api().list(&which).await?;
+        Ok(claims.into_iter().map(|c| (c.name_any(), c.uid().unwrap_or_default())).collect())
+    }
+
+    fn claim_api(&self) -> Api<PersistentVolumeClaim> {
+        Api::namespaced(self.kubernetes.client.clone(), &self.namespace)
+    }
+
+    /// What a member says of itself.
+    pub async fn report(&self, pod: &str) -> Result<MemberReport> {
+        self.member(pod).await?.document("/cluster").await.with_context(|| format!("GET /cluster of {pod}"))
+    }
+
+    /// What the members that answer say of themselves.
+    pub async fn reports(&self) -> Result<Vec<MemberReport>> {
+        let mut reports = Vec::new();
+        for pod in self.pods().await? {
+            reports.extend(self.report(&pod.name_any()).await.ok());
+        }
+        Ok(reports)
+    }
+
+    /// Waits for a leader, as the members see it, and says its name.
+    pub async fn await_leader(&self) -> Result<String> {
+        eventually("a leader", PATIENCE, async || {
+            let reports = self.reports().await?;
+            let leads = reports.into_iter().filter(|report| report.role == Role::Leader);
+            Ok(leads.max_by_key(|report| report.term).map(|report| report.name))
+        })
+        .await
+    }
+
+    /// Some member that does not lead.
+    pub async fn follower(&self) -> Result<String> {
+        let leader = self.await_leader().await?;
+        let mut names = self.pods().await?.into_iter().map(|pod| pod.name_any());
+        names.find(|name| *name != leader).context("no follower")
+    }
+
+    /// The same content on every member, read from each by itself once all have applied the same index.
+    pub async fn assert_same_content(&self, sql: &str) -> Result<()> {
+        let mut answers = BTreeMap::new();
+        for pod in self.pods().await? {
+            let name = pod.name_any();
+            let database = self.member(&name).await?;
+            answers.insert(name, database.read(sql, crate::database::Level::None).await?);
+        }
+        let mut values = answers.values();
+        let first = values.next().context("no member")?;
+        if values.any(|other| other != first) {
+            bail!("members differ in `{sql}`: {answers:?}");
+        }
+        Ok(())
+    }
+
+    // -- reaching -------------------------------------------------------------------------------------------------
+
+    /// The database through the Service `<name>-<suffix>`. Without a route to Services: through port-forwards to the
+    /// pods that the Service selects, one after the other, which is said once per test.
+    pub async fn service(&self, suffix: &str) -> Result<Database> {
+        let name = format!("{}-{suffix}", self.name);
+        let services = Api::<Service>::namespaced(self.kubernetes.client.clone(), &self.namespace);
+        let spec = services.get(&name).await?.spec.with_context(|| format!("Service {name} has no spec"))?;
+        if self.kubernetes.direct_network {
+            let address = spec.cluster_ip.with_context(|| format!("Service {name} has no address"))?;
+            // Each Kubernetes node learns of a new Service and of its endpoints a moment after the API server.
+            eventually(&format!("{name} is reachable"), ROUTING, async || {
+                let connection =
+                    timeout(POLL_CONNECT, TcpStream::connect((address.as_str(), API_PORT))).await;
+                Ok(connection??.peer_addr().ok())
+            })
+            .await?;
+            return Database::at(vec![format!("http://{address}:{API_PORT}")]);
+        }
+        println!("no route to Services: {name} is reached by port-forwards to its pods");
+        let selector: Vec<_> = spec.selector.into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
+        let pods = self.kubernetes.pods(&self.namespace);
+        let mut forwards = Vec::new();
+        for pod in pods.list(&ListParams::default().labels(&selector.join(","))).await? {
+            forwards.push(Forward::open(pods.clone(), pod.name_any(), API_PORT).await?);
+        }
+        Database::forwarded(forwards)
+    }
+
+    /// The database of one member.
+    pub async fn member(&self, pod: &str) -> Result<Database> {
+        let pods = self.kubernetes.pods(&self.namespace);
+        if self.kubernetes.direct_network {
+            let address = pods.get(pod).await?.status.and_then(|status| status.pod_ip);
+            let address = address.with_context(|| format!("{pod} has no address yet"))?;
+            return Database::at(vec![format!("http://{address}:{API_PORT}")]);
+        }
+        Database::forwarded(vec![Forward::open(pods, pod.to_owned(), API_PORT).await?])
+    }
+
+    /// Starts to write through the Service for reads and writes.
+    pub async fn start_writing(&self, pace: Pace) -> Result<Ledger> {
+        Ledger::start(self.service("rw").await?, pace).await
+    }
+
+    // -- disturbing -----------------------------------------------------------------------------------------------
+
+    /// Deletes a pod as `kubectl delete pod` does, without waiting.
+    pub async fn delete_pod(&self, pod: &str) -> Result<()> {
+        self.kubernetes.pods(&self.namespace).delete(pod, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Deletes a member's claim and its pod; the volume goes with them.
+    pub async fn delete_volume(&self, pod: &str) -> Result<()> {
+        let claim = self.claim_of(pod).await?;
+        self.claim_api().delete(&claim, &DeleteParams::default()).await?;
+        self.delete_pod(pod).await
+    }
+
+    async fn claim_of(&self, pod: &str) -> Result<String> {
+        let spec = self.kubernetes.pods(&self.namespace).get(pod).await?.spec;
+        let mut volumes = spec.and_then(|spec| spec.volumes).into_iter().flatten();
+        let claim = volumes.find_map(|volume| volume.persistent_volume_claim);
+        Ok(claim.with_context(|| format!("{pod} has no claim"))?.claim_name)
+    }
+
+    /// SIGKILL for the program of each of these members, all at once. What a member reports afterwards, it says in
+    /// another life.
+    pub async fn kill(&self, pods: &[String]) -> Result<()> {
+        if !self.kubernetes.local_processes {
+            return Err(
+                Skip("processes in pods can be killed only on the local Kubernetes".to_owned()).into()
+            );
+        }
+        let mut pids = Vec::new();
+        for pod in pods {
+            let uid = self.kubernetes.pods(&self.namespace).get(pod).await?.uid().unwrap_or_default();
+            pids.push(processes::find(&uid, "sqlited").with_context(|| format!("no sqlited runs in {pod}"))?);
+        }
+        processes::kill(&pids).await
+    }
+}
+
+fn condition(object: &DynamicObject, kind: &str) -> Option<Condition> {
+    let conditions = object.data["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|condition| condition["type"] == kind)?;
+    let text = |field| found[field].as_str().unwrap_or_default().to_owned();
+    Some(Condition { status: text("status"), reason: text("reason"), message: text("message") })
+}
+
+/// Whether the status speaks of the spec as it is now.
+fn is_observed(object: &DynamicObject) -> bool {
+    object.data["status"]["observedGeneration"].as_i64() == object.metadata.generation
+}

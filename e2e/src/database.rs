@@ -1,0 +1,222 @@
+//! SQL over the HTTP API of a cluster or of one of its members.
+
+use crate::forward::Forward;
+use anyhow::{Context, Result, bail};
+use reqwest::{Client, StatusCode, Url};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How long one request may take, unless said otherwise.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How strong a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// From the member that is asked, as it is.
+    None,
+    /// From the member that believes to lead.
+    Weak,
+    /// Confirmed by a quorum.
+    Linearizable,
+    /// Ordered with the writes.
+    Strong,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Weak => "weak",
+            Self::Linearizable => "linearizable",
+            Self::Strong => "strong",
+        }
+    }
+}
+
+/// An address under which the SQL API answers: a Service, or one member.
+#[derive(Clone)]
+pub struct Database {
+    http: Client,
+    bases: Arc<Vec<String>>,
+    next: Arc<AtomicUsize>,
+    _forwards: Arc<Vec<Forward>>,
+}
+
+impl Database {
+    /// The API at one or more base addresses (`http://host:port`), asked in turn.
+    pub fn at(bases: Vec<String>) -> Result<Self> {
+        Self::new(bases, Vec::new())
+    }
+
+    pub(crate) fn forwarded(forwards: Vec<Forward>) -> Result<Self> {
+        let bases = forwards.iter().map(|forward| format!("http://{}", forward.address)).collect();
+        Self::new(bases, forwards)
+    }
+
+    fn new(bases: Vec<String>, forwards: Vec<Forward>) -> Result<Self> {
+        if bases.is_empty() {
+            bail!("no address to reach the database at");
+        }
+        let http = Client::builder().timeout(PATIENCE).connect_timeout(Duration::from_secs(1)).build()?;
+        Ok(Self { http, bases: Arc::new(bases), next: Arc::default(), _forwards: Arc::new(forwards) })
+    }
+
+    fn base(&self) -> &str {
+        &self.bases[self.next.fetch_add(1, Ordering::Relaxed) % self.bases.len()]
+    }
+
+    /// Runs one write; an error of any kind is an error here.
+    pub async fn write(&self, sql: &str) -> Result<()> {
+        self.write_with(sql, &[], PATIENCE).await.map_err(|e| anyhow::anyhow!("{e}")).context(sql.to_owned())
+    }
+
+    /// Runs one write with parameters and says how it ended.
+    pub async fn write_with(
+        &self,
+        sql: &str,
+        parameters: &[Value],
+        patience: Duration,
+    ) -> Result<(), WriteError> {
+        let mut statement = vec![json!(sql)];
+        statement.extend_from_slice(parameters);
+        let url = format!("{}/db/execute", self.base());
+        let sent = self.http.post(url).timeout(patience).json(&json!([statement])).send().await;
+        let response = sent.map_err(WriteError::of_transport)?;
+        let status = response.status();
+        let text = response.text().await.map_err(WriteError::of_transport)?;
+        WriteError::of_answer(status, &text).map_or(Ok(()), Err)
+    }
+
+    /// Reads rows; each is a list of values.
+    pub async fn read(&self, sql: &str, level: Level) -> Result<Vec<Vec<Value>>> {
+        let query = [("q", sql), ("level", level.name())];
+        let url = Url::parse_with_params(&format!("{}/db/query", self.base()), query)?;
+        let response = self.http.get(url).send().await.context(sql.to_owned())?;
+        let status = response.status();
+        let text = response.text().await?;
+        if status != StatusCode::OK {
+            bail!("{sql}: {status}: {}", text.trim());
+        }
+        let answer: Value =
+            serde_json::from_str(&text).with_context(|| format!("{sql}: not JSON: {text}"))?;
+        if let Some(error) = error_in(&answer) {
+            bail!("{sql}: {error}");
+        }
+        let values = answer["results"][0]["values"].as_array().cloned().unwrap_or_default();
+        Ok(values.into_iter().filter_map(|row| row.as_array().cloned()).collect())
+    }
+
+    /// Reads one number.
+    pub async fn read_number(&self, sql: &str, level: Level) -> Result<i64> {
+        let rows = self.read(sql, level).await?;
+        rows.first()
+            .and_then(|row| row.first())
+            .and_then(Value::as_i64)
+            .with_context(|| format!("{sql}: no number in {rows:?}"))
+    }
+
+    /// Fetches a JSON document of the API.
+    pub async fn document<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let url = format!("{}{path}", self.base());
+        Ok(self
+            .http
+            .get(url)
+            .timeout(Duration::from_secs(2))
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?)
+    }
+}
+
+/// How a write did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// It was refused; it is not expected in the database.
+    Failed(String),
+    /// It may have been applied or not.
+    Unknown(String),
+}
+
+impl std::fmt::Display for WriteError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Failed(why) => write!(f, "failed: {why}"),
+            Self::Unknown(why) => write!(f, "outcome unknown: {why}"),
+        }
+    }
+}
+
+impl WriteError {
+    fn of_transport(error: reqwest::Error) -> Self {
+        if error.is_connect() {
+            Self::Failed("no connection".to_owned())
+        } else if error.is_timeout() {
+            Self::Unknown("no answer in time".to_owned())
+        } else {
+            Self::Unknown("connection lost".to_owned())
+        }
+    }
+
+    /// What the answer says, if it is not success. An error with status 200 is a failure too.
+    fn of_answer(status: StatusCode, text: &str) -> Option<Self> {
+        let why = if status == StatusCode::OK {
+            match serde_json::from_str::<Value>(text) {
+                Ok(answer) => error_in(&answer)?,
+                Err(_) => format!("not JSON: {text}"),
+            }
+        } else {
+            format!("{} {}", status.as_u16(), text.trim())
+        };
+        let undecided = ["outcome unknown", "OutcomeUnknown", "leadership lost", "timeout", "not JSON"];
+        Some(if undecided.iter().any(|words| why.contains(words)) {
+            Self::Unknown(why)
+        } else {
+            Self::Failed(why)
+        })
+    }
+}
+
+/// The error of an answer, at its top or in one of its results.
+fn error_in(answer: &Value) -> Option<String> {
+    let of_results = answer["results"].as_array().into_iter().flatten().map(|result| &result["error"]);
+    let error = std::iter::once(&answer["error"]).chain(of_results).find(|e| e.is_string());
+    match (error, answer["results"].is_array()) {
+        (Some(error), _) => error.as_str().map(str::to_owned),
+        (None, true) => None,
+        (None, false) => Some(format!("no results in {answer}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_told_apart() {
+        let failed = |why: &str| Some(WriteError::Failed(why.to_owned()));
+        let unknown = |why: &str| Some(WriteError::Unknown(why.to_owned()));
+        let cases = [
+            (200, r#"{"results":[{"last_insert_id":1,"rows_affected":1}]}"#, None),
+            (200, r#"{"results":[{"error":"no such table: t"}]}"#, failed("no such table: t")),
+            (200, r#"{"results":[],"error":"store not ready"}"#, failed("store not ready")),
+            (
+                200,
+                r#"{"results":[],"error":"leadership lost while committing log"}"#,
+                unknown("leadership lost while committing log"),
+            ),
+            (200, "{}", failed("no results in {}")),
+            (200, r#"{"resu"#, unknown(r#"not JSON: {"resu"#)),
+            (503, "leader not found\n", failed("503 leader not found")),
+            (503, "outcome unknown\n", unknown("503 outcome unknown")),
+            (408, "queue wait timeout\n", unknown("408 queue wait timeout")),
+        ];
+        for (status, text, expected) in cases {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(WriteError::of_answer(status, text), expected, "{status} {text}");
+        }
+    }
+}

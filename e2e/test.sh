@@ -1,0 +1,167 @@
+#!/usr/bin/env bash
+# test.sh STAGE... — the stages of `make test` and `make verify`, each timed; says at the end how many checks and tests
+# passed and failed. Long output goes to target/logs and is shown when something failed. A failed stage does not stop
+# the others, except when there is nothing left to test.
+#
+#   E2E_THREADS=1   end-to-end tests at a time        E2E_TESTS=…   only those whose name contains this
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+. e2e/lib.sh
+passed=0 failed=0 times=()
+
+stage() { # stage NAME COMMAND...
+  local name=$1 begin=$SECONDS; shift
+  printf '%s\n' "${bold}── $name${plain}"
+  if "$@"; then
+    printf '   %s %s\n' "${green}✓${plain}" "$name, $((SECONDS - begin)) s"
+    times+=("$name $((SECONDS - begin))")
+  else
+    printf '   %s %s\n' "${red}✗${plain}" "$name, $((SECONDS - begin)) s"
+    times+=("$name $((SECONDS - begin)) failed")
+    return 1
+  fi
+}
+# A check counts as one; stages that run tests count those.
+check() { if stage "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi; }
+
+# count LOG — adds up what the test runner says in its closing lines.
+count() {
+  local p f
+  read -r p f < <(sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed.*/\1 \2/p' "$1" |
+    awk '{p += $1; f += $2} END {print p + 0, f + 0}')
+  passed=$((passed + p)) failed=$((failed + f))
+  printf '   %s\n' "$p passed, $f failed"
+}
+
+# The programs of the local Kubernetes, unless another one is used. Before cargo runs: the two would share two cores.
+tools() {
+  if [ -z "${KUBECONFIG:-}" ]; then
+    packages jq shellcheck containerd gcc libc6-dev busybox-static python3 && e2e/kube/build.sh
+  fi
+}
+
+# Everything that is compiled is compiled once, with one profile and one set of features: always the whole workspace.
+build() { quietly build cargo build ${CI:+--locked} --profile ci --workspace --bins; }
+formatting() { quietly format cargo fmt --all --check; }
+lint() { quietly clippy cargo clippy --profile ci --workspace --all-targets -- -D warnings; }
+generated() { quietly generated "$TARGET/ci/sqlite-operator" crds --check .; }
+scripts() {
+  local unformatted
+  if ! command -v shellcheck >/dev/null; then
+    echo "   skipped: shellcheck is not installed"
+    return
+  fi
+  git ls-files -co --exclude-standard '*.sh' .ci/run | xargs shellcheck || return
+  python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' e2e/mkimage.py || return
+  command -v gofmt >/dev/null || return 0
+  unformatted=$(gofmt -l e2e/kube/cmd)
+  [ -z "$unformatted" ] || { echo "   not formatted: $unformatted"; return 1; }
+}
+charts() {
+  local chart
+  for chart in charts/*/; do
+    quietly "chart-$(basename "$chart")" sh -ec "helm lint --strict $chart && helm template test $chart" || return
+  done
+}
+dependencies() {
+  if ! command -v cargo-deny >/dev/null; then
+    echo "   skipped: cargo-deny is not installed (cargo install --locked cargo-deny)"
+    return
+  fi
+  quietly deny cargo deny --offline check licenses bans sources
+}
+unit() {
+  local status=0
+  mkdir -p "$LOG_DIR"
+  cargo test --profile ci --workspace --no-fail-fast >"$LOG_DIR/unit.log" 2>&1 || status=$?
+  count "$LOG_DIR/unit.log"
+  ((status == 0)) && return
+  sed -nE '/^(failures:|---- |error|thread )/,/^$/p' "$LOG_DIR/unit.log" | tail -n 150 >&2
+  printf '%s\n' "all of it: $LOG_DIR/unit.log" >&2
+  # It did not compile, or died: no test says so.
+  grep -qE '^test result: FAILED' "$LOG_DIR/unit.log" || failed=$((failed + 1))
+  return 1
+}
+
+kubernetes() {
+  choose_kubernetes || return
+  # Another run on this machine would disturb the times that are measured.
+  exec 8>"${TMPDIR:-/tmp}/sqlite-operator-e2e.lock"
+  flock -n 8 || { echo "   waiting for another run of the end-to-end tests"; flock 8; }
+  # What an interrupted run left.
+  kubectl delete namespace -l sqlite-operator.io/e2e --ignore-not-found --wait=false >/dev/null
+}
+images() { provide_images ci; }
+operator() {
+  # Two operators that watch everything would fight over the same clusters.
+  local others
+  others=$(helm list --all-namespaces --output json | jq -r '.[] | select(.chart | startswith("sqlite-operator-"))
+    | select(.namespace != "e2e-operator") | .namespace') || return
+  [ -z "$others" ] || { echo "   an operator is installed in namespace $others; \`make demo-down\` removes the demo's"; return 1; }
+  quietly operator install_operator e2e-operator --values e2e/operator-values.yaml
+}
+e2e() {
+  local status=0
+  export E2E_ARTEFACTS=$TARGET/e2e-artifacts
+  rm -rf "$E2E_ARTEFACTS"; mkdir -p "$E2E_ARTEFACTS"
+  cargo test --profile ci --workspace --test kubernetes -- --ignored --test-threads "${E2E_THREADS:-1}" \
+    ${E2E_TESTS:+"$E2E_TESTS"} 2>"$LOG_DIR/e2e-build.log" | tee "$LOG_DIR/e2e.log" | grep -E '^test ' | sed 's/^/   /'
+  status=${PIPESTATUS[0]}
+  count "$LOG_DIR/e2e.log"
+  results
+  quietly operator-gone helm uninstall sqlite-operator --namespace e2e-operator --wait
+  ((status == 0)) && return
+  sed -n '/^failures:/,$p' "$LOG_DIR/e2e.log" >&2
+  grep -qE '^test result: FAILED' "$LOG_DIR/e2e.log" || { tail -n 40 "$LOG_DIR/e2e-build.log" >&2; failed=$((failed + 1)); }
+  return 1
+}
+# What the tests measured, as a table.
+results() {
+  [ -s "$E2E_ARTEFACTS/results.jsonl" ] || return 0
+  jq -rs '["test", "what", "seconds", "acknowledged", "failed", "unknown", "lost", "longest pause, s"],
+    (.[] | [.test, .what] + if .ledger
+      then [.ledger.duration_ms / 1000, .ledger.acknowledged, .ledger.failed, .ledger.unknown,
+            (.ledger.lost | length), .ledger.longest_gap.length_ms / 1000]
+      else [.milliseconds / 1000, "", "", "", "", ""] end) | @tsv' "$E2E_ARTEFACTS/results.jsonl" |
+    column -t -s $'\t' | sed 's/^/   /'
+}
+
+summary() {
+  printf '%s\n' "${bold}── time${plain}"
+  local line total=0 name seconds rest
+  for line in "${times[@]}"; do
+    read -r name seconds rest <<<"$line"
+    printf '   %-14s %5d s %s\n' "$name" "$seconds" "$rest"
+    total=$((total + seconds))
+  done
+  printf '   %-14s %5d s\n' all "$total"
+  printf '%s\n' "$passed passed, $failed failed"
+  ((failed == 0))
+}
+# Interrupted: what was started ends with the script, and the summary says where it was.
+trap 'failed=$((failed + 1)); summary; exit 130' INT TERM
+
+toolchain
+for what in "$@"; do
+  case $what in
+  tools) stage tools tools || exit ;;
+  verify)
+    check formatting formatting
+    if stage build build; then check generated generated; else failed=$((failed + 1)); fi
+    check clippy lint
+    check scripts scripts
+    if command -v helm >/dev/null; then check charts charts; else echo "   charts: skipped, helm is not installed"; fi
+    check dependencies dependencies
+    ;;
+  unit) stage unit unit || true ;;
+  e2e)
+    if stage build build && stage kubernetes kubernetes && stage images images && stage operator operator; then
+      stage e2e e2e || true
+    else
+      failed=$((failed + 1))
+    fi
+    ;;
+  *) die "no such stage: $what" ;;
+  esac
+done
+summary

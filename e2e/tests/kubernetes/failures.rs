@@ -1,0 +1,135 @@
+//! Something breaks while a ledger is kept: how long are writes refused, and is an acknowledged one missing?
+
+use crate::rounds;
+use anyhow::{Context, Result, ensure};
+use client::admin::Role;
+use e2e::ledger::Pace;
+use e2e::{Cluster, Report, eventually, scenario};
+use kube::ResourceExt;
+use std::time::Duration;
+
+const SAME: &str = "SELECT count(*), max(id), total(attempt) FROM ledger";
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn the_leaders_pod_is_deleted() {
+    scenario("the_leaders_pod_is_deleted", async |test| {
+        let orders = test.cluster("orders", 3).await?;
+        for _ in 0..rounds() {
+            let report = while_writing(&orders, async || {
+                let leader = orders.await_leader().await?;
+                orders.delete_pod(&leader).await?;
+                test.say(format_args!("{leader}, which leads, is deleted"));
+                await_new_leader(&orders, &leader).await
+            })
+            .await?;
+            test.reported("leader pod deleted", &report)?;
+            report.nothing_lost()?;
+            report.outage_at_most(Duration::from_secs(2))?;
+            orders.await_ready().await?;
+            orders.assert_same_content(SAME).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn the_leaders_process_is_killed() {
+    scenario("the_leaders_process_is_killed", async |test| {
+        for round in 0..rounds() {
+            // A new one each time: the kubelet waits longer with each restart of a container that was killed.
+            let orders = test.cluster(&format!("orders-{round}"), 3).await?;
+            let report = while_writing(&orders, async || {
+                let leader = orders.await_leader().await?;
+                orders.kill(std::slice::from_ref(&leader)).await?;
+                test.say(format_args!("{leader}, which leads, is killed"));
+                // It may be back, and lead again, before anyone else stands for election.
+                let next = orders.await_leader().await?;
+                test.say(format_args!("{next} leads"));
+                Ok(())
+            })
+            .await?;
+            test.reported("leader killed", &report)?;
+            report.nothing_lost()?;
+            report.outage_at_most(Duration::from_secs(3))?;
+            orders.await_ready().await?;
+            orders.assert_same_content(SAME).await?;
+            orders.delete().await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn all_members_are_killed_at_once() {
+    scenario("all_members_are_killed_at_once", async |test| {
+        let orders = test.cluster("orders", 3).await?;
+        let report = while_writing(&orders, async || {
+            let members: Vec<_> = orders.pods().await?.iter().map(ResourceExt::name_any).collect();
+            orders.kill(&members).await?;
+            test.say(format_args!("{} are killed", members.join(", ")));
+            Ok(())
+        })
+        .await?;
+        test.reported("all members killed", &report)?;
+        report.nothing_lost()?;
+        orders.await_ready().await?;
+        orders.assert_same_content(SAME).await
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_followers_volume_is_deleted() {
+    scenario("a_followers_volume_is_deleted", async |test| {
+        let orders = test.cluster("orders", 3).await?;
+        let follower = orders.follower().await?;
+        let (id, claims) = (orders.report(&follower).await?.node_id, orders.claims().await?);
+        let report = while_writing(&orders, async || {
+            orders.delete_volume(&follower).await?;
+            test.say(format_args!("the volume of {follower} is deleted"));
+            eventually("the member votes again under a new id", Duration::from_secs(40), async || {
+                let leader = orders.report(&orders.await_leader().await?).await?;
+                let ours = leader.membership.members.iter().find(|member| member.name == follower);
+                Ok(ours.filter(|member| member.voter && member.node_id != id).map(drop))
+            })
+            .await
+        })
+        .await?;
+        test.reported("follower's volume deleted", &report)?;
+        report.nothing_lost()?;
+        report.outage_at_most(Duration::from_secs(2))?;
+        orders.await_ready().await?;
+        let leader = orders.report(&orders.await_leader().await?).await?;
+        let members = &leader.membership.members;
+        ensure!(
+            members.iter().all(|member| member.node_id != id),
+            "the old id is still a member: {members:?}"
+        );
+        let changed =
+            orders.claims().await?.into_iter().filter(|(name, uid)| claims.get(name) != Some(uid)).count();
+        ensure!(changed == 1, "{changed} claims are new");
+        orders.assert_same_content(SAME).await
+    });
+}
+
+/// Keeps a ledger while `disturb` runs, and a little before and after it.
+async fn while_writing(cluster: &Cluster, disturb: impl AsyncFnOnce() -> Result<()>) -> Result<Report> {
+    let patience = Duration::from_secs(30);
+    let ledger = cluster.start_writing(Pace::default()).await?;
+    ledger.await_acknowledged(100, patience).await?;
+    disturb().await?;
+    ledger.await_acknowledged(200, patience).await.context("after the disturbance")?;
+    ledger.finish().await
+}
+
+/// Waits until another member leads, or the same in a later term.
+async fn await_new_leader(cluster: &Cluster, old: &str) -> Result<()> {
+    eventually("a new leader", Duration::from_secs(10), async || {
+        let reports = cluster.reports().await?;
+        Ok(reports.iter().any(|r| r.role == Role::Leader && r.name != old).then_some(()))
+    })
+    .await
+}

@@ -1,0 +1,98 @@
+//! A cluster is created, used, deleted and created again.
+
+use crate::rounds;
+use anyhow::{Result, ensure};
+use e2e::database::Level;
+use e2e::ledger::Pace;
+use e2e::{Manifest, scenario};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_created_cluster_is_soon_ready() {
+    scenario("a_created_cluster_is_soon_ready", async |test| {
+        for round in 0..rounds() {
+            let begin = Instant::now();
+            let orders = test.create(&format!("orders-{round}"), 3).await?;
+            orders.await_ready().await?;
+            let took = begin.elapsed();
+            test.measured("create to Ready", took)?;
+            ensure!(took <= Duration::from_secs(20), "create to Ready took {took:?}");
+
+            orders.service("rw").await?.write("CREATE TABLE t (x INTEGER)").await?;
+            let tolerant = orders.await_condition("FaultTolerant", "True").await?;
+            test.say(format_args!("fault tolerant: {}", tolerant.message));
+            orders.delete().await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn each_service_takes_writes_and_reads() {
+    scenario("each_service_takes_writes_and_reads", async |test| {
+        let orders = test.named("orders");
+        orders.apply(&Manifest::new("orders", 3).with("readReplicas", json!(1))).await?;
+        orders.await_ready().await?;
+        test.say("orders is ready, with a read replica");
+        orders.service("rw").await?.write("CREATE TABLE t (service TEXT)").await?;
+        for (count, suffix) in (1..).zip(["rw", "ro", "any"]) {
+            let database = orders.service(suffix).await?;
+            database.write(&format!("INSERT INTO t VALUES ('{suffix}')")).await?;
+            for level in [Level::Weak, Level::Linearizable, Level::Strong] {
+                let seen = database.read_number("SELECT count(*) FROM t", level).await?;
+                ensure!(seen == count, "{suffix}: {level:?} reads {seen} rows of {count}");
+            }
+            test.say(format_args!("{suffix} writes and reads"));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_single_voter_is_a_cluster_too() {
+    scenario("a_single_voter_is_a_cluster_too", async |test| {
+        let notes = test.cluster("notes", 1).await?;
+        let tolerant = notes.await_condition("FaultTolerant", "False").await?;
+        ensure!(!tolerant.message.is_empty(), "FaultTolerant=False does not say why");
+        let ledger = notes.start_writing(Pace::default()).await?;
+        ledger.await_acknowledged(100, Duration::from_secs(10)).await?;
+        let report = ledger.finish().await?;
+        test.reported("undisturbed", &report)?;
+        report.nothing_lost()
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_cluster_created_again_finds_its_data() {
+    scenario("a_cluster_created_again_finds_its_data", async |test| {
+        let orders = test.cluster("orders", 3).await?;
+        let database = orders.service("rw").await?;
+        database.write("CREATE TABLE t (x INTEGER)").await?;
+        database.write("INSERT INTO t VALUES (4711)").await?;
+        let id_before = cluster_id(&orders).await?;
+        let claims_before = orders.claims().await?;
+
+        orders.delete().await?;
+        test.say("deleted");
+        ensure!(orders.claims().await? == claims_before, "deleting the cluster touched its claims");
+
+        let orders = test.cluster("orders", 3).await?;
+        let seen = orders.service("rw").await?.read_number("SELECT x FROM t", Level::Linearizable).await?;
+        ensure!(seen == 4711, "reads {seen}");
+        ensure!(cluster_id(&orders).await? == id_before, "the cluster has another id");
+        ensure!(orders.claims().await? == claims_before, "the cluster has other claims");
+        Ok(())
+    });
+}
+
+async fn cluster_id(cluster: &e2e::Cluster) -> Result<String> {
+    let object = cluster.object().await?;
+    let id = object.data["status"]["clusterID"].as_str().unwrap_or_default().to_owned();
+    ensure!(!id.is_empty(), "status.clusterID is empty");
+    Ok(id)
+}

@@ -1,0 +1,12 @@
+//! The end-to-end tests. They need a Kubernetes with the operator installed in namespace `e2e-operator`, so plain
+//! `cargo test` leaves them out; `make test` and `make e2e` run them.
+
+mod failures;
+mod life;
+mod neighbours;
+mod scaling;
+
+/// `make prove` repeats what `make test` shows once.
+fn rounds() -> u32 {
+    if e2e::proving() { 10 } else { 1 }
+}

@@ -1,0 +1,164 @@
+//! How a member with an empty disk comes to be of a cluster: alone, with others that are new too, by joining, or by
+//! waiting for the operator. What it once became is on disk and is never asked again.
+
+use crate::config::Config;
+use crate::raft::{Consensus, Joined, RequestError};
+use client::admin::{AddLearner, NodeId, Refusal, RefusalReason};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between two attempts to become a voter after having joined.
+const PROMOTION_PAUSE: Duration = Duration::from_millis(200);
+/// Between two rounds of asking around before a bootstrap.
+const NOTIFY_PAUSE: Duration = Duration::from_millis(250);
+
+/// The member did not come to be of a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum FormError {
+    /// It could not be initialised.
+    #[error("initialise a new cluster: {}", .0.message)]
+    Initialise(Refusal),
+    /// Nobody let it in.
+    #[error("unable to join the cluster through any of {addresses} in {attempts} attempts: {last}")]
+    Join {
+        /// Who was asked.
+        addresses: String,
+        /// How often.
+        attempts: u32,
+        /// The last answer.
+        last: String,
+    },
+    /// The others did not appear.
+    #[error("only {found} of {expected} expected members appeared within {within:?}")]
+    Bootstrap {
+        /// How many did, this one included.
+        found: usize,
+        /// How many were expected.
+        expected: usize,
+        /// How long it waited.
+        within: Duration,
+    },
+}
+
+/// Makes the member one of a cluster, as configured.
+pub async fn form(consensus: &Arc<Consensus>, config: &Config) -> Result<(), FormError> {
+    if consensus.identity().cluster().is_some() {
+        if !config.managed {
+            correct_addresses(consensus, config).await;
+        }
+        return Ok(());
+    }
+    if config.managed {
+        tracing::info!("empty disk; waiting to be initialised or added to a cluster");
+        return Ok(());
+    }
+    if config.bootstrap_expect > 0 {
+        return bootstrap_with_others(consensus, config).await;
+    }
+    if !config.join.is_empty() {
+        return join(consensus, config).await;
+    }
+    let cluster_id = uuid::Uuid::new_v4().to_string();
+    consensus.initialise(&cluster_id).await.map_err(FormError::Initialise)
+}
+
+async fn join(consensus: &Consensus, config: &Config) -> Result<(), FormError> {
+    let mut last = String::from("not tried");
+    for attempt in 1..=config.join_attempts {
+        for address in &config.join {
+            match consensus.ask_to_join(address, !config.non_voter).await {
+                Ok(joined) => {
+                    tracing::info!(cluster = joined.cluster_id, through = address, "joined");
+                    return become_voter(consensus, config, joined).await;
+                }
+                Err(error) => {
+                    last = format!("{address}: {error}");
+                    tracing::warn!(attempt, %address, %error, "not let in yet");
+                }
+            }
+        }
+        if attempt < config.join_attempts {
+            tokio::time::sleep(config.join_interval).await;
+        }
+    }
+    Err(FormError::Join { addresses: config.join.join(","), attempts: config.join_attempts, last })
+}
+
+/// Asks again until the leader has promoted this member, which it does once it has caught up.
+async fn become_voter(consensus: &Consensus, config: &Config, mut joined: Joined) -> Result<(), FormError> {
+    while !joined.voter && !config.non_voter {
+        tokio::time::sleep(PROMOTION_PAUSE).await;
+        for address in &config.join {
+            match consensus.ask_to_join(address, true).await {
+                Ok(again) => joined = again,
+                Err(error) => tracing::debug!(%address, %error, "not promoted yet"),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All expected members tell each other that they are there. Of those, the one with the lowest Raft id makes the
+/// cluster; the others become members when it calls them. A cluster that exists already is joined instead.
+async fn bootstrap_with_others(consensus: &Arc<Consensus>, config: &Config) -> Result<(), FormError> {
+    let deadline = Instant::now() + config.bootstrap_expect_timeout;
+    let own_id = consensus.identity().node_id();
+    while consensus.identity().cluster().is_none() {
+        for address in &config.join {
+            match consensus.ask_to_join(address, true).await {
+                Ok(joined) => return become_voter(consensus, config, joined).await,
+                Err(RequestError::Refused(refusal)) if refusal.reason == RefusalReason::NoLeader => {
+                    if let Err(error) = consensus.notify(address).await {
+                        tracing::debug!(%address, %error, "not notified");
+                    }
+                }
+                Err(error) => tracing::debug!(%address, %error, "not there yet"),
+            }
+        }
+        let found: BTreeMap<NodeId, AddLearner> = consensus.notified().borrow().clone();
+        let first = found.keys().next().copied();
+        if found.len() >= config.bootstrap_expect && first == Some(own_id) {
+            let cluster_id = uuid::Uuid::new_v4().to_string();
+            let voters = found.into_values().take(config.bootstrap_expect);
+            return consensus.bootstrap(&cluster_id, voters).await.map_err(FormError::Initialise);
+        }
+        if Instant::now() >= deadline {
+            let within = config.bootstrap_expect_timeout;
+            return Err(FormError::Bootstrap {
+                found: found.len(),
+                expected: config.bootstrap_expect,
+                within,
+            });
+        }
+        tokio::time::sleep(NOTIFY_PAUSE).await;
+    }
+    Ok(())
+}
+
+/// A member that comes back under other addresses tells the leader.
+async fn correct_addresses(consensus: &Consensus, config: &Config) {
+    loop {
+        let report = consensus.report();
+        let own = report.membership.members.iter().find(|m| m.node_id == report.node_id);
+        let known =
+            own.is_some_and(|m| m.raft_address == report.raft_address && m.api_address == report.api_address);
+        if known {
+            return;
+        }
+        // The leader may be known only by an address that it does not have any more.
+        let leader =
+            report.leader.and_then(|l| report.membership.members.iter().find(|m| m.node_id == l.node_id));
+        let addresses = leader.map(|m| m.raft_address.clone()).into_iter().chain(config.join.iter().cloned());
+        for address in addresses {
+            match consensus.ask_to_join(&address, false).await {
+                Ok(_) => tracing::info!(through = address, "told the leader of the new addresses"),
+                Err(error) => {
+                    tracing::debug!(%address, %error, "the leader does not know the new addresses yet")
+                }
+            }
+        }
+        tokio::time::sleep(PROMOTION_PAUSE).await;
+    }
+}

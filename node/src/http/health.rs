@@ -1,0 +1,59 @@
+//! Port 4003: probes and `/metrics`; it reads only, and needs no credentials.
+//!
+//! * `/started`: the process is up and its log and database are open.
+//! * `/ready`: this process has reached an index that a quorum confirmed, and is not going down. It stays so through
+//!   elections and the loss of a quorum: taking members out of a Service would not bring the quorum back.
+//! * `/live`: the runtimes tick. Never Raft, never the disk: restarting a member does not repair those.
+
+use super::App;
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use client::admin::Phase;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// How long the runtime of consensus may take to answer that it ticks.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Serves the probes until the task is dropped. `consensus_runtime` is asked whether it ticks.
+pub async fn serve_health(
+    listener: TcpListener,
+    app: Arc<App>,
+    consensus_runtime: tokio::runtime::Handle,
+) -> std::io::Result<()> {
+    let live = move || {
+        let runtime = consensus_runtime.clone();
+        async move {
+            let tick = tokio::time::timeout(TICK, runtime.spawn(async {})).await;
+            if matches!(tick, Ok(Ok(()))) {
+                (StatusCode::OK, "live\n")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "the runtime of consensus does not tick\n")
+            }
+        }
+    };
+    let router = Router::new()
+        .route("/started", get(async || "started\n"))
+        .route("/live", get(live))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(app);
+    axum::serve(listener, router).await
+}
+
+async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
+    match *app.consensus.phase().borrow() {
+        Phase::Serving => (StatusCode::OK, "ready\n".into()),
+        phase => (StatusCode::SERVICE_UNAVAILABLE, format!("{phase:?}\n")),
+    }
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let text = app.metrics.encode(&app.consensus);
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}

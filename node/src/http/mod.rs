@@ -1,0 +1,101 @@
+//! The client port: rqlite's HTTP API and the administrative one, and the port for probes and metrics.
+
+mod admin;
+mod body;
+mod health;
+mod nodes;
+pub mod params;
+mod pretty;
+mod respond;
+mod routes;
+mod server;
+mod sql;
+mod status;
+
+pub use health::serve_health;
+pub use server::{Server, serve_clients};
+
+use crate::metrics::NodeMetrics;
+use crate::raft::Consensus;
+use axum::body::Body;
+use axum::http::header::{HeaderName, HeaderValue};
+use axum::http::{Method, Request, StatusCode};
+use params::Params;
+use respond::Answer;
+use routes::{Endpoint, Match};
+use sql::Incoming;
+use std::sync::Arc;
+
+/// Version of rqlite whose interface this is, as clients read it from each answer.
+const RQLITE_VERSION: &str = "v10.0.0";
+
+/// What requests are answered from.
+pub struct App {
+    /// The member.
+    pub consensus: Arc<Consensus>,
+    /// Counters and gauges.
+    pub metrics: NodeMetrics,
+    /// Values shown in diagnostics.
+    pub about: About,
+}
+
+/// What the program was started as.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Where the client port listens.
+    pub http_bind: String,
+    /// `Access-Control-Allow-Origin`, if configured.
+    pub allow_origin: Option<HeaderValue>,
+    /// Whether foreign keys are enforced.
+    pub foreign_keys: bool,
+    /// Since when it runs.
+    pub started: jiff::Timestamp,
+}
+
+/// Answers one request of the client port.
+async fn handle(app: Arc<App>, request: Request<Body>) -> Answer {
+    let pressed = app.metrics.request_started();
+    let is_options = request.method() == Method::OPTIONS;
+    let mut answer = if is_options { respond::empty(StatusCode::OK) } else { dispatch(&app, request).await };
+    let headers = answer.headers_mut();
+    let name = HeaderName::from_static;
+    headers.insert(name("x-rqlite-version"), HeaderValue::from_static(RQLITE_VERSION));
+    headers.insert(name("access-control-allow-methods"), HeaderValue::from_static("OPTIONS, GET, POST"));
+    headers.insert(name("access-control-allow-headers"), HeaderValue::from_static("Content-Type"));
+    if let Some(origin) = &app.about.allow_origin {
+        headers.insert(name("access-control-allow-origin"), origin.clone());
+    }
+    app.metrics.request_ended(pressed, answer.status());
+    answer
+}
+
+async fn dispatch(app: &Arc<App>, request: Request<Body>) -> Answer {
+    let route = match routes::find(request.method(), request.uri().path()) {
+        Match::Found(route) => route,
+        Match::WrongMethod => return respond::empty(StatusCode::METHOD_NOT_ALLOWED),
+        Match::Unknown => return respond::empty(StatusCode::NOT_FOUND),
+    };
+    let params = match Params::parse(request.uri().query()) {
+        Ok(params) => params,
+        Err(error) => return respond::error(StatusCode::BAD_REQUEST, error),
+    };
+    let (head, body) = request.into_parts();
+    let incoming = Incoming { method: head.method, params, headers: head.headers, body };
+    match route.endpoint {
+        Endpoint::Execute => sql::execute(app, incoming).await,
+        Endpoint::Query => sql::query(app, incoming).await,
+        Endpoint::Request => sql::request(app, incoming).await,
+        Endpoint::Status => status::status(app, &incoming.params).await,
+        Endpoint::Nodes => nodes::nodes(app, &incoming.params).await,
+        Endpoint::Ready => status::ready(app, &incoming.params).await,
+        Endpoint::Remove => nodes::remove(app, incoming).await,
+        Endpoint::Leader => nodes::leader(app, incoming).await,
+        Endpoint::Snapshot => nodes::snapshot(app, &incoming.params).await,
+        Endpoint::Cluster => admin::report(app),
+        Endpoint::ClusterEvents => admin::events(app),
+        Endpoint::ClusterInitialise => admin::initialise(app, incoming).await,
+        Endpoint::ClusterLearners => admin::learners(app, incoming).await,
+        Endpoint::ClusterVoters => admin::voters(app, incoming).await,
+        Endpoint::ClusterTransfer => admin::transfer(app, incoming).await,
+    }
+}

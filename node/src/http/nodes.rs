@@ -1,0 +1,190 @@
+//! `/nodes`, `/leader`, `/remove`, `/snapshot`: members as rqlite's tools see them, by name.
+
+use super::App;
+use super::params::Params;
+use super::respond::{self, Answer};
+use super::sql::{Incoming, read_body};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
+use client::admin::{Member, RefusalReason, Transfer};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const BODY_LIMIT: usize = 64 << 10;
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A member in rqlite's shape.
+#[derive(Clone, Debug, Serialize)]
+struct NodeView {
+    id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    api_addr: String,
+    addr: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    version: String,
+    voter: bool,
+    reachable: bool,
+    leader: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_s: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Asks a member who it is.
+async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: Duration) -> NodeView {
+    let started = Instant::now();
+    let own = member.node_id == app.consensus.identity().node_id();
+    let described = if own {
+        Ok((app.consensus.config().api_address.clone(), crate::VERSION.to_owned()))
+    } else {
+        let asked = app.consensus.describe_peer(member.node_id, &member.raft_address, timeout).await;
+        asked.map(|d| (d.api_address, d.version)).map_err(|e| e.to_string())
+    };
+    let elapsed = started.elapsed();
+    let is_leader = leader.as_deref() == Some(member.name.as_str());
+    let mut view = NodeView {
+        id: member.name,
+        api_addr: format!("http://{}", member.api_address),
+        addr: member.raft_address,
+        version: String::new(),
+        voter: member.voter,
+        reachable: false,
+        leader: is_leader,
+        time: None,
+        time_s: None,
+        error: None,
+    };
+    match described {
+        Ok((api_address, version)) => {
+            view.api_addr = format!("http://{api_address}");
+            view.version = version;
+            view.reachable = true;
+            view.time = Some(elapsed.as_secs_f64());
+            view.time_s = Some(format!("{elapsed:?}"));
+        }
+        Err(error) => view.error = Some(error),
+    }
+    view
+}
+
+/// `GET /nodes`
+pub async fn nodes(app: &Arc<App>, params: &Params) -> Answer {
+    let timeout = match params.duration("timeout") {
+        Ok(timeout) => timeout.unwrap_or(PROBE_TIMEOUT),
+        Err(error) => return respond::error(StatusCode::BAD_REQUEST, error),
+    };
+    let report = app.consensus.report();
+    let leader = report.leader.map(|l| l.name);
+    let with_learners = params.flag("nonvoters");
+    let members = report.membership.members.into_iter().filter(|m| m.voter || with_learners);
+    let probes = members.map(|m| probe(app.clone(), m, leader.clone(), timeout));
+    let views = futures::future::join_all(probes).await;
+    let pretty = params.flag("pretty");
+    if params.get("ver") == Some("2") {
+        #[derive(Serialize)]
+        struct List {
+            nodes: Vec<NodeView>,
+        }
+        return respond::json_value(StatusCode::OK, &List { nodes: views }, pretty);
+    }
+    let by_name: BTreeMap<String, NodeView> = views.into_iter().map(|v| (v.id.clone(), v)).collect();
+    respond::json_value(StatusCode::OK, &by_name, pretty)
+}
+
+/// `GET /leader`, `POST /leader`
+pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
+    let report = app.consensus.report();
+    if incoming.method == Method::GET {
+        let id = report.leader.as_ref().map(|l| l.node_id);
+        let member = report.membership.members.into_iter().find(|m| Some(m.node_id) == id);
+        return match member {
+            None => respond::error(StatusCode::SERVICE_UNAVAILABLE, "leader not found"),
+            Some(member) => {
+                let name = Some(member.name.clone());
+                let view = probe(app.clone(), member, name, PROBE_TIMEOUT).await;
+                respond::json_value(StatusCode::OK, &view, incoming.params.flag("pretty"))
+            }
+        };
+    }
+    #[derive(Default, Deserialize)]
+    struct StepDown {
+        #[serde(default)]
+        id: Option<String>,
+    }
+    let is_json =
+        incoming.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/json"));
+    let body = match read_body(incoming.body, BODY_LIMIT).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    let wish: StepDown = if is_json && !body.is_empty() {
+        match serde_json::from_slice(&body) {
+            Ok(wish) => wish,
+            Err(error) => return respond::error(StatusCode::BAD_REQUEST, format!("invalid JSON: {error}")),
+        }
+    } else {
+        StepDown::default()
+    };
+    let failed =
+        |message: &str| respond::error(StatusCode::INTERNAL_SERVER_ERROR, format!("stepdown: {message}"));
+    let to = match wish.id.filter(|id| !id.is_empty()) {
+        None => None,
+        Some(name) => match report.membership.members.iter().find(|m| m.name == name) {
+            None => return failed("node not found in cluster"),
+            Some(m) if report.leader.as_ref().is_some_and(|l| l.node_id == m.node_id) => {
+                return failed("cannot step down to the current Leader");
+            }
+            Some(m) => Some(m.node_id),
+        },
+    };
+    match app.consensus.transfer(Transfer { to }).await {
+        Ok(_) => respond::empty(StatusCode::OK),
+        Err(refusal) if refusal.reason == RefusalReason::NoLeader => {
+            respond::error(StatusCode::SERVICE_UNAVAILABLE, "leader not found")
+        }
+        Err(refusal) => failed(&refusal.message),
+    }
+}
+
+/// `POST /snapshot`: of this member alone.
+pub async fn snapshot(app: &App, params: &Params) -> Answer {
+    let trailing = match params.integer("trailing_logs") {
+        Ok(trailing) => trailing.map(|n| n.max(0) as u64),
+        Err(error) => return respond::error(StatusCode::BAD_REQUEST, error),
+    };
+    match app.consensus.snapshot(trailing).await {
+        Ok(true) => respond::empty(StatusCode::OK),
+        Ok(false) => respond::empty(StatusCode::NO_CONTENT),
+        Err(error) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
+}
+
+/// `DELETE /remove`
+pub async fn remove(app: &App, incoming: Incoming) -> Answer {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Remove {
+        id: String,
+    }
+    let body = match read_body(incoming.body, BODY_LIMIT).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    let Ok(Remove { id }) = serde_json::from_slice::<Remove>(&body) else {
+        return respond::empty(StatusCode::BAD_REQUEST);
+    };
+    match app.consensus.remove_by_name(&id).await {
+        Ok(_) => respond::empty(StatusCode::OK),
+        // As rqlite: removing who is not there succeeds.
+        Err(refusal) if refusal.reason == RefusalReason::NoSuchMember => respond::empty(StatusCode::OK),
+        Err(refusal) if refusal.reason == RefusalReason::NoLeader => {
+            respond::error(StatusCode::SERVICE_UNAVAILABLE, "leader not found")
+        }
+        Err(refusal) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, refusal.message),
+    }
+}

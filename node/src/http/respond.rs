@@ -1,0 +1,156 @@
+//! Answers in rqlite's shapes.
+
+use super::params::Params;
+use super::pretty::Indenter;
+use crate::raft::{ReadBody, RequestError};
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::{Response, StatusCode};
+use bytes::Bytes;
+use futures::StreamExt;
+use std::time::Instant;
+
+/// An answer.
+pub type Answer = Response<Body>;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+fn answer(status: StatusCode, content_type: Option<HeaderValue>, body: Body) -> Answer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    if let Some(content_type) = content_type {
+        answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    answer
+}
+
+/// A status and nothing else.
+pub fn empty(status: StatusCode) -> Answer {
+    answer(status, None, Body::empty())
+}
+
+/// An error as text, with the newline that Go's `http.Error` adds.
+pub fn error(status: StatusCode, message: impl std::fmt::Display) -> Answer {
+    answer(status, Some(TEXT), Body::from(format!("{message}\n")))
+}
+
+/// Text as it is.
+pub fn text(status: StatusCode, body: String) -> Answer {
+    answer(status, Some(TEXT), Body::from(body))
+}
+
+/// Compact JSON, indented if asked.
+pub fn json(status: StatusCode, body: Vec<u8>, pretty: bool) -> Answer {
+    let body = if pretty {
+        let mut out = Vec::with_capacity(body.len() * 2);
+        Indenter::default().push(&body, &mut out);
+        out
+    } else {
+        body
+    };
+    answer(status, Some(JSON), Body::from(body))
+}
+
+/// A value as JSON.
+pub fn json_value(status: StatusCode, value: &impl serde::Serialize, pretty: bool) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(body) => json(status, body, pretty),
+        Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, e),
+    }
+}
+
+/// A body that grows as it is sent.
+pub fn stream(body: Body) -> Answer {
+    answer(StatusCode::OK, Some(JSON), body)
+}
+
+/// What stands around the results of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope {
+    /// Indent.
+    pub pretty: bool,
+    /// When the request came, if its time is wanted.
+    pub timed_from: Option<Instant>,
+    /// Index of the entry, if it is wanted; 0 is left out.
+    pub raft_index: Option<u64>,
+}
+
+impl Envelope {
+    /// What a request's parameters ask for.
+    pub fn asked_for(params: &Params, started: Instant, index: u64) -> Self {
+        Self {
+            pretty: params.flag("pretty"),
+            timed_from: params.flag("timings").then_some(started),
+            raft_index: params.flag("raft_index").then_some(index),
+        }
+    }
+
+    fn tail(self) -> Vec<u8> {
+        let mut out = b"]".to_vec();
+        if let Some(started) = self.timed_from {
+            out.extend_from_slice(b",\"time\":");
+            out.extend_from_slice(ryu_js::Buffer::new().format(started.elapsed().as_secs_f64()).as_bytes());
+        }
+        if let Some(index) = self.raft_index.filter(|index| *index > 0) {
+            out.extend_from_slice(b",\"raft_index\":");
+            out.extend_from_slice(itoa::Buffer::new().format(index).as_bytes());
+        }
+        out.push(b'}');
+        out
+    }
+
+    /// `{"results":[…],"time":F,"raft_index":N}`
+    pub fn wrap(self, results: ReadBody) -> Answer {
+        const HEAD: &[u8] = b"{\"results\":[";
+        match results {
+            ReadBody::Whole(results) => {
+                let tail = self.tail();
+                let mut body = Vec::with_capacity(HEAD.len() + results.len() + tail.len());
+                body.extend_from_slice(HEAD);
+                body.extend_from_slice(&results);
+                body.extend_from_slice(&tail);
+                json(StatusCode::OK, body, self.pretty)
+            }
+            ReadBody::Stream(mut pieces) => {
+                let body = async_stream::stream! {
+                    yield Bytes::from_static(HEAD);
+                    while let Some(piece) = pieces.recv().await {
+                        yield piece;
+                    }
+                    yield Bytes::from(self.tail());
+                };
+                let mut indenter = Indenter::default();
+                let body = body.map(move |piece| {
+                    if !self.pretty {
+                        return Ok::<_, std::convert::Infallible>(piece);
+                    }
+                    let mut out = Vec::with_capacity(piece.len() * 2);
+                    indenter.push(&piece, &mut out);
+                    Ok(out.into())
+                });
+                stream(Body::from_stream(body))
+            }
+        }
+    }
+}
+
+/// A request that failed as a whole: 200 with an error on top, as rqlite answers.
+pub fn failed_request(message: &str, pretty: bool) -> Answer {
+    let mut body = b"{\"results\":[],\"error\":".to_vec();
+    crate::store::write_str(&mut body, message);
+    body.push(b'}');
+    json(StatusCode::OK, body, pretty)
+}
+
+/// The answer to a request without results.
+pub fn request_error(error: &RequestError, pretty: bool) -> Answer {
+    match error {
+        RequestError::NoLeader | RequestError::NoQuorum => {
+            self::error(StatusCode::SERVICE_UNAVAILABLE, error)
+        }
+        RequestError::OutcomeUnknown(message) => failed_request(message, pretty),
+        RequestError::Refused(_) => self::error(StatusCode::CONFLICT, error),
+        RequestError::Internal(_) => self::error(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
+}

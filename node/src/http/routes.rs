@@ -1,0 +1,127 @@
+//! Every path of the client port, in one table: what it is called, which methods it has.
+
+use axum::http::Method;
+
+/// What is behind a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/db/execute`
+    Execute,
+    /// `/db/query`
+    Query,
+    /// `/db/request`
+    Request,
+    /// `/status`
+    Status,
+    /// `/nodes`
+    Nodes,
+    /// `/readyz`
+    Ready,
+    /// `/remove`
+    Remove,
+    /// `/leader`
+    Leader,
+    /// `/snapshot`
+    Snapshot,
+    /// `/cluster`
+    Cluster,
+    /// `/cluster/events`
+    ClusterEvents,
+    /// `/cluster/initialise`
+    ClusterInitialise,
+    /// `/cluster/learners`
+    ClusterLearners,
+    /// `/cluster/voters`
+    ClusterVoters,
+    /// `/cluster/transfer`
+    ClusterTransfer,
+}
+
+/// One path.
+#[derive(Debug)]
+pub struct Route {
+    /// The path, or its beginning.
+    pub path: &'static str,
+    /// Whether longer paths belong to it too.
+    pub prefix: bool,
+    /// What is behind it.
+    pub endpoint: Endpoint,
+    /// Its methods.
+    pub methods: &'static [Method],
+}
+
+const fn route(path: &'static str, prefix: bool, endpoint: Endpoint, methods: &'static [Method]) -> Route {
+    Route { path, prefix, endpoint, methods }
+}
+
+const GET: &[Method] = &[Method::GET];
+const POST: &[Method] = &[Method::POST];
+const GET_POST: &[Method] = &[Method::GET, Method::POST];
+const DELETE: &[Method] = &[Method::DELETE];
+const POST_DELETE: &[Method] = &[Method::POST, Method::DELETE];
+
+/// The table. Exact paths come before prefixes that would also match them.
+pub const ROUTES: &[Route] = &[
+    route("/db/execute", true, Endpoint::Execute, POST),
+    route("/db/query", true, Endpoint::Query, GET_POST),
+    route("/db/request", true, Endpoint::Request, POST),
+    route("/status", true, Endpoint::Status, GET),
+    route("/nodes", true, Endpoint::Nodes, GET),
+    route("/readyz", true, Endpoint::Ready, GET),
+    route("/remove", true, Endpoint::Remove, DELETE),
+    route("/leader", false, Endpoint::Leader, GET_POST),
+    route("/snapshot", false, Endpoint::Snapshot, POST),
+    route("/cluster", false, Endpoint::Cluster, GET),
+    route("/cluster/events", false, Endpoint::ClusterEvents, GET),
+    route("/cluster/initialise", false, Endpoint::ClusterInitialise, POST),
+    route("/cluster/learners", false, Endpoint::ClusterLearners, POST_DELETE),
+    route("/cluster/voters", false, Endpoint::ClusterVoters, POST),
+    route("/cluster/transfer", false, Endpoint::ClusterTransfer, POST),
+];
+
+/// What a path leads to.
+#[derive(Debug)]
+pub enum Match {
+    /// This.
+    Found(&'static Route),
+    /// There is such a path, with other methods.
+    WrongMethod,
+    /// There is no such path.
+    Unknown,
+}
+
+/// Looks a path up.
+pub fn find(method: &Method, path: &str) -> Match {
+    let route = ROUTES.iter().find(|r| if r.prefix { path.starts_with(r.path) } else { path == r.path });
+    match route {
+        None => Match::Unknown,
+        Some(route) if route.methods.contains(method) => Match::Found(route),
+        Some(_) => Match::WrongMethod,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_by_table() {
+        for (method, path, expected) in [
+            (Method::POST, "/db/execute", Some(Some(Endpoint::Execute))),
+            (Method::POST, "/db/execute/", Some(Some(Endpoint::Execute))),
+            (Method::GET, "/db/execute", Some(None)),
+            (Method::GET, "/db/query", Some(Some(Endpoint::Query))),
+            (Method::GET, "/leader/x", None),
+            (Method::GET, "/cluster/events", Some(Some(Endpoint::ClusterEvents))),
+            (Method::GET, "/", None),
+            (Method::GET, "/unknown", None),
+        ] {
+            let found = match find(&method, path) {
+                Match::Found(route) => Some(Some(route.endpoint)),
+                Match::WrongMethod => Some(None),
+                Match::Unknown => None,
+            };
+            assert_eq!(found, expected, "{method} {path}");
+        }
+    }
+}

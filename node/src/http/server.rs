@@ -1,0 +1,89 @@
+//! Connections of the client port: how many, how long they may take to say what they want, how they end.
+
+use super::{App, handle};
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+/// Connections at once; more wait in the kernel's queue.
+const CONNECTIONS: usize = 16_384;
+/// How long a client may take to send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Ends the client port in order.
+pub struct Server {
+    stop: watch::Sender<bool>,
+    done: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Takes no more connections, lets requests in flight end for at most `patience`, then drops what is left.
+    pub async fn stop(self, patience: Duration) {
+        self.stop.send_replace(true);
+        if tokio::time::timeout(patience, self.done).await.is_err() {
+            tracing::warn!("requests were still running when the time to drain was over");
+        }
+    }
+}
+
+/// Serves clients on the present runtime.
+pub fn serve_clients(listener: TcpListener, app: Arc<App>) -> Server {
+    let (stop, mut stopped) = watch::channel(false);
+    let done = tokio::spawn(async move {
+        let graceful = GracefulShutdown::new();
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&listener, &room) => accepted,
+                _ = stopped.changed() => break,
+            };
+            let (stream, permit) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: others may close some.
+                    tracing::warn!(%error, "cannot accept a client");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let app = app.clone();
+            let service = service_fn(move |request: hyper::Request<Incoming>| {
+                let app = app.clone();
+                async move { Ok::<_, Infallible>(handle(app, request.map(Body::new)).await) }
+            });
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+            builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
+            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(error, "client connection ended");
+                }
+                drop(permit);
+            });
+        }
+        drop(listener);
+        graceful.shutdown().await;
+    });
+    Server { stop, done }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, permit))
+}

@@ -1,0 +1,189 @@
+//! Who this member is: kept in `identity.json` of the data directory, synced before anything depends on it.
+//!
+//! The Raft id is random, made once with the directory and never used again: a member that lost its disk is a new
+//! member. A name (`-node-id`, the pod's name) is only a name.
+
+use client::admin::NodeId;
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "identity.json";
+const FORMAT: u32 = 1;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Kept {
+    format: u32,
+    node_id: NodeId,
+    boot: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cluster_id: Option<String>,
+    epoch: u64,
+}
+
+/// Of which cluster a member is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterIdentity {
+    /// Minted once for a cluster, in every peer message.
+    pub cluster_id: String,
+    /// Raised by restores and quorum-loss recovery; a member with a lower one neither votes nor serves.
+    pub epoch: u64,
+}
+
+/// The identity of this member.
+#[derive(Debug)]
+pub struct Identity {
+    directory: PathBuf,
+    kept: RwLock<Kept>,
+}
+
+/// The identity could not be read, written or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The file could not be read.
+    #[error("read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not an identity.
+    #[error("{} is not an identity of this version: {source}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The file is of another version.
+    #[error("{} has format {format}; this version reads format {FORMAT}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+    },
+    /// The file could not be written.
+    #[error("write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The member already belongs to another cluster.
+    #[error("this member belongs to cluster {own}, not to {other}")]
+    OtherCluster {
+        /// Its cluster.
+        own: String,
+        /// The one that it was asked to join.
+        other: String,
+    },
+}
+
+impl Identity {
+    /// Reads the identity in `directory`, or makes a new one; counts this start.
+    pub fn open(directory: &Path) -> Result<Self, IdentityError> {
+        let path = directory.join(FILE);
+        let mut kept = match fs::read(&path) {
+            Ok(bytes) => {
+                let kept: Kept = serde_json::from_slice(&bytes)
+                    .map_err(|source| IdentityError::Decode { path: path.clone(), source })?;
+                if kept.format != FORMAT {
+                    return Err(IdentityError::Format { path, format: kept.format });
+                }
+                kept
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // 0 stands for "unknown" in peer messages.
+                let node_id = NodeId(rand::random_range(1..=u64::MAX));
+                Kept { format: FORMAT, node_id, boot: 0, cluster_id: None, epoch: 0 }
+            }
+            Err(source) => return Err(IdentityError::Read { path, source }),
+        };
+        kept.boot += 1;
+        let identity = Self { directory: directory.to_owned(), kept: RwLock::new(kept.clone()) };
+        identity.write(&kept)?;
+        Ok(identity)
+    }
+
+    /// The Raft id.
+    pub fn node_id(&self) -> NodeId {
+        self.kept.read().node_id
+    }
+
+    /// How often the member was started, this time included.
+    pub fn boot(&self) -> u64 {
+        self.kept.read().boot
+    }
+
+    /// Of which cluster it is; none while its disk is empty.
+    pub fn cluster(&self) -> Option<ClusterIdentity> {
+        let kept = self.kept.read();
+        kept.cluster_id.clone().map(|cluster_id| ClusterIdentity { cluster_id, epoch: kept.epoch })
+    }
+
+    /// Makes the member one of `cluster`, for good; returns after it is on disk. Saying it again changes nothing.
+    pub fn adopt(&self, cluster: &ClusterIdentity) -> Result<(), IdentityError> {
+        let mut kept = self.kept.write();
+        if let Some(own) = &kept.cluster_id {
+            if *own == cluster.cluster_id {
+                return Ok(());
+            }
+            return Err(IdentityError::OtherCluster { own: own.clone(), other: cluster.cluster_id.clone() });
+        }
+        let adopted =
+            Kept { cluster_id: Some(cluster.cluster_id.clone()), epoch: cluster.epoch, ..kept.clone() };
+        self.write(&adopted)?;
+        *kept = adopted;
+        Ok(())
+    }
+
+    fn write(&self, kept: &Kept) -> Result<(), IdentityError> {
+        let path = self.directory.join(FILE);
+        replace_file(&self.directory, FILE, &serde_json::to_vec_pretty(kept).unwrap_or_default())
+            .map_err(|source| IdentityError::Write { path, source })
+    }
+}
+
+/// Replaces a small file so that a crash leaves the old or the new content, and returns after it is on disk.
+fn replace_file(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let new = directory.join(format!("{name}.new"));
+    let mut file = File::create(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&new, directory.join(name))?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_identity_is_made_once_and_adopted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Identity::open(dir.path()).unwrap();
+        assert_eq!((first.boot(), first.cluster()), (1, None));
+        let cluster = ClusterIdentity { cluster_id: "c".into(), epoch: 1 };
+        first.adopt(&cluster).unwrap();
+        let again = Identity::open(dir.path()).unwrap();
+        assert_eq!(again.node_id(), first.node_id());
+        assert_eq!((again.boot(), again.cluster()), (2, Some(cluster.clone())));
+        again.adopt(&cluster).unwrap();
+        let other = ClusterIdentity { cluster_id: "d".into(), epoch: 1 };
+        assert!(matches!(again.adopt(&other), Err(IdentityError::OtherCluster { .. })));
+    }
+
+    #[test]
+    fn a_damaged_identity_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), b"{").unwrap();
+        assert!(matches!(Identity::open(dir.path()), Err(IdentityError::Decode { .. })));
+    }
+}

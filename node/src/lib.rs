@@ -1,0 +1,21 @@
+//! `sqlited`: one member of a replicated SQLite cluster.
+//!
+//! Requests come in by [`http`], are ordered and replicated by [`raft`], and change or read the database in
+//! [`store`]. [`node`](mod@node) puts the parts together.
+
+pub mod clock;
+mod cluster;
+pub mod config;
+pub mod control;
+pub mod http;
+pub mod identity;
+pub mod metrics;
+pub mod node;
+pub mod raft;
+pub mod store;
+pub mod telemetry;
+
+pub use node::{Node, NodeError};
+
+/// Version of the program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,124 @@
+//! Numbers for `/metrics`, in OpenMetrics' text form.
+
+use crate::raft::Consensus;
+use axum::http::StatusCode;
+use client::admin::{Phase, Role};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+/// The numbers of one member.
+pub struct NodeMetrics {
+    registry: Registry,
+    requests: Family<[(&'static str, String); 1], Counter>,
+    in_flight: Gauge,
+    duration: Histogram,
+    leader: Gauge,
+    ready: Gauge,
+    term: Gauge<u64, AtomicU64>,
+    last_log_index: Gauge<u64, AtomicU64>,
+    committed_index: Gauge<u64, AtomicU64>,
+    applied_index: Gauge<u64, AtomicU64>,
+    durable_index: Gauge<u64, AtomicU64>,
+    wal_pages: Gauge<u64, AtomicU64>,
+    log_flushes: Gauge<u64, AtomicU64>,
+    log_written: Gauge<u64, AtomicU64>,
+    log_segments: Gauge<u64, AtomicU64>,
+    voters: Gauge,
+    learners: Gauge,
+}
+
+impl Default for NodeMetrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("sqlited");
+        let requests = Family::default();
+        registry.register("http_requests", "Requests of clients by status", requests.clone());
+        let duration = Histogram::new(exponential_buckets(0.000_1, 2.0, 18));
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time of requests",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        let mut int = |name: &str, help: &str| {
+            let gauge: Gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let in_flight = int("http_requests_in_flight", "Requests that are being worked on");
+        let leader = int("raft_leader", "1 if this member leads");
+        let ready = int("ready", "1 if this member is in service");
+        let voters = int("raft_voters", "Voters of the membership in effect");
+        let learners = int("raft_learners", "Learners of the membership in effect");
+        let mut wide = |name: &str, help: &str| {
+            let gauge: Gauge<u64, AtomicU64> = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        Self {
+            term: wide("raft_term", "Current term"),
+            last_log_index: wide("raft_last_log_index", "Last entry of the log"),
+            committed_index: wide("raft_committed_index", "Last entry known to be committed"),
+            applied_index: wide("raft_applied_index", "Last entry in the database"),
+            durable_index: wide("raft_checkpointed_index", "Last entry in the synced database file"),
+            wal_pages: wide("sqlite_wal_pages", "Pages in SQLite's WAL"),
+            log_flushes: wide("log_flushes", "Syncs of Raft's log since the start"),
+            log_written: wide("log_written_bytes", "Bytes written to Raft's log since the start"),
+            log_segments: wide("log_segments", "Segment files of Raft's log"),
+            registry,
+            requests,
+            in_flight,
+            duration,
+            leader,
+            ready,
+            voters,
+            learners,
+        }
+    }
+}
+
+impl NodeMetrics {
+    /// Counts a request in.
+    pub fn request_started(&self) -> Instant {
+        self.in_flight.inc();
+        Instant::now()
+    }
+
+    /// Counts a request out.
+    pub fn request_ended(&self, started: Instant, status: StatusCode) {
+        self.in_flight.dec();
+        self.duration.observe(started.elapsed().as_secs_f64());
+        self.requests.get_or_create(&[("code", status.as_str().to_owned())]).inc();
+    }
+
+    /// The present numbers as text.
+    pub fn encode(&self, consensus: &Consensus) -> String {
+        let report = consensus.report();
+        let state = consensus.store().state().borrow().clone();
+        let log = consensus.log_stats();
+        let voters = report.membership.members.iter().filter(|m| m.voter).count();
+        self.leader.set(i64::from(report.role == Role::Leader));
+        self.ready.set(i64::from(report.phase == Phase::Serving));
+        self.term.set(report.term);
+        self.last_log_index.set(report.last_log_index);
+        self.committed_index.set(report.committed_index);
+        self.applied_index.set(report.applied_index);
+        self.durable_index.set(state.durable.log_id.map_or(0, |id| id.index));
+        self.wal_pages.set(state.wal_pages);
+        self.log_flushes.set(log.flushes);
+        self.log_written.set(log.bytes_written);
+        self.log_segments.set(log.segments as u64);
+        self.voters.set(voters as i64);
+        self.learners.set((report.membership.members.len() - voters) as i64);
+        let mut text = String::new();
+        if let Err(error) = encode(&mut text, &self.registry) {
+            tracing::error!(%error, "cannot write the metrics");
+        }
+        text
+    }
+}

@@ -1,0 +1,287 @@
+//! One member, started and stopped in order.
+
+use crate::cluster::{self, FormError};
+use crate::config::Config;
+use crate::control;
+use crate::http::{About, App, Server, serve_clients, serve_health};
+use crate::identity::{Identity, IdentityError};
+use crate::metrics::NodeMetrics;
+use crate::raft::{Consensus, ConsensusConfig, StartError};
+use crate::store::{LocalFailure, Store};
+use axum::http::HeaderValue;
+use client::admin::Phase;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
+
+/// How long handing over leadership may take when going down.
+const HAND_OVER: Duration = Duration::from_millis(2500);
+/// How long a managed member goes on serving after it said that it goes down: until Services have heard.
+const LINGER: Duration = Duration::from_secs(3);
+/// How long requests in flight may take to end.
+const REQUESTS: Duration = Duration::from_secs(10);
+
+/// A member could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data directory could not be made.
+    #[error("data directory {path}: {source}")]
+    DataDir {
+        /// The directory.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its identity could not be read or written.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// An address could not be listened on.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database could not be opened.
+    #[error("open the database: {0}")]
+    Store(#[source] LocalFailure),
+    /// Consensus could not be started.
+    #[error(transparent)]
+    Consensus(#[from] StartError),
+    /// A thread could not be started.
+    #[error("start a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The control socket could not be made.
+    #[error("control socket: {0}")]
+    Control(#[source] io::Error),
+    /// The member did not come to be of a cluster.
+    #[error(transparent)]
+    Form(#[from] FormError),
+    /// A local failure ended consensus.
+    #[error("this member cannot go on: {0}")]
+    Failed(String),
+    /// It did not go down in order.
+    #[error("going down: {0}")]
+    Stop(#[source] LocalFailure),
+}
+
+/// A running member.
+pub struct Node {
+    consensus: Arc<Consensus>,
+    clients: Server,
+    health: Option<JoinHandle<io::Result<()>>>,
+    control: JoinHandle<()>,
+    forming: JoinHandle<Result<(), FormError>>,
+    drain: Arc<Drain>,
+    runtime: ConsensusRuntime,
+    leave: bool,
+    /// Where the client port really listens (the port may have been given as 0).
+    http_address: std::net::SocketAddr,
+}
+
+/// Saying goodbye: done once, whoever asks first (the preStop hook, then SIGTERM).
+pub struct Drain {
+    consensus: Arc<Consensus>,
+    linger: Duration,
+    done: OnceCell<()>,
+}
+
+impl Drain {
+    /// Hands over leadership, says that this member goes down, and goes on serving for a while. Returns when done.
+    pub async fn run(&self) {
+        self.done.get_or_init(|| self.once()).await;
+    }
+
+    async fn once(&self) {
+        self.consensus.set_draining();
+        match tokio::time::timeout(HAND_OVER, self.consensus.hand_over()).await {
+            Ok(Ok(Some(to))) => {
+                tracing::info!(leader = to.leader.name, term = to.term, "handed over leadership")
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(refusal)) => tracing::info!(refusal.message, "leadership was not handed over"),
+            Err(_) => tracing::warn!("handing over leadership took too long"),
+        }
+        tokio::time::sleep(self.linger).await;
+    }
+}
+
+/// The thread and runtime of consensus: nothing else runs there.
+struct ConsensusRuntime {
+    handle: tokio::runtime::Handle,
+    stop: tokio::sync::oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl ConsensusRuntime {
+    fn start() -> Result<Self, NodeError> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NodeError::Thread)?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name("consensus".into())
+            .spawn(move || {
+                // Ends when `stop` is sent or dropped.
+                drop(runtime.block_on(stopped));
+                runtime.shutdown_timeout(Duration::from_secs(1));
+            })
+            .map_err(NodeError::Thread)?;
+        Ok(Self { handle, stop, thread })
+    }
+
+    /// Ends the runtime and waits for its thread.
+    async fn end(self) {
+        drop(self.stop);
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::warn!("the thread of consensus did not end in order");
+        }
+    }
+}
+
+async fn listen(address: &str) -> Result<TcpListener, NodeError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| NodeError::Listen { address: address.to_owned(), source })
+}
+
+impl Node {
+    /// Opens the data directory, starts consensus and listens. How it comes to be of a cluster goes on beside.
+    pub async fn start(config: Config) -> Result<Self, NodeError> {
+        let directory = config.data_dir.clone();
+        std::fs::create_dir_all(directory.join("raft"))
+            .map_err(|source| NodeError::DataDir { path: directory.display().to_string(), source })?;
+        let client_listener = listen(&config.http_addr).await?;
+        let http_address = client_listener
+            .local_addr()
+            .map_err(|source| NodeError::Listen { address: config.http_addr.clone(), source })?;
+        let health_listener = match &config.health_addr {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let identity = Arc::new(Identity::open(&directory)?);
+        tracing::info!(
+            version = crate::VERSION,
+            node_id = %identity.node_id(),
+            name = config.node_id,
+            data_dir = %directory.display(),
+            "starting"
+        );
+        let foreign_keys = config.foreign_keys;
+        let store_directory = directory.clone();
+        let store = tokio::task::spawn_blocking(move || Store::open(&store_directory, foreign_keys))
+            .await
+            .map_err(|e| NodeError::Failed(e.to_string()))?
+            .map_err(NodeError::Store)?;
+
+        let runtime = ConsensusRuntime::start()?;
+        let consensus_config = ConsensusConfig {
+            name: config.node_id.clone(),
+            raft_address: config.raft_adv_addr.clone(),
+            api_address: config.http_adv_addr.clone(),
+            directory: directory.clone(),
+            profile: config.profile,
+            log_segment_bytes: config.log_segment_bytes,
+            log_retention_bytes: config.log_retention_bytes,
+        };
+        let raft_addr = config.raft_addr.clone();
+        let starting = runtime.handle.spawn(async move {
+            let listener = listen(&raft_addr).await?;
+            Ok::<_, NodeError>(Consensus::start(consensus_config, identity, store, listener).await?)
+        });
+        let consensus = starting.await.map_err(|e| NodeError::Failed(e.to_string()))??;
+
+        let app = Arc::new(App {
+            consensus: consensus.clone(),
+            metrics: NodeMetrics::default(),
+            about: About {
+                http_bind: http_address.to_string(),
+                allow_origin: config.http_allow_origin.as_deref().and_then(|o| HeaderValue::from_str(o).ok()),
+                foreign_keys,
+                started: crate::clock::now(),
+            },
+        });
+        let clients = serve_clients(client_listener, app.clone());
+        let health =
+            health_listener.map(|listener| tokio::spawn(serve_health(listener, app, runtime.handle.clone())));
+        let linger = if config.managed { LINGER } else { Duration::ZERO };
+        let drain = Arc::new(Drain { consensus: consensus.clone(), linger, done: OnceCell::new() });
+        let control = control::serve(&directory, drain.clone()).map_err(NodeError::Control)?;
+        let leave = config.leave_on_shutdown;
+        let former = consensus.clone();
+        let forming = runtime.handle.spawn(async move { cluster::form(&former, &config).await });
+        tracing::info!(%http_address, "serving");
+        Ok(Self { consensus, clients, health, control, forming, drain, runtime, leave, http_address })
+    }
+
+    /// Where the client port listens.
+    pub fn http_address(&self) -> std::net::SocketAddr {
+        self.http_address
+    }
+
+    /// The member's consensus.
+    pub fn consensus(&self) -> &Arc<Consensus> {
+        &self.consensus
+    }
+
+    /// Runs until `shutdown` resolves or the member cannot go on; then goes down in order.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
+        let mut phase = self.consensus.phase();
+        let failed = phase.wait_for(|phase| *phase == Phase::Failed);
+        let mut outcome = Ok(());
+        tokio::pin!(shutdown);
+        let forming = async {
+            match (&mut self.forming).await {
+                Ok(Ok(())) => std::future::pending().await,
+                Ok(Err(error)) => NodeError::Form(error),
+                Err(error) => NodeError::Failed(error.to_string()),
+            }
+        };
+        tokio::select! {
+            () = &mut shutdown => tracing::info!("going down"),
+            _ = failed => {
+                let message = self.consensus.report().message.unwrap_or_else(|| "consensus has stopped".into());
+                outcome = Err(NodeError::Failed(message));
+            }
+            error = forming => outcome = Err(error),
+        }
+        let stopped = self.stop(outcome.is_ok()).await;
+        outcome.and(stopped)
+    }
+
+    async fn stop(self, in_order: bool) -> Result<(), NodeError> {
+        if in_order {
+            self.drain.run().await;
+            if self.leave {
+                let name = &self.consensus.config().name;
+                match self.consensus.remove_by_name(name).await {
+                    Ok(_) => tracing::info!("left the cluster"),
+                    Err(refusal) => tracing::warn!(refusal.message, "could not leave the cluster"),
+                }
+            }
+        }
+        self.forming.abort();
+        self.clients.stop(if in_order { REQUESTS } else { Duration::ZERO }).await;
+        self.control.abort();
+        let consensus = self.consensus.clone();
+        let stopped = self.runtime.handle.spawn(async move { consensus.stop().await }).await;
+        if let Some(health) = self.health {
+            health.abort();
+        }
+        self.runtime.end().await;
+        match stopped {
+            Ok(Ok(())) => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            Ok(Err(error)) => Err(NodeError::Stop(error)),
+            Err(error) => Err(NodeError::Failed(error.to_string())),
+        }
+    }
+}

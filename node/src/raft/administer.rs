@@ -1,0 +1,132 @@
+//! Changes of the membership and of leadership: made here if this member leads, else asked of the leader.
+
+use super::Consensus;
+use super::calls::{CallError, Kind};
+use super::membership::{Administer, Administered, MembershipChanges, SILENT, describe, refuse};
+use super::types::Metrics;
+use client::admin::{
+    AddLearner, ChangeVoters, Changed, Member, NodeId, Refusal, RefusalReason, RemoveLearner, Transfer,
+    Transferred,
+};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How long one call to another member may take that is not a client's request.
+pub const CALL: Duration = Duration::from_secs(12);
+
+impl Consensus {
+    /// Changes the membership or leadership: here if this member leads, else on the leader.
+    pub async fn administer(&self, request: Administer) -> Result<Administered, Refusal> {
+        let deadline = tokio::time::Instant::now() + CALL;
+        loop {
+            let metrics = self.metrics();
+            let attempt = match metrics.current_leader {
+                Some(leader) if leader == metrics.id => self.administer_here(request.clone()).await,
+                Some(leader) => self.administer_there(&metrics, leader, &request).await,
+                None => refuse(RefusalReason::NoLeader, "no leader is known; try again"),
+            };
+            let again = matches!(&attempt, Err(refusal) if refusal.reason == RefusalReason::NoLeader);
+            if !again || tokio::time::Instant::now() >= deadline {
+                return attempt;
+            }
+            self.await_leader_change(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub(super) async fn administer_here(&self, request: Administer) -> Result<Administered, Refusal> {
+        let _turn = self.administering.lock().await;
+        if let Administer::ChangeVoters(change) = &request
+            && change.remove.contains(&self.identity.node_id())
+            && let Some(successor) = self.successor(change)
+        {
+            // A leader that removes itself leaves the others to elect; one that hands over first leaves no gap.
+            let keep = Transfer { to: Some(successor) };
+            MembershipChanges::new(&self.raft).administer(Administer::Transfer(keep)).await?;
+            return refuse(RefusalReason::NoLeader, "leadership was handed over first");
+        }
+        MembershipChanges::new(&self.raft).administer(request).await
+    }
+
+    /// Who is to lead when this member is removed: of the voters that stay, the one that has caught up furthest.
+    fn successor(&self, change: &ChangeVoters) -> Option<NodeId> {
+        let membership = describe(&self.metrics());
+        let stays = |m: &&Member| m.voter && !change.remove.contains(&m.node_id);
+        let heard = |m: &&Member| m.silent_milliseconds.is_some_and(|ms| u128::from(ms) < SILENT.as_millis());
+        membership
+            .members
+            .iter()
+            .filter(stays)
+            .filter(heard)
+            .max_by_key(|m| m.matched_index)
+            .map(|m| m.node_id)
+    }
+
+    async fn administer_there(
+        &self,
+        metrics: &Metrics,
+        leader: u64,
+        request: &Administer,
+    ) -> Result<Administered, Refusal> {
+        let Some(info) = metrics.membership_config.get_node(&leader) else {
+            return refuse(RefusalReason::NoLeader, "the leader's address is not known yet");
+        };
+        let body = encode(request)?;
+        match self.peers.call(leader, &info.raft_addr, Kind::Administer, &body, CALL).await {
+            Ok(answer) => decode::<Result<Administered, Refusal>>(&answer)?,
+            Err(error @ CallError::NotSent(_)) => refuse(RefusalReason::NoLeader, error.to_string()),
+            Err(error) => refuse(RefusalReason::OutcomeUnknown, error.to_string()),
+        }
+    }
+
+    /// Adds a learner, or corrects its addresses.
+    pub async fn add_learner(&self, learner: AddLearner) -> Result<Changed, Refusal> {
+        changed(self.administer(Administer::AddLearner(learner)).await?)
+    }
+
+    /// Removes a learner.
+    pub async fn remove_learner(&self, learner: RemoveLearner) -> Result<Changed, Refusal> {
+        changed(self.administer(Administer::RemoveLearner(learner)).await?)
+    }
+
+    /// Changes the voters by one joint change.
+    pub async fn change_voters(&self, change: ChangeVoters) -> Result<Changed, Refusal> {
+        changed(self.administer(Administer::ChangeVoters(change)).await?)
+    }
+
+    /// Hands over leadership and returns once the other leads.
+    pub async fn transfer(&self, transfer: Transfer) -> Result<Transferred, Refusal> {
+        match self.administer(Administer::Transfer(transfer)).await? {
+            Administered::Transferred(transferred) => Ok(transferred),
+            Administered::Changed(_) => refuse(RefusalReason::Internal, "an answer to another question"),
+        }
+    }
+
+    /// Removes a member by name, whatever its role. Removing one that is not there is an error only to the caller.
+    pub async fn remove_by_name(&self, name: &str) -> Result<Changed, Refusal> {
+        let membership = describe(&self.metrics());
+        let Some(member) = membership.members.into_iter().find(|m| m.name == name) else {
+            return refuse(RefusalReason::NoSuchMember, format!("no member is called {name}"));
+        };
+        if member.voter {
+            self.change_voters(ChangeVoters { add: vec![], remove: vec![member.node_id] }).await
+        } else {
+            self.remove_learner(RemoveLearner { node_id: member.node_id }).await
+        }
+    }
+}
+
+pub fn changed(done: Administered) -> Result<Changed, Refusal> {
+    match done {
+        Administered::Changed(membership) => Ok(Changed { membership }),
+        Administered::Transferred(_) => refuse(RefusalReason::Internal, "an answer to another question"),
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Refusal> {
+    serde_json::to_vec(value).map_err(|e| Refusal { reason: RefusalReason::Internal, message: e.to_string() })
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| Refusal { reason: RefusalReason::Internal, message: e.to_string() })
+}

@@ -1,0 +1,97 @@
+//! What this member answers to the calls of others.
+
+use super::Consensus;
+use super::calls::{CallError, Kind};
+use super::join::JoinRequest;
+use super::membership::{Administer, refuse};
+use super::wire;
+use bytes::{Bytes, BytesMut};
+use client::admin::{AddLearner, MemberRef, NodeId, RefusalReason};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Answer to "who are you?".
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Described {
+    /// The member.
+    pub member: MemberRef,
+    /// `host:port` of its client port.
+    pub api_address: String,
+    /// Its program's version.
+    pub version: String,
+}
+
+impl Consensus {
+    /// Answers another member's call.
+    pub(super) async fn answer(&self, kind: Kind, mut body: Bytes) -> Result<Bytes, String> {
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        match kind {
+            Kind::Vote | Kind::PreVote => {
+                let request = wire::get_vote_request(&mut body).map_err(|e| text(&e))?;
+                let response = if kind == Kind::Vote {
+                    self.raft.vote(request).await.map_err(|e| text(&e))?
+                } else {
+                    self.raft.pre_vote(request).await.map_err(|e| text(&e))?
+                };
+                let mut out = BytesMut::new();
+                wire::put_vote_response(&mut out, &response);
+                Ok(out.freeze())
+            }
+            Kind::TransferLeader => {
+                let request = serde_json::from_slice(&body).map_err(|e| text(&e))?;
+                let response = self.raft.handle_transfer_leader(request).await.map_err(|e| text(&e))?;
+                to_json(&response)
+            }
+            Kind::Execute => self.answer_execute(body).await,
+            Kind::Query => self.answer_query(body).await,
+            Kind::Administer => {
+                let request: Administer = serde_json::from_slice(&body).map_err(|e| text(&e))?;
+                let metrics = self.metrics();
+                // Forwarded once: a second hop could go round for ever.
+                let answer = if metrics.current_leader == Some(metrics.id) {
+                    self.administer_here(request).await
+                } else {
+                    refuse(RefusalReason::NoLeader, "this member does not lead")
+                };
+                to_json(&answer)
+            }
+            Kind::Join => {
+                let request: JoinRequest = serde_json::from_slice(&body).map_err(|e| text(&e))?;
+                to_json(&self.join(request).await)
+            }
+            Kind::Notify => {
+                let member: AddLearner = serde_json::from_slice(&body).map_err(|e| text(&e))?;
+                self.notified.send_modify(|known| {
+                    // A member that lost its disk while waiting comes back under the same name with another id.
+                    known.retain(|id, m| *id == member.node_id || m.name != member.name);
+                    known.insert(member.node_id, member);
+                });
+                Ok(Bytes::new())
+            }
+            Kind::ReadIndex => {
+                let index = self.barrier.pass().await.map_err(|e| text(&e))?;
+                Ok(Bytes::copy_from_slice(&index.to_le_bytes()))
+            }
+            Kind::Describe => to_json(&Described {
+                member: MemberRef { node_id: self.identity.node_id(), name: self.config.name.clone() },
+                api_address: self.config.api_address.clone(),
+                version: crate::VERSION.into(),
+            }),
+        }
+    }
+
+    /// Asks who answers at a member's address; for `/nodes`.
+    pub async fn describe_peer(
+        &self,
+        id: NodeId,
+        address: &str,
+        timeout: Duration,
+    ) -> Result<Described, CallError> {
+        let answer = self.peers.call(id.0, address, Kind::Describe, &[], timeout).await?;
+        serde_json::from_slice(&answer).map_err(|e| CallError::Remote(e.to_string()))
+    }
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<Bytes, String> {
+    serde_json::to_vec(value).map(Bytes::from).map_err(|e| e.to_string())
+}

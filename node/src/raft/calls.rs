@@ -1,0 +1,242 @@
+//! Requests to other members with answers in any order, many at once on one connection for each member.
+//!
+//! ```text
+//! request = id u64 · kind u8 · body        answer = id u64 · status u8 (0 = fine, 1 = error message) · body
+//! ```
+
+use super::connection::{self, ConnectError, FrameReader, Hello, Purpose, put_frame, write_out};
+use super::wire::{get_u8, get_u64};
+use crate::identity::Identity;
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::{mpsc, oneshot};
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A vote.
+    Vote = 1,
+    /// A vote that commits to nothing.
+    PreVote = 2,
+    /// Take over leadership.
+    TransferLeader = 3,
+    /// A forwarded write.
+    Execute = 16,
+    /// A forwarded query.
+    Query = 17,
+    /// A change of the membership, or of leadership, for the leader to make.
+    Administer = 18,
+    /// Let me in.
+    Join = 19,
+    /// I am here, and new: for `-bootstrap-expect`.
+    Notify = 20,
+    /// Who are you?
+    Describe = 21,
+    /// Up to which index has a quorum confirmed your lead?
+    ReadIndex = 22,
+}
+
+impl Kind {
+    /// From its number.
+    pub fn from_u8(number: u8) -> Option<Self> {
+        use Kind as K;
+        [
+            K::Vote,
+            K::PreVote,
+            K::TransferLeader,
+            K::Execute,
+            K::Query,
+            K::Administer,
+            K::Join,
+            K::Notify,
+            K::Describe,
+            K::ReadIndex,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == number)
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// It was never sent.
+    #[error(transparent)]
+    NotSent(#[from] ConnectError),
+    /// It was sent, or may have been; the connection broke before the answer.
+    #[error("the connection to {0} broke before the answer")]
+    Broken(String),
+    /// It was sent; there was no answer in time.
+    #[error("no answer from {0} in time")]
+    TimedOut(String),
+    /// The other member could not do it.
+    #[error("{0}")]
+    Remote(String),
+}
+
+/// Connections to other members, made when needed.
+pub struct Peers {
+    identity: Arc<Identity>,
+    connections: Mutex<HashMap<String, Arc<Slot>>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    connection: tokio::sync::Mutex<Option<Connection>>,
+}
+
+#[derive(Clone)]
+struct Connection {
+    to: u64,
+    /// As a member of which cluster it was made: one made before this member was of a cluster is a stranger's.
+    cluster_id: String,
+    requests: mpsc::Sender<BytesMut>,
+    pending: Arc<Mutex<Pending>>,
+    next_id: Arc<AtomicU64>,
+}
+
+#[derive(Default)]
+struct Pending {
+    closed: bool,
+    waiting: HashMap<u64, oneshot::Sender<Result<Bytes, String>>>,
+}
+
+/// Requests that wait to be written to one connection.
+const QUEUED: usize = 1024;
+
+impl Peers {
+    /// Speaks for the member `identity`.
+    pub fn new(identity: Arc<Identity>) -> Self {
+        Self { identity, connections: Mutex::default() }
+    }
+
+    /// The preface of this member.
+    pub fn hello(&self, purpose: Purpose, to: u64) -> Hello {
+        let cluster = self.identity.cluster();
+        Hello {
+            purpose,
+            from: self.identity.node_id().0,
+            to,
+            epoch: cluster.as_ref().map_or(0, |c| c.epoch),
+            cluster_id: cluster.map(|c| c.cluster_id).unwrap_or_default(),
+        }
+    }
+
+    /// Asks member `to` (0: whoever it is) at `address`. Waits `timeout` for the answer.
+    pub async fn call(
+        &self,
+        to: u64,
+        address: &str,
+        kind: Kind,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Bytes, CallError> {
+        let connection = self.connection(to, address).await?;
+        let id = connection.next_id.fetch_add(1, Ordering::Relaxed);
+        let (answer, wait) = oneshot::channel();
+        {
+            let mut pending = connection.pending.lock();
+            if pending.closed {
+                return Err(CallError::Broken(address.to_owned()));
+            }
+            pending.waiting.insert(id, answer);
+        }
+        let mut frame = BytesMut::with_capacity(13 + body.len());
+        put_frame(&mut frame, |out| {
+            out.put_u64_le(id);
+            out.put_u8(kind as u8);
+            out.put_slice(body);
+        });
+        let exchange = async {
+            connection.requests.send(frame).await.map_err(|_| CallError::Broken(address.to_owned()))?;
+            match wait.await {
+                Ok(Ok(body)) => Ok(body),
+                Ok(Err(message)) => Err(CallError::Remote(message)),
+                Err(_) => Err(CallError::Broken(address.to_owned())),
+            }
+        };
+        let outcome = tokio::time::timeout(timeout, exchange).await;
+        outcome.unwrap_or_else(|_| {
+            connection.pending.lock().waiting.remove(&id);
+            Err(CallError::TimedOut(address.to_owned()))
+        })
+    }
+
+    async fn connection(&self, to: u64, address: &str) -> Result<Connection, ConnectError> {
+        let slot = self.connections.lock().entry(address.to_owned()).or_default().clone();
+        let mut held = slot.connection.lock().await;
+        let hello = self.hello(Purpose::Calls, to);
+        if let Some(connection) = &*held
+            && !connection.pending.lock().closed
+            && connection.cluster_id == hello.cluster_id
+            && (to == 0 || connection.to == to)
+        {
+            return Ok(connection.clone());
+        }
+        let (stream, answered) = connection::connect(address, &hello).await?;
+        let connection = Connection::start(stream, answered, hello.cluster_id);
+        *held = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// Drops what is connected: for a member that goes down.
+    pub fn close(&self) {
+        self.connections.lock().clear();
+    }
+}
+
+impl Connection {
+    fn start(stream: TcpStream, to: u64, cluster_id: String) -> Self {
+        let (read, mut write) = stream.into_split();
+        let (requests, mut queue) = mpsc::channel::<BytesMut>(QUEUED);
+        let pending = Arc::new(Mutex::new(Pending::default()));
+        let failed = pending.clone();
+        tokio::spawn(async move {
+            let mut out = BytesMut::new();
+            while let Some(frame) = queue.recv().await {
+                out.extend_from_slice(&frame);
+                // What else waits goes into the same write.
+                while out.len() < 256 << 10 {
+                    let Ok(frame) = queue.try_recv() else { break };
+                    out.extend_from_slice(&frame);
+                }
+                if write_out(&mut write, &mut out).await.is_err() {
+                    break;
+                }
+            }
+            close(&failed);
+        });
+        let received = pending.clone();
+        tokio::spawn(async move {
+            receive(FrameReader::new(read), &received).await;
+            close(&received);
+        });
+        Self { to, cluster_id, requests, pending, next_id: Arc::default() }
+    }
+}
+
+/// Everybody who waits learns that the connection broke.
+fn close(pending: &Mutex<Pending>) {
+    let mut pending = pending.lock();
+    pending.closed = true;
+    pending.waiting.clear();
+}
+
+async fn receive(mut frames: FrameReader<OwnedReadHalf>, pending: &Mutex<Pending>) {
+    while let Ok(Some(mut frame)) = frames.next().await {
+        let (Ok(id), Ok(status)) = (get_u64(&mut frame), get_u8(&mut frame)) else { return };
+        if let Some(waiting) = pending.lock().waiting.remove(&id) {
+            let answer =
+                if status == 0 { Ok(frame) } else { Err(String::from_utf8_lossy(&frame).into_owned()) };
+            // Who no longer waits does not want to know.
+            drop(waiting.send(answer));
+        }
+    }
+}

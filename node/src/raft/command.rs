@@ -1,0 +1,490 @@
+//! What a log entry says: a group of client requests and the world they are executed in.
+//!
+//! # Format 1 (little endian)
+//! ```text
+//! command   = format u8 (1) · kind u8 (1 = execute) · database u32 (0) · context · count u32 · count × (length u32 · request)
+//! context   = timestamp i64 (µs since 1970) · seed u64 · step limit u64 (0 = none)
+//! request   = id (node u64 · boot u64 · sequence u64) · flags u16 · count u32 · count × statement
+//! statement = length u32 (MAX = the text of the statement before) · text · parameters u16 · parameters × parameter
+//! parameter = tag u8 · [name: length u16 · text, if tag & 0x80] · value
+//! value     = (0) · (1) i64 · (2) f64 · (3) length u32 · UTF-8 · (4) length u32 · bytes
+//! ```
+//! The HTTP layer encodes a request once, straight from the JSON body; the same bytes then travel through proposal,
+//! log, replication and apply, where they are read in place.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// The only format this version writes. A leader proposes what the oldest member understands.
+pub const FORMAT: u8 = 1;
+const KIND_EXECUTE: u8 = 1;
+const SAME_SQL: u32 = u32::MAX;
+const NAMED: u8 = 0x80;
+
+/// Everything outside the database that executing an entry may depend on: replicas see the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryContext {
+    /// The leader's clock when it proposed, in microseconds since 1970.
+    pub timestamp_us: i64,
+    /// Seed of `random()` and `randomblob()`.
+    pub seed: u64,
+    /// VM steps one statement may take; 0 is without limit.
+    pub step_limit: u64,
+}
+
+/// Names a request for good, so that a retry inside the cluster is never applied twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    /// Raft id of the member that accepted the request.
+    pub node: u64,
+    /// How often that member had been started.
+    pub boot: u64,
+    /// Counts the requests of that run.
+    pub sequence: u64,
+}
+
+/// How a request is to be run and answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestFlags(pub u16);
+
+impl RequestFlags {
+    /// All statements or none.
+    pub const TRANSACTION: u16 = 1;
+    /// Rows as objects.
+    pub const ASSOCIATIVE: u16 = 1 << 1;
+    /// BLOBs as arrays of integers.
+    pub const BLOB_ARRAY: u16 = 1 << 2;
+    /// Add the time each statement took.
+    pub const TIMINGS: u16 = 1 << 3;
+    /// `/db/request`: every statement that has columns answers with rows.
+    pub const UNIFIED: u16 = 1 << 4;
+    /// Column names as `table.column`.
+    pub const QUALIFY_COLUMNS: u16 = 1 << 5;
+
+    /// Whether `flag` is set.
+    pub fn has(self, flag: u16) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// Sets `flag` if `on`.
+    #[must_use]
+    pub fn with(self, flag: u16, on: bool) -> Self {
+        if on { Self(self.0 | flag) } else { self }
+    }
+}
+
+/// A value bound to a parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Param<'a> {
+    /// NULL.
+    Null,
+    /// INTEGER.
+    Integer(i64),
+    /// REAL.
+    Real(f64),
+    /// TEXT.
+    Text(&'a str),
+    /// BLOB.
+    Blob(&'a [u8]),
+}
+
+/// The bytes of a command, a request, a statement are not what this format says.
+///
+/// They come from a checked log record or an authenticated peer, so this is a fault of a program, not of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed command at byte {0}: {1}")]
+pub struct Malformed(usize, &'static str);
+
+/// Writes one request.
+pub struct RequestEncoder {
+    buf: BytesMut,
+    statements: u32,
+    params_at: usize,
+    params: u16,
+    previous_sql: std::ops::Range<usize>,
+}
+
+const COUNT_AT: usize = 24 + 2;
+
+impl RequestEncoder {
+    /// Begins a request; `size_hint` in bytes avoids growing the buffer.
+    pub fn new(flags: RequestFlags, size_hint: usize) -> Self {
+        let mut buf = BytesMut::with_capacity(COUNT_AT + 4 + size_hint);
+        buf.put_bytes(0, 24);
+        buf.put_u16_le(flags.0);
+        buf.put_u32_le(0);
+        Self { buf, statements: 0, params_at: 0, params: 0, previous_sql: 0..0 }
+    }
+
+    /// Begins a statement.
+    pub fn statement(&mut self, sql: &str) {
+        self.end_statement();
+        if self.statements > 0 && self.buf[self.previous_sql.clone()] == *sql.as_bytes() {
+            self.buf.put_u32_le(SAME_SQL);
+        } else {
+            self.buf.put_u32_le(sql.len() as u32);
+            let start = self.buf.len();
+            self.buf.put_slice(sql.as_bytes());
+            self.previous_sql = start..self.buf.len();
+        }
+        self.statements += 1;
+        self.params_at = self.buf.len();
+        self.params = 0;
+        self.buf.put_u16_le(0);
+    }
+
+    /// Adds a parameter to the statement begun last; returns false if there are more than 65,535.
+    #[must_use]
+    pub fn param(&mut self, name: Option<&str>, value: Param<'_>) -> bool {
+        let Some(count) = self.params.checked_add(1) else { return false };
+        self.params = count;
+        let tag = match value {
+            Param::Null => 0,
+            Param::Integer(_) => 1,
+            Param::Real(_) => 2,
+            Param::Text(_) => 3,
+            Param::Blob(_) => 4,
+        };
+        match name {
+            None => self.buf.put_u8(tag),
+            Some(name) => {
+                let Ok(length) = u16::try_from(name.len()) else { return false };
+                self.buf.put_u8(tag | NAMED);
+                self.buf.put_u16_le(length);
+                self.buf.put_slice(name.as_bytes());
+            }
+        }
+        match value {
+            Param::Null => {}
+            Param::Integer(i) => self.buf.put_i64_le(i),
+            Param::Real(r) => self.buf.put_f64_le(r),
+            Param::Text(t) => {
+                self.buf.put_u32_le(t.len() as u32);
+                self.buf.put_slice(t.as_bytes());
+            }
+            Param::Blob(b) => {
+                self.buf.put_u32_le(b.len() as u32);
+                self.buf.put_slice(b);
+            }
+        }
+        true
+    }
+
+    /// How many statements it has so far.
+    pub fn statements(&self) -> u32 {
+        self.statements
+    }
+
+    fn end_statement(&mut self) {
+        if self.statements > 0 {
+            self.buf[self.params_at..self.params_at + 2].copy_from_slice(&self.params.to_le_bytes());
+        }
+    }
+
+    /// The request under the name `id`.
+    pub fn finish(mut self, id: RequestId) -> EncodedRequest {
+        self.end_statement();
+        for (at, word) in [(0, id.node), (8, id.boot), (16, id.sequence)] {
+            self.buf[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        self.buf[COUNT_AT..COUNT_AT + 4].copy_from_slice(&self.statements.to_le_bytes());
+        EncodedRequest(self.buf.freeze())
+    }
+}
+
+/// A request as it goes into a log entry. Clones share the bytes.
+#[derive(Clone, Debug)]
+pub struct EncodedRequest(Bytes);
+
+impl EncodedRequest {
+    /// Takes the bytes of a peer, checked as far as reading them goes.
+    pub fn from_peer(bytes: Bytes) -> Result<Self, Malformed> {
+        RequestView::parse(&bytes)?.check()?;
+        Ok(Self(bytes))
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Its bytes, shared.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
+    /// Reads it.
+    pub fn view(&self) -> Result<RequestView<'_>, Malformed> {
+        RequestView::parse(&self.0)
+    }
+}
+
+/// The bytes of a command that executes `requests` in `context`.
+pub fn encode_execute<'a>(
+    context: EntryContext,
+    requests: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+) -> Bytes {
+    let size: usize = requests.clone().map(|r| r.len() + 4).sum();
+    let mut buf = BytesMut::with_capacity(size + 34);
+    buf.put_u8(FORMAT);
+    buf.put_u8(KIND_EXECUTE);
+    buf.put_u32_le(0);
+    buf.put_i64_le(context.timestamp_us);
+    buf.put_u64_le(context.seed);
+    buf.put_u64_le(context.step_limit);
+    buf.put_u32_le(requests.len() as u32);
+    for request in requests {
+        buf.put_u32_le(request.len() as u32);
+        buf.put_slice(request);
+    }
+    buf.freeze()
+}
+
+/// A command read in place.
+#[derive(Clone, Debug)]
+pub struct CommandView<'a> {
+    /// The world it is executed in.
+    pub context: EntryContext,
+    /// How many requests it holds.
+    pub count: u32,
+    rest: Reader<'a>,
+}
+
+impl<'a> CommandView<'a> {
+    /// Reads the head of a command.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut r = Reader { bytes, at: 0 };
+        if r.u8()? != FORMAT {
+            return Err(Malformed(0, "a format of another version"));
+        }
+        if r.u8()? != KIND_EXECUTE {
+            return Err(Malformed(1, "unknown kind"));
+        }
+        if r.u32()? != 0 {
+            return Err(Malformed(2, "unknown database"));
+        }
+        let context = EntryContext { timestamp_us: r.u64()? as i64, seed: r.u64()?, step_limit: r.u64()? };
+        let count = r.u32()?;
+        Ok(Self { context, count, rest: r })
+    }
+
+    /// The requests, in order.
+    pub fn requests(&self) -> impl Iterator<Item = Result<RequestView<'a>, Malformed>> + use<'a> {
+        let mut r = self.rest.clone();
+        (0..self.count).map(move |_| {
+            let length = r.u32()? as usize;
+            RequestView::parse(r.take(length)?)
+        })
+    }
+}
+
+/// A request read in place.
+#[derive(Clone, Debug)]
+pub struct RequestView<'a> {
+    /// Its id.
+    pub id: RequestId,
+    /// How to run and answer it.
+    pub flags: RequestFlags,
+    /// How many statements it holds.
+    pub count: u32,
+    rest: Reader<'a>,
+}
+
+impl<'a> RequestView<'a> {
+    /// Reads the head of a request.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut r = Reader { bytes, at: 0 };
+        let id = RequestId { node: r.u64()?, boot: r.u64()?, sequence: r.u64()? };
+        let flags = RequestFlags(r.u16()?);
+        let count = r.u32()?;
+        Ok(Self { id, flags, count, rest: r })
+    }
+
+    /// The statements, in order.
+    pub fn statements(&self) -> Statements<'a> {
+        Statements { rest: self.rest.clone(), left: self.count, previous: "" }
+    }
+
+    fn check(&self) -> Result<(), Malformed> {
+        let mut statements = self.statements();
+        while let Some(statement) = statements.next()? {
+            statement.params().try_for_each(|p| p.map(drop))?;
+        }
+        Ok(())
+    }
+}
+
+/// Walks the statements of a request.
+#[derive(Clone, Debug)]
+pub struct Statements<'a> {
+    rest: Reader<'a>,
+    left: u32,
+    previous: &'a str,
+}
+
+impl<'a> Statements<'a> {
+    /// The next statement, or none at the end.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "fallible, and its items borrow the request, not the walk"
+    )]
+    pub fn next(&mut self) -> Result<Option<StatementView<'a>>, Malformed> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        let r = &mut self.rest;
+        match r.u32()? {
+            SAME_SQL => {}
+            length => self.previous = r.text(length as usize)?,
+        }
+        let count = r.u16()?;
+        let params = r.clone();
+        for _ in 0..count {
+            r.param()?;
+        }
+        Ok(Some(StatementView { sql: self.previous, count, params }))
+    }
+}
+
+/// A statement read in place.
+#[derive(Clone, Debug)]
+pub struct StatementView<'a> {
+    /// Its text; may hold several SQL statements.
+    pub sql: &'a str,
+    /// How many parameters it has.
+    pub count: u16,
+    params: Reader<'a>,
+}
+
+impl<'a> StatementView<'a> {
+    /// Its parameters, in order, with the names of those that have one.
+    pub fn params(&self) -> impl Iterator<Item = Result<(Option<&'a str>, Param<'a>), Malformed>> + use<'a> {
+        let mut r = self.params.clone();
+        (0..self.count).map(move |_| r.param())
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
+        let end = self
+            .at
+            .checked_add(n)
+            .filter(|&end| end <= self.bytes.len())
+            .ok_or(Malformed(self.at, "cut short"))?;
+        let part = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(part)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let at = self.at;
+        self.take(N)?.try_into().map_err(|_| Malformed(at, "cut short"))
+    }
+
+    fn u8(&mut self) -> Result<u8, Malformed> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn u16(&mut self) -> Result<u16, Malformed> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn text(&mut self, length: usize) -> Result<&'a str, Malformed> {
+        let at = self.at;
+        std::str::from_utf8(self.take(length)?).map_err(|_| Malformed(at, "not UTF-8"))
+    }
+
+    fn param(&mut self) -> Result<(Option<&'a str>, Param<'a>), Malformed> {
+        let at = self.at;
+        let tag = self.u8()?;
+        let name = if tag & NAMED != 0 {
+            let length = self.u16()?;
+            Some(self.text(length.into())?)
+        } else {
+            None
+        };
+        let value = match tag & !NAMED {
+            0 => Param::Null,
+            1 => Param::Integer(self.u64()? as i64),
+            2 => Param::Real(f64::from_bits(self.u64()?)),
+            3 => {
+                let length = self.u32()?;
+                Param::Text(self.text(length as usize)?)
+            }
+            4 => {
+                let length = self.u32()?;
+                Param::Blob(self.take(length as usize)?)
+            }
+            _ => return Err(Malformed(at, "unknown value")),
+        };
+        Ok((name, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_request_reads_back_as_written() {
+        let mut e = RequestEncoder::new(RequestFlags::default().with(RequestFlags::TRANSACTION, true), 0);
+        e.statement("INSERT INTO t VALUES(?, :b)");
+        assert!(e.param(None, Param::Integer(-1)));
+        assert!(e.param(Some("b"), Param::Text("x")));
+        e.statement("INSERT INTO t VALUES(?, :b)");
+        assert!(e.param(None, Param::Real(0.5)));
+        assert!(e.param(None, Param::Blob(&[0, 255])));
+        e.statement("");
+        let id = RequestId { node: 7, boot: 1, sequence: 9 };
+        let request = e.finish(id);
+        let context = EntryContext { timestamp_us: 5, seed: 6, step_limit: 7 };
+        let command = encode_execute(context, [request.bytes()].into_iter());
+
+        let view = CommandView::parse(&command).unwrap();
+        assert_eq!(view.context, context);
+        let request = view.requests().next().unwrap().unwrap();
+        assert_eq!((request.id, request.count), (id, 3));
+        assert!(request.flags.has(RequestFlags::TRANSACTION));
+        let mut statements = request.statements();
+        let first = statements.next().unwrap().unwrap();
+        assert_eq!(
+            first.params().collect::<Result<Vec<_>, _>>().unwrap(),
+            [(None, Param::Integer(-1)), (Some("b"), Param::Text("x"))]
+        );
+        let second = statements.next().unwrap().unwrap();
+        assert_eq!(second.sql, first.sql);
+        assert_eq!(
+            second.params().collect::<Result<Vec<_>, _>>().unwrap(),
+            [(None, Param::Real(0.5)), (None, Param::Blob(&[0, 255]))]
+        );
+        assert_eq!(statements.next().unwrap().unwrap().sql, "");
+        assert!(statements.next().unwrap().is_none());
+    }
+
+    #[test]
+    fn every_cut_is_noticed() {
+        let mut e = RequestEncoder::new(RequestFlags::default(), 0);
+        e.statement("SELECT ?");
+        assert!(e.param(Some("n"), Param::Text("text")));
+        let bytes = e.finish(RequestId::default()).into_bytes();
+        for end in 0..bytes.len() {
+            assert!(EncodedRequest::from_peer(bytes.slice(..end)).is_err(), "{end}");
+        }
+        assert!(EncodedRequest::from_peer(bytes).is_ok());
+    }
+}

@@ -1,0 +1,319 @@
+//! One member's consensus: the parts put together, started and stopped.
+
+use super::calls::Peers;
+use super::forward::RequestError;
+use super::log_store::LogStore;
+use super::membership::{Administer, Administered, MembershipChanges, metrics_of};
+use super::peer_client::PeerClients;
+use super::peer_server;
+use super::propose::Proposer;
+use super::read::Barrier;
+use super::retention;
+use super::state_machine::StateMachine;
+use super::types::{Metrics, Raft};
+use crate::identity::Identity;
+use crate::store::{LocalFailure, Store};
+use client::admin::{AddLearner, NodeId, Phase, Refusal, Transfer, Transferred};
+use openraft::SnapshotPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
+use raftlog::RaftLog;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
+
+/// How fast a lost leader is noticed, against how little a slow network or processor is mistaken for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Between two heartbeats of a leader.
+    pub heartbeat: Duration,
+    /// The shortest silence after which a voter asks for votes; the longest is 1.25 times that.
+    pub election_timeout: Duration,
+}
+
+impl Profile {
+    /// Members within a data centre.
+    pub const LAN: Self =
+        Self { heartbeat: Duration::from_millis(100), election_timeout: Duration::from_millis(360) };
+    /// Members in several regions.
+    pub const WAN: Self =
+        Self { heartbeat: Duration::from_millis(400), election_timeout: Duration::from_millis(2000) };
+}
+
+/// What consensus needs to know.
+#[derive(Clone, Debug)]
+pub struct ConsensusConfig {
+    /// Name of the member, unique in the cluster.
+    pub name: String,
+    /// `host:port` at which peers reach it.
+    pub raft_address: String,
+    /// `host:port` at which clients reach it.
+    pub api_address: String,
+    /// Where the database and Raft's log are.
+    pub directory: PathBuf,
+    /// Election and heartbeat times.
+    pub profile: Profile,
+    /// Size of the log's segment files, in bytes.
+    pub log_segment_bytes: u64,
+    /// How much of the log is kept for followers that were away, in bytes.
+    pub log_retention_bytes: u64,
+}
+
+/// Consensus could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Raft's log could not be opened.
+    #[error("open Raft's log: {0}")]
+    Log(#[from] raftlog::OpenError),
+    /// The timing is refused.
+    #[error("Raft's configuration: {0}")]
+    Config(String),
+    /// Raft could not be started.
+    #[error("start Raft: {0}")]
+    Raft(String),
+}
+
+/// One member's consensus.
+pub struct Consensus {
+    pub(super) config: ConsensusConfig,
+    pub(super) identity: Arc<Identity>,
+    pub(super) raft: Raft,
+    pub(super) log: RaftLog,
+    pub(super) store: Store,
+    pub(super) peers: Arc<Peers>,
+    pub(super) proposer: Arc<Proposer>,
+    pub(super) barrier: Arc<Barrier>,
+    /// Streaming queries at once.
+    pub(super) streams: Arc<Semaphore>,
+    pub(super) phase: watch::Sender<Phase>,
+    pub(super) notified: watch::Sender<BTreeMap<NodeId, AddLearner>>,
+    pub(super) administering: Mutex<()>,
+    pub(super) receiving: Mutex<()>,
+}
+
+impl Consensus {
+    /// Starts consensus on the present runtime, which is its own: nothing on it may block for long.
+    pub async fn start(
+        config: ConsensusConfig,
+        identity: Arc<Identity>,
+        store: Store,
+        listener: TcpListener,
+    ) -> Result<Arc<Self>, StartError> {
+        let options =
+            raftlog::Options { segment_bytes: config.log_segment_bytes, ..raftlog::Options::default() };
+        let (log, recovered) =
+            RaftLog::open(config.directory.join("raft").join("log"), options, Arc::new(raftlog::OsIo))?;
+        tracing::info!(first = recovered.first_index, last = recovered.last_index, "opened Raft's log");
+        if let Some(torn) = &recovered.torn_tail {
+            tracing::warn!(?torn, "cut an unfinished write off the log");
+        }
+        let peers = Arc::new(Peers::new(identity.clone()));
+        let raft = Raft::new(
+            identity.node_id().0,
+            Arc::new(raft_config(config.profile)?),
+            PeerClients::new(peers.clone()),
+            LogStore::new(log.clone()),
+            StateMachine::new(store.clone(), identity.clone()),
+        )
+        .await
+        .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
+        let first_phase = if identity.cluster().is_some() { Phase::CatchingUp } else { Phase::Uninitialised };
+        let consensus = Arc::new(Self {
+            proposer: Proposer::start(raft.clone(), identity.clone()),
+            barrier: Barrier::start(raft.clone()),
+            streams: Arc::new(Semaphore::new(16)),
+            phase: watch::Sender::new(first_phase),
+            notified: watch::Sender::default(),
+            administering: Mutex::default(),
+            receiving: Mutex::default(),
+            config,
+            identity,
+            raft,
+            log,
+            store,
+            peers,
+        });
+        tokio::spawn(peer_server::serve(listener, consensus.clone()));
+        let kept_bytes = consensus.config.log_retention_bytes;
+        let (raft, log) = (consensus.raft.clone(), consensus.log.clone());
+        tokio::spawn(retention::run(raft, log, consensus.store.state(), kept_bytes));
+        tokio::spawn(consensus.clone().watch_phase());
+        Ok(consensus)
+    }
+
+    /// Who this member is.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// The database.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What it was started with.
+    pub fn config(&self) -> &ConsensusConfig {
+        &self.config
+    }
+
+    /// Groups and names requests.
+    pub fn proposer(&self) -> &Proposer {
+        &self.proposer
+    }
+
+    pub(super) fn metrics(&self) -> Metrics {
+        metrics_of(&self.raft)
+    }
+
+    /// Numbers of Raft's log, for metrics.
+    pub fn log_stats(&self) -> raftlog::Stats {
+        self.log.stats()
+    }
+
+    /// How far the member is in its life.
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// From now on the member says that it is going down.
+    pub fn set_draining(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    pub(super) async fn snapshot_turn(&self) -> MutexGuard<'_, ()> {
+        self.receiving.lock().await
+    }
+
+    /// This member as others are to know it.
+    pub fn own_member(&self) -> AddLearner {
+        AddLearner {
+            node_id: self.identity.node_id(),
+            name: self.config.name.clone(),
+            raft_address: self.config.raft_address.clone(),
+            api_address: self.config.api_address.clone(),
+        }
+    }
+
+    pub(super) async fn await_leader_change(&self, at_most: Duration) {
+        let mut watch = self.raft.server_metrics();
+        // Either is a reason to look again.
+        drop(tokio::time::timeout(at_most, watch.changed()).await);
+    }
+
+    /// Moves the phase on: into service once this process reached an index that a quorum confirmed; to failed when
+    /// Raft stops by itself.
+    async fn watch_phase(self: Arc<Self>) {
+        let mut watch = self.raft.metrics();
+        loop {
+            let running = watch.borrow_watched().running_state.clone();
+            if let Err(fatal) = running {
+                let planned = *self.phase.borrow() == Phase::Draining;
+                if !planned {
+                    tracing::error!(%fatal, "consensus failed on this member");
+                    self.phase.send_replace(Phase::Failed);
+                }
+                return;
+            }
+            let phase = *self.phase.borrow();
+            if phase == Phase::Uninitialised && self.identity.cluster().is_some() {
+                self.phase.send_replace(Phase::CatchingUp);
+            }
+            if phase == Phase::CatchingUp && self.has_caught_up().await {
+                // Draining may have come in between.
+                self.phase.send_if_modified(|phase| {
+                    let was_behind = *phase == Phase::CatchingUp;
+                    if was_behind {
+                        *phase = Phase::Serving;
+                    }
+                    was_behind
+                });
+                tracing::info!("caught up; in service");
+            }
+            let pause = if *self.phase.borrow() == Phase::Serving { 1000 } else { 50 };
+            drop(tokio::time::timeout(Duration::from_millis(pause), watch.changed()).await);
+            // A busy member's metrics change all the time; there is no need to look as often.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Whether this member has applied what a quorum confirmed.
+    async fn has_caught_up(&self) -> bool {
+        let metrics = self.metrics();
+        if metrics.membership_config.get_node(&metrics.id).is_none() {
+            return false;
+        }
+        let Ok(index) = self.confirmed_index().await else { return false };
+        let applied = self.store.state().borrow().applied.log_id;
+        applied.is_some_and(|id| id.index >= index)
+    }
+
+    /// Brings the database file up to date on disk and purges the log behind it, but for `trailing` entries or, if none
+    /// is said, what is usually kept. Returns whether anything was purged.
+    pub async fn snapshot(&self, trailing: Option<u64>) -> Result<bool, RequestError> {
+        let durable = self.store.checkpoint().await.map_err(|e| RequestError::Internal(e.to_string()))?;
+        let Some(durable) = durable.log_id else { return Ok(false) };
+        let upto = match trailing {
+            Some(trailing) => durable.index.checked_sub(trailing),
+            None => self.log.first_index_within(self.config.log_retention_bytes).checked_sub(1),
+        };
+        let Some(upto) = upto else { return Ok(false) };
+        retention::purge(&self.raft, &self.log, upto.min(durable.index)).await.map_err(RequestError::Internal)
+    }
+
+    /// Hands over leadership if this member leads and another voter can.
+    pub async fn hand_over(&self) -> Result<Option<Transferred>, Refusal> {
+        let metrics = self.metrics();
+        if metrics.current_leader != Some(metrics.id) {
+            return Ok(None);
+        }
+        MembershipChanges::new(&self.raft).administer(Administer::Transfer(Transfer::default())).await.map(
+            |done| match done {
+                Administered::Transferred(transferred) => Some(transferred),
+                Administered::Changed(_) => None,
+            },
+        )
+    }
+
+    /// Stops Raft, closes the log and the database. What was acknowledged is on disk already.
+    pub async fn stop(&self) -> Result<(), LocalFailure> {
+        self.phase.send_replace(Phase::Draining);
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "Raft did not stop in order");
+        }
+        self.peers.close();
+        let closed = self.store.close().await;
+        let log = self.log.clone();
+        let closing = tokio::task::spawn_blocking(move || log.close()).await;
+        let io = |what| move |source| LocalFailure::Io { what, source };
+        closing
+            .map_err(|e| io("close Raft's log")(io::Error::other(e)))?
+            .map_err(|e| io("close Raft's log")(io::Error::other(e)))?;
+        closed
+    }
+}
+
+fn raft_config(profile: Profile) -> Result<openraft::Config, StartError> {
+    let milliseconds = |d: Duration| d.as_millis() as u64;
+    let election = milliseconds(profile.election_timeout);
+    let config = openraft::Config {
+        cluster_name: "sqlited".into(),
+        heartbeat_interval: milliseconds(profile.heartbeat),
+        election_timeout_min: election,
+        // A leader's lease lasts as long as the longest timeout, so the two are close: see
+        // docs/design.md, "Elections".
+        election_timeout_max: election + election / 4,
+        enable_pre_vote: Some(true),
+        // `retention` decides about both.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX / 4,
+        replication_lag_threshold: u64::MAX / 4,
+        // Appends are bounded by bytes in the log store.
+        max_payload_entries: 1024,
+        install_snapshot_timeout: 60_000,
+        ..openraft::Config::default()
+    };
+    config.validate().map_err(|error| StartError::Config(error.to_string()))
+}

@@ -1,0 +1,132 @@
+//! How members find together: initialising, asking to be let in, letting in, waiting for each other.
+
+use super::Consensus;
+use super::administer::{CALL, changed};
+use super::calls::Kind;
+use super::forward::RequestError;
+use super::membership::{Administer, refuse};
+use super::types::PeerInfo;
+use crate::identity::{ClusterIdentity, IdentityError};
+use client::admin::{AddLearner, ChangeVoters, Membership, NodeId, Refusal, RefusalReason};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tokio::sync::watch;
+
+/// Body of a request to be let in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// Who.
+    pub member: AddLearner,
+    /// Whether it wants to vote.
+    pub voter: bool,
+}
+
+/// Answer to [`JoinRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The cluster.
+    pub cluster_id: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Whether it votes by now.
+    pub voter: bool,
+}
+
+impl Consensus {
+    /// Makes this member the only voter of a new cluster. Saying it again changes nothing.
+    pub async fn initialise(&self, cluster_id: &str) -> Result<(), Refusal> {
+        self.bootstrap(cluster_id, [self.own_member()]).await
+    }
+
+    /// Makes `voters`, of which this member is one, a new cluster.
+    pub async fn bootstrap(
+        &self,
+        cluster_id: &str,
+        voters: impl IntoIterator<Item = AddLearner>,
+    ) -> Result<(), Refusal> {
+        if cluster_id.is_empty() || cluster_id.len() > 63 {
+            return refuse(RefusalReason::Invalid, "a cluster id has 1 to 63 characters");
+        }
+        let cluster = ClusterIdentity { cluster_id: cluster_id.to_owned(), epoch: 1 };
+        self.identity.adopt(&cluster).map_err(|error| {
+            let reason = match error {
+                IdentityError::OtherCluster { .. } => RefusalReason::NotEmpty,
+                _ => RefusalReason::Internal,
+            };
+            Refusal { reason, message: error.to_string() }
+        })?;
+        let internal = |message: String| Refusal { reason: RefusalReason::Internal, message };
+        if self.raft.is_initialized().await.map_err(|fatal| internal(fatal.to_string()))? {
+            return Ok(());
+        }
+        let members: BTreeMap<u64, PeerInfo> = voters
+            .into_iter()
+            .map(|m| {
+                (m.node_id.0, PeerInfo { name: m.name, raft_addr: m.raft_address, api_addr: m.api_address })
+            })
+            .collect();
+        tracing::info!(cluster_id, voters = members.len(), "making a new cluster");
+        match self.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            // Somebody else's first entry came in between: then it is initialised.
+            Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => {
+                Ok(())
+            }
+            Err(error) => Err(internal(error.to_string())),
+        }
+    }
+
+    /// Asks the member at `address` for the cluster to let this member in.
+    pub async fn ask_to_join(&self, address: &str, voter: bool) -> Result<Joined, RequestError> {
+        let request = JoinRequest { member: self.own_member(), voter };
+        let body = serde_json::to_vec(&request).map_err(|e| RequestError::Internal(e.to_string()))?;
+        let answer = self.peers.call(0, address, Kind::Join, &body, CALL).await?;
+        let joined: Result<Joined, Refusal> =
+            serde_json::from_slice(&answer).map_err(|e| RequestError::Internal(e.to_string()))?;
+        let joined = joined.map_err(RequestError::Refused)?;
+        let cluster = ClusterIdentity { cluster_id: joined.cluster_id.clone(), epoch: joined.epoch };
+        self.identity.adopt(&cluster).map_err(|e| RequestError::Internal(e.to_string()))?;
+        Ok(joined)
+    }
+
+    /// Tells the member at `address` that this one is new and waits to be part of a bootstrap; returns the id of who
+    /// answered.
+    pub async fn notify(&self, address: &str) -> Result<(), RequestError> {
+        let body =
+            serde_json::to_vec(&self.own_member()).map_err(|e| RequestError::Internal(e.to_string()))?;
+        self.peers.call(0, address, Kind::Notify, &body, CALL).await?;
+        Ok(())
+    }
+
+    /// Who told this member that they wait to be part of a bootstrap, itself included once it notified itself.
+    pub fn notified(&self) -> watch::Receiver<BTreeMap<NodeId, AddLearner>> {
+        self.notified.subscribe()
+    }
+
+    pub(super) async fn join(&self, request: JoinRequest) -> Result<Joined, Refusal> {
+        let Some(cluster) = self.identity.cluster() else {
+            return refuse(RefusalReason::NoLeader, "this member is of no cluster yet");
+        };
+        let id = request.member.node_id;
+        let added = changed(self.administer(Administer::AddLearner(request.member)).await?)?;
+        let is_voter = |m: &Membership| m.members.iter().any(|m| m.node_id == id && m.voter);
+        let mut voter = is_voter(&added.membership);
+        if request.voter && !voter {
+            let promoted = self.change_voters(ChangeVoters { add: vec![id], remove: vec![] }).await;
+            voter = match promoted {
+                Ok(changed) => is_voter(&changed.membership),
+                // It asks again until it votes.
+                Err(refusal)
+                    if matches!(
+                        refusal.reason,
+                        RefusalReason::NotCaughtUp | RefusalReason::ChangeInProgress
+                    ) =>
+                {
+                    false
+                }
+                Err(refusal) => return Err(refusal),
+            };
+        }
+        Ok(Joined { cluster_id: cluster.cluster_id, epoch: cluster.epoch, voter })
+    }
+}

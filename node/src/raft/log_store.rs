@@ -1,0 +1,171 @@
+//! Raft's log storage on crate `raftlog`: translates, and nothing else.
+
+use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::wire::{get_entry, get_log_id, get_option, get_vote, put_entry, put_log_id, put_option, put_vote};
+use bytes::{Bytes, BytesMut};
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use raftlog::{Callback, LogError, RaftLog, SubmitError};
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use tokio::sync::oneshot;
+
+/// Bytes of entries read for one append to a follower.
+const APPEND_BYTES: usize = 2 << 20;
+const ALL: usize = usize::MAX;
+
+/// Implements Raft's log storage; clones share the log.
+#[derive(Clone)]
+pub struct LogStore {
+    log: RaftLog,
+}
+
+impl LogStore {
+    /// On an open log.
+    pub fn new(log: RaftLog) -> Self {
+        Self { log }
+    }
+
+    /// Submits something and waits until it is on disk.
+    async fn durable(&self, submit: impl FnOnce(Callback) -> Result<(), SubmitError>) -> io::Result<()> {
+        let (done, durable) = oneshot::channel();
+        // Who no longer waits does not want to know.
+        submit(Box::new(move |result| drop(done.send(result)))).map_err(io::Error::other)?;
+        match durable.await {
+            Ok(result) => result.map_err(io::Error::other),
+            Err(_) => Err(io::Error::other("the log was closed")),
+        }
+    }
+
+    /// Reads entries: from memory, unless a follower is far behind or this member has just started.
+    fn entries(&self, start: u64, end: u64, bytes: usize) -> io::Result<Vec<Entry>> {
+        let raw = self.log.read(start..end, bytes)?;
+        raw.into_iter().map(|(_, mut payload)| Ok(get_entry(&mut payload)?)).collect()
+    }
+}
+
+fn log_id_bytes(id: &LogId) -> Bytes {
+    let mut b = BytesMut::with_capacity(24);
+    put_log_id(&mut b, id);
+    b.freeze()
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<R>(&mut self, range: R) -> io::Result<Vec<Entry>>
+    where
+        R: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let start = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(index) => index + 1,
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.entries(start, end, ALL)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.entries(start, end, APPEND_BYTES)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.log.vote().map(|mut b| get_vote(&mut b)).transpose()?)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let purged = self.log.purged().map(|(_, mut id)| get_log_id(&mut id)).transpose()?;
+        let last = match self.log.last_index() {
+            Some(index) => {
+                let entries = self.entries(index, index + 1, ALL)?;
+                entries.first().map(|entry| entry.log_id())
+            }
+            None => None,
+        };
+        Ok(LogState { last_purged_log_id: purged, last_log_id: last.or(purged) })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let mut b = BytesMut::with_capacity(17);
+        put_vote(&mut b, vote);
+        self.durable(|done| self.log.submit_vote(b.freeze(), done)).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        let mut b = BytesMut::with_capacity(25);
+        put_option(&mut b, committed.as_ref());
+        self.log.submit_committed(b.freeze()).map_err(io::Error::other)
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.log.committed().map(|mut b| get_option(&mut b)).transpose()?.flatten())
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let encode = |entry: Entry| {
+            let mut b = BytesMut::with_capacity(super::wire::entry_size(&entry));
+            put_entry(&mut b, &entry);
+            (entry.index(), b.freeze())
+        };
+        let done = |result: Result<(), LogError>| flushed.io_completed(result.map_err(io::Error::other));
+        self.log.append(entries.into_iter().map(encode), Box::new(done)).map_err(io::Error::other)
+    }
+
+    async fn truncate_after(&mut self, last_kept: Option<LogId>) -> io::Result<()> {
+        self.durable(|done| self.log.truncate_after(last_kept.map(|id| id.index), done)).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.durable(|done| self.log.purge(upto.index, log_id_bytes(&upto), done)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::raft::state_machine::StateMachine;
+    use crate::store::Store;
+    use openraft::testing::log::{StoreBuilder, Suite};
+    use std::sync::Arc;
+
+    struct Builder;
+
+    impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Builder {
+        async fn build(
+            &self,
+        ) -> Result<(tempfile::TempDir, LogStore, StateMachine), openraft::StorageError<TypeConfig>> {
+            let dir = tempfile::tempdir().unwrap();
+            let options = raftlog::Options { segment_bytes: 64 << 10, ..raftlog::Options::default() };
+            let (log, _) = RaftLog::open(dir.path().join("raft"), options, Arc::new(raftlog::OsIo)).unwrap();
+            let store = Store::open(dir.path(), false).unwrap();
+            let identity = Arc::new(crate::identity::Identity::open(dir.path()).unwrap());
+            Ok((dir, LogStore::new(log), StateMachine::new(store, identity)))
+        }
+    }
+
+    /// openraft's own conformance suite for log and state machine.
+    #[test]
+    fn conforms_to_raft() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async { Suite::test_all(Builder).await.unwrap() });
+    }
+}

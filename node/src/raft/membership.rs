@@ -1,0 +1,288 @@
+//! Changes of the membership and of leadership, made on the leader. Nobody becomes a voter who has not caught up, and
+//! no change leaves the voters without a quorum that answers.
+
+use super::types::{Metrics, PeerInfo, Raft, TypeConfig};
+use client::admin::{
+    AddLearner, ChangeVoters, Member, MemberRef, Membership, NodeId, Refusal, RefusalReason, RemoveLearner,
+    Transfer, Transferred,
+};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant as _};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A member that was not heard for this long is not reachable.
+pub const SILENT: Duration = Duration::from_millis(1500);
+/// Entries that a learner may lack when it is promoted: they arrive while the change commits.
+pub const CAUGHT_UP: u64 = 64;
+/// How long a transfer of leadership may take.
+const TRANSFER: Duration = Duration::from_secs(2);
+/// How long a change of the membership may take.
+const CHANGE: Duration = Duration::from_secs(10);
+
+/// What the leader is asked; the body of a call to it.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub enum Administer {
+    /// Add a learner, or correct the addresses of a member.
+    AddLearner(AddLearner),
+    /// Remove a learner.
+    RemoveLearner(RemoveLearner),
+    /// One joint change of the voters.
+    ChangeVoters(ChangeVoters),
+    /// Hand over leadership.
+    Transfer(Transfer),
+}
+
+/// The leader's answer.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub enum Administered {
+    /// The membership changed, or was like that already.
+    Changed(Membership),
+    /// Another member leads.
+    Transferred(Transferred),
+}
+
+pub fn refuse<T>(reason: RefusalReason, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { reason, message: message.into() })
+}
+
+/// The present metrics.
+pub fn metrics_of(raft: &Raft) -> Metrics {
+    raft.metrics().borrow_watched().clone()
+}
+
+/// The membership in effect, as the outside sees it.
+pub fn describe(metrics: &Metrics) -> Membership {
+    let stored = &metrics.membership_config;
+    let voters: BTreeSet<u64> = stored.voter_ids().collect();
+    let mut members: Vec<Member> = stored
+        .nodes()
+        .map(|(id, info)| Member {
+            node_id: NodeId(*id),
+            name: info.name.clone(),
+            raft_address: info.raft_addr.clone(),
+            api_address: info.api_addr.clone(),
+            voter: voters.contains(id),
+            matched_index: matched(metrics, *id),
+            silent_milliseconds: silent(metrics, *id).map(|d| d.as_millis() as u64),
+        })
+        .collect();
+    members.sort_by(|a, b| a.name.cmp(&b.name).then(a.node_id.cmp(&b.node_id)));
+    Membership {
+        log_index: stored.log_id().map_or(0, |id| id.index),
+        committed: metrics.committed_membership_config.log_id() == stored.log_id(),
+        joint: stored.get_joint_config().len() > 1,
+        members,
+    }
+}
+
+fn matched(metrics: &Metrics, id: u64) -> Option<u64> {
+    let replication = metrics.replication.as_ref()?;
+    replication.get(&id)?.as_ref().map(|log_id| log_id.index)
+}
+
+/// How long ago the leader heard from a member; none if it never did, or if this member does not lead.
+fn silent(metrics: &Metrics, id: u64) -> Option<Duration> {
+    let heard = metrics.heartbeat.as_ref()?;
+    if id == metrics.id {
+        return Some(Duration::ZERO);
+    }
+    heard.get(&id)?.as_ref().map(|at| at.elapsed())
+}
+
+fn is_reachable(metrics: &Metrics, id: u64) -> bool {
+    id == metrics.id || silent(metrics, id).is_some_and(|silent| silent < SILENT)
+}
+
+fn has_caught_up(metrics: &Metrics, id: u64) -> bool {
+    let last = metrics.last_log_index.unwrap_or(0);
+    is_reachable(metrics, id) && matched(metrics, id).is_some_and(|at| at + CAUGHT_UP >= last)
+}
+
+/// Whether a majority of `voters` answers.
+fn has_quorum(metrics: &Metrics, voters: &BTreeSet<u64>) -> bool {
+    voters.iter().filter(|id| is_reachable(metrics, **id)).count() > voters.len() / 2
+}
+
+/// Makes the changes, on the leader.
+pub struct MembershipChanges<'a> {
+    raft: &'a Raft,
+}
+
+impl<'a> MembershipChanges<'a> {
+    /// On the Raft of this member, which must lead.
+    pub fn new(raft: &'a Raft) -> Self {
+        Self { raft }
+    }
+
+    /// Does what is asked.
+    pub async fn administer(&self, request: Administer) -> Result<Administered, Refusal> {
+        match request {
+            Administer::AddLearner(learner) => self.add_learner(learner).await.map(Administered::Changed),
+            Administer::RemoveLearner(learner) => {
+                self.remove_learner(learner).await.map(Administered::Changed)
+            }
+            Administer::ChangeVoters(change) => self.change_voters(&change).await.map(Administered::Changed),
+            Administer::Transfer(transfer) => self.transfer(&transfer).await.map(Administered::Transferred),
+        }
+    }
+
+    async fn add_learner(&self, learner: AddLearner) -> Result<Membership, Refusal> {
+        let metrics = metrics_of(self.raft);
+        let id = learner.node_id.0;
+        let info =
+            PeerInfo { name: learner.name, raft_addr: learner.raft_address, api_addr: learner.api_address };
+        let known = metrics.membership_config.get_node(&id);
+        if known == Some(&info) {
+            return Ok(describe(&metrics));
+        }
+        let taken =
+            metrics.membership_config.nodes().find(|(other, node)| **other != id && node.name == info.name);
+        if let Some((other, _)) = taken
+            && is_reachable(&metrics, *other)
+        {
+            let message = format!("{} is the name of member {}, which answers", info.name, NodeId(*other));
+            return refuse(RefusalReason::NameTaken, message);
+        }
+        let nodes = BTreeMap::from([(id, info)]);
+        let change =
+            if known.is_some() { ChangeMembers::SetNodes(nodes) } else { ChangeMembers::AddNodes(nodes) };
+        self.change(change).await
+    }
+
+    async fn remove_learner(&self, learner: RemoveLearner) -> Result<Membership, Refusal> {
+        let metrics = metrics_of(self.raft);
+        let id = learner.node_id.0;
+        if metrics.membership_config.get_node(&id).is_none() {
+            return Ok(describe(&metrics));
+        }
+        if metrics.membership_config.voter_ids().any(|voter| voter == id) {
+            let message = format!("{} is a voter; remove it by a change of the voters", learner.node_id);
+            return refuse(RefusalReason::NoSuchMember, message);
+        }
+        self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await
+    }
+
+    async fn change_voters(&self, change: &ChangeVoters) -> Result<Membership, Refusal> {
+        let metrics = metrics_of(self.raft);
+        let stored = &metrics.membership_config;
+        let voters: BTreeSet<u64> = stored.voter_ids().collect();
+        let add: BTreeSet<u64> = change.add.iter().map(|id| id.0).filter(|id| !voters.contains(id)).collect();
+        let remove: BTreeSet<u64> =
+            change.remove.iter().map(|id| id.0).filter(|id| voters.contains(id)).collect();
+        if add.is_empty() && remove.is_empty() {
+            if stored.get_joint_config().len() > 1 {
+                // A leader before this one did not get to the end of its change.
+                return self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await;
+            }
+            return Ok(describe(&metrics));
+        }
+        for id in &add {
+            if stored.get_node(id).is_none() {
+                return refuse(RefusalReason::NoSuchMember, format!("{} is not a learner", NodeId(*id)));
+            }
+            if !has_caught_up(&metrics, *id) {
+                let message = format!("learner {} has not caught up; try again when it has", NodeId(*id));
+                return refuse(RefusalReason::NotCaughtUp, message);
+            }
+        }
+        let to_be: BTreeSet<u64> = voters.union(&add).filter(|id| !remove.contains(id)).copied().collect();
+        if to_be.is_empty() {
+            return refuse(RefusalReason::Invalid, "the last voter cannot be removed");
+        }
+        if !has_quorum(&metrics, &to_be) {
+            let message = "fewer than a majority of the voters that would remain answer; repair them first";
+            return refuse(RefusalReason::NoQuorum, message);
+        }
+        let mut changes = Vec::new();
+        if !add.is_empty() {
+            changes.push(ChangeMembers::AddVoterIds(add));
+        }
+        if !remove.is_empty() {
+            changes.push(ChangeMembers::RemoveVoters(remove));
+        }
+        self.change(ChangeMembers::Batch(changes)).await
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, PeerInfo>) -> Result<Membership, Refusal> {
+        #[expect(clippy::disallowed_methods, reason = "this is the place")]
+        let change = self.raft.change_membership(change, false);
+        let changed = match tokio::time::timeout(CHANGE, change).await {
+            Ok(changed) => changed,
+            Err(_) => return refuse(RefusalReason::OutcomeUnknown, "the change did not commit in time"),
+        };
+        match changed {
+            Ok(_) => Ok(describe(&metrics_of(self.raft))),
+            Err(RaftError::Fatal(fatal)) => refuse(RefusalReason::Internal, fatal.to_string()),
+            Err(RaftError::APIError(error)) => Err(refusal_of(&error)),
+        }
+    }
+
+    /// Hands leadership to `request.to`, or to the voter that has caught up furthest, and returns once it leads.
+    async fn transfer(&self, request: &Transfer) -> Result<Transferred, Refusal> {
+        let metrics = metrics_of(self.raft);
+        let stored = &metrics.membership_config;
+        let voters = stored.voter_ids().filter(|id| *id != metrics.id);
+        let target = match request.to {
+            Some(to) if to.0 == metrics.id => return Ok(transferred(&metrics, to.0)),
+            Some(to) => voters.into_iter().find(|id| *id == to.0).ok_or_else(|| Refusal {
+                reason: RefusalReason::NoSuchMember,
+                message: format!("{to} is not a voter"),
+            })?,
+            None => voters
+                .filter(|id| is_reachable(&metrics, *id))
+                .max_by_key(|id| matched(&metrics, *id))
+                .ok_or_else(|| Refusal {
+                reason: RefusalReason::NoQuorum,
+                message: "no other voter answers".into(),
+            })?,
+        };
+        if !has_caught_up(&metrics, target) {
+            let message = format!("{} has not caught up, or does not answer", NodeId(target));
+            return refuse(RefusalReason::NotCaughtUp, message);
+        }
+        let mut watch = self.raft.metrics();
+        if let Err(fatal) = self.raft.trigger().transfer_leader(target).await {
+            return refuse(RefusalReason::Internal, fatal.to_string());
+        }
+        let took_over = async {
+            loop {
+                let now = watch.borrow_watched().clone();
+                if now.current_leader.is_some_and(|leader| leader != metrics.id) {
+                    return Ok(transferred(&now, now.current_leader.unwrap_or(target)));
+                }
+                if watch.changed().await.is_err() {
+                    return refuse(RefusalReason::Internal, "Raft has stopped on this member");
+                }
+            }
+        };
+        tokio::time::timeout(TRANSFER, took_over).await.unwrap_or_else(|_| {
+            refuse(RefusalReason::OutcomeUnknown, format!("{} did not take over in time", NodeId(target)))
+        })
+    }
+}
+
+fn transferred(metrics: &Metrics, leader: u64) -> Transferred {
+    Transferred { leader: member_ref(metrics, leader), term: metrics.current_term }
+}
+
+/// Name and id of a member.
+pub fn member_ref(metrics: &Metrics, id: u64) -> MemberRef {
+    let name = metrics.membership_config.get_node(&id).map(|n| n.name.clone()).unwrap_or_default();
+    MemberRef { node_id: NodeId(id), name }
+}
+
+fn refusal_of(error: &ClientWriteError<TypeConfig>) -> Refusal {
+    let reason = match error {
+        ClientWriteError::ForwardToLeader(_) => RefusalReason::NoLeader,
+        ClientWriteError::LogEntryDiscarded(_) => RefusalReason::OutcomeUnknown,
+        ClientWriteError::PreconditionFailed(_) => RefusalReason::ChangeInProgress,
+        ClientWriteError::ChangeMembershipError(error) => match error {
+            ChangeMembershipError::InProgress(_) => RefusalReason::ChangeInProgress,
+            ChangeMembershipError::LearnerNotFound(_) => RefusalReason::NoSuchMember,
+            _ => RefusalReason::Invalid,
+        },
+    };
+    Refusal { reason, message: error.to_string() }
+}

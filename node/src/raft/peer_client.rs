@@ -1,0 +1,320 @@
+//! Raft's messages to one other member.
+
+use super::calls::{CallError, Kind, Peers};
+use super::connection::{self, ConnectError, FrameReader, Purpose, put_frame, write_out};
+use super::state_machine::SnapshotData;
+use super::types::{PeerInfo, Snapshot, TypeConfig, Vote};
+use super::wire::{self, AppendRequest, put_append};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{AnyError, OptionalSend};
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+type Rpc<T> = Result<T, RPCError<TypeConfig>>;
+
+/// Bytes of appends gathered into one write.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Makes the clients that Raft asks for.
+#[derive(Clone)]
+pub struct PeerClients {
+    peers: Arc<Peers>,
+}
+
+impl PeerClients {
+    /// Clients that speak for the member that `peers` speaks for.
+    pub fn new(peers: Arc<Peers>) -> Self {
+        Self { peers }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for PeerClients {
+    type Network = PeerClient;
+
+    async fn new_client(&mut self, target: u64, node: &PeerInfo) -> PeerClient {
+        PeerClient { peers: self.peers.clone(), target, address: node.raft_addr.clone(), stream: None }
+    }
+}
+
+/// Talks to one member, for one purpose of Raft's: replication, heartbeats and snapshots have one each, so that a
+/// large append delays no heartbeat.
+pub struct PeerClient {
+    peers: Arc<Peers>,
+    target: u64,
+    address: String,
+    stream: Option<AppendStream>,
+}
+
+struct AppendStream {
+    frames: FrameReader<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+}
+
+fn unreachable(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+fn network(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(error))
+}
+
+impl PeerClient {
+    async fn dial(&self, purpose: Purpose) -> Result<TcpStream, ConnectError> {
+        let hello = self.peers.hello(purpose, self.target);
+        Ok(connection::connect(&self.address, &hello).await?.0)
+    }
+
+    async fn call(&self, kind: Kind, body: &[u8], option: &RPCOption) -> Rpc<Bytes> {
+        self.peers.call(self.target, &self.address, kind, body, option.soft_ttl()).await.map_err(|error| {
+            match error {
+                CallError::NotSent(_) => unreachable(&error),
+                CallError::Broken(_) | CallError::TimedOut(_) | CallError::Remote(_) => network(&error),
+            }
+        })
+    }
+
+    /// Sends requests as they come, several in one write, and yields the answers, which come in the same order.
+    fn pipeline<'s, S>(
+        &'s mut self,
+        mut stream: AppendStream,
+        mut input: S,
+    ) -> BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>
+    where
+        S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async_stream::stream! {
+            let mut out = BytesMut::new();
+            let mut unanswered = 0_u64;
+            let mut input_ended = false;
+            loop {
+                match stream.frames.buffered() {
+                    Err(error) => { yield Err(network(&error)); break }
+                    Ok(None) => {}
+                    Ok(Some(mut frame)) => {
+                        let answer = wire::get_u32(&mut frame)
+                            .and_then(|answered| Ok((u64::from(answered), wire::get_append_result(&mut frame)?)));
+                        match answer {
+                            Err(error) => { yield Err(network(&error)); break }
+                            Ok((answered, result)) => {
+                                unanswered = unanswered.saturating_sub(answered);
+                                let ends = result.is_err();
+                                yield Ok(result);
+                                if ends { break }
+                            }
+                        }
+                        continue;
+                    }
+                }
+                if input_ended && unanswered == 0 {
+                    self.stream = Some(stream);
+                    break;
+                }
+                tokio::select! {
+                    biased;
+                    request = input.next(), if !input_ended => {
+                        let mut next = Some(request);
+                        while let Some(request) = next.take() {
+                            let Some(request) = request else { input_ended = true; break };
+                            put_frame(&mut out, |out| put_append(out, &request));
+                            unanswered += 1;
+                            if out.len() < WRITE_BYTES {
+                                next = input.next().now_or_never();
+                            }
+                        }
+                        if !out.is_empty() && let Err(error) = write_out(&mut stream.write, &mut out).await {
+                            yield Err(network(&error));
+                            break;
+                        }
+                    }
+                    more = stream.frames.fill() => match more {
+                        Ok(true) => {}
+                        Ok(false) => { yield Err(network(&io::Error::from(io::ErrorKind::UnexpectedEof))); break }
+                        Err(error) => { yield Err(network(&error)); break }
+                    },
+                }
+            }
+        })
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: &Vote,
+        snapshot: Snapshot,
+        cancelled: &mut (impl Future<Output = ReplicationClosed> + Unpin),
+    ) -> Result<SnapshotResponse<TypeConfig>, SendError> {
+        let SnapshotData::Pinned(pinned) = snapshot.snapshot else {
+            return Err(io::Error::other("only a pinned snapshot can be sent").into());
+        };
+        let mut stream = self.dial(Purpose::Snapshot).await?;
+        let mut out = BytesMut::new();
+        put_frame(&mut out, |out| {
+            wire::put_vote(out, vote);
+            out.put_u64_le(pinned.size);
+            super::snapshot_stream::put_meta(out, &pinned.meta);
+        });
+        write_out(&mut stream, &mut out).await?;
+        let mut chunks = super::snapshot_stream::read_chunks(*pinned);
+        loop {
+            let chunk = tokio::select! {
+                chunk = chunks.recv() => chunk,
+                closed = &mut *cancelled => return Err(SendError::Closed(closed)),
+            };
+            let chunk = chunk.ok_or_else(|| io::Error::other("reading the snapshot was cut short"))?;
+            let last = chunk.as_ref().is_ok_and(|chunk| chunk.is_last());
+            put_frame(&mut out, |out| super::snapshot_stream::put_chunk(out, chunk.as_ref().ok()));
+            write_out(&mut stream, &mut out).await?;
+            if let Err(error) = chunk {
+                return Err(io::Error::other(error).into());
+            }
+            if last {
+                break;
+            }
+        }
+        let mut frames = FrameReader::new(stream);
+        let mut answer = tokio::select! {
+            answer = frames.next() => answer?.ok_or(io::ErrorKind::UnexpectedEof)?,
+            closed = &mut *cancelled => return Err(SendError::Closed(closed)),
+        };
+        match wire::get_u8(&mut answer).map_err(io::Error::from)? {
+            0 => Ok(SnapshotResponse::new(wire::get_vote(&mut answer).map_err(io::Error::from)?)),
+            _ => Err(io::Error::other(String::from_utf8_lossy(&answer).into_owned()).into()),
+        }
+    }
+}
+
+enum SendError {
+    Connect(ConnectError),
+    Io(io::Error),
+    Closed(ReplicationClosed),
+}
+
+impl From<ConnectError> for SendError {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(error)
+    }
+}
+
+impl From<io::Error> for SendError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<io::ErrorKind> for SendError {
+    fn from(kind: io::ErrorKind) -> Self {
+        Self::Io(kind.into())
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerClient {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendRequest,
+        option: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
+        let exchange = async {
+            let mut answers = self.stream_append(futures::stream::iter([request]), option.clone()).await?;
+            answers
+                .next()
+                .await
+                .unwrap_or_else(|| Err(network(&io::Error::from(io::ErrorKind::UnexpectedEof))))
+        };
+        let answer = tokio::time::timeout(option.soft_ttl(), exchange).await.map_err(|e| network(&e))??;
+        Ok(match answer {
+            Ok(None) => AppendEntriesResponse::Success,
+            Ok(id) => AppendEntriesResponse::PartialSuccess(id),
+            Err(openraft::raft::StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Err(openraft::raft::StreamAppendError::HigherVote(vote)) => {
+                AppendEntriesResponse::HigherVote(vote)
+            }
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>>
+    where
+        S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let stream = match self.stream.take() {
+                Some(stream) => stream,
+                None => {
+                    let stream = self.dial(Purpose::Append).await.map_err(|e| unreachable(&e))?;
+                    let (read, write) = stream.into_split();
+                    AppendStream { frames: FrameReader::new(read), write }
+                }
+            };
+            Ok(self.pipeline(stream, input))
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        let mut body = BytesMut::new();
+        wire::put_vote_request(&mut body, &request);
+        let mut answer = self.call(Kind::Vote, &body, &option).await?;
+        wire::get_vote_response(&mut answer).map_err(|e| network(&e))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        let mut body = BytesMut::new();
+        wire::put_vote_request(&mut body, &request);
+        let mut answer = self.call(Kind::PreVote, &body, &option).await?;
+        wire::get_vote_response(&mut answer).map_err(|e| network(&e))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
+        let body = serde_json::to_vec(&request).map_err(|e| network(&e))?;
+        let answer = self.call(Kind::TransferLeader, &body, &option).await?;
+        serde_json::from_slice(&answer).map_err(|e| network(&e))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let mut cancelled = std::pin::pin!(cancel);
+        self.send_snapshot(&vote, snapshot, &mut cancelled).await.map_err(|error| match error {
+            SendError::Connect(error) => StreamingError::Unreachable(Unreachable::new(&error)),
+            SendError::Io(error) => StreamingError::Network(NetworkError::new(&AnyError::new(&error))),
+            SendError::Closed(closed) => StreamingError::Closed(closed),
+        })
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        // A restarted member is to be heard again soon; a refused connection on a LAN costs next to nothing.
+        Some(Backoff::new(std::iter::repeat(Duration::from_millis(100))))
+    }
+}

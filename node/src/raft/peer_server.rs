@@ -1,0 +1,260 @@
+//! What other members ask of this one.
+
+use super::Consensus;
+use super::calls::Kind;
+use super::connection::{FrameReader, Hello, Purpose, answer_hello, put_frame, read_hello, write_out};
+use super::snapshot_stream::{self, Chunk};
+use super::types::{Snapshot, TypeConfig, Vote};
+use super::wire::{self, WireError};
+use crate::identity::ClusterIdentity;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use openraft::raft::StreamAppendResult;
+use std::io;
+use std::sync::Arc;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+
+/// Connections of members, and of whoever tries to be one, at once.
+const CONNECTIONS: usize = 512;
+/// Requests of one connection worked on at once.
+const CALLS: usize = 1024;
+
+/// Serves the peer port until the task is dropped.
+pub async fn serve(listener: TcpListener, consensus: Arc<Consensus>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: others may close some.
+                tracing::warn!(%error, "cannot accept a peer");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let consensus = consensus.clone();
+        tokio::spawn(async move {
+            if let Err(error) = converse(stream, &consensus).await {
+                tracing::debug!(%error, "peer connection ended");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn converse(mut stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let hello = read_hello(&mut stream).await?;
+    let verdict = admit(consensus, &hello);
+    let refused = verdict.as_ref().err().cloned();
+    answer_hello(&mut stream, verdict).await?;
+    if let Some(message) = refused {
+        tracing::warn!(from = %format_args!("{:016x}", hello.from), message, "refused a peer");
+        return Ok(());
+    }
+    match hello.purpose {
+        Purpose::Append => serve_append(stream, consensus).await,
+        Purpose::Calls => serve_calls(stream, consensus, hello.cluster_id.is_empty()).await,
+        Purpose::Snapshot => serve_snapshot(stream, consensus).await,
+    }
+}
+
+/// Who may talk: members of the same cluster and epoch who mean this member. A member of no cluster yet becomes one of
+/// the cluster that calls it by its id, which nobody can know who has not asked this member for it. Somebody of no
+/// cluster may ask to join.
+fn admit(consensus: &Consensus, hello: &Hello) -> Result<u64, String> {
+    let own_id = consensus.identity().node_id().0;
+    if hello.to != 0 && hello.to != own_id {
+        return Err(format!("this is member {own_id:016x}, not {:016x}", hello.to));
+    }
+    let theirs = ClusterIdentity { cluster_id: hello.cluster_id.clone(), epoch: hello.epoch };
+    match consensus.identity().cluster() {
+        _ if theirs.cluster_id.is_empty() => {
+            if hello.purpose != Purpose::Calls {
+                return Err("only a member may send log entries".into());
+            }
+        }
+        Some(own) if own == theirs => {}
+        Some(own) => {
+            let (a, b) = (own.cluster_id, own.epoch);
+            return Err(format!(
+                "this member is of cluster {a} at epoch {b}, not of {} at {}",
+                theirs.cluster_id, theirs.epoch
+            ));
+        }
+        None if hello.to == own_id => {
+            consensus.identity().adopt(&theirs).map_err(|e| e.to_string())?;
+            tracing::info!(cluster = theirs.cluster_id, "became a member");
+        }
+        // It asks around, for the bootstrap.
+        None if hello.purpose == Purpose::Calls => {}
+        None => return Err("this member is of no cluster".into()),
+    }
+    Ok(own_id)
+}
+
+async fn serve_append(stream: TcpStream, consensus: &Consensus) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut frames = FrameReader::new(read);
+    let requests = async_stream::stream! {
+        while let Ok(Some(mut frame)) = frames.next().await {
+            match wire::get_append(&mut frame) {
+                Ok(request) => yield request,
+                Err(error) => { tracing::warn!(%error, "a peer sent nonsense"); break }
+            }
+        }
+    };
+    let answers = consensus.raft.stream_append(requests).ready_chunks(64);
+    let mut answers = std::pin::pin!(answers);
+    let mut out = BytesMut::new();
+    while let Some(chunk) = answers.next().await {
+        // Positive answers say how far it got: the last one of several says it all.
+        let mut answered = 0_u32;
+        let mut ends = false;
+        let count = chunk.len();
+        for (i, answer) in chunk.into_iter().enumerate() {
+            let answer: StreamAppendResult<TypeConfig> = answer.map_err(io::Error::other)?;
+            answered += 1;
+            if answer.is_ok() && i + 1 < count {
+                continue;
+            }
+            ends |= answer.is_err();
+            put_frame(&mut out, |out| {
+                out.put_u32_le(answered);
+                wire::put_append_result(out, &answer);
+            });
+            answered = 0;
+        }
+        write_out(&mut write, &mut out).await?;
+        if ends {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn serve_calls(stream: TcpStream, consensus: &Arc<Consensus>, stranger: bool) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let (answers, mut ready) = mpsc::channel::<(u64, Result<Bytes, String>)>(CALLS);
+    let writer = tokio::spawn(async move {
+        let mut out = BytesMut::new();
+        while let Some(first) = ready.recv().await {
+            let mut next = Some(first);
+            while let Some((id, answer)) = next.take() {
+                put_frame(&mut out, |out| {
+                    out.put_u64_le(id);
+                    match answer {
+                        Ok(body) => {
+                            out.put_u8(0);
+                            out.put_slice(&body);
+                        }
+                        Err(message) => {
+                            out.put_u8(1);
+                            out.put_slice(message.as_bytes());
+                        }
+                    }
+                });
+                if out.len() < 256 << 10 {
+                    next = ready.try_recv().ok();
+                }
+            }
+            if write_out(&mut write, &mut out).await.is_err() {
+                return;
+            }
+        }
+    });
+    let room = Arc::new(Semaphore::new(CALLS));
+    let mut frames = FrameReader::new(read);
+    while let Some(mut frame) = frames.next().await? {
+        let (id, kind) = (wire::get_u64(&mut frame)?, wire::get_u8(&mut frame)?);
+        let kind = Kind::from_u8(kind).ok_or(WireError("call: unknown kind"))?;
+        let Ok(permit) = room.clone().acquire_owned().await else { break };
+        let (consensus, answers) = (consensus.clone(), answers.clone());
+        tokio::spawn(async move {
+            let answer = if stranger && !matches!(kind, Kind::Join | Kind::Notify | Kind::Describe) {
+                Err("only a member may ask this".into())
+            } else {
+                consensus.answer(kind, frame).await
+            };
+            // Who hung up does not want to know.
+            drop(answers.send((id, answer)).await);
+            drop(permit);
+        });
+    }
+    drop(answers);
+    writer.await.map_err(io::Error::other)
+}
+
+async fn serve_snapshot(stream: TcpStream, consensus: &Consensus) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut frames = FrameReader::new(read);
+    let installed = receive_snapshot(&mut frames, consensus).await;
+    let mut out = BytesMut::new();
+    put_frame(&mut out, |out| match &installed {
+        Ok(vote) => {
+            out.put_u8(0);
+            wire::put_vote(out, vote);
+        }
+        Err(error) => {
+            out.put_u8(1);
+            out.put_slice(error.to_string().as_bytes());
+        }
+    });
+    write_out(&mut write, &mut out).await?;
+    installed.map(drop)
+}
+
+async fn receive_snapshot<R>(frames: &mut FrameReader<R>, consensus: &Consensus) -> io::Result<Vote>
+where
+    R: tokio::io::AsyncRead + Unpin,
+{
+    // One at a time: two would write the same generation.
+    let _turn = consensus.snapshot_turn().await;
+    let eof = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let mut head = frames.next().await?.ok_or_else(eof)?;
+    let vote = wire::get_vote(&mut head)?;
+    let size = wire::get_u64(&mut head)?;
+    let meta = snapshot_stream::get_meta(&mut head)?;
+    tracing::info!(
+        megabytes = size >> 20,
+        index = meta.applied.log_id.map(|id| id.index),
+        "receiving a snapshot"
+    );
+
+    let store = consensus.store().clone();
+    let (chunks, mut queue) = mpsc::channel::<Bytes>(4);
+    let expected = meta.clone();
+    let write = tokio::task::spawn_blocking(move || {
+        let mut staged = store.stage_snapshot()?;
+        while let Some(bytes) = queue.blocking_recv() {
+            staged.write(&bytes)?;
+        }
+        Ok::<_, io::Error>(staged)
+    });
+    let crc = loop {
+        match snapshot_stream::get_chunk(&mut frames.next().await?.ok_or_else(eof)?)? {
+            Chunk::Bytes(bytes) => {
+                if chunks.send(bytes).await.is_err() {
+                    break 0; // The disk failed; `write` says how.
+                }
+            }
+            Chunk::End(crc) => break crc,
+        }
+    };
+    drop(chunks);
+    let staged = write.await??;
+    if staged.crc() != crc {
+        return Err(WireError("snapshot: its checksum is wrong").into());
+    }
+    let ready =
+        tokio::task::spawn_blocking(move || staged.finish(&expected)).await?.map_err(io::Error::other)?;
+    let snapshot = Snapshot {
+        meta: super::state_machine::snapshot_meta(&meta)?,
+        snapshot: super::state_machine::SnapshotData::Received(ready),
+    };
+    let response = consensus.raft.install_full_snapshot(vote, snapshot).await.map_err(io::Error::other)?;
+    tracing::info!("installed a snapshot");
+    Ok(response.vote)
+}

@@ -1,0 +1,125 @@
+//! What a member says of itself and of its cluster, and when it has something new to say.
+
+use super::Consensus;
+use super::membership::{CAUGHT_UP, SILENT, describe, member_ref};
+use super::types::Metrics;
+use client::admin::{MemberReport, Membership, NodeId, Phase, Role};
+use openraft::{Instant as _, ServerState};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How often a report is compared with the one sent last: the silence of a member is no event in itself.
+const LOOK: Duration = Duration::from_millis(200);
+
+impl Consensus {
+    /// The present report.
+    pub fn report(&self) -> MemberReport {
+        let metrics = self.metrics();
+        let identity = self.identity();
+        let cluster = identity.cluster();
+        let config = self.config();
+        let phase = *self.phase().borrow();
+        let message = match (&metrics.running_state, phase) {
+            (Err(fatal), _) => Some(fatal.to_string()),
+            (Ok(()), Phase::Uninitialised) => Some("waits to be initialised or added to a cluster".into()),
+            (Ok(()), Phase::CatchingUp) if metrics.current_leader.is_none() => Some("knows no leader".into()),
+            _ => None,
+        };
+        let leads = metrics.current_leader == Some(metrics.id);
+        MemberReport {
+            epoch: cluster.as_ref().map_or(0, |c| c.epoch),
+            cluster_id: cluster.map(|c| c.cluster_id),
+            node_id: identity.node_id(),
+            name: config.name.clone(),
+            raft_address: config.raft_address.clone(),
+            api_address: config.api_address.clone(),
+            version: crate::VERSION.into(),
+            phase,
+            role: role_of(&metrics),
+            term: metrics.current_term,
+            leader: metrics.current_leader.map(|id| member_ref(&metrics, id)),
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: metrics.local_committed.as_ref().map_or(0, |id| id.index),
+            applied_index: self.store().state().borrow().applied.log_id.map_or(0, |id| id.index),
+            quorum_silent_milliseconds: metrics
+                .last_quorum_acked
+                .filter(|_| leads)
+                .map(|at| at.elapsed().as_millis() as u64),
+            membership: describe(&metrics),
+            message,
+        }
+    }
+
+    /// Reports: one at once, then one after each change that matters, at most every 200 ms. None stands for "nothing
+    /// new", every `keep_alive`. Ends when the receiver is dropped.
+    pub fn reports(self: &Arc<Self>, keep_alive: Duration) -> mpsc::Receiver<Option<MemberReport>> {
+        let (send, reports) = mpsc::channel(4);
+        let consensus = self.clone();
+        tokio::spawn(async move {
+            let mut sent: Option<Gist> = None;
+            let mut sent_at = tokio::time::Instant::now();
+            loop {
+                let report = consensus.report();
+                let gist = Gist::of(&report);
+                let news = sent.as_ref() != Some(&gist);
+                if news || sent_at.elapsed() >= keep_alive {
+                    sent_at = tokio::time::Instant::now();
+                    if send.send(news.then_some(report)).await.is_err() {
+                        return;
+                    }
+                    sent = Some(gist);
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = send.closed() => return,
+                }
+            }
+        });
+        reports
+    }
+}
+
+fn role_of(metrics: &Metrics) -> Role {
+    match metrics.state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Shutdown => Role::Shutdown,
+        ServerState::Learner => Role::Learner,
+        ServerState::Follower => Role::Follower,
+    }
+}
+
+/// What of a report is worth an event: not every index, but who is heard and who has caught up.
+#[derive(PartialEq)]
+struct Gist {
+    phase: Phase,
+    role: Role,
+    term: u64,
+    leader: Option<NodeId>,
+    membership: Membership,
+    members: Vec<(bool, bool)>,
+}
+
+impl Gist {
+    fn of(report: &MemberReport) -> Self {
+        let silent = SILENT.as_millis() as u64;
+        let members = report
+            .membership
+            .members
+            .iter()
+            .map(|m| {
+                let heard = m.silent_milliseconds.is_some_and(|ms| ms < silent);
+                let caught_up = m.matched_index.is_some_and(|at| at + CAUGHT_UP >= report.last_log_index);
+                (heard, caught_up)
+            })
+            .collect();
+        let mut membership = report.membership.clone();
+        for member in &mut membership.members {
+            member.matched_index = None;
+            member.silent_milliseconds = None;
+        }
+        let leader = report.leader.as_ref().map(|l| l.node_id);
+        Self { phase: report.phase, role: report.role, term: report.term, leader, membership, members }
+    }
+}

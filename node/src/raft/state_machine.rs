@@ -1,0 +1,147 @@
+//! Raft's view of the store: hands committed entries to the writer and answers who waits for them.
+
+use super::types::{
+    Entry, LogId, Replies, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, log_id_from, log_id_to,
+};
+use super::wire::{membership_from_store, membership_to_bytes};
+use crate::identity::Identity;
+use crate::store::{self, LocalFailure, Meta, PinnedSnapshot, ReadySnapshot, Store};
+use futures::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use std::io;
+use std::sync::Arc;
+
+/// Entries given to the writer at once.
+const BATCH: usize = 256;
+
+/// Implements Raft's state machine on a [`Store`].
+pub struct StateMachine {
+    store: Store,
+    identity: Arc<Identity>,
+}
+
+/// What a snapshot is, by where it is.
+pub enum SnapshotData {
+    /// On the sender: a read transaction on the present state.
+    Pinned(Box<PinnedSnapshot>),
+    /// On the receiver: a checked file that is not yet the present database.
+    Received(ReadySnapshot),
+    /// The database file itself, synced up to the snapshot's position: what makes purging the log safe.
+    Durable,
+}
+
+/// Brings the database file up to date on disk; there is nothing else to build.
+pub struct DurableState {
+    store: Store,
+}
+
+impl StateMachine {
+    /// On the store of the member `identity`.
+    pub fn new(store: Store, identity: Arc<Identity>) -> Self {
+        Self { store, identity }
+    }
+
+    fn to_store(&self, entry: Entry, wants_reply: bool) -> store::Entry {
+        let log_id = log_id_to(&entry.log_id);
+        let payload = match entry.payload {
+            EntryPayload::Blank => store::Payload::Blank,
+            EntryPayload::Normal(command) => store::Payload::Command(command.0),
+            EntryPayload::Membership(membership) => {
+                let cluster = self.identity.cluster();
+                store::Payload::Membership {
+                    bytes: membership_to_bytes(&membership),
+                    epoch: cluster.as_ref().map_or(0, |c| c.epoch),
+                    cluster_id: cluster.map(|c| c.cluster_id).unwrap_or_default(),
+                }
+            }
+        };
+        store::Entry { log_id, payload, wants_reply }
+    }
+}
+
+/// A local failure ends Raft on this member.
+fn fatal(error: LocalFailure) -> io::Error {
+    io::Error::other(error)
+}
+
+/// The position and membership of a state, as Raft names them.
+pub fn snapshot_meta(meta: &Meta) -> io::Result<SnapshotMeta> {
+    Ok(SnapshotMeta {
+        last_log_id: meta.applied.log_id.map(log_id_from),
+        last_membership: membership_from_store(&meta.membership)?,
+    })
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = DurableState;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let state = self.store.state().borrow().clone();
+        Ok((state.applied.log_id.map(log_id_from), membership_from_store(&state.membership)?))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut ready = entries.ready_chunks(BATCH);
+        while let Some(chunk) = ready.next().await {
+            let mut batch = Vec::with_capacity(chunk.len());
+            let mut responders = Vec::with_capacity(chunk.len());
+            for item in chunk {
+                let (entry, responder) = item?;
+                batch.push(self.to_store(entry, responder.is_some()));
+                responders.push(responder);
+            }
+            let replies = self.store.apply(batch).await.map_err(fatal)?;
+            for (responder, reply) in responders.into_iter().zip(replies) {
+                if let Some(responder) = responder {
+                    responder.send(Replies(reply));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> DurableState {
+        DurableState { store: self.store.clone() }
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        let ready = match snapshot {
+            SnapshotData::Received(ready) => ready,
+            SnapshotData::Pinned(pinned) => {
+                let store = self.store.clone();
+                tokio::task::spawn_blocking(move || store.copy_snapshot(&pinned)).await?.map_err(fatal)?
+            }
+            // It is this member's own state.
+            SnapshotData::Durable => return Ok(()),
+        };
+        self.store.install(ready).await.map_err(fatal)
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let store = self.store.clone();
+        let pinned = tokio::task::spawn_blocking(move || store.pin_snapshot()).await?.map_err(fatal)?;
+        if pinned.meta.applied.log_id.is_none() {
+            return Ok(None);
+        }
+        let meta = snapshot_meta(&pinned.meta)?;
+        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Pinned(Box::new(pinned)) }))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for DurableState {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let durable = self.store.checkpoint().await.map_err(fatal)?;
+        let meta = SnapshotMeta {
+            last_log_id: durable.log_id.map(log_id_from),
+            last_membership: membership_from_store(&durable.membership)?,
+        };
+        Ok(Snapshot { meta, snapshot: SnapshotData::Durable })
+    }
+}

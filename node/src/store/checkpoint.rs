@@ -1,0 +1,46 @@
+//! Moves what the WAL holds into the database file without holding up the writer, and says up to which entry the
+//! database file is on disk: the log may be purged up to there, and no further.
+//!
+//! A thread of its own does the bulk with a PASSIVE checkpoint beside the writer; then the writer itself does the rest
+//! between two entries, which is short, and is *complete* if no reader still needs older pages. The next commit then
+//! starts the WAL anew, so it does not grow.
+
+use super::apply::LocalFailure;
+use super::meta::{LogId, StoredMembership};
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, MAIN_DB, OpenFlags};
+use std::path::Path;
+
+/// Pages in the WAL (4 KiB each) from which on a checkpoint is due: 16 MiB.
+pub const DUE_PAGES: u64 = 4096;
+
+/// One PASSIVE checkpoint; returns whether every frame of the WAL is now in the synced database file.
+pub fn passive(connection: &Connection) -> Result<bool, LocalFailure> {
+    let (log, checkpointed) = connection
+        .wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE)
+        .map_err(|source| LocalFailure::Sqlite { what: "checkpoint", source })?;
+    Ok(log == checkpointed)
+}
+
+/// The bulk of a checkpoint, beside the writer. Being cut short by a reader is no failure.
+pub fn bulk(path: &Path) -> Result<(), LocalFailure> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.execute_batch("PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0")?;
+        Ok(connection)
+    };
+    let connection =
+        open().map_err(|source| LocalFailure::Sqlite { what: "open for a checkpoint", source })?;
+    passive(&connection).map(drop)
+}
+
+/// The state that the database file has on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// Its last entry; none until the first complete checkpoint of this run.
+    pub log_id: Option<LogId>,
+    /// The membership at that entry.
+    pub membership: StoredMembership,
+}

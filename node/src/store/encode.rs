@@ -1,0 +1,290 @@
+//! Results as JSON in rqlite's shapes, written while the statement steps: nothing is collected first.
+
+use super::value::{self, Affinity};
+use crate::raft::command::RequestFlags;
+use rusqlite::{Rows, Statement};
+use std::io::Write as _;
+use std::time::Instant;
+
+/// Where results go.
+pub trait Sink {
+    /// The buffer to append to.
+    fn buffer(&mut self) -> &mut Vec<u8>;
+
+    /// Called after each row: the sink may send on what it has, or stop the statement. It keeps the last byte, by
+    /// which the encoder sees whether a comma is due.
+    fn row_written(&mut self) -> Result<(), Stopped>;
+}
+
+/// The sink wants no more: the reader is gone, or the result is larger than allowed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+/// Collects into memory up to a number of bytes.
+#[derive(Debug)]
+pub struct Bounded {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl Bounded {
+    /// At most about `limit` bytes, exceeded by at most one row.
+    pub fn new(limit: usize) -> Self {
+        Self { bytes: Vec::with_capacity(256), limit }
+    }
+
+    /// What was written.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+impl Sink for Bounded {
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    fn row_written(&mut self) -> Result<(), Stopped> {
+        if self.bytes.len() > self.limit { Err(Stopped) } else { Ok(()) }
+    }
+}
+
+/// Why a statement's rows did not all get written.
+#[derive(Debug)]
+pub enum RowsError {
+    /// SQLite failed before anything was written.
+    Before(rusqlite::Error),
+    /// SQLite failed in the middle; the entry was closed with the error in it.
+    Within(rusqlite::Error),
+    /// The sink stopped.
+    Stopped,
+}
+
+/// How the entries of one request are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Rows as objects.
+    pub associative: bool,
+    /// BLOBs as arrays of integers.
+    pub blob_array: bool,
+    /// Add `time`.
+    pub timings: bool,
+    /// Column names as `table.column`.
+    pub qualify_columns: bool,
+}
+
+impl From<RequestFlags> for Style {
+    fn from(flags: RequestFlags) -> Self {
+        Self {
+            associative: flags.has(RequestFlags::ASSOCIATIVE),
+            blob_array: flags.has(RequestFlags::BLOB_ARRAY),
+            timings: flags.has(RequestFlags::TIMINGS),
+            qualify_columns: flags.has(RequestFlags::QUALIFY_COLUMNS),
+        }
+    }
+}
+
+impl Style {
+    fn write_time(self, out: &mut Vec<u8>, started: Instant) {
+        if self.timings {
+            separate(out);
+            // Writing to a Vec cannot fail.
+            drop(write!(out, "\"time\":{}", ryu_js::Buffer::new().format(started.elapsed().as_secs_f64())));
+        }
+    }
+}
+
+/// Puts a comma unless the last byte opens an array or object.
+fn separate(out: &mut Vec<u8>) {
+    if !matches!(out.last(), None | Some(b'[' | b'{')) {
+        out.push(b',');
+    }
+}
+
+/// Begins an entry of `results`: the comma to the one before it.
+pub fn begin_entry(out: &mut Vec<u8>) {
+    if !out.is_empty() && out.last() != Some(&b'[') {
+        out.push(b',');
+    }
+}
+
+/// `{"last_insert_id":N,"rows_affected":N,"time":F}`, each omitted when 0.
+pub fn write_executed(
+    out: &mut Vec<u8>,
+    style: Style,
+    last_insert_rowid: i64,
+    changes: u64,
+    started: Instant,
+) {
+    begin_entry(out);
+    out.push(b'{');
+    if last_insert_rowid != 0 {
+        out.extend_from_slice(b"\"last_insert_id\":");
+        out.extend_from_slice(itoa::Buffer::new().format(last_insert_rowid).as_bytes());
+    }
+    if changes != 0 {
+        separate(out);
+        out.extend_from_slice(b"\"rows_affected\":");
+        out.extend_from_slice(itoa::Buffer::new().format(changes).as_bytes());
+    }
+    style.write_time(out, started);
+    if style.associative {
+        separate(out);
+        out.extend_from_slice(b"\"rows\":null");
+    }
+    out.push(b'}');
+}
+
+/// `{"error":"…"}`; a failed associative query has empty rows before it.
+pub fn write_error(out: &mut Vec<u8>, message: &str, associative_query: bool) {
+    begin_entry(out);
+    out.extend_from_slice(if associative_query { b"{\"rows\":[],\"error\":" } else { b"{\"error\":" });
+    value::write_str(out, message);
+    out.push(b'}');
+}
+
+struct Column {
+    /// The name as a JSON string.
+    name: Vec<u8>,
+    declared: Option<String>,
+    affinity: Affinity,
+}
+
+fn columns_of(statement: &Statement<'_>, style: Style) -> Vec<Column> {
+    let tables: Vec<Option<String>> = if style.qualify_columns {
+        statement.columns_with_metadata().map(|c| c.table_name().map(str::to_owned)).collect()
+    } else {
+        Vec::new()
+    };
+    let of = |(i, column): (usize, rusqlite::Column<'_>)| {
+        let declared = column.decl_type().map(str::to_ascii_lowercase);
+        let mut name = Vec::new();
+        match tables.get(i).and_then(Option::as_deref) {
+            Some(table) => value::write_str(&mut name, &format!("{table}.{}", column.name())),
+            None => value::write_str(&mut name, column.name()),
+        }
+        Column { name, affinity: declared.as_deref().map_or(Affinity::Plain, Affinity::of), declared }
+    };
+    statement.columns().enumerate().map(of).collect()
+}
+
+/// Steps `statement`, whose parameters are bound, to its end and writes its query entry.
+pub fn write_rows(
+    statement: &mut Statement<'_>,
+    sink: &mut dyn Sink,
+    style: Style,
+    started: Instant,
+) -> Result<(), RowsError> {
+    let columns = columns_of(statement, style);
+    let mut rows = statement.raw_query();
+    let mut row = rows.next().map_err(RowsError::Before)?;
+
+    let out = sink.buffer();
+    begin_entry(out);
+    out.push(b'{');
+    let type_of = |i: usize| match (&columns[i].declared, row) {
+        (Some(declared), _) => declared.as_str(),
+        (None, Some(row)) => row.get_ref(i).map_or("", value::storage_class),
+        (None, None) => "",
+    };
+    // Keys of JSON objects are sorted, and of columns with the same name the last wins.
+    let mut order: Vec<usize> = (0..columns.len()).collect();
+    if style.associative {
+        order.sort_by(|a, b| columns[*a].name.cmp(&columns[*b].name).then(b.cmp(a)));
+        order.dedup_by(|next, kept| columns[*next].name == columns[*kept].name);
+        if !columns.is_empty() {
+            write_list(out, b"\"types\":{", order.iter(), b'}', |out, i| {
+                out.extend_from_slice(&columns[*i].name);
+                out.push(b':');
+                value::write_str(out, type_of(*i));
+            });
+        }
+        separate(out);
+        out.extend_from_slice(b"\"rows\":[");
+    } else if !columns.is_empty() {
+        write_list(out, b"\"columns\":[", order.iter(), b']', |out, i| {
+            out.extend_from_slice(&columns[*i].name)
+        });
+        write_list(out, b",\"types\":[", order.iter(), b']', |out, i| value::write_str(out, type_of(*i)));
+        if row.is_some() {
+            out.extend_from_slice(b",\"values\":[");
+        }
+    }
+    let list_open = style.associative || row.is_some();
+
+    let mut first = true;
+    let outcome = loop {
+        let Some(current) = row else { break Ok(()) };
+        let out = sink.buffer();
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        let write_cell = |out: &mut Vec<u8>, i: &usize| {
+            if let Ok(cell) = current.get_ref(*i) {
+                value::write_value(out, cell, columns[*i].affinity, style.blob_array);
+            }
+        };
+        if style.associative {
+            write_list(out, b"{", order.iter(), b'}', |out, i| {
+                out.extend_from_slice(&columns[*i].name);
+                out.push(b':');
+                write_cell(out, i);
+            });
+        } else {
+            write_list(out, b"[", order.iter(), b']', write_cell);
+        }
+        if sink.row_written().is_err() {
+            break Err(RowsError::Stopped);
+        }
+        row = match advance(&mut rows) {
+            Ok(row) => row,
+            Err(error) => break Err(RowsError::Within(error)),
+        };
+    };
+    let out = sink.buffer();
+    if list_open {
+        out.push(b']');
+    }
+    match &outcome {
+        Ok(()) => style.write_time(out, started),
+        Err(RowsError::Within(error)) => {
+            out.extend_from_slice(b",\"error\":");
+            value::write_str(out, &error_text(error));
+        }
+        Err(_) => {}
+    }
+    out.push(b'}');
+    outcome
+}
+
+fn advance<'r, 's>(rows: &'r mut Rows<'s>) -> rusqlite::Result<Option<&'r rusqlite::Row<'s>>> {
+    rows.next()
+}
+
+fn write_list<T>(
+    out: &mut Vec<u8>,
+    open: &[u8],
+    items: impl Iterator<Item = T>,
+    close: u8,
+    mut write: impl FnMut(&mut Vec<u8>, T),
+) {
+    out.extend_from_slice(open);
+    for (i, item) in items.enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write(out, item);
+    }
+    out.push(close);
+}
+
+/// SQLite's bare message.
+pub fn error_text(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        rusqlite::Error::SqliteFailure(code, None) => code.to_string(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,250 @@
+//! The member's own table inside the database: what has been applied, and to which cluster it belongs.
+//!
+//! It is one row with one BLOB of fixed size, written through SQLite's incremental I/O inside the entry's transaction:
+//! an UPDATE would change `changes()` and `total_changes()`, which are part of what users see. The row lives and dies
+//! with the data, so a copy of the database always knows up to where it goes.
+//!
+//! ```text
+//! offset  0  magic "SQLDMETA" · format u32 · reserved u32
+//!        16  applied term u64 · applied leader u64 · applied index + 1 u64 (0 = nothing)
+//!        40  last timestamp i64 (µs) · last_insert_rowid i64 · changes i64 · total_changes i64
+//!        72  epoch u64
+//!        80  cluster id: length u8 · 63 bytes
+//!       144  membership term u64 · leader u64 · index + 1 u64 (0 = none) · length u32 · bytes
+//! ```
+
+use rusqlite::blob::Blob;
+use rusqlite::{Connection, MAIN_DB, OptionalExtension};
+use std::io::{Read, Seek, SeekFrom, Write};
+
+/// Name of the table; users can neither read nor change it.
+pub const TABLE: &str = "_sqlited_meta";
+/// Prefix of names that are the product's own.
+pub const RESERVED_PREFIX: &str = "_sqlited_";
+
+const MAGIC: &[u8; 8] = b"SQLDMETA";
+const FORMAT: u32 = 1;
+const APPLIED_AT: u64 = 16;
+const EPOCH_AT: u64 = 72;
+const MEMBERSHIP_AT: u64 = 144;
+const MEMBERSHIP_HEAD: usize = 28;
+const SIZE: usize = 64 * 1024;
+
+/// Position of an entry in Raft's log, free of any Raft library's types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogId {
+    /// Term of the leader that proposed it.
+    pub term: u64,
+    /// Raft id of that leader.
+    pub leader: u64,
+    /// Index in the log; the first entry of a cluster has 0.
+    pub index: u64,
+}
+
+/// What is written with every entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The last entry applied; none in a new database.
+    pub log_id: Option<LogId>,
+    /// The clock of the last entry, in microseconds since 1970: the next one is later.
+    pub timestamp_us: i64,
+    /// What `last_insert_rowid()` returns.
+    pub last_insert_rowid: i64,
+    /// What `changes()` returns.
+    pub changes: i64,
+    /// What `total_changes()` returns.
+    pub total_changes: i64,
+}
+
+/// The membership of the last membership entry that was applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredMembership {
+    /// That entry.
+    pub log_id: Option<LogId>,
+    /// The membership, encoded by the Raft layer; empty if there was none.
+    pub bytes: Vec<u8>,
+}
+
+/// The whole row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// What is written with every entry.
+    pub applied: Applied,
+    /// Raised by restores and quorum-loss recovery.
+    pub epoch: u64,
+    /// Of which cluster the data are; empty before the first entry.
+    pub cluster_id: String,
+    /// The last membership.
+    pub membership: StoredMembership,
+}
+
+/// The internal table could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum MetaError {
+    /// SQLite failed.
+    #[error("internal table: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// Its BLOB could not be read or written.
+    #[error("internal table: {0}")]
+    Blob(#[from] std::io::Error),
+    /// It is of another version or damaged.
+    #[error("internal table: {0}; the database was not written by this version of sqlited")]
+    Format(&'static str),
+    /// A value does not fit.
+    #[error("internal table: {0} is too long")]
+    TooLong(&'static str),
+}
+
+/// Creates the table in a database that has none.
+pub fn create(connection: &Connection) -> Result<(), MetaError> {
+    connection
+        .execute_batch(&format!("CREATE TABLE {TABLE}(id INTEGER PRIMARY KEY, state BLOB NOT NULL)"))?;
+    let mut state = vec![0; SIZE];
+    state[..8].copy_from_slice(MAGIC);
+    state[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    connection.execute(&format!("INSERT INTO {TABLE}(id, state) VALUES(1, ?1)"), [state])?;
+    Ok(())
+}
+
+/// Reads the row; none if the database has no such table.
+pub fn read(connection: &Connection) -> Result<Option<Meta>, MetaError> {
+    let exists = connection
+        .query_row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1", [TABLE], |_| Ok(()))
+        .optional()?;
+    if exists.is_none() {
+        return Ok(None);
+    }
+    let mut state = vec![0; SIZE];
+    open(connection, true)?.read_exact(&mut state)?;
+    decode(&state).map(Some)
+}
+
+/// Writes what changes with every entry. Part of the caller's transaction.
+pub fn write_applied(connection: &Connection, applied: &Applied) -> Result<(), MetaError> {
+    let mut part = [0; 56];
+    let counters = [applied.timestamp_us, applied.last_insert_rowid, applied.changes, applied.total_changes];
+    let words = log_id_words(applied.log_id).into_iter().chain(counters.map(|n| n as u64));
+    for (chunk, word) in part.chunks_exact_mut(8).zip(words) {
+        chunk.copy_from_slice(&word.to_le_bytes());
+    }
+    write_at(connection, APPLIED_AT, &part)
+}
+
+/// Writes the membership. Part of the caller's transaction.
+pub fn write_membership(connection: &Connection, membership: &StoredMembership) -> Result<(), MetaError> {
+    if membership.bytes.len() > SIZE - MEMBERSHIP_AT as usize - MEMBERSHIP_HEAD {
+        return Err(MetaError::TooLong("the membership"));
+    }
+    let mut part = Vec::with_capacity(MEMBERSHIP_HEAD + membership.bytes.len());
+    for word in log_id_words(membership.log_id) {
+        part.extend_from_slice(&word.to_le_bytes());
+    }
+    part.extend_from_slice(&(membership.bytes.len() as u32).to_le_bytes());
+    part.extend_from_slice(&membership.bytes);
+    write_at(connection, MEMBERSHIP_AT, &part)
+}
+
+/// Writes cluster id and epoch. Part of the caller's transaction.
+pub fn write_cluster(connection: &Connection, cluster_id: &str, epoch: u64) -> Result<(), MetaError> {
+    let mut part = [0; 8 + 64];
+    part[..8].copy_from_slice(&epoch.to_le_bytes());
+    if cluster_id.len() > 63 {
+        return Err(MetaError::TooLong("the cluster id"));
+    }
+    part[8] = cluster_id.len() as u8;
+    part[9..9 + cluster_id.len()].copy_from_slice(cluster_id.as_bytes());
+    write_at(connection, EPOCH_AT, &part)
+}
+
+fn log_id_words(log_id: Option<LogId>) -> [u64; 3] {
+    log_id.map_or([0; 3], |id| [id.term, id.leader, id.index + 1])
+}
+
+fn open(connection: &Connection, read_only: bool) -> Result<Blob<'_>, MetaError> {
+    let blob = connection.blob_open(MAIN_DB, TABLE, "state", 1, read_only)?;
+    if blob.len() != SIZE {
+        return Err(MetaError::Format("its row has another size"));
+    }
+    Ok(blob)
+}
+
+fn write_at(connection: &Connection, at: u64, bytes: &[u8]) -> Result<(), MetaError> {
+    let mut blob = open(connection, false)?;
+    blob.seek(SeekFrom::Start(at))?;
+    blob.write_all(bytes)?;
+    Ok(blob.close()?)
+}
+
+fn decode(state: &[u8]) -> Result<Meta, MetaError> {
+    if &state[..8] != MAGIC {
+        return Err(MetaError::Format("it is damaged"));
+    }
+    if state[8..12] != FORMAT.to_le_bytes() {
+        return Err(MetaError::Format("it has another format"));
+    }
+    let word = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&state[at..at + 8]);
+        u64::from_le_bytes(bytes)
+    };
+    let log_id = |at: usize| {
+        word(at + 16).checked_sub(1).map(|index| LogId { term: word(at), leader: word(at + 8), index })
+    };
+    let at = APPLIED_AT as usize;
+    let applied = Applied {
+        log_id: log_id(at),
+        timestamp_us: word(at + 24) as i64,
+        last_insert_rowid: word(at + 32) as i64,
+        changes: word(at + 40) as i64,
+        total_changes: word(at + 48) as i64,
+    };
+    let id_length = usize::from(state[EPOCH_AT as usize + 8]).min(63);
+    let id_at = EPOCH_AT as usize + 9;
+    let cluster_id = std::str::from_utf8(&state[id_at..id_at + id_length])
+        .map_err(|_| MetaError::Format("its cluster id is damaged"))?
+        .to_owned();
+    let at = MEMBERSHIP_AT as usize;
+    let mut length = [0; 4];
+    length.copy_from_slice(&state[at + 24..at + 28]);
+    let bytes = state
+        .get(at + MEMBERSHIP_HEAD..at + MEMBERSHIP_HEAD + u32::from_le_bytes(length) as usize)
+        .ok_or(MetaError::Format("its membership is damaged"))?
+        .to_vec();
+    let membership = StoredMembership { log_id: log_id(at), bytes };
+    Ok(Meta { applied, epoch: word(EPOCH_AT as usize), cluster_id, membership })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn reads_back_and_leaves_the_counters_alone() {
+        let c = Connection::open_in_memory().unwrap();
+        assert_eq!(read(&c).unwrap(), None);
+        create(&c).unwrap();
+        assert_eq!(read(&c).unwrap(), Some(Meta::default()));
+        c.execute_batch("CREATE TABLE t(a); INSERT INTO t VALUES(1),(2)").unwrap();
+        let before = (c.changes(), c.total_changes(), c.last_insert_rowid());
+
+        let log_id = Some(LogId { term: 0, leader: 0, index: 0 });
+        let applied =
+            Applied { log_id, timestamp_us: -5, last_insert_rowid: 2, changes: 2, total_changes: 3 };
+        let membership = StoredMembership { log_id, bytes: vec![9; 5000] };
+        write_applied(&c, &applied).unwrap();
+        write_membership(&c, &membership).unwrap();
+        write_cluster(&c, "c-1", 4).unwrap();
+        assert_eq!(read(&c).unwrap(), Some(Meta { applied, epoch: 4, cluster_id: "c-1".into(), membership }));
+        assert_eq!((c.changes(), c.total_changes(), c.last_insert_rowid()), before);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let c = Connection::open_in_memory().unwrap();
+        create(&c).unwrap();
+        let membership = StoredMembership { log_id: None, bytes: vec![0; SIZE] };
+        assert!(matches!(write_membership(&c, &membership), Err(MetaError::TooLong(_))));
+        assert!(matches!(write_cluster(&c, &"x".repeat(64), 0), Err(MetaError::TooLong(_))));
+    }
+}

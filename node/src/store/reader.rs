@@ -1,0 +1,329 @@
+//! Connections for queries, and the budgets that keep a query from taking more than its share.
+//!
+//! A query is first tried on the thread that received it, with a small budget of VM steps and bytes; most queries end
+//! within it. One that does not is interrupted before a byte of it is sent, and starts again on a thread where it may
+//! take its time and stream its rows.
+
+use super::encode::{self, Bounded, Sink, Style};
+use super::entry_functions;
+use super::execute::{Mode, StatementError, is_single, run_statement};
+use super::guard::{Guard, Purpose};
+use super::meta::{self, Applied};
+use crate::raft::command::{Malformed, RequestFlags, RequestView};
+use parking_lot::Mutex;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// VM steps between two looks at the budget.
+const STEPS_PER_TICK: u64 = 1000;
+/// Of the first attempt.
+const INLINE_STEPS: u64 = 20_000;
+/// Of the first attempt.
+const INLINE_BYTES: usize = 64 << 10;
+/// Idle connections kept.
+const KEPT: usize = 16;
+
+/// Connections for queries on the present generation.
+pub struct ReadPool {
+    present: Mutex<Present>,
+}
+
+struct Present {
+    path: PathBuf,
+    number: u64,
+    idle: Vec<Reader>,
+}
+
+/// How a query ended that was tried inline.
+#[derive(Debug)]
+pub enum Inline {
+    /// The inside of the array `results`.
+    Done(Vec<u8>),
+    /// It needs more than the small budget: run it with [`ReadPool::run`].
+    OverBudget,
+}
+
+/// A query could not be run at all; what SQLite says of a statement is part of the results instead.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No connection could be opened or prepared.
+    #[error("open the database for reading: {0}")]
+    Open(#[source] rusqlite::Error),
+    /// The internal table could not be read.
+    #[error(transparent)]
+    Meta(#[from] meta::MetaError),
+    /// The transaction around the statements failed.
+    #[error("read transaction: {0}")]
+    Transaction(#[source] rusqlite::Error),
+    /// The bytes of the request are malformed.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The sink stopped.
+    #[error("the reader of the results is gone")]
+    Stopped,
+}
+
+/// Limits of one query, per statement.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Wall time per statement; its end is the error `query timeout`.
+    pub statement_timeout: Option<Duration>,
+}
+
+/// The progress handler's view of the present query.
+#[derive(Default)]
+struct Budget {
+    /// Ticks left; `u64::MAX` is without limit.
+    ticks: AtomicU64,
+    /// Nanoseconds after `origin`; `u64::MAX` is without limit.
+    deadline: AtomicU64,
+}
+
+struct Reader {
+    connection: Connection,
+    guard: Guard,
+    budget: Arc<Budget>,
+    origin: Instant,
+    generation: u64,
+}
+
+impl ReadPool {
+    /// A pool for the database at `path`.
+    pub fn new(path: &Path) -> Self {
+        let present = Present { path: path.to_owned(), number: 0, idle: Vec::new() };
+        Self { present: Mutex::new(present) }
+    }
+
+    /// From now on queries run on the database at `path`; those that run already end on the old one.
+    pub fn switch_to(&self, path: &Path) {
+        let mut present = self.present.lock();
+        path.clone_into(&mut present.path);
+        present.number += 1;
+        present.idle.clear();
+    }
+
+    /// Tries a request on this thread, within the small budget.
+    pub fn try_inline(&self, request: &RequestView<'_>, limits: Limits) -> Result<Inline, ReadError> {
+        let reader = self.take()?;
+        reader.budget.ticks.store(INLINE_STEPS / STEPS_PER_TICK, Ordering::Relaxed);
+        let mut sink = Bounded::new(INLINE_BYTES);
+        let outcome = reader.run(request, limits, &mut sink);
+        let over = reader.budget.ticks.load(Ordering::Relaxed) == 0;
+        self.give_back(reader);
+        match outcome {
+            Err(ReadError::Stopped) => Ok(Inline::OverBudget),
+            Ok(()) if over => Ok(Inline::OverBudget),
+            Ok(()) => Ok(Inline::Done(sink.into_bytes())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs a request on this thread for as long as it takes, writing the inside of the array `results`.
+    pub fn run(
+        &self,
+        request: &RequestView<'_>,
+        limits: Limits,
+        sink: &mut dyn Sink,
+    ) -> Result<(), ReadError> {
+        let reader = self.take()?;
+        reader.budget.ticks.store(u64::MAX, Ordering::Relaxed);
+        let outcome = reader.run(request, limits, sink);
+        self.give_back(reader);
+        outcome
+    }
+
+    /// What the newest committed state is. For start-up and diagnostics.
+    pub fn applied(&self) -> Result<Applied, ReadError> {
+        let reader = self.take()?;
+        let meta = meta::read(&reader.connection)?;
+        self.give_back(reader);
+        Ok(meta.unwrap_or_default().applied)
+    }
+
+    /// Runs `f` on a connection: for diagnostics.
+    pub fn inspect<T>(&self, f: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ReadError> {
+        let reader = self.take()?;
+        reader.budget.ticks.store(u64::MAX, Ordering::Relaxed);
+        reader.budget.deadline.store(u64::MAX, Ordering::Relaxed);
+        let result = f(&reader.connection).map_err(ReadError::Transaction);
+        self.give_back(reader);
+        result
+    }
+
+    /// Whether the text, without running it, may change the database: a single SQL statement that compiles here and
+    /// only reads does not.
+    pub fn changes_database(&self, sql: &str) -> Result<bool, ReadError> {
+        if sql.trim().is_empty() {
+            return Ok(false);
+        }
+        if !is_single(sql) {
+            return Ok(true);
+        }
+        let reader = self.take()?;
+        let reads =
+            reader.guard.guarded(|| reader.connection.prepare_cached(sql).is_ok_and(|s| s.readonly()));
+        self.give_back(reader);
+        Ok(!reads)
+    }
+
+    fn take(&self) -> Result<Reader, ReadError> {
+        let (path, number) = {
+            let mut present = self.present.lock();
+            if let Some(reader) = present.idle.pop() {
+                return Ok(reader);
+            }
+            (present.path.clone(), present.number)
+        };
+        Reader::open(&path, number).map_err(ReadError::Open)
+    }
+
+    fn give_back(&self, reader: Reader) {
+        let mut present = self.present.lock();
+        if reader.generation == present.number
+            && present.idle.len() < KEPT
+            && reader.connection.is_autocommit()
+        {
+            present.idle.push(reader);
+        }
+    }
+}
+
+impl Reader {
+    fn open(path: &Path, generation: u64) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        connection.execute_batch("PRAGMA query_only=ON; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000")?;
+        entry_functions::install_math(&connection)?;
+        let guard = Guard::install(&mut connection, Purpose::Read)?;
+        let budget = Arc::new(Budget::default());
+        let origin = Instant::now();
+        let watched = budget.clone();
+        let handler = move || {
+            let left = watched.ticks.load(Ordering::Relaxed);
+            if left == 0 {
+                return true;
+            }
+            if left != u64::MAX {
+                watched.ticks.store(left - 1, Ordering::Relaxed);
+            }
+            let deadline = watched.deadline.load(Ordering::Relaxed);
+            deadline != u64::MAX && origin.elapsed().as_nanos() as u64 >= deadline
+        };
+        connection.progress_handler(STEPS_PER_TICK as i32, Some(handler))?;
+        Ok(Self { connection, guard, budget, origin, generation })
+    }
+
+    fn run(&self, request: &RequestView<'_>, limits: Limits, sink: &mut dyn Sink) -> Result<(), ReadError> {
+        let style = Style::from(request.flags);
+        let transaction = request.flags.has(RequestFlags::TRANSACTION);
+        if transaction {
+            self.connection.execute_batch("BEGIN").map_err(ReadError::Transaction)?;
+        }
+        let mut statements = request.statements();
+        let outcome = loop {
+            let view = match statements.next() {
+                Ok(Some(view)) => view,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error.into()),
+            };
+            let deadline = limits.statement_timeout.map_or(u64::MAX, |timeout| {
+                self.origin.elapsed().saturating_add(timeout).as_nanos().min(u128::from(u64::MAX - 1)) as u64
+            });
+            self.budget.deadline.store(deadline, Ordering::Relaxed);
+            match run_statement(&self.connection, &self.guard, &view, Mode::Query, style, sink, None) {
+                Ok(()) => {}
+                Err(StatementError::Malformed(error)) => break Err(error.into()),
+                Err(StatementError::Stopped) => break Err(ReadError::Stopped),
+                Err(error) => {
+                    let mut message = error.text(&self.guard);
+                    let mut written = false;
+                    if let StatementError::Sqlite { error, reported, .. } = &error {
+                        written = *reported;
+                        if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) {
+                            message = "query timeout".into();
+                        }
+                    }
+                    if !written {
+                        encode::write_error(sink.buffer(), &message, style.associative);
+                    }
+                    if transaction || self.budget.ticks.load(Ordering::Relaxed) == 0 {
+                        break Ok(());
+                    }
+                }
+            }
+        };
+        if transaction {
+            self.connection.execute_batch("ROLLBACK").map_err(ReadError::Transaction)?;
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::raft::command::{RequestEncoder, RequestId};
+
+    fn pool(dir: &Path) -> ReadPool {
+        let path = dir.join("t.sqlite");
+        let c = Connection::open(&path).unwrap();
+        c.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1),(2)").unwrap();
+        ReadPool::new(&path)
+    }
+
+    fn request(sql: &[&str], flags: u16) -> bytes::Bytes {
+        let mut e = RequestEncoder::new(RequestFlags(flags), 0);
+        sql.iter().for_each(|s| e.statement(s));
+        e.finish(RequestId::default()).into_bytes()
+    }
+
+    const ENDLESS: &str =
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT count(*) FROM c";
+
+    #[test]
+    fn small_queries_end_inline_and_large_ones_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = pool(dir.path());
+        let small = request(&["SELECT sum(a) AS s FROM t", "SELECT nope"], 0);
+        let view = RequestView::parse(&small).unwrap();
+        let Inline::Done(bytes) = pool.try_inline(&view, Limits::default()).unwrap() else {
+            panic!("over budget")
+        };
+        let expected =
+            r#"{"columns":["s"],"types":["integer"],"values":[[3]]},{"error":"no such column: nope"}"#;
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+
+        for large in [ENDLESS, "SELECT hex(zeroblob(100000)) FROM t"] {
+            let large = request(&[large], 0);
+            let view = RequestView::parse(&large).unwrap();
+            assert!(matches!(pool.try_inline(&view, Limits::default()).unwrap(), Inline::OverBudget));
+        }
+    }
+
+    #[test]
+    fn a_deadline_ends_one_statement_and_not_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = pool(dir.path());
+        let bytes = request(&[ENDLESS, "SELECT 1 AS n"], 0);
+        let mut sink = Bounded::new(1000);
+        let limits = Limits { statement_timeout: Some(Duration::from_millis(20)) };
+        pool.run(&RequestView::parse(&bytes).unwrap(), limits, &mut sink).unwrap();
+        let expected = r#"{"error":"query timeout"},{"columns":["n"],"types":["integer"],"values":[[1]]}"#;
+        assert_eq!(String::from_utf8(sink.into_bytes()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_transaction_stops_at_the_first_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = pool(dir.path());
+        let bytes = request(&["SELECT nope", "SELECT 1"], RequestFlags::TRANSACTION);
+        let mut sink = Bounded::new(1000);
+        pool.run(&RequestView::parse(&bytes).unwrap(), Limits::default(), &mut sink).unwrap();
+        assert_eq!(sink.into_bytes(), br#"{"error":"no such column: nope"}"#);
+    }
+}

@@ -1,0 +1,263 @@
+//! Members as processes: how they come together, what survives which end, who may leave.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use serde_json::json;
+use support::{Cluster, cluster};
+
+#[test]
+fn alone_without_flags_and_again_after_an_end_in_order() {
+    let mut c = cluster(1);
+    c.execute(0, &json!(["CREATE TABLE t(a)", ["INSERT INTO t VALUES(?)", 7]]));
+    assert_eq!(c.terminate(0), Some(0));
+    c.start(0);
+    c.await_ready(0);
+    for level in ["none", "weak", "linearizable", "strong"] {
+        assert_eq!(c.value(0, "SELECT a FROM t", level), json!(7), "{level}");
+    }
+}
+
+#[test]
+fn three_members_agree_and_every_one_takes_writes() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    c.execute(0, &json!(["CREATE TABLE t(a, r DEFAULT (random()), at DEFAULT CURRENT_TIMESTAMP)"]));
+    for i in 0..3 {
+        c.execute(i, &json!([["INSERT INTO t(a) VALUES(?)", i]]));
+    }
+    for i in 0..3 {
+        for level in ["weak", "linearizable", "strong"] {
+            assert_eq!(c.value(i, "SELECT count(*) FROM t", level), json!(3), "{level} on {i}");
+        }
+    }
+    let content = "SELECT group_concat(a || r || at) FROM (SELECT * FROM t ORDER BY a)";
+    let expected = c.value(leader, content, "linearizable");
+    for i in 0..3 {
+        c.until("the same content everywhere", |c| (c.value(i, content, "none") == expected).then_some(()));
+    }
+}
+
+#[test]
+fn the_leaders_death_loses_nothing_that_was_acknowledged() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let mut acknowledged = 0;
+    for round in 0..3 {
+        let leader = c.await_leader(round % 3);
+        let other = (leader + 1) % 3;
+        for _ in 0..5 {
+            acknowledged += 1;
+            c.execute(other, &json!([["INSERT INTO t VALUES(?)", acknowledged]]));
+        }
+        c.kill(leader);
+        acknowledged += 1;
+        // Waits for the next leader inside.
+        c.execute(other, &json!([["INSERT INTO t VALUES(?)", acknowledged]]));
+        c.start(leader);
+        c.await_ready(leader);
+    }
+    for i in 0..3 {
+        assert_eq!(c.value(i, "SELECT count(DISTINCT a) FROM t", "linearizable"), json!(acknowledged));
+        assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), json!(acknowledged));
+    }
+}
+
+#[test]
+fn all_killed_at_once_come_back_with_everything() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    for n in 0..20 {
+        c.execute(n % 3, &json!([["INSERT INTO t VALUES(?)", n]]));
+    }
+    (0..3).for_each(|i| c.kill(i));
+    (0..3).for_each(|i| c.start(i));
+    (0..3).for_each(|i| c.await_ready(i));
+    for i in 0..3 {
+        assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), json!(20));
+    }
+}
+
+#[test]
+fn a_leader_that_goes_down_in_order_hands_over_first() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let leader = c.await_leader(0);
+    assert_eq!(c.terminate(leader), Some(0));
+    assert!(c.log(leader).contains("handed over leadership"), "{}", c.log(leader));
+    let other = (leader + 1) % 3;
+    c.execute(other, &json!(["INSERT INTO t VALUES(1)"]));
+}
+
+#[test]
+fn leadership_goes_where_it_is_sent() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let to = (leader + 1) % 3;
+    let id = c.report(to)["nodeId"].clone();
+    let (status, body) = c.post(leader, "/cluster/transfer", &json!({ "to": id }).to_string());
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(c.await_leader(0), to);
+    let (status, body) = c.post(0, "/cluster/transfer", r#"{"to": "00000000000000ff"}"#);
+    assert!(status == 409 && body.contains("NoSuchMember"), "{status} {body}");
+}
+
+#[test]
+fn a_member_that_lost_its_disk_is_replaced_and_gets_a_snapshot() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a, b)"]));
+    for _ in 0..10 {
+        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) \
+                    INSERT INTO t SELECT i, hex(randomblob(400)) FROM n";
+        c.execute(0, &json!([rows]));
+    }
+    let leader = c.await_leader(0);
+    let lost = (leader + 1) % 3;
+    let old_id = c.report(lost)["nodeId"].as_str().unwrap().to_owned();
+    c.kill(lost);
+    std::fs::remove_dir_all(&c.members[lost].dir).unwrap();
+    let (status, _) = c.delete(leader, "/remove", &json!({ "id": c.members[lost].name }).to_string());
+    assert_eq!(status, 200);
+    for i in (0..3).filter(|i| *i != lost) {
+        let (status, body) = c.post(i, "/snapshot?trailing_logs=0", "");
+        assert_eq!(status, 200, "{body}");
+    }
+    c.execute(leader, &json!(["INSERT INTO t VALUES(0, 0)"]));
+
+    c.start(lost);
+    c.await_ready(lost);
+    assert!(c.log(lost).contains("installed a snapshot"), "{}", c.log(lost));
+    assert_ne!(c.report(lost)["nodeId"], json!(old_id));
+    assert_eq!(c.value(lost, "SELECT count(*) FROM t", "none"), json!(5001));
+    let name = c.members[lost].name.clone();
+    c.until("a voter again", |c| {
+        let report = c.report(leader);
+        let members = report["membership"]["members"].as_array()?;
+        members.iter().any(|m| m["name"] == json!(name) && m["voter"] == json!(true)).then_some(())
+    });
+    // And it goes on from there, also after another start.
+    c.execute(lost, &json!(["INSERT INTO t VALUES(1, 1)"]));
+    c.kill(lost);
+    c.start(lost);
+    c.await_ready(lost);
+    assert_eq!(c.value(lost, "SELECT count(*) FROM t", "none"), json!(5002));
+}
+
+#[test]
+fn a_read_replica_follows_without_voting() {
+    let mut c = cluster(1);
+    c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let replica = c.member("replica", &["-raft-non-voter", "-join", &join]);
+    c.start(replica);
+    c.await_ready(replica);
+    assert_eq!(c.value(replica, "SELECT count(*) FROM t", "auto"), json!(1));
+    c.execute(replica, &json!(["INSERT INTO t VALUES(2)"]));
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "weak"), json!(2));
+    assert!(!c.get(0, "/nodes").1.contains("replica"));
+    assert!(c.get(0, "/nodes?nonvoters").1.contains("replica"));
+    c.kill(replica);
+    c.execute(0, &json!(["INSERT INTO t VALUES(3)"]));
+}
+
+#[test]
+fn an_operator_forms_a_cluster_step_by_step() {
+    let mut c = Cluster::empty();
+    for name in ["m-0", "m-1"] {
+        let i = c.member(name, &["-managed"]);
+        c.start(i);
+    }
+    for i in 0..2 {
+        c.until("the client port", |c| {
+            std::net::TcpStream::connect(("127.0.0.1", c.members[i].http)).is_ok().then_some(())
+        });
+        assert_eq!(c.report(i)["phase"], json!("Uninitialised"));
+        let (status, body) = c.post(i, "/db/execute", r#"["CREATE TABLE t(a)"]"#);
+        assert_eq!((status, body.as_str()), (503, "leader not found\n"));
+    }
+    for _ in 0..2 {
+        let (status, body) = c.post(0, "/cluster/initialise", r#"{"clusterId": "c-1"}"#);
+        assert_eq!(status, 200, "{body}");
+    }
+    let (status, body) = c.post(0, "/cluster/initialise", r#"{"clusterId": "c-2"}"#);
+    assert!(status == 409 && body.contains("NotEmpty"), "{status} {body}");
+    c.await_ready(0);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+
+    let new = c.report(1);
+    let learner = json!({
+        "nodeId": new["nodeId"], "name": new["name"], "raftAddress": new["raftAddress"], "apiAddress": new["apiAddress"],
+    });
+    for _ in 0..2 {
+        let (status, body) = c.post(0, "/cluster/learners", &learner.to_string());
+        assert_eq!(status, 200, "{body}");
+    }
+    let add = json!({ "add": [new["nodeId"]] }).to_string();
+    c.until("promoted", |c| match c.post(1, "/cluster/voters", &add) {
+        (200, body) => {
+            assert!(body.contains(r#""committed":true"#), "{body}");
+            Some(())
+        }
+        (409, body) if body.contains("NotCaughtUp") => None,
+        (503, _) => None,
+        other => panic!("{other:?}"),
+    });
+    c.await_ready(1);
+    assert_eq!(c.report(1)["clusterId"], json!("c-1"));
+
+    // Somebody else under a name that is taken by a member that answers.
+    let imposter = json!({
+        "nodeId": "00000000000000aa", "name": "m-1", "raftAddress": "127.0.0.1:1", "apiAddress": "127.0.0.1:1",
+    });
+    let (status, body) = c.post(0, "/cluster/learners", &imposter.to_string());
+    assert!(status == 409 && body.contains("NameTaken"), "{status} {body}");
+
+    // The leader is removed: it hands over first, and the cluster goes on.
+    let leader = c.await_leader(0);
+    let id = c.report(leader)["nodeId"].clone();
+    let other = 1 - leader;
+    let (status, body) = c.post(leader, "/cluster/voters", &json!({ "remove": [id] }).to_string());
+    assert_eq!(status, 200, "{body}");
+    c.execute(other, &json!(["INSERT INTO t VALUES(1)"]));
+    let (status, body) =
+        c.post(other, "/cluster/voters", &json!({ "remove": [c.report(other)["nodeId"]] }).to_string());
+    assert!(status == 400 && body.contains("last voter"), "{status} {body}");
+}
+
+#[test]
+fn drain_hands_over_and_goes_on_serving() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let leader = c.await_leader(0);
+    let drained = std::process::Command::new(env!("CARGO_BIN_EXE_sqlited"))
+        .arg("drain")
+        .arg(&c.members[leader].dir)
+        .status()
+        .unwrap();
+    assert!(drained.success());
+    assert_ne!(c.await_leader((leader + 1) % 3), leader);
+    c.execute(leader, &json!(["INSERT INTO t VALUES(1)"]));
+    assert_eq!(c.report(leader)["phase"], json!("Draining"));
+}
+
+#[test]
+fn what_cannot_work_says_so() {
+    let mut c = cluster(1);
+    // The directory is in use.
+    let second = c.member("second", &[]);
+    c.members[second].dir = c.members[0].dir.clone();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_sqlited"))
+        .args(["-http-addr", "127.0.0.1:0", "-raft-addr", "127.0.0.1:0"])
+        .arg(&c.members[0].dir)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("fatal:"), "{stderr}");
+    c.members.pop();
+    // Nobody to join.
+    let lonely =
+        c.member("lonely", &["-join", "127.0.0.1:1", "-join-attempts", "2", "-join-interval", "50ms"]);
+    c.start(lonely);
+    assert_eq!(c.exit_code(lonely), Some(1));
+    assert!(c.log(lonely).contains("unable to join"), "{}", c.log(lonely));
+}

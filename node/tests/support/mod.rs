@@ -1,0 +1,228 @@
+//! Verbs for tests with real processes: `cluster(3)`, `kill`, `start`, `execute`, `query`, `await_ready`.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long anything may take that a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One member: its directory and ports stay when its process ends.
+pub struct Member {
+    pub name: String,
+    pub http: u16,
+    pub raft: u16,
+    pub health: u16,
+    pub dir: PathBuf,
+    flags: Vec<String>,
+    process: Option<Child>,
+}
+
+/// Members on this machine, ended with the test.
+pub struct Cluster {
+    pub members: Vec<Member>,
+    root: TempDir,
+    http: reqwest::blocking::Client,
+}
+
+/// Ports that were free a moment ago, all different. Below the range from which the kernel takes the ports of outgoing
+/// connections: one of those would sit on the port of a member that is down for a moment.
+fn free_ports(n: usize) -> Vec<u16> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap();
+    let mut ports = Vec::new();
+    while ports.len() < n {
+        let port = rand::random_range(12_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
+            ports.push(port);
+        }
+    }
+    ports
+}
+
+/// `n` members that bootstrap together, all in service.
+pub fn cluster(n: usize) -> Cluster {
+    let mut cluster = Cluster::empty();
+    let ports = free_ports(3 * n);
+    let join: Vec<String> = ports.chunks(3).map(|p| format!("127.0.0.1:{}", p[1])).collect();
+    let expect = ["-bootstrap-expect".to_owned(), n.to_string(), "-join".into(), join.join(",")];
+    for (i, ports) in ports.chunks(3).enumerate() {
+        let flags: &[String] = if n == 1 { &[] } else { &expect };
+        cluster.add_member(&format!("n{}", i + 1), [ports[0], ports[1], ports[2]], flags);
+    }
+    for i in 0..n {
+        cluster.start(i);
+    }
+    (0..n).for_each(|i| cluster.await_ready(i));
+    cluster
+}
+
+impl Cluster {
+    pub fn empty() -> Self {
+        let http = reqwest::blocking::Client::builder().timeout(PATIENCE).build().unwrap();
+        Self { members: Vec::new(), root: TempDir::new().unwrap(), http }
+    }
+
+    fn add_member(&mut self, name: &str, [http, raft, health]: [u16; 3], flags: &[String]) -> usize {
+        let dir = self.root.path().join(name);
+        let (name, flags) = (name.to_owned(), flags.to_vec());
+        self.members.push(Member { name, http, raft, health, dir, flags, process: None });
+        self.members.len() - 1
+    }
+
+    /// A member that is not started yet.
+    pub fn member(&mut self, name: &str, flags: &[&str]) -> usize {
+        let ports = free_ports(3);
+        let flags: Vec<String> = flags.iter().map(|f| (*f).to_owned()).collect();
+        self.add_member(name, [ports[0], ports[1], ports[2]], &flags)
+    }
+
+    /// Starts a member's process.
+    pub fn start(&mut self, i: usize) {
+        let m = &mut self.members[i];
+        assert!(m.process.is_none(), "{} runs", m.name);
+        let log =
+            std::fs::File::options().create(true).append(true).open(m.dir.with_extension("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_sqlited"))
+            .args(["-node-id", &m.name, "-log-format", "text", "-log-segment-size", "1MiB"])
+            .args([
+                "-http-addr",
+                &format!("127.0.0.1:{}", m.http),
+                "-raft-addr",
+                &format!("127.0.0.1:{}", m.raft),
+            ])
+            .args(["-health-addr", &format!("127.0.0.1:{}", m.health)])
+            .args(&m.flags)
+            .arg(&m.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        m.process = Some(child);
+    }
+
+    /// Ends a member's process without a word (SIGKILL).
+    pub fn kill(&mut self, i: usize) {
+        let mut child = self.members[i].process.take().expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks a member to go down (SIGTERM), and waits until it did; returns its exit code.
+    pub fn terminate(&mut self, i: usize) -> Option<i32> {
+        let mut child = self.members[i].process.take().expect("it runs");
+        let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert!(asked.success());
+        child.wait().unwrap().code()
+    }
+
+    /// The exit code of a member that ends by itself.
+    pub fn exit_code(&mut self, i: usize) -> Option<i32> {
+        self.members[i].process.take().expect("it runs").wait().unwrap().code()
+    }
+
+    /// What a member logged.
+    pub fn log(&self, i: usize) -> String {
+        let mut text = String::new();
+        let path = self.members[i].dir.with_extension("log");
+        std::fs::File::open(path).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    pub fn url(&self, i: usize, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.members[i].http)
+    }
+
+    /// Status and body of a GET.
+    pub fn get(&self, i: usize, path: &str) -> (u16, String) {
+        let answer = self.http.get(self.url(i, path)).send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    }
+
+    /// Status and body of a POST.
+    pub fn post(&self, i: usize, path: &str, body: &str) -> (u16, String) {
+        let answer = self.http.post(self.url(i, path)).body(body.to_owned()).send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    }
+
+    /// Status and body of a DELETE.
+    pub fn delete(&self, i: usize, path: &str, body: &str) -> (u16, String) {
+        let answer = self.http.delete(self.url(i, path)).body(body.to_owned()).send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    }
+
+    /// Runs statements that must succeed.
+    pub fn execute(&self, i: usize, statements: &Value) -> Value {
+        let (status, body) = self.post(i, "/db/execute", &statements.to_string());
+        assert!(status == 200 && !body.contains("\"error\""), "{statements}: {status} {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// The first value of the first row of a query.
+    pub fn value(&self, i: usize, sql: &str, level: &str) -> Value {
+        let url = self.url(i, "/db/query");
+        let answer = self.http.get(url).query(&[("q", sql), ("level", level)]).send().unwrap();
+        let body: Value = answer.json().unwrap();
+        body["results"][0]["values"][0][0].clone()
+    }
+
+    pub fn report(&self, i: usize) -> Value {
+        serde_json::from_str(&self.get(i, "/cluster").1).unwrap()
+    }
+
+    /// Waits until the member's readiness probe says yes.
+    pub fn await_ready(&mut self, i: usize) {
+        let url = format!("http://127.0.0.1:{}/ready", self.members[i].health);
+        let http = self.http.clone();
+        self.until(&format!("{} ready", self.members[i].name.clone()), |cluster| {
+            if let Some(process) = &mut cluster.members[i].process
+                && let Ok(Some(status)) = process.try_wait()
+            {
+                panic!("{} ended with {status}:\n{}", cluster.members[i].name, cluster.log(i));
+            }
+            http.get(&url).send().is_ok_and(|r| r.status().is_success()).then_some(())
+        });
+    }
+
+    /// The member that leads, as seen by member `i`; waits until there is one that runs.
+    pub fn await_leader(&mut self, i: usize) -> usize {
+        self.until("a leader", |cluster| {
+            let leader = cluster.report(i)["leader"]["name"].as_str()?.to_owned();
+            cluster.members.iter().position(|m| m.name == leader && m.process.is_some())
+        })
+    }
+
+    /// Waits until `condition` gives something.
+    pub fn until<T>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(result) = condition(self) {
+                return result;
+            }
+            if Instant::now() >= deadline {
+                let logs: Vec<String> = (0..self.members.len()).map(|i| self.log(i)).collect();
+                panic!("not in time: {what}\n{}", logs.join("\n----\n"));
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            if let Some(mut child) = member.process.take() {
+                drop(child.kill());
+                drop(child.wait());
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A shell for `sqlited` and every other server with rqlite's HTTP API.
+//!
+//! Input becomes statements ([`splitter`]) and commands ([`command`]); a [`session`] runs them and renders the rows
+//! ([`render`]). [`interactive`] and [`script`] are the two ways in which input comes.
+
+mod args;
+pub mod command;
+mod error;
+pub mod interactive;
+mod output;
+mod password;
+pub mod render;
+pub mod script;
+pub mod session;
+pub mod splitter;
+
+pub use args::Args;
+pub use error::ShellError;
+pub use output::Output;
+
+use client::sql::{Credentials, Database, DatabaseConfig};
+use render::Mode;
+use session::Session;
+use std::io::{IsTerminal, stdin, stdout};
+use std::process::ExitCode;
+use tokio::runtime::Handle;
+
+/// Runs the shell until its input ends.
+pub fn run(args: Args, runtime: &Handle) -> ExitCode {
+    match start(args, runtime) {
+        Ok(code) => code,
+        Err(error) => {
+            error.report();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: Args, runtime: &Handle) -> Result<ExitCode, ShellError> {
+    let interactive = args.command.is_empty() && stdin().is_terminal();
+    let default_mode = if stdout().is_terminal() { Mode::Column } else { Mode::Csv };
+    let mut session = Session::new(database(&args)?, args.mode.unwrap_or(default_mode), interactive);
+    if interactive {
+        interactive::run(&mut session, runtime)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    runtime.block_on(async {
+        if args.command.is_empty() {
+            return script::run(&mut session, stdin().lock()).await;
+        }
+        for text in &args.command {
+            script::run(&mut session, text.as_bytes()).await?;
+        }
+        Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn database(args: &Args) -> Result<Database, ShellError> {
+    let credentials = match &args.user {
+        None => None,
+        Some(user) => {
+            let password = password::read(user, args.password_file.as_deref())?;
+            Some(Credentials { user: user.clone(), password })
+        }
+    };
+    let request_timeout = args.http_timeout;
+    let config = DatabaseConfig { credentials, request_timeout, ..DatabaseConfig::new(args.hosts()) };
+    Database::new(config).map_err(ShellError::Sql)
+}

@@ -1,0 +1,233 @@
+//! Sends: prepared objects become applied ones, by server-side apply. Network, writes.
+//!
+//! What was applied before and has not been touched since is not sent again, so that a cluster at rest costs the API
+//! server nothing.
+
+use super::build::{Applied, Prepared, Resources};
+use super::observed::Child;
+use super::validate::Desired;
+use crate::context::Context;
+use crate::names::{FIELD_MANAGER, content_hash};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What was applied is trusted for this long, whatever the caches say.
+const TRUST: Duration = Duration::from_secs(600);
+
+/// Why an object could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The server refused it.
+    #[error("cannot apply {kind} {name}")]
+    Apply {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// It cannot be written as JSON.
+    #[error("{kind} {name} cannot be written as JSON")]
+    Encode {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// What is no longer wanted could not be deleted.
+    #[error("cannot delete {child:?}")]
+    Delete {
+        /// Which.
+        child: Child,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+impl ApplyError {
+    /// Whether the server refused the growth of a volume.
+    pub fn is_resize_rejection(&self) -> bool {
+        matches!(self, Self::Apply { kind, source: kube::Error::Api(status), .. }
+            if kind == "PersistentVolumeClaim" && matches!(status.code, 403 | 422))
+    }
+}
+
+/// What was applied: content, and the version of the object that it led to.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered(Arc<Mutex<HashMap<String, Memory>>>);
+
+#[derive(Debug)]
+struct Memory {
+    content: String,
+    version: Version,
+    at: Instant,
+}
+
+/// What tells whether somebody touched an object: its generation where it has one, because that leaves out what
+/// controllers write into the status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Version {
+    uid: Option<String>,
+    version: Option<String>,
+}
+
+impl Version {
+    fn of<K: Resource>(object: &K) -> Self {
+        let meta = object.meta();
+        let generation =
+            meta.generation.filter(|generation| *generation > 0).map(|generation| generation.to_string());
+        Self { uid: meta.uid.clone(), version: generation.or_else(|| meta.resource_version.clone()) }
+    }
+}
+
+/// The server has all of them after this, but for claims whose growth it rejected: those hold up nothing else, and
+/// why comes back beside the rest.
+pub async fn apply(
+    desired: &Desired,
+    resources: Resources<Prepared>,
+    ctx: &Context,
+) -> Result<(Resources<Applied>, Option<ApplyError>), ApplyError> {
+    let mut rejection = None;
+    let applier = Applier { namespace: &desired.name.namespace, ctx };
+    let stores = &ctx.stores;
+    {
+        let Resources {
+            service_account,
+            nodes,
+            services,
+            templates,
+            budgets,
+            claims,
+            sets,
+            surplus,
+            state: _,
+        } = &resources;
+        applier.apply(service_account, &stores.accounts).await?;
+        applier.apply(nodes, &stores.services).await?;
+        for service in services {
+            applier.apply(service, &stores.services).await?;
+        }
+        for template in templates {
+            applier.apply(template, &stores.templates).await?;
+        }
+        // Before any change that the plan may lead to.
+        for budget in budgets {
+            applier.apply(budget, &stores.budgets).await?;
+        }
+        for claim in claims {
+            match applier.send(claim).await {
+                Err(error) if error.is_resize_rejection() => rejection = Some(error),
+                other => drop(other?),
+            }
+        }
+        for set in sets {
+            applier.apply(set, &stores.sets).await?;
+        }
+        for child in surplus {
+            applier.delete(desired, child).await?;
+        }
+    }
+    Ok((resources.applied(), rejection))
+}
+
+struct Applier<'a> {
+    namespace: &'a str,
+    ctx: &'a Context,
+}
+
+impl Applier<'_> {
+    /// Applies the object, unless it was and the cache shows that nobody touched it since.
+    async fn apply<K, C>(&self, object: &K, cache: &Store<C>) -> Result<(), ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Serialize
+            + DeserializeOwned
+            + Debug,
+        C: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        let (kind, name) = (K::kind(&()).into_owned(), object.name_any());
+        let json = serde_json::to_string(object).map_err(|source| ApplyError::Encode {
+            kind: kind.clone(),
+            name: name.clone(),
+            source,
+        })?;
+        let key = format!("{kind}/{}/{name}", self.namespace);
+        let content = content_hash(json.as_bytes());
+        let cached =
+            cache.get(&ObjectRef::new(&name).within(self.namespace)).map(|cached| Version::of(&*cached));
+        {
+            let memory = self.ctx.remembered.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if memory.get(&key).is_some_and(|memory| {
+                memory.content == content
+                    && Some(&memory.version) == cached.as_ref()
+                    && memory.at.elapsed() < TRUST
+            }) {
+                return Ok(());
+            }
+        }
+        let applied = self.send(object).await?;
+        let memory = Memory { content, version: Version::of(&applied), at: Instant::now() };
+        self.ctx.remembered.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, memory);
+        Ok(())
+    }
+
+    async fn send<K>(&self, object: &K) -> Result<K, ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Serialize
+            + DeserializeOwned
+            + Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.ctx.client.clone(), self.namespace);
+        let name = object.name_any();
+        self.ctx.metrics.applies.inc();
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        api.patch(&name, &params, &Patch::Apply(object)).await.map_err(|source| ApplyError::Apply {
+            kind: K::kind(&()).into_owned(),
+            name,
+            source,
+        })
+    }
+
+    async fn delete(&self, desired: &Desired, child: &Child) -> Result<(), ApplyError> {
+        match child {
+            Child::Service(name) => self.remove::<Service>(name).await,
+            Child::Budget(name) => self.remove::<PodDisruptionBudget>(name).await,
+            Child::Template(revision) => {
+                self.remove::<ControllerRevision>(&desired.name.template(revision)).await
+            }
+        }
+        .map_err(|source| ApplyError::Delete { child: child.clone(), source })
+    }
+
+    async fn remove<K>(&self, name: &str) -> Result<(), kube::Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.ctx.client.clone(), self.namespace);
+        match api.delete(name, &DeleteParams::background()).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! (what is wanted, the plan) → objects. Pure: every object is made in full, for server-side apply.
+
+pub mod budget;
+pub mod claim;
+pub mod pod;
+pub mod service;
+pub mod set;
+pub mod template;
+
+use super::observed::{Child, Observed};
+use super::plan::{Plan, Sizes};
+use super::validate::Desired;
+use crate::crd::SqliteCluster;
+use crate::names::{PodRole, image_version};
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource;
+use std::marker::PhantomData;
+
+/// Objects that were made, and not yet sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared;
+
+/// Objects that the server has.
+#[derive(Clone, Copy, Debug)]
+pub struct Applied;
+
+/// Everything that a cluster consists of. Taken apart without `..` wherever it is used, so that a new kind of object
+/// does not compile until it is applied.
+#[derive(Clone, Debug)]
+pub struct Resources<State> {
+    /// Identity of the pods; it may do nothing.
+    pub service_account: ServiceAccount,
+    /// The headless Service that names the members.
+    pub nodes: Service,
+    /// Services for clients.
+    pub services: Vec<Service>,
+    /// Pinned pod templates.
+    pub templates: Vec<ControllerRevision>,
+    /// What evictions must leave running.
+    pub budgets: Vec<PodDisruptionBudget>,
+    /// Marks on claims.
+    pub claims: Vec<PersistentVolumeClaim>,
+    /// The pods of each role.
+    pub sets: Vec<StatefulSet>,
+    /// What there is and is no longer wanted.
+    pub surplus: Vec<Child>,
+    pub(super) state: PhantomData<State>,
+}
+
+impl Resources<Prepared> {
+    /// The same objects, once the server has them.
+    pub(super) fn applied(self) -> Resources<Applied> {
+        let Self { service_account, nodes, services, templates, budgets, claims, sets, surplus, state: _ } =
+            self;
+        Resources {
+            service_account,
+            nodes,
+            services,
+            templates,
+            budgets,
+            claims,
+            sets,
+            surplus,
+            state: PhantomData,
+        }
+    }
+}
+
+/// The objects that the plan asks for; `None` if it asks for nothing to be applied.
+pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Resources<Prepared>> {
+    let sizes = plan.sizes.as_ref()?;
+    let pods: Vec<(PodRole, k8s_openapi::api::core::v1::PodTemplateSpec)> = roles(sizes)
+        .map(|role| {
+            let pinned = observed.templates.get(desired.revision(role));
+            (role, pinned.cloned().unwrap_or_else(|| pod::template(desired, role)))
+        })
+        .collect();
+    let templates = pods.iter().map(|(role, pod)| template::revision(desired, *role, pod)).collect();
+    let budgets: Vec<_> = budget::budgets(desired, plan, sizes);
+    let services: Vec<_> =
+        desired.spec.services.iter().map(|service| service::client(desired, service)).collect();
+    let surplus = surplus(desired, observed, &services, &budgets);
+    let sets = pods
+        .into_iter()
+        .filter(|(role, _)| observed.sets.get(role).is_none_or(|set| !set.terminating))
+        .map(|(role, pod)| set::set(desired, observed, role, sizes.of(role), pod))
+        .collect();
+    Some(Resources {
+        service_account: service::account(desired),
+        nodes: service::nodes(desired),
+        services,
+        templates,
+        budgets,
+        claims: plan.claims.iter().map(|mark| claim::marked(desired, mark)).collect(),
+        sets,
+        surplus,
+        state: PhantomData,
+    })
+}
+
+fn roles(sizes: &Sizes) -> impl Iterator<Item = PodRole> + use<> {
+    let replicas = sizes.read_replicas.map(|_| PodRole::ReadReplica);
+    [PodRole::Voter].into_iter().chain(replicas)
+}
+
+/// Children that nothing asks for any more. A pinned template stays as long as a pod or a StatefulSet has it.
+fn surplus(
+    desired: &Desired,
+    observed: &Observed,
+    services: &[Service],
+    budgets: &[PodDisruptionBudget],
+) -> Vec<Child> {
+    let nodes = desired.name.nodes_service();
+    let in_use = |revision: &str| {
+        PodRole::ALL.into_iter().any(|role| desired.revision(role) == revision)
+            || observed.pods.values().any(|pod| pod.revision.as_deref() == Some(revision))
+            || observed.sets.values().any(|set| set.revision.as_deref() == Some(revision))
+    };
+    let is_wanted = |child: &Child| match child {
+        Child::Service(name) => {
+            *name == nodes || services.iter().any(|service| service.metadata.name.as_ref() == Some(name))
+        }
+        Child::Budget(name) => budgets.iter().any(|budget| budget.metadata.name.as_ref() == Some(name)),
+        Child::Template(revision) => in_use(revision),
+    };
+    observed.children.iter().filter(|child| !is_wanted(child)).cloned().collect()
+}
+
+/// Metadata of a child that the cluster controls.
+fn metadata(desired: &Desired, name: String, component: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(desired.name.namespace.clone()),
+        labels: Some(desired.name.labels(component, &image_version(&desired.image))),
+        owner_references: Some(vec![owner(desired, true)]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The cluster as an owner.
+fn owner(desired: &Desired, controls: bool) -> OwnerReference {
+    OwnerReference {
+        api_version: SqliteCluster::api_version(&()).into_owned(),
+        kind: SqliteCluster::kind(&()).into_owned(),
+        name: desired.name.name.clone(),
+        uid: desired.uid.clone(),
+        controller: controls.then_some(true),
+        block_owner_deletion: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! The pod of a member.
+
+use crate::cluster::validate::Desired;
+use crate::crd::Spread;
+use crate::names::{
+    ANNOTATION_REVISION, CONTAINER, DATA, LABEL_SERVING, PORT_HEALTH, PORT_HTTP, PORT_RAFT, PodRole,
+    image_version,
+};
+use k8s_openapi::api::core::v1::{
+    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
+    HTTPGetAction, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount, WeightedPodAffinityTerm,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::collections::BTreeMap;
+
+/// User and group of the process.
+const UID: i64 = 65_532;
+
+/// The pod template of a role.
+pub fn template(desired: &Desired, role: PodRole) -> PodTemplateSpec {
+    let spec = &desired.spec;
+    let mut labels = spec.pod_template.metadata.labels.clone();
+    labels.extend(desired.name.labels(role.label(), &image_version(&desired.image)));
+    labels.extend(desired.name.selector(Some(role)));
+    labels.insert(LABEL_SERVING.into(), "true".into());
+    let mut annotations = spec.pod_template.metadata.annotations.clone();
+    annotations.insert(ANNOTATION_REVISION.into(), desired.revision(role).into());
+    annotations.insert("kubectl.kubernetes.io/default-container".into(), CONTAINER.into());
+    let placement = &spec.placement;
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            affinity: affinity(desired, role),
+            automount_service_account_token: Some(false),
+            containers: vec![container(desired, role)],
+            enable_service_links: Some(false),
+            node_selector: Some(placement.node_selector.clone()).filter(|selector| !selector.is_empty()),
+            priority_class_name: placement.priority_class_name.clone(),
+            security_context: Some(PodSecurityContext {
+                fs_group: Some(UID),
+                fs_group_change_policy: Some("OnRootMismatch".into()),
+                run_as_group: Some(UID),
+                run_as_non_root: Some(true),
+                run_as_user: Some(UID),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".into(),
+                    ..SeccompProfile::default()
+                }),
+                ..PodSecurityContext::default()
+            }),
+            service_account_name: Some(desired.name.service_account()),
+            termination_grace_period_seconds: Some(30),
+            tolerations: Some(placement.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
+            topology_spread_constraints: zones(desired, role),
+            volumes: Some(vec![Volume {
+                name: "tmp".into(),
+                empty_dir: Some(EmptyDirVolumeSource::default()),
+                ..Volume::default()
+            }]),
+            ..PodSpec::default()
+        }),
+    }
+}
+
+fn container(desired: &Desired, role: PodRole) -> Container {
+    let resources = &desired.spec.resources;
+    Container {
+        name: CONTAINER.into(),
+        image: Some(desired.image.clone()),
+        image_pull_policy: Some("IfNotPresent".into()),
+        args: Some(args(desired, role)),
+        env: Some(vec![EnvVar {
+            name: "POD_NAME".into(),
+            value_from: Some(EnvVarSource {
+                field_ref: Some(ObjectFieldSelector {
+                    api_version: Some("v1".into()),
+                    field_path: "metadata.name".into(),
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        }]),
+        ports: Some(
+            [("http", PORT_HTTP), ("raft", PORT_RAFT), ("health", PORT_HEALTH)]
+                .map(|(name, port)| ContainerPort {
+                    name: Some(name.into()),
+                    container_port: port,
+                    protocol: Some("TCP".into()),
+                    ..ContainerPort::default()
+                })
+                .into(),
+        ),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                exec: Some(ExecAction { command: Some(vec!["/sqlited".into(), "drain".into()]) }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
+        startup_probe: Some(probe("/started", 1, 600)),
+        readiness_probe: Some(probe("/ready", 1, 3)),
+        liveness_probe: Some(probe("/live", 10, 6)),
+        resources: Some(ResourceRequirements {
+            limits: Some(resources.limits.clone()).filter(|limits| !limits.is_empty()),
+            requests: Some(resources.requests.clone()).filter(|requests| !requests.is_empty()),
+            ..ResourceRequirements::default()
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Capabilities::default() }),
+            privileged: Some(false),
+            read_only_root_filesystem: Some(true),
+            run_as_non_root: Some(true),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(
+            [(DATA, "/data"), ("tmp", "/tmp")]
+                .map(|(name, path)| VolumeMount {
+                    name: name.into(),
+                    mount_path: path.into(),
+                    ..VolumeMount::default()
+                })
+                .into(),
+        ),
+        ..Container::default()
+    }
+}
+
+fn args(desired: &Desired, role: PodRole) -> Vec<String> {
+    let host = format!("$(POD_NAME).{}.{}.svc", desired.name.nodes_service(), desired.name.namespace);
+    let spec = &desired.spec;
+    let mut args = vec![
+        "-node-id=$(POD_NAME)".to_owned(),
+        format!("-http-addr=0.0.0.0:{PORT_HTTP}"),
+        format!("-http-adv-addr={host}:{PORT_HTTP}"),
+        format!("-raft-addr=0.0.0.0:{PORT_RAFT}"),
+        format!("-raft-adv-addr={host}:{PORT_RAFT}"),
+        format!("-health-addr=0.0.0.0:{PORT_HEALTH}"),
+        "-managed".to_owned(),
+    ];
+    if role == PodRole::ReadReplica {
+        args.push("-raft-non-voter".into());
+    }
+    if spec.database.foreign_keys {
+        args.push("-fk".into());
+    }
+    args.push(format!("-raft-profile={}", spec.raft.profile.flag()));
+    args.push(format!("-log-level={}", spec.observability.log_level.flag()));
+    args.push("/data".into());
+    args
+}
+
+fn probe(path: &str, period: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::Int(PORT_HEALTH),
+            scheme: Some("HTTP".into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period),
+        timeout_seconds: Some(5.min(period.max(2))),
+        failure_threshold: Some(failures),
+        success_threshold: Some(1),
+        ..Probe::default()
+    }
+}
+
+/// The affinity of the spec, and that members of a role keep off each other's Kubernetes nodes.
+fn affinity(desired: &Desired, role: PodRole) -> Option<Affinity> {
+    let placement = &desired.spec.placement;
+    let term = PodAffinityTerm {
+        label_selector: Some(LabelSelector {
+            match_labels: Some(desired.name.selector(Some(role))),
+            ..LabelSelector::default()
+        }),
+        topology_key: "kubernetes.io/hostname".into(),
+        ..PodAffinityTerm::default()
+    };
+    let mut affinity = placement.affinity.clone();
+    if placement.spread == Spread::None {
+        return affinity;
+    }
+    let anti: &mut PodAntiAffinity =
+        affinity.get_or_insert_default().pod_anti_affinity.get_or_insert_default();
+    if placement.spread == Spread::Required {
+        anti.required_during_scheduling_ignored_during_execution.get_or_insert_default().push(term);
+    } else {
+        anti.preferred_during_scheduling_ignored_during_execution
+            .get_or_insert_default()
+            .push(WeightedPodAffinityTerm { pod_affinity_term: term, weight: 100 });
+    }
+    affinity
+}
+
+fn zones(desired: &Desired, role: PodRole) -> Option<Vec<TopologySpreadConstraint>> {
+    let when_unsatisfiable = match desired.spec.placement.spread {
+        Spread::Required => "DoNotSchedule",
+        Spread::Preferred => "ScheduleAnyway",
+        Spread::None => return None,
+    };
+    let selector: BTreeMap<String, String> = desired.name.selector(Some(role));
+    Some(vec![TopologySpreadConstraint {
+        label_selector: Some(LabelSelector { match_labels: Some(selector), ..LabelSelector::default() }),
+        max_skew: 1,
+        topology_key: desired.spec.placement.zone_topology_key.clone(),
+        when_unsatisfiable: when_unsatisfiable.into(),
+        ..TopologySpreadConstraint::default()
+    }])
+}

@@ -1,0 +1,239 @@
+//! Acts: takes the steps of a plan, one after the other. Network: the members and the API server.
+//!
+//! Each step carries what it was decided on (a uid, a Raft id), and the member refuses what is unsafe by then; so a
+//! step that comes too late does nothing.
+
+use super::observed::Observed;
+use super::plan::{Plan, Step};
+use super::validate::Desired;
+use super::view::View;
+use crate::admin;
+use crate::context::Context;
+use crate::names::{LABEL_SERVING, SERVING_MANAGER};
+use client::admin::{ChangeVoters, Initialise, RefusalReason};
+use client::admin_client::AdminError;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::runtime::events::EventType;
+use serde_json::json;
+
+/// Why a step could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The member that a step is for has no address, or no leader is known.
+    #[error("{step} is for a member that cannot be addressed")]
+    NoAddress {
+        /// Which step.
+        step: &'static str,
+    },
+    /// A member refused, or did not answer.
+    #[error("{step} failed")]
+    Admin {
+        /// Which step.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: AdminError,
+    },
+    /// The API server refused, or did not answer.
+    #[error("{step} failed")]
+    Kube {
+        /// Which step.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+impl ExecuteError {
+    /// Whether it is a matter of a moment: what the step needs is on its way.
+    pub fn passes(&self) -> bool {
+        use RefusalReason::{ChangeInProgress, NoLeader, NoQuorum, NotCaughtUp, OutcomeUnknown};
+        match self {
+            Self::Admin { source, .. } => matches!(
+                source.refusal(),
+                Some(ChangeInProgress | NoLeader | NoQuorum | NotCaughtUp | OutcomeUnknown)
+            ),
+            Self::NoAddress { .. } => true,
+            Self::Kube { .. } => false,
+        }
+    }
+}
+
+/// Takes the steps of the plan. The first one that fails ends it: what follows was decided on the assumption that it
+/// would not.
+pub async fn execute(
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    subject: &ObjectReference,
+    ctx: &Context,
+) -> Result<(), ExecuteError> {
+    let view = View::of(observed, plan.cluster_id.as_deref());
+    let leader = view.leader().map(|leader| leader.name.as_str());
+    let hands = Hands { desired, observed, leader, subject, ctx };
+    for step in &plan.steps {
+        hands.take(step).await?;
+        ctx.metrics.took(name(step));
+    }
+    Ok(())
+}
+
+struct Hands<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    leader: Option<&'a str>,
+    subject: &'a ObjectReference,
+    ctx: &'a Context,
+}
+
+impl Hands<'_> {
+    async fn take(&self, step: &Step) -> Result<(), ExecuteError> {
+        tracing::info!(cluster = %self.desired.name, ?step, "taking a step");
+        let named = name(step);
+        let refused = |source| ExecuteError::Admin { step: named, source };
+        let failed = |source| ExecuteError::Kube { step: named, source };
+        let admin = &self.ctx.admin;
+        match step {
+            Step::SetServing { pod, uid, serving } => {
+                self.set_serving(pod, uid, *serving).await.map_err(failed)?;
+            }
+            Step::RecreateSet { role, uid } => {
+                let set = self.desired.name.set(*role);
+                self.delete::<StatefulSet>(&set, uid, PropagationPolicy::Orphan).await.map_err(failed)?;
+            }
+            Step::Initialise { pod, cluster_id } => {
+                let base = self.base(Some(pod), named)?;
+                let body = Initialise { cluster_id: cluster_id.clone() };
+                admin.initialise(&base, &body).await.map_err(refused)?;
+                self.tell("Initialised", "Initialise", format!("{pod} began cluster {cluster_id}")).await;
+            }
+            Step::AddLearner(body) => {
+                admin.add_learner(&self.base(self.leader, named)?, body).await.map_err(refused)?;
+            }
+            Step::RemoveLearner { name, node_id } => {
+                let base = self.base(self.leader, named)?;
+                admin.remove_learner(&base, *node_id).await.map_err(refused)?;
+                self.tell(
+                    "MemberRemoved",
+                    "RemoveMember",
+                    format!("{name} ({node_id}) no longer replicates"),
+                )
+                .await;
+            }
+            Step::ChangeVoters { add, remove } => {
+                let ids = |list: &[(String, _)]| list.iter().map(|(_, id)| *id).collect();
+                let body = ChangeVoters { add: ids(add), remove: ids(remove) };
+                admin.change_voters(&self.base(self.leader, named)?, &body).await.map_err(refused)?;
+                self.tell_of_change(add, remove).await;
+            }
+            Step::Transfer { from, to, to_id } => {
+                let base = self.base(self.leader, named)?;
+                let done = admin.transfer(&base, Some(*to_id)).await.map_err(refused)?;
+                let note = format!("leadership asked from {from} to {to}; {} leads now", done.leader.name);
+                self.tell("LeadershipTransferred", "Transfer", note).await;
+            }
+            Step::DeletePod { pod, uid, restart, why } => {
+                self.delete::<Pod>(pod, uid, PropagationPolicy::Background).await.map_err(failed)?;
+                let reason = if *restart { "MemberRestarted" } else { "PodReplaced" };
+                self.tell(reason, "DeletePod", format!("pod {pod} is made anew: {why}")).await;
+            }
+            Step::DeleteClaim { member, uid, why } => {
+                let claim = self.desired.name.claim(member);
+                self.delete::<PersistentVolumeClaim>(&claim, uid, PropagationPolicy::Background)
+                    .await
+                    .map_err(failed)?;
+                self.tell("VolumeDeleted", "DeleteClaim", format!("claim {claim} is deleted: {why}")).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn base(&self, pod: Option<&str>, step: &'static str) -> Result<String, ExecuteError> {
+        pod.and_then(|pod| self.observed.pods.get(pod)?.ip.as_deref())
+            .map(admin::base)
+            .ok_or(ExecuteError::NoAddress { step })
+    }
+
+    /// By a field manager of its own, so that the pod template's value stays whose it is; with the uid, so that a
+    /// pod of the same name that came later is not meant.
+    async fn set_serving(&self, pod: &str, uid: &str, serving: bool) -> Result<(), kube::Error> {
+        let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.desired.name.namespace);
+        let patch = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": pod, "uid": uid, "labels": {(LABEL_SERVING): serving.to_string()}},
+        });
+        let params = PatchParams::apply(SERVING_MANAGER).force();
+        gone_is_fine(api.patch_metadata(pod, &params, &Patch::Apply(&patch)).await.map(drop))
+    }
+
+    async fn delete<K>(
+        &self,
+        name: &str,
+        uid: &str,
+        propagation: PropagationPolicy,
+    ) -> Result<(), kube::Error>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.ctx.client.clone(), &self.desired.name.namespace);
+        let params = DeleteParams {
+            propagation_policy: Some(propagation),
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        gone_is_fine(api.delete(name, &params).await.map(drop))
+    }
+
+    async fn tell_of_change(
+        &self,
+        add: &[(String, client::admin::NodeId)],
+        remove: &[(String, client::admin::NodeId)],
+    ) {
+        let names = |list: &[(String, client::admin::NodeId)]| {
+            list.iter().map(|(name, id)| format!("{name} ({id})")).collect::<Vec<_>>().join(", ")
+        };
+        match (add.is_empty(), remove.is_empty()) {
+            (false, false) => {
+                let note = format!("{} votes in the place of {}", names(add), names(remove));
+                self.tell("MemberReplaced", "ChangeVoters", note).await;
+            }
+            (false, true) => self.tell("MemberAdded", "ChangeVoters", format!("{} votes", names(add))).await,
+            _ => self.tell("MemberRemoved", "ChangeVoters", format!("{} left", names(remove))).await,
+        }
+    }
+
+    async fn tell(&self, reason: &str, action: &str, note: String) {
+        self.ctx.tell(self.subject, EventType::Normal, reason, action, note).await;
+    }
+}
+
+/// An object that is gone, or that another one took the name of, needs no deletion.
+fn gone_is_fine(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        other => other,
+    }
+}
+
+/// Name of a step, for metrics and errors.
+fn name(step: &Step) -> &'static str {
+    match step {
+        Step::SetServing { .. } => "SetServing",
+        Step::RecreateSet { .. } => "RecreateSet",
+        Step::Initialise { .. } => "Initialise",
+        Step::AddLearner(_) => "AddLearner",
+        Step::RemoveLearner { .. } => "RemoveLearner",
+        Step::ChangeVoters { .. } => "ChangeVoters",
+        Step::Transfer { .. } => "Transfer",
+        Step::DeletePod { .. } => "DeletePod",
+        Step::DeleteClaim { .. } => "DeleteClaim",
+    }
+}

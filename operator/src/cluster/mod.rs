@@ -1,0 +1,139 @@
+//! A cluster, from the object to its members: observe → validate → plan → build → apply → execute → status.
+//!
+//! One file for each word. The middle of the sentence is pure; a reconcile remembers nothing that the next one needs.
+
+pub mod apply;
+pub mod build;
+mod conditions;
+pub mod execute;
+pub mod observe;
+pub mod observed;
+pub mod plan;
+pub mod status;
+pub mod validate;
+pub mod view;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+
+use crate::admin;
+use crate::context::Context;
+use crate::crd::SqliteCluster;
+use crate::error::Error;
+use crate::names::ClusterName;
+use crate::stores::Guarded;
+use build::build;
+use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
+use observed::Observed;
+use plan::{Plan, plan};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use validate::{Desired, validate};
+use view::View;
+
+/// How soon to look again while something moves.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// How soon to look again while nothing does; changes are pushed.
+const REST: Duration = Duration::from_secs(10);
+
+/// How soon to look again after the cache turned out to be behind the server.
+const STALE: Duration = Duration::from_millis(100);
+
+/// The sentence.
+pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let cluster = match &cluster.0 {
+        Ok(cluster) => cluster,
+        Err(unreadable) => return refuse_unreadable(unreadable, &ctx).await,
+    };
+    if cluster.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let observed = timed("observe", &ctx, observe::observe(cluster, &ctx)).await?;
+    let desired = match validate(cluster, &ctx.node_image) {
+        Ok(desired) => desired,
+        Err(invalid) => return refuse(cluster, &invalid.to_string(), &ctx).await,
+    };
+    let minted = uuid::Uuid::new_v4().to_string();
+    let plan = plan(&desired, &observed, &minted);
+    follow(&desired, &observed, &plan, &ctx);
+    let acted = act(cluster, &desired, &observed, &plan, &ctx).await;
+    let rejection = acted.as_ref().err().and_then(Error::resize_rejection);
+    let status = status::status(&desired, &observed, &plan, rejection.as_deref());
+    let subject = cluster.object_ref(&());
+    match timed("status", &ctx, status::publish(&desired, &observed, &status, &subject, &ctx)).await {
+        Err(stale) if stale.is_stale() => return Ok(Action::requeue(STALE)),
+        told => told?,
+    }
+    acted?;
+    ctx.failures.clear(&desired.name.namespace, &desired.name.name);
+    ctx.metrics.reconciles.inc();
+    Ok(Action::requeue(if plan.progresses() { PROGRESS } else { REST }))
+}
+
+/// build → apply → execute. What a member refuses because its time has not come is not an error.
+async fn act(
+    cluster: &SqliteCluster,
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    ctx: &Context,
+) -> Result<(), Error> {
+    let Some(prepared) = build(desired, observed, plan) else { return Ok(()) };
+    let (_applied, rejection) = timed("apply", ctx, apply::apply(desired, prepared, ctx)).await?;
+    let subject = cluster.object_ref(&());
+    match timed("execute", ctx, execute::execute(desired, observed, plan, &subject, ctx)).await {
+        Err(later) if later.passes() => {
+            tracing::info!(cluster = %desired.name, reason = &later as &dyn std::error::Error, "not yet");
+        }
+        other => other?,
+    }
+    rejection.map_or(Ok(()), |rejection| Err(rejection.into()))
+}
+
+/// What to do after a failure: again, after a while that doubles.
+pub fn error_policy(cluster: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Action {
+    ctx.metrics.reconciles.inc();
+    ctx.metrics.failed(error.step());
+    let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let wait = ctx.failures.add(&namespace, &name);
+    tracing::warn!(namespace, name, error = error as &dyn std::error::Error, ?wait, "a reconcile failed");
+    Action::requeue(wait)
+}
+
+/// Follows the leader's events, or those of any member that belongs to the cluster.
+fn follow(desired: &Desired, observed: &Observed, plan: &Plan, ctx: &Context) {
+    let view = View::of(observed, plan.cluster_id.as_deref());
+    let leader = view.leader().map(|leader| &leader.name);
+    let member = || observed.reports.iter().find(|(_, r)| r.cluster_id.is_some()).map(|(pod, _)| pod);
+    let base = leader.or_else(member).and_then(|pod| observed.pods.get(pod)?.ip.as_deref()).map(admin::base);
+    ctx.streams.follow(&desired.name, base.filter(|_| !desired.spec.paused));
+}
+
+/// Invalid input waits for the user.
+async fn refuse(cluster: &SqliteCluster, message: &str, ctx: &Context) -> Result<Action, Error> {
+    status::refuse(cluster, message, ctx).await?;
+    let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
+    tracing::warn!(cluster = %name, message, "the spec is invalid");
+    Ok(Action::await_change())
+}
+
+async fn refuse_unreadable(
+    unreadable: &kube::core::error_boundary::InvalidObject,
+    ctx: &Context,
+) -> Result<Action, Error> {
+    let meta = &unreadable.metadata;
+    let (namespace, name) =
+        (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+    let message = format!("the object cannot be read: {}", unreadable.error);
+    tracing::warn!(namespace, name, message, "the object is unreadable");
+    status::refuse_unreadable(&namespace, &name, meta.generation, &message, ctx).await?;
+    Ok(Action::await_change())
+}
+
+async fn timed<T>(step: &'static str, ctx: &Context, work: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let done = work.await;
+    ctx.metrics.observe(step, start.elapsed());
+    done
+}

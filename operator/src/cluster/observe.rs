@@ -1,0 +1,269 @@
+//! Looks: at the caches, at names that the caches cannot know, and at each member. Network, reads only.
+
+use super::build::template;
+use super::observed::{Child, ClaimView, Foreign, Observed, PodView, SetView, Stuck};
+use super::validate::parse_quantity;
+use crate::admin;
+use crate::clock;
+use crate::context::Context;
+use crate::crd::SqliteCluster;
+use crate::names::{
+    ANNOTATION_CLUSTER_ID, ANNOTATION_NODE_ID, ANNOTATION_REVISION, CONTAINER, ClusterName, LABEL_CLUSTER,
+    LABEL_SERVING, PodRole,
+};
+use client::admin::MemberReport;
+use futures::future::join_all;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::core::{ObjectMeta, PartialObjectMeta};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Resource, ResourceExt};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
+
+/// Why nothing could be seen.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// Whether a name is taken could not be found out.
+    #[error("cannot look at {object}")]
+    Get {
+        /// What was looked at.
+        object: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// What is, for the cluster of this object.
+pub async fn observe(cluster: &SqliteCluster, ctx: &Context) -> Result<Observed, ObserveError> {
+    let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let stores = &ctx.stores;
+    let pods: BTreeMap<String, PodView> =
+        of(&stores.pods, &name).iter().map(|pod| (pod.name_any(), pod_view(pod))).collect();
+    let (reports, foreign) = tokio::join!(reports(&pods, ctx), foreign(cluster, &name, ctx));
+    Ok(Observed {
+        now: clock::now(),
+        resource_version: cluster.resource_version(),
+        status: cluster.status.clone().unwrap_or_default(),
+        sets: sets(cluster, &name, ctx),
+        claims: claims(cluster, &name, ctx),
+        templates: of(&stores.templates, &name)
+            .iter()
+            .filter_map(|object| template::pinned(object))
+            .collect(),
+        children: children(cluster, &name, ctx),
+        pods,
+        reports,
+        foreign: foreign?,
+    })
+}
+
+/// Objects of this cluster in a cache.
+fn of<K>(store: &Store<K>, name: &ClusterName) -> Vec<std::sync::Arc<K>>
+where
+    K: Resource + Clone + 'static,
+    K::DynamicType: Eq + Hash + Clone,
+{
+    store.state_filter(|object| {
+        object.meta().namespace.as_deref() == Some(&name.namespace)
+            && object.labels().get(LABEL_CLUSTER) == Some(&name.name)
+    })
+}
+
+/// Asks each pod that has an address; those that do not answer in time have nothing to say.
+async fn reports(pods: &BTreeMap<String, PodView>, ctx: &Context) -> BTreeMap<String, MemberReport> {
+    let asked =
+        pods.iter().filter_map(|(name, pod)| Some((name, pod.ip.as_ref()?))).map(|(name, ip)| async move {
+            match ctx.admin.report(&admin::base(ip)).await {
+                Ok(report) => Some((name.clone(), report)),
+                Err(error) => {
+                    tracing::debug!(pod = name, error = &error as &dyn std::error::Error, "no report");
+                    None
+                }
+            }
+        });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+fn controls(cluster: &SqliteCluster, meta: &ObjectMeta) -> bool {
+    meta.owner_references
+        .iter()
+        .flatten()
+        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == cluster.metadata.uid.as_ref())
+}
+
+fn sets(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> BTreeMap<PodRole, SetView> {
+    PodRole::ALL
+        .into_iter()
+        .filter_map(|role| {
+            let set = ctx.stores.sets.get(&ObjectRef::new(&name.set(role)).within(&name.namespace))?;
+            controls(cluster, &set.metadata).then(|| (role, set_view(&set)))
+        })
+        .collect()
+}
+
+fn set_view(set: &StatefulSet) -> SetView {
+    let spec = set.spec.as_ref();
+    let volume_size = spec
+        .and_then(|spec| spec.volume_claim_templates.as_ref()?.first()?.spec.as_ref()?.resources.as_ref())
+        .and_then(|resources| resources.requests.as_ref()?.get("storage"))
+        .map(|quantity| quantity.0.clone());
+    let template = spec.and_then(|spec| spec.template.metadata.as_ref()?.annotations.as_ref());
+    let seen = set.status.as_ref().and_then(|status| status.observed_generation);
+    SetView {
+        uid: set.uid().unwrap_or_default(),
+        replicas: spec.and_then(|spec| usize::try_from(spec.replicas?).ok()).unwrap_or_default(),
+        settled: seen.is_some() && seen >= set.metadata.generation,
+        revision: template.and_then(|annotations| annotations.get(ANNOTATION_REVISION).cloned()),
+        volume_bytes: volume_size.as_deref().and_then(parse_quantity),
+        volume_size,
+        terminating: set.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+fn claims(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> BTreeMap<String, ClaimView> {
+    of(&ctx.stores.claims, name)
+        .iter()
+        .filter_map(|claim| {
+            let member = claim.name_any().strip_prefix(&name.claim(""))?.to_owned();
+            name.parse_member(&member)?;
+            Some((member, claim_view(cluster, claim)))
+        })
+        .collect()
+}
+
+fn claim_view(cluster: &SqliteCluster, claim: &PersistentVolumeClaim) -> ClaimView {
+    let requested = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"))
+        .map(|quantity| quantity.0.clone());
+    let allocated = claim.status.as_ref().and_then(|status| status.capacity.as_ref()?.get("storage"));
+    let owners = claim.owner_references().iter();
+    ClaimView {
+        uid: claim.uid().unwrap_or_default(),
+        cluster_id: claim.annotations().get(ANNOTATION_CLUSTER_ID).cloned(),
+        node_id: claim.annotations().get(ANNOTATION_NODE_ID).and_then(|id| id.parse().ok()),
+        owned: owners.into_iter().any(|owner| Some(&owner.uid) == cluster.metadata.uid.as_ref()),
+        terminating: claim.metadata.deletion_timestamp.is_some(),
+        requested_bytes: requested.as_deref().and_then(parse_quantity),
+        requested,
+        allocated: allocated.map(|quantity| quantity.0.clone()),
+    }
+}
+
+fn pod_view(pod: &Pod) -> PodView {
+    let status = pod.status.as_ref();
+    let condition = |kind: &str| status.and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == kind));
+    let ready = condition("Ready");
+    let is_ready = ready.is_some_and(|condition| condition.status == "True");
+    let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let container = status
+        .and_then(|status| status.container_statuses.as_ref()?.iter().find(|status| status.name == CONTAINER))
+        .and_then(|status| status.state.as_ref());
+    let stuck = container.and_then(|state| state.waiting.as_ref()).and_then(|waiting| {
+        let reason = waiting.reason.clone()?;
+        let starts = matches!(reason.as_str(), "ContainerCreating" | "PodInitializing");
+        (!starts).then(|| Stuck { reason, message: waiting.message.clone().unwrap_or_default() })
+    });
+    let unscheduled = condition("PodScheduled").filter(|condition| {
+        condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")
+    });
+    PodView {
+        uid: pod.uid().unwrap_or_default(),
+        ip: status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty()),
+        ready: is_ready,
+        not_ready_since: (!is_ready)
+            .then(|| ready.and_then(|c| c.last_transition_time.as_ref().map(|time| time.0)).or(created))
+            .flatten(),
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+        running: container.is_some_and(|state| state.running.is_some()),
+        stuck,
+        unschedulable: unscheduled.map(|condition| condition.message.clone().unwrap_or_default()),
+        revision: pod.annotations().get(ANNOTATION_REVISION).cloned(),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        zone: pod.labels().get("topology.kubernetes.io/zone").cloned(),
+        serving: pod.labels().get(LABEL_SERVING).is_some_and(|serving| serving == "true"),
+        created,
+    }
+}
+
+fn children(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> BTreeSet<Child> {
+    let services = of(&ctx.stores.services, name);
+    let budgets = of(&ctx.stores.budgets, name);
+    let templates = of(&ctx.stores.templates, name);
+    let services =
+        services.iter().filter(|s| controls(cluster, &s.metadata)).map(|s| Child::Service(s.name_any()));
+    let budgets =
+        budgets.iter().filter(|b| controls(cluster, &b.metadata)).map(|b| Child::Budget(b.name_any()));
+    let templates = templates
+        .iter()
+        .filter(|t| controls(cluster, &t.metadata))
+        .filter_map(|t| Some(Child::Template(t.annotations().get(ANNOTATION_REVISION)?.clone())));
+    services.chain(budgets).chain(templates).collect()
+}
+
+/// Objects that hold our names and that this cluster does not control. A cache answers for what is labelled; what it
+/// does not know is asked for, which happens only until it is made.
+async fn foreign(
+    cluster: &SqliteCluster,
+    name: &ClusterName,
+    ctx: &Context,
+) -> Result<Vec<Foreign>, ObserveError> {
+    let look = Look { cluster, name, ctx };
+    let mut services = vec![name.nodes_service()];
+    services.extend(cluster.spec.services.iter().map(|service| name.service(&service.name)));
+    let mut sets = vec![name.set(PodRole::Voter)];
+    if cluster.spec.read_replicas > 0 {
+        sets.push(name.set(PodRole::ReadReplica));
+    }
+    let mut found = Vec::new();
+    for service in services {
+        found.extend(look.at::<Service, _>(&ctx.stores.services, &service).await?);
+    }
+    for set in sets {
+        found.extend(look.at::<StatefulSet, _>(&ctx.stores.sets, &set).await?);
+        found.extend(look.at::<PodDisruptionBudget, _>(&ctx.stores.budgets, &set).await?);
+    }
+    found.extend(look.at::<ServiceAccount, _>(&ctx.stores.accounts, &name.service_account()).await?);
+    Ok(found)
+}
+
+struct Look<'a> {
+    cluster: &'a SqliteCluster,
+    name: &'a ClusterName,
+    ctx: &'a Context,
+}
+
+impl Look<'_> {
+    async fn at<K, C>(&self, store: &Store<C>, object: &str) -> Result<Option<Foreign>, ObserveError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
+        C: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        let kind = K::kind(&()).into_owned();
+        let key = ObjectRef::<C>::new(object).within(&self.name.namespace);
+        let meta = match store.get(&key) {
+            Some(cached) => Some(cached.meta().clone()),
+            None => {
+                let api: Api<K> = Api::namespaced(self.ctx.client.clone(), &self.name.namespace);
+                let found: Option<PartialObjectMeta<K>> = api
+                    .get_metadata_opt(object)
+                    .await
+                    .map_err(|source| ObserveError::Get { object: format!("{kind} {object}"), source })?;
+                found.map(|found| found.metadata)
+            }
+        };
+        let Some(meta) = meta.filter(|meta| !controls(self.cluster, meta)) else { return Ok(None) };
+        let leftover = meta.owner_references.iter().flatten().any(|owner| {
+            owner.controller == Some(true) && owner.kind == "SqliteCluster" && owner.name == self.name.name
+        });
+        Ok(Some(Foreign { object: format!("{kind} {object}"), leftover }))
+    }
+}

@@ -1,0 +1,152 @@
+//! What is, as one reconcile sees it: plain data, made by [`super::observe`] and read by everything that decides.
+
+use crate::crd::{BootstrapStatus, SqliteClusterStatus};
+use crate::names::PodRole;
+use client::admin::{MemberReport, NodeId};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// When it was seen.
+    pub now: Timestamp,
+    /// Resource version of the object.
+    pub resource_version: Option<String>,
+    /// The status as it was last written.
+    pub status: SqliteClusterStatus,
+    /// StatefulSets that there are.
+    pub sets: BTreeMap<PodRole, SetView>,
+    /// Pods by name.
+    pub pods: BTreeMap<String, PodView>,
+    /// Claims by the member they belong to.
+    pub claims: BTreeMap<String, ClaimView>,
+    /// What members said of themselves just now, by pod.
+    pub reports: BTreeMap<String, MemberReport>,
+    /// Objects that hold a name of ours and are not ours.
+    pub foreign: Vec<Foreign>,
+    /// Pinned pod templates by revision.
+    pub templates: BTreeMap<String, PodTemplateSpec>,
+    /// Names of the cluster's Services, budgets and pinned templates, for those that are no longer wanted.
+    pub children: BTreeSet<Child>,
+}
+
+impl Observed {
+    /// Id of the cluster, if it was recorded.
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.status.cluster_id.as_deref()
+    }
+
+    /// How the cluster began, if that was recorded.
+    pub fn bootstrap(&self) -> Option<&BootstrapStatus> {
+        self.status.bootstrap.as_ref()
+    }
+}
+
+/// A StatefulSet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SetView {
+    /// Uid.
+    pub uid: String,
+    /// Size it is set to.
+    pub replicas: usize,
+    /// Whether its controller has seen the latest spec.
+    pub settled: bool,
+    /// Revision of its pod template.
+    pub revision: Option<String>,
+    /// Size of the volumes it makes, in bytes.
+    pub volume_bytes: Option<u128>,
+    /// The same, as it is written.
+    pub volume_size: Option<String>,
+    /// Whether it is going away.
+    pub terminating: bool,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodView {
+    /// Uid.
+    pub uid: String,
+    /// Address, once it has one.
+    pub ip: Option<String>,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Since when it is not Ready.
+    pub not_ready_since: Option<Timestamp>,
+    /// Whether it is going away.
+    pub terminating: bool,
+    /// Whether the database container runs.
+    pub running: bool,
+    /// Why the container cannot start.
+    pub stuck: Option<Stuck>,
+    /// Why it cannot be scheduled.
+    pub unschedulable: Option<String>,
+    /// Revision of the template it was made from.
+    pub revision: Option<String>,
+    /// Kubernetes node.
+    pub node: Option<String>,
+    /// Failure zone, where the pod tells it.
+    pub zone: Option<String>,
+    /// Whether Services send traffic to it.
+    pub serving: bool,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+}
+
+/// Why a container cannot start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stuck {
+    /// For programs, as the kubelet names it.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+impl Stuck {
+    /// Whether another pod from the same template would be stuck as well.
+    pub fn is_template_fault(&self) -> bool {
+        self.reason.contains("Image") || self.reason.starts_with("CreateContainer")
+    }
+}
+
+/// A claim.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClaimView {
+    /// Uid.
+    pub uid: String,
+    /// Which cluster's data is on the volume.
+    pub cluster_id: Option<String>,
+    /// Raft id of the member that lives on the volume.
+    pub node_id: Option<NodeId>,
+    /// Whether it goes with the cluster object.
+    pub owned: bool,
+    /// Whether it is going away.
+    pub terminating: bool,
+    /// Size that is asked for, in bytes.
+    pub requested_bytes: Option<u128>,
+    /// The same, as it is written.
+    pub requested: Option<String>,
+    /// Size that it has.
+    pub allocated: Option<String>,
+}
+
+/// An object that holds a name of ours and is not ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Foreign {
+    /// Kind and name.
+    pub object: String,
+    /// Whether it belonged to a deleted cluster of the same name and will go by itself.
+    pub leftover: bool,
+}
+
+/// A child that may be no longer wanted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Child {
+    /// A Service.
+    Service(String),
+    /// A PodDisruptionBudget.
+    Budget(String),
+    /// A ControllerRevision that keeps a pod template of this revision.
+    Template(String),
+}

@@ -1,0 +1,216 @@
+//! (what is wanted, what is) → what to do next. Pure: no client, no clock, no randomness.
+//!
+//! A plan says how large the StatefulSets are to be, what the claims are to say, and which [`Step`]s to take: any
+//! number of safe ones and at most one that costs a member. Nothing is remembered between plans; each is made from
+//! what is observed, so that an operator that dies anywhere continues where it stopped.
+
+mod identity;
+mod membership;
+mod rollout;
+mod sizes;
+mod step;
+mod upkeep;
+
+#[cfg(test)]
+mod tests;
+
+pub use step::{Activity, ActivityReason, ClaimMark, Obstacle, ObstacleReason, Sizes, Step};
+
+use super::observed::Observed;
+use super::validate::Desired;
+use super::view::{View, slack};
+use crate::crd::{BootstrapPhase, BootstrapStatus};
+use identity::Identity;
+
+/// What to do next.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Id of the cluster, to be recorded before anything is initialised.
+    pub cluster_id: Option<String>,
+    /// How the cluster began, to be recorded likewise.
+    pub bootstrap: Option<BootstrapStatus>,
+    /// Sizes of the StatefulSets; absent: nothing is applied.
+    pub sizes: Option<Sizes>,
+    /// `minAvailable` of the voters' PodDisruptionBudget; absent: no budget.
+    pub voter_budget: Option<i32>,
+    /// What claims are to say.
+    pub claims: Vec<ClaimMark>,
+    /// What to do, in this order: safe steps, then at most one disruptive one.
+    pub steps: Vec<Step>,
+    /// What is under way.
+    pub activity: Option<Activity>,
+    /// What needs a human.
+    pub obstacle: Option<Obstacle>,
+}
+
+impl Plan {
+    /// Whether something is expected to move soon.
+    pub fn progresses(&self) -> bool {
+        self.activity.is_some() || !self.steps.is_empty() || !self.claims.is_empty()
+    }
+
+    fn recorded(observed: &Observed) -> Self {
+        Self {
+            cluster_id: observed.status.cluster_id.clone(),
+            bootstrap: observed.status.bootstrap.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+/// What to do next. `minted` becomes the id of the cluster if it has none.
+pub fn plan(desired: &Desired, observed: &Observed, minted: &str) -> Plan {
+    let recorded = Plan::recorded(observed);
+    if desired.spec.paused {
+        return recorded;
+    }
+    if !observed.foreign.is_empty() {
+        return foreign(recorded, observed);
+    }
+    if observed.cluster_id().is_none() && is_leaving(observed) {
+        let message = "waiting for pods and claims of a deleted cluster of this name to go".into();
+        return Plan { activity: Some(Activity::new(ActivityReason::Deleting, message)), ..recorded };
+    }
+    match identity::identify(desired, observed, minted) {
+        Err(obstacle) => Plan { obstacle: Some(obstacle), ..recorded },
+        Ok(identity) => Planner::new(desired, observed, identity).run(),
+    }
+}
+
+/// Whether something of an earlier cluster is still on its way out. Its data is neither adopted nor kept from going.
+fn is_leaving(observed: &Observed) -> bool {
+    observed.claims.values().any(|claim| claim.terminating)
+        || observed.pods.values().any(|pod| pod.terminating)
+}
+
+fn foreign(recorded: Plan, observed: &Observed) -> Plan {
+    let list = |leftover: bool| {
+        let objects: Vec<_> =
+            observed.foreign.iter().filter(|f| f.leftover == leftover).map(|f| f.object.as_str()).collect();
+        objects.join(", ")
+    };
+    let (conflicts, leftovers) = (list(false), list(true));
+    if conflicts.is_empty() {
+        let message = format!("waiting for what a deleted cluster of this name left to go: {leftovers}");
+        return Plan { activity: Some(Activity::new(ActivityReason::Deleting, message)), ..recorded };
+    }
+    let message =
+        format!("{conflicts} exists and is not of this cluster: delete or rename it, or rename the cluster");
+    Plan { obstacle: Some(Obstacle::new(ObstacleReason::NameConflict, message)), ..recorded }
+}
+
+/// A plan in the making.
+struct Planner<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    view: View<'a>,
+    phase: BootstrapPhase,
+    sizes: Sizes,
+    plan: Plan,
+    disruption: Option<Step>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(desired: &'a Desired, observed: &'a Observed, identity: Identity) -> Self {
+        // The id is borrowed from the observation where it is recorded; reports carry it otherwise.
+        let view = View::of(observed, Some(&identity.cluster_id));
+        let phase = identity.bootstrap.phase;
+        let plan = Plan {
+            cluster_id: Some(identity.cluster_id),
+            bootstrap: Some(identity.bootstrap),
+            ..Plan::default()
+        };
+        Self { desired, observed, view, phase, sizes: Sizes::default(), plan, disruption: None }
+    }
+
+    fn run(mut self) -> Plan {
+        self.plan_sizes();
+        self.plan_claims();
+        self.plan_serving();
+        self.plan_recreation();
+        self.plan_stuck_pods();
+        if self.phase == BootstrapPhase::Chosen {
+            self.plan_bootstrap();
+        } else if self.view.leader().is_none() {
+            self.plan_leaderless();
+        } else if self.view.is_settled() {
+            self.plan_learners();
+            self.plan_promotion();
+            self.plan_scale_down();
+            self.plan_rollout();
+            self.plan_removed_claims();
+            self.plan_departures();
+        } else {
+            self.act(ActivityReason::Scaling, "waiting for a change of the membership to finish".into());
+        }
+        self.complete_bootstrap();
+        self.finish()
+    }
+
+    fn finish(mut self) -> Plan {
+        self.plan.voter_budget = self.voter_budget();
+        self.plan.sizes = Some(self.sizes.clone());
+        self.plan.steps.extend(self.disruption.take());
+        self.plan
+    }
+
+    /// `minAvailable` by the slack of the configurations that are and that this plan leads to, whichever is less,
+    /// over the pods that the budget counts.
+    fn voter_budget(&self) -> Option<i32> {
+        let now = self.view.voters().count();
+        let after = match &self.disruption {
+            Some(Step::ChangeVoters { add, remove, .. }) => (now + add.len()).saturating_sub(remove.len()),
+            _ => now,
+        };
+        if self.desired.voters == 1 && now.max(after) <= 1 {
+            return None;
+        }
+        let pods = self.sizes.voters.max(self.observed_replicas(crate::names::PodRole::Voter));
+        i32::try_from(pods.saturating_sub(slack(now).min(slack(after)))).ok()
+    }
+
+    fn act(&mut self, reason: ActivityReason, message: String) {
+        if self.plan.activity.is_none() {
+            self.plan.activity = Some(Activity::new(reason, message));
+        }
+    }
+
+    fn obstruct(&mut self, reason: ObstacleReason, message: String) {
+        if self.plan.obstacle.is_none() {
+            self.plan.obstacle = Some(Obstacle::new(reason, message));
+        }
+    }
+
+    fn safe(&mut self, step: Step) {
+        debug_assert!(!step.is_disruptive(), "{step:?}");
+        if !self.plan.steps.contains(&step) {
+            self.plan.steps.push(step);
+        }
+    }
+
+    /// Takes the step if the plan has no disruptive one yet.
+    fn disrupt(&mut self, step: Step) {
+        self.disruption.get_or_insert(step);
+    }
+
+    /// Whether the plan costs a member already.
+    fn is_disruptive(&self) -> bool {
+        self.disruption.is_some()
+    }
+
+    /// Size that the StatefulSet of a role has, or the pods that are left of one.
+    fn observed_replicas(&self, role: crate::names::PodRole) -> usize {
+        let set = self.observed.sets.get(&role).map(|set| set.replicas);
+        set.unwrap_or_else(|| self.retained(role, self.observed.pods.keys()))
+    }
+
+    /// One more than the highest ordinal of a role among `members`.
+    fn retained<'n>(&self, role: crate::names::PodRole, members: impl Iterator<Item = &'n String>) -> usize {
+        members
+            .filter_map(|member| self.desired.name.parse_member(member))
+            .filter(|(found, _)| *found == role)
+            .map(|(_, ordinal)| ordinal + 1)
+            .max()
+            .unwrap_or(0)
+    }
+}

@@ -1,0 +1,223 @@
+//! Which pod is restarted next: read replicas first, then followers, the leader last; one at a time, and a voter only
+//! while every other one is in service.
+
+use super::{ActivityReason, ObstacleReason, Planner, Step};
+use crate::cluster::observed::PodView;
+use crate::crd::BootstrapPhase;
+use crate::names::PodRole;
+use client::admin::Member;
+use jiff::SignedDuration;
+
+/// A pod of the wanted template that cannot start for this long needs a human.
+const STUCK_AFTER: SignedDuration = SignedDuration::from_secs(120);
+
+impl<'a> Planner<'a> {
+    /// Pods that cannot start: those of a template that is no longer wanted go, the others are told of.
+    pub(super) fn plan_stuck_pods(&mut self) {
+        for (name, pod) in &self.observed.pods {
+            let Some((role, _)) = self.desired.name.parse_member(name) else { continue };
+            let held_up = pod.stuck.is_some() || pod.unschedulable.is_some();
+            if pod.terminating || pod.running || !held_up {
+                continue;
+            }
+            if self.is_outdated(role, pod) {
+                if self.set_is_current(role) {
+                    self.safe(self.deletion(
+                        name,
+                        pod,
+                        false,
+                        "it cannot start, and another template is wanted",
+                    ));
+                }
+            } else if pod.created.is_some_and(|at| self.observed.now.duration_since(at) >= STUCK_AFTER) {
+                match (&pod.stuck, &pod.unschedulable) {
+                    (Some(stuck), _) => self.obstruct(
+                        ObstacleReason::MemberStuck,
+                        format!("{name} cannot start: {}: {}", stuck.reason, stuck.message),
+                    ),
+                    (None, Some(message)) => self.obstruct(
+                        ObstacleReason::InsufficientCapacity,
+                        format!("{name} finds no Kubernetes node: {message}"),
+                    ),
+                    (None, None) => {}
+                }
+            }
+        }
+        if self.view.leader().is_none() {
+            self.plan_silent_outdated_pods();
+        }
+    }
+
+    /// Without a leader a pod that does not answer holds up nothing: it may as well get the wanted template.
+    fn plan_silent_outdated_pods(&mut self) {
+        for (name, pod) in self.observed.pods.iter().rev() {
+            let Some((role, _)) = self.desired.name.parse_member(name) else { continue };
+            let useless = if self.phase == BootstrapPhase::Chosen {
+                true
+            } else {
+                !pod.ready && !self.observed.reports.contains_key(name)
+            };
+            let outdated = self.is_outdated(role, pod) && self.set_is_current(role);
+            if useless && outdated && !pod.terminating && !self.is_renewed(name) {
+                self.act(ActivityReason::RollingUpdate, format!("restarting {name}"));
+                self.safe(self.deletion(
+                    name,
+                    pod,
+                    false,
+                    "it does not answer, and another template is wanted",
+                ));
+            }
+        }
+    }
+
+    pub(super) fn plan_rollout(&mut self) {
+        let outdated = |role: PodRole| -> Vec<(&'a String, &'a PodView)> {
+            self.observed
+                .pods
+                .iter()
+                .filter(|(name, pod)| {
+                    let found = self.desired.name.parse_member(name).map(|(role, _)| role);
+                    found == Some(role) && self.is_outdated(role, pod)
+                })
+                .collect()
+        };
+        let replicas = outdated(PodRole::ReadReplica);
+        let voters = outdated(PodRole::Voter);
+        if replicas.is_empty() && voters.is_empty() {
+            return self.watch_rollout();
+        }
+        let total = self.observed.pods.len();
+        let updated = total - replicas.len() - voters.len();
+        self.act(
+            ActivityReason::RollingUpdate,
+            format!("{updated} of {total} pods have the wanted template"),
+        );
+        if self.is_disruptive() || !PodRole::ALL.into_iter().all(|role| self.set_is_current(role)) {
+            return;
+        }
+        if !replicas.is_empty() {
+            self.roll_replica(&replicas);
+        } else if self.replicas_are_up() {
+            self.roll_voter(&voters);
+        }
+    }
+
+    fn roll_replica(&mut self, outdated: &[(&'a String, &'a PodView)]) {
+        // The ones that are down anyway come first.
+        let mut order: Vec<_> = outdated.to_vec();
+        order.sort_by_key(|(name, pod)| (pod.ready, std::cmp::Reverse(self.desired.name.parse_member(name))));
+        let Some((name, pod)) = order.first() else { return };
+        let others_up = self.observed.pods.iter().all(|(other, pod)| {
+            other == *name
+                || !self.is_replica(other)
+                || (pod.ready && !pod.terminating)
+                || !pod.ready && self.is_outdated(PodRole::ReadReplica, pod)
+        });
+        if others_up && !pod.terminating && !self.is_renewed(name) {
+            self.disrupt(self.deletion(name, pod, true, "another template is wanted"));
+        }
+    }
+
+    fn roll_voter(&mut self, outdated: &[(&'a String, &'a PodView)]) {
+        let voters = self.view.voters().count();
+        if voters == 2 || voters == 1 && self.desired.voters > 1 {
+            // A restart would cost the quorum: the members that are to come are waited for.
+            return;
+        }
+        let mut order: Vec<(bool, bool, usize, &Member, &PodView)> = outdated
+            .iter()
+            .filter_map(|(name, pod)| {
+                let node_id = self.voter_named(name)?;
+                let member = self.view.member(node_id)?;
+                let (_, ordinal) = self.desired.name.parse_member(name)?;
+                Some((
+                    self.view.leads(member),
+                    self.view.is_sound(member),
+                    usize::MAX - ordinal,
+                    member,
+                    *pod,
+                ))
+            })
+            .collect();
+        order.sort_by_key(|(leads, sound, order, _, _)| (*leads, *sound, *order));
+        let Some((leads, _, _, member, pod)) = order.into_iter().next() else { return };
+        let unsound: Vec<&str> = self
+            .view
+            .voters()
+            .filter(|voter| voter.node_id != member.node_id && !self.view.is_sound(voter))
+            .map(|voter| voter.name.as_str())
+            .collect();
+        if !unsound.is_empty() {
+            let message =
+                format!("{} is restarted once {} is back in service", member.name, unsound.join(", "));
+            self.plan.activity = Some(super::Activity::new(ActivityReason::RollingUpdate, message));
+            return;
+        }
+        if pod.terminating || self.is_renewed(&member.name) {
+            return;
+        }
+        match self.transfer_from(member).filter(|_| leads) {
+            Some(transfer) => self.disrupt(transfer),
+            None if leads && voters > 1 => {}
+            None => self.disrupt(self.deletion(&member.name, pod, true, "another template is wanted")),
+        }
+    }
+
+    /// After the last restart the rollout is over once everyone is back.
+    fn watch_rollout(&mut self) {
+        let was_rolling = self.observed.status.conditions.iter().any(|condition| {
+            condition.type_ == "Reconciling"
+                && condition.status == "True"
+                && condition.reason == ActivityReason::RollingUpdate.as_str()
+        });
+        let back: Vec<&str> = self
+            .view
+            .members()
+            .filter(|member| !self.view.is_sound(member))
+            .map(|member| member.name.as_str())
+            .collect();
+        if was_rolling && !back.is_empty() && self.plan.obstacle.is_none() {
+            self.act(
+                ActivityReason::RollingUpdate,
+                format!("waiting for {} to be back in service", back.join(", ")),
+            );
+        }
+    }
+
+    fn replicas_are_up(&self) -> bool {
+        self.observed
+            .pods
+            .iter()
+            .filter(|(name, _)| self.is_replica(name))
+            .all(|(_, pod)| pod.ready && !pod.terminating)
+    }
+
+    /// Whether the plan deletes the pod already.
+    fn is_renewed(&self, name: &str) -> bool {
+        self.plan.steps.iter().any(|step| matches!(step, Step::DeletePod { pod, .. } if pod == name))
+    }
+
+    fn is_replica(&self, name: &str) -> bool {
+        matches!(self.desired.name.parse_member(name), Some((PodRole::ReadReplica, _)))
+    }
+
+    fn is_outdated(&self, role: PodRole, pod: &PodView) -> bool {
+        pod.revision.as_deref() != Some(self.desired.revision(role))
+    }
+
+    /// Whether a pod that is deleted now comes back with the wanted template.
+    fn set_is_current(&self, role: PodRole) -> bool {
+        match self.observed.sets.get(&role) {
+            Some(set) => {
+                set.settled
+                    && !set.terminating
+                    && set.revision.as_deref() == Some(self.desired.revision(role))
+            }
+            None => role == PodRole::ReadReplica && self.sizes.read_replicas.is_none(),
+        }
+    }
+
+    fn deletion(&self, name: &str, pod: &PodView, restart: bool, why: &str) -> Step {
+        Step::DeletePod { pod: name.to_owned(), uid: pod.uid.clone(), restart, why: why.to_owned() }
+    }
+}

@@ -1,0 +1,126 @@
+//! How large the StatefulSets are to be: membership first, pods after it.
+
+use super::{ActivityReason, Planner, Step};
+use crate::cluster::observed::ClaimView;
+use crate::crd::BootstrapPhase;
+use crate::names::PodRole;
+use client::admin::Member;
+
+impl Planner<'_> {
+    pub(super) fn plan_sizes(&mut self) {
+        self.sizes.voters = self.size(PodRole::Voter);
+        let has_set = self.observed.sets.contains_key(&PodRole::ReadReplica);
+        let replicas = self.size(PodRole::ReadReplica);
+        self.sizes.read_replicas = (has_set || replicas > 0).then_some(replicas);
+    }
+
+    fn size(&mut self, role: PodRole) -> usize {
+        let wanted = self.wanted(role);
+        if self.phase == BootstrapPhase::Chosen {
+            return wanted;
+        }
+        let set = self.observed.sets.get(&role);
+        if self.view.leader().is_none() || !self.view.is_settled() {
+            // Without a leader nobody can say who is a member: nothing shrinks, and what there was is started.
+            return match set {
+                Some(set) => set.replicas,
+                None => self.unled_size(role),
+            };
+        }
+        let members = self
+            .view
+            .members()
+            .filter_map(|member| self.desired.name.parse_member(&member.name))
+            .filter(|(found, _)| *found == role)
+            .map(|(_, ordinal)| ordinal + 1)
+            .max()
+            .unwrap_or(0);
+        self.wipe_before_growth(role, wanted.max(members))
+    }
+
+    fn unled_size(&mut self, role: PodRole) -> usize {
+        let claims = self.retained(role, self.observed.claims.keys());
+        let pods = self.retained(role, self.observed.pods.keys());
+        let retained = claims.max(pods);
+        if retained > 0 && role == PodRole::Voter {
+            self.act(ActivityReason::Adopting, format!("starting {retained} members on retained volumes"));
+        }
+        match role {
+            PodRole::Voter if retained == 0 => self.wanted(role),
+            _ => retained,
+        }
+    }
+
+    /// How many pods of a role are wanted, with the one that takes the place of a lost voter.
+    pub(super) fn wanted(&self, role: PodRole) -> usize {
+        let surge = role == PodRole::Voter && self.lost_voter().is_some();
+        self.desired.members(role) + usize::from(surge)
+    }
+
+    /// A retained claim of a removed member is deleted before a pod would start on it.
+    fn wipe_before_growth(&mut self, role: PodRole, target: usize) -> usize {
+        for ordinal in self.observed_replicas(role)..target {
+            let member = self.desired.name.member(role, ordinal);
+            let Some(claim) = self.observed.claims.get(&member) else { continue };
+            if self.observed.pods.contains_key(&member) {
+                continue;
+            }
+            if claim.terminating || self.is_of_removed_member(claim) {
+                self.act(
+                    ActivityReason::Scaling,
+                    format!("removing the volume that a removed {member} left"),
+                );
+                self.wipe_claim(&member);
+                return ordinal;
+            }
+        }
+        target
+    }
+
+    /// Whether the leader's membership says that whoever lived on the volume was removed.
+    pub(super) fn is_of_removed_member(&self, claim: &ClaimView) -> bool {
+        self.view.leader().is_some()
+            && self.view.is_settled()
+            && claim.cluster_id.is_some()
+            && claim.cluster_id == self.plan.cluster_id
+            && claim.node_id.is_some_and(|node_id| self.view.member(node_id).is_none())
+    }
+
+    pub(super) fn wipe_claim(&mut self, member: &str) {
+        if let Some(claim) = self.observed.claims.get(member)
+            && !claim.terminating
+        {
+            self.safe(Step::DeleteClaim {
+                member: member.to_owned(),
+                uid: claim.uid.clone(),
+                why: "its member was removed from the membership".into(),
+            });
+        }
+    }
+
+    /// The voter whose place is to be taken by another: neither heard nor Ready for as long as the spec says, while
+    /// its name is held by a pod that does not come back, and the others are a healthy quorum.
+    pub(super) fn lost_voter(&self) -> Option<&Member> {
+        let leader = self.view.leader()?;
+        let voters = self.view.voters().count();
+        if self.view.healthy_voters() < crate::cluster::view::quorum(voters) {
+            return None;
+        }
+        self.view.voters().find(|member| {
+            member.node_id != leader.node_id && !self.view.is_heard(member) && self.is_lost(member)
+        })
+    }
+
+    fn is_lost(&self, member: &Member) -> bool {
+        let patience = self.desired.replacement_after;
+        let silent = member.silent_milliseconds.is_none_or(|ms| u128::from(ms) >= patience.as_millis());
+        let Some(pod) = self.observed.pods.get(&member.name) else { return false };
+        let is_voter = matches!(self.desired.name.parse_member(&member.name), Some((PodRole::Voter, _)));
+        let gone = pod
+            .not_ready_since
+            .is_some_and(|since| self.observed.now.duration_since(since).unsigned_abs() >= patience);
+        let pointless = pod.stuck.as_ref().is_some_and(|stuck| stuck.is_template_fault());
+        let answers = self.observed.reports.contains_key(&member.name);
+        is_voter && silent && gone && !pod.ready && !pointless && !answers
+    }
+}

@@ -1,0 +1,228 @@
+//! What a plan is made of.
+
+use crate::names::PodRole;
+use client::admin::{AddLearner, NodeId};
+
+/// Sizes of the StatefulSets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Pods for voters.
+    pub voters: usize,
+    /// Pods for read replicas; absent: there is no such StatefulSet.
+    pub read_replicas: Option<usize>,
+}
+
+impl Sizes {
+    /// Pods for a role.
+    pub fn of(&self, role: PodRole) -> usize {
+        match role {
+            PodRole::Voter => self.voters,
+            PodRole::ReadReplica => self.read_replicas.unwrap_or(0),
+        }
+    }
+}
+
+/// What a claim is to say. Applied as a whole: what is absent here is taken off the claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimMark {
+    /// Member that the claim belongs to.
+    pub member: String,
+    /// What the member is.
+    pub role: PodRole,
+    /// Uid of the claim, so that none is created.
+    pub uid: String,
+    /// Which cluster's data is on the volume.
+    pub cluster_id: String,
+    /// Raft id of the member that lives on it.
+    pub node_id: Option<NodeId>,
+    /// Whether it goes with the cluster object.
+    pub owned: bool,
+    /// Size to ask for.
+    pub size: String,
+    /// Whether that is more than was asked for before.
+    pub grows: bool,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Puts a pod into its Services, or takes it out.
+    SetServing {
+        /// Which pod.
+        pod: String,
+        /// Its uid.
+        uid: String,
+        /// In or out.
+        serving: bool,
+    },
+    /// Deletes a StatefulSet and leaves its pods, so that it can be created with larger volumes.
+    RecreateSet {
+        /// Whose.
+        role: PodRole,
+        /// Its uid.
+        uid: String,
+    },
+    /// Makes the member the only voter of the new cluster.
+    Initialise {
+        /// Pod of the member.
+        pod: String,
+        /// Id of the cluster.
+        cluster_id: String,
+    },
+    /// Adds a member that replicates.
+    AddLearner(AddLearner),
+    /// Removes a member that does not vote.
+    RemoveLearner {
+        /// Its name.
+        name: String,
+        /// Its Raft id.
+        node_id: NodeId,
+    },
+    /// Changes who votes, in one joint change.
+    ChangeVoters {
+        /// Who shall vote.
+        add: Vec<(String, NodeId)>,
+        /// Who shall leave.
+        remove: Vec<(String, NodeId)>,
+    },
+    /// Hands the leadership over.
+    Transfer {
+        /// From whom.
+        from: String,
+        /// To whom.
+        to: String,
+        /// Its Raft id.
+        to_id: NodeId,
+    },
+    /// Deletes a pod; its StatefulSet makes it anew.
+    DeletePod {
+        /// Which pod.
+        pod: String,
+        /// Its uid.
+        uid: String,
+        /// Whether a running member is restarted.
+        restart: bool,
+        /// Why, for people.
+        why: String,
+    },
+    /// Deletes a claim, and with it the data of a removed member.
+    DeleteClaim {
+        /// Member that it belonged to.
+        member: String,
+        /// Uid of the claim.
+        uid: String,
+        /// Why, for people.
+        why: String,
+    },
+}
+
+impl Step {
+    /// Whether it costs a member, if only for a moment.
+    pub fn is_disruptive(&self) -> bool {
+        match self {
+            Self::ChangeVoters { .. } | Self::Transfer { .. } => true,
+            Self::DeletePod { restart, .. } => *restart,
+            Self::SetServing { .. }
+            | Self::RecreateSet { .. }
+            | Self::Initialise { .. }
+            | Self::AddLearner(_)
+            | Self::RemoveLearner { .. }
+            | Self::DeleteClaim { .. } => false,
+        }
+    }
+}
+
+/// What is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// For programs.
+    pub reason: ActivityReason,
+    /// For people.
+    pub message: String,
+}
+
+impl Activity {
+    pub(super) fn new(reason: ActivityReason, message: String) -> Self {
+        Self { reason, message }
+    }
+}
+
+/// Reasons of the condition Reconciling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActivityReason {
+    /// The cluster begins.
+    Bootstrapping,
+    /// Retained volumes are taken over.
+    Adopting,
+    /// The number of members changes.
+    Scaling,
+    /// A lost member is replaced.
+    ReplacingMember,
+    /// Pods get another template.
+    RollingUpdate,
+    /// Volumes grow.
+    Resizing,
+    /// What a deleted cluster left is going.
+    Deleting,
+}
+
+impl ActivityReason {
+    /// As the condition spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bootstrapping => "Bootstrapping",
+            Self::Adopting => "Adopting",
+            Self::Scaling => "Scaling",
+            Self::ReplacingMember => "ReplacingMember",
+            Self::RollingUpdate => "RollingUpdate",
+            Self::Resizing => "Resizing",
+            Self::Deleting => "Deleting",
+        }
+    }
+}
+
+/// What needs a human.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// For programs.
+    pub reason: ObstacleReason,
+    /// For people: what is wrong and what to do.
+    pub message: String,
+}
+
+impl Obstacle {
+    pub(super) fn new(reason: ObstacleReason, message: String) -> Self {
+        Self { reason, message }
+    }
+}
+
+/// Reasons of the condition Stalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObstacleReason {
+    /// An object holds a name of ours.
+    NameConflict,
+    /// Volumes of this name hold data of different clusters.
+    ClusterIdConflict,
+    /// A pod finds no Kubernetes node.
+    InsufficientCapacity,
+    /// A pod cannot start.
+    MemberStuck,
+    /// No quorum for a long time.
+    QuorumLost,
+    /// Every volume is empty though the cluster had begun.
+    DataLost,
+}
+
+impl ObstacleReason {
+    /// As the condition spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NameConflict => "NameConflict",
+            Self::ClusterIdConflict => "ClusterIDConflict",
+            Self::InsufficientCapacity => "InsufficientCapacity",
+            Self::MemberStuck => "MemberStuck",
+            Self::QuorumLost => "QuorumLost",
+            Self::DataLost => "DataLost",
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What is lost, and how it is replaced.
+
+use super::*;
+
+#[test]
+fn a_lost_volume_joins_as_a_new_member_and_takes_the_old_ones_place_in_one_change() {
+    let world = World::serving(3, 0).wiped("orders-1", 901);
+    let plan = expect(&world, &["serving orders-1 false", "learn orders-1=901"]);
+    assert_eq!(activity(&plan), Some(ActivityReason::ReplacingMember));
+    let world = world.learner("orders-1", 901);
+    expect(&world, &["vote [orders-1=901] -[orders-1=101]"]);
+    expect(&world.edit_member(NodeId(901), |member| member.matched_index = Some(0)), &[]);
+}
+
+#[test]
+fn a_learner_that_lost_its_volume_is_forgotten_first() {
+    let world = World::serving(3, 1).wiped("orders-replica-0", 902);
+    expect(&world, &["forget orders-replica-0=200", "learn orders-replica-0=902"]);
+}
+
+#[test]
+fn two_lost_volumes_of_three_are_not_repaired_by_guessing() {
+    let world = World::serving(3, 0).wiped("orders-1", 901).wiped("orders-2", 902).leaderless();
+    let plan = expect(&world, &[]);
+    assert_eq!(size(&plan), (3, None));
+}
+
+#[test]
+fn a_member_is_not_replaced_where_that_would_cost_the_quorum() {
+    let world = World::serving(5, 0).wiped("orders-1", 901).learner("orders-1", 901);
+    let world = world.behind("orders-2").behind("orders-3").behind("orders-4");
+    let plan = world.plan();
+    assert!(!plan.steps.iter().any(Step::is_disruptive), "{plan:#?}");
+}
+
+#[test]
+fn a_lost_voter_gets_a_stand_in() {
+    let world = World::serving(3, 0).lost("orders-1");
+    let plan = expect(&world, &["serving orders-1 false"]);
+    assert_eq!(size(&plan), (4, None));
+    let world = world.set(PodRole::Voter, 4).pod("orders-3");
+    expect(&world, &["serving orders-1 false", "learn orders-3=103"]);
+    let world = world.learner("orders-3", 103);
+    expect(&world, &["serving orders-1 false", "vote [orders-3=103] -[orders-1=101]"]);
+}
+
+#[test]
+fn a_stand_in_is_no_surplus_until_the_ordinal_is_back() {
+    let world = World::serving(3, 0).set(PodRole::Voter, 4).pod("orders-3").joined("orders-3", true);
+    let held = world.dead("orders-1").removed("orders-1");
+    let plan = expect(&held, &[]);
+    assert_eq!(size(&plan), (4, None));
+    let back = held.edit_claim("orders-1", |c| c.node_id = None).pod("orders-1").learner("orders-1", 901);
+    expect(&back, &["vote [orders-1=901] -[orders-3=103]"]);
+}
+
+#[test]
+fn a_lost_voter_that_comes_back_in_time_needs_no_stand_in() {
+    let world = World::serving(3, 0).set(PodRole::Voter, 4).pod("orders-3").learner("orders-3", 103);
+    expect(&world, &["forget orders-3=103"]);
+}
+
+#[test]
+fn no_stand_in_for_a_pod_that_cannot_start_from_this_template() {
+    let world = World::serving(3, 0).lost("orders-1").stuck("orders-1", "ImagePullBackOff");
+    let id = world.id("orders-1");
+    let world = world.edit_member(id, |member| member.silent_milliseconds = Some(1_000_000));
+    assert_eq!(size(&world.plan()), (3, None));
+}
+
+#[test]
+fn no_stand_in_without_a_healthy_quorum() {
+    let world = World::serving(3, 0).lost("orders-1").behind("orders-2");
+    assert_eq!(size(&world.plan()), (3, None));
+}
+
+#[test]
+fn a_freed_name_comes_back_empty() {
+    let world = World::serving(3, 0).set(PodRole::Voter, 4).pod("orders-3").joined("orders-3", true);
+    let pending = world.dead("orders-1").removed("orders-1").edit_pod("orders-1", |pod| {
+        pod.running = false;
+    });
+    expect(&pending, &["wipe orders-1", "renew orders-1"]);
+}
+
+#[test]
+fn a_member_that_is_heard_again_is_served_again() {
+    let world = World::serving(3, 0).edit_pod("orders-2", |pod| pod.serving = false);
+    expect(&world, &["serving orders-2 true"]);
+}
+
+#[test]
+fn never_are_all_members_taken_out() {
+    let world = World::serving(3, 2).dead("orders-replica-0").dead("orders-replica-1");
+    expect(&world, &[]);
+}

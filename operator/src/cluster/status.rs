@@ -1,0 +1,349 @@
+//! Tells: the status is made from what was seen and planned, and written if it differs from what was written.
+
+use super::conditions::{self, whole_second};
+use super::observed::Observed;
+use super::plan::Plan;
+use super::validate::Desired;
+use super::view::{View, quorum};
+use crate::clock;
+use crate::context::Context;
+use crate::crd::{
+    Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState, RolloutStatus, SqliteCluster,
+    SqliteClusterStatus, StorageStatus, VersionStatus,
+};
+use crate::names::{FIELD_MANAGER, PORT_HTTP, PodRole};
+use client::admin::Member;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::EventType;
+use kube::{Api, Resource};
+use serde_json::json;
+
+/// Why a status could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The server refused it.
+    #[error("cannot write the status of {name}")]
+    Write {
+        /// Of which object.
+        name: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+impl StatusError {
+    /// Whether the object changed since it was seen.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Self::Write { source: kube::Error::Api(status), .. } if status.is_conflict())
+    }
+}
+
+/// The status of a cluster. Pure.
+pub fn status(
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    resize_rejection: Option<&str>,
+) -> SqliteClusterStatus {
+    let conditions = conditions::conditions(desired, observed, plan, resize_rejection);
+    let before = &observed.status;
+    if desired.spec.paused {
+        return SqliteClusterStatus {
+            observed_generation: Some(desired.generation),
+            conditions,
+            ..before.clone()
+        };
+    }
+    let view = View::of(observed, plan.cluster_id.as_deref());
+    let members = members(desired, observed, &view);
+    let ready_voters = count(view.voters().filter(|member| view.is_sound(member)).count());
+    let is_replica =
+        |member: &&Member| matches!(desired.name.parse_member(&member.name), Some((PodRole::ReadReplica, _)));
+    SqliteClusterStatus {
+        observed_generation: Some(desired.generation),
+        cluster_id: plan.cluster_id.clone(),
+        bootstrap: plan.bootstrap.clone(),
+        version: VersionStatus {
+            current: observed
+                .reports
+                .values()
+                .map(|r| r.version.clone())
+                .min()
+                .or(before.version.current.clone()),
+            target: Some(desired.image.clone()),
+        },
+        template_revision: Some(desired.voter_revision.clone()),
+        voters: count(view.voters().count()),
+        ready_voters,
+        voters_ready: Some(format!("{ready_voters}/{}", desired.voters)),
+        read_replicas: count(view.learners().filter(is_replica).count()),
+        ready_replicas: count(
+            view.learners().filter(is_replica).filter(|member| view.is_sound(member)).count(),
+        ),
+        selector: Some(selector(desired)),
+        leader: leader(observed, &view),
+        quorum: view.is_known().then(|| quorum_status(&view)),
+        members,
+        endpoints: desired
+            .spec
+            .services
+            .iter()
+            .map(|service| {
+                let host = desired.name.service(&service.name);
+                (service.name.clone(), format!("http://{host}.{}.svc:{PORT_HTTP}", desired.name.namespace))
+            })
+            .collect(),
+        storage: Some(StorageStatus {
+            requested: desired.spec.storage.size.clone(),
+            allocated: observed
+                .claims
+                .values()
+                .filter_map(|claim| claim.allocated.clone())
+                .min_by_key(|size| super::validate::parse_quantity(size)),
+        }),
+        rollout: rollout(desired, observed),
+        orphaned_volumes: orphaned(desired, observed, plan),
+        conditions,
+    }
+}
+
+fn count(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+fn selector(desired: &Desired) -> String {
+    let labels = desired.name.selector(Some(PodRole::ReadReplica));
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+fn leader(observed: &Observed, view: &View<'_>) -> Option<LeaderStatus> {
+    let leader = view.leader()?;
+    let term = i64::try_from(leader.term).unwrap_or(i64::MAX);
+    let same = observed.status.leader.clone().filter(|old| old.member == leader.name && old.term == term);
+    Some(same.unwrap_or_else(|| LeaderStatus {
+        member: leader.name.clone(),
+        term,
+        since_time: Time(whole_second(observed.now)),
+    }))
+}
+
+fn quorum_status(view: &View<'_>) -> QuorumStatus {
+    let size = quorum(view.voters().count());
+    let healthy = view.healthy_voters();
+    QuorumStatus {
+        size: count(size),
+        healthy_voters: count(healthy),
+        tolerable_failures: count(healthy.saturating_sub(size)),
+    }
+}
+
+fn members(desired: &Desired, observed: &Observed, view: &View<'_>) -> Vec<MemberStatus> {
+    let mut members: Vec<MemberStatus> =
+        view.members().map(|member| of_member(desired, observed, view, member)).collect();
+    for (name, pod) in &observed.pods {
+        if members.iter().any(|member| member.name == *name) {
+            continue;
+        }
+        let report = observed.reports.get(name);
+        members.push(MemberStatus {
+            name: name.clone(),
+            role: MemberRole::Candidate,
+            node_id: report.map(|report| report.node_id.to_string()),
+            zone: pod.zone.clone(),
+            kubernetes_node: pod.node.clone(),
+            version: report.map(|report| report.version.clone()),
+            ready: pod.ready,
+            lag: None,
+            message: report.and_then(|report| report.message.clone()),
+        });
+    }
+    members.sort_by_key(|member| (desired.name.parse_member(&member.name), member.name.clone()));
+    members.dedup_by(|later, earlier| later.name == earlier.name);
+    members
+}
+
+fn of_member(desired: &Desired, observed: &Observed, view: &View<'_>, member: &Member) -> MemberStatus {
+    let pod = observed.pods.get(&member.name);
+    let report = observed.reports.get(&member.name).filter(|report| report.node_id == member.node_id);
+    let is_replica = matches!(desired.name.parse_member(&member.name), Some((PodRole::ReadReplica, _)));
+    MemberStatus {
+        name: member.name.clone(),
+        role: match (member.voter, is_replica) {
+            (true, _) => MemberRole::Voter,
+            (false, true) => MemberRole::ReadReplica,
+            (false, false) => MemberRole::Learner,
+        },
+        node_id: Some(member.node_id.to_string()),
+        zone: pod.and_then(|pod| pod.zone.clone()),
+        kubernetes_node: pod.and_then(|pod| pod.node.clone()),
+        version: report.map(|report| report.version.clone()),
+        ready: pod.is_some_and(|pod| pod.ready) && report.is_some(),
+        lag: view.leader().map(|_| match (view.is_heard(member), view.has_caught_up(member)) {
+            (false, _) => Lag::Unheard,
+            (true, false) => Lag::Behind,
+            (true, true) => Lag::CaughtUp,
+        }),
+        message: report.and_then(|report| report.message.clone()),
+    }
+}
+
+fn rollout(desired: &Desired, observed: &Observed) -> Option<RolloutStatus> {
+    let total = observed.pods.len();
+    let updated = observed
+        .pods
+        .iter()
+        .filter(|(name, pod)| {
+            let role = desired.name.parse_member(name).map(|(role, _)| role);
+            role.is_some_and(|role| pod.revision.as_deref() == Some(desired.revision(role)))
+        })
+        .count();
+    let state = if updated == total { RolloutState::Complete } else { RolloutState::Progressing };
+    (total > 0).then(|| RolloutStatus { state, updated: count(updated), total: count(total) })
+}
+
+/// Claims that no pod will use at this size.
+fn orphaned(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<String> {
+    let Some(sizes) = &plan.sizes else { return observed.status.orphaned_volumes.clone() };
+    observed
+        .claims
+        .iter()
+        .filter(|(member, claim)| {
+            let beyond =
+                desired.name.parse_member(member).is_none_or(|(role, ordinal)| ordinal >= sizes.of(role));
+            beyond && !claim.terminating && !observed.pods.contains_key(*member)
+        })
+        .map(|(member, _)| desired.name.claim(member))
+        .collect()
+}
+
+/// Writes the status if it says something new. An id that is recorded for the first time is written only over the
+/// object that it was decided on, so that two of them cannot be minted.
+pub async fn publish(
+    desired: &Desired,
+    observed: &Observed,
+    status: &SqliteClusterStatus,
+    subject: &ObjectReference,
+    ctx: &Context,
+) -> Result<(), StatusError> {
+    let (namespace, name) = (&desired.name.namespace, &desired.name.name);
+    ctx.metrics.publish(namespace, name, &status.conditions);
+    if *status == observed.status {
+        return Ok(());
+    }
+    let is_first = observed.status.cluster_id.is_none() && status.cluster_id.is_some();
+    let version = observed.resource_version.as_deref().filter(|_| is_first);
+    write(namespace, name, version, json!(status), ctx).await?;
+    tell(observed, status, subject, ctx).await;
+    Ok(())
+}
+
+/// Says in the status of an object that it cannot be had.
+pub async fn refuse(cluster: &SqliteCluster, message: &str, ctx: &Context) -> Result<(), StatusError> {
+    let before = cluster.status.clone().unwrap_or_default();
+    let conditions =
+        conditions::refused(&before.conditions, cluster.metadata.generation, message, clock::now());
+    let meta = cluster.meta();
+    let (namespace, name) =
+        (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+    ctx.metrics.publish(&namespace, &name, &conditions);
+    let status = SqliteClusterStatus {
+        observed_generation: cluster.metadata.generation,
+        conditions,
+        ..before.clone()
+    };
+    if status == before {
+        return Ok(());
+    }
+    write(&namespace, &name, None, json!(status), ctx).await
+}
+
+/// Says the same of an object that cannot even be read; its other status is not known, and stays as it is.
+pub async fn refuse_unreadable(
+    namespace: &str,
+    name: &str,
+    generation: Option<i64>,
+    message: &str,
+    ctx: &Context,
+) -> Result<(), StatusError> {
+    let api: Api<kube::core::DynamicObject> = Api::namespaced_with(
+        ctx.client.clone(),
+        namespace,
+        &kube::core::ApiResource::erase::<SqliteCluster>(&()),
+    );
+    let failed = |source| StatusError::Write { name: name.to_owned(), source };
+    let mut object = api.get(name).await.map_err(failed)?;
+    let before: Vec<Condition> =
+        serde_json::from_value(object.data["status"]["conditions"].take()).unwrap_or_default();
+    let conditions = conditions::refused(&before, generation, message, clock::now());
+    ctx.metrics.publish(namespace, name, &conditions);
+    if conditions == before {
+        return Ok(());
+    }
+    let mut status = object.data["status"].take();
+    if !status.is_object() {
+        status = json!({});
+    }
+    status["conditions"] = json!(conditions);
+    status["observedGeneration"] = json!(generation);
+    write(namespace, name, None, status, ctx).await
+}
+
+async fn write(
+    namespace: &str,
+    name: &str,
+    resource_version: Option<&str>,
+    status: serde_json::Value,
+    ctx: &Context,
+) -> Result<(), StatusError> {
+    let api: Api<SqliteCluster> = Api::namespaced(ctx.client.clone(), namespace);
+    let mut patch = json!({
+        "apiVersion": SqliteCluster::api_version(&()),
+        "kind": SqliteCluster::kind(&()),
+        "metadata": {"name": name},
+        "status": status,
+    });
+    if let Some(version) = resource_version {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
+    ctx.metrics.status_writes.inc();
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch_status(name, &params, &Patch::Apply(&patch))
+        .await
+        .map(drop)
+        .map_err(|source| StatusError::Write { name: name.to_owned(), source })
+}
+
+async fn tell(observed: &Observed, status: &SqliteClusterStatus, subject: &ObjectReference, ctx: &Context) {
+    let led = |status: &SqliteClusterStatus| status.leader.as_ref().map(|leader| leader.member.clone());
+    if let (Some(now), before) = (led(status), led(&observed.status))
+        && before.as_ref() != Some(&now)
+    {
+        let note =
+            before.map_or_else(|| format!("{now} leads"), |before| format!("{now} leads, after {before}"));
+        ctx.tell(subject, EventType::Normal, "LeaderChanged", "Elect", note).await;
+    }
+    let reason = |conditions: &[Condition]| {
+        conditions.iter().find(|c| c.type_ == "Ready").map(|c| (c.reason.clone(), c.message.clone()))
+    };
+    if let (Some((now, message)), before) = (reason(&status.conditions), reason(&observed.status.conditions))
+        && now == "QuorumLost"
+        && before.is_none_or(|(before, _)| before != now)
+    {
+        ctx.tell(subject, EventType::Warning, "QuorumLost", "Observe", message).await;
+    }
+    let stalled = |conditions: &[Condition]| {
+        conditions.iter().find(|c| c.type_ == "Stalled").map(|c| (c.reason.clone(), c.message.clone()))
+    };
+    if let (Some((now, message)), before) =
+        (stalled(&status.conditions), stalled(&observed.status.conditions))
+        && before.is_none_or(|(before, _)| before != now)
+    {
+        ctx.tell(subject, EventType::Warning, &now, "Reconcile", message).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

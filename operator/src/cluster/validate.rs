@@ -1,0 +1,262 @@
+//! From the object to what is wanted, or to why it cannot be had. No network, no clock.
+//!
+//! The schema refuses most mistakes before they are stored; an object can be older than the schema, though, and a
+//! few rules need more than CEL.
+
+use crate::crd::{RetentionPolicy, SqliteCluster, SqliteClusterSpec};
+use crate::names::{ClusterName, PodRole, content_hash};
+use kube::ResourceExt;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// Which cluster.
+    pub name: ClusterName,
+    /// Uid of the object: what owns the children.
+    pub uid: String,
+    /// Generation of the object.
+    pub generation: i64,
+    /// The spec, for the builders.
+    pub spec: SqliteClusterSpec,
+    /// Image of the members, resolved.
+    pub image: String,
+    /// Members that vote.
+    pub voters: usize,
+    /// Members that only replicate.
+    pub read_replicas: usize,
+    /// Size of each volume in bytes.
+    pub volume_bytes: u128,
+    /// How long a voter may be lost before it is replaced.
+    pub replacement_after: Duration,
+    /// Revision of the voters' pod template.
+    pub voter_revision: String,
+    /// Revision of the read replicas' pod template.
+    pub replica_revision: String,
+}
+
+impl Desired {
+    /// Revision of a role's pod template.
+    pub fn revision(&self, role: PodRole) -> &str {
+        match role {
+            PodRole::Voter => &self.voter_revision,
+            PodRole::ReadReplica => &self.replica_revision,
+        }
+    }
+
+    /// How many members of a role are wanted.
+    pub fn members(&self, role: PodRole) -> usize {
+        match role {
+            PodRole::Voter => self.voters,
+            PodRole::ReadReplica => self.read_replicas,
+        }
+    }
+
+    /// Whether claims go with the cluster.
+    pub fn deletes_claims(&self) -> bool {
+        self.spec.storage.on_delete == RetentionPolicy::Delete
+    }
+}
+
+/// Why an object cannot be reconciled.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ValidateError {
+    /// The object has no namespace or uid: it did not come from a server.
+    #[error("the object has no {0}")]
+    Incomplete(&'static str),
+    /// The spec asks for what cannot be.
+    #[error("{}", .0.join("; "))]
+    Invalid(Vec<String>),
+}
+
+/// What `cluster` asks for. `node_image` is used where neither the spec nor an earlier decision names an image.
+pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, ValidateError> {
+    let namespace = cluster.namespace().ok_or(ValidateError::Incomplete("namespace"))?;
+    let uid = cluster.uid().ok_or(ValidateError::Incomplete("uid"))?;
+    let spec = cluster.spec.clone();
+    let mut wrong = Vec::new();
+
+    if !matches!(spec.voters, 1 | 3 | 5 | 7) {
+        wrong.push(format!("spec.voters is {}: it must be 1, 3, 5 or 7", spec.voters));
+    }
+    if !(0..=32).contains(&spec.read_replicas) {
+        wrong.push(format!("spec.readReplicas is {}: it must be 0 to 32", spec.read_replicas));
+    }
+    let volume_bytes = parse_quantity(&spec.storage.size).filter(|bytes| *bytes > 0);
+    if volume_bytes.is_none() {
+        wrong.push(format!("spec.storage.size `{}` is no size: write it as 5Gi", spec.storage.size));
+    }
+    let names: BTreeSet<_> = spec.services.iter().map(|service| service.name.as_str()).collect();
+    if names.len() != spec.services.len() {
+        wrong.push("spec.services holds a name twice".into());
+    }
+    for (resource, request) in &spec.resources.requests {
+        let limit = spec.resources.limits.get(resource);
+        let exceeds = limit.is_some_and(|limit| {
+            matches!((parse_milli(&request.0), parse_milli(&limit.0)), (Some(request), Some(limit)) if request > limit)
+        });
+        if exceeds {
+            wrong.push(format!("spec.resources requests more {resource} than its limit: lower the request"));
+        }
+    }
+    let name = cluster.name_any();
+    if name.len() > 40 {
+        wrong.push("metadata.name is longer than 40 characters".into());
+    }
+
+    let recorded = cluster.status.as_ref().and_then(|status| status.version.target.clone());
+    let image = spec.image.clone().or(recorded).unwrap_or_else(|| node_image.to_owned());
+    if image.is_empty() {
+        wrong.push("no image: set spec.image, or start the operator with --node-image".into());
+    }
+    let (Some(volume_bytes), true) = (volume_bytes, wrong.is_empty()) else {
+        return Err(ValidateError::Invalid(wrong));
+    };
+    Ok(Desired {
+        name: ClusterName::new(namespace, name),
+        uid,
+        generation: cluster.metadata.generation.unwrap_or_default(),
+        voters: usize::try_from(spec.voters).unwrap_or(1),
+        read_replicas: usize::try_from(spec.read_replicas).unwrap_or(0),
+        volume_bytes,
+        replacement_after: Duration::from_secs(
+            u64::try_from(spec.recovery.member_replacement_after_seconds).unwrap_or(300),
+        ),
+        voter_revision: revision(PodRole::Voter, &spec, &image),
+        replica_revision: revision(PodRole::ReadReplica, &spec, &image),
+        image,
+        spec,
+    })
+}
+
+/// Revision of a pod template: a hash of the parts of the spec that make it, and of nothing else, so that a newer
+/// operator restarts nothing.
+fn revision(role: PodRole, spec: &SqliteClusterSpec, image: &str) -> String {
+    let inputs = json!({
+        "role": role.label(),
+        "image": image,
+        "raft": spec.raft,
+        "placement": spec.placement,
+        "resources": spec.resources,
+        "database": spec.database,
+        "observability": spec.observability,
+        "podTemplate": spec.pod_template,
+    });
+    content_hash(inputs.to_string().as_bytes())
+}
+
+/// Bytes of a quantity as 5Gi; `None` if it is none.
+pub fn parse_quantity(text: &str) -> Option<u128> {
+    parse_milli(text).map(|milli| milli.div_ceil(1000))
+}
+
+/// Thousandths of a quantity.
+fn parse_milli(text: &str) -> Option<u128> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(split);
+    let (numerator, denominator): (u128, u128) = match suffix {
+        "n" => (1, 1_000_000),
+        "u" => (1, 1_000),
+        "m" => (1, 1),
+        "" => (1_000, 1),
+        "k" => (1_000 * 1_000, 1),
+        "M" => (1_000 * 1_000_u128.pow(2), 1),
+        "G" => (1_000 * 1_000_u128.pow(3), 1),
+        "T" => (1_000 * 1_000_u128.pow(4), 1),
+        "P" => (1_000 * 1_000_u128.pow(5), 1),
+        "E" => (1_000 * 1_000_u128.pow(6), 1),
+        "Ki" => (1_000 << 10, 1),
+        "Mi" => (1_000 << 20, 1),
+        "Gi" => (1_000 << 30, 1),
+        "Ti" => (1_000 << 40, 1),
+        "Pi" => (1_000 << 50, 1),
+        "Ei" => (1_000 << 60, 1),
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() || fraction.len() > 9 {
+        return None;
+    }
+    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let value = whole.checked_mul(scale)?.checked_add(fraction)?;
+    Some(value.checked_mul(numerator)?.div_ceil(scale.checked_mul(denominator)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn cluster(spec: Value) -> SqliteCluster {
+        serde_json::from_value(json!({
+            "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
+            "metadata": {"name": "orders", "namespace": "shop", "uid": "u", "generation": 4},
+            "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn quantities() {
+        for (text, bytes) in [
+            ("1Gi", Some(1 << 30)),
+            ("1.5Gi", Some(3 << 29)),
+            ("1000", Some(1000)),
+            ("2k", Some(2000)),
+            ("1500m", Some(2)),
+            ("0", Some(0)),
+            ("", None),
+            ("Gi", None),
+            ("1GB", None),
+            ("-1Gi", None),
+            ("1.2.3", None),
+        ] {
+            assert_eq!(parse_quantity(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_minimal_manifest_is_valid() {
+        let desired = validate(&cluster(json!({"storage": {"size": "1Gi"}})), "sqlited:1").unwrap();
+        assert_eq!((desired.voters, desired.read_replicas, desired.generation), (3, 0, 4));
+        assert_eq!(desired.image, "sqlited:1");
+        assert_eq!(desired.volume_bytes, 1 << 30);
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let wrong = cluster(json!({
+            "voters": 2, "readReplicas": 33, "storage": {"size": "big"},
+            "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "500m"}},
+        }));
+        let Err(ValidateError::Invalid(wrong)) = validate(&wrong, "sqlited:1") else { panic!("valid") };
+        assert_eq!(wrong.len(), 4, "{wrong:?}");
+    }
+
+    #[test]
+    fn an_unset_image_is_resolved_once() {
+        let mut old = cluster(json!({"storage": {"size": "1Gi"}}));
+        let first = validate(&old, "sqlited:1").unwrap();
+        old.status = Some(Default::default());
+        old.status.as_mut().unwrap().version.target = Some("sqlited:1".into());
+        let later = validate(&old, "sqlited:2").unwrap();
+        assert_eq!(later.image, "sqlited:1");
+        assert_eq!(first.voter_revision, later.voter_revision);
+    }
+
+    #[test]
+    fn only_what_makes_the_template_moves_its_revision() {
+        let base = validate(&cluster(json!({"storage": {"size": "1Gi"}})), "i").unwrap();
+        let same =
+            validate(&cluster(json!({"storage": {"size": "2Gi"}, "voters": 5, "readReplicas": 2})), "i")
+                .unwrap();
+        assert_eq!(base.voter_revision, same.voter_revision);
+        let other = validate(&cluster(json!({"storage": {"size": "1Gi"}, "image": "j"})), "i").unwrap();
+        assert_ne!(base.voter_revision, other.voter_revision);
+        assert_ne!(base.voter_revision, base.replica_revision);
+    }
+}

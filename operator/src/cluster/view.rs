@@ -1,0 +1,156 @@
+//! The Raft group as its leader sees it: who votes, who is heard, who has caught up. Pure.
+
+use super::observed::Observed;
+use client::admin::{Member, MemberReport, Membership, NodeId, Phase, Role};
+
+/// A member whose leader has not heard it for this long is not counted on.
+pub const UNHEARD_MILLISECONDS: u64 = 2_000;
+/// A leader that no quorum confirmed for this long is not believed.
+const UNCONFIRMED_MILLISECONDS: u64 = 2_000;
+/// A member that lacks no more entries than this has caught up: the most that can be on the way.
+pub const CAUGHT_UP_ENTRIES: u64 = 100;
+
+/// The Raft group as its leader sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    observed: &'a Observed,
+    leader: Option<&'a MemberReport>,
+    membership: Option<&'a Membership>,
+}
+
+impl<'a> View<'a> {
+    /// The group of the cluster with this id.
+    pub fn of(observed: &'a Observed, cluster_id: Option<&str>) -> Self {
+        let ours = || {
+            observed
+                .reports
+                .values()
+                .filter(move |report| cluster_id.is_some() && report.cluster_id.as_deref() == cluster_id)
+        };
+        let leader = ours()
+            .filter(|report| report.role == Role::Leader)
+            .filter(|report| report.quorum_silent_milliseconds.is_none_or(|ms| ms < UNCONFIRMED_MILLISECONDS))
+            .max_by_key(|report| report.term);
+        let newest = || ours().map(|report| &report.membership).max_by_key(|m| (m.committed, m.log_index));
+        let membership = leader.map(|report| &report.membership).or_else(newest);
+        Self { observed, leader, membership }
+    }
+
+    /// The leader that a quorum confirms.
+    pub fn leader(&self) -> Option<&'a MemberReport> {
+        self.leader
+    }
+
+    /// Whether any membership is known.
+    pub fn is_known(&self) -> bool {
+        self.membership.is_some_and(|membership| !membership.members.is_empty())
+    }
+
+    /// Whether no change of the membership is under way.
+    pub fn is_settled(&self) -> bool {
+        self.membership.is_some_and(|membership| membership.committed && !membership.joint)
+    }
+
+    /// Members that vote.
+    pub fn voters(&self) -> impl Iterator<Item = &'a Member> + use<'a> {
+        self.members().filter(|member| member.voter)
+    }
+
+    /// Members that only replicate.
+    pub fn learners(&self) -> impl Iterator<Item = &'a Member> + use<'a> {
+        self.members().filter(|member| !member.voter)
+    }
+
+    /// All members.
+    pub fn members(&self) -> impl Iterator<Item = &'a Member> + use<'a> {
+        self.membership.into_iter().flat_map(|membership| &membership.members)
+    }
+
+    /// The member with this id.
+    pub fn member(&self, node_id: NodeId) -> Option<&'a Member> {
+        self.members().find(|member| member.node_id == node_id)
+    }
+
+    /// Whether it leads.
+    pub fn leads(&self, member: &Member) -> bool {
+        self.leader.is_some_and(|leader| leader.node_id == member.node_id)
+    }
+
+    /// Whether the leader hears it.
+    pub fn is_heard(&self, member: &Member) -> bool {
+        self.leads(member)
+            || self.leader.is_some() && member.silent_milliseconds.is_some_and(|ms| ms < UNHEARD_MILLISECONDS)
+    }
+
+    /// Whether it has what is committed, but for what is on the way.
+    pub fn has_caught_up(&self, member: &Member) -> bool {
+        self.leads(member)
+            || self.leader.is_some_and(|leader| {
+                member
+                    .matched_index
+                    .is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= leader.committed_index)
+            })
+    }
+
+    /// Whether it is heard and has caught up.
+    pub fn is_healthy(&self, member: &Member) -> bool {
+        self.is_heard(member) && self.has_caught_up(member)
+    }
+
+    /// Whether it is healthy, and its pod is Ready and in service: what the restart of another member asks for.
+    pub fn is_sound(&self, member: &Member) -> bool {
+        let pod = self.observed.pods.get(&member.name);
+        let serves = self
+            .observed
+            .reports
+            .get(&member.name)
+            .is_some_and(|report| report.node_id == member.node_id && report.phase == Phase::Serving);
+        self.is_healthy(member) && serves && pod.is_some_and(|pod| pod.ready && !pod.terminating)
+    }
+
+    /// Whether linearizable reads and writes are served: a quorum confirms the leader, or follows the same one.
+    pub fn serves(&self) -> bool {
+        let Some(membership) = self.membership else { return false };
+        if self.leader.is_some() {
+            return true;
+        }
+        let voters = membership.members.iter().filter(|member| member.voter).count();
+        let followed = |id: NodeId| {
+            membership
+                .members
+                .iter()
+                .filter(|member| member.voter)
+                .filter_map(|member| {
+                    self.observed.reports.get(&member.name).filter(|r| r.node_id == member.node_id)
+                })
+                .filter(|report| report.phase == Phase::Serving)
+                .filter(|report| report.leader.as_ref().is_some_and(|leader| leader.node_id == id))
+                .count()
+        };
+        voters > 1 && membership.members.iter().any(|member| followed(member.node_id) >= quorum(voters))
+    }
+
+    /// How many voters answer the operator.
+    pub fn answering_voters(&self) -> usize {
+        self.voters()
+            .filter(|voter| {
+                self.observed.reports.get(&voter.name).is_some_and(|r| r.node_id == voter.node_id)
+            })
+            .count()
+    }
+
+    /// How many voters are healthy.
+    pub fn healthy_voters(&self) -> usize {
+        self.voters().filter(|member| self.is_healthy(member)).count()
+    }
+}
+
+/// Voters that must agree among `voters`.
+pub fn quorum(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// Voters that can be lost among `voters`.
+pub fn slack(voters: usize) -> usize {
+    voters.saturating_sub(quorum(voters))
+}

@@ -1,0 +1,74 @@
+//! What every reconcile needs and none owns.
+
+use crate::admin::EventStreams;
+use crate::cluster::apply::Remembered;
+use crate::metrics::Metrics;
+use crate::stores::Stores;
+use client::admin_client::AdminClient;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What every reconcile needs and none owns.
+#[derive(Clone)]
+pub struct Context {
+    /// The Kubernetes API.
+    pub client: Client,
+    /// The members' administrative API.
+    pub admin: AdminClient,
+    /// One stream of events per cluster.
+    pub streams: EventStreams,
+    /// Caches of the namespace, or of all.
+    pub stores: Stores,
+    /// Events for people.
+    pub recorder: Recorder,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Image of members whose spec names none.
+    pub node_image: String,
+    /// What was applied, so that it is not applied again.
+    pub remembered: Remembered,
+    /// How often in a row the reconcile of an object failed.
+    pub failures: Failures,
+}
+
+impl Context {
+    /// Writes an event. Events are for people: one that cannot be written stops nothing.
+    pub async fn tell(
+        &self,
+        about: &ObjectReference,
+        type_: EventType,
+        reason: &str,
+        action: &str,
+        note: String,
+    ) {
+        let (reason, action) = (reason.to_owned(), action.to_owned());
+        let event = Event { type_, reason, note: Some(note), action, secondary: None };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "an event could not be written");
+        }
+    }
+}
+
+/// How often in a row the reconcile of an object failed.
+#[derive(Clone, Debug, Default)]
+pub struct Failures(Arc<Mutex<HashMap<(String, String), u32>>>);
+
+impl Failures {
+    /// It failed once more: how long to wait before the next attempt, doubling from one second to half a minute.
+    pub fn add(&self, namespace: &str, name: &str) -> Duration {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry((namespace.to_owned(), name.to_owned())).or_default();
+        *count = (*count + 1).min(6);
+        Duration::from_secs(1_u64 << (*count - 1)).min(Duration::from_secs(30))
+    }
+
+    /// It succeeded.
+    pub fn clear(&self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+}

@@ -1,0 +1,293 @@
+//! `SqliteCluster`: a Raft group of voters and read replicas, as a user asks for it.
+
+use super::placement::Placement;
+use super::service::{ServiceSpec, default_services};
+use super::status::SqliteClusterStatus;
+use super::storage::Storage;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a user asks for: how many members, on what volumes, with which image.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "sqlite-operator.io",
+    version = "v1alpha1",
+    kind = "SqliteCluster",
+    plural = "sqliteclusters",
+    singular = "sqlitecluster",
+    shortname = "sqc",
+    category = "sqlite",
+    namespaced,
+    status = "SqliteClusterStatus",
+    derive = "PartialEq",
+    doc = "A highly available SQLite database: a Raft group of voters and read replicas.",
+    scale(
+        spec_replicas_path = ".spec.readReplicas",
+        status_replicas_path = ".status.readReplicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(
+        name = "VOTERS",
+        type_ = "string",
+        json_path = ".status.votersReady",
+        description = "Voters that are ready, of those that are wanted"
+    ),
+    printcolumn(
+        name = "LEADER",
+        type_ = "string",
+        json_path = ".status.leader.member",
+        description = "The member that leads"
+    ),
+    printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "Whether linearizable reads and writes are served"
+    ),
+    printcolumn(
+        name = "STATUS",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        description = "Why it is ready, or why not"
+    ),
+    printcolumn(
+        name = "VERSION",
+        type_ = "string",
+        json_path = ".status.version.current",
+        description = "Version that the members run"
+    ),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must begin with a letter and hold only a-z, 0-9 and '-': choose another name"),
+    validation = Rule::new("size(self.metadata.name) <= 40")
+        .message("metadata.name must not be longer than 40 characters, because names of pods and Services are made from it: choose a shorter name"),
+    validation = Rule::new("!self.metadata.name.matches('-(replica|nodes|rw|ro|any|app)$')")
+        .message("metadata.name must not end in -replica, -nodes, -rw, -ro, -any or -app, which name parts of a cluster: choose another name")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SqliteClusterSpec {
+    /// Stops reconciliation: nothing is created, changed or removed until it is false again.
+    #[serde(default)]
+    pub paused: bool,
+
+    /// Image of the members. Absent: the release of the operator that first saw this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+
+    /// Members that vote: 1, 3, 5 or 7.
+    #[serde(default = "default_voters")]
+    #[x_kube(validation = Rule::new("self in [1, 3, 5, 7]")
+        .message("voters must be 1, 3, 5 or 7: an even number survives no more failures than the odd number below it"))]
+    pub voters: i32,
+
+    /// Members that replicate and serve reads but do not vote; what the scale subresource sets.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 32))]
+    pub read_replicas: i32,
+
+    /// How the members keep in touch.
+    #[serde(default)]
+    pub raft: Raft,
+
+    /// Where the members run.
+    #[serde(default)]
+    pub placement: Placement,
+
+    /// The volume of each member.
+    pub storage: Storage,
+
+    /// Compute resources of each member.
+    #[serde(default)]
+    pub resources: Resources,
+
+    /// Settings of the database itself.
+    #[serde(default)]
+    pub database: Database,
+
+    /// Services in front of the members, named `<cluster>-<name>`.
+    #[serde(default = "default_services")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub services: Vec<ServiceSpec>,
+
+    /// How voluntary disruptions, as the drain of a Kubernetes node, are bounded.
+    #[serde(default)]
+    pub disruption: Disruption,
+
+    /// How lost members are replaced.
+    #[serde(default)]
+    pub recovery: Recovery,
+
+    /// What the members tell about themselves.
+    #[serde(default)]
+    pub observability: Observability,
+
+    /// Additions to the pods of the members.
+    #[serde(default)]
+    pub pod_template: PodTemplate,
+}
+
+/// Timing of Raft.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Raft {
+    /// LAN for members in one region; WAN for members that are tens of milliseconds apart.
+    #[serde(default)]
+    pub profile: RaftProfile,
+}
+
+/// A set of Raft timings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RaftProfile {
+    /// Members in one region.
+    #[default]
+    #[serde(rename = "LAN")]
+    Lan,
+    /// Members that are tens of milliseconds apart.
+    #[serde(rename = "WAN")]
+    Wan,
+}
+
+impl RaftProfile {
+    /// As the node's command line spells it.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+            Self::Wan => "wan",
+        }
+    }
+}
+
+/// Compute resources, as of a container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// Upper bounds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "super::schema::quantities")]
+    pub limits: BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+    /// What is reserved.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "super::schema::quantities")]
+    pub requests: BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+}
+
+/// Settings of the database, the same on every member.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Database {
+    /// Whether foreign key constraints are enforced.
+    #[serde(default)]
+    pub foreign_keys: bool,
+}
+
+/// How voluntary disruptions are bounded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Disruption {
+    /// Auto keeps a quorum of voters running through evictions; None leaves evictions unbounded.
+    #[serde(default)]
+    pub pod_disruption_budget: DisruptionBudget,
+}
+
+/// Whether a PodDisruptionBudget is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DisruptionBudget {
+    /// By quorum slack; none for a single voter.
+    #[default]
+    Auto,
+    /// No budget.
+    None,
+}
+
+/// How lost members are replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// A voter that was neither heard nor Ready for this long is replaced by a new member.
+    #[serde(default = "default_replacement_seconds")]
+    #[schemars(range(min = 10, max = 604800))]
+    pub member_replacement_after_seconds: i32,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self { member_replacement_after_seconds: default_replacement_seconds() }
+    }
+}
+
+/// What the members tell about themselves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Observability {
+    /// How much the members log.
+    #[serde(default)]
+    pub log_level: LogLevel,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Errors only.
+    Error,
+    /// And what may need attention.
+    Warn,
+    /// And the course of events.
+    #[default]
+    Info,
+    /// And each decision.
+    Debug,
+    /// And each message.
+    Trace,
+}
+
+impl LogLevel {
+    /// As the node's command line spells it.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// Additions to the pods of the members.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodTemplate {
+    /// Labels and annotations.
+    #[serde(default)]
+    pub metadata: PodMetadata,
+}
+
+/// Labels and annotations to add to each pod. Changing them restarts the members, one at a time.
+#[derive(Clone, Debug, Default, PartialEq, KubeSchema, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("!has(self.labels) || self.labels.all(k, !k.startsWith('sqlite-operator.io/') && !k.startsWith('app.kubernetes.io/'))")
+    .message("labels under sqlite-operator.io/ and app.kubernetes.io/ belong to the operator: use a prefix of your own"))]
+#[x_kube(validation = Rule::new("!has(self.annotations) || self.annotations.all(k, !k.startsWith('sqlite-operator.io/'))")
+    .message("annotations under sqlite-operator.io/ belong to the operator: use a prefix of your own"))]
+#[serde(rename_all = "camelCase")]
+pub struct PodMetadata {
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "super::schema::labels")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "super::schema::annotations")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+fn default_voters() -> i32 {
+    3
+}
+
+fn default_replacement_seconds() -> i32 {
+    300
+}

@@ -1,0 +1,223 @@
+//! The custom resources, and their definitions as files.
+//!
+//! The types are the source; `crds/` and the chart's templates are generated from them and only ever checked.
+
+mod cluster;
+mod placement;
+mod schema;
+mod service;
+mod status;
+mod storage;
+
+pub use cluster::{
+    Database, Disruption, DisruptionBudget, LogLevel, Observability, PodMetadata, PodTemplate, Raft,
+    RaftProfile, Recovery, Resources, SqliteCluster, SqliteClusterSpec,
+};
+pub use placement::{Placement, Spread};
+pub use service::{ServiceSpec, ServiceTarget, ServiceType};
+pub use status::{
+    BootstrapPhase, BootstrapStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState,
+    RolloutStatus, SqliteClusterStatus, StorageStatus, VersionStatus,
+};
+pub use storage::{RetentionPolicy, Storage};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Where the generated files go, below the root of the repository.
+const PLAIN: &str = "crds";
+/// Where the chart keeps its copy.
+const CHART: &str = "charts/sqlite-operator/templates/crds";
+
+/// Why definitions could not be written or checked.
+#[derive(Debug, thiserror::Error)]
+pub enum CrdError {
+    /// A definition cannot be written as YAML.
+    #[error("the definition of {kind} cannot be written as YAML")]
+    Render {
+        /// Which.
+        kind: String,
+        /// Why.
+        #[source]
+        source: serde_yaml::Error,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot read or write {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file differs from what the types say.
+    #[error("{path} is not what the types say: run `sqlite-operator crds --dir {root}`")]
+    Stale {
+        /// Which.
+        path: PathBuf,
+        /// The directory to generate into.
+        root: String,
+    },
+}
+
+/// All definitions.
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    vec![SqliteCluster::crd()]
+}
+
+/// All definitions as one YAML stream.
+pub fn yaml_stream() -> Result<String, CrdError> {
+    let mut stream = String::new();
+    for definition in definitions() {
+        stream.push_str("---\n");
+        stream.push_str(&yaml(&definition)?);
+    }
+    Ok(stream)
+}
+
+/// Writes every generated file below `root`, the root of the repository.
+pub fn write(root: &Path) -> Result<Vec<PathBuf>, CrdError> {
+    let mut written = Vec::new();
+    for (path, content) in files(root)? {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)
+                .map_err(|source| CrdError::File { path: parent.to_owned(), source })?;
+        }
+        std::fs::write(&path, content).map_err(|source| CrdError::File { path: path.clone(), source })?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+/// Fails if a generated file below `root` differs from what the types say.
+pub fn check(root: &Path) -> Result<(), CrdError> {
+    for (path, content) in files(root)? {
+        let found =
+            std::fs::read_to_string(&path).map_err(|source| CrdError::File { path: path.clone(), source })?;
+        if found != content {
+            return Err(CrdError::Stale { path, root: root.display().to_string() });
+        }
+    }
+    Ok(())
+}
+
+fn files(root: &Path) -> Result<Vec<(PathBuf, String)>, CrdError> {
+    let mut files = Vec::new();
+    for definition in definitions() {
+        let name = format!("{}.yaml", definition.spec.names.plural);
+        let plain = yaml(&definition)?;
+        files.push((root.join(CHART).join(&name), chart_template(&plain)));
+        files.push((root.join(PLAIN).join(&name), plain));
+    }
+    Ok(files)
+}
+
+fn yaml(definition: &CustomResourceDefinition) -> Result<String, CrdError> {
+    serde_yaml::to_string(definition)
+        .map_err(|source| CrdError::Render { kind: definition.spec.names.kind.clone(), source })
+}
+
+/// The definition as a template of the chart: installed on demand, and kept when the release goes.
+fn chart_template(plain: &str) -> String {
+    let mut template = String::from("{{- if .Values.crds.install }}\n");
+    for line in plain.lines() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(template, "{}", line.replace("{{", "{{ \"{{\" }}"));
+        if line == "metadata:" {
+            template.push_str(
+                "  annotations:\n    helm.sh/resource-policy: keep\n  labels:\n    {{- include \"sqlite-operator.labels\" . | nindent 4 }}\n",
+            );
+        }
+    }
+    template.push_str("{{- end }}\n");
+    template
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn schema() -> Value {
+        let crd = serde_json::to_value(SqliteCluster::crd()).unwrap();
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+    }
+
+    #[test]
+    fn generated_files_are_what_the_types_say() {
+        check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap();
+    }
+
+    #[test]
+    fn a_definition_stays_under_100_kb() {
+        for definition in definitions() {
+            assert!(yaml(&definition).unwrap().len() < 100_000);
+        }
+    }
+
+    #[test]
+    fn the_minimal_manifest_is_enough_and_its_defaults_are_in_the_schema() {
+        let spec: SqliteClusterSpec =
+            serde_json::from_value(serde_json::json!({"storage": {"size": "1Gi"}})).unwrap();
+        assert_eq!(spec.voters, 3);
+        assert_eq!(spec.services.len(), 3);
+        let properties = &schema()["properties"]["spec"]["properties"];
+        assert_eq!(properties["voters"]["default"], 3);
+        assert_eq!(properties["readReplicas"]["default"], 0);
+        assert_eq!(properties["storage"]["properties"]["onDelete"]["default"], "Retain");
+        assert_eq!(properties["recovery"]["properties"]["memberReplacementAfterSeconds"]["default"], 300);
+    }
+
+    #[test]
+    fn every_rule_says_what_to_do() {
+        fn rules<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
+            match value {
+                Value::Object(map) => {
+                    if let Some(Value::Array(list)) = map.get("x-kubernetes-validations") {
+                        found.extend(list);
+                    }
+                    map.values().for_each(|value| rules(value, found));
+                }
+                Value::Array(list) => list.iter().for_each(|value| rules(value, found)),
+                _ => {}
+            }
+        }
+        let schema = schema();
+        let mut found = Vec::new();
+        rules(&schema, &mut found);
+        assert!(found.len() >= 9, "{found:?}");
+        for rule in found {
+            assert!(rule["message"].as_str().is_some_and(|message| message.len() > 20), "{rule}");
+        }
+    }
+
+    #[test]
+    fn every_list_and_string_of_the_spec_is_bounded() {
+        fn walk(path: &str, value: &Value, loose: &mut Vec<String>) {
+            let Value::Object(map) = value else { return };
+            let closed = map.contains_key("enum") || map.contains_key("x-kubernetes-int-or-string");
+            match map.get("type").and_then(Value::as_str) {
+                Some("array") if !map.contains_key("maxItems") => loose.push(path.into()),
+                Some("string") if !closed && !map.contains_key("maxLength") => loose.push(path.into()),
+                _ => {}
+            }
+            for key in ["properties"] {
+                if let Some(Value::Object(properties)) = map.get(key) {
+                    for (name, property) in properties {
+                        walk(&format!("{path}.{name}"), property, loose);
+                    }
+                }
+            }
+            for key in ["items", "additionalProperties"] {
+                if let Some(value) = map.get(key) {
+                    walk(&format!("{path}[]"), value, loose);
+                }
+            }
+        }
+        let mut loose = Vec::new();
+        walk("spec", &schema()["properties"]["spec"], &mut loose);
+        assert!(loose.is_empty(), "{loose:?}");
+    }
+}

@@ -1,0 +1,224 @@
+//! What is, as the operator last saw it.
+//!
+//! Nothing in here moves while a cluster is at rest, so that steady state writes nothing: positions in the log,
+//! durations and percentages are metrics.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What is, as the operator last saw it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SqliteClusterStatus {
+    /// Generation of the spec that this status answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Minted once; in every peer message and on every claim.
+    #[serde(default, rename = "clusterID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub cluster_id: Option<String>,
+    /// How the cluster began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<BootstrapStatus>,
+    /// What the members run.
+    #[serde(default)]
+    pub version: VersionStatus,
+    /// Revision of the pod template of voters that is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_revision: Option<String>,
+    /// Voters in the membership.
+    #[serde(default)]
+    pub voters: i32,
+    /// Voters that are in the membership, heard by the leader, and Ready.
+    #[serde(default)]
+    pub ready_voters: i32,
+    /// Ready voters of those that are wanted, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voters_ready: Option<String>,
+    /// Read replicas in the membership.
+    #[serde(default)]
+    pub read_replicas: i32,
+    /// Read replicas that are in the membership and Ready.
+    #[serde(default)]
+    pub ready_replicas: i32,
+    /// Label selector of the read replicas, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// Who leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<LeaderStatus>,
+    /// How many failures the cluster can take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<QuorumStatus>,
+    /// The members, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub members: Vec<MemberStatus>,
+    /// Addresses for clients, by name of the Service in the spec.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub endpoints: BTreeMap<String, String>,
+    /// The volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageStatus>,
+    /// A change of the pods that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
+    /// Claims of removed members that were kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
+    pub orphaned_volumes: Vec<String>,
+    /// What holds at this moment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// How the cluster began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BootstrapStatus {
+    /// The member that initialises the cluster, chosen before it does.
+    pub member: String,
+    /// How far the beginning got.
+    pub phase: BootstrapPhase,
+}
+
+/// How far the beginning of a cluster got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum BootstrapPhase {
+    /// The member is chosen; nothing is initialised.
+    Chosen,
+    /// A member belongs to the cluster. Nothing will ever be initialised again.
+    Initialised,
+    /// All voters that were wanted at the time have joined once.
+    Complete,
+}
+
+/// What the members run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionStatus {
+    /// Lowest version that a member reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<String>,
+    /// Image that the members shall run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+/// Who leads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaderStatus {
+    /// Name of the member.
+    pub member: String,
+    /// Term it was elected in.
+    pub term: i64,
+    /// Since when the operator knows it.
+    #[schemars(schema_with = "time_schema")]
+    pub since_time: Time,
+}
+
+/// How many failures the cluster can take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QuorumStatus {
+    /// Voters that must agree.
+    pub size: i32,
+    /// Voters that are heard and caught up.
+    pub healthy_voters: i32,
+    /// Voters that can still be lost.
+    pub tolerable_failures: i32,
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    /// Name of the member, which is its pod's.
+    pub name: String,
+    /// What it is in the membership.
+    pub role: MemberRole,
+    /// Its Raft id.
+    #[serde(default, rename = "nodeID", skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
+    /// Failure zone, where the pod tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Kubernetes node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes_node: Option<String>,
+    /// Version it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whether its pod is Ready.
+    pub ready: bool,
+    /// How far it is behind the leader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<Lag>,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MemberRole {
+    /// Votes.
+    Voter,
+    /// Replicates and serves reads.
+    ReadReplica,
+    /// Replicates in order to become a voter.
+    Learner,
+    /// Not in the membership (yet).
+    Candidate,
+}
+
+/// How far a member is behind the leader, in steps that do not move at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Lag {
+    /// Caught up.
+    CaughtUp,
+    /// Behind.
+    Behind,
+    /// Not heard by the leader.
+    Unheard,
+}
+
+/// The volumes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageStatus {
+    /// Size that is asked for.
+    pub requested: String,
+    /// Size of the smallest volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocated: Option<String>,
+}
+
+/// A change of the pods that is under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// How it goes.
+    pub state: RolloutState,
+    /// Pods that have the wanted template.
+    pub updated: i32,
+    /// Pods there are.
+    pub total: i32,
+}
+
+/// How a rollout goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RolloutState {
+    /// Pods are being restarted one at a time.
+    Progressing,
+    /// Every pod has the wanted template.
+    Complete,
+}
+
+fn time_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "string", "format": "date-time"})
+}

@@ -1,0 +1,48 @@
+//! The volume of each member.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The volume of each member.
+#[derive(Clone, Debug, PartialEq, KubeSchema, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("quantity(self.size).isGreaterThan(quantity('0'))")
+    .message("storage.size must be greater than zero"))]
+#[x_kube(validation = Rule::new("quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0")
+    .message("storage.size must not shrink, because volumes cannot: keep it, or move the data to a new cluster"))]
+#[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
+    .message("storage.storageClassName cannot be changed, because a volume keeps its class: create a new cluster with the other class"))]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// Size of each volume, as 5Gi. It can grow where the storage class allows it; it never shrinks.
+    #[schemars(
+        length(min = 1, max = 24),
+        regex(pattern = r"^[0-9]+(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$")
+    )]
+    pub size: String,
+    /// StorageClass of the volumes. Absent: the default class of the Kubernetes cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+    /// What becomes of the volumes when the SqliteCluster is deleted. A cluster that is created again under the same
+    /// name adopts retained volumes.
+    #[serde(default)]
+    pub on_delete: RetentionPolicy,
+    /// What becomes of a member's volume after scaling down removed the member.
+    #[serde(default = "delete")]
+    pub on_scale_down: RetentionPolicy,
+}
+
+/// Whether a volume outlives its use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RetentionPolicy {
+    /// The claim is kept.
+    #[default]
+    Retain,
+    /// The claim is deleted.
+    Delete,
+}
+
+fn delete() -> RetentionPolicy {
+    RetentionPolicy::Delete
+}

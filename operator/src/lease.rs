@@ -1,0 +1,223 @@
+//! Leader election among operator processes by a `coordination.k8s.io` Lease.
+//!
+//! Clocks of different machines are never compared: a lease has run out when its record has not changed for its
+//! duration *as this process saw it*. The holder counts from before it sent its last renewal and gives up a margin
+//! earlier, so that it has stopped before anyone else can begin.
+
+use crate::clock;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Why the lease is not held any more.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// Somebody else holds it.
+    #[error("the lease {name} was taken over by {holder}")]
+    TakenOver {
+        /// Which lease.
+        name: String,
+        /// By whom.
+        holder: String,
+    },
+    /// It could not be renewed in time.
+    #[error("the lease {name} could not be renewed in time")]
+    Expired {
+        /// Which lease.
+        name: String,
+    },
+}
+
+/// Durations of a lease.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseTiming {
+    /// How long a record counts.
+    pub duration: Duration,
+    /// How often it is renewed.
+    pub renew: Duration,
+}
+
+impl LeaseTiming {
+    /// How long after its last renewal a holder still acts.
+    fn trust(self) -> Duration {
+        self.duration.saturating_sub(self.duration / 5)
+    }
+}
+
+/// A lease that this process wants to hold.
+pub struct LeaderLease {
+    api: Api<Lease>,
+    name: String,
+    identity: String,
+    timing: LeaseTiming,
+    seen: Option<Seen>,
+}
+
+/// A record as it was last seen, and since when.
+struct Seen {
+    record: (Option<String>, Option<Timestamp>, Option<i32>),
+    at: Instant,
+}
+
+/// What an attempt came to.
+enum Attempt {
+    Held,
+    Other(String),
+}
+
+impl LeaderLease {
+    /// The lease `name` in `namespace`, for the process called `identity`.
+    pub fn new(client: Client, namespace: &str, name: &str, identity: &str, timing: LeaseTiming) -> Self {
+        let api = Api::namespaced(client, namespace);
+        Self { api, name: name.to_owned(), identity: identity.to_owned(), timing, seen: None }
+    }
+
+    /// Waits until this process holds the lease.
+    pub async fn acquire(mut self) -> HeldLease {
+        loop {
+            let before = Instant::now();
+            match timeout(self.timing.renew, self.attempt()).await {
+                Ok(Ok(Attempt::Held)) => return HeldLease { lease: self, renewed: before },
+                Ok(Ok(Attempt::Other(holder))) => {
+                    tracing::debug!(holder, "standing by");
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "the lease could not be taken");
+                }
+                Err(_) => tracing::debug!("no answer about the lease in time"),
+            }
+            // Well below the duration, so that a released or expired lease is taken quickly.
+            sleep(self.timing.renew / 3).await;
+        }
+    }
+
+    /// Takes or renews the lease if it is free, run out, or ours. The resource version makes the update fail if
+    /// anyone else was quicker.
+    async fn attempt(&mut self) -> Result<Attempt, kube::Error> {
+        let now = clock::now();
+        let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+            let lease = Lease { metadata, spec: Some(self.record(None, now)) };
+            return match self.api.create(&PostParams::default(), &lease).await {
+                Ok(_) => Ok(Attempt::Held),
+                Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
+                    Ok(Attempt::Other("another process".into()))
+                }
+                Err(error) => Err(error),
+            };
+        };
+        let spec = lease.spec.take().unwrap_or_default();
+        let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty());
+        if let Some(holder) = holder.filter(|holder| *holder != self.identity)
+            && !self.has_run_out(&spec)
+        {
+            return Ok(Attempt::Other(holder));
+        }
+        lease.spec = Some(self.record(Some(spec), now));
+        match self.api.replace(&self.name, &PostParams::default(), &lease).await {
+            Ok(_) => Ok(Attempt::Held),
+            // Somebody wrote in between: whether that was a rival, the next attempt will see.
+            Err(kube::Error::Api(status)) if status.is_conflict() => {
+                Ok(Attempt::Other("another process".into()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn has_run_out(&mut self, spec: &LeaseSpec) -> bool {
+        let record = (
+            spec.holder_identity.clone(),
+            spec.renew_time.as_ref().map(|time| time.0),
+            spec.lease_transitions,
+        );
+        if let Some(seen) = &self.seen
+            && seen.record == record
+        {
+            let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default();
+            return seen.at.elapsed() >= Duration::from_secs(seconds).max(self.timing.renew);
+        }
+        self.seen = Some(Seen { record, at: Instant::now() });
+        false
+    }
+
+    fn record(&self, before: Option<LeaseSpec>, now: Timestamp) -> LeaseSpec {
+        let before = before.unwrap_or_default();
+        let ours = before.holder_identity.as_deref() == Some(&self.identity);
+        let transitions = before.lease_transitions.unwrap_or_default();
+        LeaseSpec {
+            acquire_time: before.acquire_time.filter(|_| ours).or(Some(MicroTime(now))),
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(self.timing.duration.as_secs()).ok(),
+            lease_transitions: Some(if ours { transitions } else { transitions + 1 }),
+            renew_time: Some(MicroTime(now)),
+            preferred_holder: None,
+            strategy: None,
+        }
+    }
+}
+
+/// A lease that this process holds.
+pub struct HeldLease {
+    lease: LeaderLease,
+    /// When the last successful renewal was begun.
+    renewed: Instant,
+}
+
+impl HeldLease {
+    /// Renews the lease for as long as possible; resolves once it is lost.
+    pub async fn lost(&mut self) -> LeaseError {
+        loop {
+            let deadline = self.renewed + self.lease.timing.trust();
+            sleep(self.lease.timing.renew.min(deadline.saturating_duration_since(Instant::now()))).await;
+            let name = self.lease.name.clone();
+            let before = Instant::now();
+            let left = deadline.saturating_duration_since(before);
+            if left.is_zero() {
+                return LeaseError::Expired { name };
+            }
+            match timeout(left.min(self.lease.timing.renew), self.lease.attempt()).await {
+                Ok(Ok(Attempt::Held)) => self.renewed = before,
+                Ok(Ok(Attempt::Other(holder))) => return LeaseError::TakenOver { name, holder },
+                Ok(Err(error)) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the lease could not be renewed"
+                    );
+                    sleep(Duration::from_millis(100)).await;
+                }
+                Err(_) => tracing::warn!("no answer about the lease in time"),
+            }
+        }
+    }
+
+    /// Gives the lease up, so that another process takes over at once.
+    pub async fn release(self) {
+        let lease = self.lease;
+        let release = async {
+            let Some(mut found) = lease.api.get_opt(&lease.name).await? else { return Ok(()) };
+            let ours =
+                found.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) == Some(&lease.identity);
+            if !ours {
+                return Ok(());
+            }
+            if let Some(spec) = &mut found.spec {
+                spec.holder_identity = None;
+                spec.lease_duration_seconds = Some(1);
+                spec.renew_time = Some(MicroTime(clock::now()));
+            }
+            lease.api.replace(&lease.name, &PostParams::default(), &found).await.map(drop)
+        };
+        match timeout(Duration::from_secs(2), release).await {
+            Ok(Ok(())) => tracing::info!("released the lease"),
+            Ok(Err(error)) => {
+                let error: kube::Error = error;
+                tracing::warn!(error = &error as &dyn std::error::Error, "the lease could not be released");
+            }
+            Err(_) => tracing::warn!("the lease could not be released in time"),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Assembly: client, caches, lease, controllers, and the order in which they start and stop.
+
+use crate::admin::EventStreams;
+use crate::cluster::{error_policy, reconcile};
+use crate::config::RunConfig;
+use crate::context::Context;
+use crate::health::{self, Readiness};
+use crate::lease::{LeaderLease, LeaseError};
+use crate::metrics::Metrics;
+use crate::stores::{Guarded, Stores, Triggers};
+use client::admin_client::{AdminClient, AdminError, AdminTimeouts};
+use futures::future::{join_all, select_all};
+use futures::{Stream, StreamExt};
+use kube::api::ListParams;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::{Controller, controller, watcher};
+use kube::{Api, Client};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+
+/// Reconciles at a time, per scope.
+const CONCURRENCY: u16 = 32;
+/// How long running reconciles may take to finish when the process stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no way to reach an API server.
+    #[error("no Kubernetes API: set KUBECONFIG, or run in a pod with a service account")]
+    Config(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The client could not be made.
+    #[error("cannot make a client of the Kubernetes API")]
+    Client(#[source] kube::Error),
+    /// The client of the members could not be made.
+    #[error("cannot make a client of the members")]
+    Admin(#[source] AdminError),
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signal(#[source] std::io::Error),
+    /// Health and metrics cannot be served.
+    #[error("cannot serve health and metrics")]
+    Health(#[source] std::io::Error),
+    /// Another operator may lead by now.
+    #[error("stopping at once, because another operator may lead")]
+    Lease(#[source] LeaseError),
+    /// The watch of clusters ended by itself.
+    #[error("a controller ended by itself")]
+    ControllerEnded,
+}
+
+/// Runs until a signal to stop, or until the lease is lost.
+pub async fn run(config: RunConfig) -> Result<(), RunError> {
+    // Only the first process-wide choice counts; a second one is the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let client = connect().await?;
+    let metrics = Metrics::new();
+    let readiness = Readiness::default();
+    let stop = stop_signal()?;
+    let serving = health::serve(config.metrics_addr, metrics.clone(), readiness.clone());
+    tokio::select! {
+        served = serving => Err(RunError::Health(served.err().unwrap_or_else(|| std::io::ErrorKind::BrokenPipe.into()))),
+        led = lead(&config, client, metrics, readiness, stop) => led,
+    }
+}
+
+async fn connect() -> Result<Client, RunError> {
+    let config = if std::env::var_os("KUBECONFIG").is_some() {
+        kube::Config::infer().await.map_err(|error| RunError::Config(error.into()))?
+    } else {
+        kube::Config::incluster().map_err(|error| RunError::Config(error.into()))?
+    };
+    Client::try_from(config).map_err(RunError::Client)
+}
+
+/// Becomes true on SIGTERM or SIGINT.
+fn stop_signal() -> Result<watch::Receiver<bool>, RunError> {
+    let mut term = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        tracing::info!("stopping");
+        // Nobody listens any more if the process ends already.
+        let _ = sender.send(true);
+    });
+    Ok(receiver)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone has sent its signal.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn lead(
+    config: &RunConfig,
+    client: Client,
+    metrics: Metrics,
+    readiness: Readiness,
+    stop: watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let identity =
+        config.identity.clone().unwrap_or_else(|| format!("sqlite-operator-{}", uuid::Uuid::new_v4()));
+    let scopes = tokio::select! {
+        scopes = warm_up(config, &client, &metrics, &identity) => scopes?,
+        () = stopped(stop.clone()) => return Ok(()),
+    };
+    readiness.set();
+    let lease = LeaderLease::new(
+        client,
+        &config.lease_namespace,
+        &config.lease_name,
+        &identity,
+        config.lease_timing(),
+    );
+    tracing::info!(identity, "ready, waiting for the lease");
+    let mut held = tokio::select! {
+        held = lease.acquire() => held,
+        () = stopped(stop.clone()) => return Ok(()),
+    };
+    tracing::info!(identity, "leading");
+    metrics.leading.set(1);
+    let ended = tokio::select! {
+        lost = held.lost() => return Err(RunError::Lease(lost)),
+        ended = control(scopes, metrics.clone(), stop) => ended,
+    };
+    metrics.leading.set(0);
+    held.release().await;
+    ended
+}
+
+/// A namespace, or all of them, with warm caches.
+struct Scope {
+    namespace: Option<String>,
+    context: Context,
+    triggers: Triggers,
+}
+
+/// Waits until the custom resources are served, then fills the caches.
+async fn warm_up(
+    config: &RunConfig,
+    client: &Client,
+    metrics: &Metrics,
+    identity: &str,
+) -> Result<Vec<Scope>, RunError> {
+    let admin = AdminClient::new(AdminTimeouts::default()).map_err(RunError::Admin)?;
+    let reporter = Reporter { controller: "sqlite-operator".into(), instance: Some(identity.to_owned()) };
+    let mut scopes = Vec::new();
+    for namespace in config.scopes() {
+        await_served(client, namespace.as_deref()).await;
+        let triggers = Triggers::default();
+        let context = Context {
+            client: client.clone(),
+            admin: admin.clone(),
+            streams: EventStreams::new(admin.clone(), triggers.clone()),
+            stores: Stores::start(client, namespace.as_deref(), &triggers, metrics),
+            recorder: Recorder::new(client.clone(), reporter.clone()),
+            metrics: metrics.clone(),
+            node_image: config.node_image.clone(),
+            remembered: crate::cluster::apply::Remembered::default(),
+            failures: crate::context::Failures::default(),
+        };
+        scopes.push(Scope { namespace, context, triggers });
+    }
+    join_all(scopes.iter().map(|scope| scope.context.stores.synced())).await;
+    Ok(scopes)
+}
+
+async fn await_served(client: &Client, namespace: Option<&str>) {
+    let api: Api<Guarded> = clusters(client, namespace);
+    loop {
+        match api.list(&ListParams::default().limit(1)).await {
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "SqliteCluster is not served yet");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+fn clusters(client: &Client, namespace: Option<&str>) -> Api<Guarded> {
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Runs the controllers until a signal to stop; then lets running reconciles finish for a moment.
+async fn control(scopes: Vec<Scope>, metrics: Metrics, stop: watch::Receiver<bool>) -> Result<(), RunError> {
+    let mut readers: Vec<Store<Guarded>> = Vec::new();
+    let mut running = Vec::new();
+    for scope in scopes {
+        let api = clusters(&scope.context.client, scope.namespace.as_deref());
+        let controller = Controller::new(api, watcher::Config::default())
+            .with_config(controller::Config::default().concurrency(CONCURRENCY))
+            .reconcile_on(stream_of(scope.triggers.listen()))
+            .graceful_shutdown_on(stopped(stop.clone()));
+        readers.push(controller.store());
+        let context = Arc::new(scope.context);
+        running.push(Box::pin(controller.run(reconcile, error_policy, context).for_each(|_| async {})));
+    }
+    let tidying = tokio::spawn(tidy(readers, metrics));
+    let mut ended = false;
+    tokio::select! {
+        _ = select_all(&mut running) => ended = true,
+        () = stopped(stop.clone()) => {}
+    }
+    tidying.abort();
+    if ended && !*stop.borrow() {
+        return Err(RunError::ControllerEnded);
+    }
+    if !ended && tokio::time::timeout(GRACE, join_all(running)).await.is_err() {
+        tracing::warn!("a reconcile did not finish in time");
+    }
+    Ok(())
+}
+
+/// Forgets what is told of objects that are gone.
+async fn tidy(readers: Vec<Store<Guarded>>, metrics: Metrics) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        metrics.retain(|namespace, name| {
+            let key = ObjectRef::<Guarded>::new(name).within(namespace);
+            readers.iter().any(|reader| reader.get(&key).is_some())
+        });
+    }
+}
+
+/// The receiver of triggers as a stream.
+fn stream_of<T>(receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
+    futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|item| (item, receiver))
+    })
+}

@@ -1,0 +1,374 @@
+//! Looking at members and acting on them, over real connections: observe, plan and execute form a cluster of members
+//! that answer as nodes do. The API server is not part of it; what it would tell is in the caches.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use client::admin::{
+    AddLearner, ChangeVoters, Changed, Initialise, Member, MemberRef, MemberReport, Membership, NodeId,
+    Phase, Refusal, RefusalReason, Role, Transfer, Transferred,
+};
+use client::admin_client::{AdminClient, AdminTimeouts};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::store;
+use kube::runtime::watcher::Event;
+use operator::admin::EventStreams;
+use operator::cluster::plan::Plan;
+use operator::cluster::{execute, observe, plan, validate};
+use operator::context::Context;
+use operator::crd::SqliteCluster;
+use operator::metrics::Metrics;
+use operator::stores::{Stores, Triggers};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const CLUSTER_ID: &str = "c1";
+
+/// What the members share: who is a member, who leads, how often a promotion was refused.
+#[derive(Default)]
+struct Raft {
+    cluster_id: Option<String>,
+    members: Vec<Member>,
+    leader: Option<NodeId>,
+    refusals: u32,
+}
+
+#[derive(Clone)]
+struct Node {
+    id: NodeId,
+    name: String,
+    raft: Arc<Mutex<Raft>>,
+}
+
+fn body(value: impl Serialize) -> axum::response::Response {
+    (StatusCode::OK, serde_json::to_string(&value).unwrap()).into_response()
+}
+
+fn refuse(reason: RefusalReason) -> axum::response::Response {
+    let refusal = Refusal { reason, message: "no".into() };
+    (StatusCode::CONFLICT, serde_json::to_string(&refusal).unwrap()).into_response()
+}
+
+impl Node {
+    fn report(&self) -> MemberReport {
+        let raft = self.raft.lock().unwrap();
+        let joined = raft.members.iter().any(|member| member.node_id == self.id);
+        let leads = raft.leader == Some(self.id);
+        let leader = raft.members.iter().find(|member| Some(member.node_id) == raft.leader);
+        MemberReport {
+            cluster_id: raft.cluster_id.clone().filter(|_| joined),
+            epoch: 0,
+            node_id: self.id,
+            name: self.name.clone(),
+            raft_address: format!("{}:4002", self.name),
+            api_address: format!("{}:4001", self.name),
+            version: "1.0.0".into(),
+            phase: if joined { Phase::Serving } else { Phase::Uninitialised },
+            role: if leads { Role::Leader } else { Role::Learner },
+            term: 1,
+            leader: leader.map(|leader| MemberRef { node_id: leader.node_id, name: leader.name.clone() }),
+            last_log_index: 9,
+            committed_index: 9,
+            applied_index: 9,
+            quorum_silent_milliseconds: leads.then_some(5),
+            membership: Membership {
+                log_index: 5,
+                committed: true,
+                joint: false,
+                members: if joined { raft.members.clone() } else { vec![] },
+            },
+            message: None,
+        }
+    }
+
+    fn changed(&self) -> axum::response::Response {
+        body(Changed { membership: self.report().membership })
+    }
+
+    async fn initialise(State(node): State<Self>, text: String) -> axum::response::Response {
+        let asked: Initialise = serde_json::from_str(&text).unwrap();
+        {
+            let mut raft = node.raft.lock().unwrap();
+            assert!(raft.cluster_id.is_none(), "initialised twice");
+            raft.cluster_id = Some(asked.cluster_id);
+            raft.leader = Some(node.id);
+            raft.members.push(member(node.id, &node.name, true));
+        }
+        body(node.report())
+    }
+
+    async fn learners(State(node): State<Self>, text: String) -> axum::response::Response {
+        let asked: AddLearner = serde_json::from_str(&text).unwrap();
+        node.raft.lock().unwrap().members.push(member(asked.node_id, &asked.name, false));
+        node.changed()
+    }
+
+    async fn voters(State(node): State<Self>, text: String) -> axum::response::Response {
+        let asked: ChangeVoters = serde_json::from_str(&text).unwrap();
+        {
+            let mut raft = node.raft.lock().unwrap();
+            if raft.refusals == 0 {
+                raft.refusals = 1;
+                return refuse(RefusalReason::NotCaughtUp);
+            }
+            raft.members.retain(|member| !asked.remove.contains(&member.node_id));
+            for member in raft.members.iter_mut().filter(|member| asked.add.contains(&member.node_id)) {
+                member.voter = true;
+            }
+        }
+        node.changed()
+    }
+
+    async fn transfer(State(node): State<Self>, text: String) -> axum::response::Response {
+        let asked: Transfer = serde_json::from_str(&text).unwrap();
+        let to = asked.to.unwrap();
+        let mut raft = node.raft.lock().unwrap();
+        raft.leader = Some(to);
+        let Some(leader) = raft.members.iter().find(|member| member.node_id == to) else {
+            return refuse(RefusalReason::NoSuchMember);
+        };
+        body(Transferred { leader: MemberRef { node_id: to, name: leader.name.clone() }, term: 2 })
+    }
+
+    async fn events(State(node): State<Self>) -> axum::response::Response {
+        let line = format!("\n{}\n\n", serde_json::to_string(&node.report()).unwrap());
+        let chunks = line.into_bytes().chunks(50).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let stream = futures::stream::iter(chunks.into_iter().map(Ok::<_, std::io::Error>));
+        axum::body::Body::from_stream(stream).into_response()
+    }
+
+    async fn serve(self, ip: Ipv4Addr) {
+        let router = Router::new()
+            .route("/cluster", get(|State(node): State<Self>| async move { body(node.report()) }))
+            .route("/cluster/initialise", post(Self::initialise))
+            .route("/cluster/learners", post(Self::learners))
+            .route("/cluster/voters", post(Self::voters))
+            .route("/cluster/transfer", post(Self::transfer))
+            .route("/cluster/events", get(Self::events))
+            .with_state(self);
+        let listener = tokio::net::TcpListener::bind((ip, 4001)).await.unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    }
+}
+
+fn member(node_id: NodeId, name: &str, voter: bool) -> Member {
+    Member {
+        node_id,
+        name: name.into(),
+        raft_address: format!("{name}:4002"),
+        api_address: format!("{name}:4001"),
+        voter,
+        matched_index: Some(9),
+        silent_milliseconds: Some(1),
+    }
+}
+
+/// A loopback address of this process and test, so that tests beside each other do not meet.
+fn ip(test: u8, node: u8) -> Ipv4Addr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high, low, test * 16 + node + 1)
+}
+
+/// A cache that holds these objects.
+fn cache<K>(objects: &[Value]) -> kube::runtime::reflector::Store<K>
+where
+    K: Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + 'static,
+{
+    let (reader, mut writer) = store();
+    writer.apply_watcher_event(&Event::Init);
+    for object in objects {
+        writer.apply_watcher_event(&Event::InitApply(serde_json::from_value(object.clone()).unwrap()));
+    }
+    writer.apply_watcher_event(&Event::InitDone);
+    reader
+}
+
+fn cluster() -> SqliteCluster {
+    serde_json::from_value(json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
+        "metadata": {"name": "orders", "namespace": "shop", "uid": "u", "generation": 1},
+        "spec": {"voters": 3, "storage": {"size": "1Gi"}},
+        "status": {"clusterID": CLUSTER_ID, "bootstrap": {"member": "orders-0", "phase": "Chosen"}},
+    }))
+    .unwrap()
+}
+
+/// What the API server would hold of the cluster.
+fn context(ips: &[Ipv4Addr]) -> Context {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // Nobody listens there: events cannot be written, and nothing else is asked for.
+    let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
+    let client = kube::Client::try_from(config).unwrap();
+    let cluster = cluster();
+    let revision = validate::validate(&cluster, "i").unwrap().voter_revision;
+    let meta = |name: &str| {
+        json!({
+            "name": name, "namespace": "shop", "uid": name, "generation": 1,
+            "labels": {"sqlite-operator.io/cluster": "orders"},
+            "ownerReferences": [{
+                "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster", "name": "orders", "uid": "u",
+                "controller": true,
+            }],
+        })
+    };
+    let pods: Vec<Value> = ips
+        .iter()
+        .enumerate()
+        .map(|(i, ip)| {
+            let mut metadata = meta(&format!("orders-{i}"));
+            metadata["annotations"] = json!({"sqlite-operator.io/template-revision": revision});
+            metadata["labels"]["sqlite-operator.io/serving"] = json!("true");
+            json!({
+                "metadata": metadata,
+                "status": {
+                    "podIP": ip.to_string(),
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                    "containerStatuses": [{
+                        "name": "sqlited", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+                        "state": {"running": {}},
+                    }],
+                },
+            })
+        })
+        .collect();
+    let claims: Vec<Value> = (0..ips.len())
+        .map(|i| {
+            let mut metadata = meta(&format!("data-orders-{i}"));
+            metadata["annotations"] = json!({"sqlite-operator.io/cluster-id": CLUSTER_ID});
+            metadata["ownerReferences"] = json!([]);
+            json!({"metadata": metadata, "spec": {"resources": {"requests": {"storage": "1Gi"}}}})
+        })
+        .collect();
+    let set = json!({
+        "metadata": meta("orders"),
+        "spec": {
+            "replicas": ips.len(), "selector": {}, "serviceName": "orders-nodes",
+            "template": {"metadata": {"annotations": {"sqlite-operator.io/template-revision": revision}}},
+            "volumeClaimTemplates": [
+                {"metadata": {"name": "data"}, "spec": {"resources": {"requests": {"storage": "1Gi"}}}},
+            ],
+        },
+        "status": {"observedGeneration": 1, "replicas": ips.len()},
+    });
+    let bare =
+        |names: &[&str]| -> Vec<Value> { names.iter().map(|name| json!({"metadata": meta(name)})).collect() };
+    let admin = AdminClient::new(AdminTimeouts::default()).unwrap();
+    Context {
+        admin: admin.clone(),
+        streams: EventStreams::new(admin, Triggers::default()),
+        stores: Stores {
+            pods: cache(&pods),
+            claims: cache(&claims),
+            sets: cache(&[set]),
+            templates: cache(&[]),
+            services: cache(&bare(&["orders-nodes", "orders-rw", "orders-ro", "orders-any"])),
+            budgets: cache(&bare(&["orders"])),
+            accounts: cache(&bare(&["orders"])),
+        },
+        recorder: Recorder::new(client.clone(), "test".into()),
+        client,
+        metrics: Metrics::new(),
+        node_image: "i".into(),
+        remembered: Default::default(),
+        failures: Default::default(),
+    }
+}
+
+async fn members(test: u8) -> (Vec<Ipv4Addr>, Arc<Mutex<Raft>>) {
+    let raft = Arc::new(Mutex::new(Raft::default()));
+    let ips: Vec<_> = (0..3).map(|node| ip(test, node)).collect();
+    for (i, ip) in ips.iter().enumerate() {
+        let node = Node { id: NodeId(100 + i as u64), name: format!("orders-{i}"), raft: raft.clone() };
+        node.serve(*ip).await;
+    }
+    (ips, raft)
+}
+
+/// observe → validate → plan → execute.
+async fn turn(cluster: &SqliteCluster, ctx: &Context) -> (Plan, Result<(), execute::ExecuteError>) {
+    let observed = observe::observe(cluster, ctx).await.unwrap();
+    let desired = validate::validate(cluster, "i").unwrap();
+    let plan = plan::plan(&desired, &observed, "minted");
+    let done = execute::execute(&desired, &observed, &plan, &ObjectReference::default(), ctx).await;
+    (plan, done)
+}
+
+#[tokio::test]
+async fn three_empty_members_become_a_cluster() {
+    let (ips, raft) = members(0).await;
+    let ctx = context(&ips);
+    let cluster = cluster();
+    let mut put_off = 0;
+    for _ in 0..10 {
+        let (plan, done) = turn(&cluster, &ctx).await;
+        if let Err(error) = done {
+            assert!(error.passes(), "{error}");
+            put_off += 1;
+        }
+        if plan.steps.is_empty() {
+            break;
+        }
+    }
+    let raft = raft.lock().unwrap();
+    assert_eq!(raft.cluster_id.as_deref(), Some(CLUSTER_ID));
+    assert_eq!(raft.members.iter().filter(|member| member.voter).count(), 3);
+    assert_eq!(put_off, 1, "a promotion that is refused as too early is tried again");
+}
+
+#[tokio::test]
+async fn leadership_is_asked_away_from_a_leader_that_is_to_go() {
+    let (ips, raft) = members(1).await;
+    let ctx = context(&ips);
+    {
+        let mut raft = raft.lock().unwrap();
+        raft.cluster_id = Some(CLUSTER_ID.into());
+        raft.members = (0..3).map(|i| member(NodeId(100 + i), &format!("orders-{i}"), true)).collect();
+        (raft.leader, raft.refusals) = (Some(NodeId(102)), 1);
+    }
+    let mut cluster = cluster();
+    cluster.spec.voters = 1;
+    turn(&cluster, &ctx).await.1.unwrap();
+    assert_eq!(raft.lock().unwrap().leader, Some(NodeId(100)));
+    turn(&cluster, &ctx).await.1.unwrap();
+    let left: Vec<_> = raft.lock().unwrap().members.iter().map(|member| member.node_id.0).collect();
+    assert_eq!(left, [100, 101]);
+}
+
+#[tokio::test]
+async fn a_member_that_does_not_answer_is_simply_not_heard_of() {
+    let (mut ips, _raft) = members(2).await;
+    ips.push(ip(2, 9));
+    let ctx = context(&ips);
+    let observed = observe::observe(&cluster(), &ctx).await.unwrap();
+    assert_eq!((observed.pods.len(), observed.reports.len()), (4, 3));
+    assert!(observed.foreign.is_empty());
+}
+
+#[tokio::test]
+async fn events_arrive_whole_and_the_end_is_an_end() {
+    let (ips, _raft) = members(3).await;
+    let admin = AdminClient::new(AdminTimeouts::default()).unwrap();
+    let events = admin.events(&operator::admin::base(&ips[0].to_string())).await.unwrap();
+    let events: Vec<_> = tokio::time::timeout(Duration::from_secs(5), events.collect()).await.unwrap();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].as_ref().unwrap().name, "orders-0");
+}
+
+#[tokio::test]
+async fn a_refusal_keeps_its_reason() {
+    let (ips, _raft) = members(4).await;
+    let admin = AdminClient::new(AdminTimeouts::default()).unwrap();
+    let base = operator::admin::base(&ips[0].to_string());
+    let error = admin.change_voters(&base, &ChangeVoters::default()).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(RefusalReason::NotCaughtUp));
+}
