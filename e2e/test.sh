@@ -93,11 +93,14 @@ kubernetes() {
 }
 images() { provide_images ci; }
 operator() {
-  # Two operators that watch everything would fight over the same clusters.
+  # Two operators that look after the same clusters would fight over them. The demo's leaves those of the tests alone.
   local others
-  others=$(helm list --all-namespaces --output json | jq -r '.[] | select(.chart | startswith("sqlite-operator-"))
-    | select(.namespace != "e2e-operator") | .namespace') || return
-  [ -z "$others" ] || { echo "   an operator is installed in namespace $others; \`make demo-down\` removes the demo's"; return 1; }
+  others=$(kubectl get deployments --all-namespaces -l app.kubernetes.io/name=sqlite-operator --output json |
+    jq -r '.items[] | select(.metadata.namespace != "e2e-operator")
+      | select(any(.spec.template.spec.containers[].args[]; . == "--cluster-selector=!sqlite-operator.io/e2e") | not)
+      | .metadata.namespace') || return
+  [ -z "$others" ] || { echo "   the operator in namespace $others looks after the tests' clusters too: set its" \
+    "clusterSelector to !sqlite-operator.io/e2e, or take it away"; return 1; }
   quietly operator install_operator e2e-operator --values e2e/operator-values.yaml
 }
 e2e() {

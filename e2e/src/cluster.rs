@@ -53,7 +53,8 @@ impl Manifest {
         json!({
             "apiVersion": "sqlite-operator.io/v1alpha1",
             "kind": "SqliteCluster",
-            "metadata": {"name": self.name},
+            // The operator under test selects by it.
+            "metadata": {"name": self.name, "labels": {"sqlite-operator.io/e2e": ""}},
             "spec": self.spec,
         })
     }

@@ -2,6 +2,7 @@
 
 use crate::lease::LeaseTiming;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kube::runtime::watcher;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +31,10 @@ pub struct RunConfig {
     /// Namespaces to watch, separated by commas; none: all of them.
     #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',', visible_aliases = ["namespace", "namespaces"])]
     pub watch_namespaces: Vec<String>,
+    /// Which SqliteClusters to look after, as a label selector; none: all of them. Operators of which each has its own
+    /// can share a namespace.
+    #[arg(long, env = "CLUSTER_SELECTOR", value_name = "SELECTOR")]
+    pub cluster_selector: Option<String>,
     /// Image of members whose spec names none.
     #[arg(long, env = "NODE_IMAGE")]
     pub node_image: String,
@@ -62,6 +67,14 @@ impl RunConfig {
         LeaseTiming {
             duration: Duration::from_secs(self.lease_duration_seconds),
             renew: Duration::from_millis(self.lease_renew_milliseconds),
+        }
+    }
+
+    /// The watch of the clusters to look after.
+    pub fn watched_clusters(&self) -> watcher::Config {
+        match self.cluster_selector.as_deref().map(str::trim) {
+            Some(selector) if !selector.is_empty() => watcher::Config::default().labels(selector),
+            _ => watcher::Config::default(),
         }
     }
 
@@ -111,17 +124,26 @@ mod tests {
         Config::command().debug_assert();
     }
 
+    fn run(args: &[&str]) -> RunConfig {
+        let all = ["sqlite-operator", "run", "--node-image=i"].into_iter().chain(args.iter().copied());
+        let Command::Run(run) = Config::parse_from(all).command else { panic!("not run") };
+        run
+    }
+
     #[test]
     fn namespaces_are_a_set_and_none_is_all() {
-        let run = |args: &[&str]| {
-            let all = ["sqlite-operator", "run", "--node-image=i"].into_iter().chain(args.iter().copied());
-            let Command::Run(run) = Config::parse_from(all).command else { panic!("not run") };
-            run.scopes()
-        };
-        assert_eq!(run(&[]), [None]);
+        assert_eq!(run(&[]).scopes(), [None]);
         assert_eq!(
-            run(&["--watch-namespaces=b,a", "--namespace", "b"]),
+            run(&["--watch-namespaces=b,a", "--namespace", "b"]).scopes(),
             [Some("a".into()), Some("b".into())]
         );
+    }
+
+    #[test]
+    fn a_selector_that_is_empty_selects_all() {
+        let selector = |args: &[&str]| run(args).watched_clusters().label_selector;
+        assert_eq!(selector(&[]), None);
+        assert_eq!(selector(&["--cluster-selector="]), None);
+        assert_eq!(selector(&["--cluster-selector", "team in (a, b)"]).as_deref(), Some("team in (a, b)"));
     }
 }

@@ -126,7 +126,7 @@ async fn lead(
     metrics.leading.set(1);
     let ended = tokio::select! {
         lost = held.lost() => return Err(RunError::Lease(lost)),
-        ended = control(scopes, metrics.clone(), stop) => ended,
+        ended = control(scopes, config.watched_clusters(), metrics.clone(), stop) => ended,
     };
     metrics.leading.set(0);
     held.release().await;
@@ -191,12 +191,17 @@ fn clusters(client: &Client, namespace: Option<&str>) -> Api<Guarded> {
 }
 
 /// Runs the controllers until a signal to stop; then lets running reconciles finish for a moment.
-async fn control(scopes: Vec<Scope>, metrics: Metrics, stop: watch::Receiver<bool>) -> Result<(), RunError> {
+async fn control(
+    scopes: Vec<Scope>,
+    watched: watcher::Config,
+    metrics: Metrics,
+    stop: watch::Receiver<bool>,
+) -> Result<(), RunError> {
     let mut readers: Vec<Store<Guarded>> = Vec::new();
     let mut running = Vec::new();
     for scope in scopes {
         let api = clusters(&scope.context.client, scope.namespace.as_deref());
-        let controller = Controller::new(api, watcher::Config::default())
+        let controller = Controller::new(api, watched.clone())
             .with_config(controller::Config::default().concurrency(CONCURRENCY))
             .reconcile_on(stream_of(scope.triggers.listen()))
             .graceful_shutdown_on(stopped(stop.clone()));

@@ -91,6 +91,18 @@ fn silent(metrics: &Metrics, id: u64) -> Option<Duration> {
     heard.get(&id)?.as_ref().map(|at| at.elapsed())
 }
 
+/// How long ago a quorum last confirmed this leader; none if this member does not lead, or no quorum answered it yet.
+pub fn quorum_silent(metrics: &Metrics) -> Option<Duration> {
+    if metrics.current_leader != Some(metrics.id) {
+        return None;
+    }
+    // A voter that is alone is its own quorum at any time. Raft dates only the answers of others.
+    if metrics.membership_config.voter_ids().eq([metrics.id]) {
+        return Some(Duration::ZERO);
+    }
+    metrics.last_quorum_acked.map(|at| at.elapsed())
+}
+
 fn is_reachable(metrics: &Metrics, id: u64) -> bool {
     id == metrics.id || silent(metrics, id).is_some_and(|silent| silent < SILENT)
 }
@@ -285,4 +297,31 @@ fn refusal_of(error: &ClientWriteError<TypeConfig>) -> Refusal {
         },
     };
     Refusal { reason, message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::type_config::alias::InstantOf;
+    use openraft::{EffectiveMembership, Membership as Config, RaftMetrics};
+    use std::sync::Arc;
+
+    fn led_by_1(voters: &[u64], acked: Duration) -> Metrics {
+        let mut metrics: Metrics = RaftMetrics::new_initial(1);
+        let nodes: BTreeMap<u64, PeerInfo> = voters.iter().map(|id| (*id, PeerInfo::default())).collect();
+        let config = Config::new_with_defaults(vec![voters.iter().copied().collect()], nodes);
+        metrics.membership_config = Arc::new(EffectiveMembership::new(None, config));
+        metrics.current_leader = Some(1);
+        metrics.last_quorum_acked = Some((InstantOf::<TypeConfig>::now() - acked).into());
+        metrics
+    }
+
+    #[test]
+    fn a_lone_voter_is_its_own_quorum_and_others_need_an_answer() {
+        let long_ago = Duration::from_secs(10);
+        assert_eq!(quorum_silent(&led_by_1(&[1], long_ago)), Some(Duration::ZERO));
+        assert!(quorum_silent(&led_by_1(&[1, 2, 3], long_ago)) >= Some(long_ago));
+        let follower = Metrics { current_leader: Some(2), ..led_by_1(&[1, 2], long_ago) };
+        assert_eq!(quorum_silent(&follower), None);
+    }
 }

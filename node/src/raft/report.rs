@@ -1,10 +1,10 @@
 //! What a member says of itself and of its cluster, and when it has something new to say.
 
 use super::Consensus;
-use super::membership::{CAUGHT_UP, SILENT, describe, member_ref};
+use super::membership::{CAUGHT_UP, SILENT, describe, member_ref, quorum_silent};
 use super::types::Metrics;
 use client::admin::{MemberReport, Membership, NodeId, Phase, Role};
-use openraft::{Instant as _, ServerState};
+use openraft::ServerState;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -26,7 +26,6 @@ impl Consensus {
             (Ok(()), Phase::CatchingUp) if metrics.current_leader.is_none() => Some("knows no leader".into()),
             _ => None,
         };
-        let leads = metrics.current_leader == Some(metrics.id);
         MemberReport {
             epoch: cluster.as_ref().map_or(0, |c| c.epoch),
             cluster_id: cluster.map(|c| c.cluster_id),
@@ -42,10 +41,7 @@ impl Consensus {
             last_log_index: metrics.last_log_index.unwrap_or(0),
             committed_index: metrics.local_committed.as_ref().map_or(0, |id| id.index),
             applied_index: self.store().state().borrow().applied.log_id.map_or(0, |id| id.index),
-            quorum_silent_milliseconds: metrics
-                .last_quorum_acked
-                .filter(|_| leads)
-                .map(|at| at.elapsed().as_millis() as u64),
+            quorum_silent_milliseconds: quorum_silent(&metrics).map(|silent| silent.as_millis() as u64),
             membership: describe(&metrics),
             message,
         }
