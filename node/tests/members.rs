@@ -4,7 +4,18 @@
 mod support;
 
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::{Cluster, cluster};
+
+/// How often what takes a round is done: more for `make prove`.
+fn rounds() -> usize {
+    std::env::var("MEMBERS_ROUNDS").ok().map_or(2, |n| n.parse().expect("MEMBERS_ROUNDS is a number"))
+}
+
+fn await_more(c: &mut Cluster, done: &AtomicU64) {
+    let target = done.load(Ordering::Relaxed) + 100;
+    c.until("more writes", |_| (done.load(Ordering::Relaxed) >= target).then_some(()));
+}
 
 #[test]
 fn alone_without_flags_and_again_after_an_end_in_order() {
@@ -60,6 +71,40 @@ fn the_leaders_death_loses_nothing_that_was_acknowledged() {
     for i in 0..3 {
         assert_eq!(c.value(i, "SELECT count(DISTINCT a) FROM t", "linearizable"), json!(acknowledged));
         assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), json!(acknowledged));
+    }
+}
+
+#[test]
+fn what_a_living_member_accepted_does_not_fail_when_the_leader_dies() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let (begun, done) = (AtomicU64::new(0), AtomicU64::new(0));
+    for _ in 0..rounds() {
+        let leader = c.await_leader(0);
+        let doors: Vec<_> = (0..3).filter(|i| *i != leader).map(|i| c.door(i)).collect();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for door in doors.iter().cycle().take(8) {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let number = begun.fetch_add(1, Ordering::Relaxed);
+                        door.execute(&json!([["INSERT INTO t VALUES(?)", number]]));
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            await_more(&mut c, &done);
+            c.kill(leader);
+            await_more(&mut c, &done);
+            stop.store(true, Ordering::Relaxed);
+        });
+        c.start(leader);
+        c.await_ready(leader);
+    }
+    let all = json!(done.load(Ordering::Relaxed));
+    for i in 0..3 {
+        assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), all, "applied twice");
+        assert_eq!(c.value(i, "SELECT count(DISTINCT a) FROM t", "linearizable"), all);
     }
 }
 

@@ -212,6 +212,11 @@ impl EncodedRequest {
         self.0
     }
 
+    /// Its name.
+    pub fn id(&self) -> Result<RequestId, Malformed> {
+        Ok(self.view()?.id)
+    }
+
     /// Reads it.
     pub fn view(&self) -> Result<RequestView<'_>, Malformed> {
         RequestView::parse(&self.0)

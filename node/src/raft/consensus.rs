@@ -10,7 +10,8 @@ use super::propose::Proposer;
 use super::read::Barrier;
 use super::retention;
 use super::state_machine::StateMachine;
-use super::types::{Metrics, Raft};
+use super::types::{Metrics, Raft, ServerMetrics};
+use super::waiters::{Leadership, Waiters};
 use crate::identity::Identity;
 use crate::store::{LocalFailure, Store};
 use client::admin::{AddLearner, NodeId, Phase, Refusal, Transfer, Transferred};
@@ -81,6 +82,9 @@ pub struct Consensus {
     pub(super) config: ConsensusConfig,
     pub(super) identity: Arc<Identity>,
     pub(super) raft: Raft,
+    /// Who leads, looked at with each request.
+    pub(super) server: ServerMetrics,
+    pub(super) waiters: Arc<Waiters>,
     pub(super) log: RaftLog,
     pub(super) store: Store,
     pub(super) peers: Arc<Peers>,
@@ -111,18 +115,22 @@ impl Consensus {
             tracing::warn!(?torn, "cut an unfinished write off the log");
         }
         let peers = Arc::new(Peers::new(identity.clone()));
+        let last = store.state().borrow().applied.log_id.unwrap_or_default();
+        let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
         let raft = Raft::new(
             identity.node_id().0,
             Arc::new(raft_config(config.profile)?),
             PeerClients::new(peers.clone()),
             LogStore::new(log.clone()),
-            StateMachine::new(store.clone(), identity.clone()),
+            StateMachine::new(store.clone(), identity.clone(), waiters.clone()),
         )
         .await
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
         let first_phase = if identity.cluster().is_some() { Phase::CatchingUp } else { Phase::Uninitialised };
         let consensus = Arc::new(Self {
-            proposer: Proposer::start(raft.clone(), identity.clone()),
+            proposer: Proposer::start(raft.clone(), identity.clone(), waiters.clone()),
+            server: raft.server_metrics(),
+            waiters,
             barrier: Barrier::start(raft.clone()),
             streams: Arc::new(Semaphore::new(16)),
             phase: watch::Sender::new(first_phase),

@@ -1,24 +1,23 @@
-//! Where a client's request is worked on: here, or on the leader for it.
+//! Who is asked, and where a query is run: here, or on the leader for it.
 //!
 //! ```text
-//! execute call   = timeout ms u32 · request               answer = 0 · index u64 · results | 1 (not the leader) | 2 · message
-//! query call     = level u8 · timeout ms u32 · statement timeout ms u32 (0 = none) · request
-//!                                                         answer = 0 · index u64 · results | 1 | 2 · message
+//! query call = level u8 · timeout ms u32 · statement timeout ms u32 (0 = none) · request
+//! answer     = 0 · index u64 · results | 1 (not the leader) | 2 · message (outcome unknown) | 3 · message
 //! ```
-//! A request is forwarded once. One that was never sent, or that no leader appended, is tried again until its time is
-//! over; one that may have been appended is never tried again, its outcome is reported as unknown.
+//! A query that no leader ran is asked again until its time is over.
 
 use super::Consensus;
 use super::calls::{CallError, Kind};
 use super::command::EncodedRequest;
 use super::propose::ProposeError;
 use super::read::BarrierError;
-use super::types::Metrics;
+use super::waiters::Leadership;
 use super::wire::{get_u8, get_u32, get_u64};
 use crate::store::{Inline, Limits, ReadError, Sink, Stopped};
 use bytes::{BufMut, Bytes, BytesMut};
 use client::admin::Refusal;
 use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -48,17 +47,6 @@ pub struct QueryOptions {
     pub timeout: Duration,
     /// How long each statement may run.
     pub statement_timeout: Option<Duration>,
-}
-
-/// A request that was applied.
-#[derive(Clone, Debug)]
-pub struct Executed {
-    /// The inside of the array `results`.
-    pub results: Bytes,
-    /// Index of its entry.
-    pub index: u64,
-    /// Peer address of the leader that it was forwarded to.
-    pub forwarded_to: Option<String>,
 }
 
 /// Results of a query: the inside of the array `results`.
@@ -124,105 +112,38 @@ const STALLED: Duration = Duration::from_secs(30);
 /// Results of a forwarded query are collected on the leader; larger ones are to be asked for with level `none`.
 const FORWARDED_RESULTS: usize = 128 << 20;
 /// Between two attempts while there is no leader.
-const PAUSE: Duration = Duration::from_millis(25);
+pub(super) const PAUSE: Duration = Duration::from_millis(25);
 
-enum Route {
-    Here,
-    Leader { id: u64, address: String },
+/// Who is believed to lead.
+pub(super) enum Route {
+    /// This member.
+    Here(Leadership),
+    /// Another one, at this address.
+    Leader { leader: Leadership, address: String },
+    /// Nobody is known.
     Nobody,
-}
-
-fn route(metrics: &Metrics) -> Route {
-    match metrics.current_leader {
-        Some(id) if id == metrics.id => Route::Here,
-        Some(id) => match metrics.membership_config.get_node(&id) {
-            Some(info) => Route::Leader { id, address: info.raft_addr.clone() },
-            None => Route::Nobody,
-        },
-        None => Route::Nobody,
-    }
 }
 
 impl Consensus {
     /// Whether this member believes that it leads.
     pub fn is_leader(&self) -> bool {
-        let metrics = self.metrics();
-        metrics.current_leader == Some(metrics.id)
+        let server = self.server.borrow_watched();
+        server.current_leader == Some(server.id)
     }
 
-    /// Applies a request on every member; returns after this member, or the leader, applied it.
-    pub async fn execute(
-        &self,
-        request: EncodedRequest,
-        timeout: Duration,
-    ) -> Result<Executed, RequestError> {
-        let deadline = Instant::now() + timeout;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(RequestError::NoLeader);
-            }
-            match route(&self.metrics()) {
-                Route::Here => match self.execute_here(request.clone(), left).await {
-                    Err(ExecuteError::NotLeader) => {}
-                    Err(ExecuteError::Failed(error)) => return Err(error),
-                    Ok((index, results)) => return Ok(Executed { results, index, forwarded_to: None }),
-                },
-                Route::Leader { id, address } => match self.execute_there(&request, id, &address, left).await
-                {
-                    Err(ExecuteError::NotLeader) => {}
-                    Err(ExecuteError::Failed(error)) => return Err(error),
-                    Ok((index, results)) => {
-                        return Ok(Executed { results, index, forwarded_to: Some(address) });
-                    }
-                },
-                Route::Nobody if self.identity().cluster().is_none() => return Err(RequestError::NoLeader),
-                Route::Nobody => {}
-            }
-            self.await_leader_change(left.min(PAUSE)).await;
+    pub(super) fn route(&self) -> Route {
+        let server = self.server.borrow_watched();
+        let leader = Leadership { term: server.vote.leader_id.term, node: server.vote.leader_id.node_id };
+        match server.current_leader {
+            // A vote that is not on disk yet is of nobody who leads already.
+            Some(id) if id != leader.node => Route::Nobody,
+            Some(id) if id == server.id => Route::Here(leader),
+            Some(id) => match server.membership_config.get_node(&id) {
+                Some(info) => Route::Leader { leader, address: info.raft_addr.clone() },
+                None => Route::Nobody,
+            },
+            None => Route::Nobody,
         }
-    }
-
-    async fn execute_here(
-        &self,
-        request: EncodedRequest,
-        timeout: Duration,
-    ) -> Result<(u64, Bytes), ExecuteError> {
-        let unknown = |message: String| ExecuteError::Failed(RequestError::OutcomeUnknown(message));
-        match tokio::time::timeout(timeout, self.proposer().propose(request)).await {
-            Ok(Ok(proposed)) => Ok((proposed.index, proposed.results)),
-            Ok(Err(ProposeError::NotLeader)) => Err(ExecuteError::NotLeader),
-            Ok(Err(error @ ProposeError::OutcomeUnknown)) => Err(unknown(error.to_string())),
-            Ok(Err(ProposeError::Stopped(message))) => Err(unknown(message)),
-            Err(_) => Err(unknown("timed out while committing log".into())),
-        }
-    }
-
-    async fn execute_there(
-        &self,
-        request: &EncodedRequest,
-        leader: u64,
-        address: &str,
-        timeout: Duration,
-    ) -> Result<(u64, Bytes), ExecuteError> {
-        let mut body = BytesMut::with_capacity(request.bytes().len() + 4);
-        body.put_u32_le(timeout.as_millis() as u32);
-        body.put_slice(request.bytes());
-        let answer = self.peers.call(leader, address, Kind::Execute, &body, timeout).await;
-        match answer {
-            Ok(answer) => read_answer(answer),
-            Err(CallError::NotSent(_)) => Err(ExecuteError::NotLeader),
-            Err(error) => Err(ExecuteError::Failed(error.into())),
-        }
-    }
-
-    pub(super) async fn answer_execute(&self, mut body: Bytes) -> Result<Bytes, String> {
-        let timeout = get_u32(&mut body).map_err(|e| e.to_string())?;
-        let request = EncodedRequest::from_peer(body).map_err(|e| e.to_string())?;
-        if !self.is_leader() {
-            return Ok(write_answer(Err(ExecuteError::NotLeader)));
-        }
-        Ok(write_answer(self.execute_here(request, Duration::from_millis(timeout.into())).await))
     }
 
     /// Runs a query at the level it asks for.
@@ -234,7 +155,7 @@ impl Consensus {
         let deadline = Instant::now() + options.timeout;
         let limits = Limits { statement_timeout: options.statement_timeout };
         let level = match options.level {
-            Level::Auto if self.metrics().state == ServerState::Learner => Level::None,
+            Level::Auto if self.server.borrow_watched().state == ServerState::Learner => Level::None,
             Level::Auto => Level::Weak,
             level => level,
         };
@@ -247,8 +168,8 @@ impl Consensus {
             if left.is_zero() {
                 return Err(RequestError::NoLeader);
             }
-            match route(&self.metrics()) {
-                Route::Here => match self.order_read(level, left).await {
+            match self.route() {
+                Route::Here(_) => match self.order_read(level, left).await {
                     Err(ExecuteError::NotLeader) => {}
                     Err(ExecuteError::Failed(error)) => return Err(error),
                     Ok(index) => {
@@ -256,8 +177,8 @@ impl Consensus {
                         return Ok(QueryAnswer { body, index, forwarded_to: None });
                     }
                 },
-                Route::Leader { id, address } => {
-                    match self.query_there(&request, level, &options, id, &address, left).await {
+                Route::Leader { leader, address } => {
+                    match self.query_there(&request, level, &options, leader.node, &address, left).await {
                         Err(ExecuteError::NotLeader) => {}
                         // Reads can be asked again.
                         Err(ExecuteError::Failed(RequestError::OutcomeUnknown(_))) => {}
@@ -384,11 +305,11 @@ impl Consensus {
     /// An index that a quorum confirmed to be committed; asks the leader if that is another member.
     pub(super) async fn confirmed_index(&self) -> Result<u64, RequestError> {
         const PATIENCE: Duration = Duration::from_secs(2);
-        match route(&self.metrics()) {
-            Route::Here => self.barrier.pass().await.map_err(|e| RequestError::Internal(e.to_string())),
+        match self.route() {
+            Route::Here(_) => self.barrier.pass().await.map_err(|e| RequestError::Internal(e.to_string())),
             Route::Nobody => Err(RequestError::NoLeader),
-            Route::Leader { id, address } => {
-                let answer = self.peers.call(id, &address, Kind::ReadIndex, &[], PATIENCE).await?;
+            Route::Leader { leader, address } => {
+                let answer = self.peers.call(leader.node, &address, Kind::ReadIndex, &[], PATIENCE).await?;
                 get_u64(&mut answer.clone()).map_err(|e| RequestError::Internal(e.to_string()))
             }
         }
@@ -412,13 +333,13 @@ async fn collect(body: ReadBody) -> Result<Bytes, RequestError> {
     Ok(results.freeze())
 }
 
-enum ExecuteError {
+pub(super) enum ExecuteError {
     /// It was not appended, nor run.
     NotLeader,
     Failed(RequestError),
 }
 
-fn write_answer(outcome: Result<(u64, Bytes), ExecuteError>) -> Bytes {
+pub(super) fn write_answer(outcome: Result<(u64, Bytes), ExecuteError>) -> Bytes {
     let mut out = BytesMut::new();
     match outcome {
         Ok((index, results)) => {
@@ -440,7 +361,7 @@ fn write_answer(outcome: Result<(u64, Bytes), ExecuteError>) -> Bytes {
     out.freeze()
 }
 
-fn read_answer(mut answer: Bytes) -> Result<(u64, Bytes), ExecuteError> {
+pub(super) fn read_answer(mut answer: Bytes) -> Result<(u64, Bytes), ExecuteError> {
     let internal = |e: super::wire::WireError| ExecuteError::Failed(RequestError::Internal(e.to_string()));
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     match get_u8(&mut answer).map_err(internal)? {

@@ -142,6 +142,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::raft::state_machine::StateMachine;
+    use crate::raft::waiters::{Leadership, Waiters};
     use crate::store::Store;
     use openraft::testing::log::{StoreBuilder, Suite};
     use std::sync::Arc;
@@ -157,7 +158,8 @@ mod tests {
             let (log, _) = RaftLog::open(dir.path().join("raft"), options, Arc::new(raftlog::OsIo)).unwrap();
             let store = Store::open(dir.path(), false).unwrap();
             let identity = Arc::new(crate::identity::Identity::open(dir.path()).unwrap());
-            Ok((dir, LogStore::new(log), StateMachine::new(store, identity)))
+            let waiters = Waiters::new(Leadership::default());
+            Ok((dir, LogStore::new(log), StateMachine::new(store, identity, waiters)))
         }
     }
 

@@ -301,16 +301,17 @@ fn refusal_of(error: &ClientWriteError<TypeConfig>) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::types::StoredMembership;
     use super::*;
     use openraft::type_config::alias::InstantOf;
-    use openraft::{EffectiveMembership, Membership as Config, RaftMetrics};
+    use openraft::{Membership as Config, RaftMetrics};
     use std::sync::Arc;
 
     fn led_by_1(voters: &[u64], acked: Duration) -> Metrics {
         let mut metrics: Metrics = RaftMetrics::new_initial(1);
-        let nodes: BTreeMap<u64, PeerInfo> = voters.iter().map(|id| (*id, PeerInfo::default())).collect();
-        let config = Config::new_with_defaults(vec![voters.iter().copied().collect()], nodes);
-        metrics.membership_config = Arc::new(EffectiveMembership::new(None, config));
+        let config =
+            Config::new_with_defaults(vec![voters.iter().copied().collect()], voters.iter().copied());
+        metrics.membership_config = Arc::new(StoredMembership::new(None, config));
         metrics.current_leader = Some(1);
         metrics.last_quorum_acked = Some((InstantOf::<TypeConfig>::now() - acked).into());
         metrics

@@ -6,6 +6,7 @@ pub mod calls;
 pub mod command;
 mod connection;
 mod consensus;
+mod execute;
 mod forward;
 mod join;
 mod log_store;
@@ -20,10 +21,12 @@ mod snapshot_stream;
 mod state_machine;
 #[allow(missing_docs, reason = "aliases of openraft's types, named as they are there")]
 mod types;
+mod waiters;
 mod wire;
 
 pub use answer::Described;
 pub use consensus::{Consensus, ConsensusConfig, Profile, StartError};
-pub use forward::{Executed, Level, QueryAnswer, QueryOptions, ReadBody, RequestError};
+pub use execute::Executed;
+pub use forward::{Level, QueryAnswer, QueryOptions, ReadBody, RequestError};
 pub use join::{JoinRequest, Joined};
 pub use membership::{Administer, Administered};

@@ -4,7 +4,8 @@
 //! transaction serve many requests, and an idle member proposes at once.
 
 use super::command::{EncodedRequest, EntryContext, RequestId, encode_execute};
-use super::types::{CommandBytes, Raft, Responder, TypeConfig};
+use super::types::{CommandBytes, LeaderId, Raft, Responder, TypeConfig};
+use super::waiters::{Leadership, Waiters};
 use crate::clock;
 use crate::identity::Identity;
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Entries on their way at once.
 const IN_FLIGHT: usize = 2;
@@ -45,18 +46,19 @@ pub enum ProposeError {
     Stopped(String),
 }
 
-type Outcome = Result<Proposed, ProposeError>;
-
-struct Waiting {
+struct Queued {
     request: EncodedRequest,
-    answer: oneshot::Sender<Outcome>,
+    id: RequestId,
+    /// Only this leader may append it.
+    leader: Leadership,
 }
 
 /// Groups requests into proposals.
 pub struct Proposer {
     raft: Raft,
     identity: Arc<Identity>,
-    queue: Mutex<Vec<Waiting>>,
+    waiters: Arc<Waiters>,
+    queue: Mutex<Vec<Queued>>,
     room: Semaphore,
     in_flight: AtomicUsize,
     kick: Notify,
@@ -65,10 +67,11 @@ pub struct Proposer {
 
 impl Proposer {
     /// Starts the proposer on the present runtime.
-    pub fn start(raft: Raft, identity: Arc<Identity>) -> Arc<Self> {
+    pub fn start(raft: Raft, identity: Arc<Identity>, waiters: Arc<Waiters>) -> Arc<Self> {
         let proposer = Arc::new(Self {
             raft,
             identity,
+            waiters,
             queue: Mutex::default(),
             room: Semaphore::new(WAITING_BYTES),
             in_flight: AtomicUsize::new(0),
@@ -88,21 +91,26 @@ impl Proposer {
         }
     }
 
-    /// Proposes a request and waits until it is applied here.
-    pub async fn propose(&self, request: EncodedRequest) -> Outcome {
+    /// Queues a request to be appended by `leader`, if that is this member now. Whoever holds a ticket for it learns
+    /// what becomes of it. The room that it takes is free again when the permit is dropped.
+    pub async fn submit(
+        &self,
+        request: EncodedRequest,
+        leader: Leadership,
+    ) -> Result<SemaphorePermit<'_>, ProposeError> {
         let stopped = || ProposeError::Stopped("this member is going down".into());
+        let id = request.id().map_err(|error| ProposeError::Stopped(error.to_string()))?;
         let size = request.bytes().len().clamp(1, WAITING_BYTES) as u32;
-        let _room = self.room.acquire_many(size).await.map_err(|_| stopped())?;
-        let (answer, outcome) = oneshot::channel();
+        let room = self.room.acquire_many(size).await.map_err(|_| stopped())?;
         let first = {
             let mut queue = self.queue.lock();
-            queue.push(Waiting { request, answer });
+            queue.push(Queued { request, id, leader });
             queue.len() == 1
         };
         if first {
             self.kick.notify_one();
         }
-        outcome.await.map_err(|_| stopped())?
+        Ok(room)
     }
 
     /// Proposes an entry that changes nothing, and returns its index once applied here: a point in the order of
@@ -125,59 +133,58 @@ impl Proposer {
             }
             let group = self.next_group();
             self.in_flight.fetch_add(1, Ordering::AcqRel);
-            if let Err(fatal) = self.submit(group).await {
+            if let Err(fatal) = self.propose(group).await {
                 tracing::info!(%fatal, "no more proposals");
                 self.room.close();
                 self.queue.lock().clear();
+                self.waiters.skipped();
                 return;
             }
         }
     }
 
-    fn next_group(&self) -> Vec<Waiting> {
+    /// What is queued, up to the size of a group, for one leader.
+    fn next_group(&self) -> Vec<Queued> {
         let mut queue = self.queue.lock();
+        let leader = queue.first().map(|first| first.leader);
         let mut bytes = 0;
         let fits = queue
             .iter()
-            .position(|waiting| {
-                bytes += waiting.request.bytes().len();
-                bytes > GROUP_BYTES
+            .position(|queued| {
+                bytes += queued.request.bytes().len();
+                bytes > GROUP_BYTES || Some(queued.leader) != leader
             })
             .map_or(queue.len(), |n| n.max(1));
         let rest = queue.split_off(fits);
         std::mem::replace(&mut *queue, rest)
     }
 
-    async fn submit(
+    async fn propose(
         self: &Arc<Self>,
-        group: Vec<Waiting>,
+        group: Vec<Queued>,
     ) -> Result<(), openraft::errors::Fatal<TypeConfig>> {
+        let Some(Leadership { term, node }) = group.first().map(|first| first.leader) else { return Ok(()) };
         let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
-        let requests: Vec<&[u8]> = group.iter().map(|waiting| waiting.request.bytes()).collect();
-        let command = encode_execute(context, requests.into_iter());
-        let answers: Vec<_> = group.into_iter().map(|waiting| waiting.answer).collect();
+        let command = encode_execute(context, group.iter().map(|queued| queued.request.bytes()));
+        let ids: Vec<RequestId> = group.iter().map(|queued| queued.id).collect();
         let proposer = self.clone();
         let respond = move |outcome: ClientWriteResult<TypeConfig>| {
             proposer.in_flight.fetch_sub(1, Ordering::AcqRel);
             proposer.kick.notify_one();
-            // Who no longer waits does not want to know.
             match outcome {
-                Ok(response) => {
-                    let index = response.log_id.index;
-                    for (answer, results) in answers.into_iter().zip(response.data.0) {
-                        drop(answer.send(Ok(Proposed { results, index })));
-                    }
-                }
-                Err(error) => {
-                    let error = ProposeError::from(error);
-                    for answer in answers {
-                        drop(answer.send(Err(error.clone())));
-                    }
-                }
+                // Told where it was applied.
+                Ok(_) => {}
+                // Another leader may have it still: what is applied here will tell.
+                Err(ClientWriteError::LogEntryDiscarded(_)) => {}
+                Err(_) => proposer.waiters.not_appended(ids),
             }
         };
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        self.raft.client_write_ff(CommandBytes(command), Some(Responder(Box::new(respond)))).await
+        self.raft
+            .write(CommandBytes(command))
+            .with_leader(LeaderId { term, node_id: node })
+            .responder(Responder(Box::new(respond)))
+            .await
     }
 }
 

@@ -1,8 +1,9 @@
 //! Raft's view of the store: hands committed entries to the writer and answers who waits for them.
 
 use super::types::{
-    Entry, LogId, Replies, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, log_id_from, log_id_to,
+    Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, log_id_from, log_id_to,
 };
+use super::waiters::{Leadership, Waiters};
 use super::wire::{membership_from_store, membership_to_bytes};
 use crate::identity::Identity;
 use crate::store::{self, LocalFailure, Meta, PinnedSnapshot, ReadySnapshot, Store};
@@ -19,6 +20,7 @@ const BATCH: usize = 256;
 pub struct StateMachine {
     store: Store,
     identity: Arc<Identity>,
+    waiters: Arc<Waiters>,
 }
 
 /// What a snapshot is, by where it is.
@@ -37,9 +39,9 @@ pub struct DurableState {
 }
 
 impl StateMachine {
-    /// On the store of the member `identity`.
-    pub fn new(store: Store, identity: Arc<Identity>) -> Self {
-        Self { store, identity }
+    /// On the store of the member `identity`; tells `waiters` what is applied.
+    pub fn new(store: Store, identity: Arc<Identity>, waiters: Arc<Waiters>) -> Self {
+        Self { store, identity, waiters }
     }
 
     fn to_store(&self, entry: Entry, wants_reply: bool) -> store::Entry {
@@ -90,16 +92,27 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some(chunk) = ready.next().await {
             let mut batch = Vec::with_capacity(chunk.len());
             let mut responders = Vec::with_capacity(chunk.len());
+            let mut last = None;
             for item in chunk {
                 let (entry, responder) = item?;
-                batch.push(self.to_store(entry, responder.is_some()));
-                responders.push(responder);
+                let interested = match &entry.payload {
+                    EntryPayload::Normal(command) => self.waiters.interested(&command.0),
+                    EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
+                };
+                let entry = self.to_store(entry, !interested.is_empty());
+                last = Some(entry.log_id);
+                responders.push((entry.log_id.index, interested, responder));
+                batch.push(entry);
             }
             let replies = self.store.apply(batch).await.map_err(fatal)?;
-            for (responder, reply) in responders.into_iter().zip(replies) {
+            for ((index, interested, responder), reply) in responders.into_iter().zip(replies) {
+                self.waiters.applied(index, &interested, reply);
                 if let Some(responder) = responder {
-                    responder.send(Replies(reply));
+                    responder.send(Applied);
                 }
+            }
+            if let Some(last) = last {
+                self.waiters.told(Leadership { term: last.term, node: last.leader });
             }
         }
         Ok(())
@@ -109,7 +122,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         DurableState { store: self.store.clone() }
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let ready = match snapshot {
             SnapshotData::Received(ready) => ready,
             SnapshotData::Pinned(pinned) => {
@@ -119,7 +132,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             // It is this member's own state.
             SnapshotData::Durable => return Ok(()),
         };
-        self.store.install(ready).await.map_err(fatal)
+        self.store.install(ready).await.map_err(fatal)?;
+        self.waiters.skipped();
+        if let Some(last) = meta.last_log_id.as_ref().map(log_id_to) {
+            self.waiters.told(Leadership { term: last.term, node: last.leader });
+        }
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {

@@ -27,13 +27,14 @@ impl fmt::Display for CommandBytes {
     }
 }
 
-/// What applying an entry answered: one JSON fragment per request.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Replies(pub Vec<Bytes>);
+/// An entry was applied. What its requests answered goes to those who wait for them ([`super::waiters`]), not through
+/// Raft.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Applied;
 
-impl fmt::Display for Replies {
+impl fmt::Display for Applied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} replies", self.0.len())
+        f.write_str("applied")
     }
 }
 
@@ -50,11 +51,11 @@ impl<C: RaftTypeConfig, T: Send + 'static> openraft::raft::responder::Responder<
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TypeConfig;
 
-type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
+pub type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
 
 impl RaftTypeConfig for TypeConfig {
     type D = CommandBytes;
-    type R = Replies;
+    type R = Applied;
     type NodeId = u64;
     type Node = PeerInfo;
     type Term = u64;
@@ -81,6 +82,8 @@ pub type Vote = of::VoteOf<TypeConfig>;
 pub type StoredMembership = of::StoredMembershipOf<TypeConfig>;
 pub type SnapshotMeta = of::SnapshotMetaOf<TypeConfig>;
 pub type Snapshot = of::SnapshotOf<TypeConfig, super::state_machine::SnapshotData>;
+/// Watches who leads.
+pub type ServerMetrics = of::WatchReceiverOf<TypeConfig, openraft::metrics::RaftServerMetrics<TypeConfig>>;
 pub type Metrics = openraft::RaftMetrics<TypeConfig>;
 
 /// openraft's position from the store's.

@@ -53,6 +53,17 @@ const READ_PRAGMAS_WITH_ARGUMENT: &[&str] = &[
     "table_list",
     "table_xinfo",
 ];
+/// Table-valued forms of PRAGMAs that tell the same on every replica, so that what they tell may be stored. Others tell
+/// of the member, as `pragma_database_list` does of its files.
+const REPLICATED_PRAGMA_TABLES: &[&str] = &[
+    "pragma_foreign_key_list",
+    "pragma_index_info",
+    "pragma_index_list",
+    "pragma_index_xinfo",
+    "pragma_table_info",
+    "pragma_table_list",
+    "pragma_table_xinfo",
+];
 /// PRAGMAs whose argument is stored in the database, so they may be written through the log.
 const STORED_PRAGMAS: &[&str] = &["application_id", "user_version"];
 
@@ -124,12 +135,13 @@ impl Guard {
     }
 }
 
-const REASONS: [&str; 5] = [
+const REASONS: [&str; 6] = [
     "the statement touches what belongs to the server",
     "BEGIN, COMMIT, ROLLBACK and SAVEPOINT are not allowed; send the statements as one request with ?transaction",
     "ATTACH, DETACH and VACUUM INTO are not allowed",
     "TEMP objects belong to a connection and are not replicated",
     "this PRAGMA is not allowed",
+    "what this table tells differs between members, so a write must not depend on it",
 ];
 
 fn reason(action: &AuthAction<'_>) -> u8 {
@@ -146,6 +158,7 @@ fn reason(action: &AuthAction<'_>) -> u8 {
         | A::DropTempTrigger { .. }
         | A::DropTempView { .. } => 3,
         A::Pragma { .. } => 4,
+        A::Read { table_name, .. } if tells_of_the_member(table_name) => 5,
         _ => 0,
     }
 }
@@ -156,6 +169,13 @@ fn is_reserved(name: &str) -> bool {
 
 fn listed(list: &[&str], name: &str) -> bool {
     list.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Whether rows of this table may differ between replicas of the same state.
+fn tells_of_the_member(table: &str) -> bool {
+    const PREFIX: &str = "pragma_";
+    let is_pragma = table.get(..PREFIX.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX));
+    (is_pragma && !listed(REPLICATED_PRAGMA_TABLES, table)) || listed(&["dbstat"], table)
 }
 
 fn allows(purpose: Purpose, action: &AuthAction<'_>) -> bool {
@@ -181,7 +201,11 @@ fn allows(purpose: Purpose, action: &AuthAction<'_>) -> bool {
         A::CreateVtable { table_name, module_name } => {
             !is_reserved(table_name) && !listed(&["sqlite_dbpage", "dbstat"], module_name)
         }
-        A::Read { table_name, .. } => !is_reserved(table_name) && !listed(&["sqlite_dbpage"], table_name),
+        A::Read { table_name, .. } => {
+            !is_reserved(table_name)
+                && !listed(&["sqlite_dbpage"], table_name)
+                && (purpose == Purpose::Read || !tells_of_the_member(table_name))
+        }
         A::Insert { table_name }
         | A::Delete { table_name }
         | A::Update { table_name, .. }
@@ -259,6 +283,26 @@ mod tests {
                 assert!(!allowed || at_run_time, "{purpose:?} allows {sql}");
             }
         }
+    }
+
+    #[test]
+    fn a_write_does_not_depend_on_what_differs_between_members() {
+        let telling = [
+            "INSERT INTO t(a) SELECT file FROM pragma_database_list",
+            "INSERT INTO t(a) SELECT count(*) FROM Pragma_Page_Count",
+            "INSERT INTO t(a) SELECT compile_options FROM pragma_compile_options()",
+            "UPDATE t SET a = (SELECT freelist_count FROM pragma_freelist_count)",
+            "SELECT * FROM pragma_function_list",
+            "INSERT INTO t(a) SELECT sum(pgsize) FROM dbstat",
+        ];
+        assert_eq!(verdicts(Purpose::Write, &telling), [false; 6]);
+        let shared = [
+            "INSERT INTO t(a) SELECT name FROM pragma_table_info('t')",
+            "INSERT INTO t(a) SELECT name FROM pragma_index_list('t')",
+            "INSERT INTO t(a) SELECT \"from\" FROM pragma_foreign_key_list('t')",
+        ];
+        assert_eq!(verdicts(Purpose::Write, &shared), [true; 3]);
+        assert_eq!(verdicts(Purpose::Read, &["SELECT file FROM pragma_database_list"]), [true]);
     }
 
     #[test]

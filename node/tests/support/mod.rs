@@ -25,6 +25,23 @@ pub struct Member {
     process: Option<Child>,
 }
 
+/// The way to one member, for threads that write while the test does something to the cluster.
+#[derive(Clone)]
+pub struct Door {
+    http: reqwest::blocking::Client,
+    execute: String,
+}
+
+impl Door {
+    /// Runs statements that must succeed.
+    pub fn execute(&self, statements: &Value) -> Value {
+        let answer = self.http.post(&self.execute).body(statements.to_string()).send().unwrap();
+        let (status, body) = (answer.status().as_u16(), answer.text().unwrap());
+        assert!(status == 200 && !body.contains("\"error\""), "{statements}: {status} {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+}
+
 /// Members on this machine, ended with the test.
 pub struct Cluster {
     pub members: Vec<Member>,
@@ -161,9 +178,12 @@ impl Cluster {
 
     /// Runs statements that must succeed.
     pub fn execute(&self, i: usize, statements: &Value) -> Value {
-        let (status, body) = self.post(i, "/db/execute", &statements.to_string());
-        assert!(status == 200 && !body.contains("\"error\""), "{statements}: {status} {body}");
-        serde_json::from_str(&body).unwrap()
+        self.door(i).execute(statements)
+    }
+
+    /// The way to a member.
+    pub fn door(&self, i: usize) -> Door {
+        Door { http: self.http.clone(), execute: self.url(i, "/db/execute") }
     }
 
     /// The first value of the first row of a query.
