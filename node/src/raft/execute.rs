@@ -104,9 +104,10 @@ impl Consensus {
         body.put_u64_le(leader.term);
         body.put_slice(request.bytes());
         let answer = tokio::select! {
-            // This member can learn it sooner: the leader may be gone, or cut off.
-            settled = settle(ticket, leader) => return settled,
             answer = self.peers.call(leader.node, address, Kind::Execute, &body, timeout) => answer,
+            // It may be cut off, and never answer. While it leads its answer is waited for, though this member may
+            // have applied the request before: who was answered finds the write in a weak read on the leader.
+            () = self.no_longer_led_by(leader) => return settle(ticket, leader).await,
         };
         match answer.map(read_answer) {
             Ok(Ok((index, results))) => Attempt::Applied(Proposed { results, index }),

@@ -146,6 +146,17 @@ impl Consensus {
         }
     }
 
+    /// Waits until this member no longer follows `leader`.
+    pub(super) async fn no_longer_led_by(&self, leader: Leadership) {
+        let mut server = self.server.clone();
+        while matches!(self.route(), Route::Leader { leader: now, .. } if now == leader) {
+            // An end of the channel is the end of Raft on this member.
+            if server.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Runs a query at the level it asks for.
     pub async fn query(
         self: &Arc<Self>,
