@@ -233,6 +233,7 @@ impl Node {
     /// Runs until `shutdown` resolves or the member cannot go on; then goes down in order.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
         let mut phase = self.consensus.phase();
+        let mut restart = self.consensus.restart();
         let failed = phase.wait_for(|phase| *phase == Phase::Failed);
         let mut outcome = Ok(());
         tokio::pin!(shutdown);
@@ -245,6 +246,10 @@ impl Node {
         };
         tokio::select! {
             () = &mut shutdown => tracing::info!("going down"),
+            _ = restart.wait_for(|restart| *restart) => {
+                tracing::info!("ending, to start again");
+                return self.stop(false).await;
+            }
             _ = failed => {
                 let message = self.consensus.report().message.unwrap_or_else(|| "consensus has stopped".into());
                 outcome = Err(NodeError::Failed(message));
@@ -267,6 +272,8 @@ impl Node {
             }
         }
         self.forming.abort();
+        // They are requests in flight that never end by themselves: the time for those would be waited out.
+        self.consensus.end_reports();
         self.clients.stop(if in_order { REQUESTS } else { Duration::ZERO }).await;
         self.control.abort();
         let consensus = self.consensus.clone();

@@ -8,9 +8,10 @@ use super::peer_client::PeerClients;
 use super::peer_server;
 use super::propose::Proposer;
 use super::read::Barrier;
+use super::recovery::Recovery;
 use super::retention;
 use super::state_machine::StateMachine;
-use super::types::{Metrics, Raft, ServerMetrics};
+use super::types::{Metrics, PeerInfo, Raft, ServerMetrics};
 use super::waiters::{Leadership, Waiters};
 use crate::identity::Identity;
 use crate::store::{LocalFailure, Store};
@@ -75,6 +76,9 @@ pub enum StartError {
     /// Raft could not be started.
     #[error("start Raft: {0}")]
     Raft(String),
+    /// What was agreed to after the loss of the quorum could not be done.
+    #[error(transparent)]
+    Recovery(#[from] super::recovery::RecoveryError),
 }
 
 /// One member's consensus.
@@ -93,6 +97,10 @@ pub struct Consensus {
     /// Streaming queries at once.
     pub(super) streams: Arc<Semaphore>,
     pub(super) phase: watch::Sender<Phase>,
+    /// Whether the process is to end and start again.
+    pub(super) restart: watch::Sender<bool>,
+    /// Whether streams of reports are to end.
+    pub(super) reports_end: watch::Sender<bool>,
     pub(super) notified: watch::Sender<BTreeMap<NodeId, AddLearner>>,
     pub(super) administering: Mutex<()>,
     pub(super) receiving: Mutex<()>,
@@ -115,13 +123,20 @@ impl Consensus {
             tracing::warn!(?torn, "cut an unfinished write off the log");
         }
         let peers = Arc::new(Peers::new(identity.clone()));
+        let mut log_store = LogStore::new(log.clone());
+        let own = PeerInfo {
+            name: config.name.clone(),
+            raft_addr: config.raft_address.clone(),
+            api_addr: config.api_address.clone(),
+        };
+        Recovery::perform(&config.directory, &identity, &mut log_store, own).await?;
         let last = store.state().borrow().applied.log_id.unwrap_or_default();
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
         let raft = Raft::new(
             identity.node_id().0,
             Arc::new(raft_config(config.profile)?),
             PeerClients::new(peers.clone()),
-            LogStore::new(log.clone()),
+            log_store,
             StateMachine::new(store.clone(), identity.clone(), waiters.clone()),
         )
         .await
@@ -134,6 +149,8 @@ impl Consensus {
             barrier: Barrier::start(raft.clone()),
             streams: Arc::new(Semaphore::new(16)),
             phase: watch::Sender::new(first_phase),
+            restart: watch::Sender::new(false),
+            reports_end: watch::Sender::new(false),
             notified: watch::Sender::default(),
             administering: Mutex::default(),
             receiving: Mutex::default(),
@@ -189,6 +206,16 @@ impl Consensus {
     /// From now on the member says that it is going down.
     pub fn set_draining(&self) {
         self.phase.send_replace(Phase::Draining);
+    }
+
+    /// Whether the process is to end and start again.
+    pub fn restart(&self) -> watch::Receiver<bool> {
+        self.restart.subscribe()
+    }
+
+    /// Ends the streams of reports, which would go on for as long as somebody listens.
+    pub fn end_reports(&self) {
+        self.reports_end.send_replace(true);
     }
 
     pub(super) async fn snapshot_turn(&self) -> MutexGuard<'_, ()> {

@@ -15,6 +15,7 @@ mod peer_client;
 mod peer_server;
 mod propose;
 mod read;
+mod recovery;
 mod report;
 mod retention;
 mod snapshot_stream;
