@@ -100,7 +100,8 @@ impl Recovery {
         let written = log.get_log_state().await?.last_log_id.map_or(0, |id| id.leader_id.term);
         let term = voted.max(written) + 1;
         log.save_vote(&Vote::new(term, id)).await?;
-        let membership = Membership::new_with_defaults(vec![[id].into()], BTreeMap::from([(id, own)]));
+        let membership =
+            Membership::new(vec![[id].into()], BTreeMap::from([(id, own)])).map_err(io::Error::other)?;
         let log_id: LogId = openraft::LogId::new(LeaderId { term, node_id: id }, self.index + 1);
         log.append_one(Entry::new(log_id, EntryPayload::Membership(membership))).await
     }
