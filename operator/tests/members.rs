@@ -352,6 +352,7 @@ impl ApiServer {
         let mut object: Value = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}));
         if path.ends_with("/status") {
             *self.status.lock().unwrap() = Some(object["status"].clone());
+            object["spec"] = json!(cluster().spec);
         }
         let name = object["metadata"]["name"].clone();
         if path.contains("/events.k8s.io/") {

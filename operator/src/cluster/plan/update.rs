@@ -136,8 +136,8 @@ impl Planner<'_> {
     }
 
     fn watch_canary(&mut self, former: String) {
-        let Some(canary) = self.rollout.canary.clone().or_else(|| self.first_updated()) else { return };
-        let mut canary = canary;
+        let recorded = self.rollout.canary.take().filter(|canary| self.is_to_be_watched(canary));
+        let Some(mut canary) = recorded.or_else(|| self.first_updated()) else { return };
         if canary.passed {
             self.rollout.canary = Some(canary);
             return;
@@ -158,6 +158,20 @@ impl Planner<'_> {
             }
         }
         self.rollout.canary = Some(canary);
+    }
+
+    /// A canary that the spec no longer wants proves nothing, and one whose restart did not come about is chosen anew.
+    fn is_to_be_watched(&self, canary: &CanaryStatus) -> bool {
+        let wanted = &self.desired.voter_revision;
+        let pod = self.observed.pods.get(&canary.member);
+        let untouched =
+            pod.is_some_and(|pod| !pod.terminating && !self.has_revision(&canary.member, pod, wanted));
+        canary.passed || self.is_wanted(&canary.member) && !untouched
+    }
+
+    fn is_wanted(&self, name: &str) -> bool {
+        let parsed = self.desired.name.parse_member(name);
+        parsed.is_some_and(|(role, ordinal)| ordinal < self.desired.members(role))
     }
 
     fn first_updated(&self) -> Option<CanaryStatus> {

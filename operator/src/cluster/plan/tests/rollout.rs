@@ -80,9 +80,13 @@ fn two_voters_wait_for_a_third_that_is_on_its_way() {
 #[test]
 fn two_voters_are_restarted_when_no_third_can_come() {
     let two = || {
-        World::serving(3, 0).removed("orders-2").stuck("orders-2", "x").edit_pod("orders-2", |pod| {
-            (pod.stuck, pod.unschedulable) = (None, Some("0/2 nodes are available".into()));
-        })
+        World::serving(3, 0)
+            .removed("orders-2")
+            .stuck("orders-2", "x")
+            .edit_pod("orders-2", |pod| {
+                (pod.stuck, pod.unschedulable) = (None, Some("0/2 nodes are available".into()));
+            })
+            .edit_claim("orders-2", |claim| claim.node_id = None)
     };
     let world = two().upgraded().current("orders-2");
     let plan = expect(&world, &["restart orders-1"]);

@@ -53,7 +53,7 @@ fn a_canary_that_cannot_start_is_taken_back_by_itself_and_not_tried_again() {
     let broken = world.stuck("orders-2", "ImagePullBackOff").edit_pod("orders-2", |pod| {
         pod.created = Some(crate::cluster::fixtures::now());
     });
-    expect(&broken.edit(|_| {}), &["serving orders-2 false"]);
+    expect(&broken, &["serving orders-2 false"]);
     let failed = broken.later(20);
     let plan = failed.plan();
     assert_eq!((plan.revision.as_str(), state(&plan)), (former.as_str(), RolloutState::RolledBack));
