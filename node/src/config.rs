@@ -61,6 +61,8 @@ pub struct Config {
     pub log_segment_bytes: u64,
     /// How much of the log is kept for followers that were away, in bytes.
     pub log_retention_bytes: u64,
+    /// Steps of SQLite's virtual machine that the statements of one write may take together; 0 is without limit.
+    pub write_step_limit: u64,
     /// What is logged.
     pub log_level: String,
     /// How it is written.
@@ -144,6 +146,11 @@ const FLAGS: &[Flag] = &[
     ),
     flag("log-segment-size", "64MiB", "size of the files of Raft's log"),
     flag("log-retention", "256MiB", "how much of Raft's log is kept for followers that were away"),
+    flag(
+        "write-step-limit",
+        "1000000000",
+        "steps of SQLite's virtual machine that the statements of one write may take together; 0: no limit",
+    ),
     flag("log-level", "info", "what is logged: error, warn, info, debug, trace, or a filter by module"),
     flag("log-format", "auto", "how it is logged: text, json, or auto (text on a terminal)"),
 ];
@@ -368,6 +375,7 @@ impl Values {
             leave_on_shutdown: self.boolean("raft-cluster-remove-shutdown")?,
             log_segment_bytes: self.bytes("log-segment-size")?,
             log_retention_bytes: self.bytes("log-retention")?,
+            write_step_limit: self.number("write-step-limit")?,
             log_level: self.text("log-level").to_owned(),
             log_format,
         })

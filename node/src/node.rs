@@ -189,6 +189,7 @@ impl Node {
             profile: config.profile,
             log_segment_bytes: config.log_segment_bytes,
             log_retention_bytes: config.log_retention_bytes,
+            write_step_limit: config.write_step_limit,
         };
         let raft_addr = config.raft_addr.clone();
         let starting = runtime.handle.spawn(async move {

@@ -27,7 +27,7 @@ pub struct EntryContext {
     pub timestamp_us: i64,
     /// Seed of `random()` and `randomblob()`.
     pub seed: u64,
-    /// VM steps one statement may take; 0 is without limit.
+    /// VM steps that the statements of one request may take together; 0 is without limit.
     pub step_limit: u64,
 }
 
@@ -217,6 +217,12 @@ impl EncodedRequest {
         Ok(self.view()?.id)
     }
 
+    /// Whether it has to be the only request of its entry: a VACUUM, which runs outside a transaction.
+    pub fn is_vacuum(&self) -> bool {
+        // Malformed bytes are noticed where they are read.
+        self.view().and_then(|view| view.is_vacuum()).unwrap_or(false)
+    }
+
     /// Reads it.
     pub fn view(&self) -> Result<RequestView<'_>, Malformed> {
         RequestView::parse(&self.0)
@@ -272,6 +278,15 @@ impl<'a> CommandView<'a> {
         Ok(Self { context, count, rest: r })
     }
 
+    /// If all of it is one VACUUM: how that is to be answered.
+    pub fn sole_vacuum(&self) -> Result<Option<RequestFlags>, Malformed> {
+        if self.count != 1 {
+            return Ok(None);
+        }
+        let Some(request) = self.requests().next().transpose()? else { return Ok(None) };
+        Ok(request.is_vacuum()?.then_some(request.flags))
+    }
+
     /// The requests, in order.
     pub fn requests(&self) -> impl Iterator<Item = Result<RequestView<'a>, Malformed>> + use<'a> {
         let mut r = self.rest.clone();
@@ -307,6 +322,13 @@ impl<'a> RequestView<'a> {
     /// The statements, in order.
     pub fn statements(&self) -> Statements<'a> {
         Statements { rest: self.rest.clone(), left: self.count, previous: "" }
+    }
+
+    fn is_vacuum(&self) -> Result<bool, Malformed> {
+        if self.count != 1 {
+            return Ok(false);
+        }
+        Ok(self.statements().next()?.is_some_and(|statement| crate::store::is_vacuum(statement.sql)))
     }
 
     fn check(&self) -> Result<(), Malformed> {

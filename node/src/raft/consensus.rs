@@ -61,6 +61,8 @@ pub struct ConsensusConfig {
     pub log_segment_bytes: u64,
     /// How much of the log is kept for followers that were away, in bytes.
     pub log_retention_bytes: u64,
+    /// Steps that the statements of one write may take together, where this member leads; 0 is without limit.
+    pub write_step_limit: u64,
 }
 
 /// Consensus could not be started.
@@ -128,7 +130,12 @@ impl Consensus {
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
         let first_phase = if identity.cluster().is_some() { Phase::CatchingUp } else { Phase::Uninitialised };
         let consensus = Arc::new(Self {
-            proposer: Proposer::start(raft.clone(), identity.clone(), waiters.clone()),
+            proposer: Proposer::start(
+                raft.clone(),
+                identity.clone(),
+                waiters.clone(),
+                config.write_step_limit,
+            ),
             server: raft.server_metrics(),
             waiters,
             barrier: Barrier::start(raft.clone()),

@@ -63,11 +63,12 @@ pub struct Proposer {
     in_flight: AtomicUsize,
     kick: Notify,
     sequence: AtomicU64,
+    step_limit: u64,
 }
 
 impl Proposer {
     /// Starts the proposer on the present runtime.
-    pub fn start(raft: Raft, identity: Arc<Identity>, waiters: Arc<Waiters>) -> Arc<Self> {
+    pub fn start(raft: Raft, identity: Arc<Identity>, waiters: Arc<Waiters>, step_limit: u64) -> Arc<Self> {
         let proposer = Arc::new(Self {
             raft,
             identity,
@@ -77,6 +78,7 @@ impl Proposer {
             in_flight: AtomicUsize::new(0),
             kick: Notify::new(),
             sequence: AtomicU64::new(0),
+            step_limit,
         });
         tokio::spawn(proposer.clone().run());
         proposer
@@ -152,9 +154,11 @@ impl Proposer {
             .iter()
             .position(|queued| {
                 bytes += queued.request.bytes().len();
-                bytes > GROUP_BYTES || Some(queued.leader) != leader
+                bytes > GROUP_BYTES || Some(queued.leader) != leader || queued.request.is_vacuum()
             })
             .map_or(queue.len(), |n| n.max(1));
+        // A VACUUM has an entry to itself: nothing before it, and nothing after it.
+        let fits = if queue.first().is_some_and(|first| first.request.is_vacuum()) { 1 } else { fits };
         let rest = queue.split_off(fits);
         std::mem::replace(&mut *queue, rest)
     }
@@ -164,7 +168,8 @@ impl Proposer {
         group: Vec<Queued>,
     ) -> Result<(), openraft::errors::Fatal<TypeConfig>> {
         let Some(Leadership { term, node }) = group.first().map(|first| first.leader) else { return Ok(()) };
-        let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
+        let context =
+            EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: self.step_limit };
         let command = encode_execute(context, group.iter().map(|queued| queued.request.bytes()));
         let ids: Vec<RequestId> = group.iter().map(|queued| queued.id).collect();
         let proposer = self.clone();

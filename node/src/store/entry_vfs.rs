@@ -138,6 +138,13 @@ pub fn has_deferred_violations(connection: &Connection) -> bool {
     rc == ffi::SQLITE_OK && current != 0
 }
 
+/// `sqlite3_changes64()` and `sqlite3_total_changes64()` of the connection that calls a function.
+pub fn counters_of(context: &rusqlite::functions::Context<'_>) -> rusqlite::Result<(u64, u64)> {
+    // SAFETY: the reference is used only within this call, on the thread that runs the function.
+    let connection = unsafe { context.get_connection()? };
+    Ok((connection.changes(), connection.total_changes()))
+}
+
 unsafe extern "C" fn current_time_int64(vfs: *mut ffi::sqlite3_vfs, out: *mut ffi::sqlite3_int64) -> c_int {
     // SAFETY: SQLite passes the VFS that was registered, which is the first field of a `Registered`, and a valid `out`.
     unsafe { *out = (*vfs.cast::<Registered>()).julian_ms.load(Ordering::Relaxed) };

@@ -6,6 +6,7 @@ mod apply;
 mod checkpoint;
 mod encode;
 mod entry_functions;
+mod entry_run;
 mod entry_vfs;
 mod execute;
 mod generation;
@@ -13,8 +14,11 @@ mod guard;
 mod meta;
 mod reader;
 mod snapshot;
+mod text;
 mod value;
+mod watched;
 mod writer;
+mod writer_connection;
 
 pub use apply::{Entry, LocalFailure, Payload, Reply};
 pub use checkpoint::Durable;
@@ -22,6 +26,7 @@ pub use encode::{Sink, Stopped};
 pub use meta::{Applied, LogId, Meta, RESERVED_PREFIX, StoredMembership};
 pub use reader::{Inline, Limits, ReadError, ReadPool};
 pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, crc32c};
+pub use text::is_vacuum;
 pub use value::write_str;
 pub use writer::State;
 

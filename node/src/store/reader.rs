@@ -6,9 +6,10 @@
 
 use super::encode::{self, Bounded, Sink, Style};
 use super::entry_functions;
-use super::execute::{Mode, StatementError, is_single, run_statement};
+use super::execute::{Mode, On, StatementError, run_statement};
 use super::guard::{Guard, Purpose};
 use super::meta::{self, Applied};
+use super::text::is_single;
 use crate::raft::command::{Malformed, RequestFlags, RequestView};
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -223,6 +224,7 @@ impl Reader {
         if transaction {
             self.connection.execute_batch("BEGIN").map_err(ReadError::Transaction)?;
         }
+        let on = On { connection: &self.connection, guard: &self.guard, watch: None };
         let mut statements = request.statements();
         let outcome = loop {
             let view = match statements.next() {
@@ -234,7 +236,7 @@ impl Reader {
                 self.origin.elapsed().saturating_add(timeout).as_nanos().min(u128::from(u64::MAX - 1)) as u64
             });
             self.budget.deadline.store(deadline, Ordering::Relaxed);
-            match run_statement(&self.connection, &self.guard, &view, Mode::Query, style, sink, None) {
+            match run_statement(on, &view, Mode::Query, style, sink, None) {
                 Ok(()) => {}
                 Err(StatementError::Malformed(error)) => break Err(error.into()),
                 Err(StatementError::Stopped) => break Err(ReadError::Stopped),
