@@ -63,6 +63,8 @@ pub struct Config {
     pub log_retention_bytes: u64,
     /// Steps of SQLite's virtual machine that the statements of one write may take together; 0 is without limit.
     pub write_step_limit: u64,
+    /// How often every page is compared with what was written there.
+    pub scrub_period: Duration,
     /// What is logged.
     pub log_level: String,
     /// How it is written.
@@ -150,6 +152,11 @@ const FLAGS: &[Flag] = &[
         "write-step-limit",
         "1000000000",
         "steps of SQLite's virtual machine that the statements of one write may take together; 0: no limit",
+    ),
+    flag(
+        "scrub-period",
+        "24h",
+        "how often every page of the database is compared with what was written there",
     ),
     flag("log-level", "info", "what is logged: error, warn, info, debug, trace, or a filter by module"),
     flag("log-format", "auto", "how it is logged: text, json, or auto (text on a terminal)"),
@@ -375,6 +382,7 @@ impl Values {
             leave_on_shutdown: self.boolean("raft-cluster-remove-shutdown")?,
             log_segment_bytes: self.bytes("log-segment-size")?,
             log_retention_bytes: self.bytes("log-retention")?,
+            scrub_period: self.duration("scrub-period")?.unwrap_or(Duration::MAX),
             write_step_limit: self.number("write-step-limit")?,
             log_level: self.text("log-level").to_owned(),
             log_format,

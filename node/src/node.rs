@@ -173,12 +173,13 @@ impl Node {
             data_dir = %directory.display(),
             "starting"
         );
-        let foreign_keys = config.foreign_keys;
+        let (foreign_keys, scrub_period) = (config.foreign_keys, config.scrub_period);
         let store_directory = directory.clone();
-        let store = tokio::task::spawn_blocking(move || Store::open(&store_directory, foreign_keys))
-            .await
-            .map_err(|e| NodeError::Failed(e.to_string()))?
-            .map_err(NodeError::Store)?;
+        let store =
+            tokio::task::spawn_blocking(move || Store::open(&store_directory, foreign_keys, scrub_period))
+                .await
+                .map_err(|e| NodeError::Failed(e.to_string()))?
+                .map_err(NodeError::Store)?;
 
         let runtime = ConsensusRuntime::start()?;
         let consensus_config = ConsensusConfig {

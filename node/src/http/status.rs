@@ -109,6 +109,10 @@ fn store(app: &App, report: &MemberReport) -> Value {
             "last_snapshot_index": state.durable.log_id.map_or(0, |id| id.index),
             "last_snapshot_term": state.durable.log_id.map_or(0, |id| id.term),
         },
+        "checksum": consensus.store().last_checksum().map(|checksum| {
+            json!({ "index": checksum.index, "sum": format!("{:016x}", checksum.sum) })
+        }),
+        "damaged_page": consensus.store().damage().borrow().map(|damage| damage.page),
         "sqlite3": {
             "path": path.display().to_string(),
             "version": crate::store::sqlite_version(),

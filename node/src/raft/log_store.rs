@@ -156,7 +156,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let options = raftlog::Options { segment_bytes: 64 << 10, ..raftlog::Options::default() };
             let (log, _) = RaftLog::open(dir.path().join("raft"), options, Arc::new(raftlog::OsIo)).unwrap();
-            let store = Store::open(dir.path(), false).unwrap();
+            let store = Store::open(dir.path(), false, std::time::Duration::MAX).unwrap();
             let identity = Arc::new(crate::identity::Identity::open(dir.path()).unwrap());
             let waiters = Waiters::new(Leadership::default());
             Ok((dir, LogStore::new(log), StateMachine::new(store, identity, waiters)))

@@ -6,15 +6,18 @@
 //! must not have happened though SQLite ran them ([`super::watched`]). Then the entry is replayed from its start with that
 //! statement left out and its error recorded; seeds are per statement, so that the others see the same as before.
 
-use super::encode;
 use super::entry_run::{Attempt, Count, EntryRun, replicated};
 use super::entry_vfs::{self, EntryVfs};
+use super::freelist::Freelist;
 use super::meta::{self, Applied, LogId, MetaError, StoredMembership};
+use super::pages::{Checksum, Pages};
 use super::writer_connection::WriterConnection;
+use super::{encode, wal_capture};
 use crate::raft::command::{CommandView, Malformed, RequestFlags};
 use bytes::Bytes;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What an entry holds, free of any Raft library's types.
@@ -94,16 +97,49 @@ pub struct Applier {
     applied: Applied,
     membership: StoredMembership,
     foreign_keys: bool,
+    page_size: usize,
+    pages: Arc<Pages>,
+    /// It could not be told what a transaction changed: the pages have to be read anew.
+    lost_pages: bool,
 }
 
 impl Applier {
     /// Opens the database at `path`, which must hold the internal table.
-    pub fn open(path: &Path, vfs: EntryVfs, foreign_keys: bool) -> Result<Self, LocalFailure> {
+    pub fn open(
+        path: &Path,
+        vfs: EntryVfs,
+        foreign_keys: bool,
+        pages: Arc<Pages>,
+    ) -> Result<Self, LocalFailure> {
         // Any real time will do: 0 would mean "no time" to SQLite.
         vfs.set_time(0);
         let (on, meta) = WriterConnection::open(path, &vfs, foreign_keys)?;
         let (applied, membership) = (meta.applied, meta.membership);
-        Ok(Self { on, vfs, path: path.to_owned(), applied, membership, foreign_keys })
+        let (page_size, size) = on
+            .connection
+            .query_row("SELECT page_size, page_count FROM pragma_page_size, pragma_page_count", [], |row| {
+                Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?))
+            })
+            .map_err(|source| LocalFailure::Sqlite { what: "read the size of the database", source })?;
+        pages.reset(size, Freelist::read(&on.connection)?);
+        let (path, page_size) = (path.to_owned(), page_size as usize);
+        Ok(Self { on, vfs, path, applied, membership, foreign_keys, page_size, pages, lost_pages: false })
+    }
+
+    /// The hashes of the database's pages.
+    pub fn pages(&self) -> &Arc<Pages> {
+        &self.pages
+    }
+
+    /// Whether, since this was last asked, it was lost what a transaction changed.
+    pub fn has_lost_pages(&mut self) -> bool {
+        std::mem::take(&mut self.lost_pages)
+    }
+
+    /// The checksum of the state, if it is known.
+    pub fn checksum(&self) -> Result<Option<Checksum>, LocalFailure> {
+        let Some(last) = self.applied.log_id else { return Ok(None) };
+        self.pages.record(last.index, true, |freelist| freelist.pages(&self.on.connection))
     }
 
     /// What has been applied.
@@ -198,7 +234,9 @@ impl Applier {
     fn vacuum(&mut self, entry: &Entry, time: i64, flags: RequestFlags) -> Result<Reply, LocalFailure> {
         let started = Instant::now();
         let full_before = entry_vfs::full_writes();
+        wal_capture::begin(self.page_size);
         let outcome = self.on.connection.execute_batch("VACUUM");
+        self.note_pages()?;
         let mut out = Vec::new();
         match outcome {
             Ok(()) => {
@@ -219,6 +257,7 @@ impl Applier {
     }
 
     fn begin(&self) -> Result<(), LocalFailure> {
+        wal_capture::begin(self.page_size);
         self.on.control("BEGIN IMMEDIATE", "begin the entry's transaction")
     }
 
@@ -237,7 +276,27 @@ impl Applier {
         self.applied.changes = changes as i64;
         self.applied.total_changes = total_changes as i64;
         meta::write_applied(&self.on.connection, &self.applied)?;
-        self.on.control("COMMIT", "commit the entry's transaction")
+        self.on.control("COMMIT", "commit the entry's transaction")?;
+        self.on.watch.committed(&self.on.connection, &self.applied);
+        self.note_pages()?;
+        self.pages.record(log_id.index, false, |freelist| freelist.pages(&self.on.connection)).map(drop)
+    }
+
+    /// Takes up what the transaction that has just ended changed.
+    fn note_pages(&mut self) -> Result<(), LocalFailure> {
+        match wal_capture::take() {
+            Some(committed) => self.pages.committed(&committed),
+            None => {
+                tracing::warn!("what an entry changed cannot be told; all pages are read anew");
+                let sql = "SELECT page_count FROM pragma_page_count";
+                let size = self.on.connection.query_row(sql, [], |row| row.get(0));
+                let what = "read the size of the database";
+                let size = size.map_err(|source| LocalFailure::Sqlite { what, source })?;
+                self.pages.reset(size, Freelist::read(&self.on.connection)?);
+                self.lost_pages = true;
+            }
+        }
+        Ok(())
     }
 
     /// Puts a new connection in the place of the present one: without compiled statements, and with the planner's

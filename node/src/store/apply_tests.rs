@@ -13,7 +13,7 @@ fn fixture(foreign_keys: bool) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.sqlite");
     crate::store::create(&path).unwrap();
-    let applier = Applier::open(&path, EntryVfs::register().unwrap(), foreign_keys).unwrap();
+    let applier = Applier::open(&path, EntryVfs::register().unwrap(), foreign_keys, Arc::default()).unwrap();
     Fixture { _dir: dir, applier, next: 0, step_limit: 0 }
 }
 
@@ -158,7 +158,7 @@ fn what_was_applied_survives_and_is_not_applied_twice() {
     let log_id = LogId { term: 1, leader: 2, index: 0 };
     let entry = Entry { log_id, payload: Payload::Command(command), wants_reply: false };
     for _ in 0..2 {
-        let mut applier = Applier::open(&path, EntryVfs::register().unwrap(), false).unwrap();
+        let mut applier = Applier::open(&path, EntryVfs::register().unwrap(), false, Arc::default()).unwrap();
         assert!(applier.apply(&entry).unwrap().is_empty());
         assert_eq!(applier.applied().log_id, Some(log_id));
         let rows: i64 = applier.connection().query_row("SELECT count(*) FROM t", [], |r| r.get(0)).unwrap();
@@ -276,7 +276,7 @@ fn counters_go_on_after_a_restart() {
     let path = dir.path().join("t.sqlite");
     crate::store::create(&path).unwrap();
     let mut f = Fixture {
-        applier: Applier::open(&path, EntryVfs::register().unwrap(), false).unwrap(),
+        applier: Applier::open(&path, EntryVfs::register().unwrap(), false, Arc::default()).unwrap(),
         _dir: dir,
         next: 0,
         step_limit: 0,
@@ -286,7 +286,7 @@ fn counters_go_on_after_a_restart() {
     let restarted = |f: Fixture| {
         let (vfs, closed) = f.applier.close();
         closed.unwrap();
-        Fixture { applier: Applier::open(&path, vfs, false).unwrap(), ..f }
+        Fixture { applier: Applier::open(&path, vfs, false, Arc::default()).unwrap(), ..f }
     };
     let mut f = restarted(f);
     // A statement that changes no rows leaves them alone.

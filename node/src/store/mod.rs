@@ -9,13 +9,17 @@ mod entry_functions;
 mod entry_run;
 mod entry_vfs;
 mod execute;
+mod freelist;
 mod generation;
 mod guard;
 mod meta;
+mod pages;
 mod reader;
+mod scrub;
 mod snapshot;
 mod text;
 mod value;
+mod wal_capture;
 mod watched;
 mod writer;
 mod writer_connection;
@@ -24,6 +28,7 @@ pub use apply::{Entry, LocalFailure, Payload, Reply};
 pub use checkpoint::Durable;
 pub use encode::{Sink, Stopped};
 pub use meta::{Applied, LogId, Meta, RESERVED_PREFIX, StoredMembership};
+pub use pages::{Checksum, Damage};
 pub use reader::{Inline, Limits, ReadError, ReadPool};
 pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, crc32c};
 pub use text::is_vacuum;
@@ -33,9 +38,12 @@ pub use writer::State;
 use apply::Applier;
 use entry_vfs::EntryVfs;
 use generation::Generations;
+use pages::Pages;
 use rusqlite::Connection;
+use scrub::Scrub;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use writer::Writer;
 
@@ -45,11 +53,13 @@ pub struct Store {
     writer: Writer,
     readers: Arc<ReadPool>,
     generations: Generations,
+    pages: Arc<Pages>,
 }
 
 impl Store {
     /// Opens the database of `directory`, or makes an empty one; removes what an interrupted install left.
-    pub fn open(directory: &Path, foreign_keys: bool) -> Result<Self, LocalFailure> {
+    /// Its pages are compared with what was written there once each `scrub_period`.
+    pub fn open(directory: &Path, foreign_keys: bool, scrub_period: Duration) -> Result<Self, LocalFailure> {
         let io = |what| move |source| LocalFailure::Io { what, source };
         let generations = Generations::new(directory);
         let present = generations.present().map_err(io("find the present database"))?;
@@ -65,10 +75,39 @@ impl Store {
         let path = generations.path(generation);
         let vfs = EntryVfs::register()
             .map_err(|e| io("register the file system layer")(std::io::Error::other(e)))?;
-        let applier = Applier::open(&path, vfs, foreign_keys)?;
+        let pages = Arc::new(Pages::default());
+        let applier = Applier::open(&path, vfs, foreign_keys, pages.clone())?;
         let readers = Arc::new(ReadPool::new(&path));
-        let writer = Writer::start(applier, generations.clone(), generation, readers.clone(), foreign_keys)?;
-        Ok(Self { writer, readers, generations })
+        let (wake, woken) = std::sync::mpsc::channel();
+        let (kept, pool) = (generations.clone(), readers.clone());
+        let writer = Writer::start(applier, kept, generation, pool, foreign_keys, wake)?;
+        let scrub = Scrub::new(pages.clone(), writer.clone(), generations.clone(), scrub_period, woken);
+        std::thread::Builder::new()
+            .name("scrub".into())
+            .spawn(move || scrub.run())
+            .map_err(io("start a thread"))?;
+        Ok(Self { writer, readers, generations, pages })
+    }
+
+    /// Checksums of the states after the entries applied last, oldest first; none while they are not known. Equal on
+    /// every replica.
+    pub fn checksums(&self) -> Vec<Checksum> {
+        self.pages.recent()
+    }
+
+    /// The newest of them.
+    pub fn last_checksum(&self) -> Option<Checksum> {
+        self.pages.last()
+    }
+
+    /// The checksum of the present state; none while it is not known.
+    pub async fn checksum(&self) -> Result<Option<Checksum>, LocalFailure> {
+        self.writer.checksum().await
+    }
+
+    /// The first page found that is not what was written there, now and from now on.
+    pub fn damage(&self) -> watch::Receiver<Option<Damage>> {
+        self.pages.damage()
     }
 
     /// Applies committed entries in order; the replies are in the same order.

@@ -42,26 +42,44 @@ pub enum Verdict {
     RandomNames,
 }
 
+/// What the entry's counters are, against those of the connection. They part when the connection is opened, and at
+/// each commit: FTS5 then writes what it gathered, through statements that count.
 #[derive(Default)]
 struct Counters {
-    /// `changes()` before the connection's first own INSERT, UPDATE or DELETE.
-    changes_before: u64,
-    /// Whether that has ended.
+    /// `changes()` when they were brought in line last, as the entries have it and as the connection had it.
+    changes: AtomicU64,
+    changes_of_connection: AtomicU64,
+    /// Whether an INSERT, UPDATE or DELETE of an entry has ended since.
     own: AtomicBool,
     /// Whether the present statement is one.
     running: AtomicBool,
     /// What `total_changes()` is more than the connection's own.
-    total_offset: u64,
+    total_offset: AtomicU64,
 }
 
 impl Counters {
-    /// A connection begins with 0, and within its first such statement only a trigger's own statements change that.
-    fn changes(&self, own: u64) -> u64 {
-        if own != 0 || self.own.load(Ordering::Relaxed) { own } else { self.changes_before }
+    /// Goes on from `applied`.
+    fn align(&self, connection: &Connection, applied: &Applied) {
+        self.changes.store(applied.changes as u64, Ordering::Relaxed);
+        self.changes_of_connection.store(connection.changes(), Ordering::Relaxed);
+        self.own.store(false, Ordering::Relaxed);
+        let offset = (applied.total_changes as u64).wrapping_sub(connection.total_changes());
+        self.total_offset.store(offset, Ordering::Relaxed);
     }
 
-    fn total(&self, own: u64) -> u64 {
-        own.wrapping_add(self.total_offset)
+    /// Within the first statement that counts only a trigger's own statements change what the connection says.
+    fn changes(&self, of_connection: u64) -> u64 {
+        if self.own.load(Ordering::Relaxed)
+            || of_connection != self.changes_of_connection.load(Ordering::Relaxed)
+        {
+            of_connection
+        } else {
+            self.changes.load(Ordering::Relaxed)
+        }
+    }
+
+    fn total(&self, of_connection: u64) -> u64 {
+        of_connection.wrapping_add(self.total_offset.load(Ordering::Relaxed))
     }
 }
 
@@ -97,11 +115,8 @@ impl Watch {
         let counting = steps.clone();
         connection.progress_handler(TICK as i32, Some(move || counting.tick()))?;
 
-        let counters = Arc::new(Counters {
-            changes_before: applied.changes as u64,
-            total_offset: (applied.total_changes as u64).wrapping_sub(connection.total_changes()),
-            ..Counters::default()
-        });
+        let counters = Arc::new(Counters::default());
+        counters.align(connection, applied);
         let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
         let own = counters.clone();
         connection.create_scalar_function("changes", 0, flags, move |context| {
@@ -113,6 +128,12 @@ impl Watch {
         })?;
         entry_vfs::set_last_insert_rowid(connection, applied.last_insert_rowid);
         Ok(Self { counters, steps, largest_rowid })
+    }
+
+    /// After a commit: the counters go on from `applied`, whatever the commit itself counted.
+    pub fn committed(&self, connection: &Connection, applied: &Applied) {
+        entry_vfs::set_last_insert_rowid(connection, applied.last_insert_rowid);
+        self.counters.align(connection, applied);
     }
 
     /// What `changes()` and `total_changes()` say now.

@@ -4,8 +4,11 @@ use super::apply::{Applier, Entry, LocalFailure, Reply};
 use super::checkpoint::{self, Durable};
 use super::generation::Generations;
 use super::meta::{Applied, StoredMembership};
+use super::pages::{Checksum, Pages};
 use super::reader::ReadPool;
+use super::scrub::{PinnedRange, Wake};
 use super::snapshot::ReadySnapshot;
+use rusqlite::Connection;
 use std::sync::Arc;
 use std::sync::mpsc;
 use tokio::sync::{oneshot, watch};
@@ -24,6 +27,16 @@ enum Job {
     /// A checkpoint on demand.
     Checkpoint {
         done: oneshot::Sender<Result<Durable, LocalFailure>>,
+    },
+    /// Pins the present state on a connection, for the thread that reads the pages.
+    PinRange {
+        connection: Connection,
+        generation: u64,
+        done: oneshot::Sender<Result<Option<PinnedRange>, LocalFailure>>,
+    },
+    /// The checksum of the present state.
+    Checksum {
+        done: oneshot::Sender<Result<Option<Checksum>, LocalFailure>>,
     },
     Close {
         done: oneshot::Sender<Result<(), LocalFailure>>,
@@ -69,6 +82,7 @@ impl Writer {
         generation: u64,
         readers: Arc<ReadPool>,
         foreign_keys: bool,
+        wake_scrub: mpsc::Sender<Wake>,
     ) -> Result<Self, LocalFailure> {
         let (jobs, queue) = mpsc::channel();
         let first = State {
@@ -88,6 +102,7 @@ impl Writer {
         };
         spawn("checkpoint", Box::new(move || checkpoint_loop(&bulk, &to_writer)))?;
         let thread = WriterThread {
+            pages: applier.pages().clone(),
             applier: Some(applier),
             generations,
             generation,
@@ -96,9 +111,26 @@ impl Writer {
             publish,
             kick,
             checkpointing: false,
+            wake_scrub,
         };
         spawn("writer", Box::new(move || thread.run(&queue)))?;
         Ok(Self { jobs, state })
+    }
+
+    /// The checksum of the present state; none while it is not known.
+    pub async fn checksum(&self) -> Result<Option<Checksum>, LocalFailure> {
+        self.ask(|done| Job::Checksum { done }).await
+    }
+
+    /// Pins the present state on `connection`; none if the database it is open on is not the present one. Blocks.
+    pub fn pin_range(
+        &self,
+        connection: Connection,
+        generation: u64,
+    ) -> Result<Option<PinnedRange>, LocalFailure> {
+        let (done, answer) = oneshot::channel();
+        self.jobs.send(Job::PinRange { connection, generation, done }).map_err(|_| GONE)?;
+        answer.blocking_recv().map_err(|_| GONE)?
     }
 
     /// Applies committed entries in order; resolves after the last one's COMMIT.
@@ -152,6 +184,7 @@ fn checkpoint_loop(bulk: &mpsc::Receiver<std::path::PathBuf>, writer: &mpsc::Sen
 struct WriterThread {
     /// None once closed or failed.
     applier: Option<Applier>,
+    pages: Arc<Pages>,
     generations: Generations,
     generation: u64,
     readers: Arc<ReadPool>,
@@ -159,6 +192,7 @@ struct WriterThread {
     publish: watch::Sender<State>,
     kick: mpsc::SyncSender<std::path::PathBuf>,
     checkpointing: bool,
+    wake_scrub: mpsc::Sender<Wake>,
 }
 
 impl WriterThread {
@@ -181,6 +215,15 @@ impl WriterThread {
                     }
                     drop(done.send(result));
                 }
+                Job::Checksum { done } => {
+                    let sum = self.applier.as_ref().ok_or(GONE).and_then(Applier::checksum);
+                    drop(done.send(sum));
+                }
+                Job::PinRange { connection, generation, done } => {
+                    let present = generation == self.generation;
+                    let pinned = present.then(|| PinnedRange::pin(connection, &self.pages)).transpose();
+                    drop(done.send(pinned));
+                }
                 Job::FinishCheckpoint => {
                     self.checkpointing = false;
                     // Reported where it happened; later jobs find the writer stopped.
@@ -199,6 +242,9 @@ impl WriterThread {
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Reply>, LocalFailure> {
         let applier = self.applier.as_mut().ok_or(GONE)?;
         let replies = entries.iter().map(|entry| applier.apply(entry)).collect::<Result<Vec<_>, _>>()?;
+        if applier.has_lost_pages() {
+            self.read_pages_anew();
+        }
         self.publish(|_| {});
         if let Some(applier) = &self.applier
             && applier.wal_pages() >= checkpoint::DUE_PAGES
@@ -233,10 +279,17 @@ impl WriterThread {
         self.generation = snapshot.generation;
         let path = self.generations.path(snapshot.generation);
         self.readers.switch_to(&path);
-        self.applier = Some(Applier::open(&path, vfs, self.foreign_keys)?);
+        self.applier = Some(Applier::open(&path, vfs, self.foreign_keys, self.pages.clone())?);
+        self.read_pages_anew();
         self.generations.remove_others(Some(snapshot.generation)).map_err(io("remove the old database"))?;
         self.publish(State::all_durable);
         Ok(())
+    }
+
+    fn read_pages_anew(&self) {
+        if self.wake_scrub.send(Wake::Anew).is_err() {
+            tracing::warn!("nothing reads the pages any more: the checksum of the database stays unknown");
+        }
     }
 
     fn publish(&self, change: impl FnOnce(&mut State)) {

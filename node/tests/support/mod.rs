@@ -198,6 +198,11 @@ impl Cluster {
         serde_json::from_str(&self.get(i, "/cluster").1).unwrap()
     }
 
+    /// A part of `/status`.
+    pub fn status(&self, i: usize, key: &str) -> Value {
+        serde_json::from_str(&self.get(i, &format!("/status?key={key}")).1).expect("JSON")
+    }
+
     /// Waits until the member's readiness probe says yes.
     pub fn await_ready(&mut self, i: usize) {
         let url = format!("http://127.0.0.1:{}/ready", self.members[i].health);
