@@ -3,7 +3,10 @@
 //! Only this module uses SQLite; it knows nothing of Raft beyond the position of an entry ([`LogId`]).
 
 mod apply;
+mod backup;
+mod canonical;
 mod checkpoint;
+mod dump;
 mod encode;
 mod entry_functions;
 mod entry_vfs;
@@ -12,16 +15,21 @@ mod generation;
 mod guard;
 mod meta;
 mod reader;
+mod replace;
 mod snapshot;
+mod staging;
 mod value;
 mod writer;
 
 pub use apply::{Entry, LocalFailure, Payload, Reply};
+pub use backup::{BackupError, BackupFormat, BackupOptions, Outlet};
+pub use canonical::{CanonicalError, MAGIC, SUBCOMMAND, child, write_in_child};
 pub use checkpoint::Durable;
 pub use encode::{Sink, Stopped};
-pub use meta::{Applied, LogId, Meta, RESERVED_PREFIX, StoredMembership};
-pub use reader::{Inline, Limits, ReadError, ReadPool};
+pub use meta::{Applied, LogId, Meta, Position, RESERVED_PREFIX, StoredMembership};
+pub use reader::{Diagnostics, Inline, Limits, ReadError, ReadPool};
 pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, crc32c};
+pub use staging::{Receiving, Scratch, Sha256Sum, Staging};
 pub use value::write_str;
 pub use writer::State;
 
@@ -31,6 +39,7 @@ use generation::Generations;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 use writer::Writer;
 
@@ -40,6 +49,8 @@ pub struct Store {
     writer: Writer,
     readers: Arc<ReadPool>,
     generations: Generations,
+    staging: Staging,
+    installs: Arc<AtomicU64>,
 }
 
 impl Store {
@@ -62,8 +73,10 @@ impl Store {
             .map_err(|e| io("register the file system layer")(std::io::Error::other(e)))?;
         let applier = Applier::open(&path, vfs, foreign_keys)?;
         let readers = Arc::new(ReadPool::new(&path));
-        let writer = Writer::start(applier, generations.clone(), generation, readers.clone(), foreign_keys)?;
-        Ok(Self { writer, readers, generations })
+        let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
+        let (own, pool) = (generations.clone(), readers.clone());
+        let writer = Writer::start(applier, own, generation, pool, staging.clone(), foreign_keys)?;
+        Ok(Self { writer, readers, generations, staging, installs: Arc::default() })
     }
 
     /// Applies committed entries in order; the replies are in the same order.
@@ -106,7 +119,23 @@ impl Store {
 
     /// Makes a received snapshot the present database.
     pub async fn install(&self, snapshot: ReadySnapshot) -> Result<(), LocalFailure> {
+        self.installs.fetch_add(1, Ordering::Relaxed);
         self.writer.install(snapshot).await
+    }
+
+    /// How often another member's database took the place of this one since the start.
+    pub fn installs(&self) -> u64 {
+        self.installs.load(Ordering::Relaxed)
+    }
+
+    /// Databases that are not this member's yet.
+    pub fn staging(&self) -> &Staging {
+        &self.staging
+    }
+
+    /// Writes a copy of the present state for a client. Blocks.
+    pub fn write_backup(&self, options: &BackupOptions, outlet: &mut dyn Outlet) -> Result<(), BackupError> {
+        backup::write_backup(&self.database_path(), &self.staging, options, outlet)
     }
 
     /// Moves the WAL into the database file as far as readers allow; returns how far that is on disk then.
