@@ -75,7 +75,10 @@ impl Consensus {
                 .map_err(ReadError::from)
                 .and_then(|view| readers.run(&view, limits, &mut sink, &mut at));
             match outcome {
-                Ok(()) => drop(sink.send(0).and_then(|()| sink.give(Ok(Bytes::new())))),
+                // Who hung up does not want to know.
+                Ok(()) => {
+                    let _ = sink.send(0).and_then(|()| sink.give(Ok(Bytes::new())));
+                }
                 // Without the end, who receives it knows that the result is not whole.
                 Err(ReadError::Stopped) => {}
                 Err(error) => match tell {

@@ -211,7 +211,7 @@ fn entries() {
             (
                 "/db/request",
                 r#"["SELECT count(*) AS n FROM bar", "INSERT INTO bar VALUES(1)", "SELECT x FROM bar"]"#,
-                r#"{"results":[{"columns":["n"],"types":["integer"],"values":[[0]]},{"last_insert_id":1,"rows_affected":1},{"columns":["x"],"types":[""],"values":[[1]]}]}"#,
+                r#"{"results":[{"columns":["n"],"types":["integer"],"values":[[0]]},{"last_insert_id":1,"rows_affected":1},{"columns":["x"],"types":["integer"],"values":[[1]]}]}"#,
             ),
         ],
     );
