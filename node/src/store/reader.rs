@@ -189,7 +189,7 @@ impl ReadPool {
                     })
                 })
             };
-            let mut options = connection.prepare_cached("PRAGMA compile_options")?;
+            let mut options = connection.prepare("PRAGMA compile_options")?;
             let compile_options =
                 options.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
             let pages = connection.query_row("PRAGMA cache_size", [], |row| row.get::<_, i64>(0))?;
@@ -291,8 +291,8 @@ impl Reader {
 
     /// Runs a statement of the reader's own, outside the guard.
     fn control(&self, sql: &str) -> Result<(), ReadError> {
-        let run = || self.connection.prepare_cached(sql)?.raw_execute();
-        run().map(drop).map_err(ReadError::Transaction)
+        // Not from the cache, which the statements of users share: what was compiled here is not guarded.
+        self.connection.execute_batch(sql).map_err(ReadError::Transaction)
     }
 
     fn run_statements(
@@ -394,6 +394,21 @@ mod tests {
         pool.run(&RequestView::parse(&bytes).unwrap(), limits, &mut sink, &mut |_| {}).unwrap();
         let expected = r#"{"error":"query timeout"},{"columns":["n"],"types":["integer"],"values":[[1]]}"#;
         assert_eq!(String::from_utf8(sink.into_bytes()).unwrap(), expected);
+    }
+
+    #[test]
+    fn users_cannot_run_what_the_reader_compiled_for_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = pool(dir.path());
+        for sql in ["SELECT 1", "BEGIN", "ROLLBACK", "COMMIT"] {
+            let bytes = request(&[sql], 0);
+            let mut sink = Bounded::new(1000);
+            pool.run(&RequestView::parse(&bytes).unwrap(), Limits::default(), &mut sink, &mut |_| {})
+                .unwrap();
+            let text = String::from_utf8(sink.into_bytes()).unwrap();
+            assert!(sql == "SELECT 1" || text.contains("not authorized: BEGIN, COMMIT"), "{sql}: {text}");
+            assert!(pool.changes_database(sql).unwrap() != (sql == "SELECT 1"), "{sql}");
+        }
     }
 
     #[test]

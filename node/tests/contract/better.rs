@@ -90,14 +90,34 @@ fn large_results_are_streamed_also_through_a_follower() {
 #[test]
 fn what_would_be_undefined_is_refused() {
     let c = member();
-    for sql in
-        ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT a", "ATTACH 'x' AS y", "DETACH y", "VACUUM INTO 'x'"]
-    {
-        for path in ["/db/execute", "/db/request"] {
+    // Transactions of the server's own first: what it compiled for itself is not for users.
+    c.execute(0, &json!(["UPDATE foo SET name = name"]));
+    assert_eq!(c.post(0, "/db/execute?transaction", r#"["nonsense"]"#).0, 200);
+    for sql in [
+        "BEGIN",
+        "BEGIN IMMEDIATE",
+        "COMMIT",
+        "ROLLBACK",
+        "SAVEPOINT a",
+        "SAVEPOINT request",
+        "ROLLBACK TO request",
+        "RELEASE request",
+        "SAVEPOINT statement",
+        "RELEASE statement",
+        "ATTACH 'x' AS y",
+        "DETACH y",
+    ] {
+        for path in ["/db/execute", "/db/execute?transaction", "/db/request", "/db/query"] {
             let (status, answer) = c.post(0, path, &json!([sql]).to_string());
-            assert!(status == 200 && answer.contains("\"error\":\"not authorized: "), "{sql}: {answer}");
+            assert!(
+                status == 200 && answer.contains("\"error\":\"not authorized: "),
+                "{path} {sql}: {answer}"
+            );
         }
     }
+    let (status, answer) = c.post(0, "/db/execute", r#"["VACUUM INTO 'x'"]"#);
+    assert!(status == 200 && answer.contains("\"error\":"), "{answer}");
+    c.execute(0, &json!(["INSERT INTO foo(name) VALUES('still here')"]));
 }
 
 #[test]
