@@ -121,6 +121,9 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
     {
         return answer;
     }
+    if !app.consensus.knows_leader() {
+        return redirect::no_leader(app);
+    }
     let forwarded = !app.consensus.is_leader();
     #[derive(Default, Deserialize)]
     struct StepDown {
@@ -208,6 +211,9 @@ pub async fn remove(app: &App, incoming: Incoming) -> Answer {
         && let Some(answer) = redirect::to_leader(app, &incoming.uri)
     {
         return answer;
+    }
+    if !app.consensus.knows_leader() {
+        return redirect::no_leader(app);
     }
     let forwarded = !app.consensus.is_leader();
     let body = match read_small(incoming.body, BODY_LIMIT).await {
