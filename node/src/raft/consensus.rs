@@ -1,6 +1,7 @@
 //! One member's consensus: the parts put together, started and stopped.
 
 use super::calls::Peers;
+use super::contact::LeaderContact;
 use super::forward::RequestError;
 use super::log_store::LogStore;
 use super::membership::{Administer, Administered, MembershipChanges, metrics_of};
@@ -8,6 +9,8 @@ use super::peer_client::PeerClients;
 use super::peer_server;
 use super::propose::Proposer;
 use super::read::Barrier;
+use super::received::Received;
+use super::replace::StagedFiles;
 use super::retention;
 use super::state_machine::StateMachine;
 use super::types::{Metrics, Raft, ServerMetrics};
@@ -22,6 +25,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
@@ -87,6 +91,9 @@ pub struct Consensus {
     /// Who leads, looked at with each request.
     pub(super) server: ServerMetrics,
     pub(super) waiters: Arc<Waiters>,
+    pub(super) received: Received,
+    pub(super) contact: LeaderContact,
+    pub(super) joins: AtomicU64,
     pub(super) log: RaftLog,
     pub(super) store: Store,
     pub(super) peers: Arc<Peers>,
@@ -94,6 +101,11 @@ pub struct Consensus {
     pub(super) barrier: Arc<Barrier>,
     /// Streaming queries at once.
     pub(super) streams: Arc<Semaphore>,
+    /// Copies for clients at once.
+    pub(super) copies: Arc<Semaphore>,
+    /// Loads, one at a time.
+    pub(super) loading: Mutex<()>,
+    pub(super) staged: Arc<StagedFiles>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) notified: watch::Sender<BTreeMap<NodeId, AddLearner>>,
     pub(super) administering: Mutex<()>,
@@ -119,12 +131,13 @@ impl Consensus {
         let peers = Arc::new(Peers::new(identity.clone()));
         let last = store.state().borrow().applied.log_id.unwrap_or_default();
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
+        let staged = StagedFiles::new(store.clone(), identity.clone(), peers.clone());
         let raft = Raft::new(
             identity.node_id().0,
             Arc::new(raft_config(config.profile)?),
             PeerClients::new(peers.clone()),
             LogStore::new(log.clone()),
-            StateMachine::new(store.clone(), identity.clone(), waiters.clone()),
+            StateMachine::new(store.clone(), identity.clone(), waiters.clone(), staged.clone()),
         )
         .await
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
@@ -138,8 +151,14 @@ impl Consensus {
             ),
             server: raft.server_metrics(),
             waiters,
+            received: Received::default(),
+            contact: LeaderContact::default(),
+            joins: AtomicU64::new(0),
             barrier: Barrier::start(raft.clone()),
             streams: Arc::new(Semaphore::new(16)),
+            copies: Arc::new(Semaphore::new(2)),
+            loading: Mutex::default(),
+            staged,
             phase: watch::Sender::new(first_phase),
             notified: watch::Sender::default(),
             administering: Mutex::default(),
@@ -156,6 +175,7 @@ impl Consensus {
         let (raft, log) = (consensus.raft.clone(), consensus.log.clone());
         tokio::spawn(retention::run(raft, log, consensus.store.state(), kept_bytes));
         tokio::spawn(consensus.clone().watch_phase());
+        tokio::spawn(consensus.clone().tidy_staged());
         Ok(consensus)
     }
 
@@ -186,6 +206,31 @@ impl Consensus {
     /// Numbers of Raft's log, for metrics.
     pub fn log_stats(&self) -> raftlog::Stats {
         self.log.stats()
+    }
+
+    /// Index of the first entry that the log has.
+    pub fn first_log_index(&self) -> u64 {
+        self.log.first_index().unwrap_or(0)
+    }
+
+    /// How long ago the leader was heard; none if it never was.
+    pub fn leader_silence(&self) -> Option<Duration> {
+        self.contact.silence()
+    }
+
+    /// Term of the last entry of the log.
+    pub fn last_log_term(&self) -> u64 {
+        self.raft.data_metrics().borrow_watched().last_log.as_ref().map_or(0, |id| id.leader_id.term)
+    }
+
+    /// Requests to join since the start.
+    pub fn joins(&self) -> u64 {
+        self.joins.load(Ordering::Relaxed)
+    }
+
+    /// Databases of others that took the place of this member's since the start.
+    pub fn restores(&self) -> u64 {
+        self.store.installs()
     }
 
     /// How far the member is in its life.
@@ -295,6 +340,7 @@ impl Consensus {
     /// Stops Raft, closes the log and the database. What was acknowledged is on disk already.
     pub async fn stop(&self) -> Result<(), LocalFailure> {
         self.phase.send_replace(Phase::Draining);
+        self.staged.stop();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop in order");
         }

@@ -141,6 +141,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::raft::calls::Peers;
+    use crate::raft::replace::StagedFiles;
     use crate::raft::state_machine::StateMachine;
     use crate::raft::waiters::{Leadership, Waiters};
     use crate::store::Store;
@@ -159,7 +161,9 @@ mod tests {
             let store = Store::open(dir.path(), false, std::time::Duration::MAX).unwrap();
             let identity = Arc::new(crate::identity::Identity::open(dir.path()).unwrap());
             let waiters = Waiters::new(Leadership::default());
-            Ok((dir, LogStore::new(log), StateMachine::new(store, identity, waiters)))
+            let peers = Arc::new(Peers::new(identity.clone()));
+            let staged = StagedFiles::new(store.clone(), identity.clone(), peers);
+            Ok((dir, LogStore::new(log), StateMachine::new(store, identity, waiters, staged)))
         }
     }
 

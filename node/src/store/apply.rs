@@ -196,6 +196,10 @@ impl Applier {
     fn apply_command(&mut self, entry: &Entry, bytes: &[u8]) -> Result<Reply, LocalFailure> {
         let malformed = |source| LocalFailure::Malformed { index: entry.log_id.index, source };
         let command = CommandView::parse(bytes).map_err(malformed)?;
+        if command.replacement.is_some() {
+            // The writer's thread does that: it changes the connection that this works on.
+            return Err(LocalFailure::Stopped("the present database"));
+        }
         // Entry time never stands still or goes back, whichever leader's clock it came from.
         let time = command.context.timestamp_us.max(self.applied.timestamp_us.saturating_add(1));
         self.vfs.set_time(time);

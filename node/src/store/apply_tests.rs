@@ -106,6 +106,31 @@ fn a_statement_that_ends_sqlites_transaction_takes_nothing_else_with_it() {
 }
 
 #[test]
+fn users_cannot_run_what_the_writer_compiled_for_itself() {
+    for foreign_keys in [false, true] {
+        let mut f = fixture(foreign_keys);
+        f.one(0, &["CREATE TABLE t(a)"]);
+        f.one(TX, &["INSERT INTO t VALUES(1)", "nonsense"]);
+        for sql in [
+            "COMMIT",
+            "BEGIN IMMEDIATE",
+            "SAVEPOINT request",
+            "ROLLBACK TO request",
+            "RELEASE request",
+            "SAVEPOINT statement",
+            "ROLLBACK TO statement",
+            "RELEASE statement",
+        ] {
+            for flags in [0, TX] {
+                let answer = f.one(flags, &[sql]);
+                assert!(answer.contains("not authorized: BEGIN, COMMIT"), "{sql}: {answer}");
+            }
+        }
+        assert_eq!(f.value("SELECT count(*) FROM t"), "0");
+    }
+}
+
+#[test]
 fn time_and_chance_come_from_the_entry() {
     let run = || {
         let mut f = fixture(false);

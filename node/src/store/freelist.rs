@@ -44,7 +44,8 @@ impl Freelist {
 fn page(connection: &Connection, number: u32) -> Result<Option<Vec<u8>>, LocalFailure> {
     let read = || {
         let sql = "SELECT data FROM sqlite_dbpage('main') WHERE pgno = ?1";
-        connection.prepare_cached(sql)?.query_row([number], |row| row.get(0)).optional()
+        // Not from the cache, which the statements of users share.
+        connection.prepare(sql)?.query_row([number], |row| row.get(0)).optional()
     };
     read().map_err(|source| LocalFailure::Sqlite { what: "read a page", source })
 }

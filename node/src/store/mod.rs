@@ -3,7 +3,10 @@
 //! Only this module uses SQLite; it knows nothing of Raft beyond the position of an entry ([`LogId`]).
 
 mod apply;
+mod backup;
+mod canonical;
 mod checkpoint;
+mod dump;
 mod encode;
 mod entry_functions;
 mod entry_run;
@@ -15,8 +18,10 @@ mod guard;
 mod meta;
 mod pages;
 mod reader;
+mod replace;
 mod scrub;
 mod snapshot;
+mod staging;
 mod text;
 mod value;
 mod wal_capture;
@@ -25,12 +30,15 @@ mod writer;
 mod writer_connection;
 
 pub use apply::{Entry, LocalFailure, Payload, Reply};
+pub use backup::{BackupError, BackupFormat, BackupOptions, Outlet};
+pub use canonical::{CanonicalError, MAGIC, SUBCOMMAND, child, write_in_child};
 pub use checkpoint::Durable;
 pub use encode::{Sink, Stopped};
-pub use meta::{Applied, LogId, Meta, RESERVED_PREFIX, StoredMembership};
+pub use meta::{Applied, LogId, Meta, Position, RESERVED_PREFIX, StoredMembership};
 pub use pages::{Checksum, Damage};
-pub use reader::{Inline, Limits, ReadError, ReadPool};
+pub use reader::{Diagnostics, Inline, Limits, ReadError, ReadPool};
 pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, crc32c};
+pub use staging::{Receiving, Scratch, Sha256Sum, Staging};
 pub use text::is_vacuum;
 pub use value::write_str;
 pub use writer::State;
@@ -43,6 +51,7 @@ use rusqlite::Connection;
 use scrub::Scrub;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use writer::Writer;
@@ -54,6 +63,8 @@ pub struct Store {
     readers: Arc<ReadPool>,
     generations: Generations,
     pages: Arc<Pages>,
+    staging: Staging,
+    installs: Arc<AtomicU64>,
 }
 
 impl Store {
@@ -78,15 +89,16 @@ impl Store {
         let pages = Arc::new(Pages::default());
         let applier = Applier::open(&path, vfs, foreign_keys, pages.clone())?;
         let readers = Arc::new(ReadPool::new(&path));
+        let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
+        let (own, pool) = (generations.clone(), readers.clone());
         let (wake, woken) = std::sync::mpsc::channel();
-        let (kept, pool) = (generations.clone(), readers.clone());
-        let writer = Writer::start(applier, kept, generation, pool, foreign_keys, wake)?;
+        let writer = Writer::start(applier, own, generation, pool, staging.clone(), foreign_keys, wake)?;
         let scrub = Scrub::new(pages.clone(), writer.clone(), generations.clone(), scrub_period, woken);
         std::thread::Builder::new()
             .name("scrub".into())
             .spawn(move || scrub.run())
             .map_err(io("start a thread"))?;
-        Ok(Self { writer, readers, generations, pages })
+        Ok(Self { writer, readers, generations, pages, staging, installs: Arc::default() })
     }
 
     /// Checksums of the states after the entries applied last, oldest first; none while they are not known. Equal on
@@ -150,7 +162,23 @@ impl Store {
 
     /// Makes a received snapshot the present database.
     pub async fn install(&self, snapshot: ReadySnapshot) -> Result<(), LocalFailure> {
+        self.installs.fetch_add(1, Ordering::Relaxed);
         self.writer.install(snapshot).await
+    }
+
+    /// How often another member's database took the place of this one since the start.
+    pub fn installs(&self) -> u64 {
+        self.installs.load(Ordering::Relaxed)
+    }
+
+    /// Databases that are not this member's yet.
+    pub fn staging(&self) -> &Staging {
+        &self.staging
+    }
+
+    /// Writes a copy of the present state for a client. Blocks.
+    pub fn write_backup(&self, options: &BackupOptions, outlet: &mut dyn Outlet) -> Result<(), BackupError> {
+        backup::write_backup(&self.database_path(), &self.staging, options, outlet)
     }
 
     /// Moves the WAL into the database file as far as readers allow; returns how far that is on disk then.

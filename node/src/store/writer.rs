@@ -6,8 +6,10 @@ use super::generation::Generations;
 use super::meta::{Applied, StoredMembership};
 use super::pages::{Checksum, Pages};
 use super::reader::ReadPool;
+use super::replace;
 use super::scrub::{PinnedRange, Wake};
 use super::snapshot::ReadySnapshot;
+use super::staging::Staging;
 use rusqlite::Connection;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -81,6 +83,7 @@ impl Writer {
         generations: Generations,
         generation: u64,
         readers: Arc<ReadPool>,
+        staging: Staging,
         foreign_keys: bool,
         wake_scrub: mpsc::Sender<Wake>,
     ) -> Result<Self, LocalFailure> {
@@ -107,6 +110,7 @@ impl Writer {
             generations,
             generation,
             readers,
+            staging,
             foreign_keys,
             publish,
             kick,
@@ -188,6 +192,7 @@ struct WriterThread {
     generations: Generations,
     generation: u64,
     readers: Arc<ReadPool>,
+    staging: Staging,
     foreign_keys: bool,
     publish: watch::Sender<State>,
     kick: mpsc::SyncSender<std::path::PathBuf>,
@@ -240,9 +245,8 @@ impl WriterThread {
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Reply>, LocalFailure> {
-        let applier = self.applier.as_mut().ok_or(GONE)?;
-        let replies = entries.iter().map(|entry| applier.apply(entry)).collect::<Result<Vec<_>, _>>()?;
-        if applier.has_lost_pages() {
+        let replies = entries.iter().map(|entry| self.apply_one(entry)).collect::<Result<Vec<_>, _>>()?;
+        if self.applier.as_mut().is_some_and(Applier::has_lost_pages) {
             self.read_pages_anew();
         }
         self.publish(|_| {});
@@ -253,6 +257,21 @@ impl WriterThread {
             self.checkpointing = self.kick.try_send(self.generations.path(self.generation)).is_ok();
         }
         Ok(replies)
+    }
+
+    fn apply_one(&mut self, entry: &Entry) -> Result<Reply, LocalFailure> {
+        let applier = self.applier.as_mut().ok_or(GONE)?;
+        let is_new = applier.applied().log_id.is_none_or(|last| entry.log_id.index > last.index);
+        match replace::replacement_of(entry)? {
+            Some(by) if is_new => {
+                let (staging, generations) = (&self.staging, &self.generations);
+                let ready = replace::prepare(staging, generations, self.generation, applier, entry, by)?;
+                self.install(&ready)?;
+                Ok(if entry.wants_reply { vec![bytes::Bytes::new()] } else { Reply::new() })
+            }
+            Some(_) => Ok(Reply::new()),
+            None => applier.apply(entry),
+        }
     }
 
     /// One checkpoint on this thread; returns how far the database file is on disk after it.
@@ -276,12 +295,13 @@ impl WriterThread {
         closed?;
         let io = |what| move |source| LocalFailure::Io { what, source };
         self.generations.activate(snapshot.generation).map_err(io("activate a snapshot"))?;
-        self.generation = snapshot.generation;
+        let old = std::mem::replace(&mut self.generation, snapshot.generation);
         let path = self.generations.path(snapshot.generation);
         self.readers.switch_to(&path);
         self.applier = Some(Applier::open(&path, vfs, self.foreign_keys, self.pages.clone())?);
         self.read_pages_anew();
-        self.generations.remove_others(Some(snapshot.generation)).map_err(io("remove the old database"))?;
+        // Only this one: a snapshot may be on its way into another.
+        self.generations.remove(old).map_err(io("remove the old database"))?;
         self.publish(State::all_durable);
         Ok(())
     }

@@ -64,8 +64,8 @@ impl WriterConnection {
 
     /// Runs a statement of the applier's own, outside the guard.
     pub fn control(&self, sql: &str, what: &'static str) -> Result<(), LocalFailure> {
-        let run = || self.connection.prepare_cached(sql)?.raw_execute();
-        run().map(drop).map_err(|source| LocalFailure::Sqlite { what, source })
+        // Not from the cache, which the statements of users share: what was compiled here is not guarded.
+        self.connection.execute_batch(sql).map_err(|source| LocalFailure::Sqlite { what, source })
     }
 }
 
