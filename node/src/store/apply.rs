@@ -262,7 +262,7 @@ impl Applier {
 
     fn begin(&self) -> Result<(), LocalFailure> {
         wal_capture::begin(self.page_size);
-        self.on.control("BEGIN IMMEDIATE", "begin the entry's transaction")
+        self.on.control("/* own */ BEGIN IMMEDIATE", "begin the entry's transaction")
     }
 
     /// Undoes the entry, unless SQLite did so itself.
@@ -270,7 +270,7 @@ impl Applier {
         if self.on.connection.is_autocommit() {
             return Ok(());
         }
-        self.on.control("ROLLBACK", "undo the entry")
+        self.on.control("/* own */ ROLLBACK", "undo the entry")
     }
 
     fn commit(&mut self, log_id: LogId) -> Result<(), LocalFailure> {
@@ -280,7 +280,7 @@ impl Applier {
         self.applied.changes = changes as i64;
         self.applied.total_changes = total_changes as i64;
         meta::write_applied(&self.on.connection, &self.applied)?;
-        self.on.control("COMMIT", "commit the entry's transaction")?;
+        self.on.control("/* own */ COMMIT", "commit the entry's transaction")?;
         self.on.watch.committed(&self.on.connection, &self.applied);
         self.note_pages()?;
         self.pages.record(log_id.index, false, |freelist| freelist.pages(&self.on.connection)).map(drop)

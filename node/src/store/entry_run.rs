@@ -117,7 +117,7 @@ impl RequestRun<'_> {
         let on = self.entry.on;
         let all_or_nothing = self.request.flags.has(RequestFlags::TRANSACTION);
         if all_or_nothing {
-            on.control("SAVEPOINT request", "begin a request")?;
+            on.control("/* own */ SAVEPOINT request", "begin a request")?;
         }
         let mut aborted = false;
         let mut statements = self.request.statements();
@@ -149,9 +149,9 @@ impl RequestRun<'_> {
                 aborted = true;
             }
             if aborted {
-                on.control("ROLLBACK TO request", "undo a request")?;
+                on.control("/* own */ ROLLBACK TO request", "undo a request")?;
             }
-            on.control("RELEASE request", "end a request")?;
+            on.control("/* own */ RELEASE request", "end a request")?;
         }
         Ok(None)
     }
@@ -180,7 +180,7 @@ impl RequestRun<'_> {
         // A deferred foreign key is checked when the client's statement would have committed.
         let deferred = self.entry.foreign_keys && !all_or_nothing;
         if deferred {
-            on.control("SAVEPOINT statement", "begin a statement")?;
+            on.control("/* own */ SAVEPOINT statement", "begin a statement")?;
         }
         let skip = self.failures().find(|f| f.statement == number).map(|f| (f.sub, f.message.as_str()));
         let unified = self.request.flags.has(RequestFlags::UNIFIED);
@@ -197,11 +197,11 @@ impl RequestRun<'_> {
         let mut ran = self.judge(outcome, full_before)?;
         if deferred {
             if matches!(ran, Ran::Fine) && self.violates_deferred() {
-                on.control("ROLLBACK TO statement", "undo a statement")?;
+                on.control("/* own */ ROLLBACK TO statement", "undo a statement")?;
                 sink.buffer().truncate(mark);
                 ran = Ran::Failed(Some(FOREIGN_KEY_FAILED.into()));
             }
-            on.control("RELEASE statement", "end a statement")?;
+            on.control("/* own */ RELEASE statement", "end a statement")?;
         }
         Ok(ran)
     }

@@ -104,6 +104,9 @@ pub fn run_statement(
     if view.sql.trim().is_empty() {
         return Ok(());
     }
+    if super::guard::renames_to_reserved(view.sql) {
+        return Err(StatementError::Refused(super::guard::RESERVED_NAME.into()));
+    }
     let started = Instant::now();
     let params = view.params().collect::<Result<Vec<_>, _>>().map_err(StatementError::Malformed)?;
     let run = Run { on, mode, style, started };

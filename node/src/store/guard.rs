@@ -154,6 +154,10 @@ impl Guard {
                 // An ANALYZE of everything comes by here.
                 return Authorization::Ignore;
             }
+            if makes_temporary(&context) {
+                refusing.store(TEMPORARY, Ordering::Relaxed);
+                return Authorization::Deny;
+            }
             if !allows(purpose, &context.action) {
                 refusing.store(reason(&context.action), Ordering::Relaxed);
                 return Authorization::Deny;
@@ -215,6 +219,25 @@ impl Guard {
     }
 }
 
+/// Number of the reason that is for temporary objects.
+const TEMPORARY: u8 = 3;
+const TEMPORARY_SCHEMAS: &[&str] =
+    &["sqlite_master", "sqlite_schema", "sqlite_temp_master", "sqlite_temp_schema"];
+
+/// What the answer says when a statement would give something a name of the server's.
+pub const RESERVED_NAME: &str = "not authorized: names that begin with _sqlited_ belong to the server";
+
+/// Whether a text may rename something to a name of the server's: SQLite's authorizer is not told the new name of
+/// `ALTER TABLE … RENAME TO`. A name cannot be written without its letters, so looking for them misses none; a text that
+/// only mentions both words is refused too.
+pub fn renames_to_reserved(sql: &str) -> bool {
+    let contains = |word: &str| {
+        sql.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    let may_alter = sql.len() > RESERVED_PREFIX.len() && sql.as_bytes().contains(&b'_');
+    may_alter && contains(RESERVED_PREFIX) && contains("alter")
+}
+
 const REASONS: [&str; 7] = [
     "the statement touches what belongs to the server",
     "BEGIN, COMMIT, ROLLBACK and SAVEPOINT are not allowed; send the statements as one request with ?transaction",
@@ -237,12 +260,25 @@ fn reason(action: &AuthAction<'_>) -> u8 {
         | A::DropTempIndex { .. }
         | A::DropTempTable { .. }
         | A::DropTempTrigger { .. }
-        | A::DropTempView { .. } => 3,
+        | A::DropTempView { .. } => TEMPORARY,
         A::Pragma { .. } => 4,
         A::Read { table_name, .. } if tells_of_the_member(table_name) => 5,
         A::Function { function_name } if listed(TELLING_FUNCTIONS, function_name) => 6,
         _ => 0,
     }
+}
+
+/// Whether something is changed in the database of temporary objects. `CREATE TABLE temp.x` is to SQLite a table as any
+/// other, in that database. Renaming a table writes to its schema, to follow the name there.
+fn makes_temporary(context: &AuthContext<'_>) -> bool {
+    use AuthAction as A;
+    let follows =
+        matches!(context.action, A::Update { table_name, .. } if listed(TEMPORARY_SCHEMAS, table_name));
+    let reads = matches!(
+        context.action,
+        A::Read { .. } | A::Select | A::Function { .. } | A::Recursive | A::Pragma { .. }
+    );
+    context.database_name.is_some_and(|name| name.eq_ignore_ascii_case("temp")) && !reads && !follows
 }
 
 fn is_reserved(name: &str) -> bool {
@@ -296,6 +332,10 @@ fn allows(purpose: Purpose, action: &AuthAction<'_>) -> bool {
                 && !listed(&["sqlite_dbpage"], table_name)
                 && (purpose == Purpose::Read || !tells_of_the_member(table_name))
         }
+        // The only way to make a virtual table in the database of temporary objects is noticed here.
+        A::Insert { table_name } if listed(&["sqlite_temp_master", "sqlite_temp_schema"], table_name) => {
+            false
+        }
         A::Insert { table_name }
         | A::Delete { table_name }
         | A::Update { table_name, .. }
@@ -303,11 +343,13 @@ fn allows(purpose: Purpose, action: &AuthAction<'_>) -> bool {
         | A::DropTable { table_name }
         | A::AlterTable { table_name, .. }
         | A::DropVtable { table_name, .. }
-        | A::CreateIndex { table_name, .. }
         | A::DropIndex { table_name, .. }
-        | A::CreateTrigger { table_name, .. }
         | A::DropTrigger { table_name, .. }
         | A::Analyze { table_name } => !is_reserved(table_name) && !listed(&["sqlite_dbpage"], table_name),
+        A::CreateIndex { table_name, index_name: name }
+        | A::CreateTrigger { table_name, trigger_name: name } => {
+            !is_reserved(table_name) && !is_reserved(name)
+        }
         A::CreateView { view_name } | A::DropView { view_name } => !is_reserved(view_name),
         A::Reindex { .. } | A::Select | A::Recursive => true,
         // An action of a newer SQLite is refused until somebody has thought about it.
@@ -376,6 +418,19 @@ mod tests {
     }
 
     #[test]
+    fn renames_by_table() {
+        for (sql, refused) in [
+            ("ALTER TABLE t RENAME TO _sqlited_x", true),
+            ("SELECT 1; aLtEr/**/TABLE t RENAME TO \"_SQLITED_x\"", true),
+            ("ALTER TABLE t RENAME TO x_sqlited", false),
+            ("ALTER TABLE t ADD COLUMN a_b", false),
+            ("INSERT INTO t VALUES('_sqlited_x')", false),
+        ] {
+            assert_eq!(renames_to_reserved(sql), refused, "{sql}");
+        }
+    }
+
+    #[test]
     fn a_write_does_not_depend_on_what_differs_between_members() {
         let telling = [
             "INSERT INTO t(a) SELECT file FROM pragma_database_list",
@@ -420,6 +475,8 @@ mod tests {
             "DROP TABLE t",
             "DROP INDEX i",
             "ALTER TABLE t ADD COLUMN b DEFAULT CURRENT_TIMESTAMP",
+            "ALTER TABLE t RENAME TO u2",
+            "ALTER TABLE t RENAME COLUMN a TO c",
             "ANALYZE t",
             "REINDEX",
         ];

@@ -62,10 +62,12 @@ impl WriterConnection {
         self.wal_pages.load(Ordering::Relaxed)
     }
 
-    /// Runs a statement of the applier's own, outside the guard.
+    /// Runs a statement of the applier's own, outside the guard. It begins with a comment: a user's text that does is
+    /// never taken from the cache of compiled statements ([`is_single`](super::text::is_single)), so that nobody's
+    /// COMMIT is this one, which the guard has not seen.
     pub fn control(&self, sql: &str, what: &'static str) -> Result<(), LocalFailure> {
-        // Not from the cache, which the statements of users share: what was compiled here is not guarded.
-        self.connection.execute_batch(sql).map_err(|source| LocalFailure::Sqlite { what, source })
+        let run = || self.connection.prepare_cached(sql)?.raw_execute();
+        run().map(drop).map_err(|source| LocalFailure::Sqlite { what, source })
     }
 }
 
