@@ -165,7 +165,9 @@ impl Run<'_> {
         sink: &mut dyn Sink,
     ) -> Result<usize, StatementError> {
         let sqlite = |error| StatementError::Sqlite { sub, error, reported: false };
-        if self.mode == Mode::Query && !statement.readonly() {
+        // Explaining a write is a read, though SQLite does not say so.
+        let changes = !statement.readonly() && statement.is_explain() == 0;
+        if self.mode == Mode::Query && changes {
             return Err(StatementError::Refused(READ_ONLY.into()));
         }
         let wanted = statement.parameter_count();
@@ -181,7 +183,7 @@ impl Run<'_> {
         let with_rows = statement.column_count() > 0
             && match self.mode {
                 Mode::Query | Mode::Unified => true,
-                Mode::Execute => !statement.readonly(),
+                Mode::Execute => changes,
             };
         if with_rows || self.mode == Mode::Query {
             encode::write_rows(statement, sink, self.style, self.started).map_err(|error| match error {
@@ -284,6 +286,12 @@ mod tests {
             ),
             (Mode::Query, "SELECT a FROM t WHERE 0", &[], r#"{"columns":["a"],"types":["varchar(9)"]}"#),
             (Mode::Query, "DELETE FROM t", &[], READ_ONLY),
+            (
+                Mode::Query,
+                "EXPLAIN DELETE FROM t; SELECT 7 AS n",
+                &[],
+                r#"{"columns":["n"],"types":["integer"],"values":[[7]]}"#,
+            ),
             (Mode::Query, "SELECT nope", &[], "no such column: nope"),
             (Mode::Execute, "SELECT 1", &[], r#"{"last_insert_id":2,"rows_affected":1}"#),
             (

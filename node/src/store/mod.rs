@@ -72,7 +72,7 @@ impl Store {
         let vfs = EntryVfs::register()
             .map_err(|e| io("register the file system layer")(std::io::Error::other(e)))?;
         let applier = Applier::open(&path, vfs, foreign_keys)?;
-        let readers = Arc::new(ReadPool::new(&path));
+        let readers = Arc::new(ReadPool::new(&path, foreign_keys));
         let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
         let (own, pool) = (generations.clone(), readers.clone());
         let writer = Writer::start(applier, own, generation, pool, staging.clone(), foreign_keys)?;
