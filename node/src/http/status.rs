@@ -131,7 +131,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
         None => "never".to_owned(),
         Some(silence) => format!("{silence:.3?}"),
     };
-    let diagnostics = consensus.store().readers().diagnostics(app.about.foreign_keys);
+    let diagnostics = consensus.store().readers().diagnostics();
     let election = consensus.config().profile.election_timeout;
     let heartbeat = consensus.config().profile.heartbeat;
     json!({

@@ -285,11 +285,7 @@ impl Consensus {
             for (sha256, age) in staged {
                 let named = self.staged.named(sha256);
                 let unneeded = match named {
-                    // An earlier process may have met its entry: then it is behind what is applied here.
-                    None => {
-                        let applied = self.store().state().borrow().applied.log_id.map_or(0, |id| id.index);
-                        age > ORPHAN && self.everybody_applied(applied).await
-                    }
+                    None => age > ORPHAN,
                     Some(index) => self.first_log_index() > index || self.everybody_applied(index).await,
                 };
                 if unneeded {
@@ -330,8 +326,14 @@ pub struct StagedFiles {
 impl StagedFiles {
     /// Of the member `identity`.
     pub fn new(store: Store, identity: Arc<Identity>, peers: Arc<Peers>) -> Arc<Self> {
-        let (named, stop) = (parking_lot::Mutex::default(), watch::Sender::new(false));
-        Arc::new(Self { store, identity, peers, named, stop })
+        // What is there already was named by an entry that was applied, or will be by one that is met again.
+        let applied = store.state().borrow().applied.log_id.map_or(0, |id| id.index);
+        let found = store.staging().staged().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the staging directory");
+            Vec::new()
+        });
+        let named = parking_lot::Mutex::new(found.into_iter().map(|(sum, _)| (sum, applied)).collect());
+        Arc::new(Self { store, identity, peers, named, stop: watch::Sender::new(false) })
     }
 
     /// Nothing is fetched any more: the member goes down.

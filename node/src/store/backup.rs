@@ -358,7 +358,15 @@ mod tests {
         let copy = dir.join("copy.sqlite");
         std::fs::write(&copy, bytes).unwrap();
         let connection = Connection::open(&copy).unwrap();
-        let one = |sql: &str| connection.query_row(sql, [], |r| r.get::<_, String>(0)).unwrap();
+        let one = |sql: &str| {
+            let text = |r: &rusqlite::Row<'_>| {
+                Ok(match r.get_ref(0)? {
+                    rusqlite::types::ValueRef::Integer(n) => n.to_string(),
+                    other => other.as_str()?.to_owned(),
+                })
+            };
+            connection.query_row(sql, [], text).unwrap()
+        };
         assert_eq!(one("PRAGMA integrity_check"), "ok");
         assert_eq!(one("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%sqlited%'"), "0");
         connection

@@ -217,7 +217,15 @@ mod tests {
         write_canonical(&input, &output).unwrap();
         let connection = Connection::open(&output).unwrap();
         assert_eq!(meta::read(&connection).unwrap(), Some(meta::Meta::default()));
-        let one = |sql: &str| connection.query_row(sql, [], |r| r.get::<_, String>(0)).unwrap();
+        let one = |sql: &str| {
+            let text = |r: &rusqlite::Row<'_>| {
+                Ok(match r.get_ref(0)? {
+                    rusqlite::types::ValueRef::Integer(n) => n.to_string(),
+                    other => other.as_str()?.to_owned(),
+                })
+            };
+            connection.query_row(sql, [], text).unwrap()
+        };
         assert_eq!(one("SELECT count(*) FROM t WHERE a IS NOT NULL"), "2");
         assert_eq!(one("SELECT b FROM f WHERE f MATCH 'words'"), "some words");
         assert_eq!(

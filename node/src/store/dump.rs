@@ -31,11 +31,9 @@ pub fn write_dump(connection: &Connection, tables: &[String], out: &mut dyn Writ
         writeln!(out, "{};", table.sql)?;
         write_rows(connection, &table.name, true, out)?;
     }
-    if tables.is_empty() {
-        if exists(connection, "sqlite_sequence")? {
-            out.write_all(b"DELETE FROM \"sqlite_sequence\";\n")?;
-            write_rows(connection, "sqlite_sequence", false, out)?;
-        }
+    if tables.is_empty() && exists(connection, "sqlite_sequence")? {
+        out.write_all(b"DELETE FROM \"sqlite_sequence\";\n")?;
+        write_rows(connection, "sqlite_sequence", false, out)?;
     }
     // A view needs no table to be made; an index or a trigger does.
     for object in objects.iter().filter(|o| o.kind != "table" && (o.kind == "view" || wanted(&o.table))) {

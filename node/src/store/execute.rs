@@ -179,7 +179,7 @@ impl Run<'_> {
         sub: u32,
         sink: &mut dyn Sink,
     ) -> Result<usize, StatementError> {
-        if self.mode == Mode::Query && !statement.readonly() {
+        if self.mode == Mode::Query && changes_database(statement) {
             return Err(StatementError::Refused(READ_ONLY.into()));
         }
         let wanted = statement.parameter_count();
@@ -223,7 +223,7 @@ impl Run<'_> {
         let with_rows = statement.column_count() > 0
             && match self.mode {
                 Mode::Query | Mode::Unified => true,
-                Mode::Execute => !statement.readonly(),
+                Mode::Execute => changes_database(statement),
             };
         if with_rows || self.mode == Mode::Query {
             return encode::write_rows(statement, sink, self.style, self.started).map_err(
@@ -249,6 +249,11 @@ impl Run<'_> {
         encode::write_executed(sink.buffer(), self.style, rowid, changes, self.started);
         Ok(())
     }
+}
+
+/// Explaining a write is a read, though SQLite does not say so.
+fn changes_database(statement: &Statement<'_>) -> bool {
+    !statement.readonly() && statement.is_explain() == 0
 }
 
 fn bind(statement: &mut Statement<'_>, params: &Params<'_>, wanted: usize) -> rusqlite::Result<()> {
@@ -336,6 +341,12 @@ mod tests {
             ),
             (Mode::Query, "SELECT a FROM t WHERE 0", &[], r#"{"columns":["a"],"types":["varchar(9)"]}"#),
             (Mode::Query, "DELETE FROM t", &[], READ_ONLY),
+            (
+                Mode::Query,
+                "EXPLAIN DELETE FROM t; SELECT 7 AS n",
+                &[],
+                r#"{"columns":["n"],"types":["integer"],"values":[[7]]}"#,
+            ),
             (Mode::Query, "SELECT nope", &[], "no such column: nope"),
             (Mode::Execute, "SELECT 1", &[], r#"{"last_insert_id":2,"rows_affected":1}"#),
             (

@@ -88,7 +88,7 @@ impl Store {
             .map_err(|e| io("register the file system layer")(std::io::Error::other(e)))?;
         let pages = Arc::new(Pages::default());
         let applier = Applier::open(&path, vfs, foreign_keys, pages.clone())?;
-        let readers = Arc::new(ReadPool::new(&path));
+        let readers = Arc::new(ReadPool::new(&path, foreign_keys));
         let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
         let (own, pool) = (generations.clone(), readers.clone());
         let (wake, woken) = std::sync::mpsc::channel();

@@ -33,6 +33,8 @@ const KEPT: usize = 16;
 /// Connections for queries on the present generation.
 pub struct ReadPool {
     present: Mutex<Present>,
+    /// Shown by `PRAGMA foreign_keys`, as the writer has it.
+    foreign_keys: bool,
 }
 
 struct Present {
@@ -111,9 +113,9 @@ struct Reader {
 
 impl ReadPool {
     /// A pool for the database at `path`.
-    pub fn new(path: &Path) -> Self {
+    pub fn new(path: &Path, foreign_keys: bool) -> Self {
         let present = Present { path: path.to_owned(), number: 0, idle: Vec::new() };
-        Self { present: Mutex::new(present) }
+        Self { present: Mutex::new(present), foreign_keys }
     }
 
     /// From now on queries run on the database at `path`; those that run already end on the old one.
@@ -176,7 +178,7 @@ impl ReadPool {
     }
 
     /// What SQLite says of itself and of this pool's connections. Parts that it does not say are empty.
-    pub fn diagnostics(&self, foreign_keys: bool) -> Diagnostics {
+    pub fn diagnostics(&self) -> Diagnostics {
         const NAMES: [&str; 5] =
             ["synchronous", "journal_mode", "foreign_keys", "wal_autocheckpoint", "busy_timeout"];
         let read = self.inspect(|connection| {
@@ -200,7 +202,7 @@ impl ReadPool {
         });
         let (compile_options, cache_size, reader) = read.unwrap_or_default();
         // The writer belongs to its thread; these are what it is configured with (`apply.rs`).
-        let foreign_keys = if foreign_keys { "1" } else { "0" };
+        let foreign_keys = if self.foreign_keys { "1" } else { "0" };
         let writer =
             NAMES.into_iter().zip(["1", "wal", foreign_keys, "0", "5000"].map(str::to_owned)).collect();
         let memory = BTreeMap::from([("cache_size", cache_size)]);
@@ -218,8 +220,10 @@ impl ReadPool {
             return Ok(true);
         }
         let reader = self.take()?;
-        let reads =
-            reader.guard.guarded(|| reader.connection.prepare_cached(sql).is_ok_and(|s| s.readonly()));
+        let reads = reader.guard.guarded(|| {
+            let statement = reader.connection.prepare_cached(sql);
+            statement.is_ok_and(|s| s.readonly() || s.is_explain() != 0)
+        });
         self.give_back(reader);
         Ok(!reads)
     }
@@ -232,7 +236,7 @@ impl ReadPool {
             }
             (present.path.clone(), present.number)
         };
-        Reader::open(&path, number).map_err(ReadError::Open)
+        Reader::open(&path, number, self.foreign_keys).map_err(ReadError::Open)
     }
 
     fn give_back(&self, reader: Reader) {
@@ -247,11 +251,13 @@ impl ReadPool {
 }
 
 impl Reader {
-    fn open(path: &Path, generation: u64) -> rusqlite::Result<Self> {
+    fn open(path: &Path, generation: u64, foreign_keys: bool) -> rusqlite::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.set_prepared_statement_cache_capacity(64);
         connection.execute_batch("PRAGMA query_only=ON; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000")?;
+        // SQLite as it is compiled here would have them on.
+        connection.pragma_update(None, "foreign_keys", foreign_keys)?;
         entry_functions::install_math(&connection)?;
         let guard = Guard::install(&mut connection, Purpose::Read)?;
         let budget = Arc::new(Budget::default());
@@ -353,7 +359,7 @@ mod tests {
         c.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1),(2)").unwrap();
         meta::create(&c).unwrap();
         meta::write_cluster(&c, "c", 3).unwrap();
-        ReadPool::new(&path)
+        ReadPool::new(&path, false)
     }
 
     fn request(sql: &[&str], flags: u16) -> bytes::Bytes {

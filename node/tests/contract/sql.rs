@@ -39,8 +39,8 @@ fn bodies() {
             ("/db/query", r#"[["SELECT typeof(?), hex(?)", " X'00ff' ", [0, 255]]]"#, typed),
             (
                 "/db/query",
-                r#"[["SELECT :a AS a, $b AS b, @c AS c, ? AS d", {"a": null, "b": true, "c": 1.5, "x": 0}, 7, 7, 7, 9223372036854775807]]"#,
-                r#"{"results":[{"columns":["a","b","c","d"],"types":["","integer","real","integer"],"values":[[null,1,1.5,9223372036854775807]]}]}"#,
+                r#"[["SELECT ? AS d, :a AS a, $b AS b, @c AS c", 9223372036854775807, {"a": null, "b": true, "c": 1.5}]]"#,
+                r#"{"results":[{"columns":["d","a","b","c"],"types":["integer","","integer","real"],"values":[[9223372036854775807,null,1,1.5]]}]}"#,
             ),
             ("/db/execute", r#"["", "UPDATE foo SET id = 1 WHERE 0", "  "]"#, r#"{"results":[{}]}"#),
             ("/db/execute", r#"["", " "]"#, r#"{"results":[]}"#),

@@ -99,6 +99,7 @@ fn status_and_its_parts() {
         ("rw", "foreign_keys", "0"),
         ("rw", "wal_autocheckpoint", "0"),
         ("ro", "busy_timeout", "5000"),
+        ("ro", "foreign_keys", "0"),
     ] {
         assert_eq!(all["store"]["sqlite3"]["pragmas"][kind][pragma], json!(value), "{kind} {pragma}");
     }
