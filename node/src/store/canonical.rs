@@ -114,8 +114,10 @@ fn write_canonical(input: &Path, output: &Path) -> Result<(), Refused> {
     check_header(input)?;
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    // Nobody else has the file, and there is no WAL beside it.
-    let uri = format!("file:{}?immutable=1", uri_path(input)?);
+    // There is no WAL beside the file, and none is to be made. Opened as immutable SQLite would take it for a temporary
+    // file, whose page size VACUUM keeps.
+    super::backup::set_journal_version(input, false)?;
+    let uri = format!("file:{}?mode=ro", uri_path(input)?);
     let connection = Connection::open_with_flags(uri, flags)?;
     configure(&connection)?;
     let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;

@@ -348,7 +348,8 @@ mod tests {
                 r#"{"columns":["n"],"types":["integer"],"values":[[7]]}"#,
             ),
             (Mode::Query, "SELECT nope", &[], "no such column: nope"),
-            (Mode::Execute, "SELECT 1", &[], r#"{"last_insert_id":2,"rows_affected":1}"#),
+            // Explaining a write counts as one that changed nothing.
+            (Mode::Execute, "SELECT 1", &[], r#"{"last_insert_id":2}"#),
             (
                 Mode::Unified,
                 "INSERT INTO t(a) VALUES('p'); INSERT INTO t(a) VALUES('q') -- end",

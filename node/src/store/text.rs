@@ -26,10 +26,17 @@ fn is_one_of(word: &str, words: &[&str]) -> bool {
     words.iter().any(|known| known.eq_ignore_ascii_case(word))
 }
 
-/// Whether a statement that is not read-only inserts, updates or deletes rows: after such a statement `changes()` is
-/// its own, after any other it is that of the one before.
+/// Whether a statement that is not read-only inserts, updates or deletes rows, or explains one that does: after such a
+/// statement `changes()` is its own, after any other it is that of the one before.
 pub fn changes_rows(sql: &str) -> bool {
-    is_one_of(split_word(sql).0, &["INSERT", "REPLACE", "UPDATE", "DELETE", "WITH"])
+    let (mut word, mut rest) = split_word(sql);
+    if is_one_of(word, &["EXPLAIN"]) {
+        (word, rest) = split_word(rest);
+        if is_one_of(word, &["QUERY"]) {
+            word = split_word(split_word(rest).1).0;
+        }
+    }
+    is_one_of(word, &["INSERT", "REPLACE", "UPDATE", "DELETE", "WITH"])
 }
 
 /// Whether the text is a plain VACUUM of the database, which runs outside a transaction.
@@ -64,6 +71,9 @@ mod tests {
             (" /* a */ -- b\n ;with x AS (SELECT 1) DELETE FROM t", true, false, false),
             ("replace into t values(1);", true, false, true),
             ("CREATE TABLE t(a)", false, false, true),
+            ("EXPLAIN delete FROM t", true, false, true),
+            ("explain /* */ query PLAN WITH c AS (SELECT 1) INSERT INTO t SELECT 1", true, false, true),
+            ("EXPLAIN DROP TABLE t", false, false, true),
             ("insert2 x", false, false, true),
             ("", false, false, true),
             ("/* no end", false, false, false),
