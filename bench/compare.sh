@@ -11,6 +11,7 @@
 # AGAIN=1       measure anew; otherwise what the records of this commit have already is not measured again
 # RECORDS       file of the records (default: target/bench/records-COMMIT.jsonl)
 # PAGE          the page (default: docs/performance.md)
+# PREBUILT=1    builds nothing that is there already
 # ALONE         a command put before each measurement (at most about 3 minutes), where a machine is shared: flock FILE
 # RQLITED       rqlite's program, to measure it too
 # Also the variables of cluster.sh, and BENCH.
@@ -57,8 +58,11 @@ plans() {
     "--work $(reads "$1"),mixed --clients $read_clients")
 }
 
+# A new cluster, for as long as this process lives; sets `cluster`: what `bench` is to know of it.
 cluster_of() {
-  KIND=$1 "$here/cluster.sh" start
+  export KIND=$1
+  trap '"$here/cluster.sh" stop' EXIT
+  "$here/cluster.sh" start
   cluster=(--addrs "$("$here/cluster.sh" addrs)" --pids "$("$here/cluster.sh" pids)" --kind "$(spoken "$1")"
     --tag "$1" --out "$RECORDS")
 }
@@ -68,7 +72,6 @@ measure_loads() {
   local kind=$1 reps=$2 plan words=()
   local disk=()
   [[ -z $(disk) ]] || disk=(--disk "$(disk)")
-  trap 'KIND=$kind "$here/cluster.sh" stop' EXIT
   cluster_of "$kind"
   plans "$kind"
   for plan in "${plans[@]}"; do
@@ -80,7 +83,6 @@ measure_loads() {
 
 measure_failover() {
   local kind=$1 by=$2
-  trap 'KIND=$kind "$here/cluster.sh" stop' EXIT
   cluster_of "$kind"
   "$(generator "$kind")" failover "${cluster[@]}" --by "$by" --warm 2 --seconds 10 >/dev/null
 }
@@ -121,8 +123,9 @@ build() {
 built() {
   case $1 in
     sqlited) [[ -n ${PREBUILT:-} && -x $SQLITED && -x $BENCH ]] ;;
-    etcd | dqlite) [[ -x $bin/$1 || -x $bin/$1-node ]] ;;
+    etcd) [[ -n ${PREBUILT:-} && -x $bin/etcd ]] ;;
     hiqlite) [[ -n ${PREBUILT:-} && -x $HIQLITE ]] ;;
+    dqlite) [[ -n ${PREBUILT:-} && -x $bin/dqlite-node ]] ;;
     *) false ;;
   esac
 }
