@@ -189,9 +189,7 @@ fn table(records: &[Record]) -> String {
         let (aim, reached) = match line.aim {
             None => (String::new(), None),
             Some(Aim::TimesEtcd(factor)) => (format!("≥ {factor} × etcd"), etcd.map(|ratio| ratio / factor)),
-            Some(Aim::AtMost(limit)) => {
-                (format!("≤ {limit}"), ours.map(|ours| limit / ours.max(f64::EPSILON)))
-            }
+            Some(Aim::AtMost(limit)) => (format!("≤ {limit}"), ours.map(|ours| share_of_limit(limit, ours))),
         };
         let reached = reached.map_or(String::new(), |share| {
             if share > 10.0 { "> 1000 %".into() } else { format!("{:.0} %", share * 100.0) }
@@ -199,6 +197,15 @@ fn table(records: &[Record]) -> String {
         let _ = writeln!(out, " {aim} | {reached} |");
     }
     out
+}
+
+/// How far a limit is kept; 1 is just kept.
+fn share_of_limit(limit: f64, value: f64) -> f64 {
+    match (limit > 0.0, value > 0.0) {
+        (_, true) => limit / value,
+        (true, false) => f64::INFINITY,
+        (false, false) => 1.0,
+    }
 }
 
 /// Ours first, then the others as they come.
@@ -348,6 +355,15 @@ mod tests {
              | – | – | ≤ 1 | 125 % |",
         ] {
             assert!(text.contains(expected), "{expected}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn limits_by_table() {
+        for (limit, value, share) in
+            [(8.0, 16.0, 0.5), (8.0, 4.0, 2.0), (0.0, 3.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, f64::INFINITY)]
+        {
+            assert_eq!(share_of_limit(limit, value), share, "{limit} {value}");
         }
     }
 
