@@ -23,6 +23,9 @@ test: ## all of the above that only checks: what CI runs
 prove: ## the same tests with the full counts (WHAT=part of a name); writes docs/measurements.md
 	@e2e/prove.sh $(WHAT)
 
+bench: ## sqlited beside etcd, hiqlite and others on this machine (PEERS, REPS, CLIENTS, SECONDS_EACH, QUICK=1, AGAIN=1); writes docs/performance.md
+	@bench/compare.sh
+
 ##@ Images
 image: ## one image for each program, optimised, into target/images (IMAGE_REGISTRY names them for a registry)
 	cargo build --release --workspace --bins
@@ -38,4 +41,4 @@ help:
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo demo-down verify fix unit e2e test prove image kube-up kube-down help
+.PHONY: demo demo-down verify fix unit e2e test prove bench image kube-up kube-down help

@@ -1,18 +1,28 @@
 #!/bin/bash
-# Three members of sqlited on loopback.
+# Three members of a server on loopback, every one durable: a write is acknowledged when a quorum has synced it.
 #   cluster.sh start         a new cluster; returns when all members are in service
 #   cluster.sh stop          ends it, by pid
 #   cluster.sh addrs | pids  host:port,… of the client ports; process ids, in the same order
-# SQLITED      the program (default: target/release/sqlited)
+# KIND         sqlited (default), etcd, hiqlite, dqlite or rqlite
+# SQLITED, ETCD, HIQLITE, DQLITE, RQLITED  their programs (default: as `make bench` builds them, below target)
 # BENCH_DIR    data, logs and pid files; the data are deleted by `start`. A disk, not a tmpfs: fdatasync is what is measured
 # BENCH_PORT   first port (default 15000)
-# BENCH_FLAGS  further flags of sqlited
+# BENCH_FLAGS  further flags of the members
 set -euo pipefail
 cd "$(dirname "$0")/.."
-sqlited=${SQLITED:-${CARGO_TARGET_DIR:-target}/release/sqlited}
+target=${CARGO_TARGET_DIR:-target}
+kind=${KIND:-sqlited}
 dir=${BENCH_DIR:-/var/tmp/sqlited-bench-$(id -u)}
 port=${BENCH_PORT:-15000}
 members=(1 2 3)
+case $kind in
+  sqlited) program=${SQLITED:-$target/release/sqlited} ;;
+  etcd) program=${ETCD:-$target/bench/bin/etcd} ;;
+  hiqlite) program=${HIQLITE:-$target/bench/bin/hiqlite-bench} ;;
+  dqlite) program=${DQLITE:-$target/bench/bin/dqlite-node} ;;
+  rqlite) program=${RQLITED:-rqlited} ;;
+  *) echo "KIND=$kind is none of sqlited, etcd, hiqlite, dqlite, rqlite" >&2; exit 2 ;;
+esac
 
 client() { echo "127.0.0.1:$((port + 10 * $1 + 1))"; }
 peer() { echo "127.0.0.1:$((port + 10 * $1 + 2))"; }
@@ -23,17 +33,42 @@ is_ours() { [[ -r /proc/$1/cmdline ]] && tr '\0' '\n' <"/proc/$1/cmdline" | grep
 each() { for n in "${members[@]}"; do "$1" "$n"; done | paste -sd, -; }
 
 start_member() {
-  local flags=()
-  read -ra flags <<<"${BENCH_FLAGS:-}"
-  setsid "$sqlited" -node-id "$1" -http-addr "$(client "$1")" -raft-addr "$(peer "$1")" \
-    -health-addr "$(health "$1")" -bootstrap-expect ${#members[@]} -join "$(each peer)" -log-level warn \
-    "${flags[@]}" "$dir/data$1" >"$dir/$1.log" 2>&1 </dev/null &
+  local flags=() more=()
+  read -ra more <<<"${BENCH_FLAGS:-}"
+  case $kind in
+    sqlited | rqlite)
+      flags=(-node-id "$1" -http-addr "$(client "$1")" -raft-addr "$(peer "$1")"
+        -bootstrap-expect ${#members[@]} -join "$(each peer)")
+      [[ $kind = rqlite ]] || flags+=(-health-addr "$(health "$1")" -log-level warn)
+      flags+=("${more[@]}" "$dir/data$1")
+      ;;
+    etcd)
+      flags=(--name "n$1" --data-dir "$dir/data$1" --log-level error --max-txn-ops 2048
+        --listen-client-urls "http://$(client "$1")" --advertise-client-urls "http://$(client "$1")"
+        --listen-peer-urls "http://$(peer "$1")" --initial-advertise-peer-urls "http://$(peer "$1")"
+        --initial-cluster "$(for n in "${members[@]}"; do echo "n$n=http://$(peer "$n")"; done | paste -sd, -)"
+        --initial-cluster-state new "${more[@]}")
+      ;;
+    hiqlite) flags=(node --id "$1" --api "$(each client)" --raft "$(each peer)" --data "$dir/data$1" "${more[@]}") ;;
+    dqlite) flags=("$1" "$(client "$1")" "$dir/data$1" "${more[@]}") ;;
+  esac
+  mkdir -p "$dir/data$1"
+  setsid "$program" "${flags[@]}" >"$dir/$1.log" 2>&1 </dev/null &
   echo $! >"$dir/$1.pid"
+}
+
+is_ready() {
+  case $kind in
+    sqlited) curl -sf -m 1 -o /dev/null "http://$(health "$1")/ready" ;;
+    rqlite) curl -sf -m 1 -o /dev/null "http://$(client "$1")/readyz" ;;
+    etcd) curl -sf -m 1 -o /dev/null "http://$(client "$1")/health" ;;
+    hiqlite | dqlite) grep -qx ready "$dir/$1.log" ;;
+  esac
 }
 
 await_ready() {
   for _ in $(seq 300); do
-    curl -sf -m 1 -o /dev/null "http://$(health "$1")/ready" && return
+    is_ready "$1" && return
     kill -0 "$(pid "$1")" 2>/dev/null || break
     sleep 0.1
   done
@@ -58,15 +93,16 @@ stop() { for n in "${members[@]}"; do stop_member "$n"; done; }
 
 case ${1:-} in
   start)
-    [[ -x $sqlited ]] || { echo "$sqlited is not there: cargo build --release -p node, or set SQLITED" >&2; exit 2; }
+    [[ -x $(command -v "$program") ]] || { echo "$program is not there: \`make bench\` builds it" >&2; exit 2; }
     stop
     rm -rf "$dir"/data[123] "$dir"/[123].log
     mkdir -p "$dir"
     for n in "${members[@]}"; do start_member "$n"; done
     for n in "${members[@]}"; do await_ready "$n" || { stop; exit 1; }; done
+    if [[ $kind = dqlite ]]; then "${BENCH:-$target/release/bench}" form --addrs "$(each client)" || { stop; exit 1; }; fi
     ;;
   stop) stop ;;
   addrs) each client ;;
   pids) each pid ;;
-  *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

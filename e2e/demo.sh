@@ -65,6 +65,8 @@ await_voters "$(get '{.spec.voters}')"
 done_ "$cluster is Ready, $(leader) leads"
 
 step "Writing and reading through Service $cluster-rw"
+# The log is there before the reader looks: the process beside may be slow to make it.
+: >"$LOG_DIR/demo-port-forward.log"
 kubectl -n $namespace port-forward "service/$cluster-rw" :4001 >"$LOG_DIR/demo-port-forward.log" 2>&1 &
 background+=($!)
 for _ in $(seq 50); do

@@ -2,6 +2,7 @@
 
 use crate::work::WorkName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Measures a replicated SQL server: closed loop, one request in flight a client.
@@ -18,8 +19,18 @@ pub struct Cli {
 pub enum Command {
     /// Measure every work with every number of clients
     Run(RunOptions),
-    /// Kill the leader (SIGKILL) under inserts: how long is no insert acknowledged, is an acknowledged one missing?
+    /// Kill the leader (SIGKILL), or let it hand over, under inserts: how long is none acknowledged, is one missing?
     Failover(FailoverOptions),
+    /// Print how many repetitions `run --resume` would still make
+    Pending(PendingOptions),
+    /// Write one table of all targets side by side, with ratios and aims, into a Markdown file
+    Compare(CompareOptions),
+    /// Make one cluster of dqlite nodes that were just started
+    Form {
+        /// Their addresses; the first one is a cluster of its own already
+        #[arg(long, required = true, value_delimiter = ',')]
+        addrs: Vec<String>,
+    },
     /// Print records as Markdown tables: medians over the repetitions
     Report {
         /// Files of JSON lines
@@ -35,6 +46,8 @@ pub enum Kind {
     Rqlite,
     /// etcd's gRPC API; a row is a key
     Etcd,
+    /// dqlite's protocol
+    Dqlite,
 }
 
 /// Which members clients connect to.
@@ -68,27 +81,69 @@ pub struct Common {
     pub out: Option<PathBuf>,
 }
 
-/// `bench run`
+/// What is to be measured, how often.
 #[derive(Clone, Debug, Args)]
-pub struct RunOptions {
-    /// What every measurement needs.
-    #[command(flatten)]
-    pub common: Common,
+pub struct PlanOptions {
     /// What clients do
     #[arg(long, value_enum, value_delimiter = ',', default_value = "insert")]
     pub work: Vec<WorkName>,
     /// Numbers of clients
     #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
     pub clients: Vec<usize>,
+    /// Repetitions
+    #[arg(long, default_value_t = 3)]
+    pub reps: usize,
+    /// How many noisy records a repetition may leave before one of them counts
+    #[arg(long, default_value_t = 3)]
+    pub spare: usize,
+}
+
+/// `bench pending`
+#[derive(Clone, Debug, Args)]
+pub struct PendingOptions {
+    /// What is to be measured.
+    #[command(flatten)]
+    pub plan: PlanOptions,
+    /// Name in the records
+    #[arg(long, default_value = "sqlited")]
+    pub tag: String,
+    /// File of records
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// `bench compare`
+#[derive(Clone, Debug, Args)]
+pub struct CompareOptions {
+    /// Files of records
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// The Markdown file: what is between its lines `<!-- bench -->` and `<!-- /bench -->` is replaced
+    #[arg(long)]
+    pub into: PathBuf,
+    /// What was measured, where and when: a line before the table
+    #[arg(long)]
+    pub about: String,
+}
+
+/// `bench run`
+#[derive(Clone, Debug, Args)]
+pub struct RunOptions {
+    /// What every measurement needs.
+    #[command(flatten)]
+    pub common: Common,
+    /// What is to be measured.
+    #[command(flatten)]
+    pub plan: PlanOptions,
+    /// Leave out what the file `--out` has already
+    #[arg(long, requires = "out")]
+    pub resume: bool,
     /// Measured seconds of a repetition
     #[arg(long, default_value_t = 4.0)]
     pub seconds: f64,
     /// Seconds before that
     #[arg(long, default_value_t = 1.0)]
     pub warm: f64,
-    /// Repetitions
-    #[arg(long, default_value_t = 3)]
-    pub reps: usize,
     /// Rows to read from; inserted first where they are missing
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub rows: u64,
@@ -110,9 +165,17 @@ pub struct RunOptions {
     /// CPU seconds a second that other processes may use; above it a repetition is noisy and made anew
     #[arg(long, default_value_t = 0.35)]
     pub max_other: f64,
-    /// How many noisy repetitions are made anew, for each work and number of clients
-    #[arg(long, default_value_t = 4)]
-    pub spare: usize,
+}
+
+/// How leadership is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// kill -9 of the leader
+    #[default]
+    Kill,
+    /// The leader is asked to let another member lead
+    Transfer,
 }
 
 /// `bench failover`
@@ -121,6 +184,9 @@ pub struct FailoverOptions {
     /// What every measurement needs.
     #[command(flatten)]
     pub common: Common,
+    /// How leadership is lost
+    #[arg(long, value_enum, default_value = "kill")]
+    pub by: By,
     /// Number of clients
     #[arg(long, default_value_t = 8)]
     pub clients: usize,

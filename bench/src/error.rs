@@ -34,6 +34,22 @@ pub enum BenchError {
         #[source]
         source: std::io::Error,
     },
+    /// The leader did not hand over.
+    #[error("the leader did not hand over")]
+    Transfer(#[source] OperationError),
+    /// This program does not know how these servers hand over.
+    #[error("--by transfer is not known for this kind of server")]
+    NoTransfer,
+    /// The file has no place for the table.
+    #[error("{} has no lines {begin} and {end}", path.display())]
+    Markers {
+        /// Which file.
+        path: PathBuf,
+        /// The first of them.
+        begin: &'static str,
+        /// The second.
+        end: &'static str,
+    },
     /// Acknowledged rows are missing.
     #[error("{lost} acknowledged rows are missing after the failover")]
     Lost {

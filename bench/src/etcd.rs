@@ -21,26 +21,13 @@ pub struct Etcd {
     addrs: Vec<String>,
     next_key: Arc<AtomicU64>,
     /// Which address clients start with; none spreads them over all.
-    pub first: Option<usize>,
+    first: Option<usize>,
 }
 
 impl Etcd {
     /// The cluster at these addresses.
     pub fn new(addrs: Vec<String>) -> Self {
         Self { addrs, next_key: Arc::default(), first: None }
-    }
-
-    /// Which address leads.
-    pub async fn leader(&self) -> Option<usize> {
-        for (at, addr) in self.addrs.iter().enumerate() {
-            if let Ok(mut connection) = EtcdConnection::open(addr, self.next_key.clone()).await
-                && let Ok(status) = connection.call("/etcdserverpb.Maintenance/Status", &[]).await
-                && leads(&status)
-            {
-                return Some(at);
-            }
-        }
-        None
     }
 }
 
@@ -62,6 +49,26 @@ fn leads(status: &[u8]) -> bool {
 
 impl Target for Etcd {
     type Connection = EtcdConnection;
+
+    async fn leader(&self) -> Option<usize> {
+        for (at, addr) in self.addrs.iter().enumerate() {
+            if let Ok(mut connection) = EtcdConnection::open(addr, self.next_key.clone()).await
+                && let Ok(status) = connection.call("/etcdserverpb.Maintenance/Status", &[]).await
+                && leads(&status)
+            {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    fn start_at(&mut self, first: Option<usize>) {
+        self.first = first;
+    }
+
+    async fn transfer(&self, _leader: usize) -> Option<Result<(), OperationError>> {
+        None
+    }
 
     async fn connect(&self, client: usize, attempt: usize) -> Result<EtcdConnection, OperationError> {
         let at = (self.first.unwrap_or(client) + attempt) % self.addrs.len();

@@ -1,7 +1,7 @@
-//! Kills the leader under inserts.
+//! Takes leadership from the leader under inserts: kills it, or lets it hand over.
 
 use crate::BenchError;
-use crate::cli::FailoverOptions;
+use crate::cli::{By, FailoverOptions};
 use crate::load::Clients;
 use crate::record::{FailoverRecord, Journal, Record};
 use crate::target::Target;
@@ -18,7 +18,7 @@ const TAIL: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Failover<'a, T> {
     target: Arc<T>,
-    leader: u32,
+    leader: usize,
     options: &'a FailoverOptions,
 }
 
@@ -32,11 +32,10 @@ struct Gap {
 impl<'a, T: Target> Failover<'a, T> {
     /// Measures the failure of the member at `leader`, an index of the addresses.
     pub fn new(target: Arc<T>, leader: usize, options: &'a FailoverOptions) -> Result<Self, BenchError> {
-        let pids = &options.common.pids;
-        match pids.get(leader).filter(|_| pids.len() == options.common.addrs.len()) {
-            Some(pid) => Ok(Self { target, leader: *pid, options }),
-            None => Err(BenchError::Pids),
+        if options.common.pids.len() != options.common.addrs.len() {
+            return Err(BenchError::Pids);
         }
+        Ok(Self { target, leader, options })
     }
 
     /// Measures it. Acknowledged rows that are missing afterwards are an error.
@@ -51,8 +50,14 @@ impl<'a, T: Target> Failover<'a, T> {
         let timeout = seconds(self.options.timeout);
         let clients = Clients::start(&self.target, &work, self.options.clients, end, timeout);
         sleep_until(kill).await;
-        self.kill_leader()?;
         let kill = Instant::now();
+        match self.options.by {
+            By::Kill => self.kill_leader()?,
+            By::Transfer => match self.target.transfer(self.leader).await {
+                Some(handed_over) => handed_over.map_err(BenchError::Transfer)?,
+                None => return Err(BenchError::NoTransfer),
+            },
+        }
         let observed = clients.finish().await;
         let rows_after = self.target.count().await?;
 
@@ -66,6 +71,7 @@ impl<'a, T: Target> Failover<'a, T> {
         let found = rows_after.zip(rows_before).map(|(after, before)| after.saturating_sub(before));
         journal.write(&Record::Failover(FailoverRecord {
             tag: self.options.common.tag.clone(),
+            by: self.options.by,
             clients: self.options.clients,
             outage_s: milliseconds(gap.length),
             outage_began_s: milliseconds(gap.start),
@@ -83,8 +89,9 @@ impl<'a, T: Target> Failover<'a, T> {
     }
 
     fn kill_leader(&self) -> Result<(), BenchError> {
-        let pid = i32::try_from(self.leader).ok().and_then(Pid::from_raw).ok_or(BenchError::Pids)?;
-        let failed = |error: rustix::io::Errno| BenchError::Kill { pid: self.leader, source: error.into() };
+        let number = *self.options.common.pids.get(self.leader).ok_or(BenchError::Pids)?;
+        let pid = i32::try_from(number).ok().and_then(Pid::from_raw).ok_or(BenchError::Pids)?;
+        let failed = |error: rustix::io::Errno| BenchError::Kill { pid: number, source: error.into() };
         kill_process(pid, Signal::KILL).map_err(failed)
     }
 }

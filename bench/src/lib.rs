@@ -5,64 +5,83 @@
 //! from `/proc`. Each measurement is one JSON line ([`Record`](record::Record)); [`report`] makes tables of them.
 
 pub mod cli;
+pub mod compare;
+mod dqlite;
 mod error;
 mod etcd;
 mod failover;
 mod http1;
 mod load;
 mod matrix;
+mod plan;
 mod protobuf;
-mod random;
+pub mod random;
 pub mod record;
 pub mod report;
 mod rqlite;
-mod target;
+pub mod target;
 mod usage;
-mod work;
+pub mod work;
 
 pub use error::BenchError;
 
-use cli::{Cli, Command, Common, Kind, To};
+use cli::{Cli, Command, FailoverOptions, Kind, RunOptions, To};
+use dqlite::Dqlite;
 use etcd::Etcd;
 use failover::Failover;
 use matrix::Matrix;
+use plan::Plan;
 use record::Journal;
 use rqlite::Rqlite;
 use std::sync::Arc;
+use target::Target;
 
 /// Does what the command line asks for.
 pub async fn run(cli: Cli) -> Result<(), BenchError> {
-    match cli.command {
-        Command::Run(options) => {
-            let mut journal = Journal::open(options.common.out.as_deref())?;
-            match options.common.kind {
-                Kind::Rqlite => {
-                    let (target, _) = rqlite_target(&options.common, options.to).await?;
-                    Matrix::new(target, &options)?.run(&mut journal).await
-                }
-                Kind::Etcd => {
-                    let (target, _) = etcd_target(&options.common, options.to).await?;
-                    Matrix::new(target, &options)?.run(&mut journal).await
-                }
-            }
-        }
-        Command::Failover(options) => {
-            let mut journal = Journal::open(options.common.out.as_deref())?;
-            match options.common.kind {
-                Kind::Rqlite => {
-                    let (target, leader) = rqlite_target(&options.common, To::Leader).await?;
-                    Failover::new(target, leader, &options)?.run(&mut journal).await
-                }
-                Kind::Etcd => {
-                    let (target, leader) = etcd_target(&options.common, To::Leader).await?;
-                    Failover::new(target, leader, &options)?.run(&mut journal).await
-                }
-            }
-        }
+    let command = match cli.command {
         Command::Report { files } => {
             print!("{}", report::tables(&record::read(&files)?));
-            Ok(())
+            return Ok(());
         }
+        Command::Pending(options) => {
+            println!(
+                "{}",
+                Plan::of(&options.plan, &options.tag).missing(&record::read_if_any(&options.out)?)
+            );
+            return Ok(());
+        }
+        Command::Compare(options) => return compare::write(&options),
+        Command::Form { addrs } => return Dqlite::new(addrs).form().await,
+        command @ (Command::Run(_) | Command::Failover(_)) => command,
+    };
+    let (Command::Run(RunOptions { common, .. }) | Command::Failover(FailoverOptions { common, .. })) =
+        &command
+    else {
+        return Ok(());
+    };
+    match common.kind {
+        Kind::Rqlite => measure(Rqlite::new(common.addrs.clone())?, &command).await,
+        Kind::Dqlite => measure(Dqlite::new(common.addrs.clone()), &command).await,
+        Kind::Etcd => measure(Etcd::new(common.addrs.clone()), &command).await,
+    }
+}
+
+/// Measures a cluster: `bench run` and `bench failover`, for whoever brings a target of its own.
+pub async fn measure<T: Target>(mut target: T, command: &Command) -> Result<(), BenchError> {
+    match command {
+        Command::Run(options) => {
+            let leader = target::await_leader(&target).await?;
+            target.start_at(first(options.to, leader));
+            let mut journal = Journal::open(options.common.out.as_deref())?;
+            Matrix::new(Arc::new(target), options)?.run(&mut journal).await
+        }
+        Command::Failover(options) => {
+            let leader = target::await_leader(&target).await?;
+            target.start_at(first(To::Leader, leader));
+            let mut journal = Journal::open(options.common.out.as_deref())?;
+            Failover::new(Arc::new(target), leader, options)?.run(&mut journal).await
+        }
+        Command::Report { .. } | Command::Pending(_) | Command::Compare(_) | Command::Form { .. } => Ok(()),
     }
 }
 
@@ -73,18 +92,4 @@ fn first(to: To, leader: usize) -> Option<usize> {
         To::Follower => Some(leader + 1),
         To::Spread => None,
     }
-}
-
-async fn rqlite_target(common: &Common, to: To) -> Result<(Arc<Rqlite>, usize), BenchError> {
-    let mut target = Rqlite::new(common.addrs.clone())?;
-    let leader = target::await_leader(|| target.leader()).await?;
-    target.first = first(to, leader);
-    Ok((Arc::new(target), leader))
-}
-
-async fn etcd_target(common: &Common, to: To) -> Result<(Arc<Etcd>, usize), BenchError> {
-    let mut target = Etcd::new(common.addrs.clone());
-    let leader = target::await_leader(|| target.leader()).await?;
-    target.first = first(to, leader);
-    Ok((Arc::new(target), leader))
 }

@@ -194,6 +194,13 @@ mod tests {
 
     impl Target for Fake {
         type Connection = FakeConnection;
+        async fn leader(&self) -> Option<usize> {
+            Some(0)
+        }
+        fn start_at(&mut self, _: Option<usize>) {}
+        async fn transfer(&self, _: usize) -> Option<Result<(), OperationError>> {
+            None
+        }
         async fn connect(&self, _: usize, attempt: usize) -> Result<FakeConnection, OperationError> {
             Ok(FakeConnection(attempt as u32))
         }

@@ -1,6 +1,7 @@
 //! What a measurement leaves: one JSON line.
 
 use crate::BenchError;
+use crate::cli::By;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -89,6 +90,9 @@ pub struct DiskUsage {
 pub struct FailoverRecord {
     /// What was measured.
     pub tag: String,
+    /// How leadership was lost.
+    #[serde(default)]
+    pub by: By,
     /// Number of clients.
     pub clients: usize,
     /// Longest time after the kill without an acknowledgement.
@@ -150,6 +154,11 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Record>, BenchError> {
         }
     }
     Ok(records)
+}
+
+/// Reads the records of a file that need not be there yet.
+pub fn read_if_any(path: &Path) -> Result<Vec<Record>, BenchError> {
+    if path.exists() { read(&[path.to_owned()]) } else { Ok(Vec::new()) }
 }
 
 #[cfg(test)]

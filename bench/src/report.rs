@@ -1,5 +1,6 @@
 //! Records as Markdown tables.
 
+use crate::cli::By;
 use crate::record::{FailoverRecord, LoadRecord, Record};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,11 +18,11 @@ inserts/s before | after | acknowledged | of these missing |
 pub fn tables(records: &[Record]) -> String {
     let mut works: Vec<&str> = Vec::new();
     let mut loads: BTreeMap<(usize, &str, usize), Vec<&LoadRecord>> = BTreeMap::new();
-    let mut failovers: BTreeMap<(&str, usize), Vec<&FailoverRecord>> = BTreeMap::new();
+    let mut failovers: BTreeMap<(By, &str, usize), Vec<&FailoverRecord>> = BTreeMap::new();
     for record in records {
         match record {
             Record::Failover(record) => {
-                failovers.entry((&record.tag, record.clients)).or_default().push(record);
+                failovers.entry((record.by, &record.tag, record.clients)).or_default().push(record);
             }
             Record::Load(record) => {
                 let known = works.iter().position(|work| *work == record.work);
@@ -41,10 +42,15 @@ pub fn tables(records: &[Record]) -> String {
         }
         load_line(&mut out, tag, clients, &records);
     }
-    if !failovers.is_empty() {
-        heading(&mut out, "kill -9 of the leader under inserts", FAILOVER_HEAD);
-    }
-    for ((tag, clients), records) in failovers {
+    let mut last_by = None;
+    for ((by, tag, clients), records) in failovers {
+        if last_by.replace(by) != Some(by) {
+            let title = match by {
+                By::Kill => "kill -9 of the leader under inserts",
+                By::Transfer => "leadership transfer under inserts",
+            };
+            heading(&mut out, title, FAILOVER_HEAD);
+        }
         failover_line(&mut out, tag, clients, &records);
     }
     out
@@ -124,7 +130,7 @@ fn by_member<'a>(records: impl Iterator<Item = &'a [f64]>) -> String {
 }
 
 /// Between the two in the middle if their number is even; 0 of none.
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     match values.len() {

@@ -17,7 +17,7 @@ pub struct Rqlite {
     addrs: Vec<String>,
     database: Database,
     /// Which address clients start with; none spreads them over all.
-    pub first: Option<usize>,
+    first: Option<usize>,
 }
 
 impl Rqlite {
@@ -26,13 +26,6 @@ impl Rqlite {
         let config = DatabaseConfig::new(addrs.iter().map(|addr| format!("http://{addr}")));
         let database = Database::new(config).map_err(BenchError::Addresses)?;
         Ok(Self { addrs, database, first: None })
-    }
-
-    /// Which address leads.
-    pub async fn leader(&self) -> Option<usize> {
-        let leader = self.database.leader().await.ok()?;
-        let address = leader.api_addr.trim_start_matches("http://");
-        self.addrs.iter().position(|addr| addr == address)
     }
 
     async fn create(&self) -> Result<(), BenchError> {
@@ -52,6 +45,28 @@ impl Rqlite {
 
 impl Target for Rqlite {
     type Connection = RqliteConnection;
+
+    async fn leader(&self) -> Option<usize> {
+        let leader = self.database.leader().await.ok()?;
+        let address = leader.api_addr.trim_start_matches("http://");
+        self.addrs.iter().position(|addr| addr == address)
+    }
+
+    fn start_at(&mut self, first: Option<usize>) {
+        self.first = first;
+    }
+
+    /// rqlite's `POST /leader`: steps down and waits until another member leads.
+    async fn transfer(&self, leader: usize) -> Option<Result<(), OperationError>> {
+        let step_down = async {
+            let mut http = HttpConnection::open(&self.addrs[leader]).await?;
+            match http.post("/leader?wait", b"").await? {
+                (200, _) => Ok(()),
+                (status, body) => Err(refused(status, body)),
+            }
+        };
+        Some(step_down.await)
+    }
 
     async fn connect(&self, client: usize, attempt: usize) -> Result<RqliteConnection, OperationError> {
         let at = (self.first.unwrap_or(client) + attempt) % self.addrs.len();
@@ -95,9 +110,13 @@ impl Connection for RqliteConnection {
         if status == 200 && find(body, b"\"error\"").is_none() {
             return Ok(());
         }
-        let body = String::from_utf8_lossy(body).trim_end().chars().take(120).collect();
-        Err(OperationError::Refused { status, body })
+        Err(refused(status, body))
     }
+}
+
+fn refused(status: u16, body: &[u8]) -> OperationError {
+    let body = String::from_utf8_lossy(body).trim_end().chars().take(120).collect();
+    OperationError::Refused { status, body }
 }
 
 /// Writes the body of a request; returns its path.

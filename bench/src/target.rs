@@ -53,6 +53,15 @@ pub trait Target: Send + Sync + 'static {
     /// What its clients use.
     type Connection: Connection;
 
+    /// Which address leads, if one says so.
+    fn leader(&self) -> impl Future<Output = Option<usize>> + Send;
+
+    /// Which address clients start with; none spreads them over all.
+    fn start_at(&mut self, first: Option<usize>);
+
+    /// Asks the leader to let another member lead. None where this program does not know how.
+    fn transfer(&self, leader: usize) -> impl Future<Output = Option<Result<(), OperationError>>> + Send;
+
     /// Connects a client; `attempt` counts its connections, so that it goes from member to member.
     fn connect(
         &self,
@@ -68,11 +77,9 @@ pub trait Target: Send + Sync + 'static {
 }
 
 /// Asks for the leader until there is one.
-pub async fn await_leader<F: Future<Output = Option<usize>>>(
-    leader: impl Fn() -> F,
-) -> Result<usize, BenchError> {
+pub async fn await_leader(target: &impl Target) -> Result<usize, BenchError> {
     for _ in 0..300 {
-        if let Some(leader) = leader().await {
+        if let Some(leader) = target.leader().await {
             return Ok(leader);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

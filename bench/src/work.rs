@@ -2,7 +2,7 @@
 
 use crate::random::Random;
 use clap::ValueEnum;
-use client::sql::Level;
+pub use client::sql::Level;
 
 /// Works by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,6 +1,7 @@
 //! Command line: rqlite's flags in Go's spelling (`-flag value`, `-flag=value`, one or two dashes; booleans only with
 //! `=`), the data directory last.
 
+use crate::http::QueueConfig;
 use crate::http::params::parse_duration;
 use crate::raft::Profile;
 use std::collections::BTreeMap;
@@ -61,6 +62,12 @@ pub struct Config {
     pub log_segment_bytes: u64,
     /// How much of the log is kept for followers that were away, in bytes.
     pub log_retention_bytes: u64,
+    /// Steps of SQLite's virtual machine that the statements of one write may take together; 0 is without limit.
+    pub write_step_limit: u64,
+    /// How often every page is compared with what was written there.
+    pub scrub_period: Duration,
+    /// How queued writes are gathered.
+    pub write_queue: QueueConfig,
     /// What is logged.
     pub log_level: String,
     /// How it is written.
@@ -80,6 +87,13 @@ pub enum Command {
     Drain {
         /// The data directory.
         data_dir: PathBuf,
+    },
+    /// Make a canonical database of a client's file: the limited child that a load starts.
+    WriteCanonical {
+        /// The client's file.
+        input: PathBuf,
+        /// The canonical one.
+        output: PathBuf,
     },
 }
 
@@ -144,6 +158,20 @@ const FLAGS: &[Flag] = &[
     ),
     flag("log-segment-size", "64MiB", "size of the files of Raft's log"),
     flag("log-retention", "256MiB", "how much of Raft's log is kept for followers that were away"),
+    flag(
+        "write-step-limit",
+        "1000000000",
+        "steps of SQLite's virtual machine that the statements of one write may take together; 0: no limit",
+    ),
+    flag(
+        "scrub-period",
+        "24h",
+        "how often every page of the database is compared with what was written there",
+    ),
+    flag("write-queue-capacity", "1024", "queued requests that wait at most"),
+    flag("write-queue-batch-size", "128", "queued statements that are applied at once"),
+    flag("write-queue-timeout", "50ms", "how long a queued request waits for others"),
+    switch("write-queue-tx", "false", "apply queued statements that are applied at once whole or not at all"),
     flag("log-level", "info", "what is logged: error, warn, info, debug, trace, or a filter by module"),
     flag("log-format", "auto", "how it is logged: text, json, or auto (text on a terminal)"),
 ];
@@ -176,6 +204,12 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Con
     if arguments.peek().is_some_and(|first| first == "drain") {
         let data_dir = arguments.nth(1).unwrap_or_else(|| DEFAULT_DATA_DIR.into()).into();
         return Ok(Command::Drain { data_dir });
+    }
+    if arguments.peek().is_some_and(|first| first == crate::store::SUBCOMMAND) {
+        return match arguments.collect::<Vec<_>>().as_slice() {
+            [_, input, output] => Ok(Command::WriteCanonical { input: input.into(), output: output.into() }),
+            _ => Err(ConfigError::Usage(format!("{} INPUT OUTPUT", crate::store::SUBCOMMAND))),
+        };
     }
     let mut values = Values(BTreeMap::new());
     let mut data_dir = None;
@@ -301,6 +335,21 @@ impl Values {
         Ok(profile)
     }
 
+    fn write_queue(&self) -> Result<QueueConfig, ConfigError> {
+        let at_least_one = |name: &'static str| -> Result<usize, ConfigError> {
+            match self.number(name)? {
+                0 => self.bad(name, "not a number above 0"),
+                n => Ok(n),
+            }
+        };
+        Ok(QueueConfig {
+            capacity: at_least_one("write-queue-capacity")?,
+            batch_size: at_least_one("write-queue-batch-size")?,
+            timeout: self.duration("write-queue-timeout")?.unwrap_or_default(),
+            transaction: self.boolean("write-queue-tx")?,
+        })
+    }
+
     fn config(&self, data_dir: PathBuf) -> Result<Config, ConfigError> {
         let invalid = |message: &str| Err(ConfigError::Invalid(message.into()));
         let http_addr = self.address("http-addr", "")?;
@@ -368,6 +417,9 @@ impl Values {
             leave_on_shutdown: self.boolean("raft-cluster-remove-shutdown")?,
             log_segment_bytes: self.bytes("log-segment-size")?,
             log_retention_bytes: self.bytes("log-retention")?,
+            scrub_period: self.duration("scrub-period")?.unwrap_or(Duration::MAX),
+            write_step_limit: self.number("write-step-limit")?,
+            write_queue: self.write_queue()?,
             log_level: self.text("log-level").to_owned(),
             log_format,
         })
@@ -409,6 +461,8 @@ mod tests {
             "-join-interval 5 d",
             "d e",
             "-http-addr x d",
+            "-write-queue-capacity 0 d",
+            "-write-queue-timeout 5 d",
         ] {
             assert!(usage(line), "{line}");
         }

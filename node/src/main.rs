@@ -23,6 +23,16 @@ fn main() -> ExitCode {
             print!("{}", config::usage());
             Ok(())
         }
+        // Its last line is what the client reads.
+        Command::WriteCanonical { input, output } => {
+            return match node::store::child(&input, &output) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(refused) => {
+                    eprintln!("{refused}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
         Command::Drain { data_dir } => runtime().and_then(|rt| Ok(rt.block_on(control::drain(&data_dir))?)),
         Command::Run(config) => runtime().and_then(|rt| rt.block_on(run(*config))),
     };

@@ -26,6 +26,7 @@ pub struct NodeMetrics {
     applied_index: Gauge<u64, AtomicU64>,
     durable_index: Gauge<u64, AtomicU64>,
     wal_pages: Gauge<u64, AtomicU64>,
+    damaged: Gauge,
     log_flushes: Gauge<u64, AtomicU64>,
     log_written: Gauge<u64, AtomicU64>,
     log_segments: Gauge<u64, AtomicU64>,
@@ -53,6 +54,7 @@ impl Default for NodeMetrics {
         let in_flight = int("http_requests_in_flight", "Requests that are being worked on");
         let leader = int("raft_leader", "1 if this member leads");
         let ready = int("ready", "1 if this member is in service");
+        let damaged = int("database_damaged", "1 if a page of the database is not what was written there");
         let voters = int("raft_voters", "Voters of the membership in effect");
         let learners = int("raft_learners", "Learners of the membership in effect");
         let mut wide = |name: &str, help: &str| {
@@ -76,6 +78,7 @@ impl Default for NodeMetrics {
             duration,
             leader,
             ready,
+            damaged,
             voters,
             learners,
         }
@@ -108,6 +111,7 @@ impl NodeMetrics {
         self.last_log_index.set(report.last_log_index);
         self.committed_index.set(report.committed_index);
         self.applied_index.set(report.applied_index);
+        self.damaged.set(i64::from(consensus.store().damage().borrow().is_some()));
         self.durable_index.set(state.durable.log_id.map_or(0, |id| id.index));
         self.wal_pages.set(state.wal_pages);
         self.log_flushes.set(log.flushes);

@@ -3,7 +3,7 @@
 use crate::cluster::{self, FormError};
 use crate::config::Config;
 use crate::control;
-use crate::http::{About, App, Server, serve_clients, serve_health};
+use crate::http::{About, App, BodyRoom, Counters, Queue, Server, serve_clients, serve_health};
 use crate::identity::{Identity, IdentityError};
 use crate::metrics::NodeMetrics;
 use crate::raft::{Consensus, ConsensusConfig, StartError};
@@ -74,6 +74,7 @@ pub enum NodeError {
 pub struct Node {
     consensus: Arc<Consensus>,
     clients: Server,
+    queue: Arc<Queue>,
     health: Option<JoinHandle<io::Result<()>>>,
     control: JoinHandle<()>,
     forming: JoinHandle<Result<(), FormError>>,
@@ -173,12 +174,13 @@ impl Node {
             data_dir = %directory.display(),
             "starting"
         );
-        let foreign_keys = config.foreign_keys;
+        let (foreign_keys, scrub_period) = (config.foreign_keys, config.scrub_period);
         let store_directory = directory.clone();
-        let store = tokio::task::spawn_blocking(move || Store::open(&store_directory, foreign_keys))
-            .await
-            .map_err(|e| NodeError::Failed(e.to_string()))?
-            .map_err(NodeError::Store)?;
+        let store =
+            tokio::task::spawn_blocking(move || Store::open(&store_directory, foreign_keys, scrub_period))
+                .await
+                .map_err(|e| NodeError::Failed(e.to_string()))?
+                .map_err(NodeError::Store)?;
 
         let runtime = ConsensusRuntime::start()?;
         let consensus_config = ConsensusConfig {
@@ -189,6 +191,7 @@ impl Node {
             profile: config.profile,
             log_segment_bytes: config.log_segment_bytes,
             log_retention_bytes: config.log_retention_bytes,
+            write_step_limit: config.write_step_limit,
         };
         let raft_addr = config.raft_addr.clone();
         let starting = runtime.handle.spawn(async move {
@@ -197,9 +200,14 @@ impl Node {
         });
         let consensus = starting.await.map_err(|e| NodeError::Failed(e.to_string()))??;
 
+        let counters = Arc::<Counters>::default();
+        let queue = Queue::start(config.write_queue, consensus.clone(), counters.clone());
         let app = Arc::new(App {
             consensus: consensus.clone(),
             metrics: NodeMetrics::default(),
+            counters,
+            queue: queue.clone(),
+            room: BodyRoom::default(),
             about: About {
                 http_bind: http_address.to_string(),
                 allow_origin: config.http_allow_origin.as_deref().and_then(|o| HeaderValue::from_str(o).ok()),
@@ -217,7 +225,7 @@ impl Node {
         let former = consensus.clone();
         let forming = runtime.handle.spawn(async move { cluster::form(&former, &config).await });
         tracing::info!(%http_address, "serving");
-        Ok(Self { consensus, clients, health, control, forming, drain, runtime, leave, http_address })
+        Ok(Self { consensus, clients, queue, health, control, forming, drain, runtime, leave, http_address })
     }
 
     /// Where the client port listens.
@@ -263,6 +271,11 @@ impl Node {
     async fn stop(self, in_order: bool) -> Result<(), NodeError> {
         if in_order {
             self.drain.run().await;
+            // Before this member leaves: nobody would take them from it after that.
+            let left = self.queue.close(REQUESTS).await;
+            if left > 0 {
+                tracing::warn!(left, "queued writes were not flushed before the time to drain was over");
+            }
             if self.leave {
                 let name = &self.consensus.config().name;
                 match self.consensus.remove_by_name(name).await {

@@ -106,6 +106,25 @@ fn three_members_agree_and_every_one_takes_writes() {
 }
 
 #[test]
+fn members_say_the_same_checksum_also_after_a_restart() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a, r DEFAULT (random()), at DEFAULT CURRENT_TIMESTAMP)"]));
+    for round in 0..2 {
+        c.execute(
+            0,
+            &json!([["INSERT INTO t(a) VALUES(?)", round], "UPDATE t SET r = changes() || random()"]),
+        );
+        c.until("the same checksum everywhere", |c| {
+            let said: Vec<_> = (0..3).map(|i| c.status(i, "store.checksum")).collect();
+            (said[0].is_object() && said.iter().all(|checksum| *checksum == said[0])).then_some(())
+        });
+        c.kill(1);
+        c.start(1);
+        c.await_ready(1);
+    }
+}
+
+#[test]
 fn the_leaders_death_loses_nothing_that_was_acknowledged() {
     let mut c = cluster(3);
     c.execute(0, &json!(["CREATE TABLE t(a)"]));

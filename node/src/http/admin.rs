@@ -1,8 +1,9 @@
 //! `/cluster`: what the operator asks; see [`client::admin`] for the contract.
 
 use super::App;
+use super::receive::read_small;
 use super::respond::{self, Answer};
-use super::sql::{Incoming, read_body};
+use super::sql::Incoming;
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
 use bytes::Bytes;
@@ -39,7 +40,7 @@ fn answer<T: Serialize>(outcome: Result<T, Refusal>) -> Answer {
 }
 
 async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Answer> {
-    let body = read_body(body, BODY_LIMIT).await?;
+    let body = read_small(body, BODY_LIMIT).await?;
     let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
     serde_json::from_slice(&body)
         .map_err(|e| refused(&Refusal { reason: RefusalReason::Invalid, message: format!("body: {e}") }))

@@ -1,18 +1,30 @@
 //! The client port: rqlite's HTTP API and the administrative one, and the port for probes and metrics.
 
 mod admin;
+mod backup;
 mod body;
+mod bookmark;
+mod counters;
 mod health;
+mod load;
 mod nodes;
+mod pages;
 pub mod params;
 mod pretty;
+mod queue;
+mod receive;
+mod redirect;
 mod respond;
 mod routes;
+mod script;
 mod server;
 mod sql;
 mod status;
 
+pub use counters::{Counter, Counters};
 pub use health::serve_health;
+pub use queue::{Queue, QueueConfig};
+pub use receive::BodyRoom;
 pub use server::{Server, serve_clients};
 
 use crate::metrics::NodeMetrics;
@@ -35,6 +47,12 @@ pub struct App {
     pub consensus: Arc<Consensus>,
     /// Counters and gauges.
     pub metrics: NodeMetrics,
+    /// What happened how often.
+    pub counters: Arc<Counters>,
+    /// Queued writes.
+    pub queue: Arc<Queue>,
+    /// Room for bodies.
+    pub room: BodyRoom,
     /// Values shown in diagnostics.
     pub about: About,
 }
@@ -80,17 +98,25 @@ async fn dispatch(app: &Arc<App>, request: Request<Body>) -> Answer {
         Err(error) => return respond::error(StatusCode::BAD_REQUEST, error),
     };
     let (head, body) = request.into_parts();
-    let incoming = Incoming { method: head.method, params, headers: head.headers, body };
+    let incoming = Incoming { method: head.method, uri: head.uri, params, headers: head.headers, body };
     match route.endpoint {
         Endpoint::Execute => sql::execute(app, incoming).await,
         Endpoint::Query => sql::query(app, incoming).await,
         Endpoint::Request => sql::request(app, incoming).await,
+        Endpoint::Sql => sql::sql(app, incoming).await,
+        Endpoint::Backup => backup::backup(app, incoming).await,
+        Endpoint::Load => load::load(app, incoming).await,
+        Endpoint::Boot => load::boot(app, incoming).await,
         Endpoint::Status => status::status(app, &incoming.params).await,
         Endpoint::Nodes => nodes::nodes(app, &incoming.params).await,
         Endpoint::Ready => status::ready(app, &incoming.params).await,
         Endpoint::Remove => nodes::remove(app, incoming).await,
         Endpoint::Leader => nodes::leader(app, incoming).await,
         Endpoint::Snapshot => nodes::snapshot(app, &incoming.params).await,
+        Endpoint::Reap => nodes::reap(app).await,
+        Endpoint::Vars => counters::vars(app, &incoming.params),
+        Endpoint::Licenses => pages::licenses(),
+        Endpoint::Console => pages::console(incoming.uri.path()),
         Endpoint::Cluster => admin::report(app),
         Endpoint::ClusterEvents => admin::events(app),
         Endpoint::ClusterInitialise => admin::initialise(app, incoming).await,

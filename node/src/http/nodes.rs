@@ -1,9 +1,11 @@
-//! `/nodes`, `/leader`, `/remove`, `/snapshot`: members as rqlite's tools see them, by name.
+//! `/nodes`, `/leader`, `/remove`, `/snapshot`, `/reap`: members as rqlite's tools see them, by name.
 
-use super::App;
+use super::counters::Counter;
 use super::params::Params;
+use super::receive::read_small;
 use super::respond::{self, Answer};
-use super::sql::{Incoming, read_body};
+use super::sql::{Incoming, bad_param};
+use super::{App, redirect};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
 use client::admin::{Member, RefusalReason, Transfer};
@@ -74,16 +76,18 @@ async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: D
 
 /// `GET /nodes`
 pub async fn nodes(app: &Arc<App>, params: &Params) -> Answer {
-    let timeout = match params.duration("timeout") {
+    let checked = params.integer("retries").and_then(|_| params.duration("timeout"));
+    let timeout = match checked {
         Ok(timeout) => timeout.unwrap_or(PROBE_TIMEOUT),
-        Err(error) => return respond::error(StatusCode::BAD_REQUEST, error),
+        Err(error) => return bad_param(&error),
     };
     let report = app.consensus.report();
     let leader = report.leader.map(|l| l.name);
     let with_learners = params.flag("nonvoters");
     let members = report.membership.members.into_iter().filter(|m| m.voter || with_learners);
     let probes = members.map(|m| probe(app.clone(), m, leader.clone(), timeout));
-    let views = futures::future::join_all(probes).await;
+    let mut views = futures::future::join_all(probes).await;
+    views.sort_by(|a, b| a.id.cmp(&b.id));
     let pretty = params.flag("pretty");
     if params.get("ver") == Some("2") {
         #[derive(Serialize)]
@@ -100,10 +104,11 @@ pub async fn nodes(app: &Arc<App>, params: &Params) -> Answer {
 pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
     let report = app.consensus.report();
     if incoming.method == Method::GET {
-        let id = report.leader.as_ref().map(|l| l.node_id);
+        let known = report.leader.as_ref().filter(|_| app.consensus.knows_leader());
+        let id = known.map(|l| l.node_id);
         let member = report.membership.members.into_iter().find(|m| Some(m.node_id) == id);
         return match member {
-            None => respond::error(StatusCode::SERVICE_UNAVAILABLE, "leader not found"),
+            None => redirect::no_leader(app),
             Some(member) => {
                 let name = Some(member.name.clone());
                 let view = probe(app.clone(), member, name, PROBE_TIMEOUT).await;
@@ -111,6 +116,15 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
             }
         };
     }
+    if incoming.params.flag("redirect")
+        && let Some(answer) = redirect::to_leader(app, &incoming.uri)
+    {
+        return answer;
+    }
+    if !app.consensus.knows_leader() {
+        return redirect::no_leader(app);
+    }
+    let forwarded = !app.consensus.is_leader();
     #[derive(Default, Deserialize)]
     struct StepDown {
         #[serde(default)]
@@ -118,7 +132,7 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
     }
     let is_json =
         incoming.headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/json"));
-    let body = match read_body(incoming.body, BODY_LIMIT).await {
+    let body = match read_small(incoming.body, BODY_LIMIT).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
@@ -143,10 +157,13 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
         },
     };
     match app.consensus.transfer(Transfer { to }).await {
-        Ok(_) => respond::empty(StatusCode::OK),
-        Err(refusal) if refusal.reason == RefusalReason::NoLeader => {
-            respond::error(StatusCode::SERVICE_UNAVAILABLE, "leader not found")
+        Ok(_) => {
+            if forwarded {
+                app.counters.count(Counter::RemoteStepdowns);
+            }
+            respond::empty(StatusCode::OK)
         }
+        Err(refusal) if refusal.reason == RefusalReason::NoLeader => redirect::no_leader(app),
         Err(refusal) => failed(&refusal.message),
     }
 }
@@ -157,9 +174,28 @@ pub async fn snapshot(app: &App, params: &Params) -> Answer {
         Ok(trailing) => trailing.map(|n| n.max(0) as u64),
         Err(error) => return respond::error(StatusCode::BAD_REQUEST, error),
     };
+    app.counters.count(Counter::UserSnapshots);
     match app.consensus.snapshot(trailing).await {
-        Ok(true) => respond::empty(StatusCode::OK),
+        Ok(true) => {
+            app.counters.count(Counter::Snapshots);
+            respond::empty(StatusCode::OK)
+        }
         Ok(false) => respond::empty(StatusCode::NO_CONTENT),
+        Err(error) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
+}
+
+/// `POST /reap`: brings the database file up to date on disk. There are no older snapshots to join: the database file is
+/// the only one.
+pub async fn reap(app: &App) -> Answer {
+    app.counters.count(Counter::UserReaps);
+    let before = app.consensus.store().state().borrow().durable.log_id;
+    match app.consensus.store().checkpoint().await {
+        Ok(durable) => {
+            let checkpointed = u8::from(durable.log_id != before);
+            let body = format!("{{\"snapshots_reaped\":0,\"wals_checkpointed\":{checkpointed}}}\n");
+            respond::json(StatusCode::OK, body.into_bytes(), false)
+        }
         Err(error) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
 }
@@ -171,7 +207,16 @@ pub async fn remove(app: &App, incoming: Incoming) -> Answer {
     struct Remove {
         id: String,
     }
-    let body = match read_body(incoming.body, BODY_LIMIT).await {
+    if incoming.params.flag("redirect")
+        && let Some(answer) = redirect::to_leader(app, &incoming.uri)
+    {
+        return answer;
+    }
+    if !app.consensus.knows_leader() {
+        return redirect::no_leader(app);
+    }
+    let forwarded = !app.consensus.is_leader();
+    let body = match read_small(incoming.body, BODY_LIMIT).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
@@ -179,12 +224,15 @@ pub async fn remove(app: &App, incoming: Incoming) -> Answer {
         return respond::empty(StatusCode::BAD_REQUEST);
     };
     match app.consensus.remove_by_name(&id).await {
-        Ok(_) => respond::empty(StatusCode::OK),
+        Ok(_) => {
+            if forwarded {
+                app.counters.count(Counter::RemoteRemoveNode);
+            }
+            respond::empty(StatusCode::OK)
+        }
         // As rqlite: removing who is not there succeeds.
         Err(refusal) if refusal.reason == RefusalReason::NoSuchMember => respond::empty(StatusCode::OK),
-        Err(refusal) if refusal.reason == RefusalReason::NoLeader => {
-            respond::error(StatusCode::SERVICE_UNAVAILABLE, "leader not found")
-        }
+        Err(refusal) if refusal.reason == RefusalReason::NoLeader => redirect::no_leader(app),
         Err(refusal) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, refusal.message),
     }
 }

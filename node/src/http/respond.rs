@@ -4,10 +4,11 @@ use super::params::Params;
 use super::pretty::Indenter;
 use crate::raft::{ReadBody, RequestError};
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
 use futures::StreamExt;
+use std::io;
 use std::time::Instant;
 
 /// An answer.
@@ -60,9 +61,26 @@ pub fn json_value(status: StatusCode, value: &impl serde::Serialize, pretty: boo
     }
 }
 
-/// A body that grows as it is sent.
+/// A body of JSON that grows as it is sent.
 pub fn stream(body: Body) -> Answer {
     answer(StatusCode::OK, Some(JSON), body)
+}
+
+/// A body that is not JSON and grows as it is sent.
+pub fn stream_of(content_type: &'static str, body: Body) -> Answer {
+    answer(StatusCode::OK, Some(HeaderValue::from_static(content_type)), body)
+}
+
+/// Look elsewhere. A place that no header can hold is an error of this member.
+pub fn redirect(status: StatusCode, to: &str) -> Answer {
+    match HeaderValue::from_str(to) {
+        Ok(to) => {
+            let mut answer = empty(status);
+            answer.headers_mut().insert(LOCATION, to);
+            answer
+        }
+        Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, e),
+    }
 }
 
 /// What stands around the results of a request.
@@ -114,20 +132,27 @@ impl Envelope {
             }
             ReadBody::Stream(mut pieces) => {
                 let body = async_stream::stream! {
-                    yield Bytes::from_static(HEAD);
-                    while let Some(piece) = pieces.recv().await {
-                        yield piece;
+                    yield Ok(Bytes::from_static(HEAD));
+                    loop {
+                        match pieces.recv().await {
+                            Some(Ok(piece)) if piece.is_empty() => break,
+                            Some(Ok(piece)) => yield Ok(piece),
+                            Some(Err(error)) => { yield Err(error); return }
+                            // An error here ends the connection: the client must not take a part for the whole.
+                            None => { yield Err(io::Error::other("the result was cut short")); return }
+                        }
                     }
-                    yield Bytes::from(self.tail());
+                    yield Ok(Bytes::from(self.tail()));
                 };
                 let mut indenter = Indenter::default();
-                let body = body.map(move |piece| {
+                let body = body.map(move |piece: io::Result<Bytes>| {
+                    let piece = piece?;
                     if !self.pretty {
-                        return Ok::<_, std::convert::Infallible>(piece);
+                        return Ok(piece);
                     }
                     let mut out = Vec::with_capacity(piece.len() * 2);
                     indenter.push(&piece, &mut out);
-                    Ok(out.into())
+                    Ok::<_, io::Error>(out.into())
                 });
                 stream(Body::from_stream(body))
             }
@@ -146,11 +171,14 @@ pub fn failed_request(message: &str, pretty: bool) -> Answer {
 /// The answer to a request without results.
 pub fn request_error(error: &RequestError, pretty: bool) -> Answer {
     match error {
-        RequestError::NoLeader | RequestError::NoQuorum => {
+        RequestError::NoLeader | RequestError::NoQuorum | RequestError::Behind(_) => {
             self::error(StatusCode::SERVICE_UNAVAILABLE, error)
         }
         RequestError::OutcomeUnknown(message) => failed_request(message, pretty),
-        RequestError::Refused(_) => self::error(StatusCode::CONFLICT, error),
+        RequestError::Stale | RequestError::ExecuteTimeout => failed_request(&error.to_string(), pretty),
+        RequestError::Refused(_) | RequestError::OtherEpoch { .. } => {
+            self::error(StatusCode::CONFLICT, error)
+        }
         RequestError::Internal(_) => self::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
 }

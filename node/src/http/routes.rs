@@ -11,6 +11,14 @@ pub enum Endpoint {
     Query,
     /// `/db/request`
     Request,
+    /// `/db/sql`
+    Sql,
+    /// `/db/backup`
+    Backup,
+    /// `/db/load`
+    Load,
+    /// `/boot`
+    Boot,
     /// `/status`
     Status,
     /// `/nodes`
@@ -23,6 +31,14 @@ pub enum Endpoint {
     Leader,
     /// `/snapshot`
     Snapshot,
+    /// `/reap`
+    Reap,
+    /// `/debug/vars`
+    Vars,
+    /// `/licenses`
+    Licenses,
+    /// `/`, `/console`, `/console/`
+    Console,
     /// `/cluster`
     Cluster,
     /// `/cluster/events`
@@ -57,6 +73,7 @@ const fn route(path: &'static str, prefix: bool, endpoint: Endpoint, methods: &'
 }
 
 const GET: &[Method] = &[Method::GET];
+const GET_HEAD: &[Method] = &[Method::GET, Method::HEAD];
 const POST: &[Method] = &[Method::POST];
 const GET_POST: &[Method] = &[Method::GET, Method::POST];
 const DELETE: &[Method] = &[Method::DELETE];
@@ -67,12 +84,22 @@ pub const ROUTES: &[Route] = &[
     route("/db/execute", true, Endpoint::Execute, POST),
     route("/db/query", true, Endpoint::Query, GET_POST),
     route("/db/request", true, Endpoint::Request, POST),
+    route("/db/sql", true, Endpoint::Sql, GET_POST),
+    route("/db/backup", true, Endpoint::Backup, GET),
+    route("/db/load", true, Endpoint::Load, POST),
+    route("/boot", false, Endpoint::Boot, POST),
     route("/status", true, Endpoint::Status, GET),
     route("/nodes", true, Endpoint::Nodes, GET),
     route("/readyz", true, Endpoint::Ready, GET),
     route("/remove", true, Endpoint::Remove, DELETE),
     route("/leader", false, Endpoint::Leader, GET_POST),
     route("/snapshot", false, Endpoint::Snapshot, POST),
+    route("/reap", false, Endpoint::Reap, POST),
+    route("/debug/vars", false, Endpoint::Vars, GET_POST),
+    route("/licenses", false, Endpoint::Licenses, GET),
+    route("/", false, Endpoint::Console, GET_HEAD),
+    route("/console", false, Endpoint::Console, GET_HEAD),
+    route("/console/", true, Endpoint::Console, GET_HEAD),
     route("/cluster", false, Endpoint::Cluster, GET),
     route("/cluster/events", false, Endpoint::ClusterEvents, GET),
     route("/cluster/initialise", false, Endpoint::ClusterInitialise, POST),
@@ -116,7 +143,11 @@ mod tests {
             (Method::GET, "/db/query", Some(Some(Endpoint::Query))),
             (Method::GET, "/leader/x", None),
             (Method::GET, "/cluster/events", Some(Some(Endpoint::ClusterEvents))),
-            (Method::GET, "/", None),
+            (Method::GET, "/", Some(Some(Endpoint::Console))),
+            (Method::GET, "/console/", Some(Some(Endpoint::Console))),
+            (Method::POST, "/console", Some(None)),
+            (Method::GET, "/boot", Some(None)),
+            (Method::GET, "/db/backup/", Some(Some(Endpoint::Backup))),
             (Method::GET, "/unknown", None),
         ] {
             let found = match find(&method, path) {

@@ -1,24 +1,28 @@
-//! `/db/execute`, `/db/query`, `/db/request`.
+//! `/db/execute`, `/db/query`, `/db/request`, `/db/sql`.
 
-use super::App;
 use super::body::{BadBody, decode_json, decode_text};
+use super::counters::Counter;
 use super::params::{BadParam, Params};
+use super::queue::QueueError;
+use super::receive::Held;
 use super::respond::{self, Answer, Envelope};
+use super::{App, bookmark, redirect};
 use crate::raft::command::{EncodedRequest, RequestFlags};
-use crate::raft::{Level, QueryAnswer, QueryOptions, ReadBody};
+use crate::raft::{Freshness, Level, QueryAnswer, QueryOptions, ReadBody, RequestError};
+use crate::store::Position;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use axum::http::{Method, StatusCode};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
+use axum::http::{Method, StatusCode, Uri};
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
-/// Largest body of statements, in bytes.
-const BODY_LIMIT: usize = 128 << 20;
-/// How long receiving a body may take.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a request waits for a leader and a quorum, unless it says so itself.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a queued write waits for room, and for its flush.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
+/// No request waits longer.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 const SERVED_BY: HeaderName = HeaderName::from_static("x-rqlite-served-by");
 
@@ -26,6 +30,8 @@ const SERVED_BY: HeaderName = HeaderName::from_static("x-rqlite-served-by");
 pub struct Incoming {
     /// Its method.
     pub method: Method,
+    /// Where it went, with its parameters as they came.
+    pub uri: Uri,
     /// Its parameters.
     pub params: Params,
     /// Its headers.
@@ -34,19 +40,8 @@ pub struct Incoming {
     pub body: Body,
 }
 
-/// Reads a body of at most `limit` bytes.
-pub async fn read_body(body: Body, limit: usize) -> Result<Bytes, Answer> {
-    let too_large =
-        || respond::error(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes"));
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(respond::error(StatusCode::BAD_REQUEST, error)),
-        Err(_) => Err(respond::error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    }
-}
-
-fn bad_param(error: &BadParam) -> Answer {
+/// A parameter that makes no sense.
+pub fn bad_param(error: &BadParam) -> Answer {
     respond::error(StatusCode::BAD_REQUEST, error)
 }
 
@@ -57,11 +52,12 @@ fn bad_body(error: &BadBody, pretty: bool) -> Answer {
     }
 }
 
-/// Parameters that the three endpoints share.
+/// Parameters that the endpoints share.
 struct Common {
     flags: RequestFlags,
-    timeout: Duration,
+    timeout: Option<Duration>,
     statement_timeout: Option<Duration>,
+    redirect: bool,
     pretty: bool,
 }
 
@@ -81,15 +77,21 @@ impl Common {
         params.duration("linearizable_timeout")?;
         Ok(Self {
             flags,
-            timeout: params.duration("timeout")?.unwrap_or(APPLY_TIMEOUT).min(Duration::from_secs(3600)),
+            timeout: params.duration("timeout")?.map(|t| t.min(LONGEST)),
             statement_timeout: params.duration("db_timeout")?.filter(|t| !t.is_zero()),
+            redirect: params.flag("redirect"),
             pretty: params.flag("pretty"),
         })
     }
 
-    fn query_options(&self, params: &Params) -> Result<QueryOptions, BadParam> {
-        let freshness = params.duration("freshness")?;
-        if params.flag("freshness_strict") && freshness.is_none() {
+    fn apply_timeout(&self) -> Duration {
+        self.timeout.unwrap_or(APPLY_TIMEOUT)
+    }
+
+    fn query_options(&self, params: &Params, headers: &HeaderMap) -> Result<QueryOptions, BadParam> {
+        let within = params.duration("freshness")?;
+        let strict = params.flag("freshness_strict");
+        if strict && within.is_none() {
             return Err(BadParam("freshness_strict requires freshness".into()));
         }
         let level = match params.get("level").map(str::to_ascii_lowercase).as_deref() {
@@ -101,21 +103,28 @@ impl Common {
             _ => Level::Weak,
         };
         let timeout = match level {
-            Level::Linearizable => params.duration("linearizable_timeout")?.unwrap_or(self.timeout),
-            _ => self.timeout,
+            Level::Linearizable => params.duration("linearizable_timeout")?,
+            _ => None,
         };
-        Ok(QueryOptions { level, timeout, statement_timeout: self.statement_timeout })
+        Ok(QueryOptions {
+            level,
+            timeout: timeout.map_or(self.apply_timeout(), |t| t.min(LONGEST)),
+            statement_timeout: self.statement_timeout,
+            // None at all is what a duration of 0 says.
+            freshness: within.filter(|t| !t.is_zero()).map(|within| Freshness { within, strict }),
+            bookmark: bookmark::read(headers)?,
+        })
     }
 }
 
 fn decode(
     app: &App,
-    incoming: &HeaderMap,
+    headers: &HeaderMap,
     body: &[u8],
     flags: RequestFlags,
 ) -> Result<EncodedRequest, BadBody> {
     let id = app.consensus.proposer().next_request_id();
-    let is_text = incoming.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/plain"));
+    let is_text = headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/plain"));
     if is_text {
         let sql = std::str::from_utf8(body).map_err(|_| BadBody::Invalid)?;
         return decode_text(sql, flags, id);
@@ -123,56 +132,136 @@ fn decode(
     decode_json(body, flags, id)
 }
 
-fn served_by(app: &App, mut answer: Answer, forwarded_to: Option<&str>) -> Answer {
+/// Says who answered.
+pub fn served_by(app: &App, answer: &mut Answer, forwarded_to: Option<&str>) {
     let by = forwarded_to.unwrap_or(&app.consensus.config().api_address);
     if let Ok(by) = HeaderValue::from_str(by) {
         answer.headers_mut().insert(SERVED_BY, by);
     }
-    answer
+}
+
+fn failed(app: &App, error: &RequestError, pretty: bool) -> Answer {
+    if matches!(error, RequestError::NoLeader) {
+        return redirect::no_leader(app);
+    }
+    respond::request_error(error, pretty)
 }
 
 /// `/db/execute`
 pub async fn execute(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
+    app.counters.count(Counter::Executions);
     let common = match Common::read(&incoming.params) {
         Ok(common) => common,
         Err(error) => return bad_param(&error),
     };
-    let body = match read_body(incoming.body, BODY_LIMIT).await {
+    if incoming.params.flag("queue") {
+        return enqueue(app, incoming, &common).await;
+    }
+    if common.redirect
+        && let Some(answer) = redirect::to_leader(app, &incoming.uri)
+    {
+        return answer;
+    }
+    let Held { bytes, room } = match app.room.receive(incoming.body).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
-    let request = match decode(app, &incoming.headers, &body, common.flags) {
+    let request = match decode(app, &incoming.headers, &bytes, common.flags) {
         Ok(request) => request,
         Err(error) => return bad_body(&error, common.pretty),
     };
-    apply(app, request, &common, &incoming.params, started).await
+    drop(bytes);
+    apply(app, request, room, &common, &incoming.params, started).await
 }
 
 async fn apply(
     app: &App,
     request: EncodedRequest,
+    _room: OwnedSemaphorePermit,
     common: &Common,
     params: &Params,
     started: Instant,
 ) -> Answer {
-    match app.consensus.execute(request, common.timeout).await {
+    match app.consensus.execute_within(request, common.apply_timeout(), common.statement_timeout).await {
         Ok(done) => {
             let envelope = Envelope::asked_for(params, started, done.index);
-            served_by(app, envelope.wrap(ReadBody::Whole(done.results)), done.forwarded_to.as_deref())
+            let mut answer = envelope.wrap(ReadBody::Whole(done.results));
+            if done.forwarded_to.is_some() {
+                app.counters.count(Counter::RemoteExecutions);
+            }
+            let epoch = app.consensus.identity().cluster().map_or(0, |c| c.epoch);
+            bookmark::write(&mut answer, Position { epoch, index: done.index });
+            served_by(app, &mut answer, done.forwarded_to.as_deref());
+            answer
         }
-        Err(error) => respond::request_error(&error, common.pretty),
+        Err(error) => failed(app, &error, common.pretty),
+    }
+}
+
+/// `/db/execute?queue`
+async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
+    app.counters.count(Counter::QueuedExecutions);
+    let wait = incoming.params.flag("wait");
+    let deadline = tokio::time::Instant::now() + common.timeout.unwrap_or(QUEUE_TIMEOUT);
+    let Held { bytes, room } = match app.room.receive(incoming.body).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    let request = match decode(app, &incoming.headers, &bytes, RequestFlags::default()) {
+        Ok(request) => Some(request),
+        Err(BadBody::NoStatements) if wait => None,
+        Err(error) => return bad_body(&error, common.pretty),
+    };
+    drop(bytes);
+    if !incoming.params.flag("noleader") && !app.consensus.knows_leader() {
+        return redirect::no_leader(app);
+    }
+    let statements = request.as_ref().and_then(|r| Some(r.view().ok()?.count)).unwrap_or(0);
+    let queued = app.queue.push(request, wait, deadline).await;
+    // From here on it has its room in the queue.
+    drop(room);
+    let flushed = match queued {
+        Ok((sequence, None)) => Ok(sequence),
+        Ok((sequence, Some(flushed))) => {
+            app.counters.count(Counter::QueuedExecutionsWait);
+            match tokio::time::timeout_at(deadline, flushed).await {
+                Ok(Ok(outcome)) => outcome.map(|()| sequence),
+                Ok(Err(_)) => Err(QueueError::Closed),
+                Err(_) => Err(QueueError::WaitTimeout),
+            }
+        }
+        Err(error) => Err(error),
+    };
+    match flushed {
+        Ok(sequence) => {
+            app.counters.add(Counter::QueuedStatementsReceived, statements as usize);
+            let body = format!("{{\"results\":[],\"sequence_number\":{sequence}}}");
+            respond::json(StatusCode::OK, body.into_bytes(), common.pretty)
+        }
+        Err(error @ QueueError::WaitTimeout) => respond::error(StatusCode::REQUEST_TIMEOUT, error),
+        Err(QueueError::OutcomeUnknown(message)) => respond::failed_request(&message, common.pretty),
+        Err(error @ QueueError::Malformed(_)) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
+        Err(error @ (QueueError::Full | QueueError::Closed)) => {
+            respond::error(StatusCode::SERVICE_UNAVAILABLE, error)
+        }
     }
 }
 
 /// `/db/query`
 pub async fn query(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
+    app.counters.count(Counter::Queries);
     let read = Common::read(&incoming.params);
-    let (common, options) = match read.and_then(|c| c.query_options(&incoming.params).map(|o| (c, o))) {
+    let options = |c: Common| c.query_options(&incoming.params, &incoming.headers).map(|o| (c, o));
+    let (common, options) = match read.and_then(options) {
         Ok(read) => read,
         Err(error) => return bad_param(&error),
     };
+    if let Some(answer) = redirect_query(app, &common, &options, &incoming.uri) {
+        return answer;
+    }
+    let mut room = None;
     let request = if incoming.method == Method::GET {
         match incoming.params.get("q") {
             None => return respond::json(StatusCode::OK, b"{\"results\":[]}".to_vec(), common.pretty),
@@ -180,59 +269,88 @@ pub async fn query(app: &App, incoming: Incoming) -> Answer {
             Some(sql) => decode_text(sql, common.flags, app.consensus.proposer().next_request_id()),
         }
     } else {
-        match read_body(incoming.body, BODY_LIMIT).await {
-            Ok(body) => decode(app, &incoming.headers, &body, common.flags),
+        match app.room.receive(incoming.body).await {
+            Ok(body) => {
+                room = Some(body.room);
+                decode(app, &incoming.headers, &body.bytes, common.flags)
+            }
             Err(answer) => return answer,
         }
     };
     match request {
-        Ok(request) => run_query(app, request, options, &common, &incoming.params, started).await,
+        Ok(request) => run_query(app, request, room, options, &common, &incoming.params, started).await,
         Err(error) => bad_body(&error, common.pretty),
     }
+}
+
+/// Sends the client to the leader, if it asked for that and the query needs the leader.
+fn redirect_query(app: &App, common: &Common, options: &QueryOptions, uri: &Uri) -> Option<Answer> {
+    let needs_leader = match options.level {
+        Level::None => false,
+        Level::Auto => !app.consensus.is_learner(),
+        Level::Weak | Level::Linearizable | Level::Strong => true,
+    };
+    if common.redirect && needs_leader { redirect::to_leader(app, uri) } else { None }
 }
 
 async fn run_query(
     app: &App,
     request: EncodedRequest,
+    _room: Option<OwnedSemaphorePermit>,
     options: QueryOptions,
     common: &Common,
     params: &Params,
     started: Instant,
 ) -> Answer {
     match app.consensus.query(request, options).await {
-        Ok(QueryAnswer { body, index, forwarded_to }) => {
-            let envelope = Envelope::asked_for(params, started, index);
-            served_by(app, envelope.wrap(body), forwarded_to.as_deref())
+        Ok(QueryAnswer { body, index, position, forwarded_to }) => {
+            let mut answer = Envelope::asked_for(params, started, index).wrap(body);
+            if forwarded_to.is_some() {
+                app.counters.count(Counter::RemoteQueries);
+            }
+            bookmark::write(&mut answer, position);
+            served_by(app, &mut answer, forwarded_to.as_deref());
+            answer
         }
-        Err(error) => respond::request_error(&error, common.pretty),
+        Err(error) => failed(app, &error, common.pretty),
     }
 }
 
 /// `/db/request`: what only reads takes the way of queries, everything else goes through the log.
 pub async fn request(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
+    app.counters.count(Counter::Requests);
     let read = Common::read(&incoming.params);
-    let (mut common, options) = match read.and_then(|c| c.query_options(&incoming.params).map(|o| (c, o))) {
+    let options = |c: Common| c.query_options(&incoming.params, &incoming.headers).map(|o| (c, o));
+    let (mut common, options) = match read.and_then(options) {
         Ok(read) => read,
         Err(error) => return bad_param(&error),
     };
-    let body = match read_body(incoming.body, BODY_LIMIT).await {
+    let Held { bytes, room } = match app.room.receive(incoming.body).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
     common.flags = common.flags.with(RequestFlags::UNIFIED, true);
-    let request = match decode(app, &incoming.headers, &body, common.flags) {
+    let request = match decode(app, &incoming.headers, &bytes, common.flags) {
         Ok(request) => request,
         Err(error) => return bad_body(&error, common.pretty),
     };
+    drop(bytes);
     let only_reads = match only_reads(app, &request) {
         Ok(only_reads) => only_reads,
         Err(error) => return respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     };
     if only_reads && options.level != Level::Strong {
-        run_query(app, request, options, &common, &incoming.params, started).await
+        match redirect_query(app, &common, &options, &incoming.uri) {
+            Some(answer) => answer,
+            None => run_query(app, request, Some(room), options, &common, &incoming.params, started).await,
+        }
+    } else if common.redirect
+        && let Some(answer) = redirect::to_leader(app, &incoming.uri)
+    {
+        answer
     } else {
-        apply(app, request, &common, &incoming.params, started).await
+        apply(app, request, room, &common, &incoming.params, started).await
     }
 }
 
@@ -247,4 +365,45 @@ fn only_reads(app: &App, request: &EncodedRequest) -> Result<bool, crate::store:
         }
     }
     Ok(true)
+}
+
+/// `/db/sql`: what would be run. Replicas run every entry with its own clock and random seed, so there is nothing to
+/// rewrite, and `rewritten` is never there.
+pub async fn sql(app: &App, incoming: Incoming) -> Answer {
+    let started = Instant::now();
+    let common = match Common::read(&incoming.params) {
+        Ok(common) => common,
+        Err(error) => return bad_param(&error),
+    };
+    let request = if incoming.method == Method::GET {
+        match incoming.params.get("q") {
+            None => return respond::error(StatusCode::BAD_REQUEST, "query not specified"),
+            Some("") => return respond::error(StatusCode::BAD_REQUEST, "query parameter not set"),
+            Some(sql) => decode_text(sql, common.flags, app.consensus.proposer().next_request_id()),
+        }
+    } else {
+        match app.room.receive(incoming.body).await {
+            Ok(body) => decode(app, &incoming.headers, &body.bytes, common.flags),
+            Err(answer) => return answer,
+        }
+    };
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return bad_body(&error, common.pretty),
+    };
+    let originals = || -> Result<Vec<Value>, crate::raft::command::Malformed> {
+        let mut statements = request.view()?.statements();
+        let mut all = Vec::new();
+        while let Some(statement) = statements.next()? {
+            all.push(json!({ "original": statement.sql }));
+        }
+        Ok(all)
+    };
+    match originals() {
+        Ok(originals) => {
+            let inside = originals.iter().map(Value::to_string).collect::<Vec<_>>().join(",");
+            Envelope::asked_for(&incoming.params, started, 0).wrap(ReadBody::Whole(inside.into()))
+        }
+        Err(error) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
 }

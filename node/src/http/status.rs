@@ -1,14 +1,24 @@
 //! `/status` and `/readyz`.
 
+use super::counters::Counter;
 use super::params::Params;
 use super::respond::{self, Answer};
+use super::sql::bad_param;
 use super::{App, RQLITE_VERSION};
+use crate::raft::RequestError;
 use axum::http::StatusCode;
 use client::admin::{MemberReport, Phase, Role};
 use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long `/readyz` waits, unless it is told.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `GET /status`
 pub async fn status(app: &App, params: &Params) -> Answer {
+    app.counters.count(Counter::Statuses);
     let whole = whole(app);
     let part = match params.get("key") {
         None | Some("") => whole,
@@ -37,6 +47,8 @@ fn whole(app: &App) -> Value {
             "rqlite_api": RQLITE_VERSION,
             "sqlite_version": crate::store::sqlite_version(),
             "commit": option_env!("GIT_COMMIT").unwrap_or("unknown"),
+            "build_time": option_env!("BUILD_TIME").unwrap_or("unknown"),
+            "compiler": "rustc",
         },
         "os": { "pid": std::process::id(), "ppid": std::os::unix::process::parent_id() },
         "runtime": {
@@ -44,7 +56,15 @@ fn whole(app: &App) -> Value {
             "GOARCH": std::env::consts::ARCH,
             "num_cpu": std::thread::available_parallelism().map_or(1, usize::from),
         },
-        "http": { "bind_addr": app.about.http_bind, "auth": "disabled", "tls": { "enabled": "false" } },
+        "http": {
+            "bind_addr": app.about.http_bind,
+            "auth": "disabled",
+            "tls": { "enabled": "false" },
+            "queue": { "_default": queue(app) },
+        },
+        "network": { "raft_address": report.raft_address, "api_address": report.api_address },
+        "mux": { "addr": report.raft_address, "timeout": "1.5s" },
+        "extensions": { "names": [] },
         "node": {
             "start_time": app.about.started.to_string(),
             "uptime": format!("{:.0}s", crate::clock::now().duration_since(app.about.started).as_secs_f64()),
@@ -53,6 +73,30 @@ fn whole(app: &App) -> Value {
         "store": store(app, &report),
         "cluster": serde_json::to_value(&report).unwrap_or_default(),
     })
+}
+
+fn queue(app: &App) -> Value {
+    let config = app.queue.config();
+    json!({
+        "sequence_number": app.queue.sequence(),
+        "max_size": config.capacity,
+        "batch_size": config.batch_size,
+        "timeout": format!("{}ms", config.timeout.as_millis()),
+    })
+}
+
+/// Bytes of the files of a directory and of those in it.
+fn directory_size(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => directory_size(&entry.path()),
+            Ok(metadata) if metadata.is_file() => metadata.len(),
+            // The link to the present generation is not counted twice.
+            _ => 0,
+        })
+        .sum()
 }
 
 fn store(app: &App, report: &MemberReport) -> Value {
@@ -80,6 +124,14 @@ fn store(app: &App, report: &MemberReport) -> Value {
         name.push(suffix);
         std::fs::metadata(name).map_or(0, |m| m.len())
     };
+    let durable = state.durable.log_id;
+    let first_kept = consensus.first_log_index();
+    let last_contact = match consensus.leader_silence() {
+        _ if report.role == Role::Leader => "0".to_owned(),
+        None => "never".to_owned(),
+        Some(silence) => format!("{silence:.3?}"),
+    };
+    let diagnostics = consensus.store().readers().diagnostics();
     let election = consensus.config().profile.election_timeout;
     let heartbeat = consensus.config().profile.heartbeat;
     json!({
@@ -91,51 +143,117 @@ fn store(app: &App, report: &MemberReport) -> Value {
         "fsm_index": report.applied_index,
         "fsm_term": state.applied.log_id.map_or(0, |id| id.term),
         "db_applied_index": report.applied_index,
+        "strong_read_term": report.term,
+        "apply_timeout": "10s",
         "heartbeat_timeout": format!("{}ms", heartbeat.as_millis()),
         "election_timeout": format!("{}ms", election.as_millis()),
+        "commit_timeout": format!("{}ms", heartbeat.as_millis()),
+        "snapshot_threshold": 0,
+        "snapshot_interval": "0s",
+        "trailing_logs": report.last_log_index.saturating_sub(first_kept),
         "nodes": nodes,
         "dir": consensus.config().directory.display().to_string(),
+        "dir_size": directory_size(&consensus.config().directory),
         "db_conf": { "fk_constraints": app.about.foreign_keys },
+        "snapshot_store": {
+            "dir": consensus.config().directory.display().to_string(),
+            "dir_size": size(""),
+            // The database file, synced up to there, is the only one.
+            "snapshots": durable.map(|id| format!("{}-{}", id.term, id.index)).into_iter().collect::<Vec<_>>(),
+        },
         "raft": {
             "state": raft_state(report.role),
             "term": report.term,
             "commit_index": report.committed_index,
             "applied_index": report.applied_index,
             "last_log_index": report.last_log_index,
+            "last_log_term": consensus.last_log_term(),
+            "last_contact": last_contact,
             "fsm_pending": report.committed_index.saturating_sub(report.applied_index),
             "num_peers": report.membership.members.iter().filter(|m| m.voter).count().saturating_sub(1),
             "voter": voter,
             "log_size": log.segments as u64 * consensus.config().log_segment_bytes,
-            "last_snapshot_index": state.durable.log_id.map_or(0, |id| id.index),
-            "last_snapshot_term": state.durable.log_id.map_or(0, |id| id.term),
+            "last_snapshot_index": durable.map_or(0, |id| id.index),
+            "last_snapshot_term": durable.map_or(0, |id| id.term),
         },
+        "checksum": consensus.store().last_checksum().map(|checksum| {
+            json!({ "index": checksum.index, "sum": format!("{:016x}", checksum.sum) })
+        }),
+        "damaged_page": consensus.store().damage().borrow().map(|damage| damage.page),
         "sqlite3": {
             "path": path.display().to_string(),
             "version": crate::store::sqlite_version(),
             "db_size": size(""),
             "size": size("") + size("-wal"),
             "wal_size": size("-wal"),
+            "compile_options": diagnostics.compile_options,
+            "extensions": [],
+            "mem_stats": diagnostics.memory,
+            "conn_pool_stats": { "ro": { "idle": diagnostics.idle_readers }, "rw": { "open_connections": 1 } },
+            "pragmas": { "ro": diagnostics.reader, "rw": diagnostics.writer },
         },
     })
 }
 
 /// `GET /readyz`
 pub async fn ready(app: &App, params: &Params) -> Answer {
-    const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+    app.counters.count(Counter::Readies);
+    let checked = params.integer("retries").and_then(|_| params.duration("timeout"));
+    let patience = match checked {
+        Ok(timeout) => timeout.unwrap_or(READY_TIMEOUT).min(Duration::from_secs(3600)),
+        Err(error) => return bad_param(&error),
+    };
+    match readiness(app, params, Instant::now() + patience).await {
+        Ok(lines) => respond::text(StatusCode::OK, lines),
+        Err(lines) => respond::text(StatusCode::SERVICE_UNAVAILABLE, lines),
+    }
+}
+
+/// What is in order, a line each, up to the first thing that is not.
+async fn readiness(app: &App, params: &Params, deadline: Instant) -> Result<String, String> {
+    let mut lines = "[+]node ok".to_owned();
     if params.flag("noleader") {
-        return respond::text(StatusCode::OK, "[+]node ok".into());
+        return Ok(lines);
     }
     let report = app.consensus.report();
-    if report.leader.is_none() {
-        return respond::text(UNAVAILABLE, "[+]node ok\n[+]leader does not exist".into());
+    let leader =
+        report.leader.as_ref().filter(|_| app.consensus.knows_leader()).and_then(|leader| {
+            report.membership.members.iter().find(|member| member.node_id == leader.node_id)
+        });
+    let Some(leader) = leader else { return Err(lines + "\n[+]leader does not exist") };
+    if leader.node_id != report.node_id {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let asked = app.consensus.describe_peer(leader.node_id, &leader.raft_address, left).await;
+        if let Err(error) = asked {
+            return Err(format!("{lines}\n[+]leader not contactable: {error}"));
+        }
     }
-    let caught_up = matches!(report.phase, Phase::Serving | Phase::Draining);
-    if !caught_up {
-        return respond::text(UNAVAILABLE, "[+]node ok\n[+]leader ok\n[+]store not ready".into());
+    lines += "\n[+]leader ok";
+    if !matches!(report.phase, Phase::Serving | Phase::Draining) {
+        return Err(lines + "\n[+]store not ready");
     }
-    let sync = if params.flag("sync") { "\n[+]sync ok" } else { "" };
-    if report.phase == Phase::Failed {
-        return respond::text(UNAVAILABLE, "[+]node ok\n[+]leader ok\n[+]store ok\n[+]db not ok".into());
+    lines += "\n[+]store ok";
+    if params.flag("sync") {
+        if let Err(error) = synced(app, deadline).await {
+            return Err(format!("{lines}\n[+]sync {error}"));
+        }
+        lines += "\n[+]sync ok";
     }
-    respond::text(StatusCode::OK, format!("[+]node ok\n[+]leader ok\n[+]store ok{sync}\n[+]db ok"))
+    match app.consensus.store().readers().applied() {
+        Ok(_) => Ok(lines + "\n[+]db ok"),
+        Err(error) => Err(format!("{lines}\n[+]db not ok: ({error})")),
+    }
+}
+
+/// Waits until this member has applied what a quorum has committed by now.
+async fn synced(app: &App, deadline: Instant) -> Result<(), RequestError> {
+    let confirmed = timeout_at(deadline, app.consensus.confirmed_index()).await;
+    let index = confirmed.unwrap_or(Err(RequestError::NoQuorum))?;
+    let mut state = app.consensus.store().state();
+    let reached = state.wait_for(|state| state.applied.log_id.is_some_and(|id| id.index >= index));
+    match timeout_at(deadline, reached).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(RequestError::Internal("the writer has stopped".into())),
+        Err(_) => Err(RequestError::Behind(index)),
+    }
 }

@@ -8,6 +8,7 @@ use super::wire;
 use bytes::{Bytes, BytesMut};
 use client::admin::{AddLearner, MemberRef, NodeId, RefusalReason};
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Answer to "who are you?".
@@ -19,6 +20,9 @@ pub struct Described {
     pub api_address: String,
     /// Its program's version.
     pub version: String,
+    /// The last entry that it applied.
+    #[serde(default)]
+    pub applied_index: Option<u64>,
 }
 
 impl Consensus {
@@ -56,6 +60,7 @@ impl Consensus {
                 to_json(&answer)
             }
             Kind::Join => {
+                self.joins.fetch_add(1, Ordering::Relaxed);
                 let request: JoinRequest = serde_json::from_slice(&body).map_err(|e| text(&e))?;
                 to_json(&self.join(request).await)
             }
@@ -76,6 +81,7 @@ impl Consensus {
                 member: MemberRef { node_id: self.identity.node_id(), name: self.config.name.clone() },
                 api_address: self.config.api_address.clone(),
                 version: crate::VERSION.into(),
+                applied_index: self.store.state().borrow().applied.log_id.map(|id| id.index),
             }),
         }
     }

@@ -3,6 +3,8 @@
 //! # Format 1 (little endian)
 //! ```text
 //! command   = format u8 (1) · kind u8 (1 = execute) · database u32 (0) · context · count u32 · count × (length u32 · request)
+//!           | format u8 (1) · kind u8 (2 = replace) · database u32 (0) · replacement · context · count u32 (1) · …
+//! replacement = sha256 [32] · size u64 · epoch u64 (0 = as it is)
 //! context   = timestamp i64 (µs since 1970) · seed u64 · step limit u64 (0 = none)
 //! request   = id (node u64 · boot u64 · sequence u64) · flags u16 · count u32 · count × statement
 //! statement = length u32 (MAX = the text of the statement before) · text · parameters u16 · parameters × parameter
@@ -17,6 +19,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// The only format this version writes. A leader proposes what the oldest member understands.
 pub const FORMAT: u8 = 1;
 const KIND_EXECUTE: u8 = 1;
+const KIND_REPLACE: u8 = 2;
 const SAME_SQL: u32 = u32::MAX;
 const NAMED: u8 = 0x80;
 
@@ -27,8 +30,19 @@ pub struct EntryContext {
     pub timestamp_us: i64,
     /// Seed of `random()` and `randomblob()`.
     pub seed: u64,
-    /// VM steps one statement may take; 0 is without limit.
+    /// VM steps that the statements of one request may take together; 0 is without limit.
     pub step_limit: u64,
+}
+
+/// A database that takes the place of the present one. Its file is on a quorum of disks before an entry names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// SHA-256 of the file.
+    pub sha256: [u8; 32],
+    /// Its size in bytes.
+    pub size: u64,
+    /// The cluster's epoch from then on; 0 leaves it as it is.
+    pub epoch: u64,
 }
 
 /// Names a request for good, so that a retry inside the cluster is never applied twice.
@@ -202,6 +216,19 @@ impl EncodedRequest {
         Ok(Self(bytes))
     }
 
+    /// One request of the statements of all `parts`, in order: a request's first statement never refers to one before.
+    pub fn merge(parts: &[Self], flags: RequestFlags, id: RequestId) -> Result<Self, Malformed> {
+        let mut all = RequestEncoder::new(flags, parts.iter().map(|part| part.0.len()).sum());
+        let mut count = 0;
+        for part in parts {
+            count += part.view()?.count;
+            all.buf.put_slice(&part.0[COUNT_AT + 4..]);
+        }
+        let mut bytes = BytesMut::from(all.finish(id).0);
+        bytes[COUNT_AT..COUNT_AT + 4].copy_from_slice(&count.to_le_bytes());
+        Ok(Self(bytes.freeze()))
+    }
+
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
@@ -215,6 +242,12 @@ impl EncodedRequest {
     /// Its name.
     pub fn id(&self) -> Result<RequestId, Malformed> {
         Ok(self.view()?.id)
+    }
+
+    /// Whether it has to be the only request of its entry: a VACUUM, which runs outside a transaction.
+    pub fn is_vacuum(&self) -> bool {
+        // Malformed bytes are noticed where they are read.
+        self.view().and_then(|view| view.is_vacuum()).unwrap_or(false)
     }
 
     /// Reads it.
@@ -244,9 +277,25 @@ pub fn encode_execute<'a>(
     buf.freeze()
 }
 
+/// The bytes of a command that puts another database in the place of the present one. `request` has no statements: it
+/// only names who waits for it.
+pub fn encode_replace(context: EntryContext, replacement: &Replacement, request: &EncodedRequest) -> Bytes {
+    let execute = encode_execute(context, [request.bytes()].into_iter());
+    let mut buf = BytesMut::with_capacity(execute.len() + 48);
+    buf.put_slice(&execute[..6]);
+    buf[1] = KIND_REPLACE;
+    buf.put_slice(&replacement.sha256);
+    buf.put_u64_le(replacement.size);
+    buf.put_u64_le(replacement.epoch);
+    buf.put_slice(&execute[6..]);
+    buf.freeze()
+}
+
 /// A command read in place.
 #[derive(Clone, Debug)]
 pub struct CommandView<'a> {
+    /// The database that takes the place of the present one, if that is what the command is for.
+    pub replacement: Option<Replacement>,
     /// The world it is executed in.
     pub context: EntryContext,
     /// How many requests it holds.
@@ -261,15 +310,30 @@ impl<'a> CommandView<'a> {
         if r.u8()? != FORMAT {
             return Err(Malformed(0, "a format of another version"));
         }
-        if r.u8()? != KIND_EXECUTE {
+        let kind = r.u8()?;
+        if !matches!(kind, KIND_EXECUTE | KIND_REPLACE) {
             return Err(Malformed(1, "unknown kind"));
         }
         if r.u32()? != 0 {
             return Err(Malformed(2, "unknown database"));
         }
+        let replacement = if kind == KIND_REPLACE {
+            Some(Replacement { sha256: r.array()?, size: r.u64()?, epoch: r.u64()? })
+        } else {
+            None
+        };
         let context = EntryContext { timestamp_us: r.u64()? as i64, seed: r.u64()?, step_limit: r.u64()? };
         let count = r.u32()?;
-        Ok(Self { context, count, rest: r })
+        Ok(Self { replacement, context, count, rest: r })
+    }
+
+    /// If all of it is one VACUUM: how that is to be answered.
+    pub fn sole_vacuum(&self) -> Result<Option<RequestFlags>, Malformed> {
+        if self.count != 1 {
+            return Ok(None);
+        }
+        let Some(request) = self.requests().next().transpose()? else { return Ok(None) };
+        Ok(request.is_vacuum()?.then_some(request.flags))
     }
 
     /// The requests, in order.
@@ -307,6 +371,13 @@ impl<'a> RequestView<'a> {
     /// The statements, in order.
     pub fn statements(&self) -> Statements<'a> {
         Statements { rest: self.rest.clone(), left: self.count, previous: "" }
+    }
+
+    fn is_vacuum(&self) -> Result<bool, Malformed> {
+        if self.count != 1 {
+            return Ok(false);
+        }
+        Ok(self.statements().next()?.is_some_and(|statement| crate::store::is_vacuum(statement.sql)))
     }
 
     fn check(&self) -> Result<(), Malformed> {
@@ -479,6 +550,45 @@ mod tests {
         );
         assert_eq!(statements.next().unwrap().unwrap().sql, "");
         assert!(statements.next().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_replacement_reads_back_and_a_cut_is_noticed() {
+        let id = RequestId { node: 7, boot: 1, sequence: 9 };
+        let request = RequestEncoder::new(RequestFlags::default(), 0).finish(id);
+        let context = EntryContext { timestamp_us: 5, seed: 6, step_limit: 7 };
+        let replacement = Replacement { sha256: [3; 32], size: 4096, epoch: 2 };
+        let command = encode_replace(context, &replacement, &request);
+        let view = CommandView::parse(&command).unwrap();
+        assert_eq!((view.replacement, view.context), (Some(replacement), context));
+        assert_eq!(view.requests().next().unwrap().unwrap().id, id);
+        let plain = encode_execute(context, [request.bytes()].into_iter());
+        assert_eq!(CommandView::parse(&plain).unwrap().replacement, None);
+        for end in 0..command.len() {
+            let cut = CommandView::parse(&command[..end]);
+            assert!(cut.is_err() || cut.unwrap().requests().any(|r| r.is_err()), "{end}");
+        }
+    }
+
+    #[test]
+    fn merged_requests_keep_their_order() {
+        let one = |sql: &[&str]| {
+            let mut e = RequestEncoder::new(RequestFlags::default(), 0);
+            sql.iter().for_each(|sql| e.statement(sql));
+            e.finish(RequestId::default())
+        };
+        let id = RequestId { node: 1, boot: 2, sequence: 3 };
+        let merged =
+            EncodedRequest::merge(&[one(&["a", "a"]), one(&["a"]), one(&["b"])], RequestFlags(1), id);
+        let merged = merged.unwrap();
+        let view = merged.view().unwrap();
+        assert_eq!((view.id, view.flags, view.count), (id, RequestFlags(1), 4));
+        let mut statements = view.statements();
+        let mut all = String::new();
+        while let Some(statement) = statements.next().unwrap() {
+            all.push_str(statement.sql);
+        }
+        assert_eq!(all, "aaab");
     }
 
     #[test]

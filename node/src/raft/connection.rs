@@ -31,6 +31,8 @@ pub enum Purpose {
     Calls,
     /// One snapshot.
     Snapshot,
+    /// One request whose question or answer is large.
+    Stream,
 }
 
 /// Who talks to whom about what.
@@ -55,6 +57,7 @@ impl Hello {
             Purpose::Append => 1,
             Purpose::Calls => 2,
             Purpose::Snapshot => 3,
+            Purpose::Stream => 4,
         });
         body.put_u64_le(self.from);
         body.put_u64_le(self.to);
@@ -68,6 +71,7 @@ impl Hello {
             1 => Purpose::Append,
             2 => Purpose::Calls,
             3 => Purpose::Snapshot,
+            4 => Purpose::Stream,
             _ => return Err(WireError("preface: unknown purpose")),
         };
         let (from, to, epoch) = (get_u64(&mut body)?, get_u64(&mut body)?, get_u64(&mut body)?);

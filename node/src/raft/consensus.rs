@@ -1,6 +1,7 @@
 //! One member's consensus: the parts put together, started and stopped.
 
 use super::calls::Peers;
+use super::contact::LeaderContact;
 use super::forward::RequestError;
 use super::log_store::LogStore;
 use super::membership::{Administer, Administered, MembershipChanges, metrics_of};
@@ -8,7 +9,9 @@ use super::peer_client::PeerClients;
 use super::peer_server;
 use super::propose::Proposer;
 use super::read::Barrier;
+use super::received::Received;
 use super::recovery::Recovery;
+use super::replace::StagedFiles;
 use super::retention;
 use super::state_machine::StateMachine;
 use super::types::{Metrics, PeerInfo, Raft, ServerMetrics};
@@ -23,6 +26,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
@@ -62,6 +66,8 @@ pub struct ConsensusConfig {
     pub log_segment_bytes: u64,
     /// How much of the log is kept for followers that were away, in bytes.
     pub log_retention_bytes: u64,
+    /// Steps that the statements of one write may take together, where this member leads; 0 is without limit.
+    pub write_step_limit: u64,
 }
 
 /// Consensus could not be started.
@@ -89,6 +95,9 @@ pub struct Consensus {
     /// Who leads, looked at with each request.
     pub(super) server: ServerMetrics,
     pub(super) waiters: Arc<Waiters>,
+    pub(super) received: Received,
+    pub(super) contact: LeaderContact,
+    pub(super) joins: AtomicU64,
     pub(super) log: RaftLog,
     pub(super) store: Store,
     pub(super) peers: Arc<Peers>,
@@ -96,6 +105,11 @@ pub struct Consensus {
     pub(super) barrier: Arc<Barrier>,
     /// Streaming queries at once.
     pub(super) streams: Arc<Semaphore>,
+    /// Copies for clients at once.
+    pub(super) copies: Arc<Semaphore>,
+    /// Loads, one at a time.
+    pub(super) loading: Mutex<()>,
+    pub(super) staged: Arc<StagedFiles>,
     pub(super) phase: watch::Sender<Phase>,
     /// Whether the process is to end and start again.
     pub(super) restart: watch::Sender<bool>,
@@ -132,22 +146,34 @@ impl Consensus {
         Recovery::perform(&config.directory, &identity, &mut log_store, own).await?;
         let last = store.state().borrow().applied.log_id.unwrap_or_default();
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
+        let staged = StagedFiles::new(store.clone(), identity.clone(), peers.clone());
         let raft = Raft::new(
             identity.node_id().0,
             Arc::new(raft_config(config.profile)?),
             PeerClients::new(peers.clone()),
             log_store,
-            StateMachine::new(store.clone(), identity.clone(), waiters.clone()),
+            StateMachine::new(store.clone(), identity.clone(), waiters.clone(), staged.clone()),
         )
         .await
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
         let first_phase = if identity.cluster().is_some() { Phase::CatchingUp } else { Phase::Uninitialised };
         let consensus = Arc::new(Self {
-            proposer: Proposer::start(raft.clone(), identity.clone(), waiters.clone()),
+            proposer: Proposer::start(
+                raft.clone(),
+                identity.clone(),
+                waiters.clone(),
+                config.write_step_limit,
+            ),
             server: raft.server_metrics(),
             waiters,
+            received: Received::default(),
+            contact: LeaderContact::default(),
+            joins: AtomicU64::new(0),
             barrier: Barrier::start(raft.clone()),
             streams: Arc::new(Semaphore::new(16)),
+            copies: Arc::new(Semaphore::new(2)),
+            loading: Mutex::default(),
+            staged,
             phase: watch::Sender::new(first_phase),
             restart: watch::Sender::new(false),
             reports_end: watch::Sender::new(false),
@@ -166,6 +192,7 @@ impl Consensus {
         let (raft, log) = (consensus.raft.clone(), consensus.log.clone());
         tokio::spawn(retention::run(raft, log, consensus.store.state(), kept_bytes));
         tokio::spawn(consensus.clone().watch_phase());
+        tokio::spawn(consensus.clone().tidy_staged());
         Ok(consensus)
     }
 
@@ -196,6 +223,31 @@ impl Consensus {
     /// Numbers of Raft's log, for metrics.
     pub fn log_stats(&self) -> raftlog::Stats {
         self.log.stats()
+    }
+
+    /// Index of the first entry that the log has.
+    pub fn first_log_index(&self) -> u64 {
+        self.log.first_index().unwrap_or(0)
+    }
+
+    /// How long ago the leader was heard; none if it never was.
+    pub fn leader_silence(&self) -> Option<Duration> {
+        self.contact.silence()
+    }
+
+    /// Term of the last entry of the log.
+    pub fn last_log_term(&self) -> u64 {
+        self.raft.data_metrics().borrow_watched().last_log.as_ref().map_or(0, |id| id.leader_id.term)
+    }
+
+    /// Requests to join since the start.
+    pub fn joins(&self) -> u64 {
+        self.joins.load(Ordering::Relaxed)
+    }
+
+    /// Databases of others that took the place of this member's since the start.
+    pub fn restores(&self) -> u64 {
+        self.store.installs()
     }
 
     /// How far the member is in its life.
@@ -315,6 +367,7 @@ impl Consensus {
     /// Stops Raft, closes the log and the database. What was acknowledged is on disk already.
     pub async fn stop(&self) -> Result<(), LocalFailure> {
         self.phase.send_replace(Phase::Draining);
+        self.staged.stop();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop in order");
         }
@@ -341,6 +394,9 @@ fn raft_config(profile: Profile) -> Result<openraft::Config, StartError> {
         // docs/design.md, "Elections".
         election_timeout_max: election + election / 4,
         enable_pre_vote: Some(true),
+        // A leader may commit what two followers have and its own disk has not: after a crash it would write something
+        // else in that place, in the same term. It has to be elected again, by members who know more.
+        enable_leader_restore: Some(false),
         // `retention` decides about both.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX / 4,

@@ -1,23 +1,29 @@
 //! Who is asked, and where a query is run: here, or on the leader for it.
 //!
 //! ```text
-//! query call = level u8 · timeout ms u32 · statement timeout ms u32 (0 = none) · request
-//! answer     = 0 · index u64 · results | 1 (not the leader) | 2 · message (outcome unknown) | 3 · message
+//! query call = level u8 · timeout ms u32 · statement timeout ms u32 (0 = none) · bookmark (epoch u64 · index u64) · request
+//! answer     = 0 · index u64 · position (epoch u64 · index u64) · results | 1 (not the leader)
+//!            | 2 · message (outcome unknown) | 3 · message | 4 (received already) | 5 (too large: ask by a stream)
+//!            | 8 (not proposed within the time allowed) | 6 · wanted u64 · present u64 (another epoch) | 7 · index u64 (behind)
 //! ```
-//! A query that no leader ran is asked again until its time is over.
+//! A query that no leader ran is asked again until its time is over. One whose result is large comes on a connection of
+//! its own ([`super::stream_calls`]), so that neither member ever holds more of it than a few pieces.
 
 use super::Consensus;
 use super::calls::{CallError, Kind};
 use super::command::EncodedRequest;
+use super::local_read::LocalRead;
 use super::propose::ProposeError;
 use super::read::BarrierError;
+use super::stream_calls::{PeerStream, StreamKind};
 use super::waiters::Leadership;
-use super::wire::{get_u8, get_u32, get_u64};
-use crate::store::{Inline, Limits, ReadError, Sink, Stopped};
+use super::wire::{WireError, get_u8, get_u32, get_u64};
+use crate::store::{Limits, Position, ReadError};
 use bytes::{BufMut, Bytes, BytesMut};
 use client::admin::Refusal;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -38,6 +44,15 @@ pub enum Level {
     Auto,
 }
 
+/// How stale a read without a leader may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Freshness {
+    /// The leader was heard within this time.
+    pub within: Duration,
+    /// And what it said to be committed is applied, or the last entry applied is not older than that.
+    pub strict: bool,
+}
+
 /// How a query is to be run.
 #[derive(Clone, Copy, Debug)]
 pub struct QueryOptions {
@@ -47,6 +62,10 @@ pub struct QueryOptions {
     pub timeout: Duration,
     /// How long each statement may run.
     pub statement_timeout: Option<Duration>,
+    /// Of reads without a leader.
+    pub freshness: Option<Freshness>,
+    /// What the client has seen: the state must be at least as far.
+    pub bookmark: Option<Position>,
 }
 
 /// Results of a query: the inside of the array `results`.
@@ -54,8 +73,8 @@ pub struct QueryOptions {
 pub enum ReadBody {
     /// All of it.
     Whole(Bytes),
-    /// In pieces, as they come.
-    Stream(mpsc::Receiver<Bytes>),
+    /// In pieces, as they come. An empty one is the end: without it the result is not whole.
+    Stream(mpsc::Receiver<io::Result<Bytes>>),
 }
 
 /// A query that was run.
@@ -65,6 +84,8 @@ pub struct QueryAnswer {
     pub body: ReadBody,
     /// Index of the entry that ordered it, for `strong`; else 0.
     pub index: u64,
+    /// How far the state is that they tell of.
+    pub position: Position,
     /// Peer address of the leader that it was forwarded to.
     pub forwarded_to: Option<String>,
 }
@@ -81,6 +102,23 @@ pub enum RequestError {
     /// No quorum confirmed the leader in time.
     #[error("no quorum confirmed the leader in time")]
     NoQuorum,
+    /// It was not proposed within the time that its statements may take; nothing was applied.
+    #[error("execute timeout")]
+    ExecuteTimeout,
+    /// What this member has is older than the request allows.
+    #[error("stale read")]
+    Stale,
+    /// The bookmark is of another epoch: since then the cluster was restored.
+    #[error("the bookmark is of epoch {wanted}, the cluster is at epoch {present}")]
+    OtherEpoch {
+        /// Of the bookmark.
+        wanted: u64,
+        /// Of the cluster.
+        present: u64,
+    },
+    /// What the client has seen was not applied in time.
+    #[error("index {0} was not applied in time")]
+    Behind(u64),
     /// Refused by the leader.
     #[error("{}", .0.message)]
     Refused(Refusal),
@@ -105,12 +143,6 @@ impl From<ReadError> for RequestError {
     }
 }
 
-/// Bytes gathered before they are sent on.
-const PIECE: usize = 64 << 10;
-/// How long a reader may keep a query from going on.
-const STALLED: Duration = Duration::from_secs(30);
-/// Results of a forwarded query are collected on the leader; larger ones are to be asked for with level `none`.
-const FORWARDED_RESULTS: usize = 128 << 20;
 /// Between two attempts while there is no leader.
 pub(super) const PAUSE: Duration = Duration::from_millis(25);
 
@@ -124,11 +156,52 @@ pub(super) enum Route {
     Nobody,
 }
 
+impl Route {
+    /// The leader, if one is known.
+    pub(super) fn leader(&self) -> Option<Leadership> {
+        match self {
+            Self::Here(leader) | Self::Leader { leader, .. } => Some(*leader),
+            Self::Nobody => None,
+        }
+    }
+}
+
 impl Consensus {
     /// Whether this member believes that it leads.
     pub fn is_leader(&self) -> bool {
         let server = self.server.borrow_watched();
         server.current_leader == Some(server.id)
+    }
+
+    /// Whether any member is known to lead, and was heard of late. With pre-votes a member that is cut off keeps the
+    /// last leader's vote for good, so knowing a name is not enough.
+    pub fn knows_leader(&self) -> bool {
+        let patience = self.config.profile.election_timeout * 4;
+        match self.route() {
+            Route::Here(_) => true,
+            Route::Leader { .. } => self.contact.silence().is_some_and(|silence| silence < patience),
+            Route::Nobody => false,
+        }
+    }
+
+    /// `host:port` of the client port of the leader: none if nobody leads, empty if the leader's is not known.
+    pub fn leader_api_address(&self) -> Option<String> {
+        if !self.knows_leader() {
+            return None;
+        }
+        let server = self.server.borrow_watched();
+        let leader = server.current_leader?;
+        if leader == server.id {
+            return Some(self.config.api_address.clone());
+        }
+        Some(
+            server.membership_config.get_node(&leader).map_or_else(String::new, |info| info.api_addr.clone()),
+        )
+    }
+
+    /// Whether this member replicates without voting.
+    pub fn is_learner(&self) -> bool {
+        self.server.borrow_watched().state == ServerState::Learner
     }
 
     pub(super) fn route(&self) -> Route {
@@ -166,13 +239,19 @@ impl Consensus {
         let deadline = Instant::now() + options.timeout;
         let limits = Limits { statement_timeout: options.statement_timeout };
         let level = match options.level {
-            Level::Auto if self.server.borrow_watched().state == ServerState::Learner => Level::None,
+            Level::Auto if self.is_learner() => Level::None,
             Level::Auto => Level::Weak,
             level => level,
         };
         if level == Level::None {
-            let body = self.read_here(request, limits).await?;
-            return Ok(QueryAnswer { body, index: 0, forwarded_to: None });
+            if let Some(freshness) = options.freshness {
+                self.check_freshness(freshness)?;
+            }
+            if let Some(bookmark) = options.bookmark {
+                self.await_position(bookmark, deadline).await?;
+            }
+            let LocalRead { body, position } = self.read_here(request, limits).await?;
+            return Ok(QueryAnswer { body, index: 0, position, forwarded_to: None });
         }
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -180,12 +259,12 @@ impl Consensus {
                 return Err(RequestError::NoLeader);
             }
             match self.route() {
-                Route::Here(_) => match self.order_read(level, left).await {
+                Route::Here(_) => match self.order_read(level, options.bookmark, left).await {
                     Err(ExecuteError::NotLeader) => {}
-                    Err(ExecuteError::Failed(error)) => return Err(error),
+                    Err(error) => return Err(error.into()),
                     Ok(index) => {
-                        let body = self.read_here(request, limits).await?;
-                        return Ok(QueryAnswer { body, index, forwarded_to: None });
+                        let LocalRead { body, position } = self.read_here(request, limits).await?;
+                        return Ok(QueryAnswer { body, index, position, forwarded_to: None });
                     }
                 },
                 Route::Leader { leader, address } => {
@@ -193,11 +272,8 @@ impl Consensus {
                         Err(ExecuteError::NotLeader) => {}
                         // Reads can be asked again.
                         Err(ExecuteError::Failed(RequestError::OutcomeUnknown(_))) => {}
-                        Err(ExecuteError::Failed(error)) => return Err(error),
-                        Ok((index, results)) => {
-                            let body = ReadBody::Whole(results);
-                            return Ok(QueryAnswer { body, index, forwarded_to: Some(address) });
-                        }
+                        Err(error) => return Err(error.into()),
+                        Ok(answer) => return Ok(answer),
                     }
                 }
                 Route::Nobody if self.identity().cluster().is_none() => return Err(RequestError::NoLeader),
@@ -207,13 +283,43 @@ impl Consensus {
         }
     }
 
+    /// Whether a read without a leader may be answered from what is applied here. The leader itself is always fresh.
+    fn check_freshness(&self, wanted: Freshness) -> Result<(), RequestError> {
+        if self.is_leader() {
+            return Ok(());
+        }
+        if self.contact.silence().is_none_or(|silence| silence > wanted.within) {
+            return Err(RequestError::Stale);
+        }
+        if wanted.strict {
+            let heard = self.raft.data_metrics();
+            let committed = heard.borrow_watched().cluster_committed.as_ref().map_or(0, |id| id.index);
+            let applied = self.store().state().borrow().applied;
+            let age_us = crate::clock::now_us().saturating_sub(applied.timestamp_us);
+            let is_behind = applied.log_id.is_none_or(|id| id.index < committed);
+            if is_behind && u128::from(age_us.unsigned_abs()) > wanted.within.as_micros() {
+                return Err(RequestError::Stale);
+            }
+        }
+        Ok(())
+    }
+
     /// On the leader: waits until a read at `level` may be answered from what is applied here; returns the index of
     /// its place in the order of writes, if it has one.
-    async fn order_read(&self, level: Level, timeout: Duration) -> Result<u64, ExecuteError> {
+    async fn order_read(
+        &self,
+        level: Level,
+        bookmark: Option<Position>,
+        timeout: Duration,
+    ) -> Result<u64, ExecuteError> {
         let failed = |error| Err(ExecuteError::Failed(error));
+        let deadline = Instant::now() + timeout;
+        if let Some(bookmark) = bookmark {
+            self.await_position(bookmark, deadline).await.map_err(ExecuteError::Failed)?;
+        }
         match level {
             Level::None | Level::Weak | Level::Auto => Ok(0),
-            Level::Linearizable => match tokio::time::timeout(timeout, self.barrier.pass()).await {
+            Level::Linearizable => match tokio::time::timeout_at(deadline, self.barrier.pass()).await {
                 Ok(Ok(_)) => Ok(0),
                 Ok(Err(BarrierError::NotLeader)) => Err(ExecuteError::NotLeader),
                 // Perhaps another member has become the leader: ask again until the time is over.
@@ -221,7 +327,7 @@ impl Consensus {
                 Ok(Err(BarrierError::Stopped(message))) => failed(RequestError::Internal(message)),
                 Err(_) => failed(RequestError::NoQuorum),
             },
-            Level::Strong => match tokio::time::timeout(timeout, self.proposer().propose_blank()).await {
+            Level::Strong => match tokio::time::timeout_at(deadline, self.proposer().propose_blank()).await {
                 Ok(Ok(index)) => Ok(index),
                 Ok(Err(ProposeError::NotLeader | ProposeError::OutcomeUnknown)) => {
                     Err(ExecuteError::NotLeader)
@@ -240,81 +346,98 @@ impl Consensus {
         leader: u64,
         address: &str,
         timeout: Duration,
-    ) -> Result<(u64, Bytes), ExecuteError> {
-        let mut body = BytesMut::with_capacity(request.bytes().len() + 9);
-        body.put_u8(match level {
-            Level::None | Level::Weak | Level::Auto => 1,
-            Level::Linearizable => 2,
-            Level::Strong => 3,
-        });
-        body.put_u32_le(timeout.as_millis() as u32);
-        body.put_u32_le(options.statement_timeout.map_or(0, |t| t.as_millis().max(1) as u32));
-        body.put_slice(request.bytes());
+    ) -> Result<QueryAnswer, ExecuteError> {
+        let body = QueryCall { level, timeout, options: *options }.encode(request);
         // The statements may run longer than the wait for a leader.
         let patience = timeout + options.statement_timeout.unwrap_or(Duration::from_secs(60));
+        let answered = |index, position, body| QueryAnswer {
+            body,
+            index,
+            position,
+            forwarded_to: Some(address.to_owned()),
+        };
         match self.peers.call(leader, address, Kind::Query, &body, patience).await {
-            Ok(answer) => read_answer(answer),
+            Ok(answer) => match read_answer(answer) {
+                Ok((index, position, results)) => Ok(answered(index, position, ReadBody::Whole(results))),
+                Err(ExecuteError::TooLarge) => {
+                    let (index, position, body) = self.query_stream(leader, address, &body, patience).await?;
+                    Ok(answered(index, position, body))
+                }
+                Err(error) => Err(error),
+            },
             Err(CallError::NotSent(_)) => Err(ExecuteError::NotLeader),
             Err(error) => Err(ExecuteError::Failed(error.into())),
         }
     }
 
-    pub(super) async fn answer_query(&self, mut body: Bytes) -> Result<Bytes, String> {
-        let mut head = || {
-            Ok::<_, super::wire::WireError>((get_u8(&mut body)?, get_u32(&mut body)?, get_u32(&mut body)?))
+    /// Asks for a result that is too large for one answer.
+    async fn query_stream(
+        &self,
+        leader: u64,
+        address: &str,
+        body: &[u8],
+        patience: Duration,
+    ) -> Result<(u64, Position, ReadBody), ExecuteError> {
+        let broken = |_: io::Error| ExecuteError::Failed(CallError::Broken(address.to_owned()).into());
+        let mut stream = match self.peers.open_stream(leader, address, StreamKind::Query, body).await {
+            Ok(stream) => stream,
+            Err(CallError::NotSent(_)) => return Err(ExecuteError::NotLeader),
+            Err(error) => return Err(ExecuteError::Failed(error.into())),
         };
-        let (level, timeout, statement_timeout) = head().map_err(|e| e.to_string())?;
-        let level = match level {
-            2 => Level::Linearizable,
-            3 => Level::Strong,
-            _ => Level::Weak,
-        };
-        let request = EncodedRequest::from_peer(body).map_err(|e| e.to_string())?;
+        let head = stream.head(patience).await.map_err(broken)?;
+        let head = head.map_err(|message| ExecuteError::Failed(RequestError::Internal(message)))?;
+        let (index, position, _) = read_answer(head)?;
+        let (pieces, received) = mpsc::channel(4);
+        tokio::spawn(async move { stream.pass_on(&pieces).await });
+        Ok((index, position, ReadBody::Stream(received)))
+    }
+
+    pub(super) async fn answer_query(&self, body: Bytes) -> Result<Bytes, String> {
+        let (call, request) = QueryCall::decode(body).map_err(|e| e.to_string())?;
         if !self.is_leader() {
             return Ok(write_answer(Err(ExecuteError::NotLeader)));
         }
-        let index = match self.order_read(level, Duration::from_millis(timeout.into())).await {
+        let index = match self.order_read(call.level, call.options.bookmark, call.timeout).await {
             Ok(index) => index,
             Err(error) => return Ok(write_answer(Err(error))),
         };
-        let statement_timeout =
-            (statement_timeout > 0).then(|| Duration::from_millis(statement_timeout.into()));
-        let answer = match self.read_here(request, Limits { statement_timeout }).await {
-            Ok(body) => collect(body).await.map(|results| (index, results)),
-            Err(error) => Err(error),
-        };
-        Ok(write_answer(answer.map_err(ExecuteError::Failed)))
+        let limits = Limits { statement_timeout: call.options.statement_timeout };
+        Ok(write_answer(match self.read_inline(&request, limits) {
+            Ok(Some(LocalRead { body: ReadBody::Whole(results), position })) => {
+                Ok((index, position, results))
+            }
+            Ok(_) => Err(ExecuteError::TooLarge),
+            Err(error) => Err(ExecuteError::Failed(error)),
+        }))
     }
 
-    /// Runs a query on what is applied here: inline if it is small, else on a thread of its own, streaming.
-    pub async fn read_here(&self, request: EncodedRequest, limits: Limits) -> Result<ReadBody, RequestError> {
-        let readers = self.store().readers().clone();
-        let view = request.view().map_err(|e| RequestError::Internal(e.to_string()))?;
-        if let Inline::Done(results) = readers.try_inline(&view, limits)? {
-            return Ok(ReadBody::Whole(results.into()));
+    /// Answers a query whose result is large.
+    pub(super) async fn answer_query_stream(&self, body: Bytes, stream: &mut PeerStream) -> io::Result<()> {
+        let (call, request) = QueryCall::decode(body)?;
+        if !self.is_leader() {
+            return stream.accept(&write_answer(Err(ExecuteError::NotLeader))).await;
         }
-        let permit = self.streams.clone().acquire_owned().await;
-        let permit = permit.map_err(|e| RequestError::Internal(e.to_string()))?;
-        let (pieces, body) = mpsc::channel(4);
-        let runtime = tokio::runtime::Handle::current();
-        tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let mut sink = Pieces { buffer: Vec::with_capacity(PIECE + (PIECE >> 2)), pieces, runtime };
-            let outcome = request
-                .view()
-                .map_err(ReadError::from)
-                .and_then(|view| readers.run(&view, limits, &mut sink));
-            match outcome {
-                Ok(()) => drop(sink.send(0)),
-                Err(ReadError::Stopped) => {}
-                Err(error) => tracing::warn!(%error, "a query ended early"),
+        let index = match self.order_read(call.level, call.options.bookmark, call.timeout).await {
+            Ok(index) => index,
+            Err(error) => return stream.accept(&write_answer(Err(error))).await,
+        };
+        let limits = Limits { statement_timeout: call.options.statement_timeout };
+        let read = match self.read_streaming(request, limits).await {
+            Ok(read) => read,
+            Err(error) => return stream.accept(&write_answer(Err(ExecuteError::Failed(error)))).await,
+        };
+        stream.accept(&write_answer(Ok((index, read.position, Bytes::new())))).await?;
+        match read.body {
+            ReadBody::Whole(results) => {
+                stream.send(&results).await?;
+                stream.end().await
             }
-        });
-        Ok(ReadBody::Stream(body))
+            ReadBody::Stream(mut pieces) => stream.send_all(&mut pieces).await,
+        }
     }
 
     /// An index that a quorum confirmed to be committed; asks the leader if that is another member.
-    pub(super) async fn confirmed_index(&self) -> Result<u64, RequestError> {
+    pub async fn confirmed_index(&self) -> Result<u64, RequestError> {
         const PATIENCE: Duration = Duration::from_secs(2);
         match self.route() {
             Route::Here(_) => self.barrier.pass().await.map_err(|e| RequestError::Internal(e.to_string())),
@@ -327,42 +450,96 @@ impl Consensus {
     }
 }
 
-/// Collects a result, up to what is forwarded.
-async fn collect(body: ReadBody) -> Result<Bytes, RequestError> {
-    let mut pieces = match body {
-        ReadBody::Whole(results) => return Ok(results),
-        ReadBody::Stream(pieces) => pieces,
-    };
-    let mut results = BytesMut::new();
-    while let Some(piece) = pieces.recv().await {
-        results.extend_from_slice(&piece);
-        if results.len() > FORWARDED_RESULTS {
-            let message = "the result is too large to be forwarded; ask the leader itself, or use level=none";
-            return Err(RequestError::Internal(message.into()));
-        }
+/// A query as it is sent to the leader.
+struct QueryCall {
+    level: Level,
+    timeout: Duration,
+    options: QueryOptions,
+}
+
+impl QueryCall {
+    fn encode(&self, request: &EncodedRequest) -> Bytes {
+        let mut body = BytesMut::with_capacity(request.bytes().len() + 25);
+        body.put_u8(match self.level {
+            Level::None | Level::Weak | Level::Auto => 1,
+            Level::Linearizable => 2,
+            Level::Strong => 3,
+        });
+        body.put_u32_le(self.timeout.as_millis() as u32);
+        body.put_u32_le(self.options.statement_timeout.map_or(0, |t| t.as_millis().max(1) as u32));
+        let bookmark = self.options.bookmark.unwrap_or_default();
+        body.put_u64_le(bookmark.epoch);
+        body.put_u64_le(bookmark.index);
+        body.put_slice(request.bytes());
+        body.freeze()
     }
-    Ok(results.freeze())
+
+    fn decode(mut body: Bytes) -> io::Result<(Self, EncodedRequest)> {
+        let level = match get_u8(&mut body)? {
+            2 => Level::Linearizable,
+            3 => Level::Strong,
+            _ => Level::Weak,
+        };
+        let milliseconds = |n: u32| Duration::from_millis(n.into());
+        let timeout = milliseconds(get_u32(&mut body)?);
+        let statement_timeout = Some(milliseconds(get_u32(&mut body)?)).filter(|t| !t.is_zero());
+        let bookmark = Position { epoch: get_u64(&mut body)?, index: get_u64(&mut body)? };
+        let bookmark = Some(bookmark).filter(|b| *b != Position::default());
+        let request = EncodedRequest::from_peer(body).map_err(io::Error::other)?;
+        let options = QueryOptions { level, timeout, statement_timeout, freshness: None, bookmark };
+        Ok((Self { level, timeout, options }, request))
+    }
 }
 
 pub(super) enum ExecuteError {
     /// It was not appended, nor run.
     NotLeader,
+    /// The leader received it before; what is applied will tell.
+    ReceivedAlready,
+    /// Its result does not fit into one answer.
+    TooLarge,
     Failed(RequestError),
 }
 
-pub(super) fn write_answer(outcome: Result<(u64, Bytes), ExecuteError>) -> Bytes {
+impl From<ExecuteError> for RequestError {
+    fn from(error: ExecuteError) -> Self {
+        match error {
+            ExecuteError::NotLeader => Self::NoLeader,
+            ExecuteError::Failed(error) => error,
+            ExecuteError::ReceivedAlready | ExecuteError::TooLarge => {
+                Self::Internal("an answer to another question".into())
+            }
+        }
+    }
+}
+
+pub(super) fn write_answer(outcome: Result<(u64, Position, Bytes), ExecuteError>) -> Bytes {
     let mut out = BytesMut::new();
     match outcome {
-        Ok((index, results)) => {
-            out.reserve(9 + results.len());
+        Ok((index, position, results)) => {
+            out.reserve(25 + results.len());
             out.put_u8(0);
             out.put_u64_le(index);
+            out.put_u64_le(position.epoch);
+            out.put_u64_le(position.index);
             out.put_slice(&results);
         }
         Err(ExecuteError::NotLeader) => out.put_u8(1),
+        Err(ExecuteError::ReceivedAlready) => out.put_u8(4),
+        Err(ExecuteError::TooLarge) => out.put_u8(5),
         Err(ExecuteError::Failed(RequestError::OutcomeUnknown(message))) => {
             out.put_u8(2);
             out.put_slice(message.as_bytes());
+        }
+        Err(ExecuteError::Failed(RequestError::ExecuteTimeout)) => out.put_u8(8),
+        Err(ExecuteError::Failed(RequestError::OtherEpoch { wanted, present })) => {
+            out.put_u8(6);
+            out.put_u64_le(wanted);
+            out.put_u64_le(present);
+        }
+        Err(ExecuteError::Failed(RequestError::Behind(index))) => {
+            out.put_u8(7);
+            out.put_u64_le(index);
         }
         Err(ExecuteError::Failed(error)) => {
             out.put_u8(3);
@@ -372,43 +549,23 @@ pub(super) fn write_answer(outcome: Result<(u64, Bytes), ExecuteError>) -> Bytes
     out.freeze()
 }
 
-pub(super) fn read_answer(mut answer: Bytes) -> Result<(u64, Bytes), ExecuteError> {
-    let internal = |e: super::wire::WireError| ExecuteError::Failed(RequestError::Internal(e.to_string()));
+pub(super) fn read_answer(mut answer: Bytes) -> Result<(u64, Position, Bytes), ExecuteError> {
+    let internal = |e: WireError| ExecuteError::Failed(RequestError::Internal(e.to_string()));
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-    match get_u8(&mut answer).map_err(internal)? {
-        0 => Ok((get_u64(&mut answer).map_err(internal)?, answer)),
-        1 => Err(ExecuteError::NotLeader),
-        2 => Err(ExecuteError::Failed(RequestError::OutcomeUnknown(text(&answer)))),
-        _ => Err(ExecuteError::Failed(RequestError::Internal(text(&answer)))),
-    }
-}
-
-/// Sends results on in pieces, from a thread that may block.
-struct Pieces {
-    buffer: Vec<u8>,
-    pieces: mpsc::Sender<Bytes>,
-    runtime: tokio::runtime::Handle,
-}
-
-impl Pieces {
-    /// Sends all but the last `keep` bytes.
-    fn send(&mut self, keep: usize) -> Result<(), Stopped> {
-        let rest = self.buffer.split_off(self.buffer.len() - keep.min(self.buffer.len()));
-        let piece = Bytes::from(std::mem::replace(&mut self.buffer, rest));
-        if piece.is_empty() {
-            return Ok(());
+    let kind = get_u8(&mut answer).map_err(internal)?;
+    let mut word = || get_u64(&mut answer).map_err(internal);
+    Err(match kind {
+        0 => {
+            let (index, position) = (word()?, Position { epoch: word()?, index: word()? });
+            return Ok((index, position, answer));
         }
-        self.buffer.reserve(PIECE);
-        self.runtime.block_on(self.pieces.send_timeout(piece, STALLED)).map_err(|_| Stopped)
-    }
-}
-
-impl Sink for Pieces {
-    fn buffer(&mut self) -> &mut Vec<u8> {
-        &mut self.buffer
-    }
-
-    fn row_written(&mut self) -> Result<(), Stopped> {
-        if self.buffer.len() >= PIECE { self.send(1) } else { Ok(()) }
-    }
+        1 => ExecuteError::NotLeader,
+        2 => ExecuteError::Failed(RequestError::OutcomeUnknown(text(&answer))),
+        4 => ExecuteError::ReceivedAlready,
+        5 => ExecuteError::TooLarge,
+        6 => ExecuteError::Failed(RequestError::OtherEpoch { wanted: word()?, present: word()? }),
+        7 => ExecuteError::Failed(RequestError::Behind(word()?)),
+        8 => ExecuteError::Failed(RequestError::ExecuteTimeout),
+        _ => ExecuteError::Failed(RequestError::Internal(text(&answer))),
+    })
 }

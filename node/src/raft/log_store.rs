@@ -148,6 +148,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::raft::calls::Peers;
+    use crate::raft::replace::StagedFiles;
     use crate::raft::state_machine::StateMachine;
     use crate::raft::waiters::{Leadership, Waiters};
     use crate::store::Store;
@@ -163,10 +165,12 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let options = raftlog::Options { segment_bytes: 64 << 10, ..raftlog::Options::default() };
             let (log, _) = RaftLog::open(dir.path().join("raft"), options, Arc::new(raftlog::OsIo)).unwrap();
-            let store = Store::open(dir.path(), false).unwrap();
+            let store = Store::open(dir.path(), false, std::time::Duration::MAX).unwrap();
             let identity = Arc::new(crate::identity::Identity::open(dir.path()).unwrap());
             let waiters = Waiters::new(Leadership::default());
-            Ok((dir, LogStore::new(log), StateMachine::new(store, identity, waiters)))
+            let peers = Arc::new(Peers::new(identity.clone()));
+            let staged = StagedFiles::new(store.clone(), identity.clone(), peers);
+            Ok((dir, LogStore::new(log), StateMachine::new(store, identity, waiters, staged)))
         }
     }
 

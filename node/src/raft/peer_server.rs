@@ -58,6 +58,7 @@ async fn converse(mut stream: TcpStream, consensus: &Arc<Consensus>) -> io::Resu
         Purpose::Append => serve_append(stream, consensus).await,
         Purpose::Calls => serve_calls(stream, consensus, hello.cluster_id.is_empty()).await,
         Purpose::Snapshot => serve_snapshot(stream, consensus).await,
+        Purpose::Stream => super::stream_calls::serve(stream, consensus).await,
     }
 }
 
@@ -117,6 +118,9 @@ async fn serve_append(stream: TcpStream, consensus: &Consensus) -> io::Result<()
         for (i, answer) in chunk.into_iter().enumerate() {
             let answer: StreamAppendResult<TypeConfig> = answer.map_err(io::Error::other)?;
             answered += 1;
+            if answer.is_ok() {
+                consensus.contact.heard();
+            }
             if answer.is_ok() && i + 1 < count {
                 continue;
             }

@@ -3,7 +3,7 @@
 //! While one entry is on its way to a quorum of disks, requests gather for the next: under load one sync and one
 //! transaction serve many requests, and an idle member proposes at once.
 
-use super::command::{EncodedRequest, EntryContext, RequestId, encode_execute};
+use super::command::{EncodedRequest, EntryContext, Replacement, RequestId, encode_execute, encode_replace};
 use super::types::{CommandBytes, LeaderId, Raft, Responder, TypeConfig};
 use super::waiters::{Leadership, Waiters};
 use crate::clock;
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 /// Entries on their way at once.
 const IN_FLIGHT: usize = 2;
@@ -51,6 +52,14 @@ struct Queued {
     id: RequestId,
     /// Only this leader may append it.
     leader: Leadership,
+    /// It is not proposed any more after this.
+    not_after: Option<Instant>,
+}
+
+impl Queued {
+    fn is_late(&self, now: Instant) -> bool {
+        self.not_after.is_some_and(|at| at < now)
+    }
 }
 
 /// Groups requests into proposals.
@@ -63,11 +72,12 @@ pub struct Proposer {
     in_flight: AtomicUsize,
     kick: Notify,
     sequence: AtomicU64,
+    step_limit: u64,
 }
 
 impl Proposer {
     /// Starts the proposer on the present runtime.
-    pub fn start(raft: Raft, identity: Arc<Identity>, waiters: Arc<Waiters>) -> Arc<Self> {
+    pub fn start(raft: Raft, identity: Arc<Identity>, waiters: Arc<Waiters>, step_limit: u64) -> Arc<Self> {
         let proposer = Arc::new(Self {
             raft,
             identity,
@@ -77,6 +87,7 @@ impl Proposer {
             in_flight: AtomicUsize::new(0),
             kick: Notify::new(),
             sequence: AtomicU64::new(0),
+            step_limit,
         });
         tokio::spawn(proposer.clone().run());
         proposer
@@ -97,6 +108,7 @@ impl Proposer {
         &self,
         request: EncodedRequest,
         leader: Leadership,
+        not_after: Option<Instant>,
     ) -> Result<SemaphorePermit<'_>, ProposeError> {
         let stopped = || ProposeError::Stopped("this member is going down".into());
         let id = request.id().map_err(|error| ProposeError::Stopped(error.to_string()))?;
@@ -104,7 +116,7 @@ impl Proposer {
         let room = self.room.acquire_many(size).await.map_err(|_| stopped())?;
         let first = {
             let mut queue = self.queue.lock();
-            queue.push(Queued { request, id, leader });
+            queue.push(Queued { request, id, leader, not_after });
             queue.len() == 1
         };
         if first {
@@ -125,6 +137,32 @@ impl Proposer {
         }
     }
 
+    /// Proposes another database in the place of the present one, by `leader`, if that is this member now. `request`
+    /// names who waits for it.
+    pub async fn propose_replacement(
+        &self,
+        replacement: &Replacement,
+        request: &EncodedRequest,
+        leader: Leadership,
+    ) -> Result<(), ProposeError> {
+        let id = request.id().map_err(|error| ProposeError::Stopped(error.to_string()))?;
+        let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
+        let command = encode_replace(context, replacement, request);
+        let waiters = self.waiters.clone();
+        let respond = move |outcome: ClientWriteResult<TypeConfig>| match outcome {
+            // Told where it was applied, or by what is applied here.
+            Ok(_) | Err(ClientWriteError::LogEntryDiscarded(_)) => {}
+            Err(_) => waiters.not_appended([id]),
+        };
+        #[expect(clippy::disallowed_methods, reason = "this is the place")]
+        self.raft
+            .write(CommandBytes(command))
+            .with_leader(LeaderId { term: leader.term, node_id: leader.node })
+            .responder(Responder(Box::new(respond)))
+            .await
+            .map_err(|fatal| ProposeError::Stopped(fatal.to_string()))
+    }
+
     async fn run(self: Arc<Self>) {
         loop {
             if self.in_flight.load(Ordering::Acquire) >= IN_FLIGHT || self.queue.lock().is_empty() {
@@ -132,6 +170,9 @@ impl Proposer {
                 continue;
             }
             let group = self.next_group();
+            if group.is_empty() {
+                continue;
+            }
             self.in_flight.fetch_add(1, Ordering::AcqRel);
             if let Err(fatal) = self.propose(group).await {
                 tracing::info!(%fatal, "no more proposals");
@@ -146,15 +187,22 @@ impl Proposer {
     /// What is queued, up to the size of a group, for one leader.
     fn next_group(&self) -> Vec<Queued> {
         let mut queue = self.queue.lock();
+        if queue.iter().any(|queued| queued.not_after.is_some()) {
+            let now = Instant::now();
+            self.waiters.too_late(queue.iter().filter(|queued| queued.is_late(now)).map(|queued| queued.id));
+            queue.retain(|queued| !queued.is_late(now));
+        }
         let leader = queue.first().map(|first| first.leader);
         let mut bytes = 0;
         let fits = queue
             .iter()
             .position(|queued| {
                 bytes += queued.request.bytes().len();
-                bytes > GROUP_BYTES || Some(queued.leader) != leader
+                bytes > GROUP_BYTES || Some(queued.leader) != leader || queued.request.is_vacuum()
             })
             .map_or(queue.len(), |n| n.max(1));
+        // A VACUUM has an entry to itself: nothing before it, and nothing after it.
+        let fits = if queue.first().is_some_and(|first| first.request.is_vacuum()) { 1 } else { fits };
         let rest = queue.split_off(fits);
         std::mem::replace(&mut *queue, rest)
     }
@@ -164,7 +212,8 @@ impl Proposer {
         group: Vec<Queued>,
     ) -> Result<(), openraft::errors::Fatal<TypeConfig>> {
         let Some(Leadership { term, node }) = group.first().map(|first| first.leader) else { return Ok(()) };
-        let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
+        let context =
+            EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: self.step_limit };
         let command = encode_execute(context, group.iter().map(|queued| queued.request.bytes()));
         let ids: Vec<RequestId> = group.iter().map(|queued| queued.id).collect();
         let proposer = self.clone();

@@ -1,5 +1,6 @@
 //! Raft's view of the store: hands committed entries to the writer and answers who waits for them.
 
+use super::replace::StagedFiles;
 use super::types::{
     Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, log_id_from, log_id_to,
 };
@@ -21,6 +22,7 @@ pub struct StateMachine {
     store: Store,
     identity: Arc<Identity>,
     waiters: Arc<Waiters>,
+    staged: Arc<StagedFiles>,
 }
 
 /// What a snapshot is, by where it is.
@@ -40,8 +42,13 @@ pub struct DurableState {
 
 impl StateMachine {
     /// On the store of the member `identity`; tells `waiters` what is applied.
-    pub fn new(store: Store, identity: Arc<Identity>, waiters: Arc<Waiters>) -> Self {
-        Self { store, identity, waiters }
+    pub fn new(
+        store: Store,
+        identity: Arc<Identity>,
+        waiters: Arc<Waiters>,
+        staged: Arc<StagedFiles>,
+    ) -> Self {
+        Self { store, identity, waiters, staged }
     }
 
     fn to_store(&self, entry: Entry, wants_reply: bool) -> store::Entry {
@@ -100,6 +107,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
                 };
                 let entry = self.to_store(entry, !interested.is_empty());
+                self.staged.ensure(&entry).await?;
                 last = Some(entry.log_id);
                 responders.push((entry.log_id.index, interested, responder));
                 batch.push(entry);

@@ -23,6 +23,8 @@ pub enum Outcome {
     Applied(Proposed),
     /// This member did not append it.
     NotAppended,
+    /// This member did not propose it within the time that was allowed.
+    TooLate,
     /// This member went from one state to another without applying what is between: the outcome cannot be told.
     Skipped,
 }
@@ -103,6 +105,16 @@ impl Waiters {
         for id in ids {
             if let Some(waiter) = waiting.remove(&id) {
                 drop(waiter.outcome.send(Outcome::NotAppended));
+            }
+        }
+    }
+
+    /// The requests `ids` were not proposed within the time that was allowed.
+    pub fn too_late(&self, ids: impl IntoIterator<Item = RequestId>) {
+        let mut waiting = self.waiting.lock();
+        for id in ids {
+            if let Some(waiter) = waiting.remove(&id) {
+                drop(waiter.outcome.send(Outcome::TooLate));
             }
         }
     }

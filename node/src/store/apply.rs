@@ -2,22 +2,23 @@
 //!
 //! Statements of different requests of an entry share the transaction but not their fate: a statement that fails is
 //! undone alone (SQLite's own statement rollback), a request with `transaction` is undone whole (a savepoint). Some
-//! failures end the whole transaction inside SQLite (`ON CONFLICT ROLLBACK`, `RAISE(ROLLBACK)`). Then the entry is
-//! replayed from its start with the failed statement left out and its error recorded; seeds are per statement, so that
-//! the others see the same as before.
+//! failures end the whole transaction inside SQLite (`ON CONFLICT ROLLBACK`, `RAISE(ROLLBACK)`), and some statements
+//! must not have happened though SQLite ran them ([`super::watched`]). Then the entry is replayed from its start with that
+//! statement left out and its error recorded; seeds are per statement, so that the others see the same as before.
 
-use super::encode::{self, Bounded, Sink as _, Style};
-use super::entry_functions::{self, EntryRandom};
+use super::entry_run::{Attempt, Count, EntryRun, replicated};
 use super::entry_vfs::{self, EntryVfs};
-use super::execute::{Mode, StatementError, run_statement};
-use super::guard::{Guard, Purpose};
+use super::freelist::Freelist;
 use super::meta::{self, Applied, LogId, MetaError, StoredMembership};
-use crate::raft::command::{CommandView, Malformed, RequestFlags, RequestView};
+use super::pages::{Checksum, Pages};
+use super::writer_connection::WriterConnection;
+use super::{encode, wal_capture};
+use crate::raft::command::{CommandView, Malformed, RequestFlags};
 use bytes::Bytes;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
-use std::path::Path;
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 /// What an entry holds, free of any Raft library's types.
 #[derive(Clone, Debug)]
@@ -87,61 +88,58 @@ pub enum LocalFailure {
     Stopped(&'static str),
 }
 
-/// Largest reply of one request that is kept in memory; the change itself is not affected.
-const REPLY_LIMIT: usize = 64 << 20;
-
 /// The writer's connection and what belongs to it.
 pub struct Applier {
-    connection: Connection,
+    on: WriterConnection,
     // After the connection: it must outlive it.
     vfs: EntryVfs,
-    random: EntryRandom,
-    guard: Guard,
+    path: PathBuf,
     applied: Applied,
     membership: StoredMembership,
     foreign_keys: bool,
-    /// Pages in the WAL after the last commit.
-    wal_pages: Arc<AtomicU64>,
-}
-
-struct Failed {
-    at: (u32, u32, u32),
-    message: String,
-}
-
-enum Attempt {
-    Finished(Reply),
-    /// SQLite ended the transaction at this statement.
-    Ended(Failed),
+    page_size: usize,
+    pages: Arc<Pages>,
+    /// It could not be told what a transaction changed: the pages have to be read anew.
+    lost_pages: bool,
 }
 
 impl Applier {
     /// Opens the database at `path`, which must hold the internal table.
-    pub fn open(path: &Path, vfs: EntryVfs, foreign_keys: bool) -> Result<Self, LocalFailure> {
-        let sqlite = |what| move |source| LocalFailure::Sqlite { what, source };
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs.name())
-            .map_err(sqlite("open the database for writing"))?;
+    pub fn open(
+        path: &Path,
+        vfs: EntryVfs,
+        foreign_keys: bool,
+        pages: Arc<Pages>,
+    ) -> Result<Self, LocalFailure> {
         // Any real time will do: 0 would mean "no time" to SQLite.
         vfs.set_time(0);
-        configure_writer(&connection, foreign_keys).map_err(sqlite("configure the writer"))?;
-        let meta = meta::read(&connection)?.ok_or(MetaError::Format("it is missing"))?;
-        let random = EntryRandom::default();
-        random.install(&connection).map_err(sqlite("install functions"))?;
-        entry_functions::install_math(&connection).map_err(sqlite("install functions"))?;
-        let guard =
-            Guard::install(&mut connection, Purpose::Write).map_err(sqlite("install the authorizer"))?;
-        let wal_pages = Arc::new(AtomicU64::new(0));
-        let pages = wal_pages.clone();
-        connection
-            .wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, n: std::ffi::c_int| {
-                pages.store(n.max(0) as u64, Ordering::Relaxed);
-                Ok(())
-            }))
-            .map_err(sqlite("install the WAL hook"))?;
-        entry_vfs::set_last_insert_rowid(&connection, meta.applied.last_insert_rowid);
+        let (on, meta) = WriterConnection::open(path, &vfs, foreign_keys)?;
         let (applied, membership) = (meta.applied, meta.membership);
-        Ok(Self { connection, vfs, random, guard, applied, membership, foreign_keys, wal_pages })
+        let (page_size, size) = on
+            .connection
+            .query_row("SELECT page_size, page_count FROM pragma_page_size, pragma_page_count", [], |row| {
+                Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?))
+            })
+            .map_err(|source| LocalFailure::Sqlite { what: "read the size of the database", source })?;
+        pages.reset(size, Freelist::read(&on.connection)?);
+        let (path, page_size) = (path.to_owned(), page_size as usize);
+        Ok(Self { on, vfs, path, applied, membership, foreign_keys, page_size, pages, lost_pages: false })
+    }
+
+    /// The hashes of the database's pages.
+    pub fn pages(&self) -> &Arc<Pages> {
+        &self.pages
+    }
+
+    /// Whether, since this was last asked, it was lost what a transaction changed.
+    pub fn has_lost_pages(&mut self) -> bool {
+        std::mem::take(&mut self.lost_pages)
+    }
+
+    /// The checksum of the state, if it is known.
+    pub fn checksum(&self) -> Result<Option<Checksum>, LocalFailure> {
+        let Some(last) = self.applied.log_id else { return Ok(None) };
+        self.pages.record(last.index, true, |freelist| freelist.pages(&self.on.connection))
     }
 
     /// What has been applied.
@@ -156,17 +154,17 @@ impl Applier {
 
     /// Pages in the WAL after the last commit.
     pub fn wal_pages(&self) -> u64 {
-        self.wal_pages.load(Ordering::Relaxed)
+        self.on.wal_pages()
     }
 
     /// The connection, for checkpoints.
     pub fn connection(&self) -> &Connection {
-        &self.connection
+        &self.on.connection
     }
 
     /// Gives the VFS back, for the next generation of the database.
     pub fn close(self) -> (EntryVfs, Result<(), LocalFailure>) {
-        let closed = self.connection.close();
+        let closed = self.on.connection.close();
         let what = "close the database";
         (self.vfs, closed.map_err(|(_, source)| LocalFailure::Sqlite { what, source }))
     }
@@ -185,8 +183,8 @@ impl Applier {
             Payload::Membership { bytes, cluster_id, epoch } => {
                 let membership = StoredMembership { log_id: Some(entry.log_id), bytes: bytes.clone() };
                 self.begin()?;
-                meta::write_membership(&self.connection, &membership)?;
-                meta::write_cluster(&self.connection, cluster_id, *epoch)?;
+                meta::write_membership(&self.on.connection, &membership)?;
+                meta::write_cluster(&self.on.connection, cluster_id, *epoch)?;
                 self.commit(entry.log_id)?;
                 self.membership = membership;
                 Ok(Reply::new())
@@ -198,214 +196,122 @@ impl Applier {
     fn apply_command(&mut self, entry: &Entry, bytes: &[u8]) -> Result<Reply, LocalFailure> {
         let malformed = |source| LocalFailure::Malformed { index: entry.log_id.index, source };
         let command = CommandView::parse(bytes).map_err(malformed)?;
+        if command.replacement.is_some() {
+            // The writer's thread does that: it changes the connection that this works on.
+            return Err(LocalFailure::Stopped("the present database"));
+        }
         // Entry time never stands still or goes back, whichever leader's clock it came from.
         let time = command.context.timestamp_us.max(self.applied.timestamp_us.saturating_add(1));
         self.vfs.set_time(time);
+        if let Some(flags) = command.sole_vacuum().map_err(malformed)? {
+            return self.vacuum(entry, time, flags);
+        }
         let mut failed = Vec::new();
+        let mut count = Count::Estimate;
         loop {
             self.begin()?;
-            match self.attempt(entry, &command, &failed)? {
+            let run = EntryRun::new(&self.on, entry, self.foreign_keys, count, &failed);
+            match run.run(&command)? {
                 Attempt::Finished(reply) => {
                     self.applied.timestamp_us = time;
                     self.commit(entry.log_id)?;
+                    if self.on.guard.changed_statistics() {
+                        self.reopen()?;
+                    }
                     return Ok(reply);
                 }
-                Attempt::Ended(failure) => failed.push(failure),
+                Attempt::Without(failure) => failed.push(failure),
+                Attempt::Recount => {
+                    // What was recorded so far came about on this connection, whose count is not the others'.
+                    failed.clear();
+                    count = Count::Exact;
+                }
             }
+            self.undo()?;
+            // What the attempt left on the connection (counters, statistics) must not show in the next one.
+            self.reopen()?;
         }
     }
 
-    fn attempt(
-        &self,
-        entry: &Entry,
-        command: &CommandView<'_>,
-        failed: &[Failed],
-    ) -> Result<Attempt, LocalFailure> {
-        let malformed = |source| LocalFailure::Malformed { index: entry.log_id.index, source };
-        let mut reply = Reply::new();
-        for (number, request) in command.requests().enumerate() {
-            let request = request.map_err(malformed)?;
-            let mut sink = Bounded::new(REPLY_LIMIT);
-            let mut run =
-                RequestRun { applier: self, entry, number: number as u32, request: &request, failed };
-            if let Some(failure) = run.run(command.context.seed, &mut sink)? {
-                return Ok(Attempt::Ended(failure));
+    /// VACUUM runs outside a transaction, so the position is committed after it. In between a crash is harmless: a
+    /// database that has just been vacuumed comes out of another VACUUM the same, but for the schema cookie.
+    fn vacuum(&mut self, entry: &Entry, time: i64, flags: RequestFlags) -> Result<Reply, LocalFailure> {
+        let started = Instant::now();
+        let full_before = entry_vfs::full_writes();
+        wal_capture::begin(self.page_size);
+        let outcome = self.on.connection.execute_batch("VACUUM");
+        self.note_pages()?;
+        let mut out = Vec::new();
+        match outcome {
+            Ok(()) => {
+                let changes = self.on.watch.changes(&self.on.connection).0;
+                let rowid = self.on.connection.last_insert_rowid();
+                encode::write_executed(&mut out, flags.into(), rowid, changes, started);
             }
-            if entry.wants_reply {
-                reply.push(sink.into_bytes().into());
+            Err(error) => {
+                let error = replicated(error, full_before)?;
+                encode::write_error(&mut out, &encode::error_text(&error), false);
             }
         }
-        Ok(Attempt::Finished(reply))
+        self.begin()?;
+        self.applied.timestamp_us = time;
+        self.commit(entry.log_id)?;
+        self.reopen()?;
+        Ok(if entry.wants_reply { vec![out.into()] } else { Reply::new() })
     }
 
     fn begin(&self) -> Result<(), LocalFailure> {
-        self.control("BEGIN IMMEDIATE", "begin the entry's transaction")
+        wal_capture::begin(self.page_size);
+        self.on.control("/* own */ BEGIN IMMEDIATE", "begin the entry's transaction")
+    }
+
+    /// Undoes the entry, unless SQLite did so itself.
+    fn undo(&self) -> Result<(), LocalFailure> {
+        if self.on.connection.is_autocommit() {
+            return Ok(());
+        }
+        self.on.control("/* own */ ROLLBACK", "undo the entry")
     }
 
     fn commit(&mut self, log_id: LogId) -> Result<(), LocalFailure> {
+        let (changes, total_changes) = self.on.watch.changes(&self.on.connection);
         self.applied.log_id = Some(log_id);
-        self.applied.last_insert_rowid = self.connection.last_insert_rowid();
-        self.applied.changes = self.connection.changes() as i64;
-        self.applied.total_changes = self.connection.total_changes() as i64;
-        meta::write_applied(&self.connection, &self.applied)?;
-        self.control("COMMIT", "commit the entry's transaction")
+        self.applied.last_insert_rowid = self.on.connection.last_insert_rowid();
+        self.applied.changes = changes as i64;
+        self.applied.total_changes = total_changes as i64;
+        meta::write_applied(&self.on.connection, &self.applied)?;
+        self.on.control("/* own */ COMMIT", "commit the entry's transaction")?;
+        self.on.watch.committed(&self.on.connection, &self.applied);
+        self.note_pages()?;
+        self.pages.record(log_id.index, false, |freelist| freelist.pages(&self.on.connection)).map(drop)
     }
 
-    /// Runs a statement of the applier's own, outside the guard.
-    fn control(&self, sql: &str, what: &'static str) -> Result<(), LocalFailure> {
-        let run = || self.connection.prepare_cached(sql)?.raw_execute();
-        run().map(drop).map_err(|source| LocalFailure::Sqlite { what, source })
-    }
-}
-
-/// One request of an entry.
-struct RequestRun<'a> {
-    applier: &'a Applier,
-    entry: &'a Entry,
-    number: u32,
-    request: &'a RequestView<'a>,
-    failed: &'a [Failed],
-}
-
-impl RequestRun<'_> {
-    /// Runs the statements; returns the statement at which SQLite ended the whole transaction, if one did.
-    fn run(&mut self, entry_seed: u64, sink: &mut Bounded) -> Result<Option<Failed>, LocalFailure> {
-        let malformed = |source| LocalFailure::Malformed { index: self.entry.log_id.index, source };
-        let all_or_nothing = self.request.flags.has(RequestFlags::TRANSACTION);
-        let unified = self.request.flags.has(RequestFlags::UNIFIED);
-        let style = Style::from(self.request.flags);
-        let connection = &self.applier.connection;
-        if all_or_nothing {
-            self.applier.control("SAVEPOINT request", "begin a request")?;
+    /// Takes up what the transaction that has just ended changed.
+    fn note_pages(&mut self) -> Result<(), LocalFailure> {
+        match wal_capture::take() {
+            Some(committed) => self.pages.committed(&committed),
+            None => {
+                tracing::warn!("what an entry changed cannot be told; all pages are read anew");
+                let sql = "SELECT page_count FROM pragma_page_count";
+                let size = self.on.connection.query_row(sql, [], |row| row.get(0));
+                let what = "read the size of the database";
+                let size = size.map_err(|source| LocalFailure::Sqlite { what, source })?;
+                self.pages.reset(size, Freelist::read(&self.on.connection)?);
+                self.lost_pages = true;
+            }
         }
-        let mut aborted = false;
-        let mut statements = self.request.statements();
-        let mut number = 0;
-        while let Some(view) = statements.next().map_err(malformed)? {
-            let full_before = entry_vfs::full_writes();
-            self.applier.random.seed(entry_seed, self.number, number);
-            let skip = self
-                .failed
-                .iter()
-                .find(|f| (f.at.0, f.at.1) == (self.number, number))
-                .map(|f| (f.at.2, f.message.as_str()));
-            // A deferred foreign key is checked when the client's statement would have committed.
-            let deferred = self.applier.foreign_keys && !all_or_nothing;
-            if deferred {
-                self.applier.control("SAVEPOINT statement", "begin a statement")?;
-            }
-            let mark = sink.buffer().len();
-            let mode = if unified { Mode::Unified } else { Mode::Execute };
-            let outcome = run_statement(connection, &self.applier.guard, &view, mode, style, sink, skip);
-            if connection.is_autocommit() {
-                return self.transaction_ended(outcome, number, full_before).map(Some);
-            }
-            let mut message = self.judge(outcome, full_before)?;
-            if deferred {
-                if message.is_none() && entry_vfs::has_deferred_violations(connection) {
-                    self.applier.control("ROLLBACK TO statement", "undo a statement")?;
-                    sink.buffer().truncate(mark);
-                    message = Some(FOREIGN_KEY_FAILED.into());
-                }
-                self.applier.control("RELEASE statement", "end a statement")?;
-            }
-            if let Some(message) = message {
-                encode::write_error(sink.buffer(), &message, false);
-                if all_or_nothing {
-                    aborted = true;
-                    break;
-                }
-            }
-            number += 1;
-        }
-        if all_or_nothing {
-            if !aborted && self.applier.foreign_keys && entry_vfs::has_deferred_violations(connection) {
-                encode::write_error(sink.buffer(), FOREIGN_KEY_FAILED, false);
-                aborted = true;
-            }
-            if aborted {
-                self.applier.control("ROLLBACK TO request", "undo a request")?;
-            }
-            self.applier.control("RELEASE request", "end a request")?;
-        }
-        Ok(None)
+        Ok(())
     }
 
-    /// The message for the client, if the statement failed; an error of this replica alone is an `Err`.
-    fn judge(
-        &self,
-        outcome: Result<(), StatementError>,
-        full_before: u64,
-    ) -> Result<Option<String>, LocalFailure> {
-        let Err(error) = outcome else { return Ok(None) };
-        let message = error.text(&self.applier.guard);
-        match error {
-            StatementError::Malformed(source) => {
-                Err(LocalFailure::Malformed { index: self.entry.log_id.index, source })
-            }
-            StatementError::Sqlite { error, reported, .. } => {
-                replicated(error, full_before)?;
-                Ok((!reported).then_some(message))
-            }
-            StatementError::Refused(_) | StatementError::Stopped => Ok(Some(message)),
-        }
+    /// Puts a new connection in the place of the present one: without compiled statements, and with the planner's
+    /// statistics as the database has them.
+    fn reopen(&mut self) -> Result<(), LocalFailure> {
+        let (on, meta) = WriterConnection::open(&self.path, &self.vfs, self.foreign_keys)?;
+        debug_assert_eq!(meta.applied, self.applied);
+        // Closed when dropped; what it held is committed.
+        self.on = on;
+        Ok(())
     }
-
-    fn transaction_ended(
-        &self,
-        outcome: Result<(), StatementError>,
-        statement: u32,
-        full_before: u64,
-    ) -> Result<Failed, LocalFailure> {
-        match outcome {
-            Err(StatementError::Sqlite { sub, error, .. }) => {
-                let error = replicated(error, full_before)?;
-                Ok(Failed { at: (self.number, statement, sub), message: encode::error_text(&error) })
-            }
-            _ => {
-                let what = "SQLite ended the transaction without an error";
-                let source = rusqlite::Error::InvalidQuery;
-                Err(LocalFailure::Sqlite { what, source })
-            }
-        }
-    }
-}
-
-const FOREIGN_KEY_FAILED: &str = "FOREIGN KEY constraint failed";
-
-/// Passes on an error that every replica meets alike; one that is this replica's misfortune becomes an `Err`.
-fn replicated(error: rusqlite::Error, full_before: u64) -> Result<rusqlite::Error, LocalFailure> {
-    let local = match error.sqlite_error_code() {
-        Some(
-            ErrorCode::SystemIoFailure
-            | ErrorCode::OutOfMemory
-            | ErrorCode::NotADatabase
-            | ErrorCode::CannotOpen
-            | ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::ReadOnly
-            | ErrorCode::PermissionDenied,
-        ) => true,
-        // A damaged virtual table (FTS index) is damaged everywhere; a damaged database is not.
-        Some(ErrorCode::DatabaseCorrupt) => {
-            error.sqlite_error().is_none_or(|e| e.extended_code != rusqlite::ffi::SQLITE_CORRUPT_VTAB)
-        }
-        // Also the answer to an exhausted AUTOINCREMENT, which is everywhere the same.
-        Some(ErrorCode::DiskFull) => entry_vfs::full_writes() != full_before,
-        _ => false,
-    };
-    if local { Err(LocalFailure::Sqlite { what: "apply an entry", source: error }) } else { Ok(error) }
-}
-
-/// Settings of the writer's connection; see `docs/design.md` for why each.
-fn configure_writer(connection: &Connection, foreign_keys: bool) -> rusqlite::Result<()> {
-    connection.set_prepared_statement_cache_capacity(256);
-    let foreign_keys = if foreign_keys { "ON" } else { "OFF" };
-    connection.execute_batch(&format!(
-        "PRAGMA locking_mode=NORMAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0;
-         PRAGMA secure_delete=FAST; PRAGMA foreign_keys={foreign_keys}; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000;
-         PRAGMA temp_store=DEFAULT; PRAGMA journal_size_limit=67108864;"
-    ))
 }
 
 #[cfg(test)]

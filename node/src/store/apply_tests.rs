@@ -6,14 +6,15 @@ struct Fixture {
     _dir: tempfile::TempDir,
     applier: Applier,
     next: u64,
+    step_limit: u64,
 }
 
 fn fixture(foreign_keys: bool) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.sqlite");
     crate::store::create(&path).unwrap();
-    let applier = Applier::open(&path, EntryVfs::register().unwrap(), foreign_keys).unwrap();
-    Fixture { _dir: dir, applier, next: 0 }
+    let applier = Applier::open(&path, EntryVfs::register().unwrap(), foreign_keys, Arc::default()).unwrap();
+    Fixture { _dir: dir, applier, next: 0, step_limit: 0 }
 }
 
 impl Fixture {
@@ -27,7 +28,8 @@ impl Fixture {
                 e.finish(RequestId::default())
             })
             .collect();
-        let context = EntryContext { timestamp_us: 1_700_000_000_000_000, seed: 7, step_limit: 0 };
+        let context =
+            EntryContext { timestamp_us: 1_700_000_000_000_000, seed: 7, step_limit: self.step_limit };
         let bytes =
             encode_execute(context, requests.iter().map(|r| r.bytes()).collect::<Vec<_>>().into_iter());
         let log_id = LogId { term: 1, leader: 2, index: self.next };
@@ -42,7 +44,8 @@ impl Fixture {
     }
 
     fn value(&self, sql: &str) -> String {
-        let value: rusqlite::types::Value = self.applier.connection.query_row(sql, [], |r| r.get(0)).unwrap();
+        let value: rusqlite::types::Value =
+            self.applier.connection().query_row(sql, [], |r| r.get(0)).unwrap();
         match value {
             rusqlite::types::Value::Integer(i) => i.to_string(),
             rusqlite::types::Value::Text(t) => t,
@@ -103,6 +106,31 @@ fn a_statement_that_ends_sqlites_transaction_takes_nothing_else_with_it() {
 }
 
 #[test]
+fn users_cannot_run_what_the_writer_compiled_for_itself() {
+    for foreign_keys in [false, true] {
+        let mut f = fixture(foreign_keys);
+        f.one(0, &["CREATE TABLE t(a)"]);
+        f.one(TX, &["INSERT INTO t VALUES(1)", "nonsense"]);
+        for sql in [
+            "COMMIT",
+            "BEGIN IMMEDIATE",
+            "SAVEPOINT request",
+            "ROLLBACK TO request",
+            "RELEASE request",
+            "SAVEPOINT statement",
+            "ROLLBACK TO statement",
+            "RELEASE statement",
+        ] {
+            for flags in [0, TX] {
+                let answer = f.one(flags, &[sql]);
+                assert!(answer.contains("not authorized: BEGIN, COMMIT"), "{sql}: {answer}");
+            }
+        }
+        assert_eq!(f.value("SELECT count(*) FROM t"), "0");
+    }
+}
+
+#[test]
 fn time_and_chance_come_from_the_entry() {
     let run = || {
         let mut f = fixture(false);
@@ -155,12 +183,12 @@ fn what_was_applied_survives_and_is_not_applied_twice() {
     let log_id = LogId { term: 1, leader: 2, index: 0 };
     let entry = Entry { log_id, payload: Payload::Command(command), wants_reply: false };
     for _ in 0..2 {
-        let mut applier = Applier::open(&path, EntryVfs::register().unwrap(), false).unwrap();
+        let mut applier = Applier::open(&path, EntryVfs::register().unwrap(), false, Arc::default()).unwrap();
         assert!(applier.apply(&entry).unwrap().is_empty());
         assert_eq!(applier.applied().log_id, Some(log_id));
-        let rows: i64 = applier.connection.query_row("SELECT count(*) FROM t", [], |r| r.get(0)).unwrap();
+        let rows: i64 = applier.connection().query_row("SELECT count(*) FROM t", [], |r| r.get(0)).unwrap();
         assert_eq!(rows, 1);
-        assert_eq!(applier.connection.last_insert_rowid(), 1);
+        assert_eq!(applier.connection().last_insert_rowid(), 1);
         applier.close().1.unwrap();
     }
 }
@@ -172,9 +200,151 @@ fn an_exhausted_sequence_is_a_result_and_not_a_full_disk() {
         0,
         &[
             "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT)",
-            "INSERT INTO t VALUES(9223372036854775807)",
+            "INSERT INTO sqlite_sequence VALUES('t', 9223372036854775807)",
         ],
     );
     assert_eq!(f.one(0, &["INSERT INTO t DEFAULT VALUES"]), r#"{"error":"database or disk is full"}"#);
     assert!(f.one(0, &["DROP TABLE t"]).starts_with('{'));
+}
+
+const ENDLESS: &str =
+    "INSERT INTO t(a) WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c";
+
+#[test]
+fn a_request_takes_only_so_many_steps_and_the_others_go_on() {
+    let mut f = fixture(false);
+    f.step_limit = 100_000;
+    f.one(0, &["CREATE TABLE t(a)"]);
+    let replies = f.entry(&[
+        (0, &["INSERT INTO t VALUES(-1)"]),
+        (0, &["INSERT INTO t VALUES(-2)", ENDLESS, "INSERT INTO t VALUES(-3)"]),
+        (TX, &["INSERT INTO t VALUES(-4)", ENDLESS]),
+        (RequestFlags::UNIFIED, &[&ENDLESS[17..], "SELECT 1 AS n"]),
+        (0, &["INSERT INTO t VALUES(-5)"]),
+    ]);
+    assert_eq!(f.value("SELECT group_concat(a) FROM t"), "-1,-2,-5");
+    assert_eq!(replies[0], r#"{"last_insert_id":1,"rows_affected":1}"#);
+    assert!(replies[1].contains(r#"{"error":"execute timeout: "#), "{}", replies[1]);
+    assert!(replies[1].contains("has used up the steps"), "{}", replies[1]);
+    assert!(replies[2].ends_with(r#"(-write-step-limit)"}"#), "{}", replies[2]);
+    assert!(replies[3].starts_with(r#"{"error":"execute timeout: "#), "{}", replies[3]);
+    // Within the limit, though not far from it: the second count decides.
+    let most = "INSERT INTO t(a) WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 4000) SELECT x FROM c";
+    let out = f.one(0, &[most]);
+    assert!(out.contains(r#""rows_affected":4000"#), "{out}");
+}
+
+#[test]
+fn the_verdict_on_steps_does_not_depend_on_what_ran_before() {
+    // Steps of the largest statement that passes, found on a member that ran nothing before and on one that did.
+    let largest = |warm: bool| {
+        let (mut low, mut high) = (1, 20_000);
+        while high - low > 1 {
+            let n = (low + high) / 2;
+            let mut f = fixture(false);
+            f.step_limit = 50_000;
+            f.one(0, &["CREATE TABLE t(a)", "CREATE VIRTUAL TABLE s USING fts5(a)"]);
+            let sql = format!(
+                "INSERT INTO t(a) WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT {n}) SELECT x FROM c"
+            );
+            if warm {
+                for _ in 0..7 {
+                    f.one(0, &["INSERT INTO s VALUES('one two three')", "DELETE FROM t WHERE a > 5", &sql]);
+                }
+                f.one(0, &["DELETE FROM t", "DELETE FROM s"]);
+            }
+            if f.one(0, &[&sql]).contains("error") { high = n } else { low = n }
+        }
+        low
+    };
+    assert_eq!(largest(false), largest(true));
+}
+
+#[test]
+fn what_ends_the_transaction_again_and_again_is_cut_short() {
+    let mut f = fixture(false);
+    f.one(0, &["CREATE TABLE t(a UNIQUE)", "INSERT INTO t VALUES(1)"]);
+    let statements: Vec<&str> = (0..50).map(|_| "INSERT OR ROLLBACK INTO t VALUES(1)").collect();
+    let out = f.one(0, &statements);
+    assert_eq!(out.matches("UNIQUE constraint failed").count(), 8);
+    assert_eq!(out.matches("not run: too many").count(), 42);
+}
+
+#[test]
+fn the_largest_rowid_and_made_up_names_are_refused() {
+    let mut f = fixture(false);
+    f.one(0, &["CREATE TABLE t(id INTEGER PRIMARY KEY, a)", "INSERT INTO t VALUES(1, 1)"]);
+    for sql in [
+        "INSERT INTO t VALUES(9223372036854775807, 1)",
+        "UPDATE t SET id = 9223372036854775807",
+        "INSERT INTO t VALUES(2, 2), (9223372036854775807, 1)",
+    ] {
+        assert!(f.one(0, &[sql]).contains("rowid 9223372036854775807 is not allowed"), "{sql}");
+    }
+    assert!(
+        f.one(0, &["CREATE TABLE u AS SELECT 1 AS a, 2 AS a, 3 AS a, 4 AS a, 5 AS a, 6 AS a, 7 AS a"])
+            .contains("name them with AS")
+    );
+    assert_eq!(
+        f.one(0, &["CREATE TABLE v AS SELECT 1 AS a, 2 AS a, 3 AS a"]),
+        r#"{"last_insert_id":1,"rows_affected":1}"#
+    );
+    assert_eq!(
+        f.value("SELECT group_concat(id) || (SELECT count(*) FROM sqlite_schema WHERE name = 'u') FROM t"),
+        "10"
+    );
+}
+
+#[test]
+fn counters_go_on_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.sqlite");
+    crate::store::create(&path).unwrap();
+    let mut f = Fixture {
+        applier: Applier::open(&path, EntryVfs::register().unwrap(), false, Arc::default()).unwrap(),
+        _dir: dir,
+        next: 0,
+        step_limit: 0,
+    };
+    f.one(0, &["CREATE TABLE t(a, b)", "INSERT INTO t(a) VALUES(1), (2), (3)"]);
+    let tell = "INSERT INTO t SELECT changes(), total_changes() || '/' || last_insert_rowid()";
+    let restarted = |f: Fixture| {
+        let (vfs, closed) = f.applier.close();
+        closed.unwrap();
+        Fixture { applier: Applier::open(&path, vfs, false, Arc::default()).unwrap(), ..f }
+    };
+    let mut f = restarted(f);
+    // A statement that changes no rows leaves them alone.
+    assert_eq!(f.one(0, &["CREATE TABLE u(a)"]), r#"{"last_insert_id":3,"rows_affected":3}"#);
+    f.one(0, &[tell, "DELETE FROM t WHERE a = 77", tell]);
+    let mut f = restarted(f);
+    f.one(0, &[tell]);
+    assert_eq!(f.value("SELECT group_concat(a || ':' || b, ' ') FROM t WHERE b"), "3:3/3 0:4/4 1:5/5");
+}
+
+#[test]
+fn statistics_count_from_the_next_entry_on_and_vacuum_is_an_entry_of_its_own() {
+    let mut f = fixture(false);
+    let out = f
+        .one(0, &["CREATE TABLE t(a, b)", "CREATE INDEX i ON t(a)", "INSERT INTO t VALUES(1, 2)", "ANALYZE"]);
+    assert!(!out.contains("error"), "{out}");
+    assert_eq!(f.value("SELECT stat FROM sqlite_stat1"), "1 1");
+    assert!(f.one(0, &["UPDATE sqlite_stat1 SET stat = '1000000 1000000'"]).starts_with('{'));
+    assert!(f.one(0, &["DELETE FROM t", "VACUUM"]).contains("cannot VACUUM from within a transaction"));
+    let pages = "SELECT page_count FROM pragma_page_count";
+    f.one(0, &["INSERT INTO t SELECT zeroblob(100000), 0", "DELETE FROM t"]);
+    let before: i64 = f.value(pages).parse().unwrap();
+    assert_eq!(f.one(0, &["vacuum main;"]), r#"{"last_insert_id":1,"rows_affected":1}"#);
+    assert!(f.value(pages).parse::<i64>().unwrap() < before - 20);
+    assert_eq!(f.applier.applied().log_id.unwrap().index, f.next - 1);
+    assert!(f.one(0, &["VACUUM INTO 'elsewhere'"]).contains("cannot VACUUM"));
+}
+
+#[test]
+fn local_time_is_universal_time() {
+    let mut f = fixture(false);
+    f.one(0, &["CREATE TABLE t(a)", "INSERT INTO t VALUES(datetime('now', 'localtime'))"]);
+    assert_eq!(f.value("SELECT a FROM t"), "2023-11-14 22:13:20");
+    let options = "SELECT count(*) FROM pragma_compile_options WHERE compile_options = 'ENABLE_STAT4'";
+    assert_eq!(f.value(options), "0");
 }

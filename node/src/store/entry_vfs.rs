@@ -8,14 +8,16 @@
 //! The copy also notes when the operating system reports a full disk, because SQLITE_FULL alone does not tell a full
 //! disk (this replica's misfortune) from an exhausted AUTOINCREMENT sequence (a result that all replicas share).
 //!
+//! What is written into the WAL is shown to [`super::wal_capture`].
+//!
 //! Source: <https://www.sqlite.org/vfs.html>, `sqlite3_vfs` and `sqlite3_io_methods` in `sqlite3.h`.
 #![allow(unsafe_code)]
 
+use super::wal_capture;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ffi};
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Julian day number of 1970-01-01 in milliseconds.
@@ -46,16 +48,34 @@ static IDLE: Mutex<Vec<&'static Registered>> = Mutex::new(Vec::new());
 static REGISTERED: AtomicU64 = AtomicU64::new(0);
 static FULL_WRITES: AtomicU64 = AtomicU64::new(0);
 
-/// The default VFS's methods and their copy with a watched `xWrite`.
+/// Methods of a kind of file, with a watched `xWrite`. SQLite has several kinds: with and without locks, for one.
+#[repr(C)]
 struct Methods {
-    original: *const ffi::sqlite3_io_methods,
+    /// First, so that SQLite's pointer to it is a pointer to the whole.
     watched: ffi::sqlite3_io_methods,
+    original: *const ffi::sqlite3_io_methods,
+    is_wal: bool,
 }
-// SAFETY: both are immutable tables of function pointers.
+// SAFETY: immutable tables of function pointers.
 unsafe impl Send for Methods {}
 // SAFETY: as above.
 unsafe impl Sync for Methods {}
-static METHODS: OnceLock<Methods> = OnceLock::new();
+static METHODS: Mutex<Vec<&'static Methods>> = Mutex::new(Vec::new());
+
+impl Methods {
+    /// The watched copy of `original`, which is never freed: there are as many as SQLite has kinds of files.
+    fn of(original: &'static ffi::sqlite3_io_methods, is_wal: bool) -> &'static Self {
+        let mut all = METHODS.lock();
+        if let Some(known) = all.iter().find(|m| ptr::eq(m.original, original) && m.is_wal == is_wal) {
+            return known;
+        }
+        let mut watched = *original;
+        watched.xWrite = Some(write);
+        let new: &'static Self = Box::leak(Box::new(Self { watched, original, is_wal }));
+        all.push(new);
+        new
+    }
+}
 
 /// SQLite could not register the VFS.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +158,13 @@ pub fn has_deferred_violations(connection: &Connection) -> bool {
     rc == ffi::SQLITE_OK && current != 0
 }
 
+/// `sqlite3_changes64()` and `sqlite3_total_changes64()` of the connection that calls a function.
+pub fn counters_of(context: &rusqlite::functions::Context<'_>) -> rusqlite::Result<(u64, u64)> {
+    // SAFETY: the reference is used only within this call, on the thread that runs the function.
+    let connection = unsafe { context.get_connection()? };
+    Ok((connection.changes(), connection.total_changes()))
+}
+
 unsafe extern "C" fn current_time_int64(vfs: *mut ffi::sqlite3_vfs, out: *mut ffi::sqlite3_int64) -> c_int {
     // SAFETY: SQLite passes the VFS that was registered, which is the first field of a `Registered`, and a valid `out`.
     unsafe { *out = (*vfs.cast::<Registered>()).julian_ms.load(Ordering::Relaxed) };
@@ -164,16 +191,9 @@ unsafe extern "C" fn open(
             return ffi::SQLITE_CANTOPEN;
         };
         let rc = default_open(vfs, name, file, flags, out_flags);
-        let original = (*file).pMethods;
-        if !original.is_null() {
-            let methods = METHODS.get_or_init(|| {
-                let mut watched = ptr::read(original);
-                watched.xWrite = Some(write);
-                Methods { original, watched }
-            });
-            if ptr::eq(original, methods.original) {
-                (*file).pMethods = &raw const methods.watched;
-            }
+        if let Some(original) = (*file).pMethods.as_ref() {
+            let methods = Methods::of(original, flags & ffi::SQLITE_OPEN_WAL != 0);
+            (*file).pMethods = &raw const methods.watched;
         }
         rc
     }
@@ -185,13 +205,20 @@ unsafe extern "C" fn write(
     amount: c_int,
     offset: ffi::sqlite3_int64,
 ) -> c_int {
-    let Some(methods) = METHODS.get() else { return ffi::SQLITE_IOERR_WRITE };
-    // SAFETY: `file` was opened by the default VFS, whose table of methods this was copied from.
+    // SAFETY: `open` gave `file` the first field of a `Methods`, copied from the methods of the VFS that opened it.
+    // SQLite passes `amount` readable bytes at `data`.
     unsafe {
+        let methods = &*(*file).pMethods.cast::<Methods>();
         let Some(original_write) = (*methods.original).xWrite else { return ffi::SQLITE_IOERR_WRITE };
         let rc = original_write(file, data, amount, offset);
         if rc == ffi::SQLITE_FULL {
             FULL_WRITES.fetch_add(1, Ordering::Relaxed);
+        }
+        if methods.is_wal
+            && rc == ffi::SQLITE_OK
+            && let (Ok(length), Ok(offset)) = (usize::try_from(amount), u64::try_from(offset))
+        {
+            wal_capture::wrote(offset, std::slice::from_raw_parts(data.cast::<u8>(), length));
         }
         rc
     }

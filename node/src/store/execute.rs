@@ -2,10 +2,13 @@
 
 use super::encode::{self, Bounded, RowsError, Sink, Style, error_text};
 use super::guard::Guard;
+use super::text::is_single;
+use super::watched::{Verdict, Watch};
 use crate::raft::command::{Malformed, Param, StatementView};
 use fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Batch, Connection, Statement};
+use std::borrow::Cow;
 use std::time::Instant;
 
 impl ToSql for Param<'_> {
@@ -45,6 +48,13 @@ pub enum StatementError {
     },
     /// The request itself is wrong.
     Refused(String),
+    /// SQLite ran it, and it must not have happened: the whole entry is undone and run again without it.
+    Undo {
+        /// Position within the text.
+        sub: u32,
+        /// Why.
+        verdict: Verdict,
+    },
     /// The sink stopped.
     Stopped,
     /// The bytes of the request are malformed.
@@ -57,6 +67,7 @@ impl StatementError {
         match self {
             Self::Sqlite { error, .. } => guard.explain(error).unwrap_or_else(|| error_text(error)),
             Self::Refused(message) => message.clone(),
+            Self::Undo { verdict, .. } => verdict.to_string(),
             Self::Stopped => "the result is larger than allowed here".into(),
             Self::Malformed(error) => error.to_string(),
         }
@@ -69,11 +80,21 @@ pub const READ_ONLY: &str = "attempt to change database via query operation";
 /// Of a text with several SQL statements only the last one's result counts, so it is collected before it is sent.
 const BATCH_RESULT_LIMIT: usize = 16 << 20;
 
+/// Where statements run.
+#[derive(Clone, Copy)]
+pub struct On<'a> {
+    /// The connection.
+    pub connection: &'a Connection,
+    /// What its users may not do.
+    pub guard: &'a Guard,
+    /// On the writer: what follows each statement.
+    pub watch: Option<&'a Watch>,
+}
+
 /// Runs `view` and writes the entry of its last SQL statement; nothing is written for an empty text or an error that
 /// is not `reported`. `skip` names a statement within the text that must fail with a recorded message instead.
 pub fn run_statement(
-    connection: &Connection,
-    guard: &Guard,
+    on: On<'_>,
     view: &StatementView<'_>,
     mode: Mode,
     style: Style,
@@ -83,34 +104,27 @@ pub fn run_statement(
     if view.sql.trim().is_empty() {
         return Ok(());
     }
+    if super::guard::renames_to_reserved(view.sql) {
+        return Err(StatementError::Refused(super::guard::RESERVED_NAME.into()));
+    }
     let started = Instant::now();
     let params = view.params().collect::<Result<Vec<_>, _>>().map_err(StatementError::Malformed)?;
-    let run = Run { connection, mode, style, started };
-    guard.guarded(|| {
+    let run = Run { on, mode, style, started };
+    on.guard.guarded(|| {
         if is_single(view.sql) {
             if let Some((0, message)) = skip {
                 return Err(StatementError::Refused(message.to_owned()));
             }
             let sqlite = |error| StatementError::Sqlite { sub: 0, error, reported: false };
-            let mut statement = connection.prepare_cached(view.sql).map_err(sqlite)?;
-            return run.step(&mut statement, &params, 0, true, sink).map(drop);
+            let mut statement = on.connection.prepare_cached(view.sql).map_err(sqlite)?;
+            return run.step(&mut statement, Some(view.sql), &params, 0, sink).map(drop);
         }
         run.batch(view.sql, &params, skip, sink)
     })
 }
 
-/// Whether no SQL statement follows the first: nothing but white space comes after a semicolon, and no comment begins
-/// it (a text that is all comment compiles to nothing). Errs on the side of false.
-pub fn is_single(sql: &str) -> bool {
-    let sql = sql.trim_start();
-    if sql.starts_with("--") || sql.starts_with("/*") || sql.starts_with(';') {
-        return false;
-    }
-    sql.as_bytes().iter().position(|b| *b == b';').is_none_or(|at| sql[at + 1..].trim().is_empty())
-}
-
 struct Run<'a> {
-    connection: &'a Connection,
+    on: On<'a>,
     mode: Mode,
     style: Style,
     started: Instant,
@@ -127,7 +141,7 @@ impl Run<'_> {
         sink: &mut dyn Sink,
     ) -> Result<(), StatementError> {
         let mut aside = Bounded::new(BATCH_RESULT_LIMIT);
-        let mut batch = Batch::new(self.connection, sql);
+        let mut batch = Batch::new(self.on.connection, sql);
         let mut sub = 0;
         let mut used = 0;
         let sqlite = |sub| move |error| StatementError::Sqlite { sub, error, reported: false };
@@ -144,7 +158,7 @@ impl Run<'_> {
             // The result is that of the last statement, and whether this is the last shows only when the next one
             // compiles; it may need what this one creates. So run first, with the output set aside.
             aside.buffer().clear();
-            used += self.step(&mut statement, &params[used.min(params.len())..], sub, false, &mut aside)?;
+            used += self.step(&mut statement, None, &params[used.min(params.len())..], sub, &mut aside)?;
             drop(statement);
             current = batch.next().map_err(sqlite(sub + 1))?;
             sub += 1;
@@ -155,17 +169,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Binds, runs and answers one compiled statement; returns how many parameters it took.
+    /// Binds, runs and answers one compiled statement, `alone` if it is the whole text; returns how many parameters it
+    /// took.
     fn step(
         &self,
         statement: &mut Statement<'_>,
+        alone: Option<&str>,
         params: &Params<'_>,
         sub: u32,
-        streams: bool,
         sink: &mut dyn Sink,
     ) -> Result<usize, StatementError> {
-        let sqlite = |error| StatementError::Sqlite { sub, error, reported: false };
-        if self.mode == Mode::Query && !statement.readonly() {
+        if self.mode == Mode::Query && changes_database(statement) {
             return Err(StatementError::Refused(READ_ONLY.into()));
         }
         let wanted = statement.parameter_count();
@@ -175,29 +189,71 @@ impl Run<'_> {
                 "not enough args to execute query: want {wanted} got {got}"
             )));
         }
-        let params = if streams { params } else { &params[..wanted] };
-        bind(statement, params, wanted).map_err(sqlite)?;
-
-        let with_rows = statement.column_count() > 0
-            && match self.mode {
-                Mode::Query | Mode::Unified => true,
-                Mode::Execute => !statement.readonly(),
-            };
-        if with_rows || self.mode == Mode::Query {
-            encode::write_rows(statement, sink, self.style, self.started).map_err(|error| match error {
-                RowsError::Before(error) => sqlite(error),
-                RowsError::Within(error) => StatementError::Sqlite { sub, error, reported: true },
-                RowsError::Stopped => StatementError::Stopped,
-            })?;
-        } else {
-            let mut rows = statement.raw_query();
-            while rows.next().map_err(sqlite)?.is_some() {}
-            drop(rows);
-            let (rowid, changes) = (self.connection.last_insert_rowid(), self.connection.changes());
-            encode::write_executed(sink.buffer(), self.style, rowid, changes, self.started);
+        let params = if alone.is_some() { params } else { &params[..wanted] };
+        bind(statement, params, wanted).map_err(|error| StatementError::Sqlite {
+            sub,
+            error,
+            reported: false,
+        })?;
+        let Some(watch) = self.on.watch else {
+            return self.answer(statement, sub, sink).map(|()| wanted);
+        };
+        watch.before(statement, || match alone {
+            Some(sql) => Cow::Borrowed(sql),
+            None => statement.expanded_sql().unwrap_or_default().into(),
+        });
+        let outcome = self.answer(statement, sub, sink);
+        if let Some(verdict) = watch.after(statement) {
+            return Err(StatementError::Undo { sub, verdict });
+        }
+        outcome?;
+        if self.on.guard.named_at_random(self.on.connection) {
+            return Err(StatementError::Undo { sub, verdict: Verdict::RandomNames });
         }
         Ok(wanted)
     }
+
+    fn answer(
+        &self,
+        statement: &mut Statement<'_>,
+        sub: u32,
+        sink: &mut dyn Sink,
+    ) -> Result<(), StatementError> {
+        let sqlite = |error| StatementError::Sqlite { sub, error, reported: false };
+        let with_rows = statement.column_count() > 0
+            && match self.mode {
+                Mode::Query | Mode::Unified => true,
+                Mode::Execute => changes_database(statement),
+            };
+        if with_rows || self.mode == Mode::Query {
+            return encode::write_rows(statement, sink, self.style, self.started).map_err(
+                |error| match error {
+                    RowsError::Before(error) => sqlite(error),
+                    RowsError::Within(error) => StatementError::Sqlite { sub, error, reported: true },
+                    RowsError::Stopped => StatementError::Stopped,
+                },
+            );
+        }
+        let mut rows = statement.raw_query();
+        while rows.next().map_err(sqlite)?.is_some() {}
+        drop(rows);
+        let connection = self.on.connection;
+        let changes = self.on.watch.map_or_else(
+            || connection.changes(),
+            |watch| {
+                watch.ended();
+                watch.changes(connection).0
+            },
+        );
+        let rowid = connection.last_insert_rowid();
+        encode::write_executed(sink.buffer(), self.style, rowid, changes, self.started);
+        Ok(())
+    }
+}
+
+/// Explaining a write is a read, though SQLite does not say so.
+fn changes_database(statement: &Statement<'_>) -> bool {
+    !statement.readonly() && statement.is_explain() == 0
 }
 
 fn bind(statement: &mut Statement<'_>, params: &Params<'_>, wanted: usize) -> rusqlite::Result<()> {
@@ -239,7 +295,8 @@ mod tests {
         let view = statements.next().unwrap().unwrap();
         let mut sink = Bounded::new(1 << 20);
         let style = Style::from(RequestFlags::default());
-        if let Err(error) = run_statement(c, guard, &view, mode, style, &mut sink, None) {
+        let on = On { connection: c, guard, watch: None };
+        if let Err(error) = run_statement(on, &view, mode, style, &mut sink, None) {
             return error.text(guard);
         }
         String::from_utf8(sink.into_bytes()).unwrap()
@@ -284,8 +341,15 @@ mod tests {
             ),
             (Mode::Query, "SELECT a FROM t WHERE 0", &[], r#"{"columns":["a"],"types":["varchar(9)"]}"#),
             (Mode::Query, "DELETE FROM t", &[], READ_ONLY),
+            (
+                Mode::Query,
+                "EXPLAIN DELETE FROM t; SELECT 7 AS n",
+                &[],
+                r#"{"columns":["n"],"types":["integer"],"values":[[7]]}"#,
+            ),
             (Mode::Query, "SELECT nope", &[], "no such column: nope"),
-            (Mode::Execute, "SELECT 1", &[], r#"{"last_insert_id":2,"rows_affected":1}"#),
+            // Explaining a write counts as one that changed nothing.
+            (Mode::Execute, "SELECT 1", &[], r#"{"last_insert_id":2}"#),
             (
                 Mode::Unified,
                 "INSERT INTO t(a) VALUES('p'); INSERT INTO t(a) VALUES('q') -- end",

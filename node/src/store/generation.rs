@@ -61,6 +61,19 @@ impl Generations {
         File::open(&self.directory)?.sync_all()
     }
 
+    /// Removes the files of generation `n`.
+    pub fn remove(&self, n: u64) -> io::Result<()> {
+        for suffix in ["", "-wal", "-shm"] {
+            let mut name = self.path(n).into_os_string();
+            name.push(suffix);
+            match fs::remove_file(name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        self.sync()
+    }
+
     /// Removes every file of generations other than `present`.
     pub fn remove_others(&self, present: Option<u64>) -> io::Result<()> {
         for entry in fs::read_dir(&self.directory)? {
@@ -98,6 +111,9 @@ mod tests {
         fs::write(dir.path().join(NEW_LINK), b"left by a crash").unwrap();
         g.activate(2).unwrap();
         assert_eq!(g.present().unwrap(), Some(2));
+        fs::write(g.path(3), []).unwrap();
+        g.remove(3).unwrap();
+        assert!(!g.path(3).exists() && g.path(1).exists());
         g.remove_others(Some(2)).unwrap();
         assert_eq!(fs::read(dir.path().join(LINK)).unwrap(), [2]);
         assert!(!g.path(1).exists() && !dir.path().join("db-1.sqlite-wal").exists());

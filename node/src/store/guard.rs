@@ -2,6 +2,7 @@
 //! gets around it.
 
 use super::meta::RESERVED_PREFIX;
+use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
@@ -67,11 +68,49 @@ const REPLICATED_PRAGMA_TABLES: &[&str] = &[
 /// PRAGMAs whose argument is stored in the database, so they may be written through the log.
 const STORED_PRAGMAS: &[&str] = &["application_id", "user_version"];
 
+/// Functions that no statement may call.
+const REFUSED_FUNCTIONS: &[&str] = &["load_extension", "fts3_tokenizer"];
+/// Functions that tell of the program, which differs between members while they are upgraded.
+const TELLING_FUNCTIONS: &[&str] = &[
+    "sqlite_version",
+    "sqlite_source_id",
+    "sqlite_compileoption_get",
+    "sqlite_compileoption_used",
+    "fts5_source_id",
+];
+
 /// Whether a connection now runs statements of users (guarded) or the product's own.
 #[derive(Clone, Debug)]
 pub struct Guard {
     users: Arc<AtomicBool>,
     refused: Arc<AtomicU8>,
+    compiled: Arc<Mutex<Compiled>>,
+}
+
+/// What was seen of the statements compiled since somebody looked.
+#[derive(Debug, Default)]
+struct Compiled {
+    /// Tables that are created.
+    tables: Vec<String>,
+    /// Something is queried.
+    queries: bool,
+    /// The planner's statistics are gathered or written.
+    statistics: bool,
+}
+
+impl Compiled {
+    fn note(&mut self, action: &AuthAction<'_>) {
+        use AuthAction as A;
+        match *action {
+            A::CreateTable { table_name } => self.tables.push(table_name.to_owned()),
+            A::Select => self.queries = true,
+            A::Analyze { .. } => self.statistics = true,
+            A::Insert { table_name } | A::Delete { table_name } | A::Update { table_name, .. } => {
+                self.statistics |= holds_statistics(table_name);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Which statements a connection is for.
@@ -105,16 +144,61 @@ impl Guard {
         }
         let users = Arc::new(AtomicBool::new(false));
         let refused = Arc::new(AtomicU8::new(0));
-        let (guarding, refusing) = (users.clone(), refused.clone());
+        let compiled = Arc::new(Mutex::new(Compiled::default()));
+        let (guarding, refusing, noting) = (users.clone(), refused.clone(), compiled.clone());
         connection.authorizer(Some(move |context: AuthContext<'_>| {
-            if guarding.load(Ordering::Relaxed) && !allows(purpose, &context.action) {
-                refusing.store(reason(&context.action), Ordering::Relaxed);
-                Authorization::Deny
-            } else {
-                Authorization::Allow
+            if !guarding.load(Ordering::Relaxed) {
+                return Authorization::Allow;
             }
+            if matches!(context.action, AuthAction::Analyze { table_name } if is_reserved(table_name)) {
+                // An ANALYZE of everything comes by here.
+                return Authorization::Ignore;
+            }
+            if makes_temporary(&context) {
+                refusing.store(TEMPORARY, Ordering::Relaxed);
+                return Authorization::Deny;
+            }
+            if !allows(purpose, &context.action) {
+                refusing.store(reason(&context.action), Ordering::Relaxed);
+                return Authorization::Deny;
+            }
+            if purpose == Purpose::Write {
+                noting.lock().note(&context.action);
+            }
+            Authorization::Allow
         }))?;
-        Ok(Self { users, refused })
+        Ok(Self { users, refused, compiled })
+    }
+
+    /// Whether, since this was last asked, a table was made from a query and SQLite had to make up column names for
+    /// it: it counts as far as `a:4`, and then draws numbers at random (`sqlite3ColumnsFromExprList`).
+    pub fn named_at_random(&self, connection: &Connection) -> bool {
+        let tables = {
+            let mut compiled = self.compiled.lock();
+            let queries = std::mem::take(&mut compiled.queries);
+            let tables = std::mem::take(&mut compiled.tables);
+            if !queries || tables.is_empty() {
+                return false;
+            }
+            tables
+        };
+        tables.iter().any(|table| {
+            let names = || -> Result<Vec<String>> {
+                let sql = "SELECT name FROM pragma_table_info(?1)";
+                connection.prepare(sql)?.query_map([table], |row| row.get(0))?.collect()
+            };
+            // A table that is not there any more has no columns.
+            names().unwrap_or_default().iter().any(|name| {
+                let number = name.rsplit_once(':').and_then(|(_, number)| number.parse::<u32>().ok());
+                number.is_some_and(|number| number > 4)
+            })
+        })
+    }
+
+    /// Whether, since this was last asked, a statement was compiled that changes the planner's statistics. SQLite reads
+    /// them when it opens the database, so that a member that did so later would plan otherwise.
+    pub fn changed_statistics(&self) -> bool {
+        std::mem::take(&mut self.compiled.lock().statistics)
     }
 
     /// Runs `f` with the statements of users guarded.
@@ -135,13 +219,33 @@ impl Guard {
     }
 }
 
-const REASONS: [&str; 6] = [
+/// Number of the reason that is for temporary objects.
+const TEMPORARY: u8 = 3;
+const TEMPORARY_SCHEMAS: &[&str] =
+    &["sqlite_master", "sqlite_schema", "sqlite_temp_master", "sqlite_temp_schema"];
+
+/// What the answer says when a statement would give something a name of the server's.
+pub const RESERVED_NAME: &str = "not authorized: names that begin with _sqlited_ belong to the server";
+
+/// Whether a text may rename something to a name of the server's: SQLite's authorizer is not told the new name of
+/// `ALTER TABLE … RENAME TO`. A name cannot be written without its letters, so looking for them misses none; a text that
+/// only mentions both words is refused too.
+pub fn renames_to_reserved(sql: &str) -> bool {
+    let contains = |word: &str| {
+        sql.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    let may_alter = sql.len() > RESERVED_PREFIX.len() && sql.as_bytes().contains(&b'_');
+    may_alter && contains(RESERVED_PREFIX) && contains("alter")
+}
+
+const REASONS: [&str; 7] = [
     "the statement touches what belongs to the server",
     "BEGIN, COMMIT, ROLLBACK and SAVEPOINT are not allowed; send the statements as one request with ?transaction",
     "ATTACH, DETACH and VACUUM INTO are not allowed",
     "TEMP objects belong to a connection and are not replicated",
     "this PRAGMA is not allowed",
     "what this table tells differs between members, so a write must not depend on it",
+    "what this function tells differs between members, so a write must not depend on it",
 ];
 
 fn reason(action: &AuthAction<'_>) -> u8 {
@@ -156,11 +260,25 @@ fn reason(action: &AuthAction<'_>) -> u8 {
         | A::DropTempIndex { .. }
         | A::DropTempTable { .. }
         | A::DropTempTrigger { .. }
-        | A::DropTempView { .. } => 3,
+        | A::DropTempView { .. } => TEMPORARY,
         A::Pragma { .. } => 4,
         A::Read { table_name, .. } if tells_of_the_member(table_name) => 5,
+        A::Function { function_name } if listed(TELLING_FUNCTIONS, function_name) => 6,
         _ => 0,
     }
+}
+
+/// Whether something is changed in the database of temporary objects. `CREATE TABLE temp.x` is to SQLite a table as any
+/// other, in that database. Renaming a table writes to its schema, to follow the name there.
+fn makes_temporary(context: &AuthContext<'_>) -> bool {
+    use AuthAction as A;
+    let follows =
+        matches!(context.action, A::Update { table_name, .. } if listed(TEMPORARY_SCHEMAS, table_name));
+    let reads = matches!(
+        context.action,
+        A::Read { .. } | A::Select | A::Function { .. } | A::Recursive | A::Pragma { .. }
+    );
+    context.database_name.is_some_and(|name| name.eq_ignore_ascii_case("temp")) && !reads && !follows
 }
 
 fn is_reserved(name: &str) -> bool {
@@ -169,6 +287,11 @@ fn is_reserved(name: &str) -> bool {
 
 fn listed(list: &[&str], name: &str) -> bool {
     list.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Whether the planner reads the table when the database is opened.
+fn holds_statistics(table: &str) -> bool {
+    listed(&["sqlite_stat1", "sqlite_stat3", "sqlite_stat4"], table)
 }
 
 /// Whether rows of this table may differ between replicas of the same state.
@@ -197,7 +320,10 @@ fn allows(purpose: Purpose, action: &AuthAction<'_>) -> bool {
                     || (purpose == Purpose::Write && listed(STORED_PRAGMAS, pragma_name))
             }
         },
-        A::Function { function_name } => !listed(&["load_extension", "fts3_tokenizer"], function_name),
+        A::Function { function_name } => {
+            !listed(REFUSED_FUNCTIONS, function_name)
+                && (purpose == Purpose::Read || !listed(TELLING_FUNCTIONS, function_name))
+        }
         A::CreateVtable { table_name, module_name } => {
             !is_reserved(table_name) && !listed(&["sqlite_dbpage", "dbstat"], module_name)
         }
@@ -206,6 +332,10 @@ fn allows(purpose: Purpose, action: &AuthAction<'_>) -> bool {
                 && !listed(&["sqlite_dbpage"], table_name)
                 && (purpose == Purpose::Read || !tells_of_the_member(table_name))
         }
+        // The only way to make a virtual table in the database of temporary objects is noticed here.
+        A::Insert { table_name } if listed(&["sqlite_temp_master", "sqlite_temp_schema"], table_name) => {
+            false
+        }
         A::Insert { table_name }
         | A::Delete { table_name }
         | A::Update { table_name, .. }
@@ -213,11 +343,13 @@ fn allows(purpose: Purpose, action: &AuthAction<'_>) -> bool {
         | A::DropTable { table_name }
         | A::AlterTable { table_name, .. }
         | A::DropVtable { table_name, .. }
-        | A::CreateIndex { table_name, .. }
         | A::DropIndex { table_name, .. }
-        | A::CreateTrigger { table_name, .. }
         | A::DropTrigger { table_name, .. }
         | A::Analyze { table_name } => !is_reserved(table_name) && !listed(&["sqlite_dbpage"], table_name),
+        A::CreateIndex { table_name, index_name: name }
+        | A::CreateTrigger { table_name, trigger_name: name } => {
+            !is_reserved(table_name) && !is_reserved(name)
+        }
         A::CreateView { view_name } | A::DropView { view_name } => !is_reserved(view_name),
         A::Reindex { .. } | A::Select | A::Recursive => true,
         // An action of a newer SQLite is refused until somebody has thought about it.
@@ -286,6 +418,19 @@ mod tests {
     }
 
     #[test]
+    fn renames_by_table() {
+        for (sql, refused) in [
+            ("ALTER TABLE t RENAME TO _sqlited_x", true),
+            ("SELECT 1; aLtEr/**/TABLE t RENAME TO \"_SQLITED_x\"", true),
+            ("ALTER TABLE t RENAME TO x_sqlited", false),
+            ("ALTER TABLE t ADD COLUMN a_b", false),
+            ("INSERT INTO t VALUES('_sqlited_x')", false),
+        ] {
+            assert_eq!(renames_to_reserved(sql), refused, "{sql}");
+        }
+    }
+
+    #[test]
     fn a_write_does_not_depend_on_what_differs_between_members() {
         let telling = [
             "INSERT INTO t(a) SELECT file FROM pragma_database_list",
@@ -294,15 +439,22 @@ mod tests {
             "UPDATE t SET a = (SELECT freelist_count FROM pragma_freelist_count)",
             "SELECT * FROM pragma_function_list",
             "INSERT INTO t(a) SELECT sum(pgsize) FROM dbstat",
+            "INSERT INTO t(a) VALUES(sqlite_version())",
+            "CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT sqlite_source_id(); END; INSERT INTO t(a) VALUES(1)",
+            "INSERT INTO t(a) SELECT sqlite_compileoption_used('X')",
         ];
-        assert_eq!(verdicts(Purpose::Write, &telling), [false; 6]);
+        for (sql, allowed) in telling.iter().zip(verdicts(Purpose::Write, &telling)) {
+            // A trigger's body is compiled when it fires.
+            assert!(!allowed || sql.starts_with("CREATE TRIGGER"), "{sql}");
+        }
         let shared = [
             "INSERT INTO t(a) SELECT name FROM pragma_table_info('t')",
             "INSERT INTO t(a) SELECT name FROM pragma_index_list('t')",
             "INSERT INTO t(a) SELECT \"from\" FROM pragma_foreign_key_list('t')",
         ];
         assert_eq!(verdicts(Purpose::Write, &shared), [true; 3]);
-        assert_eq!(verdicts(Purpose::Read, &["SELECT file FROM pragma_database_list"]), [true]);
+        let read = ["SELECT file FROM pragma_database_list", "SELECT sqlite_version()"];
+        assert_eq!(verdicts(Purpose::Read, &read), [true; 2]);
     }
 
     #[test]
@@ -323,6 +475,8 @@ mod tests {
             "DROP TABLE t",
             "DROP INDEX i",
             "ALTER TABLE t ADD COLUMN b DEFAULT CURRENT_TIMESTAMP",
+            "ALTER TABLE t RENAME TO u2",
+            "ALTER TABLE t RENAME COLUMN a TO c",
             "ANALYZE t",
             "REINDEX",
         ];

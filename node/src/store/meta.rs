@@ -78,6 +78,15 @@ pub struct Meta {
     pub membership: StoredMembership,
 }
 
+/// How far a state is, as clients carry it from one member to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The cluster's epoch; positions of different epochs have nothing to do with each other.
+    pub epoch: u64,
+    /// Index of the last entry applied.
+    pub index: u64,
+}
+
 /// The internal table could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum MetaError {
@@ -117,6 +126,21 @@ pub fn read(connection: &Connection) -> Result<Option<Meta>, MetaError> {
     let mut state = vec![0; SIZE];
     open(connection, true)?.read_exact(&mut state)?;
     decode(&state).map(Some)
+}
+
+/// Reads the row of a database that has it.
+pub fn read_existing(connection: &Connection) -> Result<Meta, MetaError> {
+    read(connection)?.ok_or(MetaError::Format("it is missing"))
+}
+
+/// Reads how far the state is: the part of the row that every query looks at.
+pub fn read_position(connection: &Connection) -> Result<Position, MetaError> {
+    let mut part = [0; (EPOCH_AT - APPLIED_AT) as usize + 8];
+    let mut blob = open(connection, true)?;
+    blob.seek(SeekFrom::Start(APPLIED_AT))?;
+    blob.read_exact(&mut part)?;
+    let word = |at: usize| part[at..at + 8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    Ok(Position { epoch: word((EPOCH_AT - APPLIED_AT) as usize), index: word(16).saturating_sub(1) })
 }
 
 /// Writes what changes with every entry. Part of the caller's transaction.
@@ -235,6 +259,11 @@ mod tests {
         write_applied(&c, &applied).unwrap();
         write_membership(&c, &membership).unwrap();
         write_cluster(&c, "c-1", 4).unwrap();
+        assert_eq!(read_position(&c).unwrap(), Position { epoch: 4, index: 0 });
+        write_applied(&c, &Applied { log_id: Some(LogId { index: 1 << 40, ..LogId::default() }), ..applied })
+            .unwrap();
+        assert_eq!(read_position(&c).unwrap(), Position { epoch: 4, index: 1 << 40 });
+        write_applied(&c, &applied).unwrap();
         assert_eq!(read(&c).unwrap(), Some(Meta { applied, epoch: 4, cluster_id: "c-1".into(), membership }));
         assert_eq!((c.changes(), c.total_changes(), c.last_insert_rowid()), before);
     }

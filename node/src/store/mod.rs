@@ -3,34 +3,56 @@
 //! Only this module uses SQLite; it knows nothing of Raft beyond the position of an entry ([`LogId`]).
 
 mod apply;
+mod backup;
+mod canonical;
 mod checkpoint;
+mod dump;
 mod encode;
 mod entry_functions;
+mod entry_run;
 mod entry_vfs;
 mod execute;
+mod freelist;
 mod generation;
 mod guard;
 mod meta;
+mod pages;
 mod reader;
+mod replace;
+mod scrub;
 mod snapshot;
+mod staging;
+mod text;
 mod value;
+mod wal_capture;
+mod watched;
 mod writer;
+mod writer_connection;
 
 pub use apply::{Entry, LocalFailure, Payload, Reply};
+pub use backup::{BackupError, BackupFormat, BackupOptions, Outlet};
+pub use canonical::{CanonicalError, MAGIC, SUBCOMMAND, child, write_in_child};
 pub use checkpoint::Durable;
 pub use encode::{Sink, Stopped};
-pub use meta::{Applied, LogId, Meta, RESERVED_PREFIX, StoredMembership};
-pub use reader::{Inline, Limits, ReadError, ReadPool};
+pub use meta::{Applied, LogId, Meta, Position, RESERVED_PREFIX, StoredMembership};
+pub use pages::{Checksum, Damage};
+pub use reader::{Diagnostics, Inline, Limits, ReadError, ReadPool};
 pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, crc32c};
+pub use staging::{Receiving, Scratch, Sha256Sum, Staging};
+pub use text::is_vacuum;
 pub use value::write_str;
 pub use writer::State;
 
 use apply::Applier;
 use entry_vfs::EntryVfs;
 use generation::Generations;
+use pages::Pages;
 use rusqlite::Connection;
+use scrub::Scrub;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::watch;
 use writer::Writer;
 
@@ -40,11 +62,15 @@ pub struct Store {
     writer: Writer,
     readers: Arc<ReadPool>,
     generations: Generations,
+    pages: Arc<Pages>,
+    staging: Staging,
+    installs: Arc<AtomicU64>,
 }
 
 impl Store {
     /// Opens the database of `directory`, or makes an empty one; removes what an interrupted install left.
-    pub fn open(directory: &Path, foreign_keys: bool) -> Result<Self, LocalFailure> {
+    /// Its pages are compared with what was written there once each `scrub_period`.
+    pub fn open(directory: &Path, foreign_keys: bool, scrub_period: Duration) -> Result<Self, LocalFailure> {
         let io = |what| move |source| LocalFailure::Io { what, source };
         let generations = Generations::new(directory);
         let present = generations.present().map_err(io("find the present database"))?;
@@ -60,10 +86,40 @@ impl Store {
         let path = generations.path(generation);
         let vfs = EntryVfs::register()
             .map_err(|e| io("register the file system layer")(std::io::Error::other(e)))?;
-        let applier = Applier::open(&path, vfs, foreign_keys)?;
-        let readers = Arc::new(ReadPool::new(&path));
-        let writer = Writer::start(applier, generations.clone(), generation, readers.clone(), foreign_keys)?;
-        Ok(Self { writer, readers, generations })
+        let pages = Arc::new(Pages::default());
+        let applier = Applier::open(&path, vfs, foreign_keys, pages.clone())?;
+        let readers = Arc::new(ReadPool::new(&path, foreign_keys));
+        let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
+        let (own, pool) = (generations.clone(), readers.clone());
+        let (wake, woken) = std::sync::mpsc::channel();
+        let writer = Writer::start(applier, own, generation, pool, staging.clone(), foreign_keys, wake)?;
+        let scrub = Scrub::new(pages.clone(), writer.clone(), generations.clone(), scrub_period, woken);
+        std::thread::Builder::new()
+            .name("scrub".into())
+            .spawn(move || scrub.run())
+            .map_err(io("start a thread"))?;
+        Ok(Self { writer, readers, generations, pages, staging, installs: Arc::default() })
+    }
+
+    /// Checksums of the states after the entries applied last, oldest first; none while they are not known. Equal on
+    /// every replica.
+    pub fn checksums(&self) -> Vec<Checksum> {
+        self.pages.recent()
+    }
+
+    /// The newest of them.
+    pub fn last_checksum(&self) -> Option<Checksum> {
+        self.pages.last()
+    }
+
+    /// The checksum of the present state; none while it is not known.
+    pub async fn checksum(&self) -> Result<Option<Checksum>, LocalFailure> {
+        self.writer.checksum().await
+    }
+
+    /// The first page found that is not what was written there, now and from now on.
+    pub fn damage(&self) -> watch::Receiver<Option<Damage>> {
+        self.pages.damage()
     }
 
     /// Applies committed entries in order; the replies are in the same order.
@@ -106,7 +162,23 @@ impl Store {
 
     /// Makes a received snapshot the present database.
     pub async fn install(&self, snapshot: ReadySnapshot) -> Result<(), LocalFailure> {
+        self.installs.fetch_add(1, Ordering::Relaxed);
         self.writer.install(snapshot).await
+    }
+
+    /// How often another member's database took the place of this one since the start.
+    pub fn installs(&self) -> u64 {
+        self.installs.load(Ordering::Relaxed)
+    }
+
+    /// Databases that are not this member's yet.
+    pub fn staging(&self) -> &Staging {
+        &self.staging
+    }
+
+    /// Writes a copy of the present state for a client. Blocks.
+    pub fn write_backup(&self, options: &BackupOptions, outlet: &mut dyn Outlet) -> Result<(), BackupError> {
+        backup::write_backup(&self.database_path(), &self.staging, options, outlet)
     }
 
     /// Moves the WAL into the database file as far as readers allow; returns how far that is on disk then.

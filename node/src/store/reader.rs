@@ -3,15 +3,19 @@
 //! A query is first tried on the thread that received it, with a small budget of VM steps and bytes; most queries end
 //! within it. One that does not is interrupted before a byte of it is sent, and starts again on a thread where it may
 //! take its time and stream its rows.
+//!
+//! The statements of a request see one state: they share a read transaction, in which the state's position is read too.
 
 use super::encode::{self, Bounded, Sink, Style};
 use super::entry_functions;
-use super::execute::{Mode, StatementError, is_single, run_statement};
+use super::execute::{Mode, On, StatementError, run_statement};
 use super::guard::{Guard, Purpose};
-use super::meta::{self, Applied};
+use super::meta::{self, Applied, Position};
+use super::text::is_single;
 use crate::raft::command::{Malformed, RequestFlags, RequestView};
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +33,8 @@ const KEPT: usize = 16;
 /// Connections for queries on the present generation.
 pub struct ReadPool {
     present: Mutex<Present>,
+    /// Shown by `PRAGMA foreign_keys`, as the writer has it.
+    foreign_keys: bool,
 }
 
 struct Present {
@@ -40,8 +46,8 @@ struct Present {
 /// How a query ended that was tried inline.
 #[derive(Debug)]
 pub enum Inline {
-    /// The inside of the array `results`.
-    Done(Vec<u8>),
+    /// The inside of the array `results`, and how far the state was that they tell of.
+    Done(Vec<u8>, Position),
     /// It needs more than the small budget: run it with [`ReadPool::run`].
     OverBudget,
 }
@@ -73,6 +79,21 @@ pub struct Limits {
     pub statement_timeout: Option<Duration>,
 }
 
+/// What `/status` tells of SQLite.
+#[derive(Clone, Debug, Default)]
+pub struct Diagnostics {
+    /// What the library was compiled with.
+    pub compile_options: Vec<String>,
+    /// Numbers about memory.
+    pub memory: BTreeMap<&'static str, i64>,
+    /// Connections for queries that wait for one.
+    pub idle_readers: usize,
+    /// PRAGMAs of connections for queries.
+    pub reader: BTreeMap<&'static str, String>,
+    /// PRAGMAs of the writer.
+    pub writer: BTreeMap<&'static str, String>,
+}
+
 /// The progress handler's view of the present query.
 #[derive(Default)]
 struct Budget {
@@ -92,9 +113,9 @@ struct Reader {
 
 impl ReadPool {
     /// A pool for the database at `path`.
-    pub fn new(path: &Path) -> Self {
+    pub fn new(path: &Path, foreign_keys: bool) -> Self {
         let present = Present { path: path.to_owned(), number: 0, idle: Vec::new() };
-        Self { present: Mutex::new(present) }
+        Self { present: Mutex::new(present), foreign_keys }
     }
 
     /// From now on queries run on the database at `path`; those that run already end on the old one.
@@ -110,27 +131,30 @@ impl ReadPool {
         let reader = self.take()?;
         reader.budget.ticks.store(INLINE_STEPS / STEPS_PER_TICK, Ordering::Relaxed);
         let mut sink = Bounded::new(INLINE_BYTES);
-        let outcome = reader.run(request, limits, &mut sink);
+        let mut position = Position::default();
+        let outcome = reader.run(request, limits, &mut sink, &mut |at| position = at);
         let over = reader.budget.ticks.load(Ordering::Relaxed) == 0;
         self.give_back(reader);
         match outcome {
             Err(ReadError::Stopped) => Ok(Inline::OverBudget),
             Ok(()) if over => Ok(Inline::OverBudget),
-            Ok(()) => Ok(Inline::Done(sink.into_bytes())),
+            Ok(()) => Ok(Inline::Done(sink.into_bytes(), position)),
             Err(error) => Err(error),
         }
     }
 
-    /// Runs a request on this thread for as long as it takes, writing the inside of the array `results`.
+    /// Runs a request on this thread for as long as it takes, writing the inside of the array `results`. Before
+    /// anything is written `at` learns how far the state is.
     pub fn run(
         &self,
         request: &RequestView<'_>,
         limits: Limits,
         sink: &mut dyn Sink,
+        at: &mut dyn FnMut(Position),
     ) -> Result<(), ReadError> {
         let reader = self.take()?;
         reader.budget.ticks.store(u64::MAX, Ordering::Relaxed);
-        let outcome = reader.run(request, limits, sink);
+        let outcome = reader.run(request, limits, sink, at);
         self.give_back(reader);
         outcome
     }
@@ -153,6 +177,39 @@ impl ReadPool {
         result
     }
 
+    /// What SQLite says of itself and of this pool's connections. Parts that it does not say are empty.
+    pub fn diagnostics(&self) -> Diagnostics {
+        const NAMES: [&str; 5] =
+            ["synchronous", "journal_mode", "foreign_keys", "wal_autocheckpoint", "busy_timeout"];
+        let read = self.inspect(|connection| {
+            let pragma = |name: &str| -> rusqlite::Result<String> {
+                use rusqlite::types::ValueRef;
+                connection.query_row(&format!("PRAGMA {name}"), [], |row| {
+                    Ok(match row.get_ref(0)? {
+                        ValueRef::Integer(n) => n.to_string(),
+                        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                        _ => String::new(),
+                    })
+                })
+            };
+            let mut options = connection.prepare("PRAGMA compile_options")?;
+            let compile_options =
+                options.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+            let pages = connection.query_row("PRAGMA cache_size", [], |row| row.get::<_, i64>(0))?;
+            let reader =
+                NAMES.iter().map(|name| Ok((*name, pragma(name)?))).collect::<rusqlite::Result<_>>()?;
+            Ok((compile_options, pages, reader))
+        });
+        let (compile_options, cache_size, reader) = read.unwrap_or_default();
+        // The writer belongs to its thread; these are what it is configured with (`apply.rs`).
+        let foreign_keys = if self.foreign_keys { "1" } else { "0" };
+        let writer =
+            NAMES.into_iter().zip(["1", "wal", foreign_keys, "0", "5000"].map(str::to_owned)).collect();
+        let memory = BTreeMap::from([("cache_size", cache_size)]);
+        let idle_readers = self.present.lock().idle.len();
+        Diagnostics { compile_options, memory, idle_readers, reader, writer }
+    }
+
     /// Whether the text, without running it, may change the database: a single SQL statement that compiles here and
     /// only reads does not.
     pub fn changes_database(&self, sql: &str) -> Result<bool, ReadError> {
@@ -163,8 +220,10 @@ impl ReadPool {
             return Ok(true);
         }
         let reader = self.take()?;
-        let reads =
-            reader.guard.guarded(|| reader.connection.prepare_cached(sql).is_ok_and(|s| s.readonly()));
+        let reads = reader.guard.guarded(|| {
+            let statement = reader.connection.prepare_cached(sql);
+            statement.is_ok_and(|s| s.readonly() || s.is_explain() != 0)
+        });
         self.give_back(reader);
         Ok(!reads)
     }
@@ -177,7 +236,7 @@ impl ReadPool {
             }
             (present.path.clone(), present.number)
         };
-        Reader::open(&path, number).map_err(ReadError::Open)
+        Reader::open(&path, number, self.foreign_keys).map_err(ReadError::Open)
     }
 
     fn give_back(&self, reader: Reader) {
@@ -192,11 +251,13 @@ impl ReadPool {
 }
 
 impl Reader {
-    fn open(path: &Path, generation: u64) -> rusqlite::Result<Self> {
+    fn open(path: &Path, generation: u64, foreign_keys: bool) -> rusqlite::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.set_prepared_statement_cache_capacity(64);
         connection.execute_batch("PRAGMA query_only=ON; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000")?;
+        // SQLite as it is compiled here would have them on.
+        connection.pragma_update(None, "foreign_keys", foreign_keys)?;
         entry_functions::install_math(&connection)?;
         let guard = Guard::install(&mut connection, Purpose::Read)?;
         let budget = Arc::new(Budget::default());
@@ -217,27 +278,54 @@ impl Reader {
         Ok(Self { connection, guard, budget, origin, generation })
     }
 
-    fn run(&self, request: &RequestView<'_>, limits: Limits, sink: &mut dyn Sink) -> Result<(), ReadError> {
+    fn run(
+        &self,
+        request: &RequestView<'_>,
+        limits: Limits,
+        sink: &mut dyn Sink,
+        at: &mut dyn FnMut(Position),
+    ) -> Result<(), ReadError> {
+        self.control("BEGIN")?;
+        let outcome = meta::read_position(&self.connection).map_err(ReadError::from).and_then(|position| {
+            at(position);
+            self.run_statements(request, limits, sink)
+        });
+        if !self.connection.is_autocommit() {
+            self.control("ROLLBACK")?;
+        }
+        outcome
+    }
+
+    /// Runs a statement of the reader's own, outside the guard.
+    fn control(&self, sql: &str) -> Result<(), ReadError> {
+        // Not from the cache, which the statements of users share: what was compiled here is not guarded.
+        self.connection.execute_batch(sql).map_err(ReadError::Transaction)
+    }
+
+    fn run_statements(
+        &self,
+        request: &RequestView<'_>,
+        limits: Limits,
+        sink: &mut dyn Sink,
+    ) -> Result<(), ReadError> {
         let style = Style::from(request.flags);
         let transaction = request.flags.has(RequestFlags::TRANSACTION);
-        if transaction {
-            self.connection.execute_batch("BEGIN").map_err(ReadError::Transaction)?;
-        }
         let mut statements = request.statements();
-        let outcome = loop {
+        loop {
             let view = match statements.next() {
                 Ok(Some(view)) => view,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error.into()),
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(error.into()),
             };
             let deadline = limits.statement_timeout.map_or(u64::MAX, |timeout| {
                 self.origin.elapsed().saturating_add(timeout).as_nanos().min(u128::from(u64::MAX - 1)) as u64
             });
             self.budget.deadline.store(deadline, Ordering::Relaxed);
-            match run_statement(&self.connection, &self.guard, &view, Mode::Query, style, sink, None) {
+            let on = On { connection: &self.connection, guard: &self.guard, watch: None };
+            match run_statement(on, &view, Mode::Query, style, sink, None) {
                 Ok(()) => {}
-                Err(StatementError::Malformed(error)) => break Err(error.into()),
-                Err(StatementError::Stopped) => break Err(ReadError::Stopped),
+                Err(StatementError::Malformed(error)) => return Err(error.into()),
+                Err(StatementError::Stopped) => return Err(ReadError::Stopped),
                 Err(error) => {
                     let mut message = error.text(&self.guard);
                     let mut written = false;
@@ -251,15 +339,11 @@ impl Reader {
                         encode::write_error(sink.buffer(), &message, style.associative);
                     }
                     if transaction || self.budget.ticks.load(Ordering::Relaxed) == 0 {
-                        break Ok(());
+                        return Ok(());
                     }
                 }
             }
-        };
-        if transaction {
-            self.connection.execute_batch("ROLLBACK").map_err(ReadError::Transaction)?;
         }
-        outcome
     }
 }
 
@@ -273,7 +357,9 @@ mod tests {
         let path = dir.join("t.sqlite");
         let c = Connection::open(&path).unwrap();
         c.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1),(2)").unwrap();
-        ReadPool::new(&path)
+        meta::create(&c).unwrap();
+        meta::write_cluster(&c, "c", 3).unwrap();
+        ReadPool::new(&path, false)
     }
 
     fn request(sql: &[&str], flags: u16) -> bytes::Bytes {
@@ -291,9 +377,10 @@ mod tests {
         let pool = pool(dir.path());
         let small = request(&["SELECT sum(a) AS s FROM t", "SELECT nope"], 0);
         let view = RequestView::parse(&small).unwrap();
-        let Inline::Done(bytes) = pool.try_inline(&view, Limits::default()).unwrap() else {
+        let Inline::Done(bytes, position) = pool.try_inline(&view, Limits::default()).unwrap() else {
             panic!("over budget")
         };
+        assert_eq!(position, Position { epoch: 3, index: 0 });
         let expected =
             r#"{"columns":["s"],"types":["integer"],"values":[[3]]},{"error":"no such column: nope"}"#;
         assert_eq!(String::from_utf8(bytes).unwrap(), expected);
@@ -312,9 +399,24 @@ mod tests {
         let bytes = request(&[ENDLESS, "SELECT 1 AS n"], 0);
         let mut sink = Bounded::new(1000);
         let limits = Limits { statement_timeout: Some(Duration::from_millis(20)) };
-        pool.run(&RequestView::parse(&bytes).unwrap(), limits, &mut sink).unwrap();
+        pool.run(&RequestView::parse(&bytes).unwrap(), limits, &mut sink, &mut |_| {}).unwrap();
         let expected = r#"{"error":"query timeout"},{"columns":["n"],"types":["integer"],"values":[[1]]}"#;
         assert_eq!(String::from_utf8(sink.into_bytes()).unwrap(), expected);
+    }
+
+    #[test]
+    fn users_cannot_run_what_the_reader_compiled_for_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = pool(dir.path());
+        for sql in ["SELECT 1", "BEGIN", "ROLLBACK", "COMMIT"] {
+            let bytes = request(&[sql], 0);
+            let mut sink = Bounded::new(1000);
+            pool.run(&RequestView::parse(&bytes).unwrap(), Limits::default(), &mut sink, &mut |_| {})
+                .unwrap();
+            let text = String::from_utf8(sink.into_bytes()).unwrap();
+            assert!(sql == "SELECT 1" || text.contains("not authorized: BEGIN, COMMIT"), "{sql}: {text}");
+            assert!(pool.changes_database(sql).unwrap() != (sql == "SELECT 1"), "{sql}");
+        }
     }
 
     #[test]
@@ -323,7 +425,7 @@ mod tests {
         let pool = pool(dir.path());
         let bytes = request(&["SELECT nope", "SELECT 1"], RequestFlags::TRANSACTION);
         let mut sink = Bounded::new(1000);
-        pool.run(&RequestView::parse(&bytes).unwrap(), Limits::default(), &mut sink).unwrap();
+        pool.run(&RequestView::parse(&bytes).unwrap(), Limits::default(), &mut sink, &mut |_| {}).unwrap();
         assert_eq!(sink.into_bytes(), br#"{"error":"no such column: nope"}"#);
     }
 }

@@ -4,8 +4,13 @@ use super::apply::{Applier, Entry, LocalFailure, Reply};
 use super::checkpoint::{self, Durable};
 use super::generation::Generations;
 use super::meta::{Applied, StoredMembership};
+use super::pages::{Checksum, Pages};
 use super::reader::ReadPool;
+use super::replace;
+use super::scrub::{PinnedRange, Wake};
 use super::snapshot::ReadySnapshot;
+use super::staging::Staging;
+use rusqlite::Connection;
 use std::sync::Arc;
 use std::sync::mpsc;
 use tokio::sync::{oneshot, watch};
@@ -24,6 +29,16 @@ enum Job {
     /// A checkpoint on demand.
     Checkpoint {
         done: oneshot::Sender<Result<Durable, LocalFailure>>,
+    },
+    /// Pins the present state on a connection, for the thread that reads the pages.
+    PinRange {
+        connection: Connection,
+        generation: u64,
+        done: oneshot::Sender<Result<Option<PinnedRange>, LocalFailure>>,
+    },
+    /// The checksum of the present state.
+    Checksum {
+        done: oneshot::Sender<Result<Option<Checksum>, LocalFailure>>,
     },
     Close {
         done: oneshot::Sender<Result<(), LocalFailure>>,
@@ -68,7 +83,9 @@ impl Writer {
         generations: Generations,
         generation: u64,
         readers: Arc<ReadPool>,
+        staging: Staging,
         foreign_keys: bool,
+        wake_scrub: mpsc::Sender<Wake>,
     ) -> Result<Self, LocalFailure> {
         let (jobs, queue) = mpsc::channel();
         let first = State {
@@ -88,17 +105,36 @@ impl Writer {
         };
         spawn("checkpoint", Box::new(move || checkpoint_loop(&bulk, &to_writer)))?;
         let thread = WriterThread {
+            pages: applier.pages().clone(),
             applier: Some(applier),
             generations,
             generation,
             readers,
+            staging,
             foreign_keys,
             publish,
             kick,
             checkpointing: false,
+            wake_scrub,
         };
         spawn("writer", Box::new(move || thread.run(&queue)))?;
         Ok(Self { jobs, state })
+    }
+
+    /// The checksum of the present state; none while it is not known.
+    pub async fn checksum(&self) -> Result<Option<Checksum>, LocalFailure> {
+        self.ask(|done| Job::Checksum { done }).await
+    }
+
+    /// Pins the present state on `connection`; none if the database it is open on is not the present one. Blocks.
+    pub fn pin_range(
+        &self,
+        connection: Connection,
+        generation: u64,
+    ) -> Result<Option<PinnedRange>, LocalFailure> {
+        let (done, answer) = oneshot::channel();
+        self.jobs.send(Job::PinRange { connection, generation, done }).map_err(|_| GONE)?;
+        answer.blocking_recv().map_err(|_| GONE)?
     }
 
     /// Applies committed entries in order; resolves after the last one's COMMIT.
@@ -152,13 +188,16 @@ fn checkpoint_loop(bulk: &mpsc::Receiver<std::path::PathBuf>, writer: &mpsc::Sen
 struct WriterThread {
     /// None once closed or failed.
     applier: Option<Applier>,
+    pages: Arc<Pages>,
     generations: Generations,
     generation: u64,
     readers: Arc<ReadPool>,
+    staging: Staging,
     foreign_keys: bool,
     publish: watch::Sender<State>,
     kick: mpsc::SyncSender<std::path::PathBuf>,
     checkpointing: bool,
+    wake_scrub: mpsc::Sender<Wake>,
 }
 
 impl WriterThread {
@@ -181,6 +220,15 @@ impl WriterThread {
                     }
                     drop(done.send(result));
                 }
+                Job::Checksum { done } => {
+                    let sum = self.applier.as_ref().ok_or(GONE).and_then(Applier::checksum);
+                    drop(done.send(sum));
+                }
+                Job::PinRange { connection, generation, done } => {
+                    let present = generation == self.generation;
+                    let pinned = present.then(|| PinnedRange::pin(connection, &self.pages)).transpose();
+                    drop(done.send(pinned));
+                }
                 Job::FinishCheckpoint => {
                     self.checkpointing = false;
                     // Reported where it happened; later jobs find the writer stopped.
@@ -197,8 +245,10 @@ impl WriterThread {
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Reply>, LocalFailure> {
-        let applier = self.applier.as_mut().ok_or(GONE)?;
-        let replies = entries.iter().map(|entry| applier.apply(entry)).collect::<Result<Vec<_>, _>>()?;
+        let replies = entries.iter().map(|entry| self.apply_one(entry)).collect::<Result<Vec<_>, _>>()?;
+        if self.applier.as_mut().is_some_and(Applier::has_lost_pages) {
+            self.read_pages_anew();
+        }
         self.publish(|_| {});
         if let Some(applier) = &self.applier
             && applier.wal_pages() >= checkpoint::DUE_PAGES
@@ -207,6 +257,21 @@ impl WriterThread {
             self.checkpointing = self.kick.try_send(self.generations.path(self.generation)).is_ok();
         }
         Ok(replies)
+    }
+
+    fn apply_one(&mut self, entry: &Entry) -> Result<Reply, LocalFailure> {
+        let applier = self.applier.as_mut().ok_or(GONE)?;
+        let is_new = applier.applied().log_id.is_none_or(|last| entry.log_id.index > last.index);
+        match replace::replacement_of(entry)? {
+            Some(by) if is_new => {
+                let (staging, generations) = (&self.staging, &self.generations);
+                let ready = replace::prepare(staging, generations, self.generation, applier, entry, by)?;
+                self.install(&ready)?;
+                Ok(if entry.wants_reply { vec![bytes::Bytes::new()] } else { Reply::new() })
+            }
+            Some(_) => Ok(Reply::new()),
+            None => applier.apply(entry),
+        }
     }
 
     /// One checkpoint on this thread; returns how far the database file is on disk after it.
@@ -230,13 +295,21 @@ impl WriterThread {
         closed?;
         let io = |what| move |source| LocalFailure::Io { what, source };
         self.generations.activate(snapshot.generation).map_err(io("activate a snapshot"))?;
-        self.generation = snapshot.generation;
+        let old = std::mem::replace(&mut self.generation, snapshot.generation);
         let path = self.generations.path(snapshot.generation);
         self.readers.switch_to(&path);
-        self.applier = Some(Applier::open(&path, vfs, self.foreign_keys)?);
-        self.generations.remove_others(Some(snapshot.generation)).map_err(io("remove the old database"))?;
+        self.applier = Some(Applier::open(&path, vfs, self.foreign_keys, self.pages.clone())?);
+        self.read_pages_anew();
+        // Only this one: a snapshot may be on its way into another.
+        self.generations.remove(old).map_err(io("remove the old database"))?;
         self.publish(State::all_durable);
         Ok(())
+    }
+
+    fn read_pages_anew(&self) {
+        if self.wake_scrub.send(Wake::Anew).is_err() {
+            tracing::warn!("nothing reads the pages any more: the checksum of the database stays unknown");
+        }
     }
 
     fn publish(&self, change: impl FnOnce(&mut State)) {

@@ -1,6 +1,8 @@
 //! Verbs for tests with real processes: `cluster(3)`, `kill`, `start`, `execute`, `query`, `await_ready`.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use reqwest::Method;
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -39,6 +41,25 @@ impl Door {
         let (status, body) = (answer.status().as_u16(), answer.text().unwrap());
         assert!(status == 200 && !body.contains("\"error\""), "{statements}: {status} {body}");
         serde_json::from_str(&body).unwrap()
+    }
+}
+
+/// An answer with its headers.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// A header, or nothing.
+    pub fn header(&self, name: &str) -> String {
+        self.headers.get(name).map_or_else(String::new, |value| value.to_str().unwrap().to_owned())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
     }
 }
 
@@ -183,6 +204,34 @@ impl Cluster {
         (answer.status().as_u16(), answer.text().unwrap())
     }
 
+    /// A whole answer; redirects are not followed.
+    pub fn send(
+        &self,
+        method: Method,
+        i: usize,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let http = reqwest::blocking::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(PATIENCE)
+            .build()
+            .unwrap();
+        let mut request = http.request(method, self.url(i, path)).body(body.to_vec());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Answer { status, headers, body: answer.bytes().unwrap().to_vec() }
+    }
+
+    /// The member's process, for what the operating system knows of it.
+    pub fn pid(&self, i: usize) -> u32 {
+        self.members[i].process.as_ref().expect("it runs").id()
+    }
+
     /// Runs statements that must succeed.
     pub fn execute(&self, i: usize, statements: &Value) -> Value {
         self.door(i).execute(statements)
@@ -205,6 +254,11 @@ impl Cluster {
         serde_json::from_str(&self.get(i, "/cluster").1).unwrap()
     }
 
+    /// A part of `/status`.
+    pub fn status(&self, i: usize, key: &str) -> Value {
+        serde_json::from_str(&self.get(i, &format!("/status?key={key}")).1).expect("JSON")
+    }
+
     /// Waits until the member's readiness probe says yes.
     pub fn await_ready(&mut self, i: usize) {
         let url = format!("http://127.0.0.1:{}/ready", self.members[i].health);
@@ -225,6 +279,11 @@ impl Cluster {
             let leader = cluster.report(i)["leader"]["name"].as_str()?.to_owned();
             cluster.members.iter().position(|m| m.name == leader && m.process.is_some())
         })
+    }
+
+    /// Waits until member `i` knows that nobody leads.
+    pub fn await_no_leader(&mut self, i: usize) {
+        self.until("no leader", |cluster| (cluster.get(i, "/leader").0 == 503).then_some(()));
     }
 
     /// Waits until `condition` gives something.

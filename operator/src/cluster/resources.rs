@@ -31,8 +31,8 @@ pub enum Quality {
 /// The quality of service of a pod with these resources.
 pub fn quality(resources: &Resources) -> Quality {
     let (limits, requests) = (&resources.limits, &resources.requests);
-    let counts = |name: &&String| matches!(name.as_str(), "cpu" | "memory");
-    if limits.keys().chain(requests.keys()).filter(counts).next().is_none() {
+    let counts = |name: &String| matches!(name.as_str(), "cpu" | "memory");
+    if !limits.keys().chain(requests.keys()).any(counts) {
         return Quality::BestEffort;
     }
     let same = ["cpu", "memory"].iter().all(|name| {

@@ -1,0 +1,152 @@
+//! Runs a query on what is applied here: inline if it is small, else on a thread of its own, streaming.
+
+use super::Consensus;
+use super::command::EncodedRequest;
+use super::forward::{ReadBody, RequestError};
+use crate::store::{Inline, Limits, Position, ReadError, Sink, Stopped};
+use bytes::Bytes;
+use std::io;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+/// Bytes gathered before they are sent on.
+const PIECE: usize = 64 << 10;
+/// How long a reader may keep a query from going on.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// A query that runs, or ran, here.
+#[derive(Debug)]
+pub struct LocalRead {
+    /// Its results.
+    pub body: ReadBody,
+    /// How far the state is that they tell of.
+    pub position: Position,
+}
+
+impl Consensus {
+    /// Runs a query here.
+    pub async fn read_here(
+        &self,
+        request: EncodedRequest,
+        limits: Limits,
+    ) -> Result<LocalRead, RequestError> {
+        match self.read_inline(&request, limits)? {
+            Some(read) => Ok(read),
+            None => self.read_streaming(request, limits).await,
+        }
+    }
+
+    /// Runs a query on this thread; none if it is too large for that.
+    pub(super) fn read_inline(
+        &self,
+        request: &EncodedRequest,
+        limits: Limits,
+    ) -> Result<Option<LocalRead>, RequestError> {
+        let view = request.view().map_err(|e| RequestError::Internal(e.to_string()))?;
+        Ok(match self.store().readers().try_inline(&view, limits)? {
+            Inline::Done(results, position) => {
+                Some(LocalRead { body: ReadBody::Whole(results.into()), position })
+            }
+            Inline::OverBudget => None,
+        })
+    }
+
+    /// Runs a query on a thread of its own.
+    pub(super) async fn read_streaming(
+        &self,
+        request: EncodedRequest,
+        limits: Limits,
+    ) -> Result<LocalRead, RequestError> {
+        let readers = self.store().readers().clone();
+        let permit = self.streams.clone().acquire_owned().await;
+        let permit = permit.map_err(|e| RequestError::Internal(e.to_string()))?;
+        let (pieces, body) = mpsc::channel(4);
+        let (tell, position) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let mut sink = Pieces { buffer: Vec::with_capacity(PIECE + (PIECE >> 2)), pieces, runtime };
+            let mut tell = Some(tell);
+            // Who no longer waits does not want to know.
+            let mut at = |position: Position| drop(tell.take().map(|tell| tell.send(Ok(position))));
+            let outcome = request
+                .view()
+                .map_err(ReadError::from)
+                .and_then(|view| readers.run(&view, limits, &mut sink, &mut at));
+            match outcome {
+                // Who hung up does not want to know.
+                Ok(()) => {
+                    let _ = sink.send(0).and_then(|()| sink.give(Ok(Bytes::new())));
+                }
+                // Without the end, who receives it knows that the result is not whole.
+                Err(ReadError::Stopped) => {}
+                Err(error) => match tell {
+                    Some(tell) => drop(tell.send(Err(error))),
+                    None => {
+                        tracing::warn!(%error, "a query ended early");
+                        let _ = sink.give(Err(io::Error::other(error)));
+                    }
+                },
+            }
+        });
+        match position.await {
+            Ok(Ok(position)) => Ok(LocalRead { body: ReadBody::Stream(body), position }),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(RequestError::Internal("the query's thread ended".into())),
+        }
+    }
+
+    /// Waits until this member has applied what a client has seen elsewhere.
+    pub(super) async fn await_position(
+        &self,
+        wanted: Position,
+        deadline: Instant,
+    ) -> Result<(), RequestError> {
+        let epoch = self.identity().cluster().map_or(0, |c| c.epoch);
+        if wanted.epoch != epoch {
+            return Err(RequestError::OtherEpoch { wanted: wanted.epoch, present: epoch });
+        }
+        let mut state = self.store().state();
+        let reached = state.wait_for(|state| state.applied.log_id.is_some_and(|id| id.index >= wanted.index));
+        match timeout_at(deadline, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(RequestError::Internal("the writer has stopped".into())),
+            Err(_) => Err(RequestError::Behind(wanted.index)),
+        }
+    }
+}
+
+/// Sends results on in pieces, from a thread that may block.
+struct Pieces {
+    buffer: Vec<u8>,
+    pieces: mpsc::Sender<io::Result<Bytes>>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Pieces {
+    /// Sends all but the last `keep` bytes.
+    fn send(&mut self, keep: usize) -> Result<(), Stopped> {
+        let rest = self.buffer.split_off(self.buffer.len() - keep.min(self.buffer.len()));
+        let piece = Bytes::from(std::mem::replace(&mut self.buffer, rest));
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.buffer.reserve(PIECE);
+        self.give(Ok(piece))
+    }
+
+    fn give(&self, piece: io::Result<Bytes>) -> Result<(), Stopped> {
+        self.runtime.block_on(self.pieces.send_timeout(piece, STALLED)).map_err(|_| Stopped)
+    }
+}
+
+impl Sink for Pieces {
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    fn row_written(&mut self) -> Result<(), Stopped> {
+        if self.buffer.len() >= PIECE { self.send(1) } else { Ok(()) }
+    }
+}

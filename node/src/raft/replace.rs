@@ -1,0 +1,487 @@
+//! Another database in the place of the present one, on every member: the leader checks it and spreads it before an
+//! entry names it, so that the log stays small and no member needs the file in memory.
+//!
+//! ```text
+//! load call   = nothing, then the file       answer = index u64, or the error
+//! stage call  = sha256 · size u64, then the file        answer = nothing
+//! staged call = sha256                       answer = size u64, then the file
+//! ```
+//! A member that applies the entry without having the file fetches it from whoever has it; until then it applies
+//! nothing. A staged file is kept until every member applied the entry, or the log does not reach back to it any more.
+
+use super::Consensus;
+use super::calls::{CallError, Peers};
+use super::command::{CommandView, Replacement, RequestEncoder, RequestFlags};
+use super::forward::{RequestError, Route};
+use super::membership::describe;
+use super::stream_calls::{PeerStream, StreamKind};
+use super::types::PeerInfo;
+use super::waiters::Outcome;
+use super::wire::{get_u64, membership_from_store};
+use crate::identity::Identity;
+use crate::store::{CanonicalError, Sha256Sum, Staging, Store, write_in_child};
+use bytes::{BufMut, Bytes, BytesMut};
+use client::admin::{Member, NodeId};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Bytes read from a staged file at once.
+const PIECE: usize = 1 << 20;
+/// How long members have to receive and sync a file, after it was sent.
+const CONFIRM: Duration = Duration::from_secs(120);
+/// How long the others are waited for once a quorum has confirmed: they would fetch it anyway.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long checking an upload may take, as seen by the member that sent it.
+const CHECKED: Duration = Duration::from_secs(1800);
+/// How long the entry may take.
+const COMMIT: Duration = Duration::from_secs(60);
+/// Between two rounds of asking for a file, and of looking whether it is still needed.
+const ROUND: Duration = Duration::from_millis(500);
+const TIDY: Duration = Duration::from_secs(10);
+/// A staged file that no entry named within this time never will be.
+const ORPHAN: Duration = Duration::from_secs(3600);
+
+/// Why a database was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It is not one, or not one that is taken.
+    #[error("{0}")]
+    Invalid(String),
+    /// This member does not lead.
+    #[error("not leader")]
+    NotLeader,
+    /// There are other members.
+    #[error("not single-node")]
+    NotSingleNode,
+    /// The upload ended early, or a file could not be written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// As of any request.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+impl From<CanonicalError> for LoadError {
+    fn from(error: CanonicalError) -> Self {
+        match error {
+            CanonicalError::Invalid(_) => Self::Invalid(error.to_string()),
+            CanonicalError::Io(error) => Self::Io(error),
+        }
+    }
+}
+
+/// A database that was loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Index of its entry.
+    pub index: u64,
+    /// Peer address of the leader that did it.
+    pub forwarded_to: Option<String>,
+}
+
+/// An upload: pieces up to an empty one.
+pub type Upload = mpsc::Receiver<io::Result<Bytes>>;
+
+impl Consensus {
+    /// Loads a database in the place of the present one.
+    pub async fn load(self: &Arc<Self>, upload: Upload) -> Result<Loaded, LoadError> {
+        match self.route() {
+            Route::Here(_) => Ok(Loaded { index: self.load_here(upload).await?, forwarded_to: None }),
+            Route::Leader { leader, address } => {
+                let index = self.load_there(leader.node, &address, upload).await?;
+                Ok(Loaded { index, forwarded_to: Some(address) })
+            }
+            Route::Nobody => Err(RequestError::NoLeader.into()),
+        }
+    }
+
+    /// The same, on a leader that has no other member.
+    pub async fn boot(self: &Arc<Self>, upload: Upload) -> Result<Loaded, LoadError> {
+        self.may_boot()?;
+        self.load(upload).await
+    }
+
+    /// Whether this member may be booted.
+    pub fn may_boot(&self) -> Result<(), LoadError> {
+        if !self.is_leader() {
+            return Err(LoadError::NotLeader);
+        }
+        match describe(&self.metrics()).members.len() {
+            1 => Ok(()),
+            _ => Err(LoadError::NotSingleNode),
+        }
+    }
+
+    async fn load_there(&self, leader: u64, address: &str, mut upload: Upload) -> Result<u64, LoadError> {
+        let broken = |_| LoadError::from(RequestError::from(CallError::Broken(address.to_owned())));
+        let opened = self.peers.open_stream(leader, address, StreamKind::Load, &[]).await;
+        let mut stream = opened.map_err(RequestError::from)?;
+        // The leader may answer before it has everything: then sending fails, and its answer says why.
+        drop(stream.send_all(&mut upload).await);
+        let head = stream.head(CHECKED).await.map_err(broken)?;
+        match head {
+            Ok(mut head) => Ok(get_u64(&mut head).map_err(io::Error::from)?),
+            Err(message) => Err(match message.split_once('\n') {
+                Some(("invalid", message)) => LoadError::Invalid(message.into()),
+                Some(("no leader", _)) => RequestError::NoLeader.into(),
+                Some(("unknown", message)) => RequestError::OutcomeUnknown(message.into()).into(),
+                _ => RequestError::Internal(message).into(),
+            }),
+        }
+    }
+
+    pub(super) async fn answer_load(self: &Arc<Self>, _: Bytes, stream: &mut PeerStream) -> io::Result<()> {
+        let (send, upload) = mpsc::channel(4);
+        let loading = self.load_here(upload);
+        let (loaded, ()) = tokio::join!(loading, async {
+            let is_heard = stream.pass_on(&send).await;
+            drop(send);
+            // An upload that failed early is heard to its end, so that the answer is.
+            while !is_heard && matches!(stream.receive().await, Ok(Some(_))) {}
+        });
+        match loaded {
+            Ok(index) => stream.accept(&index.to_le_bytes()).await,
+            Err(error) => {
+                let kind = match &error {
+                    LoadError::Invalid(_) => "invalid",
+                    LoadError::NotLeader | LoadError::Request(RequestError::NoLeader) => "no leader",
+                    LoadError::Request(RequestError::OutcomeUnknown(_)) => "unknown",
+                    _ => "failed",
+                };
+                stream.refuse(&format!("{kind}\n{error}")).await
+            }
+        }
+    }
+
+    async fn load_here(self: &Arc<Self>, upload: Upload) -> Result<u64, LoadError> {
+        let turn = self.loading.lock().await;
+        let staging = self.store().staging().clone();
+        let received = receive(staging.clone(), upload, None).await?.into_scratch();
+        let canonical = staging.scratch();
+        write_in_child(received.path(), canonical.path()).await?;
+        drop(received);
+        let keeper = staging.clone();
+        let (sha256, size) = blocking(move || keeper.adopt(&canonical)).await?;
+        tracing::info!(%sha256, megabytes = size >> 20, "checked a database that is to take the place of this one");
+        let outcome = async {
+            self.spread(sha256, size).await?;
+            self.propose_replacement(Replacement { sha256: sha256.0, size, epoch: 0 }).await
+        };
+        let outcome = outcome.await;
+        let is_certain = !matches!(outcome, Err(LoadError::Request(RequestError::OutcomeUnknown(_))));
+        if outcome.is_err() && is_certain && self.staged.named(sha256).is_none() {
+            staging.remove(sha256)?;
+        }
+        drop(turn);
+        outcome
+    }
+
+    /// Sends a staged file to the other members, until a quorum of the voters has it on disk.
+    async fn spread(&self, sha256: Sha256Sum, size: u64) -> Result<(), LoadError> {
+        let own = self.identity().node_id();
+        let members = describe(&self.metrics()).members;
+        let voters = members.iter().filter(|m| m.voter).count();
+        let quorum = voters / 2 + 1;
+        let mut confirmed = members.iter().filter(|m| m.voter && m.node_id == own).count();
+        let mut sending: FuturesUnordered<_> = members
+            .into_iter()
+            .filter(|m| m.node_id != own)
+            .map(|member| async move {
+                let sent = self.send_staged(&member, sha256, size).await;
+                (member, sent)
+            })
+            .collect();
+        let mut last_call = None;
+        loop {
+            let next = async { sending.next().await };
+            let done = match last_call {
+                None => next.await,
+                Some(at) => tokio::time::timeout_at(at, next).await.unwrap_or(None),
+            };
+            match done {
+                Some((member, Ok(()))) => confirmed += usize::from(member.voter),
+                Some((member, Err(error))) => {
+                    tracing::warn!(member = member.name, %error, "could not stage a database");
+                }
+                None if confirmed >= quorum => return Ok(()),
+                None => return Err(RequestError::NoQuorum.into()),
+            }
+            if confirmed >= quorum && last_call.is_none() {
+                last_call = Some(tokio::time::Instant::now() + GRACE);
+            }
+        }
+    }
+
+    async fn send_staged(&self, member: &Member, sha256: Sha256Sum, size: u64) -> io::Result<()> {
+        let mut question = BytesMut::with_capacity(40);
+        question.put_slice(&sha256.0);
+        question.put_u64_le(size);
+        let (id, address) = (member.node_id.0, &member.raft_address);
+        let opened = self.peers.open_stream(id, address, StreamKind::Stage, &question).await;
+        let mut stream = opened.map_err(io::Error::other)?;
+        let mut pieces = read_staged(self.store().staging(), sha256)?.1;
+        stream.send_all(&mut pieces).await?;
+        stream.head(CONFIRM).await?.map(drop).map_err(io::Error::other)
+    }
+
+    pub(super) async fn answer_stage(&self, mut body: Bytes, stream: &mut PeerStream) -> io::Result<()> {
+        let (sha256, size) = (get_sum(&mut body)?, get_u64(&mut body)?);
+        let staging = self.store().staging().clone();
+        let (send, upload) = mpsc::channel(4);
+        let (kept, ()) = tokio::join!(keep(staging, upload, sha256, size), async {
+            stream.pass_on(&send).await;
+            drop(send);
+        });
+        match kept {
+            Ok(()) => stream.accept(&[]).await,
+            Err(error) => stream.refuse(&error.to_string()).await,
+        }
+    }
+
+    pub(super) async fn answer_staged(&self, mut body: Bytes, stream: &mut PeerStream) -> io::Result<()> {
+        match read_staged(self.store().staging(), get_sum(&mut body)?) {
+            Ok((size, mut pieces)) => {
+                stream.accept(&size.to_le_bytes()).await?;
+                stream.send_all(&mut pieces).await
+            }
+            Err(error) => stream.refuse(&error.to_string()).await,
+        }
+    }
+
+    /// Proposes the entry, and waits until this member has applied it.
+    async fn propose_replacement(&self, replacement: Replacement) -> Result<u64, LoadError> {
+        let Route::Here(leader) = self.route() else { return Err(RequestError::NoLeader.into()) };
+        let id = self.proposer().next_request_id();
+        let request = RequestEncoder::new(RequestFlags::default(), 0).finish(id);
+        let mut ticket = self.waiters.wait_for(id);
+        let failed = |error: super::propose::ProposeError| RequestError::Internal(error.to_string());
+        self.proposer().propose_replacement(&replacement, &request, leader).await.map_err(failed)?;
+        match tokio::time::timeout(COMMIT, ticket.settled(leader)).await {
+            Ok(Some(Outcome::Applied(done))) => Ok(done.index),
+            Ok(None | Some(Outcome::NotAppended | Outcome::TooLate)) => Err(RequestError::NoLeader.into()),
+            Ok(Some(Outcome::Skipped)) | Err(_) => {
+                let message = "leadership lost while committing log";
+                Err(RequestError::OutcomeUnknown(message.into()).into())
+            }
+        }
+    }
+
+    /// Removes staged files that nobody needs any more, now and then.
+    pub(super) async fn tidy_staged(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TIDY).await;
+            let staged = match self.store().staging().staged() {
+                Ok(staged) => staged,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read the staging directory");
+                    continue;
+                }
+            };
+            for (sha256, age) in staged {
+                let named = self.staged.named(sha256);
+                let unneeded = match named {
+                    None => age > ORPHAN,
+                    Some(index) => self.first_log_index() > index || self.everybody_applied(index).await,
+                };
+                if unneeded {
+                    match self.store().staging().remove(sha256) {
+                        Ok(()) => self.staged.forget(sha256),
+                        Err(error) => tracing::warn!(%error, %sha256, "cannot remove a staged database"),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn everybody_applied(&self, index: u64) -> bool {
+        const ANSWER: Duration = Duration::from_secs(2);
+        let own = self.identity().node_id();
+        for member in describe(&self.metrics()).members {
+            if member.node_id == own {
+                continue;
+            }
+            match self.describe_peer(member.node_id, &member.raft_address, ANSWER).await {
+                Ok(described) if described.applied_index.is_some_and(|applied| applied >= index) => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
+/// Makes sure that a staged file is here before an entry that names it is applied.
+pub struct StagedFiles {
+    store: Store,
+    identity: Arc<Identity>,
+    peers: Arc<Peers>,
+    named: parking_lot::Mutex<Vec<(Sha256Sum, u64)>>,
+    stop: watch::Sender<bool>,
+}
+
+impl StagedFiles {
+    /// Of the member `identity`.
+    pub fn new(store: Store, identity: Arc<Identity>, peers: Arc<Peers>) -> Arc<Self> {
+        // What is there already was named by an entry that was applied, or will be by one that is met again.
+        let applied = store.state().borrow().applied.log_id.map_or(0, |id| id.index);
+        let found = store.staging().staged().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the staging directory");
+            Vec::new()
+        });
+        let named = parking_lot::Mutex::new(found.into_iter().map(|(sum, _)| (sum, applied)).collect());
+        Arc::new(Self { store, identity, peers, named, stop: watch::Sender::new(false) })
+    }
+
+    /// Nothing is fetched any more: the member goes down.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Index of the entry that named a file, if this process met it.
+    fn named(&self, sha256: Sha256Sum) -> Option<u64> {
+        self.named.lock().iter().find(|(known, _)| *known == sha256).map(|(_, index)| *index)
+    }
+
+    fn forget(&self, sha256: Sha256Sum) {
+        self.named.lock().retain(|(known, _)| *known != sha256);
+    }
+
+    /// Waits until the file that an entry names, if it names one, is here.
+    pub async fn ensure(&self, entry: &crate::store::Entry) -> io::Result<()> {
+        let crate::store::Payload::Command(bytes) = &entry.payload else { return Ok(()) };
+        // Bytes that make no sense are met again, and reported, when the entry is applied.
+        let Ok(CommandView { replacement: Some(replacement), .. }) = CommandView::parse(bytes) else {
+            return Ok(());
+        };
+        let sha256 = Sha256Sum(replacement.sha256);
+        {
+            let mut named = self.named.lock();
+            named.retain(|(known, _)| *known != sha256);
+            named.push((sha256, entry.log_id.index));
+        }
+        let applied = self.store.state().borrow().applied.log_id;
+        if applied.is_some_and(|applied| applied.index >= entry.log_id.index) {
+            return Ok(());
+        }
+        let mut stop = self.stop.subscribe();
+        while !self.store.staging().has(sha256) {
+            tokio::select! {
+                () = self.fetch(sha256, replacement.size) => {}
+                _ = stop.wait_for(|stop| *stop) => {
+                    return Err(io::Error::other("going down before a staged database was here"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks every other member for a file, once.
+    async fn fetch(&self, sha256: Sha256Sum, size: u64) {
+        for (id, info) in self.others() {
+            match self.fetch_from(id, &info.raft_addr, sha256, size).await {
+                Ok(()) => {
+                    tracing::info!(%sha256, from = info.name, "fetched a database that an entry names");
+                    return;
+                }
+                Err(error) => tracing::debug!(%error, %sha256, from = info.name, "not fetched"),
+            }
+        }
+        tracing::warn!(%sha256, "no member has the database that an entry names; asking again");
+        tokio::time::sleep(ROUND).await;
+    }
+
+    fn others(&self) -> Vec<(u64, PeerInfo)> {
+        let own = self.identity.node_id();
+        let stored = self.store.state().borrow().membership.clone();
+        match membership_from_store(&stored) {
+            Ok(stored) => stored
+                .nodes()
+                .filter(|(id, _)| NodeId(**id) != own)
+                .map(|(id, info)| (*id, info.clone()))
+                .collect(),
+            Err(error) => {
+                tracing::error!(%error, "the membership cannot be read");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn fetch_from(&self, id: u64, address: &str, sha256: Sha256Sum, size: u64) -> io::Result<()> {
+        const ANSWER: Duration = Duration::from_secs(5);
+        let opened = self.peers.open_stream(id, address, StreamKind::Staged, &sha256.0).await;
+        let mut stream = opened.map_err(io::Error::other)?;
+        stream.head(ANSWER).await?.map_err(io::Error::other)?;
+        let (send, upload) = mpsc::channel(4);
+        let staging = self.store.staging().clone();
+        let (kept, ()) = tokio::join!(keep(staging, upload, sha256, size), async {
+            stream.pass_on(&send).await;
+            drop(send);
+        });
+        kept
+    }
+}
+
+fn get_sum(body: &mut Bytes) -> io::Result<Sha256Sum> {
+    if body.len() < 32 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut sum = [0; 32];
+    sum.copy_from_slice(&body.split_to(32));
+    Ok(Sha256Sum(sum))
+}
+
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(f).await?
+}
+
+/// Writes an upload to disk as it comes.
+async fn receive(
+    staging: Staging,
+    mut upload: Upload,
+    size: Option<u64>,
+) -> io::Result<crate::store::Receiving> {
+    blocking(move || {
+        let mut receiving = staging.receive(size.unwrap_or(0))?;
+        loop {
+            match upload.blocking_recv() {
+                Some(Ok(piece)) if piece.is_empty() => return Ok(receiving),
+                Some(Ok(piece)) => receiving.write(&piece)?,
+                Some(Err(error)) => return Err(error),
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+            if size.is_some_and(|size| receiving.size() > size) {
+                return Err(io::Error::other("a staged file is larger than announced"));
+            }
+        }
+    })
+    .await
+}
+
+/// Receives a staged file and keeps it.
+async fn keep(staging: Staging, upload: Upload, sha256: Sha256Sum, size: u64) -> io::Result<()> {
+    let receiving = receive(staging, upload, Some(size)).await?;
+    blocking(move || receiving.finish(sha256)).await
+}
+
+/// Reads a staged file; returns its size and its pieces.
+fn read_staged(staging: &Staging, sha256: Sha256Sum) -> io::Result<(u64, Upload)> {
+    let mut file = File::open(staging.path(sha256))?;
+    let size = file.metadata()?.len();
+    let (send, pieces) = mpsc::channel(2);
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            let read = (&mut file).take(PIECE as u64).read_to_end(&mut piece);
+            let is_last = !matches!(read, Ok(n) if n > 0);
+            // Who hung up does not want to know.
+            if send.blocking_send(read.map(|_| piece.into())).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    Ok((size, pieces))
+}

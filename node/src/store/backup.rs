@@ -1,0 +1,433 @@
+//! Copies of the database for clients: without the internal table, while writes go on, and without holding more of it
+//! in memory than a few pieces.
+//!
+//! A binary copy is read page by page through one pinned read transaction (`sqlite_dbpage`), so nothing is staged on
+//! disk. The internal table is taken out on the way: the few pages that dropping it touches (the schema, the table, the
+//! head of the freelist) are put into a sparse scratch file, SQLite drops the table there, and those pages go out in
+//! place of the originals. Which journal mode the copy claims is two bytes of its header.
+//!
+//! A client that reads slowly would keep the pin, and the WAL would grow with every write: what such a client has not
+//! taken is moved to a scratch file at the disk's speed, and the pin ends.
+
+use super::canonical::own_tables;
+use super::dump;
+use super::staging::{Scratch, Staging};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+/// Bytes of a piece.
+const PIECE: usize = 1 << 20;
+
+/// What a backup is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BackupFormat {
+    /// A database file.
+    Binary {
+        /// Its header says WAL mode, else DELETE mode.
+        wal: bool,
+        /// Without free space.
+        vacuum: bool,
+    },
+    /// SQL text.
+    Sql {
+        /// Of these tables only; all if empty.
+        tables: Vec<String>,
+    },
+}
+
+/// How a backup is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupOptions {
+    /// What it is.
+    pub format: BackupFormat,
+    /// Compressed with gzip.
+    pub compress: bool,
+}
+
+/// Why a backup is not whole.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// SQLite failed.
+    #[error("{what}: {source}")]
+    Sqlite {
+        /// What was being done.
+        what: &'static str,
+        /// SQLite's error.
+        source: rusqlite::Error,
+    },
+    /// A scratch file could not be written, or nobody reads the backup any more.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<rusqlite::Error> for BackupError {
+    fn from(source: rusqlite::Error) -> Self {
+        Self::Sqlite { what: "read a backup", source }
+    }
+}
+
+/// Takes pieces of a backup.
+pub trait Outlet {
+    /// Gives a piece on; returns it if nobody takes it for a while.
+    fn offer(&mut self, piece: Vec<u8>) -> io::Result<Option<Vec<u8>>>;
+    /// Gives a piece on, however long it takes.
+    fn give(&mut self, piece: Vec<u8>) -> io::Result<()>;
+}
+
+/// Writes a backup of the database at `path`. Blocks.
+pub fn write_backup(
+    path: &Path,
+    staging: &Staging,
+    options: &BackupOptions,
+    outlet: &mut dyn Outlet,
+) -> Result<(), BackupError> {
+    let mut pieces = Pieces { outlet, staging, piece: Vec::with_capacity(PIECE), moved: None };
+    if options.compress {
+        let mut gzip = GzEncoder::new(&mut pieces, Compression::fast());
+        write_plain(path, staging, &options.format, &mut gzip)?;
+        gzip.finish()?;
+    } else {
+        write_plain(path, staging, &options.format, &mut pieces)?;
+    }
+    // By now the read transaction has ended.
+    Ok(pieces.finish()?)
+}
+
+fn write_plain(
+    path: &Path,
+    staging: &Staging,
+    format: &BackupFormat,
+    out: &mut dyn Write,
+) -> Result<(), BackupError> {
+    match format {
+        BackupFormat::Sql { tables } => {
+            let connection = open_reader(path)?;
+            Ok(dump::write_dump(&connection, tables, out)?)
+        }
+        BackupFormat::Binary { wal, vacuum: false } => write_pages(path, staging, *wal, out),
+        BackupFormat::Binary { wal, vacuum: true } => write_vacuumed(path, staging, *wal, out),
+    }
+}
+
+/// Opens a connection of the product's own for reading.
+fn open_reader(path: &Path) -> Result<Connection, BackupError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.execute_batch("PRAGMA cache_size=-4096; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000")?;
+    Ok(connection)
+}
+
+fn write_pages(path: &Path, staging: &Staging, wal: bool, out: &mut dyn Write) -> Result<(), BackupError> {
+    let connection = open_reader(path)?;
+    connection.execute_batch("BEGIN")?;
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| n as u64);
+    let page_size = number("PRAGMA page_size")? as usize;
+    let changed = Changed::without_own_tables(&connection, staging, page_size)?;
+    let sql = "SELECT pgno, data FROM sqlite_dbpage('main') ORDER BY pgno";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut replaced = vec![0; page_size];
+    while let Some(row) = rows.next()? {
+        let number = row.get::<_, i64>(0)? as u64;
+        if changed.pages.contains(&number) {
+            changed.file.read_exact_at(&mut replaced, (number - 1) * page_size as u64)?;
+            if number == 1 {
+                replaced[18..20].fill(journal_version(wal));
+            }
+            out.write_all(&replaced)?;
+        } else {
+            let page = row.get_ref(1)?.as_blob().map_err(|_| rusqlite::Error::InvalidQuery)?;
+            out.write_all(page)?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes 18 and 19 of a database's header.
+fn journal_version(wal: bool) -> u8 {
+    if wal { 2 } else { 1 }
+}
+
+/// Makes a database file claim WAL or DELETE mode.
+pub fn set_journal_version(path: &Path, wal: bool) -> io::Result<()> {
+    File::options().write(true).open(path)?.write_all_at(&[journal_version(wal); 2], 18)
+}
+
+/// The pages that differ in a copy without the internal table.
+struct Changed {
+    pages: BTreeSet<u64>,
+    file: File,
+    _scratch: Scratch,
+}
+
+impl Changed {
+    fn without_own_tables(
+        connection: &Connection,
+        staging: &Staging,
+        page_size: usize,
+    ) -> Result<Self, BackupError> {
+        let own = own_tables(connection)?;
+        let count = connection.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0))? as u64;
+        let mut page = connection.prepare("SELECT data FROM sqlite_dbpage('main') WHERE pgno = ?1")?;
+        let mut page =
+            |number: u64| -> rusqlite::Result<Vec<u8>> { page.query_row([number as i64], |row| row.get(0)) };
+        let header = page(1)?;
+        let mut pages = BTreeSet::from([1]);
+        pages.extend(freelist_head(&header));
+        // Dropping a table looks for what ANALYZE knows of it, too.
+        let looked_at = ["sqlite_schema", "sqlite_stat1", "sqlite_stat3", "sqlite_stat4", "sqlite_sequence"];
+        let exists = |name: &str| -> rusqlite::Result<bool> {
+            let sql = "SELECT count(*) FROM sqlite_schema WHERE name = ?1";
+            connection.query_row(sql, [name], |row| row.get(0))
+        };
+        for table in looked_at.into_iter().chain(own.iter().map(String::as_str)) {
+            if table == "sqlite_schema" || exists(table)? {
+                pages.extend(pages_of(connection, table)?);
+            }
+        }
+        let scratch = staging.scratch();
+        let file = File::options().create_new(true).read(true).write(true).open(scratch.path())?;
+        file.set_len(count * page_size as u64)?;
+        for number in &pages {
+            file.write_all_at(&page(*number)?, (number - 1) * page_size as u64)?;
+        }
+        set_journal_version(scratch.path(), false)?;
+        pages.extend(drop_tables(scratch.path(), &own)?);
+        let mut header = [0; 100];
+        file.read_exact_at(&mut header, 0)?;
+        pages.extend(freelist_head(&header));
+        Ok(Self { pages, file, _scratch: scratch })
+    }
+}
+
+/// The first page of the freelist.
+fn freelist_head(header: &[u8]) -> Option<u64> {
+    let head = u32::from_be_bytes([header[32], header[33], header[34], header[35]]);
+    (head != 0).then_some(head.into())
+}
+
+/// Every page of a table, also of values too large for its tree.
+fn pages_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<u64>> {
+    let mut statement = connection.prepare("SELECT pageno FROM dbstat WHERE name = ?1")?;
+    statement.query_map([table], |row| row.get::<_, i64>(0).map(|n| n as u64))?.collect()
+}
+
+/// Drops tables in a file that nobody else has open; returns the pages of the schema afterwards.
+fn drop_tables(path: &Path, tables: &[String]) -> Result<Vec<u64>, BackupError> {
+    let what = |source| BackupError::Sqlite { what: "leave out the internal table", source };
+    let without = || -> rusqlite::Result<Vec<u64>> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.execute_batch(
+            "PRAGMA journal_mode=MEMORY; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE;
+             PRAGMA secure_delete=ON; PRAGMA foreign_keys=OFF; PRAGMA mmap_size=0",
+        )?;
+        for table in tables {
+            connection.execute_batch(&format!("DROP TABLE \"{}\"", table.replace('"', "\"\"")))?;
+        }
+        pages_of(&connection, "sqlite_schema")
+    };
+    without().map_err(what)
+}
+
+fn write_vacuumed(path: &Path, staging: &Staging, wal: bool, out: &mut dyn Write) -> Result<(), BackupError> {
+    let scratch = staging.scratch();
+    staging.check_room(std::fs::metadata(path)?.len())?;
+    let connection = open_reader(path)?;
+    let target = scratch.path().to_str().ok_or_else(|| io::Error::other("a path that is not UTF-8"))?;
+    connection.execute("VACUUM INTO ?1", [target])?;
+    let own = own_tables(&connection)?;
+    drop(connection);
+    drop_tables(scratch.path(), &own)?;
+    set_journal_version(scratch.path(), wal)?;
+    io::copy(&mut File::open(scratch.path())?, out)?;
+    Ok(())
+}
+
+/// Gathers what is written into pieces and gives them on; moves them to disk if nobody takes them.
+struct Pieces<'a> {
+    outlet: &'a mut dyn Outlet,
+    staging: &'a Staging,
+    piece: Vec<u8>,
+    moved: Option<File>,
+}
+
+impl Pieces<'_> {
+    fn pass(&mut self) -> io::Result<()> {
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        if let Some(moved) = &mut self.moved {
+            return moved.write_all(&piece);
+        }
+        if let Some(piece) = self.outlet.offer(piece)? {
+            let mut file = self.staging.unnamed()?;
+            file.write_all(&piece)?;
+            self.moved = Some(file);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        if !self.piece.is_empty() {
+            self.pass()?;
+        }
+        let Some(mut moved) = self.moved else { return Ok(()) };
+        moved.seek(SeekFrom::Start(0))?;
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            (&mut moved).take(PIECE as u64).read_to_end(&mut piece)?;
+            if piece.is_empty() {
+                return Ok(());
+            }
+            self.outlet.give(piece)?;
+        }
+    }
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..n]);
+        if self.piece.len() == PIECE {
+            self.pass()?;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::meta;
+    use super::*;
+
+    /// Takes so many pieces at once, then none until it is given them.
+    struct Taking {
+        bytes: Vec<u8>,
+        patience: usize,
+        given: usize,
+    }
+
+    impl Outlet for Taking {
+        fn offer(&mut self, piece: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+            let Some(patience) = self.patience.checked_sub(1) else { return Ok(Some(piece)) };
+            self.patience = patience;
+            self.bytes.extend(piece);
+            Ok(None)
+        }
+
+        fn give(&mut self, piece: Vec<u8>) -> io::Result<()> {
+            self.given += 1;
+            self.bytes.extend(piece);
+            Ok(())
+        }
+    }
+
+    fn taking(patience: usize) -> Taking {
+        Taking { bytes: Vec::new(), patience, given: 0 }
+    }
+
+    const ROWS: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c LIMIT 2000)
+         INSERT INTO t(b) SELECT randomblob(2000) FROM c";
+
+    /// A database as the store has it, with its writer's connection open.
+    fn database(dir: &Path, setup: &str) -> (std::path::PathBuf, Connection, Staging) {
+        let path = dir.join("db.sqlite");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0").unwrap();
+        meta::create(&connection).unwrap();
+        connection.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, b)").unwrap();
+        connection.execute_batch(setup).unwrap();
+        (path, connection, Staging::open(dir).unwrap())
+    }
+
+    fn check(dir: &Path, bytes: &[u8], wal: bool) -> Connection {
+        assert_eq!(bytes[18..20], [journal_version(wal); 2]);
+        let copy = dir.join("copy.sqlite");
+        std::fs::write(&copy, bytes).unwrap();
+        let connection = Connection::open(&copy).unwrap();
+        let one = |sql: &str| {
+            let text = |r: &rusqlite::Row<'_>| {
+                Ok(match r.get_ref(0)? {
+                    rusqlite::types::ValueRef::Integer(n) => n.to_string(),
+                    other => other.as_str()?.to_owned(),
+                })
+            };
+            connection.query_row(sql, [], text).unwrap()
+        };
+        assert_eq!(one("PRAGMA integrity_check"), "ok");
+        assert_eq!(one("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%sqlited%'"), "0");
+        connection
+    }
+
+    fn binary(wal: bool, vacuum: bool) -> BackupOptions {
+        BackupOptions { format: BackupFormat::Binary { wal, vacuum }, compress: false }
+    }
+
+    #[test]
+    fn copies_are_whole_and_without_the_internal_table_whatever_the_schema() {
+        let many_tables: String =
+            (0..400).map(|n| format!("CREATE TABLE many_{n}(a, b, c, d UNIQUE);")).collect();
+        let with_free_pages =
+            format!("{ROWS}; DELETE FROM t WHERE id % 3 = 0; CREATE TABLE u(a); DROP TABLE u");
+        let analysed = format!("{ROWS}; CREATE INDEX i ON t(b); ANALYZE");
+        for setup in ["", ROWS, &with_free_pages, &many_tables, &analysed] {
+            for (wal, vacuum) in [(true, false), (false, false), (true, true), (false, true)] {
+                let dir = tempfile::tempdir().unwrap();
+                let (path, live, staging) = database(dir.path(), setup);
+                let mut out = taking(usize::MAX);
+                write_backup(&path, &staging, &binary(wal, vacuum), &mut out).unwrap();
+                let copy = check(dir.path(), &out.bytes, wal);
+                let sum = "SELECT count(*), coalesce(sum(length(b)), 0), coalesce(max(hex(b)), '') FROM t";
+                let read = |c: &Connection| {
+                    c.query_row(sql(sum), [], |r| {
+                        Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get::<_, String>(2)?))
+                    })
+                    .unwrap()
+                };
+                assert_eq!(read(&copy), read(&live));
+                assert_eq!(std::fs::read_dir(dir.path().join("staging")).unwrap().count(), 0);
+            }
+        }
+    }
+
+    fn sql(text: &str) -> &str {
+        text
+    }
+
+    #[test]
+    fn a_slow_reader_gets_the_state_of_the_beginning_and_holds_nothing_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, live, staging) = database(dir.path(), ROWS);
+        let mut out = taking(2);
+        write_backup(&path, &staging, &binary(true, false), &mut out).unwrap();
+        assert!(out.given >= 2, "{}", out.given);
+        live.execute_batch("DELETE FROM t").unwrap();
+        let copy = check(dir.path(), &out.bytes, true);
+        assert_eq!(copy.query_row("SELECT count(*) FROM t", [], |r| r.get::<_, i64>(0)).unwrap(), 2000);
+    }
+
+    #[test]
+    fn gzip() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, _live, staging) = database(dir.path(), ROWS);
+        let mut out = taking(usize::MAX);
+        let options = BackupOptions { compress: true, ..binary(true, false) };
+        write_backup(&path, &staging, &options, &mut out).unwrap();
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&out.bytes[..]).read_to_end(&mut plain).unwrap();
+        check(dir.path(), &plain, true);
+    }
+}

@@ -1,0 +1,279 @@
+//! Makes a database of ours out of a file that a client sent, in a process of its own that may do little else: the file
+//! may have been made to harm whoever opens it.
+//!
+//! The child is this program again, with a hidden subcommand. Before it looks at the file it limits itself: memory,
+//! processor time, size of what it writes, open files, no core. It checks the whole file, then writes a *canonical* one
+//! (`VACUUM INTO`: the layout depends on the content only as SQLite writes it, pages of 4 KiB, no auto-vacuum), drops
+//! tables with names of ours and adds a fresh internal table. What a crafted file can do to the child ends with it.
+
+use super::meta::{self, RESERVED_PREFIX};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// The subcommand; not for people.
+pub const SUBCOMMAND: &str = "write-canonical-database";
+/// How a SQLite file begins.
+pub const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+const HEADER: usize = 100;
+/// Address space of the child, in bytes.
+const MEMORY: u64 = 512 << 20;
+/// Files open in the child.
+const FILES: u64 = 16;
+/// Processor time of the child in seconds: at least, and for each 64 MiB of the file.
+const SECONDS: u64 = 60;
+const SECONDS_PER_64_MIB: u64 = 10;
+/// The canonical file may be so much larger than the file it is made of.
+const ALLOWANCE: u64 = 16 << 20;
+
+/// A file does not become a database of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum CanonicalError {
+    /// The file is not a database, damaged, or of a kind that is not taken.
+    #[error("invalid SQLite data: {0}")]
+    Invalid(String),
+    /// The child could not be run.
+    #[error("check a database: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Why the child refuses a file; its text is what the client reads.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It is not taken.
+    #[error("{0}")]
+    Kind(&'static str),
+    /// It is damaged.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    /// SQLite failed.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The internal table could not be made.
+    #[error(transparent)]
+    Meta(#[from] meta::MetaError),
+    /// A file could not be read or written, or a limit not set.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Runs the child on `input`; afterwards `output` is the canonical file, not synced.
+pub async fn write_in_child(input: &Path, output: &Path) -> Result<(), CanonicalError> {
+    let size = std::fs::metadata(input)?.len();
+    let child = tokio::process::Command::new(std::env::current_exe()?)
+        .arg(SUBCOMMAND)
+        .args([input, output])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    // Waiting for the disk costs no processor time, but must end too.
+    let patience = Duration::from_secs(10 * cpu_seconds(size));
+    let done = tokio::time::timeout(patience, child.wait_with_output()).await;
+    let Ok(done) = done else { return Err(CanonicalError::Invalid("checking it took too long".into())) };
+    let done = done?;
+    match done.status.code() {
+        Some(0) => Ok(()),
+        Some(_) => {
+            let said = String::from_utf8_lossy(&done.stderr);
+            let said: String = said.lines().last().unwrap_or_default().chars().take(300).collect();
+            Err(CanonicalError::Invalid(said))
+        }
+        None => Err(CanonicalError::Invalid("checking it took more than it may".into())),
+    }
+}
+
+fn cpu_seconds(size: u64) -> u64 {
+    SECONDS + SECONDS_PER_64_MIB * (size >> 26)
+}
+
+/// What the child does.
+pub fn child(input: &Path, output: &Path) -> Result<(), Refused> {
+    let size = std::fs::metadata(input)?.len();
+    let io = |e: rustix::io::Errno| Refused::Io(e.into());
+    let limit = |resource, value| {
+        setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) }).map_err(io)
+    };
+    limit(Resource::As, MEMORY)?;
+    limit(Resource::Cpu, cpu_seconds(size))?;
+    limit(Resource::Fsize, size + size / 2 + ALLOWANCE)?;
+    limit(Resource::Nofile, FILES)?;
+    limit(Resource::Core, 0)?;
+    write_canonical(input, output)
+}
+
+/// Checks `input` and writes `output`.
+fn write_canonical(input: &Path, output: &Path) -> Result<(), Refused> {
+    check_header(input)?;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    // There is no WAL beside the file, and none is to be made. Opened as immutable SQLite would take it for a temporary
+    // file, whose page size VACUUM keeps.
+    super::backup::set_journal_version(input, false)?;
+    let uri = format!("file:{}?mode=ro", uri_path(input)?);
+    let connection = Connection::open_with_flags(uri, flags)?;
+    configure(&connection)?;
+    let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(Refused::Damaged(verdict));
+    }
+    connection.execute_batch("PRAGMA page_size=4096; PRAGMA auto_vacuum=NONE")?;
+    let target = output.to_str().ok_or(Refused::Kind("its name is not UTF-8"))?;
+    connection.execute("VACUUM INTO ?1", [target])?;
+    connection.close().map_err(|(_, error)| error)?;
+
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(output, flags)?;
+    configure(&connection)?;
+    connection.execute_batch("PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY")?;
+    for table in own_tables(&connection)? {
+        connection.execute_batch(&format!("DROP TABLE \"{}\"", table.replace('"', "\"\"")))?;
+    }
+    meta::create(&connection)?;
+    connection.close().map_err(|(_, error)| error)?;
+    super::backup::set_journal_version(output, true)?;
+    Ok(())
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.execute_batch(
+        "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384;
+         PRAGMA foreign_keys=OFF",
+    )
+}
+
+/// Tables whose names are the product's own: of a copy that another cluster kept.
+pub fn own_tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND lower(substr(name, 1, ?1)) = ?2";
+    let prefix = (RESERVED_PREFIX.len() as i64, RESERVED_PREFIX);
+    connection.prepare(sql)?.query_map(prefix, |row| row.get(0))?.collect()
+}
+
+/// Looks at the file before SQLite does.
+fn check_header(path: &Path) -> Result<(), Refused> {
+    let mut header = [0; HEADER];
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    file.read_exact(&mut header).map_err(|_| Refused::Kind("it is too short"))?;
+    if header[..16] != *MAGIC {
+        return Err(Refused::Kind("it does not begin like a database"));
+    }
+    let page_size = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        n if n.is_power_of_two() && n >= 512 => u64::from(n),
+        _ => return Err(Refused::Kind("its page size is none of SQLite's")),
+    };
+    let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    if size % page_size != 0 {
+        return Err(Refused::Kind("it is cut short: its size is not a multiple of its page size"));
+    }
+    let written_by_new = word(24) == word(92);
+    if written_by_new && u64::from(word(28)) * page_size > size {
+        return Err(Refused::Kind("it is cut short: its header counts more pages than it has"));
+    }
+    if word(56) > 1 {
+        return Err(Refused::Kind("its text is UTF-16; only UTF-8 is taken"));
+    }
+    Ok(())
+}
+
+/// A path as part of a URI.
+fn uri_path(path: &Path) -> Result<String, Refused> {
+    let path = path.to_str().ok_or(Refused::Kind("its name is not UTF-8"))?;
+    Ok(percent_encoding::utf8_percent_encode(path, percent_encoding::NON_ALPHANUMERIC)
+        .to_string()
+        .replace("%2F", "/"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn database(path: &Path, setup: &str) {
+        let connection = Connection::open(path).unwrap();
+        connection.execute_batch(setup).unwrap();
+        connection.close().unwrap();
+    }
+
+    #[test]
+    fn a_foreign_database_becomes_one_of_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let (input, output) = (dir.path().join("in put%"), dir.path().join("out"));
+        database(
+            &input,
+            "PRAGMA page_size=1024; PRAGMA auto_vacuum=FULL; PRAGMA journal_mode=WAL;
+             CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, a UNIQUE); INSERT INTO t(a) VALUES('x'), (randomblob(9000));
+             CREATE VIRTUAL TABLE f USING fts5(b); INSERT INTO f VALUES('some words');
+             CREATE TABLE _sqlited_meta(old); CREATE TABLE _SQLited_other(old)",
+        );
+        write_canonical(&input, &output).unwrap();
+        let connection = Connection::open(&output).unwrap();
+        assert_eq!(meta::read(&connection).unwrap(), Some(meta::Meta::default()));
+        let one = |sql: &str| {
+            let text = |r: &rusqlite::Row<'_>| {
+                Ok(match r.get_ref(0)? {
+                    rusqlite::types::ValueRef::Integer(n) => n.to_string(),
+                    other => other.as_str()?.to_owned(),
+                })
+            };
+            connection.query_row(sql, [], text).unwrap()
+        };
+        assert_eq!(one("SELECT count(*) FROM t WHERE a IS NOT NULL"), "2");
+        assert_eq!(one("SELECT b FROM f WHERE f MATCH 'words'"), "some words");
+        assert_eq!(
+            one("SELECT group_concat(name, ' ') FROM sqlite_schema WHERE name LIKE '%sqlited%'"),
+            "_sqlited_meta"
+        );
+        assert_eq!(one("PRAGMA journal_mode"), "wal");
+        assert_eq!(one("PRAGMA integrity_check"), "ok");
+        for (pragma, value) in [("page_size", 4096), ("auto_vacuum", 0)] {
+            let sql = format!("PRAGMA {pragma}");
+            assert_eq!(connection.query_row(&sql, [], |r| r.get::<_, i64>(0)).unwrap(), value, "{pragma}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_taken_by_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = dir.path().join("whole");
+        database(
+            &whole,
+            "CREATE TABLE t(a); WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c LIMIT 5000) INSERT INTO t SELECT x FROM c",
+        );
+        let bytes = std::fs::read(&whole).unwrap();
+        let utf16 = dir.path().join("utf16");
+        database(&utf16, "PRAGMA encoding='UTF-16'; CREATE TABLE t(a)");
+        let changed = |at: usize, to: &[u8]| {
+            let mut bytes = bytes.clone();
+            bytes[at..at + to.len()].copy_from_slice(to);
+            bytes
+        };
+        let cases: [(&str, Vec<u8>, &str); 8] = [
+            ("empty", vec![], "too short"),
+            ("a header only", bytes[..100].to_vec(), "cut short"),
+            ("cut within a page", bytes[..5000].to_vec(), "cut short"),
+            ("cut at a page", bytes[..8192].to_vec(), "cut short"),
+            ("another magic", changed(0, b"sqlite"), "does not begin"),
+            ("an odd page size", changed(16, &[0, 7]), "page size"),
+            ("UTF-16", std::fs::read(&utf16).unwrap(), "UTF-16"),
+            ("a damaged page", changed(8192, &[0xff; 64]), ""),
+        ];
+        for (what, bytes, message) in cases {
+            let (input, output) = (dir.path().join("in"), dir.path().join("out"));
+            std::fs::write(&input, bytes).unwrap();
+            let refused = write_canonical(&input, &output).unwrap_err().to_string();
+            assert!(refused.contains(message), "{what}: {refused}");
+            drop(std::fs::remove_file(&output));
+        }
+    }
+}

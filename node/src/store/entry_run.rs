@@ -1,0 +1,281 @@
+//! One attempt at an entry: its requests, one after the other, within the transaction that the applier began.
+
+use super::apply::{Entry, LocalFailure, Reply};
+use super::encode::{self, Bounded, Sink as _, Style};
+use super::entry_vfs;
+use super::execute::{Mode, StatementError, run_statement};
+use super::watched::Verdict;
+use super::writer_connection::WriterConnection;
+use crate::raft::command::{CommandView, Malformed, RequestFlags, RequestView};
+use rusqlite::ErrorCode;
+
+/// Largest reply of one request that is kept in memory; the change itself is not affected.
+const REPLY_LIMIT: usize = 64 << 20;
+/// How many statements of one request may end the entry's transaction; each costs a replay of the entry.
+const ENDINGS: usize = 8;
+const FOREIGN_KEY_FAILED: &str = "FOREIGN KEY constraint failed";
+const TOO_MANY_ENDINGS: &str = "not run: too many statements of this request rolled back the transaction";
+
+/// How steps are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// On a connection that ran other statements before: their traces in its caches shift the count a little, so
+    /// reaching 80 % of the limit ends the attempt without a verdict.
+    Estimate,
+    /// On a connection opened for this attempt: every replica counts the same.
+    Exact,
+}
+
+/// A statement that must be left out when the entry is run again.
+pub struct Failed {
+    request: u32,
+    statement: u32,
+    /// Position within the statement's text.
+    sub: u32,
+    message: String,
+    /// What the request's later statements are answered, which are not run either.
+    rest: Option<&'static str>,
+}
+
+/// How an attempt ended.
+pub enum Attempt {
+    /// All requests were run.
+    Finished(Reply),
+    /// The entry is to be undone and run again without this statement.
+    Without(Failed),
+    /// The entry is to be undone and run again with an exact count.
+    Recount,
+}
+
+/// One attempt.
+pub struct EntryRun<'a> {
+    on: &'a WriterConnection,
+    entry: &'a Entry,
+    foreign_keys: bool,
+    count: Count,
+    failed: &'a [Failed],
+}
+
+impl<'a> EntryRun<'a> {
+    /// An attempt at `entry` that leaves out what `failed` in earlier ones.
+    pub fn new(
+        on: &'a WriterConnection,
+        entry: &'a Entry,
+        foreign_keys: bool,
+        count: Count,
+        failed: &'a [Failed],
+    ) -> Self {
+        Self { on, entry, foreign_keys, count, failed }
+    }
+
+    /// Runs all requests of `command`.
+    pub fn run(&self, command: &CommandView<'_>) -> Result<Attempt, LocalFailure> {
+        let limit = command.context.step_limit;
+        let budget = match self.count {
+            Count::Estimate => limit / 5 * 4,
+            Count::Exact => limit,
+        };
+        let mut reply = Reply::new();
+        for (number, request) in command.requests().enumerate() {
+            let request = request.map_err(|source| self.malformed(source))?;
+            let mut sink = Bounded::new(REPLY_LIMIT);
+            self.on.watch.begin_request(budget);
+            let mut run = RequestRun { entry: self, number: number as u32, request: &request };
+            if let Some(end) = run.run(command.context.seed, &mut sink)? {
+                return Ok(end);
+            }
+            if self.entry.wants_reply {
+                reply.push(sink.into_bytes().into());
+            }
+        }
+        Ok(Attempt::Finished(reply))
+    }
+
+    fn malformed(&self, source: Malformed) -> LocalFailure {
+        LocalFailure::Malformed { index: self.entry.log_id.index, source }
+    }
+}
+
+/// One request of an entry.
+struct RequestRun<'a> {
+    entry: &'a EntryRun<'a>,
+    number: u32,
+    request: &'a RequestView<'a>,
+}
+
+/// What became of one statement.
+enum Ran {
+    Fine,
+    /// With a message for the client, unless the output has it already.
+    Failed(Option<String>),
+    End(Attempt),
+}
+
+impl RequestRun<'_> {
+    /// Runs the statements; returns how the attempt ended, if it did.
+    fn run(&mut self, entry_seed: u64, sink: &mut Bounded) -> Result<Option<Attempt>, LocalFailure> {
+        let on = self.entry.on;
+        let all_or_nothing = self.request.flags.has(RequestFlags::TRANSACTION);
+        if all_or_nothing {
+            on.control("/* own */ SAVEPOINT request", "begin a request")?;
+        }
+        let mut aborted = false;
+        let mut statements = self.request.statements();
+        let mut number = 0;
+        while let Some(view) = statements.next().map_err(|source| self.entry.malformed(source))? {
+            on.random.seed(entry_seed, self.number, number);
+            let ran = match self.refused(number) {
+                Some(message) => Ran::Failed(Some(message.into())),
+                None => self.run_one(number, &view, all_or_nothing, sink)?,
+            };
+            match ran {
+                Ran::Fine => {}
+                Ran::End(attempt) => return Ok(Some(attempt)),
+                Ran::Failed(message) => {
+                    if let Some(message) = message {
+                        encode::write_error(sink.buffer(), &message, false);
+                    }
+                    if all_or_nothing {
+                        aborted = true;
+                        break;
+                    }
+                }
+            }
+            number += 1;
+        }
+        if all_or_nothing {
+            if !aborted && self.violates_deferred() {
+                encode::write_error(sink.buffer(), FOREIGN_KEY_FAILED, false);
+                aborted = true;
+            }
+            if aborted {
+                on.control("/* own */ ROLLBACK TO request", "undo a request")?;
+            }
+            on.control("/* own */ RELEASE request", "end a request")?;
+        }
+        Ok(None)
+    }
+
+    /// Why a statement is not run at all: one before it used up what the request may take.
+    fn refused(&self, statement: u32) -> Option<&'static str> {
+        self.failures().find(|f| f.statement < statement && f.rest.is_some()).and_then(|f| f.rest)
+    }
+
+    fn failures(&self) -> impl Iterator<Item = &Failed> {
+        self.entry.failed.iter().filter(|f| f.request == self.number)
+    }
+
+    fn violates_deferred(&self) -> bool {
+        self.entry.foreign_keys && entry_vfs::has_deferred_violations(&self.entry.on.connection)
+    }
+
+    fn run_one(
+        &self,
+        number: u32,
+        view: &crate::raft::command::StatementView<'_>,
+        all_or_nothing: bool,
+        sink: &mut Bounded,
+    ) -> Result<Ran, LocalFailure> {
+        let on = self.entry.on;
+        // A deferred foreign key is checked when the client's statement would have committed.
+        let deferred = self.entry.foreign_keys && !all_or_nothing;
+        if deferred {
+            on.control("/* own */ SAVEPOINT statement", "begin a statement")?;
+        }
+        let skip = self.failures().find(|f| f.statement == number).map(|f| (f.sub, f.message.as_str()));
+        let unified = self.request.flags.has(RequestFlags::UNIFIED);
+        let mode = if unified { Mode::Unified } else { Mode::Execute };
+        let mark = sink.buffer().len();
+        let full_before = entry_vfs::full_writes();
+        let outcome = run_statement(on.on(), view, mode, Style::from(self.request.flags), sink, skip);
+        if let Err(StatementError::Undo { sub, verdict }) = &outcome {
+            return Ok(Ran::End(self.undo(number, *sub, *verdict)));
+        }
+        if on.connection.is_autocommit() {
+            return self.transaction_ended(outcome, number, full_before).map(Ran::End);
+        }
+        let mut ran = self.judge(outcome, full_before)?;
+        if deferred {
+            if matches!(ran, Ran::Fine) && self.violates_deferred() {
+                on.control("/* own */ ROLLBACK TO statement", "undo a statement")?;
+                sink.buffer().truncate(mark);
+                ran = Ran::Failed(Some(FOREIGN_KEY_FAILED.into()));
+            }
+            on.control("/* own */ RELEASE statement", "end a statement")?;
+        }
+        Ok(ran)
+    }
+
+    fn undo(&self, statement: u32, sub: u32, verdict: Verdict) -> Attempt {
+        const OVER: &str = "not run: the request has used up the steps it may take";
+        if verdict == Verdict::OverBudget && self.entry.count == Count::Estimate {
+            return Attempt::Recount;
+        }
+        let rest = (verdict == Verdict::OverBudget).then_some(OVER);
+        Attempt::Without(self.failed(statement, sub, verdict.to_string(), rest))
+    }
+
+    fn failed(&self, statement: u32, sub: u32, message: String, rest: Option<&'static str>) -> Failed {
+        let rest = rest.or_else(|| (self.failures().count() + 1 >= ENDINGS).then_some(TOO_MANY_ENDINGS));
+        Failed { request: self.number, statement, sub, message, rest }
+    }
+
+    /// An error of this replica alone is an `Err`. A failure that is in the output already has no message.
+    fn judge(&self, outcome: Result<(), StatementError>, full_before: u64) -> Result<Ran, LocalFailure> {
+        let Err(error) = outcome else { return Ok(Ran::Fine) };
+        let message = error.text(&self.entry.on.guard);
+        match error {
+            StatementError::Malformed(source) => Err(self.entry.malformed(source)),
+            StatementError::Sqlite { error, reported, .. } => {
+                replicated(error, full_before)?;
+                Ok(Ran::Failed((!reported).then_some(message)))
+            }
+            StatementError::Refused(_) | StatementError::Undo { .. } | StatementError::Stopped => {
+                Ok(Ran::Failed(Some(message)))
+            }
+        }
+    }
+
+    fn transaction_ended(
+        &self,
+        outcome: Result<(), StatementError>,
+        statement: u32,
+        full_before: u64,
+    ) -> Result<Attempt, LocalFailure> {
+        match outcome {
+            Err(StatementError::Sqlite { sub, error, .. }) => {
+                let error = replicated(error, full_before)?;
+                Ok(Attempt::Without(self.failed(statement, sub, encode::error_text(&error), None)))
+            }
+            _ => {
+                let what = "SQLite ended the transaction without an error";
+                let source = rusqlite::Error::InvalidQuery;
+                Err(LocalFailure::Sqlite { what, source })
+            }
+        }
+    }
+}
+
+/// Passes on an error that every replica meets alike; one that is this replica's misfortune becomes an `Err`.
+pub fn replicated(error: rusqlite::Error, full_before: u64) -> Result<rusqlite::Error, LocalFailure> {
+    let local = match error.sqlite_error_code() {
+        Some(
+            ErrorCode::SystemIoFailure
+            | ErrorCode::OutOfMemory
+            | ErrorCode::NotADatabase
+            | ErrorCode::CannotOpen
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::ReadOnly
+            | ErrorCode::PermissionDenied,
+        ) => true,
+        // A damaged virtual table (FTS index) is damaged everywhere; a damaged database is not.
+        Some(ErrorCode::DatabaseCorrupt) => {
+            error.sqlite_error().is_none_or(|e| e.extended_code != rusqlite::ffi::SQLITE_CORRUPT_VTAB)
+        }
+        // Also the answer to an exhausted AUTOINCREMENT, which is everywhere the same.
+        Some(ErrorCode::DiskFull) => entry_vfs::full_writes() != full_before,
+        _ => false,
+    };
+    if local { Err(LocalFailure::Sqlite { what: "apply an entry", source: error }) } else { Ok(error) }
+}

@@ -1,0 +1,61 @@
+//! Puts another database in the place of the present one, as an entry of the log says.
+//!
+//! The file is in the staging directory of every member that goes on; here it becomes the next generation. It is copied
+//! (a clone, where the file system can), because other members may still fetch it. It learns what has been applied and
+//! the membership before it is made the present generation, so that a crash leaves the old or the new one, whole.
+
+use super::apply::{Applier, Entry, LocalFailure, Payload};
+use super::generation::Generations;
+use super::meta::{self, Applied, Meta};
+use super::snapshot::ReadySnapshot;
+use super::staging::{Sha256Sum, Staging};
+use crate::raft::command::{CommandView, Replacement};
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{self, File};
+
+/// The database that an entry puts in the place of the present one, and the entry's time; none for other entries.
+pub fn replacement_of(entry: &Entry) -> Result<Option<(Replacement, i64)>, LocalFailure> {
+    let Payload::Command(bytes) = &entry.payload else { return Ok(None) };
+    let command = CommandView::parse(bytes)
+        .map_err(|source| LocalFailure::Malformed { index: entry.log_id.index, source })?;
+    Ok(command.replacement.map(|replacement| (replacement, command.context.timestamp_us)))
+}
+
+/// Makes a complete, synced generation of the staged file that `entry` names.
+pub fn prepare(
+    staging: &Staging,
+    generations: &Generations,
+    present: u64,
+    applier: &Applier,
+    entry: &Entry,
+    (replacement, timestamp_us): (Replacement, i64),
+) -> Result<ReadySnapshot, LocalFailure> {
+    let io = |what| move |source| LocalFailure::Io { what, source };
+    // Not the next number: a snapshot may be on its way into that.
+    let generation = present + 2;
+    let path = generations.path(generation);
+    generations.remove(generation).map_err(io("make room for another database"))?;
+    fs::copy(staging.path(Sha256Sum(replacement.sha256)), &path).map_err(io("copy a staged database"))?;
+
+    let sqlite = |source| LocalFailure::Sqlite { what: "open another database", source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&path, flags).map_err(sqlite)?;
+    let before = meta::read_existing(applier.connection())?;
+    let applied = Applied {
+        log_id: Some(entry.log_id),
+        // Entry time never stands still or goes back.
+        timestamp_us: timestamp_us.max(applier.applied().timestamp_us.saturating_add(1)),
+        ..Applied::default()
+    };
+    let epoch = if replacement.epoch == 0 { before.epoch } else { replacement.epoch };
+    let meta = Meta { applied, epoch, membership: applier.membership().clone(), ..before };
+    connection.execute_batch("PRAGMA journal_mode=WAL; BEGIN IMMEDIATE").map_err(sqlite)?;
+    meta::write_applied(&connection, &meta.applied)?;
+    meta::write_membership(&connection, &meta.membership)?;
+    meta::write_cluster(&connection, &meta.cluster_id, meta.epoch)?;
+    connection.execute_batch("COMMIT").map_err(sqlite)?;
+    // Closing the only connection moves the WAL into the file.
+    connection.close().map_err(|(_, source)| sqlite(source))?;
+    File::open(&path).and_then(|file| file.sync_all()).map_err(io("sync another database"))?;
+    Ok(ReadySnapshot { generation, meta })
+}

@@ -1,0 +1,146 @@
+//! Reads the pages of the database as they are on disk: after the start to learn their hashes, and then once in a while
+//! to notice what was changed there behind SQLite's back.
+//!
+//! Pages are read in ranges, each in a read transaction of its own, so that none holds up checkpoints for long; between
+//! two of them the thread rests. What is in the operating system's cache is read from there: damage under it shows when
+//! it has gone from the cache.
+
+use super::apply::LocalFailure;
+use super::generation::Generations;
+use super::pages::{self, Pages};
+use super::writer::Writer;
+use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// Bytes read in one transaction.
+const RANGE: u64 = 32 << 20;
+/// How many times as long as the reading of a range the rest after it is; shorter until all pages are known.
+const REST: u32 = 9;
+/// When a round that failed is tried again while pages are not known.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Why the thread is woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// The database is another one, or its pages are not known any more.
+    Anew,
+}
+
+/// The thread's state.
+pub struct Scrub {
+    pages: Arc<Pages>,
+    writer: Writer,
+    generations: Generations,
+    period: Duration,
+    wake: Receiver<Wake>,
+}
+
+/// A connection whose read transaction is on a state between two entries.
+pub struct PinnedRange {
+    connection: Connection,
+    database: u64,
+    size: u32,
+}
+
+impl PinnedRange {
+    /// Opens the database at `path`.
+    pub fn open(path: &Path) -> Result<Connection, LocalFailure> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || {
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection
+                .execute_batch("PRAGMA cache_size=-1024; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000")?;
+            Ok(connection)
+        };
+        open().map_err(|source| LocalFailure::Sqlite { what: "open the database to check it", source })
+    }
+
+    /// Pins the present state. Called by the writer, between two entries.
+    pub fn pin(connection: Connection, pages: &Pages) -> Result<Self, LocalFailure> {
+        connection
+            .execute_batch("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1")
+            .map_err(|source| LocalFailure::Sqlite { what: "pin the pages to check", source })?;
+        let (database, size) = pages.begin_range();
+        Ok(Self { connection, database, size })
+    }
+
+    /// Reads pages from `first` on; returns the page after the last one read, or none at the end.
+    fn read(&self, first: u32, pages: &Pages) -> Result<Option<u32>, LocalFailure> {
+        let sqlite = |source| LocalFailure::Sqlite { what: "read pages to check them", source };
+        let page_size: i64 =
+            self.connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(sqlite)?;
+        let page_size = page_size as usize;
+        let end = first.saturating_add((RANGE / page_size as u64) as u32).min(self.size + 1);
+        let sql = "SELECT data FROM sqlite_dbpage('main') WHERE pgno = ?1";
+        let mut statement = self.connection.prepare(sql).map_err(sqlite)?;
+        for page in first..end {
+            if page == pages::lock_byte_page(page_size) {
+                continue;
+            }
+            let hash = statement
+                .query_row([page], |row| Ok(row.get_ref(0)?.as_blob().map(|data| pages::hash(page, data))?))
+                .map_err(sqlite)?;
+            if !pages.read(self.database, page, hash) {
+                break;
+            }
+        }
+        let all = end > self.size;
+        pages.end_range(self.database, all);
+        Ok((!all).then_some(end))
+    }
+}
+
+impl Scrub {
+    /// Of `pages`, the hashes of the database that `writer` writes; reads all of it once each `period`.
+    pub fn new(
+        pages: Arc<Pages>,
+        writer: Writer,
+        generations: Generations,
+        period: Duration,
+        wake: Receiver<Wake>,
+    ) -> Self {
+        Self { pages, writer, generations, period, wake }
+    }
+
+    /// Runs until the store is closed.
+    pub fn run(self) {
+        loop {
+            let began = Instant::now();
+            match self.round() {
+                Ok(true) => tracing::debug!(took = ?began.elapsed(), "read all pages"),
+                Ok(false) => continue,
+                // The writer meets the same error if it is real, and stops the node.
+                Err(error) => tracing::warn!(%error, "reading the pages to check them failed"),
+            }
+            let period = if self.pages.is_complete() { self.period } else { self.period.min(RETRY) };
+            match self.wake.recv_timeout(period.saturating_sub(began.elapsed())) {
+                Ok(Wake::Anew) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Reads all pages once; false if it has to begin anew. An error ends the round, and the next one comes in time.
+    fn round(&self) -> Result<bool, LocalFailure> {
+        let mut first = 1;
+        loop {
+            let began = Instant::now();
+            let generation = self.writer.state().borrow().generation;
+            let connection = PinnedRange::open(&self.generations.path(generation))?;
+            let Some(pinned) = self.writer.pin_range(connection, generation)? else { return Ok(false) };
+            let next = pinned.read(first, &self.pages)?;
+            drop(pinned);
+            let Some(next) = next else { return Ok(true) };
+            first = next;
+            let rest = if self.pages.is_complete() { REST } else { 1 };
+            match self.wake.recv_timeout(began.elapsed() * rest) {
+                Ok(Wake::Anew) => return Ok(false),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(true),
+            }
+        }
+    }
+}

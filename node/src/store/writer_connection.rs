@@ -1,0 +1,83 @@
+//! The writer's connection: how it is opened, and what is on it so that every replica executes an entry alike.
+
+use super::apply::LocalFailure;
+use super::entry_functions::{self, EntryRandom};
+use super::entry_vfs::EntryVfs;
+use super::execute::On;
+use super::guard::{Guard, Purpose};
+use super::meta::{self, Meta, MetaError};
+use super::watched::Watch;
+use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// An open connection for entries.
+pub struct WriterConnection {
+    /// The connection.
+    pub connection: Connection,
+    /// What statements may not do.
+    pub guard: Guard,
+    /// Chance.
+    pub random: EntryRandom,
+    /// What is to be noticed of statements.
+    pub watch: Watch,
+    /// Pages in the WAL after the last commit.
+    wal_pages: Arc<AtomicU64>,
+}
+
+impl WriterConnection {
+    /// Opens the database at `path`, which must hold the internal table; returns what it holds too.
+    pub fn open(path: &Path, vfs: &EntryVfs, foreign_keys: bool) -> Result<(Self, Meta), LocalFailure> {
+        let sqlite = |what| move |source| LocalFailure::Sqlite { what, source };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs.name())
+            .map_err(sqlite("open the database for writing"))?;
+        configure(&connection, foreign_keys).map_err(sqlite("configure the writer"))?;
+        let meta = meta::read(&connection)?.ok_or(MetaError::Format("it is missing"))?;
+        let install = sqlite("install functions and hooks");
+        let random = EntryRandom::default();
+        random.install(&connection).map_err(install)?;
+        entry_functions::install_math(&connection).map_err(install)?;
+        let watch = Watch::install(&mut connection, &meta.applied).map_err(install)?;
+        let guard = Guard::install(&mut connection, Purpose::Write).map_err(install)?;
+        let wal_pages = Arc::new(AtomicU64::new(0));
+        let pages = wal_pages.clone();
+        connection
+            .wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, n: std::ffi::c_int| {
+                pages.store(n.max(0) as u64, Ordering::Relaxed);
+                Ok(())
+            }))
+            .map_err(install)?;
+        Ok((Self { connection, guard, random, watch, wal_pages }, meta))
+    }
+
+    /// Where statements of an entry run.
+    pub fn on(&self) -> On<'_> {
+        On { connection: &self.connection, guard: &self.guard, watch: Some(&self.watch) }
+    }
+
+    /// Pages in the WAL after the last commit.
+    pub fn wal_pages(&self) -> u64 {
+        self.wal_pages.load(Ordering::Relaxed)
+    }
+
+    /// Runs a statement of the applier's own, outside the guard. It begins with a comment: a user's text that does is
+    /// never taken from the cache of compiled statements ([`is_single`](super::text::is_single)), so that nobody's
+    /// COMMIT is this one, which the guard has not seen.
+    pub fn control(&self, sql: &str, what: &'static str) -> Result<(), LocalFailure> {
+        let run = || self.connection.prepare_cached(sql)?.raw_execute();
+        run().map(drop).map_err(|source| LocalFailure::Sqlite { what, source })
+    }
+}
+
+/// Settings of the writer's connection; see `docs/design.md` for why each.
+fn configure(connection: &Connection, foreign_keys: bool) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(256);
+    let foreign_keys = if foreign_keys { "ON" } else { "OFF" };
+    connection.execute_batch(&format!(
+        "PRAGMA locking_mode=NORMAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0;
+         PRAGMA secure_delete=FAST; PRAGMA foreign_keys={foreign_keys}; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000;
+         PRAGMA temp_store=DEFAULT; PRAGMA journal_size_limit=67108864;"
+    ))
+}

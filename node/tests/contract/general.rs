@@ -1,0 +1,138 @@
+//! C1–C9: what all endpoints share.
+
+use super::member;
+use super::support::cluster;
+use reqwest::Method;
+
+#[test]
+fn paths_methods_and_headers() {
+    let c = member();
+    // C1
+    for (method, path, expected) in [
+        (Method::GET, "/nope", 404),
+        (Method::POST, "/", 405),
+        (Method::GET, "/db/execute", 405),
+        (Method::DELETE, "/db/query", 405),
+        (Method::POST, "/status", 405),
+        (Method::GET, "/boot", 405),
+        (Method::GET, "/leader/x", 404),
+    ] {
+        let answer = c.send(method.clone(), 0, path, &[], b"");
+        assert_eq!((answer.status, answer.body.len()), (expected, 0), "{method} {path}");
+        // C2
+        assert!(answer.header("x-rqlite-version").starts_with('v'), "{path}");
+        assert_eq!(answer.header("access-control-allow-methods"), "OPTIONS, GET, POST");
+        assert_eq!(answer.header("access-control-allow-headers"), "Content-Type");
+        assert_eq!(answer.header("access-control-allow-origin"), "");
+    }
+    assert_eq!(c.post(0, "/cluster/voters", "{\"ad\": 1}").0, 400);
+    assert_eq!(c.post(0, "/db/execute/", "[\"INSERT INTO foo(name) VALUES('prefix')\"]").0, 200);
+    assert_eq!(c.get(0, "/db/query/anything?q=SELECT+1").0, 200);
+    for path in ["/", "/nope", "/db/execute"] {
+        let answer = c.send(Method::OPTIONS, 0, path, &[], b"");
+        assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
+    }
+}
+
+#[test]
+fn parameters() {
+    let c = member();
+    let execute = "[\"UPDATE foo SET name = name\"]";
+    // C4, C6
+    for (path, expected) in [
+        ("/db/execute?timeout=5", (400, "timeout is not a valid duration\n")),
+        ("/db/execute?timeout=1h2m3.5s", (200, "")),
+        ("/db/execute?timeout=%2B1s", (200, "")),
+        ("/db/execute?db_timeout=x", (400, "db_timeout is not a valid duration\n")),
+        ("/db/execute?retries=1.5", (400, "retries is not a valid integer\n")),
+        ("/db/execute?linearizable_timeout=1", (400, "linearizable_timeout is not a valid duration\n")),
+        ("/db/query?freshness=1y", (400, "freshness is not a valid duration\n")),
+        ("/db/query?freshness_strict", (400, "freshness_strict requires freshness\n")),
+        ("/db/query?level=none&level=strong&raft_index", (200, "")),
+        ("/db/execute?x=%zz", (400, "malformed query parameter %zz\n")),
+        ("/snapshot?trailing_logs=x", (400, "trailing_logs is not a valid integer\n")),
+    ] {
+        let (status, body) = c.post(0, path, execute);
+        assert_eq!(status, expected.0, "{path}: {body}");
+        if status == 400 {
+            assert_eq!(body, expected.1, "{path}");
+        }
+    }
+    assert_eq!(c.get(0, "/db/query?q="), (400, "query parameter not set\n".into()));
+    // A flag counts by being there.
+    let (_, pretty) = c.get(0, "/db/query?q=SELECT+1&pretty=false");
+    // C5
+    assert!(pretty.starts_with("{\n    \"results\": ["), "{pretty}");
+    let error = c.send(Method::POST, 0, "/db/execute", &[], b"{");
+    assert_eq!(error.header("content-type"), "text/plain; charset=utf-8");
+    assert_eq!(error.text(), "invalid JSON body\n");
+    let json = c.send(Method::GET, 0, "/db/query?q=SELECT+1+AS+n", &[], b"");
+    assert_eq!(json.header("content-type"), "application/json; charset=utf-8");
+    assert_eq!(json.text(), r#"{"results":[{"columns":["n"],"types":["integer"],"values":[[1]]}]}"#);
+}
+
+#[test]
+fn forwarding_redirects_and_who_answered() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let follower = (0..3).find(|i| *i != leader).unwrap();
+    let leader_http = format!("127.0.0.1:{}", c.members[leader].http);
+    let leader_raft = format!("127.0.0.1:{}", c.members[leader].raft);
+    c.execute(leader, &serde_json::json!(["CREATE TABLE foo(id INTEGER PRIMARY KEY, name TEXT)"]));
+    let insert = br#"["INSERT INTO foo(name) VALUES('a')"]"#;
+    // C7, C9
+    for (path, body) in [
+        ("/db/execute", &insert[..]),
+        ("/db/query", br#"["SELECT * FROM foo"]"#),
+        ("/db/request", br#"["INSERT INTO foo(name) VALUES('b')"]"#),
+        ("/db/load", b"INSERT INTO foo(name) VALUES('c')"),
+    ] {
+        let here = c.send(Method::POST, leader, path, &[], body);
+        assert_eq!((here.status, here.header("x-rqlite-served-by")), (200, leader_http.clone()), "{path}");
+        let there = c.send(Method::POST, follower, path, &[], body);
+        assert_eq!((there.status, there.header("x-rqlite-served-by")), (200, leader_raft.clone()), "{path}");
+        let path = format!("{path}?redirect&pretty");
+        let elsewhere = c.send(Method::POST, follower, &path, &[], body);
+        assert_eq!(elsewhere.status, 301, "{path}");
+        assert_eq!(elsewhere.header("location"), format!("http://{leader_http}{path}"));
+        assert_eq!(c.send(Method::POST, leader, &path, &[], body).status, 200, "{path}");
+    }
+    for (method, path) in [
+        (Method::GET, "/db/backup?redirect"),
+        (Method::POST, "/leader?redirect"),
+        (Method::DELETE, "/remove?redirect"),
+    ] {
+        let answer = c.send(method, follower, path, &[], b"");
+        assert_eq!((answer.status, answer.header("location")), (301, format!("http://{leader_http}{path}")));
+    }
+    assert_eq!(
+        c.send(Method::POST, follower, "/db/query?redirect&level=none", &[], br#"["SELECT 1"]"#).status,
+        200
+    );
+
+    // C8
+    let other = (0..3).find(|i| *i != leader && *i != follower).unwrap();
+    c.kill(leader);
+    c.kill(other);
+    c.await_no_leader(follower);
+    for (path, body) in [
+        ("/db/execute?timeout=100ms", &insert[..]),
+        ("/db/query?timeout=100ms", br#"["SELECT 1"]"#),
+        ("/db/query?timeout=100ms&level=strong", br#"["SELECT 1"]"#),
+        ("/db/query?linearizable_timeout=100ms&level=linearizable", br#"["SELECT 1"]"#),
+        ("/db/request?timeout=100ms", &insert[..]),
+        ("/db/execute?queue", &insert[..]),
+        ("/db/execute?redirect", &insert[..]),
+        ("/db/load?timeout=100ms", &insert[..]),
+        ("/leader", b""),
+    ] {
+        let answer = c.send(Method::POST, follower, path, &[], body);
+        assert_eq!((answer.status, answer.text().as_str()), (503, "leader not found\n"), "{path}");
+    }
+    assert_eq!(c.get(follower, "/db/backup?timeout=100ms"), (503, "leader not found\n".into()));
+    assert_eq!(c.get(follower, "/leader"), (503, "leader not found\n".into()));
+    // What needs no leader goes on.
+    assert_eq!(c.get(follower, "/db/query?level=none&q=SELECT+1").0, 200);
+    assert_eq!(c.send(Method::GET, follower, "/db/backup?noleader", &[], b"").status, 200);
+    assert_eq!(c.post(follower, "/db/execute?queue&noleader", "[\"UPDATE foo SET name = 'queued'\"]").0, 200);
+}

@@ -1,0 +1,157 @@
+//! S1–S7: what clients rely on, and bookmarks.
+
+use super::member;
+use super::support::cluster;
+use reqwest::Method;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+const STALE: &str = r#"{"results":[],"error":"stale read"}"#;
+
+#[test]
+fn levels_staleness_and_bookmarks() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let follower = (leader + 1) % 3;
+    let insert = br#"["CREATE TABLE IF NOT EXISTS foo(id INTEGER PRIMARY KEY, name TEXT)", "INSERT INTO foo(name) VALUES('a')"]"#;
+    // S2, S4
+    for n in 1..=20 {
+        let written = c.send(Method::POST, follower, "/db/execute", &[], insert);
+        assert_eq!(written.status, 200);
+        assert_eq!(c.value(leader, "SELECT count(*) FROM foo", "none"), json!(n));
+        // S1
+        assert_eq!(c.value(follower, "SELECT count(*) FROM foo", "auto"), json!(n));
+        assert_eq!(c.value(follower, "SELECT count(*) FROM foo", "linearizable"), json!(n));
+        // A bookmark: one's own write, on any member.
+        let bookmark = written.header("x-raft-index");
+        let headers = [("x-raft-index", bookmark.as_str())];
+        let read = c.send(
+            Method::GET,
+            follower,
+            "/db/query?level=none&q=SELECT+count(*)+AS+n+FROM+foo",
+            &headers,
+            b"",
+        );
+        assert_eq!(
+            read.text(),
+            format!(r#"{{"results":[{{"columns":["n"],"types":["integer"],"values":[[{n}]]}}]}}"#)
+        );
+        let index = |mark: &str| mark.split_once('.').unwrap().1.parse::<u64>().unwrap();
+        assert!(index(&read.header("x-raft-index")) >= index(&bookmark));
+    }
+    let read = |c: &super::Cluster, i: usize, query: &str, bookmark: &str| {
+        let headers = [("x-raft-index", bookmark)];
+        let answer = c.send(Method::GET, i, &format!("/db/query?q=SELECT+1&{query}"), &headers, b"");
+        (answer.status, answer.text())
+    };
+    let here = c.send(Method::GET, leader, "/db/query?q=SELECT+1", &[], b"").header("x-raft-index");
+    let (epoch, index) = here.split_once('.').unwrap();
+    let future = format!("{epoch}.{}", index.parse::<u64>().unwrap() + 1_000_000);
+    let elsewhere = format!("{}.1", epoch.parse::<u64>().unwrap() + 1);
+    for i in [leader, follower] {
+        for level in ["level=none", "level=weak", "level=linearizable&linearizable_timeout=100ms"] {
+            let (status, text) = read(&c, i, &format!("{level}&timeout=100ms"), &future);
+            assert_eq!(status, 503, "{level}: {text}");
+            let (status, text) = read(&c, i, &format!("{level}&timeout=100ms"), &elsewhere);
+            assert_eq!(status, 409, "{level}: {text}");
+        }
+        assert_eq!(read(&c, i, "level=none", "7").0, 400);
+    }
+
+    // Freshness is kept while the leader is heard, and not without one.
+    for query in ["freshness=1s", "freshness=1s&freshness_strict", "freshness=1h"] {
+        assert_eq!(read(&c, follower, &format!("level=none&{query}"), &here).0, 200, "{query}");
+    }
+    let other = (0..3).find(|i| *i != leader && *i != follower).unwrap();
+    c.kill(other);
+    c.kill(leader);
+    c.until("the leader to be silent for a second", |c| {
+        let (status, text) = c.get(follower, "/db/query?q=SELECT+1&level=none&freshness=1s");
+        assert_eq!(status, 200);
+        (text == STALE).then_some(())
+    });
+    let (_, long) = c.get(follower, "/db/query?q=SELECT+1&level=none&freshness=1h");
+    assert_ne!(long, STALE);
+    let (_, any) = c.get(follower, "/db/query?q=SELECT+1&level=none");
+    assert_ne!(any, STALE);
+    // S3
+    let started = Instant::now();
+    for (path, body) in
+        [("/db/execute?timeout=1s", "[\"DELETE FROM foo\"]"), ("/db/query?timeout=1s", "[\"SELECT 1\"]")]
+    {
+        assert_eq!(c.post(follower, path, body), (503, "leader not found\n".into()));
+    }
+    assert!(started.elapsed() < Duration::from_secs(8));
+}
+
+#[test]
+fn replicas_agree_on_chance_and_time() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    // S5
+    c.execute(
+        leader,
+        &json!([
+            "CREATE TABLE foo(id INTEGER PRIMARY KEY, r DEFAULT (random()), at DEFAULT CURRENT_TIMESTAMP, b, d)",
+            "CREATE TRIGGER t AFTER INSERT ON foo BEGIN UPDATE foo SET b = hex(randomblob(8)), d = julianday('now') WHERE id = new.id; END",
+        ]),
+    );
+    for _ in 0..20 {
+        c.execute(leader, &json!(["INSERT INTO foo DEFAULT VALUES", "INSERT INTO foo(r) VALUES(RANDOM())"]));
+    }
+    let all = "SELECT group_concat(id || r || at || b || d) FROM foo";
+    let expected = c.value(leader, all, "strong");
+    for i in 0..3 {
+        c.until("the same rows", |c| (c.value(i, all, "none") == expected).then_some(()));
+    }
+    assert_eq!(c.value(leader, "SELECT count(DISTINCT r) FROM foo", "weak"), json!(40));
+}
+
+#[test]
+fn what_sqlite_has_here() {
+    let c = member();
+    // S6
+    for sql in [
+        "CREATE TABLE parent(id INTEGER PRIMARY KEY)",
+        "CREATE TABLE child(p INTEGER REFERENCES parent(id))",
+        "INSERT INTO child VALUES(7)",
+        "INSERT INTO foo(name) VALUES(\"a double-quoted string\")",
+        "CREATE VIRTUAL TABLE f3 USING fts3(a)",
+        "CREATE VIRTUAL TABLE f4 USING fts4(a)",
+        "CREATE VIRTUAL TABLE f5 USING fts5(a)",
+        "CREATE VIRTUAL TABLE r USING rtree(id, a, b)",
+        "INSERT INTO f5 VALUES('some words')",
+    ] {
+        c.execute(0, &json!([sql]));
+    }
+    for (sql, expected) in [
+        ("SELECT a FROM f5 WHERE f5 MATCH 'words'", json!("some words")),
+        ("SELECT json_extract('{\"a\":[1,2]}', '$.a[1]')", json!(2)),
+        ("SELECT floor(pow(2, 3.5))", json!(11)),
+        ("SELECT count(*) > 0 FROM dbstat", json!(1)),
+        ("PRAGMA foreign_keys", json!(0)),
+    ] {
+        assert_eq!(c.value(0, sql, "weak"), expected, "{sql}");
+    }
+    let version = c.value(0, "SELECT sqlite_version()", "weak");
+    let parts: Vec<u32> = version.as_str().unwrap().split('.').map(|n| n.parse().unwrap()).collect();
+    assert!((parts[0], parts[1]) >= (3, 53), "{version}");
+}
+
+#[test]
+fn a_name_may_come_back_from_the_same_place() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let away = (leader + 1) % 3;
+    c.execute(leader, &json!(["CREATE TABLE foo(id INTEGER PRIMARY KEY)"]));
+    // S7
+    for _ in 0..2 {
+        c.kill(away);
+        c.execute(leader, &json!(["INSERT INTO foo DEFAULT VALUES"]));
+        c.start(away);
+        c.await_ready(away);
+    }
+    let (_, nodes) = c.get(leader, "/nodes?nonvoters");
+    let nodes: serde_json::Value = serde_json::from_str(&nodes).unwrap();
+    assert_eq!(nodes.as_object().unwrap().len(), 3);
+}

@@ -1,0 +1,281 @@
+//! C10–C20, E1, E3, E4, E5: bodies of statements and what they answer.
+
+use super::member;
+use super::support::{Cluster, cluster};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+fn check(c: &Cluster, cases: &[(&str, &str, &str)]) {
+    for (path, body, expected) in cases {
+        assert_eq!(c.post(0, path, body), (200, (*expected).to_owned()), "{path} {body}");
+    }
+}
+
+#[test]
+fn bodies() {
+    let c = member();
+    // C10
+    for (body, expected) in [
+        ("", "invalid JSON body\n"),
+        ("{", "invalid JSON body\n"),
+        ("[\"SELECT", "invalid JSON body\n"),
+        ("{}", "invalid request\n"),
+        ("\"SELECT 1\"", "invalid request\n"),
+        ("[7]", "invalid request\n"),
+        ("[[]]", "invalid request\n"),
+        ("[]", "no statements\n"),
+        (r#"[["S", {"a": {}}]]"#, "unsupported type object\n"),
+        (r#"[["S", ["x"]]]"#, "unsupported type array\n"),
+    ] {
+        for path in ["/db/execute", "/db/query", "/db/request", "/db/sql"] {
+            assert_eq!(c.post(0, path, body), (400, expected.to_owned()), "{path} {body}");
+        }
+    }
+    let typed = r#"{"results":[{"columns":["typeof(?)","hex(?)"],"types":["text","text"],"values":[["blob","00FF"]]}]}"#;
+    check(
+        &c,
+        &[
+            ("/db/query", r#"[["SELECT typeof(?), hex(?)", [0, 255], "x'00ff'"]]"#, typed),
+            ("/db/query", r#"[["SELECT typeof(?), hex(?)", " X'00ff' ", [0, 255]]]"#, typed),
+            (
+                "/db/query",
+                r#"[["SELECT ? AS d, :a AS a, $b AS b, @c AS c", 9223372036854775807, {"a": null, "b": true, "c": 1.5}]]"#,
+                r#"{"results":[{"columns":["d","a","b","c"],"types":["integer","","integer","real"],"values":[[9223372036854775807,null,1,1.5]]}]}"#,
+            ),
+            ("/db/execute", r#"["", "UPDATE foo SET id = 1 WHERE 0", "  "]"#, r#"{"results":[{}]}"#),
+            ("/db/execute", r#"["", " "]"#, r#"{"results":[]}"#),
+        ],
+    );
+    let text = [("content-type", "text/plain; charset=utf-8")];
+    let answer = c.send(Method::POST, 0, "/db/query", &text, b"SELECT 1 AS n");
+    assert_eq!(answer.text(), r#"{"results":[{"columns":["n"],"types":["integer"],"values":[[1]]}]}"#);
+    let answer = c.send(Method::POST, 0, "/db/execute", &text, b"INSERT INTO foo(name) VALUES('text')");
+    assert_eq!(answer.text(), r#"{"results":[{"last_insert_id":1,"rows_affected":1}]}"#);
+    let odd = [("content-type", "application/x-www-form-urlencoded")];
+    assert_eq!(c.send(Method::POST, 0, "/db/query", &odd, b"[\"SELECT 1\"]").status, 200);
+}
+
+#[test]
+fn entries() {
+    let c = cluster(1);
+    check(
+        &c,
+        &[
+            // C13
+            (
+                "/db/execute",
+                r#"["CREATE TABLE foo(id INTEGER PRIMARY KEY, name VARCHAR(64) UNIQUE, r REAL, ok BOOLEAN, at DATETIME, b BLOB)"]"#,
+                r#"{"results":[{}]}"#,
+            ),
+            (
+                "/db/execute",
+                r#"["INSERT INTO foo(name, r, ok) VALUES('a', 2.0, 1)"]"#,
+                r#"{"results":[{"last_insert_id":1,"rows_affected":1}]}"#,
+            ),
+            (
+                "/db/execute",
+                r#"["CREATE TABLE bar(x)"]"#,
+                r#"{"results":[{"last_insert_id":1,"rows_affected":1}]}"#,
+            ),
+            (
+                "/db/execute?associative",
+                r#"["UPDATE foo SET r = 0.1 WHERE 0"]"#,
+                r#"{"results":[{"last_insert_id":1,"rows":null}]}"#,
+            ),
+            // C11
+            (
+                "/db/execute",
+                r#"[["INSERT INTO bar VALUES(?); INSERT INTO bar VALUES(?)", 1, 2]]"#,
+                r#"{"results":[{"last_insert_id":2,"rows_affected":1}]}"#,
+            ),
+            (
+                "/db/query",
+                r#"[["SELECT 1; SELECT ? AS x", 7]]"#,
+                r#"{"results":[{"columns":["x"],"types":["integer"],"values":[[7]]}]}"#,
+            ),
+            (
+                "/db/query",
+                r#"[["SELECT ?, ?", 7]]"#,
+                r#"{"results":[{"error":"not enough args to execute query: want 2 got 1"}]}"#,
+            ),
+            // C14
+            (
+                "/db/query",
+                r#"["SELECT id, name FROM foo WHERE 0"]"#,
+                r#"{"results":[{"columns":["id","name"],"types":["integer","varchar(64)"]}]}"#,
+            ),
+            (
+                "/db/query?associative",
+                r#"["SELECT name, id FROM foo", "SELECT id FROM foo WHERE 0"]"#,
+                r#"{"results":[{"types":{"id":"integer","name":"varchar(64)"},"rows":[{"id":1,"name":"a"}]},{"types":{"id":"integer"},"rows":[]}]}"#,
+            ),
+            // C15
+            (
+                "/db/query",
+                r#"["SELECT * FROM nowhere"]"#,
+                r#"{"results":[{"error":"no such table: nowhere"}]}"#,
+            ),
+            ("/db/execute", r#"["blah"]"#, r#"{"results":[{"error":"near \"blah\": syntax error"}]}"#),
+            (
+                "/db/execute",
+                r#"["INSERT INTO foo(name) VALUES('a')"]"#,
+                r#"{"results":[{"error":"UNIQUE constraint failed: foo.name"}]}"#,
+            ),
+            (
+                "/db/query",
+                r#"["DELETE FROM foo"]"#,
+                r#"{"results":[{"error":"attempt to change database via query operation"}]}"#,
+            ),
+            (
+                "/db/query?associative",
+                r#"["SELECT x"]"#,
+                r#"{"results":[{"rows":[],"error":"no such column: x"}]}"#,
+            ),
+            (
+                "/db/query?db_timeout=20ms",
+                r#"["WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT count(*) FROM c"]"#,
+                r#"{"results":[{"error":"query timeout"}]}"#,
+            ),
+            // C16
+            (
+                "/db/execute",
+                r#"["INSERT INTO foo(name) VALUES('b') RETURNING id, name"]"#,
+                r#"{"results":[{"columns":["id","name"],"types":["integer","varchar(64)"],"values":[[2,"b"]]}]}"#,
+            ),
+            (
+                "/db/request",
+                r#"["UPDATE foo SET name = 'c' WHERE id = 2 RETURNING name"]"#,
+                r#"{"results":[{"columns":["name"],"types":["varchar(64)"],"values":[["c"]]}]}"#,
+            ),
+            // C17
+            (
+                "/db/query",
+                r#"["SELECT 1 AS i, 1.0 AS r, 1.5e-7 AS s, 'x' AS t, NULL AS n, x'00ff' AS b, 9223372036854775807 AS m"]"#,
+                r#"{"results":[{"columns":["i","r","s","t","n","b","m"],"types":["integer","real","real","text","","blob","integer"],"values":[[1,1,1.5e-7,"x",null,"AP8=",9223372036854775807]]}]}"#,
+            ),
+            (
+                "/db/query?blob_array",
+                r#"["SELECT x'00ff' AS b"]"#,
+                r#"{"results":[{"columns":["b"],"types":["blob"],"values":[[[0,255]]]}]}"#,
+            ),
+            (
+                "/db/query",
+                r#"["SELECT ok FROM foo WHERE id = 1"]"#,
+                r#"{"results":[{"columns":["ok"],"types":["boolean"],"values":[[true]]}]}"#,
+            ),
+            (
+                "/db/request",
+                r#"["UPDATE foo SET at = '2024-01-02 03:04:05.25' WHERE id = 1", "SELECT at FROM foo WHERE id = 1", "UPDATE foo SET at = 0 WHERE id = 1", "SELECT at FROM foo WHERE id = 1"]"#,
+                r#"{"results":[{"last_insert_id":2,"rows_affected":1},{"columns":["at"],"types":["datetime"],"values":[["2024-01-02T03:04:05.25Z"]]},{"last_insert_id":2,"rows_affected":1},{"columns":["at"],"types":["datetime"],"values":[["1970-01-01T00:00:00Z"]]}]}"#,
+            ),
+            // C18
+            (
+                "/db/execute?transaction",
+                r#"["INSERT INTO bar VALUES(9)", "nonsense", "INSERT INTO bar VALUES(10)"]"#,
+                r#"{"results":[{"last_insert_id":3,"rows_affected":1},{"error":"near \"nonsense\": syntax error"}]}"#,
+            ),
+            (
+                "/db/query",
+                r#"["SELECT count(*) AS n FROM bar"]"#,
+                r#"{"results":[{"columns":["n"],"types":["integer"],"values":[[2]]}]}"#,
+            ),
+            (
+                "/db/execute",
+                r#"["nonsense", "INSERT INTO bar VALUES(10)"]"#,
+                r#"{"results":[{"error":"near \"nonsense\": syntax error"},{"last_insert_id":3,"rows_affected":1}]}"#,
+            ),
+            // C19
+            (
+                "/db/execute",
+                r#"["PRAGMA journal_mode=DELETE"]"#,
+                r#"{"results":[],"error":"disallowed pragma"}"#,
+            ),
+            (
+                "/db/query",
+                r#"["SELECT 1", "PRAGMA wal_checkpoint"]"#,
+                r#"{"results":[],"error":"disallowed pragma"}"#,
+            ),
+            // E3
+            (
+                "/db/query?qualify_columns",
+                r#"["SELECT id FROM foo WHERE 0"]"#,
+                r#"{"results":[{"columns":["foo.id"],"types":["integer"]}]}"#,
+            ),
+            // E1: what rewriting there would be to switch off is accepted.
+            (
+                "/db/execute?noparse&norwrandom&norwtime",
+                r#"["DELETE FROM bar"]"#,
+                r#"{"results":[{"last_insert_id":3,"rows_affected":3}]}"#,
+            ),
+            // E4
+            (
+                "/db/request",
+                r#"["SELECT count(*) AS n FROM bar", "INSERT INTO bar VALUES(1)", "SELECT x FROM bar"]"#,
+                r#"{"results":[{"columns":["n"],"types":["integer"],"values":[[0]]},{"last_insert_id":1,"rows_affected":1},{"columns":["x"],"types":["integer"],"values":[[1]]}]}"#,
+            ),
+        ],
+    );
+    // C16: EXPLAIN of a write is a read.
+    let (status, plan) = c.post(0, "/db/query", r#"["EXPLAIN QUERY PLAN DELETE FROM foo"]"#);
+    assert!(
+        status == 200 && plan.contains("\"columns\":[\"id\",\"parent\",\"notused\",\"detail\"]"),
+        "{plan}"
+    );
+    // C12
+    let (_, body) = c.post(0, "/db/execute?timings&raft_index", r#"["INSERT INTO bar VALUES(1)"]"#);
+    let at: Vec<usize> =
+        ["\"results\"", "\"time\":", "\"raft_index\""].iter().map(|k| body.rfind(k).unwrap()).collect();
+    assert!(at.is_sorted(), "{body}");
+    let index = serde_json::from_str::<Value>(&body).unwrap()["raft_index"].as_u64().unwrap();
+    assert!(index > 1);
+    let (_, weak) = c.get(0, "/db/query?q=SELECT+1&raft_index");
+    assert!(!weak.contains("raft_index"), "{weak}");
+    let (_, strong) = c.get(0, "/db/query?q=SELECT+1&raft_index&level=strong");
+    let strong: Value = serde_json::from_str(&strong).unwrap();
+    assert!(strong["raft_index"].as_u64().unwrap() > index);
+    // E3
+    assert_eq!(c.get(0, "/db/query"), (200, r#"{"results":[]}"#.into()));
+    for level in ["none", "weak", "linearizable", "strong", "auto", "STRONG", "whatever"] {
+        assert_eq!(c.value(0, "SELECT count(*) FROM bar", level), json!(2), "{level}");
+    }
+    // E5
+    check(
+        &c,
+        &[(
+            "/db/sql",
+            r#"["SELECT random()", ["INSERT INTO bar VALUES(?)", 1]]"#,
+            r#"{"results":[{"original":"SELECT random()"},{"original":"INSERT INTO bar VALUES(?)"}]}"#,
+        )],
+    );
+    assert_eq!(c.get(0, "/db/sql?q=SELECT+1"), (200, r#"{"results":[{"original":"SELECT 1"}]}"#.into()));
+    assert_eq!(c.get(0, "/db/sql"), (400, "query not specified\n".into()));
+    assert_eq!(c.value(0, "SELECT count(*) FROM bar", "weak"), json!(2));
+}
+
+#[test]
+fn a_list_is_one_entry() {
+    let c = member();
+    // C20
+    let writers: Vec<_> = (0..4)
+        .map(|w| {
+            let door = c.door(0);
+            std::thread::spawn(move || {
+                for n in 0..25 {
+                    let names: Vec<String> =
+                        (0..5).map(|i| format!("INSERT INTO foo(name) VALUES('{w}-{n}-{i}')")).collect();
+                    door.execute(&json!(names));
+                }
+            })
+        })
+        .collect();
+    writers.into_iter().for_each(|w| w.join().unwrap());
+    let (_, body) = c.get(0, "/db/query?q=SELECT+name+FROM+foo+ORDER+BY+id");
+    let rows: Value = serde_json::from_str(&body).unwrap();
+    let names: Vec<&str> =
+        rows["results"][0]["values"].as_array().unwrap().iter().map(|r| r[0].as_str().unwrap()).collect();
+    assert_eq!(names.len(), 500);
+    for group in names.chunks(5) {
+        let of = |name: &str| name.rsplit_once('-').unwrap().0.to_owned();
+        assert!(group.iter().all(|name| of(name) == of(group[0])), "{group:?}");
+    }
+}

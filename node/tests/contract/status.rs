@@ -1,0 +1,195 @@
+//! E12, E14–E16: what a member says of itself.
+
+use super::member;
+use super::support::cluster;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+#[test]
+fn status_and_its_parts() {
+    let c = member();
+    c.post(0, "/db/execute?queue&wait", "[\"UPDATE foo SET name = name\"]");
+    // E14
+    let (status, body) = c.get(0, "/status");
+    let all: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(status, 200);
+    for path in [
+        "build.version",
+        "build.commit",
+        "build.build_time",
+        "os.pid",
+        "runtime.num_cpu",
+        "http.bind_addr",
+        "node.start_time",
+        "cluster.phase",
+        "network.raft_address",
+        "mux.addr",
+        "extensions.names",
+        "store.open",
+        "store.node_id",
+        "store.addr",
+        "store.leader.node_id",
+        "store.leader.addr",
+        "store.ready",
+        "store.fsm_index",
+        "store.fsm_term",
+        "store.db_applied_index",
+        "store.strong_read_term",
+        "store.nodes",
+        "store.dir",
+        "store.dir_size",
+        "store.apply_timeout",
+        "store.heartbeat_timeout",
+        "store.election_timeout",
+        "store.commit_timeout",
+        "store.snapshot_threshold",
+        "store.snapshot_interval",
+        "store.trailing_logs",
+        "store.db_conf",
+        "store.snapshot_store.dir",
+        "store.snapshot_store.dir_size",
+        "store.snapshot_store.snapshots",
+        "store.raft.state",
+        "store.raft.term",
+        "store.raft.commit_index",
+        "store.raft.applied_index",
+        "store.raft.last_log_index",
+        "store.raft.last_log_term",
+        "store.raft.last_snapshot_index",
+        "store.raft.last_snapshot_term",
+        "store.raft.fsm_pending",
+        "store.raft.num_peers",
+        "store.raft.last_contact",
+        "store.raft.voter",
+        "store.raft.log_size",
+        "store.sqlite3.path",
+        "store.sqlite3.size",
+        "store.sqlite3.wal_size",
+        "store.sqlite3.db_size",
+        "store.sqlite3.version",
+        "store.sqlite3.compile_options",
+        "store.sqlite3.extensions",
+        "store.sqlite3.mem_stats",
+        "store.sqlite3.conn_pool_stats.ro",
+        "store.sqlite3.conn_pool_stats.rw",
+        "store.sqlite3.pragmas.ro.journal_mode",
+        "store.sqlite3.pragmas.rw.foreign_keys",
+        "http.queue._default.sequence_number",
+        "http.queue._default.max_size",
+        "http.queue._default.batch_size",
+        "http.queue._default.timeout",
+    ] {
+        let value = path.split('.').fold(&all, |value, name| &value[name]);
+        assert!(!value.is_null(), "{path} is not in {all}");
+        let (_, part) = c.get(0, &format!("/status?key={path}"));
+        let part: Value = serde_json::from_str(&part).unwrap();
+        assert_eq!(std::mem::discriminant(&part), std::mem::discriminant(value), "{path}");
+    }
+    assert_eq!(all["store"]["raft"]["state"], json!("Leader"));
+    assert_eq!(all["store"]["raft"]["voter"], json!(true));
+    assert!(all["store"]["raft"]["term"].is_u64());
+    assert_eq!(
+        all["store"]["nodes"][0],
+        json!({ "id": "n1", "addr": format!("127.0.0.1:{}", c.members[0].raft), "suffrage": "Voter" })
+    );
+    for (kind, pragma, value) in [
+        ("ro", "journal_mode", "wal"),
+        ("rw", "journal_mode", "wal"),
+        ("rw", "synchronous", "1"),
+        ("rw", "foreign_keys", "0"),
+        ("rw", "wal_autocheckpoint", "0"),
+        ("ro", "busy_timeout", "5000"),
+        ("ro", "foreign_keys", "0"),
+    ] {
+        assert_eq!(all["store"]["sqlite3"]["pragmas"][kind][pragma], json!(value), "{kind} {pragma}");
+    }
+    assert_eq!(c.get(0, "/status?key=no.such.thing"), (200, "{}".into()));
+    assert_eq!(c.get(0, "/status/?key=store.raft.state"), (200, "\"Leader\"".into()));
+}
+
+#[test]
+fn readiness() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let follower = (leader + 1) % 3;
+    // E12
+    for i in [leader, follower] {
+        let answer = c.send(Method::GET, i, "/readyz", &[], b"");
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, "[+]node ok\n[+]leader ok\n[+]store ok\n[+]db ok")
+        );
+        assert_eq!(
+            c.get(i, "/readyz/?sync&timeout=5s"),
+            (200, "[+]node ok\n[+]leader ok\n[+]store ok\n[+]sync ok\n[+]db ok".into())
+        );
+        assert_eq!(c.get(i, "/readyz?noleader"), (200, "[+]node ok".into()));
+    }
+    assert_eq!(c.get(follower, "/readyz?retries=x"), (400, "retries is not a valid integer\n".into()));
+    let other = (leader + 2) % 3;
+    c.kill(other);
+    c.kill(leader);
+    // While it still follows, the leader does not answer; then there is none.
+    let seen = c.until("no leader", |c| {
+        let (status, body) = c.get(follower, "/readyz?timeout=500ms");
+        assert_eq!(status, 503, "{body}");
+        let gone = body == "[+]node ok\n[+]leader does not exist";
+        assert!(gone || body.starts_with("[+]node ok\n[+]leader not contactable: "), "{body}");
+        gone.then_some(body)
+    });
+    assert!(seen.contains("does not exist"));
+    assert_eq!(c.get(follower, "/readyz?noleader").0, 200);
+}
+
+#[test]
+fn counters_licences_and_the_way_to_the_console() {
+    let c = member();
+    // E15
+    let (status, body) = c.get(0, "/debug/vars");
+    assert!(status == 200 && body.ends_with("}\n"));
+    let vars: Value = serde_json::from_str(&body).unwrap();
+    assert!(vars["cmdline"][0].as_str().unwrap().contains("sqlited") && vars["memstats"].is_object());
+    for (map, names) in [
+        ("http", &["user_snapshots", "user_reaps", "executions", "queries"][..]),
+        (
+            "store",
+            &[
+                "num_snapshots",
+                "num_restores",
+                "num_restores_start",
+                "num_restores_start_skipped",
+                "num_ignored_joins",
+                "num_removed_before_joins",
+            ],
+        ),
+        ("cluster", &["num_join_req", "num_client_force_new_conn"]),
+        (
+            "uploader",
+            &["num_uploads_ok", "num_uploads_fail", "num_uploads_skipped", "num_uploads_skipped_id"],
+        ),
+    ] {
+        for name in names {
+            assert!(vars[map][name].is_u64(), "{map}.{name} in {vars}");
+        }
+    }
+    c.post(0, "/snapshot", "");
+    c.post(0, "/reap", "");
+    let (_, one) = c.get(0, "/debug/vars?key=http");
+    let one: Value = serde_json::from_str(&one).unwrap();
+    assert_eq!(one.as_object().unwrap().len(), 1);
+    assert_eq!((&one["http"]["user_snapshots"], &one["http"]["user_reaps"]), (&json!(1), &json!(1)));
+    // E16
+    let licences = c.send(Method::GET, 0, "/licenses", &[], b"");
+    assert_eq!(licences.status, 200);
+    assert!(licences.header("content-type").starts_with("text/plain"));
+    assert!(licences.text().contains("SQLite") && licences.text().contains("openraft"));
+    for (path, status, to) in [
+        ("/", 302, "/console/"),
+        ("/console", 301, "/console/"),
+        ("/console/", 200, ""),
+        ("/console/x", 404, ""),
+    ] {
+        let answer = c.send(Method::GET, 0, path, &[], b"");
+        assert_eq!((answer.status, answer.header("location").as_str()), (status, to), "{path}");
+    }
+}
