@@ -75,6 +75,7 @@ fn a_survivor_goes_on_alone_with_consent_and_the_old_ones_do_not_come_back() {
 
     c.start(0);
     c.start(2);
+    c.await_ready(0);
     let old = c.until("the old ones lead each other", |c| {
         let report = c.report(0);
         (report["role"] == "Leader" || report["leader"].is_object()).then_some(report)
