@@ -61,6 +61,10 @@ pub struct Config {
     pub log_segment_bytes: u64,
     /// How much of the log is kept for followers that were away, in bytes.
     pub log_retention_bytes: u64,
+    /// Free space below which no more writes are taken, in bytes.
+    pub disk_reserve_bytes: u64,
+    /// Size of SQLite's WAL from which on long queries have to give way to checkpoints, in bytes.
+    pub wal_limit_bytes: u64,
     /// What is logged.
     pub log_level: String,
     /// How it is written.
@@ -144,6 +148,16 @@ const FLAGS: &[Flag] = &[
     ),
     flag("log-segment-size", "64MiB", "size of the files of Raft's log"),
     flag("log-retention", "256MiB", "how much of Raft's log is kept for followers that were away"),
+    flag(
+        "wal-limit",
+        "256MiB",
+        "size of SQLite's WAL from which on long queries have to give way to checkpoints",
+    ),
+    flag(
+        "disk-reserve",
+        "128MiB",
+        "free space below which no more writes are taken (at most an eighth of the disk)",
+    ),
     flag("log-level", "info", "what is logged: error, warn, info, debug, trace, or a filter by module"),
     flag("log-format", "auto", "how it is logged: text, json, or auto (text on a terminal)"),
 ];
@@ -368,6 +382,8 @@ impl Values {
             leave_on_shutdown: self.boolean("raft-cluster-remove-shutdown")?,
             log_segment_bytes: self.bytes("log-segment-size")?,
             log_retention_bytes: self.bytes("log-retention")?,
+            disk_reserve_bytes: self.bytes("disk-reserve")?,
+            wal_limit_bytes: self.bytes("wal-limit")?,
             log_level: self.text("log-level").to_owned(),
             log_format,
         })

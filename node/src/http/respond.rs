@@ -149,6 +149,7 @@ pub fn request_error(error: &RequestError, pretty: bool) -> Answer {
         RequestError::NoLeader | RequestError::NoQuorum => {
             self::error(StatusCode::SERVICE_UNAVAILABLE, error)
         }
+        RequestError::NoSpace => self::error(StatusCode::INSUFFICIENT_STORAGE, error),
         RequestError::OutcomeUnknown(message) => failed_request(message, pretty),
         RequestError::Refused(_) => self::error(StatusCode::CONFLICT, error),
         RequestError::Internal(_) => self::error(StatusCode::INTERNAL_SERVER_ERROR, error),

@@ -19,6 +19,9 @@ pub struct Described {
     pub api_address: String,
     /// Its program's version.
     pub version: String,
+    /// Its disk is nearly full: it had better not lead.
+    #[serde(default)]
+    pub is_low_on_space: bool,
 }
 
 impl Consensus {
@@ -76,6 +79,7 @@ impl Consensus {
                 member: MemberRef { node_id: self.identity.node_id(), name: self.config.name.clone() },
                 api_address: self.config.api_address.clone(),
                 version: crate::VERSION.into(),
+                is_low_on_space: self.space.is_low(),
             }),
         }
     }

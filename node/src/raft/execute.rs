@@ -48,6 +48,9 @@ impl Consensus {
         request: EncodedRequest,
         timeout: Duration,
     ) -> Result<Executed, RequestError> {
+        if self.is_out_of_space() {
+            return Err(RequestError::NoSpace);
+        }
         let deadline = Instant::now() + timeout;
         let id = request.id().map_err(|error| RequestError::Internal(error.to_string()))?;
         let mut ticket = self.waiters.wait_for(id);
@@ -84,6 +87,9 @@ impl Consensus {
         leader: Leadership,
         ticket: &mut Ticket,
     ) -> Attempt {
+        if self.space.is_low() {
+            return Attempt::Failed(RequestError::NoSpace);
+        }
         match self.proposer().submit(request.clone(), leader).await {
             Ok(_room) => settle(ticket, leader).await,
             Err(ProposeError::NotLeader) => Attempt::Again,

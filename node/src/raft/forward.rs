@@ -3,6 +3,7 @@
 //! ```text
 //! query call = level u8 · timeout ms u32 · statement timeout ms u32 (0 = none) · request
 //! answer     = 0 · index u64 · results | 1 (not the leader) | 2 · message (outcome unknown) | 3 · message
+//!            | 4 (no space)
 //! ```
 //! A query that no leader ran is asked again until its time is over.
 
@@ -19,8 +20,10 @@ use client::admin::Refusal;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::time::Instant;
 
 /// Consistency of a read.
@@ -81,6 +84,9 @@ pub enum RequestError {
     /// No quorum confirmed the leader in time.
     #[error("no quorum confirmed the leader in time")]
     NoQuorum,
+    /// The disk has no room for more.
+    #[error("no space left: the disk of the member that would write it is nearly full")]
+    NoSpace,
     /// Refused by the leader.
     #[error("{}", .0.message)]
     Refused(Refusal),
@@ -109,6 +115,8 @@ impl From<ReadError> for RequestError {
 const PIECE: usize = 64 << 10;
 /// How long a reader may keep a query from going on.
 const STALLED: Duration = Duration::from_secs(30);
+/// How often a query that waits for its reader looks whether it has to give way.
+const LOOK: Duration = Duration::from_millis(100);
 /// Results of a forwarded query are collected on the leader; larger ones are to be asked for with level `none`.
 const FORWARDED_RESULTS: usize = 128 << 20;
 /// Between two attempts while there is no leader.
@@ -299,13 +307,13 @@ impl Consensus {
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let mut sink = Pieces { buffer: Vec::with_capacity(PIECE + (PIECE >> 2)), pieces, runtime };
+            let mut sink = Pieces::new(pieces, runtime);
             let outcome = request
                 .view()
                 .map_err(ReadError::from)
                 .and_then(|view| readers.run(&view, limits, &mut sink));
             match outcome {
-                Ok(()) => drop(sink.send(0)),
+                Ok(()) => drop(sink.end()),
                 Err(ReadError::Stopped) => {}
                 Err(error) => tracing::warn!(%error, "a query ended early"),
             }
@@ -364,6 +372,7 @@ pub(super) fn write_answer(outcome: Result<(u64, Bytes), ExecuteError>) -> Bytes
             out.put_u8(2);
             out.put_slice(message.as_bytes());
         }
+        Err(ExecuteError::Failed(RequestError::NoSpace)) => out.put_u8(4),
         Err(ExecuteError::Failed(error)) => {
             out.put_u8(3);
             out.put_slice(error.to_string().as_bytes());
@@ -379,6 +388,7 @@ pub(super) fn read_answer(mut answer: Bytes) -> Result<(u64, Bytes), ExecuteErro
         0 => Ok((get_u64(&mut answer).map_err(internal)?, answer)),
         1 => Err(ExecuteError::NotLeader),
         2 => Err(ExecuteError::Failed(RequestError::OutcomeUnknown(text(&answer)))),
+        4 => Err(ExecuteError::Failed(RequestError::NoSpace)),
         _ => Err(ExecuteError::Failed(RequestError::Internal(text(&answer)))),
     }
 }
@@ -388,18 +398,40 @@ struct Pieces {
     buffer: Vec<u8>,
     pieces: mpsc::Sender<Bytes>,
     runtime: tokio::runtime::Handle,
+    gives_way: Arc<AtomicBool>,
 }
 
 impl Pieces {
-    /// Sends all but the last `keep` bytes.
+    fn new(pieces: mpsc::Sender<Bytes>, runtime: tokio::runtime::Handle) -> Self {
+        Self { buffer: Vec::with_capacity(PIECE + (PIECE >> 2)), pieces, runtime, gives_way: Arc::default() }
+    }
+
+    /// Sends all but the last `keep` bytes; what could not be sent is still in the buffer.
     fn send(&mut self, keep: usize) -> Result<(), Stopped> {
         let rest = self.buffer.split_off(self.buffer.len() - keep.min(self.buffer.len()));
-        let piece = Bytes::from(std::mem::replace(&mut self.buffer, rest));
-        if piece.is_empty() {
-            return Ok(());
+        let mut piece = Bytes::from(std::mem::replace(&mut self.buffer, rest));
+        let begun = Instant::now();
+        while !piece.is_empty() {
+            match self.runtime.block_on(self.pieces.send_timeout(piece, LOOK)) {
+                Ok(()) => break,
+                Err(SendTimeoutError::Closed(_)) => return Err(Stopped),
+                Err(SendTimeoutError::Timeout(unsent)) => {
+                    if begun.elapsed() >= STALLED || self.gives_way.load(Ordering::Relaxed) {
+                        self.buffer.splice(..0, unsent);
+                        return Err(Stopped);
+                    }
+                    piece = unsent;
+                }
+            }
         }
         self.buffer.reserve(PIECE);
-        self.runtime.block_on(self.pieces.send_timeout(piece, STALLED)).map_err(|_| Stopped)
+        Ok(())
+    }
+
+    /// Sends what is left. The query has ended, so nobody else waits for the reader any more.
+    fn end(&mut self) -> Result<(), Stopped> {
+        self.gives_way = Arc::default();
+        self.send(0)
     }
 }
 
@@ -410,5 +442,9 @@ impl Sink for Pieces {
 
     fn row_written(&mut self) -> Result<(), Stopped> {
         if self.buffer.len() >= PIECE { self.send(1) } else { Ok(()) }
+    }
+
+    fn gives_way_on(&mut self, flag: Arc<AtomicBool>) {
+        self.gives_way = flag;
     }
 }

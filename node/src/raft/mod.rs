@@ -11,12 +11,15 @@ mod forward;
 mod join;
 mod log_store;
 mod membership;
+mod out_of_space;
 mod peer_client;
 mod peer_server;
 mod propose;
 mod read;
 mod report;
 mod retention;
+mod snapshot_receive;
+mod snapshot_send;
 mod snapshot_stream;
 mod state_machine;
 #[allow(missing_docs, reason = "aliases of openraft's types, named as they are there")]

@@ -12,6 +12,7 @@ use super::entry_vfs::{self, EntryVfs};
 use super::execute::{Mode, StatementError, run_statement};
 use super::guard::{Guard, Purpose};
 use super::meta::{self, Applied, LogId, MetaError, StoredMembership};
+use crate::failpoint::{Place, pass};
 use crate::raft::command::{CommandView, Malformed, RequestFlags, RequestView};
 use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -85,6 +86,20 @@ pub enum LocalFailure {
     /// The thread that does it ended.
     #[error("{0} has stopped")]
     Stopped(&'static str),
+}
+
+impl LocalFailure {
+    /// Whether the cause is that the disk has no room left.
+    pub fn is_full_disk(&self) -> bool {
+        let full = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+        match self {
+            Self::Io { source, .. } | Self::Meta(MetaError::Blob(source)) => {
+                matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            }
+            Self::Sqlite { source, .. } | Self::Meta(MetaError::Sqlite(source)) => full(source),
+            Self::Meta(_) | Self::Malformed { .. } | Self::Stopped(_) => false,
+        }
+    }
 }
 
 /// Largest reply of one request that is kept in memory; the change itself is not affected.
@@ -248,6 +263,7 @@ impl Applier {
         self.applied.changes = self.connection.changes() as i64;
         self.applied.total_changes = self.connection.total_changes() as i64;
         meta::write_applied(&self.connection, &self.applied)?;
+        pass(Place::ApplyRan).map_err(|source| LocalFailure::Io { what: "apply an entry", source })?;
         self.control("COMMIT", "commit the entry's transaction")
     }
 

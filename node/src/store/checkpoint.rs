@@ -4,15 +4,24 @@
 //! A thread of its own does the bulk with a PASSIVE checkpoint beside the writer; then the writer itself does the rest
 //! between two entries, which is short, and is *complete* if no reader still needs older pages. The next commit then
 //! starts the WAL anew, so it does not grow.
+//!
+//! A reader that runs for long keeps the WAL from starting anew. It may, until the WAL is large; then it is ended with
+//! an error that says so, because writes go before reads that can be asked again.
 
 use super::apply::LocalFailure;
 use super::meta::{LogId, StoredMembership};
+use crate::failpoint::{Place, pass};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
 use std::path::Path;
+use std::time::Duration;
 
 /// Pages in the WAL (4 KiB each) from which on a checkpoint is due: 16 MiB.
 pub const DUE_PAGES: u64 = 4096;
+/// Bytes in the WAL from which on readers that keep it from starting anew have to give way, unless said otherwise.
+pub const WAL_LIMIT: u64 = 256 << 20;
+/// Those that run for longer than this have to.
+pub const GIVE_WAY_AGE: Duration = Duration::from_secs(5);
 
 /// One PASSIVE checkpoint; returns whether every frame of the WAL is now in the synced database file.
 pub fn passive(connection: &Connection) -> Result<bool, LocalFailure> {
@@ -24,6 +33,8 @@ pub fn passive(connection: &Connection) -> Result<bool, LocalFailure> {
 
 /// The bulk of a checkpoint, beside the writer. Being cut short by a reader is no failure.
 pub fn bulk(path: &Path) -> Result<(), LocalFailure> {
+    let place = |place| pass(place).map_err(|source| LocalFailure::Io { what: "checkpoint", source });
+    place(Place::CheckpointDue)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || -> rusqlite::Result<Connection> {
         let connection = Connection::open_with_flags(path, flags)?;
@@ -33,7 +44,8 @@ pub fn bulk(path: &Path) -> Result<(), LocalFailure> {
     };
     let connection =
         open().map_err(|source| LocalFailure::Sqlite { what: "open for a checkpoint", source })?;
-    passive(&connection).map(drop)
+    passive(&connection)?;
+    place(Place::CheckpointBulk)
 }
 
 /// The state that the database file has on disk.
