@@ -8,7 +8,7 @@ mod support;
 
 use node::failpoint::Place;
 use serde_json::json;
-use support::{Cluster, cluster, cluster_with};
+use support::{Cluster, cluster, cluster_with, proxied};
 
 /// Filling of a row, so that a snapshot has several chunks.
 const FILLING: usize = 4000;
@@ -256,9 +256,8 @@ fn a_member_ends_while_it_checkpoints_and_purges() {
             }
             writers.await_more(10);
             let url = c.url(i, "/snapshot?trailing_logs=0");
-            // It ends before it answers.
-            let asked = reqwest::blocking::Client::new().post(url).send();
-            assert!(asked.is_err(), "{}: {asked:?}", place.name());
+            // It may end before it answers.
+            drop(reqwest::blocking::Client::new().post(url).send());
             c.await_abort(i, place.name());
             c.start(i);
             c.await_ready(i);
@@ -287,13 +286,15 @@ fn a_member_ends_in_a_checkpoint_beside_the_writer() {
 
 #[test]
 fn a_deposed_leader_ends_while_it_cuts_its_log() {
-    let mut c = with_ledger();
+    let (mut c, proxies) = proxied(3);
+    c.create_ledger(0);
     for round in 0..2 {
         let old = c.await_leader(round);
         let rest = others(old);
-        for i in &rest {
-            c.signal(*i, "STOP");
-        }
+        let id = c.report(old)["nodeId"].clone();
+        let id = u64::from_str_radix(id.as_str().unwrap(), 16).unwrap();
+        rest.iter().for_each(|i| proxies[*i].bar(id, true));
+        proxies[old].close(true);
         // Nobody confirms these: they are in the old leader's log alone.
         let stranded = c.write_to(&[old], 3, 100);
         c.until("entries that nobody confirms", |c| {
@@ -301,13 +302,12 @@ fn a_deposed_leader_ends_while_it_cuts_its_log() {
             (report["lastLogIndex"].as_u64()? > report["committedIndex"].as_u64()?).then_some(())
         });
         c.kill(old);
-        for i in &rest {
-            c.signal(*i, "CONT");
-        }
         assert!(stranded.stop().is_empty(), "acknowledged without a quorum");
         c.await_leader(rest[0]);
         c.execute(rest[0], &json!([["INSERT INTO ledger(n) VALUES(?)", 2_000_000 + round]]));
         c.start_armed(old, &abort_at(Place::TruncateDurable));
+        rest.iter().for_each(|i| proxies[*i].bar(id, false));
+        proxies[old].close(false);
         c.await_abort(old, "truncate.durable");
         c.start(old);
         c.await_ready(old);

@@ -249,7 +249,10 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         match sent {
             Ok(vote) => Ok(SnapshotResponse::new(vote)),
             Err(error) => {
-                tracing::warn!(%error, to = self.address, "a snapshot was not installed");
+                // Who is down is asked again and again.
+                if !matches!(error, SendError::Connect(_)) {
+                    tracing::warn!(%error, to = self.address, "a snapshot was not installed");
+                }
                 Err(match error {
                     SendError::Broken(_) => StreamingError::Network(NetworkError::new(&error)),
                     // Tried again after a pause.

@@ -58,8 +58,12 @@ async fn receive(
     consensus: &Consensus,
 ) -> io::Result<Vote> {
     let receiving = consensus.receiving();
-    receiving.newest.send_modify(|n| *n += 1);
     let mut newest = receiving.newest.subscribe();
+    let mut own = 0;
+    receiving.newest.send_modify(|n| {
+        *n += 1;
+        own = *n;
+    });
     let mut turn = receiving.turn.lock().await;
     let head = Head::get(&mut next_frame(frames).await?)?;
     let applied = consensus.store().state().borrow().applied.log_id;
@@ -104,7 +108,7 @@ async fn receive(
     });
     let arrived = tokio::select! {
         arrived = take_chunks(frames, &mut offset, &chunks) => arrived,
-        _ = newest.changed() => Err(io::Error::other("another connection took over")),
+        _ = newest.wait_for(|n| *n != own) => Err(io::Error::other("another connection took over")),
     };
     drop(chunks);
     let (staged, written) = writer.await?;

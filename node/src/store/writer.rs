@@ -104,6 +104,7 @@ impl Writer {
             publish,
             kick,
             checkpointing: false,
+            awaiting: Vec::new(),
             due_pages: checkpoint::DUE_PAGES,
             tried_pages: 0,
             met_full_disk: met_full_disk.clone(),
@@ -181,6 +182,8 @@ struct WriterThread {
     publish: watch::Sender<State>,
     kick: mpsc::SyncSender<std::path::PathBuf>,
     checkpointing: bool,
+    /// Who asked for a checkpoint meanwhile.
+    awaiting: Vec<oneshot::Sender<Result<Durable, LocalFailure>>>,
     /// Pages in the WAL at which the next checkpoint is due.
     due_pages: u64,
     /// Pages in the WAL when the last checkpoint ended.
@@ -212,8 +215,13 @@ impl WriterThread {
                     self.checkpointing = false;
                     // Reported where it happened; later jobs find the writer stopped.
                     drop(self.checkpoint());
+                    for done in std::mem::take(&mut self.awaiting) {
+                        drop(done.send(self.checkpoint()));
+                    }
                     self.schedule_checkpoint();
                 }
+                // Two at once would be in each other's way.
+                Job::Checkpoint { done } if self.checkpointing => self.awaiting.push(done),
                 Job::Checkpoint { done } => drop(done.send(self.checkpoint())),
                 Job::Close { done } => {
                     let closed = self.applier.take().map_or(Ok(()), |a| a.close().1);
@@ -286,9 +294,10 @@ impl WriterThread {
             Err(error) => {
                 tracing::error!(%error, "checkpoint failed; this member stops writing");
                 self.applier = None;
+                outcome?;
             }
         }
-        outcome.map(|_| self.publish.borrow().durable.clone())
+        Ok(self.publish.borrow().durable.clone())
     }
 
     fn install(&mut self, snapshot: &ReadySnapshot) -> Result<(), LocalFailure> {
