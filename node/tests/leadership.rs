@@ -169,8 +169,8 @@ fn a_broken_transfer_of_a_snapshot_goes_on_where_it_was() {
         let (status, body) = c.post(i, "/snapshot?trailing_logs=0", "");
         assert_eq!(status, 200, "{body}\n{}", c.log(i));
     }
-    // Twenty megabytes over connections of seven.
-    proxies[away].cut_after(7 << 20);
+    // Twenty megabytes over connections of eight.
+    proxies[away].cut_after(8 << 20);
     c.start(away);
     c.await_ready(away);
     proxies[away].cut_after(0);

@@ -354,6 +354,9 @@ fn raft_config(profile: Profile) -> Result<openraft::Config, StartError> {
         // docs/design.md, "Elections".
         election_timeout_max: election + election / 4,
         enable_pre_vote: Some(true),
+        // A leader may commit what two followers have and its own disk has not: after a crash it would write something
+        // else in that place, in the same term. It has to be elected again, by members who know more.
+        enable_leader_restore: Some(false),
         // `retention` decides about both.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX / 4,

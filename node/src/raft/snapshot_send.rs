@@ -21,7 +21,7 @@ const STALLED: Duration = Duration::from_secs(20);
 /// How long a receiver may take to sync, check and install what it has: some seconds for each GiB.
 const INSTALLED: Duration = Duration::from_secs(300);
 /// How long after the last chunk that arrived a broken transfer is taken up again.
-const RESUME: Duration = Duration::from_secs(10);
+const RESUME: Duration = Duration::from_secs(30);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -121,7 +121,15 @@ impl<'a> Sending<'a> {
                 None => return Err(io::Error::other("reading the snapshot was cut short").into()),
             };
             put_frame(&mut out, |out| chunk.put(sent, out));
-            timeout(STALLED, write_out(&mut write, &mut out)).await.map_err(io::Error::from)??;
+            tokio::select! {
+                written = timeout(STALLED, write_out(&mut write, &mut out)) => written.map_err(io::Error::from)??,
+                // Nothing is to be said now: it has failed, or hung up.
+                reply = replies.next() => match reply?.map(|mut frame| Reply::get(&mut frame)) {
+                    Some(Ok(Reply::Failed(message))) => return Err(SendError::Receiver(message)),
+                    Some(_) => return Err(SendError::Receiver("it answers before it has everything".into())),
+                    None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                },
+            }
             match chunk {
                 Chunk::Bytes(bytes) => {
                     sent += bytes.len() as u64;
