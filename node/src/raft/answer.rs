@@ -23,6 +23,9 @@ pub struct Described {
     /// The last entry that it applied.
     #[serde(default)]
     pub applied_index: Option<u64>,
+    /// Its disk is nearly full: it had better not lead.
+    #[serde(default)]
+    pub is_low_on_space: bool,
 }
 
 impl Consensus {
@@ -82,6 +85,7 @@ impl Consensus {
                 api_address: self.config.api_address.clone(),
                 version: crate::VERSION.into(),
                 applied_index: self.store.state().borrow().applied.log_id.map(|id| id.index),
+                is_low_on_space: self.space.is_low(),
             }),
         }
     }

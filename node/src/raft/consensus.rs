@@ -12,10 +12,13 @@ use super::read::Barrier;
 use super::received::Received;
 use super::replace::StagedFiles;
 use super::retention;
+use super::snapshot_receive::Receiving;
 use super::state_machine::StateMachine;
 use super::types::{Metrics, Raft, ServerMetrics};
 use super::waiters::{Leadership, Waiters};
+use crate::failpoint::{Place, pass};
 use crate::identity::Identity;
+use crate::space::Space;
 use crate::store::{LocalFailure, Store};
 use client::admin::{AddLearner, NodeId, Phase, Refusal, Transfer, Transferred};
 use openraft::SnapshotPolicy;
@@ -25,10 +28,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 /// How fast a lost leader is noticed, against how little a slow network or processor is mistaken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,8 @@ pub struct ConsensusConfig {
     pub log_retention_bytes: u64,
     /// Steps that the statements of one write may take together, where this member leads; 0 is without limit.
     pub write_step_limit: u64,
+    /// Free space below which no more writes are taken, in bytes.
+    pub disk_reserve_bytes: u64,
 }
 
 /// Consensus could not be started.
@@ -75,6 +80,20 @@ pub enum StartError {
     /// Raft's log could not be opened.
     #[error("open Raft's log: {0}")]
     Log(#[from] raftlog::OpenError),
+    /// The free space of the disk could not be read.
+    #[error("look at the free space of the data directory: {0}")]
+    Space(#[source] io::Error),
+    /// The log does not reach back to what the database holds: one of the two is not what this member left.
+    #[error(
+        "the log begins after entry {purged}, the database ends at {applied:?}: one of the two was replaced; \
+         give the member an empty disk, it comes back as a new member"
+    )]
+    Gap {
+        /// Last entry that was purged.
+        purged: u64,
+        /// Last entry in the database.
+        applied: Option<u64>,
+    },
     /// The timing is refused.
     #[error("Raft's configuration: {0}")]
     Config(String),
@@ -109,7 +128,9 @@ pub struct Consensus {
     pub(super) phase: watch::Sender<Phase>,
     pub(super) notified: watch::Sender<BTreeMap<NodeId, AddLearner>>,
     pub(super) administering: Mutex<()>,
-    pub(super) receiving: Mutex<()>,
+    receiving: Receiving,
+    pub(super) space: Space,
+    pub(super) log_met_full_disk: Arc<AtomicBool>,
 }
 
 impl Consensus {
@@ -120,14 +141,29 @@ impl Consensus {
         store: Store,
         listener: TcpListener,
     ) -> Result<Arc<Self>, StartError> {
-        let options =
-            raftlog::Options { segment_bytes: config.log_segment_bytes, ..raftlog::Options::default() };
+        let space = Space::new(&config.directory, config.disk_reserve_bytes).map_err(StartError::Space)?;
+        let log_met_full_disk = Arc::new(AtomicBool::new(false));
+        let met_full_disk = log_met_full_disk.clone();
+        let options = raftlog::Options {
+            segment_bytes: config.log_segment_bytes,
+            on_poison: Some(Arc::new(move |error| {
+                met_full_disk.store(error.is_storage_full(), Ordering::Release)
+            })),
+            ..raftlog::Options::default()
+        };
         let (log, recovered) =
             RaftLog::open(config.directory.join("raft").join("log"), options, Arc::new(raftlog::OsIo))?;
         tracing::info!(first = recovered.first_index, last = recovered.last_index, "opened Raft's log");
         if let Some(torn) = &recovered.torn_tail {
             tracing::warn!(?torn, "cut an unfinished write off the log");
         }
+        let applied = store.state().borrow().applied.log_id.map(|id| id.index);
+        if let Some((purged, _)) = log.purged()
+            && applied < Some(purged)
+        {
+            return Err(StartError::Gap { purged, applied });
+        }
+        pass(Place::StartLogOpened).map_err(|e| StartError::Raft(e.to_string()))?;
         let peers = Arc::new(Peers::new(identity.clone()));
         let last = store.state().borrow().applied.log_id.unwrap_or_default();
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
@@ -162,7 +198,9 @@ impl Consensus {
             phase: watch::Sender::new(first_phase),
             notified: watch::Sender::default(),
             administering: Mutex::default(),
-            receiving: Mutex::default(),
+            receiving: Receiving::default(),
+            space,
+            log_met_full_disk,
             config,
             identity,
             raft,
@@ -176,6 +214,7 @@ impl Consensus {
         tokio::spawn(retention::run(raft, log, consensus.store.state(), kept_bytes));
         tokio::spawn(consensus.clone().watch_phase());
         tokio::spawn(consensus.clone().tidy_staged());
+        tokio::spawn(consensus.clone().watch_space());
         Ok(consensus)
     }
 
@@ -243,8 +282,8 @@ impl Consensus {
         self.phase.send_replace(Phase::Draining);
     }
 
-    pub(super) async fn snapshot_turn(&self) -> MutexGuard<'_, ()> {
-        self.receiving.lock().await
+    pub(super) fn receiving(&self) -> &Receiving {
+        &self.receiving
     }
 
     /// This member as others are to know it.

@@ -2,6 +2,7 @@
 
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use super::wire::{get_entry, get_log_id, get_option, get_vote, put_entry, put_log_id, put_option, put_vote};
+use crate::failpoint::{Place, pass};
 use bytes::{Bytes, BytesMut};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -101,7 +102,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let mut b = BytesMut::with_capacity(17);
         put_vote(&mut b, vote);
-        self.durable(|done| self.log.submit_vote(b.freeze(), done)).await
+        pass(Place::VoteDecided)?;
+        self.durable(|done| self.log.submit_vote(b.freeze(), done)).await?;
+        pass(Place::VoteDurable)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -124,16 +127,22 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             put_entry(&mut b, &entry);
             (entry.index(), b.freeze())
         };
-        let done = |result: Result<(), LogError>| flushed.io_completed(result.map_err(io::Error::other));
+        let done = |result: Result<(), LogError>| {
+            flushed.io_completed(result.map_err(io::Error::other).and_then(|()| pass(Place::AppendDurable)));
+        };
+        pass(Place::AppendSubmitted)?;
         self.log.append(entries.into_iter().map(encode), Box::new(done)).map_err(io::Error::other)
     }
 
     async fn truncate_after(&mut self, last_kept: Option<LogId>) -> io::Result<()> {
-        self.durable(|done| self.log.truncate_after(last_kept.map(|id| id.index), done)).await
+        self.durable(|done| self.log.truncate_after(last_kept.map(|id| id.index), done)).await?;
+        pass(Place::TruncateDurable)
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.durable(|done| self.log.purge(upto.index, log_id_bytes(&upto), done)).await
+        pass(Place::PurgeSubmitted)?;
+        self.durable(|done| self.log.purge(upto.index, log_id_bytes(&upto), done)).await?;
+        pass(Place::PurgeDurable)
     }
 }
 

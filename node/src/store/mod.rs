@@ -37,12 +37,13 @@ pub use encode::{Sink, Stopped};
 pub use meta::{Applied, LogId, Meta, Position, RESERVED_PREFIX, StoredMembership};
 pub use pages::{Checksum, Damage};
 pub use reader::{Diagnostics, Inline, Limits, ReadError, ReadPool};
-pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, crc32c};
+pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, Streamed, chunk_crc};
 pub use staging::{Receiving, Scratch, Sha256Sum, Staging};
 pub use text::is_vacuum;
 pub use value::write_str;
 pub use writer::State;
 
+use crate::failpoint::{Place, pass};
 use apply::Applier;
 use entry_vfs::EntryVfs;
 use generation::Generations;
@@ -75,10 +76,13 @@ impl Store {
         let generations = Generations::new(directory);
         let present = generations.present().map_err(io("find the present database"))?;
         generations.remove_others(present).map_err(io("remove what an interrupted install left"))?;
+        let place = |place| pass(place).map_err(io("open the database"));
+        place(Place::StartCleaned)?;
         let generation = match present {
             Some(n) => n,
             None => {
                 create(&generations.path(1))?;
+                place(Place::StartCreated)?;
                 generations.activate(1).map_err(io("activate the new database"))?;
                 1
             }
@@ -88,6 +92,7 @@ impl Store {
             .map_err(|e| io("register the file system layer")(std::io::Error::other(e)))?;
         let pages = Arc::new(Pages::default());
         let applier = Applier::open(&path, vfs, foreign_keys, pages.clone())?;
+        place(Place::StartOpened)?;
         let readers = Arc::new(ReadPool::new(&path, foreign_keys));
         let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
         let (own, pool) = (generations.clone(), readers.clone());
@@ -137,6 +142,16 @@ impl Store {
         &self.readers
     }
 
+    /// From which size of the WAL on, in bytes, long queries have to give way to checkpoints.
+    pub fn set_wal_limit(&self, bytes: u64) {
+        self.writer.set_wal_limit(bytes);
+    }
+
+    /// Whether writing stopped because the disk was full.
+    pub fn met_full_disk(&self) -> bool {
+        self.writer.met_full_disk()
+    }
+
     /// Pins the present state, to send it to another member. Blocks on the disk.
     pub fn pin_snapshot(&self) -> Result<PinnedSnapshot, LocalFailure> {
         PinnedSnapshot::pin(&self.database_path())
@@ -152,11 +167,14 @@ impl Store {
         let io = |source| LocalFailure::Io { what: "copy a snapshot", source };
         let mut staged = self.stage_snapshot().map_err(io)?;
         let mut written = Ok(());
-        pinned.stream(|bytes| {
+        let streamed = pinned.stream(0, |bytes| {
             written = staged.write(&bytes);
             written.is_ok()
         })?;
         written.map_err(io)?;
+        if streamed != Streamed::Whole {
+            return Err(io(std::io::ErrorKind::TimedOut.into()));
+        }
         staged.finish(&pinned.meta)
     }
 
