@@ -66,6 +66,8 @@ pub struct Config {
     pub write_step_limit: u64,
     /// How often every page is compared with what was written there.
     pub scrub_period: Duration,
+    /// How often the members' databases are compared.
+    pub consistency_period: Duration,
     /// How queued writes are gathered.
     pub write_queue: QueueConfig,
     /// Free space below which no more writes are taken, in bytes.
@@ -172,6 +174,7 @@ const FLAGS: &[Flag] = &[
         "24h",
         "how often every page of the database is compared with what was written there",
     ),
+    flag("consistency-period", "10s", "how often the members compare the checksums of their databases"),
     flag("write-queue-capacity", "1024", "queued requests that wait at most"),
     flag("write-queue-batch-size", "128", "queued statements that are applied at once"),
     flag("write-queue-timeout", "50ms", "how long a queued request waits for others"),
@@ -431,6 +434,7 @@ impl Values {
             leave_on_shutdown: self.boolean("raft-cluster-remove-shutdown")?,
             log_segment_bytes: self.bytes("log-segment-size")?,
             log_retention_bytes: self.bytes("log-retention")?,
+            consistency_period: self.duration("consistency-period")?.unwrap_or(Duration::MAX),
             scrub_period: self.duration("scrub-period")?.unwrap_or(Duration::MAX),
             write_step_limit: self.number("write-step-limit")?,
             write_queue: self.write_queue()?,

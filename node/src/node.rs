@@ -216,6 +216,7 @@ impl Node {
             log_segment_bytes: config.log_segment_bytes,
             log_retention_bytes: config.log_retention_bytes,
             write_step_limit: config.write_step_limit,
+            consistency_period: config.consistency_period,
             disk_reserve_bytes: config.disk_reserve_bytes,
         };
         let raft_addr = config.raft_addr.clone();

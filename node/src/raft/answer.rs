@@ -80,6 +80,8 @@ impl Consensus {
                 let index = self.barrier.pass().await.map_err(|e| text(&e))?;
                 Ok(Bytes::copy_from_slice(&index.to_le_bytes()))
             }
+            Kind::Checksums => self.answer_checksums().await,
+            Kind::Reinstall => self.answer_reinstall(body).await,
             Kind::Describe => to_json(&Described {
                 member: MemberRef { node_id: self.identity.node_id(), name: self.config.name.clone() },
                 api_address: self.config.api_address.clone(),

@@ -1,6 +1,8 @@
 //! One member's consensus: the parts put together, started and stopped.
 
+use super::applying::Applying;
 use super::calls::Peers;
+use super::consistency::Verdict;
 use super::contact::LeaderContact;
 use super::forward::RequestError;
 use super::log_store::LogStore;
@@ -70,6 +72,8 @@ pub struct ConsensusConfig {
     pub log_retention_bytes: u64,
     /// Steps that the statements of one write may take together, where this member leads; 0 is without limit.
     pub write_step_limit: u64,
+    /// How often the checksums of the members are compared.
+    pub consistency_period: Duration,
     /// Free space below which no more writes are taken, in bytes.
     pub disk_reserve_bytes: u64,
 }
@@ -131,6 +135,9 @@ pub struct Consensus {
     receiving: Receiving,
     pub(super) space: Space,
     pub(super) log_met_full_disk: Arc<AtomicBool>,
+    pub(super) applying: Arc<Applying>,
+    pub(super) consistency: watch::Sender<Verdict>,
+    pub(super) reinstalls: AtomicU64,
 }
 
 impl Consensus {
@@ -168,12 +175,19 @@ impl Consensus {
         let last = store.state().borrow().applied.log_id.unwrap_or_default();
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
         let staged = StagedFiles::new(store.clone(), identity.clone(), peers.clone());
+        let applying = Arc::new(Applying::from(last.index));
         let raft = Raft::new(
             identity.node_id().0,
             Arc::new(raft_config(config.profile)?),
             PeerClients::new(peers.clone()),
             LogStore::new(log.clone()),
-            StateMachine::new(store.clone(), identity.clone(), waiters.clone(), staged.clone()),
+            StateMachine::new(
+                store.clone(),
+                identity.clone(),
+                waiters.clone(),
+                staged.clone(),
+                applying.clone(),
+            ),
         )
         .await
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
@@ -201,6 +215,9 @@ impl Consensus {
             receiving: Receiving::default(),
             space,
             log_met_full_disk,
+            applying,
+            consistency: watch::Sender::default(),
+            reinstalls: AtomicU64::new(0),
             config,
             identity,
             raft,
@@ -215,6 +232,8 @@ impl Consensus {
         tokio::spawn(consensus.clone().watch_phase());
         tokio::spawn(consensus.clone().tidy_staged());
         tokio::spawn(consensus.clone().watch_space());
+        tokio::spawn(consensus.clone().watch_consistency());
+        tokio::spawn(consensus.clone().leads_not_while_fenced());
         Ok(consensus)
     }
 
@@ -270,6 +289,11 @@ impl Consensus {
     /// Databases of others that took the place of this member's since the start.
     pub fn restores(&self) -> u64 {
         self.store.installs()
+    }
+
+    /// How often its database was wrong and another member's took its place, since the start.
+    pub fn reinstalls(&self) -> u64 {
+        self.reinstalls.load(Ordering::Relaxed)
     }
 
     /// How far the member is in its life.

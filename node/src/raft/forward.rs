@@ -245,6 +245,8 @@ impl Consensus {
         let level = match options.level {
             Level::Auto if self.is_learner() => Level::None,
             Level::Auto => Level::Weak,
+            // What is here is wrong.
+            Level::None if self.is_fenced() => Level::Weak,
             level => level,
         };
         if level == Level::None {
@@ -263,6 +265,8 @@ impl Consensus {
                 return Err(RequestError::NoLeader);
             }
             match self.route() {
+                // It is about to hand over.
+                Route::Here(_) if self.is_fenced() => {}
                 Route::Here(_) => match self.order_read(level, options.bookmark, left).await {
                     Err(ExecuteError::NotLeader) => {}
                     Err(error) => return Err(error.into()),
@@ -398,7 +402,7 @@ impl Consensus {
 
     pub(super) async fn answer_query(&self, body: Bytes) -> Result<Bytes, String> {
         let (call, request) = QueryCall::decode(body).map_err(|e| e.to_string())?;
-        if !self.is_leader() {
+        if !self.is_leader() || self.is_fenced() {
             return Ok(write_answer(Err(ExecuteError::NotLeader)));
         }
         let index = match self.order_read(call.level, call.options.bookmark, call.timeout).await {
@@ -418,7 +422,7 @@ impl Consensus {
     /// Answers a query whose result is large.
     pub(super) async fn answer_query_stream(&self, body: Bytes, stream: &mut PeerStream) -> io::Result<()> {
         let (call, request) = QueryCall::decode(body)?;
-        if !self.is_leader() {
+        if !self.is_leader() || self.is_fenced() {
             return stream.accept(&write_answer(Err(ExecuteError::NotLeader))).await;
         }
         let index = match self.order_read(call.level, call.options.bookmark, call.timeout).await {

@@ -150,6 +150,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::raft::applying::Applying;
     use crate::raft::calls::Peers;
     use crate::raft::replace::StagedFiles;
     use crate::raft::state_machine::StateMachine;
@@ -172,7 +173,8 @@ mod tests {
             let waiters = Waiters::new(Leadership::default());
             let peers = Arc::new(Peers::new(identity.clone()));
             let staged = StagedFiles::new(store.clone(), identity.clone(), peers);
-            Ok((dir, LogStore::new(log), StateMachine::new(store, identity, waiters, staged)))
+            let applying = Arc::new(Applying::from(0));
+            Ok((dir, LogStore::new(log), StateMachine::new(store, identity, waiters, staged, applying)))
         }
     }
 

@@ -2,10 +2,12 @@
 
 mod administer;
 mod answer;
+mod applying;
 pub mod calls;
 pub mod command;
 mod connection;
 mod consensus;
+mod consistency;
 mod contact;
 mod copies;
 mod execute;
@@ -20,6 +22,7 @@ mod peer_server;
 mod propose;
 mod read;
 mod received;
+mod reinstall;
 mod replace;
 mod report;
 mod retention;
@@ -35,6 +38,7 @@ mod wire;
 
 pub use answer::Described;
 pub use consensus::{Consensus, ConsensusConfig, Profile, StartError};
+pub use consistency::Verdict;
 pub use copies::DatabaseCopy;
 pub use execute::{Executed, LONGEST};
 pub use forward::{Freshness, Level, QueryAnswer, QueryOptions, ReadBody, RequestError};

@@ -3,6 +3,7 @@
 use super::calls::{CallError, Kind, Peers};
 use super::connection::{self, ConnectError, FrameReader, Purpose, put_frame, write_out};
 use super::snapshot_send::{SendError, Sending};
+use super::snapshot_stream::Intent;
 use super::state_machine::SnapshotData;
 use super::types::{PeerInfo, Snapshot, TypeConfig, Vote};
 use super::wire::{self, AppendRequest, put_append};
@@ -241,7 +242,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             let error = io::Error::other("only a pinned snapshot can be sent");
             return Err(StreamingError::Network(NetworkError::new(&error)));
         };
-        let sending = Sending::new(&self.peers, self.target, &self.address, vote, *pinned);
+        let sending = Sending::new(&self.peers, self.target, &self.address, vote, Intent::CatchUp, *pinned);
         let sent = tokio::select! {
             sent = sending.run() => sent,
             closed = cancel => return Err(StreamingError::Closed(closed)),

@@ -3,7 +3,7 @@
 use super::Consensus;
 use super::membership::{CAUGHT_UP, SILENT, describe, member_ref, quorum_silent};
 use super::types::Metrics;
-use client::admin::{MemberReport, Membership, NodeId, Phase, Role};
+use client::admin::{ConsistencyState, MemberReport, Membership, NodeId, Phase, Role};
 use openraft::ServerState;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ impl Consensus {
         let phase = *self.phase().borrow();
         let message = match (&metrics.running_state, phase) {
             (Err(fatal), _) => Some(fatal.to_string()),
+            (Ok(()), Phase::Fenced) => Some("its database is wrong; another member's takes its place".into()),
             (Ok(()), Phase::Uninitialised) => Some("waits to be initialised or added to a cluster".into()),
             (Ok(()), Phase::CatchingUp) if metrics.current_leader.is_none() => Some("knows no leader".into()),
             _ => None,
@@ -43,6 +44,7 @@ impl Consensus {
             applied_index: self.store().state().borrow().applied.log_id.map_or(0, |id| id.index),
             quorum_silent_milliseconds: quorum_silent(&metrics).map(|silent| silent.as_millis() as u64),
             membership: describe(&metrics),
+            consistency: Some(self.consistency.borrow().report()),
             message,
         }
     }
@@ -94,6 +96,7 @@ struct Gist {
     term: u64,
     leader: Option<NodeId>,
     membership: Membership,
+    consistency: Option<ConsistencyState>,
     members: Vec<(bool, bool)>,
 }
 
@@ -116,6 +119,15 @@ impl Gist {
             member.silent_milliseconds = None;
         }
         let leader = report.leader.as_ref().map(|l| l.node_id);
-        Self { phase: report.phase, role: report.role, term: report.term, leader, membership, members }
+        let consistency = report.consistency.as_ref().map(|c| c.state);
+        Self {
+            phase: report.phase,
+            role: report.role,
+            term: report.term,
+            leader,
+            membership,
+            consistency,
+            members,
+        }
     }
 }

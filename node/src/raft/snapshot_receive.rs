@@ -2,13 +2,14 @@
 
 use super::Consensus;
 use super::connection::{FrameReader, put_frame, write_out};
-use super::snapshot_stream::{Chunk, Head, Reply};
+use super::snapshot_stream::{Chunk, Head, Intent, Reply};
 use super::state_machine::{SnapshotData, snapshot_meta};
 use super::types::{Snapshot, Vote};
 use super::wire::WireError;
-use crate::store::StagedSnapshot;
+use crate::store::{LogId, StagedSnapshot};
 use bytes::{Bytes, BytesMut};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
@@ -27,6 +28,38 @@ pub struct Receiving {
     turn: Mutex<Option<Partial>>,
     /// Counts connections. The newest one has the turn: an older one is most likely dead, whoever sent it.
     newest: watch::Sender<u64>,
+    /// This member asked for another one's state, and applies nothing meanwhile.
+    wants_replacement: AtomicBool,
+}
+
+/// While it lives, a snapshot may take the place of a database that has applied as much.
+#[derive(Debug)]
+pub struct OpenForReplacement<'a>(&'a AtomicBool);
+
+impl Drop for OpenForReplacement<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Receiving {
+    /// From now on, and until this is dropped, a replacement is taken.
+    pub fn open_for_replacement(&self) -> OpenForReplacement<'_> {
+        self.wants_replacement.store(true, Ordering::Release);
+        OpenForReplacement(&self.wants_replacement)
+    }
+
+    /// Whether `head` may be received, on a member that has applied up to `applied`.
+    fn admits(&self, head: &Head, applied: Option<LogId>) -> Result<(), &'static str> {
+        match head.intent {
+            Intent::CatchUp => Ok(()),
+            Intent::Replace if !self.wants_replacement.load(Ordering::Acquire) => {
+                Err("its state is not wrong")
+            }
+            Intent::Replace if head.meta.applied.log_id < applied => Err("it has applied more"),
+            Intent::Replace => Ok(()),
+        }
+    }
 }
 
 /// A transfer whose connection broke.
@@ -67,7 +100,8 @@ async fn receive(
     let mut turn = receiving.turn.lock().await;
     let head = Head::get(&mut next_frame(frames).await?)?;
     let applied = consensus.store().state().borrow().applied.log_id;
-    if applied >= head.meta.applied.log_id {
+    receiving.admits(&head, applied).map_err(io::Error::other)?;
+    if head.intent == Intent::CatchUp && applied >= head.meta.applied.log_id {
         // An earlier connection of this transfer, or the log, brought it that far.
         *turn = None;
         return install(consensus, &head, SnapshotData::Durable).await;
@@ -126,7 +160,17 @@ async fn receive(
     let expected = head.meta.clone();
     let ready =
         tokio::task::spawn_blocking(move || staged.finish(&expected)).await?.map_err(io::Error::other)?;
-    let vote = install(consensus, &head, SnapshotData::Received(ready)).await?;
+    let vote = match head.intent {
+        Intent::CatchUp => install(consensus, &head, SnapshotData::Received(ready)).await?,
+        Intent::Replace => {
+            receiving
+                .admits(&head, consensus.store().state().borrow().applied.log_id)
+                .map_err(io::Error::other)?;
+            // Raft need not know: it goes on with entries that are in it, and those are passed over.
+            consensus.store().install(ready).await.map_err(io::Error::other)?;
+            head.vote
+        }
+    };
     tracing::info!("installed a snapshot");
     Ok(vote)
 }

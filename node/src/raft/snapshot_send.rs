@@ -2,7 +2,7 @@
 
 use super::calls::Peers;
 use super::connection::{self, ConnectError, FrameReader, Purpose, put_frame, write_out};
-use super::snapshot_stream::{Chunk, Head, Reply};
+use super::snapshot_stream::{Chunk, Head, Intent, Reply};
 use super::types::Vote;
 use crate::failpoint::{Place, pass};
 use crate::store::{LocalFailure, PinnedSnapshot, Streamed};
@@ -61,9 +61,17 @@ pub struct Sending<'a> {
 }
 
 impl<'a> Sending<'a> {
-    /// To member `target` at `address`, as the leader that `vote` names.
-    pub fn new(peers: &'a Peers, target: u64, address: &'a str, vote: Vote, pinned: PinnedSnapshot) -> Self {
-        let head = Head { vote, transfer: rand::random(), size: pinned.size, meta: pinned.meta.clone() };
+    /// To member `target` at `address`; `vote` names the leader.
+    pub fn new(
+        peers: &'a Peers,
+        target: u64,
+        address: &'a str,
+        vote: Vote,
+        intent: Intent,
+        pinned: PinnedSnapshot,
+    ) -> Self {
+        let head =
+            Head { vote, transfer: rand::random(), intent, size: pinned.size, meta: pinned.meta.clone() };
         let pinned = Arc::new(Mutex::new(Some(pinned)));
         Self { peers, target, address, head, pinned, reached: 0, progress: Instant::now() }
     }

@@ -1,7 +1,7 @@
 //! A snapshot on its way between two members.
 //!
 //! ```text
-//! head   = vote · transfer u64 · size u64 · meta
+//! head   = vote · transfer u64 · intent u8 (0 = to catch up, 1 = to replace a wrong state) · size u64 · meta
 //! begin  = 0 · vote (the receiver is that far already) | 1 · message | 2 · offset u64 (send from there)
 //! chunk  = 0 · crc32c u32 of (offset, bytes) · bytes | 1 (all bytes were sent) | 2 (the sender failed)
 //! answer = 0 · vote | 1 · message
@@ -18,6 +18,15 @@ use super::wire::{
 use crate::store::{Applied, Meta, StoredMembership, chunk_crc};
 use bytes::{BufMut, Bytes, BytesMut};
 
+/// What a snapshot is sent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// The receiver lacks the log to get there; Raft installs it.
+    CatchUp,
+    /// The receiver's database is wrong, and it asked for this one.
+    Replace,
+}
+
 /// What is sent, before any of it.
 #[derive(Clone, Debug)]
 pub struct Head {
@@ -25,6 +34,8 @@ pub struct Head {
     pub vote: Vote,
     /// Names the transfer: the same for each connection that it takes.
     pub transfer: u64,
+    /// What it is for.
+    pub intent: Intent,
     /// Size of the file in bytes.
     pub size: u64,
     /// What the state is.
@@ -36,6 +47,7 @@ impl Head {
     pub fn put(&self, out: &mut BytesMut) {
         put_vote(out, &self.vote);
         out.put_u64_le(self.transfer);
+        out.put_u8(u8::from(self.intent == Intent::Replace));
         out.put_u64_le(self.size);
         put_meta(out, &self.meta);
     }
@@ -43,8 +55,13 @@ impl Head {
     /// Reads it.
     pub fn get(frame: &mut Bytes) -> Result<Self, WireError> {
         let vote = get_vote(frame)?;
-        let (transfer, size) = (get_u64(frame)?, get_u64(frame)?);
-        Ok(Self { vote, transfer, size, meta: get_meta(frame)? })
+        let transfer = get_u64(frame)?;
+        let intent = match get_u8(frame)? {
+            0 => Intent::CatchUp,
+            1 => Intent::Replace,
+            _ => return Err(WireError("snapshot: what it is for")),
+        };
+        Ok(Self { vote, transfer, intent, size: get_u64(frame)?, meta: get_meta(frame)? })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Raft's view of the store: hands committed entries to the writer and answers who waits for them.
 
+use super::applying::Applying;
 use super::replace::StagedFiles;
 use super::types::{
     Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, log_id_from, log_id_to,
@@ -23,6 +24,7 @@ pub struct StateMachine {
     identity: Arc<Identity>,
     waiters: Arc<Waiters>,
     staged: Arc<StagedFiles>,
+    applying: Arc<Applying>,
 }
 
 /// What a snapshot is, by where it is.
@@ -38,6 +40,7 @@ pub enum SnapshotData {
 /// Brings the database file up to date on disk; there is nothing else to build.
 pub struct DurableState {
     store: Store,
+    applying: Arc<Applying>,
 }
 
 impl StateMachine {
@@ -47,8 +50,9 @@ impl StateMachine {
         identity: Arc<Identity>,
         waiters: Arc<Waiters>,
         staged: Arc<StagedFiles>,
+        applying: Arc<Applying>,
     ) -> Self {
-        Self { store, identity, waiters, staged }
+        Self { store, identity, waiters, staged, applying }
     }
 
     fn to_store(&self, entry: Entry, wants_reply: bool) -> store::Entry {
@@ -112,7 +116,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 responders.push((entry.log_id.index, interested, responder));
                 batch.push(entry);
             }
+            let turn = self.applying.turn().await;
             let replies = self.store.apply(batch).await.map_err(fatal)?;
+            drop(turn);
             for ((index, interested, responder), reply) in responders.into_iter().zip(replies) {
                 self.waiters.applied(index, &interested, reply);
                 if let Some(responder) = responder {
@@ -121,13 +127,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
             if let Some(last) = last {
                 self.waiters.told(Leadership { term: last.term, node: last.leader });
+                self.applying.reach(last.index);
             }
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> DurableState {
-        DurableState { store: self.store.clone() }
+        DurableState { store: self.store.clone(), applying: self.applying.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
@@ -140,10 +147,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             // It is this member's own state.
             SnapshotData::Durable => return Ok(()),
         };
+        let turn = self.applying.turn().await;
         self.store.install(ready).await.map_err(fatal)?;
+        drop(turn);
         self.waiters.skipped();
         if let Some(last) = meta.last_log_id.as_ref().map(log_id_to) {
             self.waiters.told(Leadership { term: last.term, node: last.leader });
+            self.applying.reach(last.index);
         }
         Ok(())
     }
@@ -164,6 +174,9 @@ impl RaftSnapshotBuilder<TypeConfig> for DurableState {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let durable = self.store.checkpoint().await.map_err(fatal)?;
+        if let Some(last) = durable.log_id {
+            self.applying.known(last.index).await?;
+        }
         let meta = SnapshotMeta {
             last_log_id: durable.log_id.map(log_id_from),
             last_membership: membership_from_store(&durable.membership)?,

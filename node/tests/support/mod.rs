@@ -334,6 +334,12 @@ impl Cluster {
     }
 
     /// Waits until the member's readiness probe says yes.
+    /// Whether a member says that it is in service.
+    pub fn is_ready(&self, i: usize) -> bool {
+        let url = format!("http://127.0.0.1:{}/ready", self.members[i].health);
+        self.http.get(&url).send().is_ok_and(|r| r.status().is_success())
+    }
+
     pub fn await_ready(&mut self, i: usize) {
         let url = format!("http://127.0.0.1:{}/ready", self.members[i].health);
         let http = self.http.clone();
