@@ -191,9 +191,10 @@ impl Node {
             log_retention_bytes: config.log_retention_bytes,
         };
         let raft_addr = config.raft_addr.clone();
+        let here = tokio::runtime::Handle::current();
         let starting = runtime.handle.spawn(async move {
             let listener = listen(&raft_addr).await?;
-            Ok::<_, NodeError>(Consensus::start(consensus_config, identity, store, listener).await?)
+            Ok::<_, NodeError>(Consensus::start(consensus_config, identity, store, listener, here).await?)
         });
         let consensus = starting.await.map_err(|e| NodeError::Failed(e.to_string()))??;
 

@@ -10,6 +10,7 @@ use super::propose::Proposer;
 use super::read::Barrier;
 use super::retention;
 use super::state_machine::StateMachine;
+use super::teller::Teller;
 use super::types::{Metrics, Raft, ServerMetrics};
 use super::waiters::{Leadership, Waiters};
 use crate::identity::Identity;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
 
 /// How fast a lost leader is noticed, against how little a slow network or processor is mistaken for it.
@@ -99,12 +101,14 @@ pub struct Consensus {
 }
 
 impl Consensus {
-    /// Starts consensus on the present runtime, which is its own: nothing on it may block for long.
+    /// Starts consensus on the present runtime, which is its own: nothing on it may block for long. Requests are made
+    /// by tasks of the runtime `clients`.
     pub async fn start(
         config: ConsensusConfig,
         identity: Arc<Identity>,
         store: Store,
         listener: TcpListener,
+        clients: Handle,
     ) -> Result<Arc<Self>, StartError> {
         let options =
             raftlog::Options { segment_bytes: config.log_segment_bytes, ..raftlog::Options::default() };
@@ -117,12 +121,13 @@ impl Consensus {
         let peers = Arc::new(Peers::new(identity.clone()));
         let last = store.state().borrow().applied.log_id.unwrap_or_default();
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
+        let teller = Teller::start(waiters.clone(), &clients);
         let raft = Raft::new(
             identity.node_id().0,
             Arc::new(raft_config(config.profile)?),
             PeerClients::new(peers.clone()),
             LogStore::new(log.clone()),
-            StateMachine::new(store.clone(), identity.clone(), waiters.clone()),
+            StateMachine::new(store.clone(), identity.clone(), waiters.clone(), teller),
         )
         .await
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;

@@ -142,6 +142,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::raft::state_machine::StateMachine;
+    use crate::raft::teller::Teller;
     use crate::raft::waiters::{Leadership, Waiters};
     use crate::store::Store;
     use openraft::testing::log::{StoreBuilder, Suite};
@@ -159,7 +160,8 @@ mod tests {
             let store = Store::open(dir.path(), false).unwrap();
             let identity = Arc::new(crate::identity::Identity::open(dir.path()).unwrap());
             let waiters = Waiters::new(Leadership::default());
-            Ok((dir, LogStore::new(log), StateMachine::new(store, identity, waiters)))
+            let teller = Teller::start(waiters.clone(), &tokio::runtime::Handle::current());
+            Ok((dir, LogStore::new(log), StateMachine::new(store, identity, waiters, teller)))
         }
     }
 

@@ -19,6 +19,7 @@ mod report;
 mod retention;
 mod snapshot_stream;
 mod state_machine;
+mod teller;
 #[allow(missing_docs, reason = "aliases of openraft's types, named as they are there")]
 mod types;
 mod waiters;

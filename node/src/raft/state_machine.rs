@@ -1,5 +1,6 @@
 //! Raft's view of the store: hands committed entries to the writer and answers who waits for them.
 
+use super::teller::{Asked, Teller};
 use super::types::{
     Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, log_id_from, log_id_to,
 };
@@ -21,6 +22,7 @@ pub struct StateMachine {
     store: Store,
     identity: Arc<Identity>,
     waiters: Arc<Waiters>,
+    teller: Teller,
 }
 
 /// What a snapshot is, by where it is.
@@ -39,9 +41,9 @@ pub struct DurableState {
 }
 
 impl StateMachine {
-    /// On the store of the member `identity`; tells `waiters` what is applied.
-    pub fn new(store: Store, identity: Arc<Identity>, waiters: Arc<Waiters>) -> Self {
-        Self { store, identity, waiters }
+    /// On the store of the member `identity`; has `teller` tell `waiters` what is applied.
+    pub fn new(store: Store, identity: Arc<Identity>, waiters: Arc<Waiters>, teller: Teller) -> Self {
+        Self { store, identity, waiters, teller }
     }
 
     fn to_store(&self, entry: Entry, wants_reply: bool) -> store::Entry {
@@ -60,6 +62,10 @@ impl StateMachine {
         };
         store::Entry { log_id, payload, wants_reply }
     }
+}
+
+fn leadership(id: store::LogId) -> Leadership {
+    Leadership { term: id.term, node: id.leader }
 }
 
 /// A local failure ends Raft on this member.
@@ -91,7 +97,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut ready = entries.ready_chunks(BATCH);
         while let Some(chunk) = ready.next().await {
             let mut batch = Vec::with_capacity(chunk.len());
-            let mut responders = Vec::with_capacity(chunk.len());
+            let mut asked = Vec::with_capacity(chunk.len());
+            let mut responders = Vec::new();
             let mut last = None;
             for item in chunk {
                 let (entry, responder) = item?;
@@ -100,19 +107,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
                 };
                 let entry = self.to_store(entry, !interested.is_empty());
-                last = Some(entry.log_id);
-                responders.push((entry.log_id.index, interested, responder));
+                last = Some(leadership(entry.log_id));
+                asked.push(Asked { index: entry.log_id.index, requests: interested });
+                responders.extend(responder);
                 batch.push(entry);
             }
-            let replies = self.store.apply(batch).await.map_err(fatal)?;
-            for ((index, interested, responder), reply) in responders.into_iter().zip(replies) {
-                self.waiters.applied(index, &interested, reply);
-                if let Some(responder) = responder {
-                    responder.send(Applied);
-                }
-            }
-            if let Some(last) = last {
-                self.waiters.told(Leadership { term: last.term, node: last.leader });
+            let teller = self.teller.clone();
+            let committed = move |replies| teller.applied(asked, replies, last);
+            self.store.apply(batch, Box::new(committed)).await.map_err(fatal)?;
+            for responder in responders {
+                responder.send(Applied);
             }
         }
         Ok(())
@@ -133,10 +137,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             SnapshotData::Durable => return Ok(()),
         };
         self.store.install(ready).await.map_err(fatal)?;
-        self.waiters.skipped();
-        if let Some(last) = meta.last_log_id.as_ref().map(log_id_to) {
-            self.waiters.told(Leadership { term: last.term, node: last.leader });
-        }
+        self.teller.skipped(meta.last_log_id.as_ref().map(log_id_to).map(leadership));
         Ok(())
     }
 

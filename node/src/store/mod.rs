@@ -23,7 +23,7 @@ pub use meta::{Applied, LogId, Meta, RESERVED_PREFIX, StoredMembership};
 pub use reader::{Inline, Limits, ReadError, ReadPool};
 pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, crc32c};
 pub use value::write_str;
-pub use writer::State;
+pub use writer::{Committed, State};
 
 use apply::Applier;
 use entry_vfs::EntryVfs;
@@ -66,9 +66,9 @@ impl Store {
         Ok(Self { writer, readers, generations })
     }
 
-    /// Applies committed entries in order; the replies are in the same order.
-    pub async fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Reply>, LocalFailure> {
-        self.writer.apply(entries).await
+    /// Applies committed entries in order; `committed` is given the replies, in the same order, before it resolves.
+    pub async fn apply(&self, entries: Vec<Entry>, committed: Committed) -> Result<(), LocalFailure> {
+        self.writer.apply(entries, committed).await
     }
 
     /// What has been applied and what of it is on disk, now and from now on.
