@@ -52,7 +52,13 @@ fn fatal(error: &anyhow::Error) -> ExitCode {
 /// Clients and queries; consensus has a thread of its own.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?)
+    let mut builder = if workers == 1 {
+        // One thread wakes its own tasks without locks.
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    Ok(builder.worker_threads(workers).enable_all().build()?)
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {

@@ -220,9 +220,10 @@ impl Node {
             disk_reserve_bytes: config.disk_reserve_bytes,
         };
         let raft_addr = config.raft_addr.clone();
+        let here = tokio::runtime::Handle::current();
         let starting = runtime.handle.spawn(async move {
             let listener = listen(&raft_addr).await?;
-            Ok::<_, NodeError>(Consensus::start(consensus_config, identity, store, listener).await?)
+            Ok::<_, NodeError>(Consensus::start(consensus_config, identity, store, listener, here).await?)
         });
         let consensus = starting.await.map_err(|e| NodeError::Failed(e.to_string()))??;
 

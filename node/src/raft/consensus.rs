@@ -16,6 +16,7 @@ use super::replace::StagedFiles;
 use super::retention;
 use super::snapshot_receive::Receiving;
 use super::state_machine::StateMachine;
+use super::teller::Teller;
 use super::types::{Metrics, Raft, ServerMetrics};
 use super::waiters::{Leadership, Waiters};
 use crate::failpoint::{Place, pass};
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, watch};
 
 /// How fast a lost leader is noticed, against how little a slow network or processor is mistaken for it.
@@ -141,12 +143,14 @@ pub struct Consensus {
 }
 
 impl Consensus {
-    /// Starts consensus on the present runtime, which is its own: nothing on it may block for long.
+    /// Starts consensus on the present runtime, which is its own: nothing on it may block for long. Requests are made
+    /// by tasks of the runtime `clients`.
     pub async fn start(
         config: ConsensusConfig,
         identity: Arc<Identity>,
         store: Store,
         listener: TcpListener,
+        clients: Handle,
     ) -> Result<Arc<Self>, StartError> {
         let space = Space::new(&config.directory, config.disk_reserve_bytes).map_err(StartError::Space)?;
         let log_met_full_disk = Arc::new(AtomicBool::new(false));
@@ -176,6 +180,7 @@ impl Consensus {
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
         let staged = StagedFiles::new(store.clone(), identity.clone(), peers.clone());
         let applying = Arc::new(Applying::from(last.index));
+        let teller = Teller::start(waiters.clone(), &clients);
         let raft = Raft::new(
             identity.node_id().0,
             Arc::new(raft_config(config.profile)?),
@@ -187,6 +192,7 @@ impl Consensus {
                 waiters.clone(),
                 staged.clone(),
                 applying.clone(),
+                teller,
             ),
         )
         .await

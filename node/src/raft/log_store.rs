@@ -154,6 +154,7 @@ mod tests {
     use crate::raft::calls::Peers;
     use crate::raft::replace::StagedFiles;
     use crate::raft::state_machine::StateMachine;
+    use crate::raft::teller::Teller;
     use crate::raft::waiters::{Leadership, Waiters};
     use crate::store::Store;
     use openraft::testing::log::{StoreBuilder, Suite};
@@ -171,10 +172,15 @@ mod tests {
             let store = Store::open(dir.path(), false, std::time::Duration::MAX).unwrap();
             let identity = Arc::new(crate::identity::Identity::open(dir.path()).unwrap());
             let waiters = Waiters::new(Leadership::default());
+            let teller = Teller::start(waiters.clone(), &tokio::runtime::Handle::current());
             let peers = Arc::new(Peers::new(identity.clone()));
             let staged = StagedFiles::new(store.clone(), identity.clone(), peers);
             let applying = Arc::new(Applying::from(0));
-            Ok((dir, LogStore::new(log), StateMachine::new(store, identity, waiters, staged, applying)))
+            Ok((
+                dir,
+                LogStore::new(log),
+                StateMachine::new(store, identity, waiters, staged, applying, teller),
+            ))
         }
     }
 

@@ -31,6 +31,7 @@ mod snapshot_send;
 mod snapshot_stream;
 mod state_machine;
 mod stream_calls;
+mod teller;
 #[allow(missing_docs, reason = "aliases of openraft's types, named as they are there")]
 mod types;
 mod waiters;

@@ -2,6 +2,7 @@
 
 use super::applying::Applying;
 use super::replace::StagedFiles;
+use super::teller::{Asked, Teller};
 use super::types::{
     Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, log_id_from, log_id_to,
 };
@@ -25,6 +26,7 @@ pub struct StateMachine {
     waiters: Arc<Waiters>,
     staged: Arc<StagedFiles>,
     applying: Arc<Applying>,
+    teller: Teller,
 }
 
 /// What a snapshot is, by where it is.
@@ -44,15 +46,16 @@ pub struct DurableState {
 }
 
 impl StateMachine {
-    /// On the store of the member `identity`; tells `waiters` what is applied.
+    /// On the store of the member `identity`; has `teller` tell `waiters` what is applied.
     pub fn new(
         store: Store,
         identity: Arc<Identity>,
         waiters: Arc<Waiters>,
         staged: Arc<StagedFiles>,
         applying: Arc<Applying>,
+        teller: Teller,
     ) -> Self {
-        Self { store, identity, waiters, staged, applying }
+        Self { store, identity, waiters, staged, applying, teller }
     }
 
     fn to_store(&self, entry: Entry, wants_reply: bool) -> store::Entry {
@@ -71,6 +74,10 @@ impl StateMachine {
         };
         store::Entry { log_id, payload, wants_reply }
     }
+}
+
+fn leadership(id: store::LogId) -> Leadership {
+    Leadership { term: id.term, node: id.leader }
 }
 
 /// A local failure ends Raft on this member.
@@ -102,7 +109,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut ready = entries.ready_chunks(BATCH);
         while let Some(chunk) = ready.next().await {
             let mut batch = Vec::with_capacity(chunk.len());
-            let mut responders = Vec::with_capacity(chunk.len());
+            let mut asked = Vec::with_capacity(chunk.len());
+            let mut responders = Vec::new();
             let mut last = None;
             for item in chunk {
                 let (entry, responder) = item?;
@@ -113,20 +121,19 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 let entry = self.to_store(entry, !interested.is_empty());
                 self.staged.ensure(&entry).await?;
                 last = Some(entry.log_id);
-                responders.push((entry.log_id.index, interested, responder));
+                asked.push(Asked { index: entry.log_id.index, requests: interested });
+                responders.extend(responder);
                 batch.push(entry);
             }
+            let teller = self.teller.clone();
+            let committed = move |replies| teller.applied(asked, replies, last.map(leadership));
             let turn = self.applying.turn().await;
-            let replies = self.store.apply(batch).await.map_err(fatal)?;
+            self.store.apply_telling(batch, Box::new(committed)).await.map_err(fatal)?;
             drop(turn);
-            for ((index, interested, responder), reply) in responders.into_iter().zip(replies) {
-                self.waiters.applied(index, &interested, reply);
-                if let Some(responder) = responder {
-                    responder.send(Applied);
-                }
+            for responder in responders {
+                responder.send(Applied);
             }
             if let Some(last) = last {
-                self.waiters.told(Leadership { term: last.term, node: last.leader });
                 self.applying.reach(last.index);
             }
         }
@@ -150,9 +157,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let turn = self.applying.turn().await;
         self.store.install(ready).await.map_err(fatal)?;
         drop(turn);
-        self.waiters.skipped();
-        if let Some(last) = meta.last_log_id.as_ref().map(log_id_to) {
-            self.waiters.told(Leadership { term: last.term, node: last.leader });
+        let last = meta.last_log_id.as_ref().map(log_id_to);
+        self.teller.skipped(last.map(leadership));
+        if let Some(last) = last {
             self.applying.reach(last.index);
         }
         Ok(())

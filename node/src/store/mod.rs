@@ -41,7 +41,7 @@ pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, Streamed, chun
 pub use staging::{Receiving, Scratch, Sha256Sum, Staging};
 pub use text::is_vacuum;
 pub use value::write_str;
-pub use writer::State;
+pub use writer::{Committed, State};
 
 use crate::failpoint::{Place, pass};
 use apply::Applier;
@@ -54,7 +54,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use writer::Writer;
 
 /// One replica's database in a data directory.
@@ -129,7 +129,15 @@ impl Store {
 
     /// Applies committed entries in order; the replies are in the same order.
     pub async fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Reply>, LocalFailure> {
-        self.writer.apply(entries).await
+        let (tell, replies) = oneshot::channel();
+        // Who no longer waits does not want to know.
+        self.apply_telling(entries, Box::new(move |replies| drop(tell.send(replies)))).await?;
+        replies.await.map_err(|_| LocalFailure::Stopped("the writer"))
+    }
+
+    /// The same; `committed` is given the replies before it resolves.
+    pub async fn apply_telling(&self, entries: Vec<Entry>, committed: Committed) -> Result<(), LocalFailure> {
+        self.writer.apply(entries, committed).await
     }
 
     /// What has been applied and what of it is on disk, now and from now on.

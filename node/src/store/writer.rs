@@ -17,10 +17,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use tokio::sync::{oneshot, watch};
 
+/// Given the replies of entries, in order, on the writer's thread after the last one's COMMIT; must not block.
+pub type Committed = Box<dyn FnOnce(Vec<Reply>) + Send>;
+
 enum Job {
     Apply {
         entries: Vec<Entry>,
-        done: oneshot::Sender<Result<Vec<Reply>, LocalFailure>>,
+        committed: Committed,
+        done: oneshot::Sender<Result<(), LocalFailure>>,
     },
     Install {
         snapshot: ReadySnapshot,
@@ -150,9 +154,9 @@ impl Writer {
         answer.blocking_recv().map_err(|_| GONE)?
     }
 
-    /// Applies committed entries in order; resolves after the last one's COMMIT.
-    pub async fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Reply>, LocalFailure> {
-        self.ask(|done| Job::Apply { entries, done }).await
+    /// Applies committed entries in order; resolves after the last one's COMMIT, and after `committed` has the replies.
+    pub async fn apply(&self, entries: Vec<Entry>, committed: Committed) -> Result<(), LocalFailure> {
+        self.ask(|done| Job::Apply { entries, committed, done }).await
     }
 
     /// Makes a received snapshot the present database.
@@ -235,8 +239,8 @@ impl WriterThread {
     fn run(mut self, queue: &mpsc::Receiver<Job>) {
         while let Ok(job) = queue.recv() {
             match job {
-                Job::Apply { entries, done } => {
-                    let result = self.apply(&entries);
+                Job::Apply { entries, committed, done } => {
+                    let result = self.apply(&entries).map(committed);
                     if let Err(error) = &result {
                         // What is in the database is consistent up to some entry; nothing may come after a failure.
                         self.fail(error);
