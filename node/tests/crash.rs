@@ -59,7 +59,8 @@ fn crash_while_receiving(places: &[Place]) {
         writers.await_more(5);
         first = writers.next();
         acknowledged.extend(writers.stop());
-        assert!(c.log(follower).contains("installed a snapshot"), "{}: {}", place.name(), c.log(follower));
+        // It may be in service before it says so.
+        c.until(place.name(), |c| c.log(follower).contains("installed a snapshot").then_some(()));
     }
     c.assert_ledgers(&acknowledged);
 }
@@ -361,7 +362,8 @@ fn a_snapshot_that_cannot_be_received_is_sent_again() {
         let failpoints = format!("{}=1*return(eio)->off", place.name());
         c.start_armed(follower, &failpoints);
         c.await_ready(follower);
-        assert!(c.log(follower).contains("installed a snapshot"), "{}: {}", place.name(), c.log(follower));
+        // It may be in service before it says so.
+        c.until(place.name(), |c| c.log(follower).contains("installed a snapshot").then_some(()));
     }
     c.assert_ledgers(&[]);
 }

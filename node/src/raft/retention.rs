@@ -31,7 +31,7 @@ pub async fn run(raft: Raft, log: RaftLog, mut state: watch::Receiver<State>, ke
     }
 }
 
-/// How long Raft may take to learn of a checkpoint.
+/// How long Raft may take to learn of a checkpoint, and to purge.
 const LEARNED: Duration = Duration::from_secs(30);
 
 /// Purges the log up to `upto`, which the synced database file holds; returns whether there was anything to purge.
@@ -47,5 +47,7 @@ pub async fn purge(raft: &Raft, log: &RaftLog, upto: u64) -> Result<bool, String
     raft.wait(Some(LEARNED)).metrics(known, "the checkpoint is known").await.map_err(|e| e.to_string())?;
     place(Place::PurgeKnown)?;
     raft.trigger().purge_log(upto).await.map_err(|e| e.to_string())?;
+    let purged = |m: &Metrics| m.purged.as_ref().is_some_and(|id| id.index >= upto);
+    raft.wait(Some(LEARNED)).metrics(purged, "the log is purged").await.map_err(|e| e.to_string())?;
     Ok(true)
 }
