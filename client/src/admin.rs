@@ -8,6 +8,7 @@
 //! | `POST /cluster/learners` | [`AddLearner`] | [`Changed`]; forwarded to the leader; repeatable |
 //! | `DELETE /cluster/learners` | [`RemoveLearner`] | [`Changed`]; forwarded; removing an unknown id is no error |
 //! | `POST /cluster/voters` | [`ChangeVoters`] | [`Changed`]; forwarded; one joint change; repeatable |
+//! | `POST /cluster/recover` | [`Recover`] | [`MemberReport`]; the member starts again as the only voter of a new epoch |
 //! | `POST /cluster/transfer` | [`Transfer`] | [`Transferred`] once the new leader is known; forwarded |
 //!
 //! Errors answer with [`Refusal`] as the body: 400 bad request, 409 refused as unsafe or contradicting what the
@@ -111,6 +112,16 @@ pub struct Member {
     pub silent_milliseconds: Option<u64>,
 }
 
+/// Entries of the log that a member may lack and still count as caught up: what is on the way while writes go on.
+pub const CAUGHT_UP_ENTRIES: u64 = 64;
+
+/// Whether a member whose disk is known to hold `matched` has caught up with a leader that committed `committed`: the one
+/// definition, by which the operator waits and the leader refuses. Entries that are not committed do not count, because
+/// nobody was told that they are there.
+pub fn has_caught_up(matched: Option<u64>, committed: u64) -> bool {
+    matched.is_some_and(|matched| matched.saturating_add(CAUGHT_UP_ENTRIES) >= committed)
+}
+
 /// The membership that is in effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -177,6 +188,9 @@ pub struct MemberReport {
     /// What comparing its database with the others' came to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consistency: Option<Consistency>,
+    /// How full the file system of its data directory is, where that can be found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<VolumeUsage>,
     /// Why it is not serving, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -212,6 +226,24 @@ pub enum ConsistencyState {
     Minority,
     /// A page on its disk is not what was written there.
     Damaged,
+}
+
+/// How full the file system of a data directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeUsage {
+    /// Its size in bytes.
+    pub capacity_bytes: u64,
+    /// What may still be written, in bytes.
+    pub available_bytes: u64,
+}
+
+impl VolumeUsage {
+    /// Hundredths of it that are taken, rounded down.
+    pub fn used_percent(self) -> u64 {
+        let used = self.capacity_bytes.saturating_sub(self.available_bytes);
+        used.saturating_mul(100).checked_div(self.capacity_bytes).unwrap_or(0)
+    }
 }
 
 /// Body of `POST /cluster/initialise`.
@@ -255,6 +287,22 @@ pub struct ChangeVoters {
     /// Voters to remove.
     #[serde(default)]
     pub remove: Vec<NodeId>,
+}
+
+/// Body of `POST /cluster/recover`: the member goes on as the only voter, with what its log holds. Everything that only
+/// others held is lost. Refused unless it names exactly what the member is and holds, and while there is a leader. The
+/// member answers and starts again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Recover {
+    /// Its cluster.
+    pub cluster_id: String,
+    /// Its Raft id.
+    pub node_id: NodeId,
+    /// Last entry of its log.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
 }
 
 /// Answer to a change of the membership.
@@ -317,4 +365,24 @@ pub struct Refusal {
     pub reason: RefusalReason,
     /// For people: what is wrong and what to do.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caught_up_counts_against_what_is_committed() {
+        for (matched, committed, wanted) in [
+            (None, 0, false),
+            (Some(0), 0, true),
+            (Some(0), CAUGHT_UP_ENTRIES, true),
+            (Some(0), CAUGHT_UP_ENTRIES + 1, false),
+            (Some(936), 1000, true),
+            (Some(935), 1000, false),
+            (Some(u64::MAX), 1000, true),
+        ] {
+            assert_eq!(has_caught_up(matched, committed), wanted, "{matched:?} of {committed}");
+        }
+    }
 }

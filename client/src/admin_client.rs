@@ -4,7 +4,7 @@
 //! answer at all, is the caller's decision: for the operator that is the next reconcile.
 
 use crate::admin::{
-    AddLearner, ChangeVoters, Changed, Initialise, MemberReport, NodeId, Refusal, RefusalReason,
+    AddLearner, ChangeVoters, Changed, Initialise, MemberReport, NodeId, Recover, Refusal, RefusalReason,
     RemoveLearner, Transfer, Transferred,
 };
 use bytes::{Buf, Bytes, BytesMut};
@@ -158,6 +158,11 @@ impl AdminClient {
     pub async fn transfer(&self, base: &str, to: Option<NodeId>) -> Result<Transferred, AdminError> {
         let body = Transfer { to };
         self.call(Method::POST, base, "/cluster/transfer", Some(&body), self.timeouts.change).await
+    }
+
+    /// Lets the member at `base` go on alone after the other voters were lost for good.
+    pub async fn recover(&self, base: &str, body: &Recover) -> Result<MemberReport, AdminError> {
+        self.call(Method::POST, base, "/cluster/recover", Some(body), self.timeouts.change).await
     }
 
     /// Reports of the member at `base`, one at once and one after each change, until the stream ends or fails.

@@ -108,6 +108,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// Changes the spec by a merge patch.
+    pub async fn set(&self, spec: Value) -> Result<()> {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.api().patch(&self.name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    /// Sets an annotation of the object.
+    pub async fn annotate(&self, key: &str, value: &str) -> Result<()> {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
+        self.api().patch(&self.name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
     /// Deletes the object and waits until it and its pods are gone.
     pub async fn delete(&self) -> Result<()> {
         self.api().delete(&self.name, &DeleteParams::default()).await?;
@@ -161,6 +175,30 @@ impl Cluster {
         .await
     }
 
+    /// Waits until a condition is true, or is there and false, for this reason.
+    pub async fn await_reason(&self, kind: &str, reason: &str) -> Result<Condition> {
+        eventually(&format!("{} is {kind}, {reason}", self.name), PATIENCE, async || {
+            let object = self.object().await?;
+            match condition(&object, kind) {
+                Some(found) if found.reason == reason && is_observed(&object) => Ok(Some(found)),
+                found => bail!("{kind} is {found:?}"),
+            }
+        })
+        .await
+    }
+
+    /// Waits until a condition that is there only while it is true is gone, for the spec as it is now.
+    pub async fn await_no(&self, kind: &str) -> Result<()> {
+        eventually(&format!("{} is no longer {kind}", self.name), PATIENCE, async || {
+            let object = self.object().await?;
+            match condition(&object, kind) {
+                None if is_observed(&object) => Ok(Some(())),
+                found => bail!("{kind} is {found:?}"),
+            }
+        })
+        .await
+    }
+
     // -- looking --------------------------------------------------------------------------------------------------
 
     /// Pods of its members, by name.
@@ -169,6 +207,16 @@ impl Cluster {
         let mut pods = self.kubernetes.pods(&self.namespace).list(&which).await?.items;
         pods.sort_by_key(ResourceExt::name_any);
         Ok(pods)
+    }
+
+    /// Uids of its pods, by name.
+    pub async fn pod_uids(&self) -> Result<BTreeMap<String, String>> {
+        Ok(self
+            .pods()
+            .await?
+            .into_iter()
+            .map(|pod| (pod.name_any(), pod.uid().unwrap_or_default()))
+            .collect())
     }
 
     /// Claims of its members, by name, and the uid of each.

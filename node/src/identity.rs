@@ -143,6 +143,18 @@ impl Identity {
         Ok(())
     }
 
+    /// Raises the cluster's epoch; returns after it is on disk. A lower one changes nothing.
+    pub fn raise_epoch(&self, epoch: u64) -> Result<(), IdentityError> {
+        let mut kept = self.kept.write();
+        if kept.epoch >= epoch {
+            return Ok(());
+        }
+        let raised = Kept { epoch, ..kept.clone() };
+        self.write(&raised)?;
+        *kept = raised;
+        Ok(())
+    }
+
     fn write(&self, kept: &Kept) -> Result<(), IdentityError> {
         let path = self.directory.join(FILE);
         replace_file(&self.directory, FILE, &serde_json::to_vec_pretty(kept).unwrap_or_default())
@@ -151,7 +163,7 @@ impl Identity {
 }
 
 /// Replaces a small file so that a crash leaves the old or the new content, and returns after it is on disk.
-fn replace_file(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace_file(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let new = directory.join(format!("{name}.new"));
     let mut file = File::create(&new)?;
     file.write_all(content)?;
@@ -176,6 +188,10 @@ mod tests {
         assert_eq!(again.node_id(), first.node_id());
         assert_eq!((again.boot(), again.cluster()), (2, Some(cluster.clone())));
         again.adopt(&cluster).unwrap();
+        again.raise_epoch(3).unwrap();
+        again.raise_epoch(2).unwrap();
+        let raised = ClusterIdentity { epoch: 3, ..cluster.clone() };
+        assert_eq!(Identity::open(dir.path()).unwrap().cluster(), Some(raised));
         let other = ClusterIdentity { cluster_id: "d".into(), epoch: 1 };
         assert!(matches!(again.adopt(&other), Err(IdentityError::OtherCluster { .. })));
     }

@@ -269,6 +269,7 @@ impl Node {
     /// disk goes on serving reads of what it has until there is room again, and is to be started again then.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<Ended, NodeError> {
         let mut phase = self.consensus.phase();
+        let mut restart = self.consensus.restart();
         let failed = phase.wait_for(|phase| *phase == Phase::Failed);
         let mut outcome = Ok(());
         tokio::pin!(shutdown);
@@ -281,6 +282,11 @@ impl Node {
         };
         tokio::select! {
             () = &mut shutdown => tracing::info!("going down"),
+            _ = restart.wait_for(|restart| *restart) => {
+                // Whoever watches the process starts it again.
+                tracing::info!("ending, to start again");
+                return self.stop(false).await.map(|()| Ended::InOrder);
+            }
             _ = failed => {
                 if self.consensus.is_out_of_space() {
                     tracing::error!("the disk is full: only reads of level none until there is room");
@@ -315,6 +321,8 @@ impl Node {
             }
         }
         self.forming.abort();
+        // They are requests in flight that never end by themselves: the time for those would be waited out.
+        self.consensus.end_reports();
         self.clients.stop(if in_order { REQUESTS } else { Duration::ZERO }).await;
         self.control.abort();
         let consensus = self.consensus.clone();

@@ -30,6 +30,63 @@ fn alone_without_flags_and_again_after_an_end_in_order() {
 }
 
 #[test]
+fn an_open_stream_of_events_does_not_hold_up_the_end() {
+    let mut c = cluster(1);
+    let events = c.open_events(0);
+    let begin = std::time::Instant::now();
+    assert_eq!(c.terminate(0), Some(0));
+    let took = begin.elapsed();
+    assert!(took < std::time::Duration::from_secs(5), "it ended after {took:?}");
+    drop(events);
+}
+
+#[test]
+fn a_survivor_goes_on_alone_with_consent_and_the_old_ones_do_not_come_back() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)", ["INSERT INTO t VALUES(?)", 7]]));
+    let survivor = 1;
+    c.value(survivor, "SELECT a FROM t", "linearizable");
+    (0..3).filter(|i| *i != survivor).for_each(|i| c.kill(i));
+    let consent = |report: &serde_json::Value, index: &serde_json::Value| {
+        let (cluster, node, term) = (&report["clusterId"], &report["nodeId"], &report["term"]);
+        json!({"clusterId": cluster, "nodeId": node, "term": term, "index": index}).to_string()
+    };
+    let report = c.report(survivor);
+    assert_eq!(
+        c.post(survivor, "/cluster/recover", &consent(&report, &json!(1))).0,
+        400,
+        "another loss point"
+    );
+    c.until("the consent is taken", |c| {
+        let report = c.report(survivor);
+        let (code, _) = c.post(survivor, "/cluster/recover", &consent(&report, &report["lastLogIndex"]));
+        (code == 200).then_some(())
+    });
+    assert_eq!(c.exit_code(survivor), Some(0));
+    c.start(survivor);
+    c.await_ready(survivor);
+    assert_eq!(c.value(survivor, "SELECT a FROM t", "linearizable"), json!(7));
+    c.execute(survivor, &json!([["INSERT INTO t VALUES(?)", 8]]));
+    let after = c.report(survivor);
+    assert_eq!(
+        (&after["epoch"], after["membership"]["members"].as_array().map(Vec::len)),
+        (&json!(2), Some(1))
+    );
+
+    c.start(0);
+    c.start(2);
+    c.await_ready(0);
+    let old = c.until("the old ones lead each other", |c| {
+        let report = c.report(0);
+        (report["role"] == "Leader" || report["leader"].is_object()).then_some(report)
+    });
+    assert_eq!(old["epoch"], 1, "they are a quorum of the old epoch, and of that only");
+    let again = c.report(survivor);
+    assert_eq!((&again["role"], &again["epoch"]), (&json!("Leader"), &json!(2)));
+    assert_eq!(c.value(survivor, "SELECT count(*) FROM t", "linearizable"), json!(2));
+}
+
+#[test]
 fn three_members_agree_and_every_one_takes_writes() {
     let mut c = cluster(3);
     let leader = c.await_leader(0);

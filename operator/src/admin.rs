@@ -99,15 +99,15 @@ struct Gist {
     leader: Option<NodeId>,
     membership: (u64, bool, bool),
     members: BTreeMap<NodeId, (bool, bool, bool)>,
+    /// How full the volume is, in twentieths.
+    volume: Option<u64>,
 }
 
 impl Gist {
     fn of(report: &MemberReport) -> Self {
         let members = report.membership.members.iter().map(|member| {
             let unheard = member.silent_milliseconds.is_some_and(|ms| ms >= UNHEARD_MILLISECONDS);
-            let behind = member.matched_index.is_none_or(|matched| {
-                matched + crate::cluster::view::CAUGHT_UP_ENTRIES < report.committed_index
-            });
+            let behind = !client::admin::has_caught_up(member.matched_index, report.committed_index);
             (member.node_id, (member.voter, unheard, behind))
         });
         let membership = &report.membership;
@@ -118,6 +118,7 @@ impl Gist {
             leader: report.leader.as_ref().map(|leader| leader.node_id),
             membership: (membership.log_index, membership.committed, membership.joint),
             members: members.collect(),
+            volume: report.storage.map(|usage| usage.used_percent() / 5),
         }
     }
 }

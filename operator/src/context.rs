@@ -31,6 +31,8 @@ pub struct Context {
     pub node_image: String,
     /// What was applied, so that it is not applied again.
     pub remembered: Remembered,
+    /// Pods whose resources cannot be changed while they run.
+    pub refused_resizes: RefusedResizes,
     /// How often in a row the reconcile of an object failed.
     pub failures: Failures,
 }
@@ -53,22 +55,53 @@ impl Context {
     }
 }
 
+/// Pods, by uid, whose resources the API server refused to change. Forgotten with the process: another one asks again.
+#[derive(Clone, Debug, Default)]
+pub struct RefusedResizes(Arc<Mutex<std::collections::HashSet<String>>>);
+
+impl RefusedResizes {
+    /// The API server refused.
+    pub fn add(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned());
+    }
+
+    /// Whether it did.
+    pub fn holds(&self, uid: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(uid)
+    }
+}
+
 /// How often in a row the reconcile of an object failed.
 #[derive(Clone, Debug, Default)]
 pub struct Failures(Arc<Mutex<HashMap<(String, String), u32>>>);
 
 impl Failures {
-    /// It failed once more: how long to wait before the next attempt, doubling from one second to half a minute.
+    /// It failed once more: how long to wait before the next attempt, doubling from a quarter of a second, because most
+    /// failures are of a moment, to half a minute.
     pub fn add(&self, namespace: &str, name: &str) -> Duration {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failures.entry((namespace.to_owned(), name.to_owned())).or_default();
-        *count = (*count + 1).min(6);
-        Duration::from_secs(1_u64 << (*count - 1)).min(Duration::from_secs(30))
+        *count = (*count + 1).min(8);
+        Duration::from_millis(250 << (*count - 1)).min(Duration::from_secs(30))
     }
 
     /// It succeeded.
     pub fn clear(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failures_cost_little_and_later_ones_no_more_than_half_a_minute() {
+        let failures = Failures::default();
+        let waits: Vec<_> = (0..9).map(|_| failures.add("shop", "orders").as_millis()).collect();
+        assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+        failures.clear("shop", "orders");
+        assert_eq!(failures.add("shop", "orders"), Duration::from_millis(250));
     }
 }

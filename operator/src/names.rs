@@ -5,6 +5,8 @@ use std::fmt;
 
 /// Field manager of everything that a reconcile applies.
 pub const FIELD_MANAGER: &str = "sqlite-operator";
+/// Field manager of what is changed on running pods.
+pub const POD_MANAGER: &str = "sqlite-operator/pods";
 /// Field manager of the label that takes a member out of its Services.
 pub const SERVING_MANAGER: &str = "sqlite-operator/serving";
 /// Value of `app.kubernetes.io/managed-by`.
@@ -23,6 +25,16 @@ pub const LABEL_TEMPLATE: &str = "sqlite-operator.io/template";
 
 /// Annotation of pods, StatefulSets and ControllerRevisions: revision of the pod template.
 pub const ANNOTATION_REVISION: &str = "sqlite-operator.io/template-revision";
+/// Annotation of pods: keys and hash of the labels and annotations that the spec added to it.
+pub const ANNOTATION_METADATA: &str = "sqlite-operator.io/pod-metadata";
+/// Annotation of pods: the compute resources that the spec gave it.
+pub const ANNOTATION_RESOURCES: &str = "sqlite-operator.io/resources";
+/// Annotation of a SqliteCluster: the revision that may be rolled out though the strategy is Supervised.
+pub const ANNOTATION_APPROVED: &str = "sqlite-operator.io/approvedRevision";
+/// Annotation of a SqliteCluster: another value restarts all members once.
+pub const ANNOTATION_RESTARTED: &str = "sqlite-operator.io/restartedAt";
+/// Annotation of a SqliteCluster: another value takes over the operator's image and template once.
+pub const ANNOTATION_UPDATE: &str = "sqlite-operator.io/updateAt";
 /// Annotation of claims: which cluster's data is on the volume.
 pub const ANNOTATION_CLUSTER_ID: &str = "sqlite-operator.io/cluster-id";
 /// Annotation of claims: Raft id of the member that lives on the volume.
@@ -160,6 +172,14 @@ impl ClusterName {
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned())),
         )
+    }
+}
+
+/// Revision of a role's pod template, by the revision of the cluster's.
+pub fn role_revision(revision: &str, role: PodRole) -> String {
+    match role {
+        PodRole::Voter => revision.to_owned(),
+        PodRole::ReadReplica => format!("{revision}-replica"),
     }
 }
 

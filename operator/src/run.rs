@@ -162,6 +162,7 @@ async fn warm_up(
             metrics: metrics.clone(),
             node_image: config.node_image.clone(),
             remembered: crate::cluster::apply::Remembered::default(),
+            refused_resizes: crate::context::RefusedResizes::default(),
             failures: crate::context::Failures::default(),
         };
         scopes.push(Scope { namespace, context, triggers });

@@ -88,6 +88,7 @@ impl Node {
                 members: if joined { raft.members.clone() } else { vec![] },
             },
             consistency: None,
+            storage: None,
             message: None,
         }
     }
@@ -204,12 +205,35 @@ fn cluster() -> SqliteCluster {
     .unwrap()
 }
 
+/// Claims of the members, which say whose cluster's they are and, if there was time, who lives on them.
+fn claims(count: usize, inhabited: bool) -> Vec<Value> {
+    let claim = |i: usize| {
+        let mut annotations = json!({"sqlite-operator.io/cluster-id": CLUSTER_ID});
+        if inhabited {
+            annotations["sqlite-operator.io/node-id"] = json!(NodeId(100 + i as u64));
+        }
+        let name = format!("data-orders-{i}");
+        json!({
+            "metadata": {
+                "name": name, "namespace": "shop", "uid": name,
+                "labels": {"sqlite-operator.io/cluster": "orders"}, "annotations": annotations,
+            },
+            "spec": {"resources": {"requests": {"storage": "1Gi"}}},
+        })
+    };
+    (0..count).map(claim).collect()
+}
+
 /// What the API server would hold of the cluster.
 fn context(ips: &[Ipv4Addr]) -> Context {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // Nobody listens there: events cannot be written, and nothing else is asked for.
     let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
-    let client = kube::Client::try_from(config).unwrap();
+    context_with(kube::Client::try_from(config).unwrap(), ips)
+}
+
+fn context_with(client: kube::Client, ips: &[Ipv4Addr]) -> Context {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cluster = cluster();
     let revision = validate::validate(&cluster, "i").unwrap().voter_revision;
     let meta = |name: &str| {
@@ -242,14 +266,6 @@ fn context(ips: &[Ipv4Addr]) -> Context {
             })
         })
         .collect();
-    let claims: Vec<Value> = (0..ips.len())
-        .map(|i| {
-            let mut metadata = meta(&format!("data-orders-{i}"));
-            metadata["annotations"] = json!({"sqlite-operator.io/cluster-id": CLUSTER_ID});
-            metadata["ownerReferences"] = json!([]);
-            json!({"metadata": metadata, "spec": {"resources": {"requests": {"storage": "1Gi"}}}})
-        })
-        .collect();
     let set = json!({
         "metadata": meta("orders"),
         "spec": {
@@ -261,6 +277,11 @@ fn context(ips: &[Ipv4Addr]) -> Context {
         },
         "status": {"observedGeneration": 1, "replicas": ips.len()},
     });
+    let template = {
+        let mut metadata = meta(&format!("orders-template-{revision}"));
+        metadata["annotations"] = json!({"sqlite-operator.io/template-revision": revision});
+        json!({"metadata": metadata, "revision": 1, "data": {"spec": {"containers": [{"name": "sqlited"}]}}})
+    };
     let bare =
         |names: &[&str]| -> Vec<Value> { names.iter().map(|name| json!({"metadata": meta(name)})).collect() };
     let admin = AdminClient::new(AdminTimeouts::default()).unwrap();
@@ -269,9 +290,9 @@ fn context(ips: &[Ipv4Addr]) -> Context {
         streams: EventStreams::new(admin, Triggers::default()),
         stores: Stores {
             pods: cache(&pods),
-            claims: cache(&claims),
+            claims: cache(&claims(ips.len(), false)),
             sets: cache(&[set]),
-            templates: cache(&[]),
+            templates: cache(&[template]),
             services: cache(&bare(&["orders-nodes", "orders-rw", "orders-ro", "orders-any"])),
             budgets: cache(&bare(&["orders"])),
             accounts: cache(&bare(&["orders"])),
@@ -281,6 +302,7 @@ fn context(ips: &[Ipv4Addr]) -> Context {
         metrics: Metrics::new(),
         node_image: "i".into(),
         remembered: Default::default(),
+        refused_resizes: Default::default(),
         failures: Default::default(),
     }
 }
@@ -302,6 +324,106 @@ async fn turn(cluster: &SqliteCluster, ctx: &Context) -> (Plan, Result<(), execu
     let plan = plan::plan(&desired, &observed, "minted");
     let done = execute::execute(&desired, &observed, &plan, &ObjectReference::default(), ctx).await;
     (plan, done)
+}
+
+/// An API server that has whatever is applied, counts what it is asked, and keeps the last status.
+#[derive(Clone, Default)]
+struct ApiServer {
+    requests: Arc<Mutex<Vec<String>>>,
+    status: Arc<Mutex<Option<Value>>>,
+}
+
+impl ApiServer {
+    fn client(&self) -> kube::Client {
+        let server = self.clone();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let server = server.clone();
+            async move { server.answer(request).await }
+        });
+        kube::Client::new(service, "shop")
+    }
+
+    async fn answer(
+        &self,
+        request: http::Request<kube::client::Body>,
+    ) -> Result<http::Response<kube::client::Body>, std::convert::Infallible> {
+        let path = request.uri().path().to_owned();
+        self.requests.lock().unwrap().push(format!("{} {path}", request.method()));
+        let bytes = request.into_body().collect_bytes().await.unwrap();
+        let mut object: Value = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}));
+        if path.ends_with("/status") {
+            *self.status.lock().unwrap() = Some(object["status"].clone());
+            object["spec"] = json!(cluster().spec);
+        }
+        let name = object["metadata"]["name"].clone();
+        if path.contains("/events.k8s.io/") {
+            object["metadata"]["name"] = json!("event");
+        }
+        object["metadata"]["uid"] = name;
+        object["metadata"]["generation"] = json!(1);
+        Ok(http::Response::new(object.to_string().into_bytes().into()))
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.requests.lock().unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_at_rest_costs_the_api_server_nothing() {
+    let (ips, raft) = members(5).await;
+    {
+        let mut raft = raft.lock().unwrap();
+        raft.cluster_id = Some(CLUSTER_ID.into());
+        raft.members = (0..3).map(|i| member(NodeId(100 + i), &format!("orders-{i}"), true)).collect();
+        raft.leader = Some(NodeId(100));
+    }
+    let server = ApiServer::default();
+    let mut ctx = context_with(server.client(), &ips);
+    ctx.stores.claims = cache(&claims(3, true));
+    let ctx = Arc::new(ctx);
+    let mut cluster = cluster();
+    cluster.status.as_mut().unwrap().bootstrap.as_mut().unwrap().phase =
+        operator::crd::BootstrapPhase::Complete;
+    let reconcile = async |cluster: &SqliteCluster| {
+        let object = Arc::new(kube::core::DeserializeGuard(Ok(cluster.clone())));
+        operator::cluster::reconcile(object, ctx.clone()).await.unwrap();
+    };
+    reconcile(&cluster).await;
+    let first = server.asked();
+    assert_eq!(first.iter().filter(|asked| asked.ends_with("/orders/status")).count(), 1, "{first:?}");
+    cluster.status = serde_json::from_value(server.status.lock().unwrap().clone().unwrap()).unwrap();
+    assert!(
+        cluster.status.as_ref().unwrap().conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+    );
+    for _ in 0..20 {
+        reconcile(&cluster).await;
+        assert_eq!(server.asked(), Vec::<String>::new());
+    }
+    assert_eq!(ctx.metrics.status_writes.get(), 1);
+}
+
+#[tokio::test]
+async fn a_cluster_without_a_budget_is_not_asked_for_one() {
+    let (ips, _raft) = members(6).await;
+    let server = ApiServer::default();
+    let mut ctx = context_with(server.client(), &ips);
+    ctx.stores.budgets = cache(&[]);
+    let mut single = cluster();
+    single.spec.voters = 1;
+    observe::observe(&single, &ctx).await.unwrap();
+    assert_eq!(server.asked(), Vec::<String>::new());
+    observe::observe(&cluster(), &ctx).await.unwrap();
+    let asked = server.asked();
+    assert!(asked.len() == 1 && asked[0].contains("/poddisruptionbudgets/orders"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_member_at_the_address_of_another_pod_is_not_heard() {
+    let (mut ips, _raft) = members(7).await;
+    ips.swap(1, 2);
+    let observed = observe::observe(&cluster(), &context(&ips)).await.unwrap();
+    assert_eq!(observed.reports.keys().collect::<Vec<_>>(), ["orders-0"]);
 }
 
 #[tokio::test]

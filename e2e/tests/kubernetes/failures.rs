@@ -3,9 +3,11 @@
 use crate::rounds;
 use anyhow::{Context, Result, ensure};
 use client::admin::Role;
+use e2e::database::Level;
 use e2e::ledger::Pace;
 use e2e::{Cluster, Report, eventually, scenario};
 use kube::ResourceExt;
+use serde_json::json;
 use std::time::Duration;
 
 const SAME: &str = "SELECT count(*), max(id), total(attempt) FROM ledger";
@@ -132,4 +134,37 @@ async fn await_new_leader(cluster: &Cluster, old: &str) -> Result<()> {
         Ok(reports.iter().any(|r| r.role == Role::Leader && r.name != old).then_some(()))
     })
     .await
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn two_of_three_volumes_are_lost() {
+    scenario("two_of_three_volumes_are_lost", async |test| {
+        let orders = test.cluster("orders", 3).await?;
+        let database = orders.service("rw").await?;
+        database.write("CREATE TABLE t (x INTEGER)").await?;
+        database.write("INSERT INTO t VALUES (4711)").await?;
+        let survivor = orders.await_leader().await?;
+        for pod in orders.pods().await?.iter().map(ResourceExt::name_any).filter(|name| *name != survivor) {
+            orders.delete_volume(&pod).await?;
+        }
+        test.say(format_args!("only {survivor} has its volume"));
+        let lost = orders.await_reason("Ready", "QuorumLost").await?;
+        test.say(&lost.message);
+        let point = eventually("the survivor's offer", Duration::from_secs(20), async || {
+            let object = orders.object().await?;
+            let point = object.data["status"]["quorum"]["lossPoints"][0].clone();
+            Ok(point.is_object().then_some(point))
+        })
+        .await?;
+        ensure!(point["survivor"] == survivor.as_str(), "{point}");
+        orders.set(json!({"recovery": {"quorumLoss": {"consent": point}}})).await?;
+        orders.await_ready().await?;
+        test.say("three voters again");
+        let seen = orders.service("rw").await?.read_number("SELECT x FROM t", Level::Linearizable).await?;
+        ensure!(seen == 4711, "reads {seen}");
+        let epochs: Vec<_> = orders.reports().await?.iter().map(|report| report.epoch).collect();
+        ensure!(epochs == [2, 2, 2], "epochs {epochs:?}");
+        Ok(())
+    });
 }

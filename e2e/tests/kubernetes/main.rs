@@ -4,7 +4,9 @@
 mod failures;
 mod life;
 mod neighbours;
+mod rest;
 mod scaling;
+mod updates;
 
 /// `make prove` repeats what `make test` shows once.
 fn rounds() -> u32 {

@@ -103,3 +103,11 @@ pub async fn transfer(app: &App, incoming: Incoming) -> Answer {
         Err(answer) => answer,
     }
 }
+
+/// `POST /cluster/recover`
+pub async fn recover(app: &App, incoming: Incoming) -> Answer {
+    match read::<client::admin::Recover>(incoming.body).await {
+        Ok(request) => answer(app.consensus.recover(&request).await.map(|()| app.consensus.report())),
+        Err(answer) => answer,
+    }
+}

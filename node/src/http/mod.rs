@@ -123,5 +123,6 @@ async fn dispatch(app: &Arc<App>, request: Request<Body>) -> Answer {
         Endpoint::ClusterLearners => admin::learners(app, incoming).await,
         Endpoint::ClusterVoters => admin::voters(app, incoming).await,
         Endpoint::ClusterTransfer => admin::transfer(app, incoming).await,
+        Endpoint::ClusterRecover => admin::recover(app, incoming).await,
     }
 }

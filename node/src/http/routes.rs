@@ -51,6 +51,8 @@ pub enum Endpoint {
     ClusterVoters,
     /// `/cluster/transfer`
     ClusterTransfer,
+    /// `/cluster/recover`
+    ClusterRecover,
 }
 
 /// One path.
@@ -104,6 +106,7 @@ pub const ROUTES: &[Route] = &[
     route("/cluster/learners", false, Endpoint::ClusterLearners, POST_DELETE),
     route("/cluster/voters", false, Endpoint::ClusterVoters, POST),
     route("/cluster/transfer", false, Endpoint::ClusterTransfer, POST),
+    route("/cluster/recover", false, Endpoint::ClusterRecover, POST),
 ];
 
 /// What a path leads to.

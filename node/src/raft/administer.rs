@@ -3,14 +3,17 @@
 use super::Consensus;
 use super::calls::{CallError, Kind};
 use super::membership::{Administer, Administered, MembershipChanges, SILENT, describe, refuse};
+use super::recovery::Recovery;
 use super::types::Metrics;
 use client::admin::{
-    AddLearner, ChangeVoters, Changed, Member, NodeId, Refusal, RefusalReason, RemoveLearner, Transfer,
-    Transferred,
+    AddLearner, ChangeVoters, Changed, Member, NodeId, Recover, Refusal, RefusalReason, RemoveLearner,
+    Transfer, Transferred,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// A quorum that does not answer for this long is not there.
+const QUORUM_ANSWERS: Duration = Duration::from_secs(3);
 /// How long one call to another member may take that is not a client's request.
 pub const CALL: Duration = Duration::from_secs(12);
 
@@ -99,6 +102,39 @@ impl Consensus {
             Administered::Transferred(transferred) => Ok(transferred),
             Administered::Changed(_) => refuse(RefusalReason::Internal, "an answer to another question"),
         }
+    }
+
+    /// Writes down that this member goes on alone, and asks the process to start again. Refused unless the request names
+    /// exactly what this member is and holds, and while there is a leader.
+    pub async fn recover(&self, request: &Recover) -> Result<(), Refusal> {
+        let report = self.report();
+        if report.node_id != request.node_id || report.cluster_id.as_deref() != Some(&request.cluster_id) {
+            return refuse(RefusalReason::Invalid, "the request is for another member");
+        }
+        if !report.membership.members.iter().any(|m| m.node_id == request.node_id && m.voter) {
+            return refuse(
+                RefusalReason::NoSuchMember,
+                "this member does not vote: it may lack what was acknowledged",
+            );
+        }
+        if (report.last_log_index, report.term) != (request.index, request.term) {
+            let message = format!(
+                "this member holds everything up to index {} in term {}, not {} in term {}",
+                report.last_log_index, report.term, request.index, request.term
+            );
+            return refuse(RefusalReason::Invalid, message);
+        }
+        // Whom this member last followed is known for ever; whether a quorum answers is found out by asking it.
+        if matches!(tokio::time::timeout(QUORUM_ANSWERS, self.confirmed_index()).await, Ok(Ok(_))) {
+            return refuse(RefusalReason::Invalid, "a quorum answers: nothing is lost");
+        }
+        let order = Recovery { index: request.index, epoch: report.epoch + 1 };
+        order
+            .order(&self.config.directory)
+            .map_err(|error| Refusal { reason: RefusalReason::Internal, message: error.to_string() })?;
+        tracing::warn!(index = request.index, "goes on alone after a new start, as was agreed to");
+        self.restart.send_replace(true);
+        Ok(())
     }
 
     /// Removes a member by name, whatever its role. Removing one that is not there is an error only to the caller.

@@ -12,12 +12,13 @@ use super::peer_server;
 use super::propose::Proposer;
 use super::read::Barrier;
 use super::received::Received;
+use super::recovery::Recovery;
 use super::replace::StagedFiles;
 use super::retention;
 use super::snapshot_receive::Receiving;
 use super::state_machine::StateMachine;
 use super::teller::Teller;
-use super::types::{Metrics, Raft, ServerMetrics};
+use super::types::{Metrics, PeerInfo, Raft, ServerMetrics};
 use super::waiters::{Leadership, Waiters};
 use crate::failpoint::{Place, pass};
 use crate::identity::Identity;
@@ -106,6 +107,9 @@ pub enum StartError {
     /// Raft could not be started.
     #[error("start Raft: {0}")]
     Raft(String),
+    /// What was agreed to after the loss of the quorum could not be done.
+    #[error(transparent)]
+    Recovery(#[from] super::recovery::RecoveryError),
 }
 
 /// One member's consensus.
@@ -132,6 +136,10 @@ pub struct Consensus {
     pub(super) loading: Mutex<()>,
     pub(super) staged: Arc<StagedFiles>,
     pub(super) phase: watch::Sender<Phase>,
+    /// Whether the process is to end and start again.
+    pub(super) restart: watch::Sender<bool>,
+    /// Whether streams of reports are to end.
+    pub(super) reports_end: watch::Sender<bool>,
     pub(super) notified: watch::Sender<BTreeMap<NodeId, AddLearner>>,
     pub(super) administering: Mutex<()>,
     receiving: Receiving,
@@ -176,6 +184,13 @@ impl Consensus {
         }
         pass(Place::StartLogOpened).map_err(|e| StartError::Raft(e.to_string()))?;
         let peers = Arc::new(Peers::new(identity.clone()));
+        let mut log_store = LogStore::new(log.clone());
+        let own = PeerInfo {
+            name: config.name.clone(),
+            raft_addr: config.raft_address.clone(),
+            api_addr: config.api_address.clone(),
+        };
+        Recovery::perform(&config.directory, &identity, &mut log_store, own).await?;
         let last = store.state().borrow().applied.log_id.unwrap_or_default();
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
         let staged = StagedFiles::new(store.clone(), identity.clone(), peers.clone());
@@ -185,7 +200,7 @@ impl Consensus {
             identity.node_id().0,
             Arc::new(raft_config(config.profile)?),
             PeerClients::new(peers.clone()),
-            LogStore::new(log.clone()),
+            log_store,
             StateMachine::new(
                 store.clone(),
                 identity.clone(),
@@ -216,6 +231,8 @@ impl Consensus {
             loading: Mutex::default(),
             staged,
             phase: watch::Sender::new(first_phase),
+            restart: watch::Sender::new(false),
+            reports_end: watch::Sender::new(false),
             notified: watch::Sender::default(),
             administering: Mutex::default(),
             receiving: Receiving::default(),
@@ -314,6 +331,16 @@ impl Consensus {
 
     pub(super) fn receiving(&self) -> &Receiving {
         &self.receiving
+    }
+
+    /// Whether the process is to end and start again.
+    pub fn restart(&self) -> watch::Receiver<bool> {
+        self.restart.subscribe()
+    }
+
+    /// Ends the streams of reports, which would go on for as long as somebody listens.
+    pub fn end_reports(&self) {
+        self.reports_end.send_replace(true);
     }
 
     /// This member as others are to know it.

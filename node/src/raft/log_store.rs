@@ -40,6 +40,13 @@ impl LogStore {
         }
     }
 
+    /// Appends one entry and waits until it is on disk: for what is done before Raft runs.
+    pub async fn append_one(&self, entry: Entry) -> io::Result<()> {
+        let mut b = BytesMut::with_capacity(super::wire::entry_size(&entry));
+        put_entry(&mut b, &entry);
+        self.durable(|done| self.log.append([(entry.index(), b.freeze())], done)).await
+    }
+
     /// Reads entries: from memory, unless a follower is far behind or this member has just started.
     fn entries(&self, start: u64, end: u64, bytes: usize) -> io::Result<Vec<Entry>> {
         let raw = self.log.read(start..end, bytes)?;

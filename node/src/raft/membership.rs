@@ -14,8 +14,6 @@ use std::time::Duration;
 
 /// A member that was not heard for this long is not reachable.
 pub const SILENT: Duration = Duration::from_millis(1500);
-/// Entries that a learner may lack when it is promoted: they arrive while the change commits.
-pub const CAUGHT_UP: u64 = 64;
 /// How often it is looked whether the voters answer.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a transfer of leadership may take.
@@ -110,8 +108,8 @@ fn is_reachable(metrics: &Metrics, id: u64) -> bool {
 }
 
 fn has_caught_up(metrics: &Metrics, id: u64) -> bool {
-    let last = metrics.last_log_index.unwrap_or(0);
-    is_reachable(metrics, id) && matched(metrics, id).is_some_and(|at| at + CAUGHT_UP >= last)
+    let committed = metrics.local_committed.as_ref().map_or(0, |id| id.index);
+    is_reachable(metrics, id) && client::admin::has_caught_up(matched(metrics, id), committed)
 }
 
 /// Whether a majority of `voters` answers.

@@ -22,6 +22,7 @@ mod peer_server;
 mod propose;
 mod read;
 mod received;
+mod recovery;
 mod reinstall;
 mod replace;
 mod report;

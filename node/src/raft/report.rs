@@ -1,10 +1,11 @@
 //! What a member says of itself and of its cluster, and when it has something new to say.
 
 use super::Consensus;
-use super::membership::{CAUGHT_UP, SILENT, describe, member_ref, quorum_silent};
+use super::membership::{SILENT, describe, member_ref, quorum_silent};
 use super::types::Metrics;
-use client::admin::{ConsistencyState, MemberReport, Membership, NodeId, Phase, Role};
+use client::admin::{ConsistencyState, MemberReport, Membership, NodeId, Phase, Role, VolumeUsage};
 use openraft::ServerState;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -45,15 +46,17 @@ impl Consensus {
             quorum_silent_milliseconds: quorum_silent(&metrics).map(|silent| silent.as_millis() as u64),
             membership: describe(&metrics),
             consistency: Some(self.consistency.borrow().report()),
+            storage: volume_usage(&config.directory),
             message,
         }
     }
 
     /// Reports: one at once, then one after each change that matters, at most every 200 ms. None stands for "nothing
-    /// new", every `keep_alive`. Ends when the receiver is dropped.
+    /// new", every `keep_alive`. Ends when the receiver is dropped, or with [`Consensus::end_reports`].
     pub fn reports(self: &Arc<Self>, keep_alive: Duration) -> mpsc::Receiver<Option<MemberReport>> {
         let (send, reports) = mpsc::channel(4);
         let consensus = self.clone();
+        let mut end = self.reports_end.subscribe();
         tokio::spawn(async move {
             let mut sent: Option<Gist> = None;
             let mut sent_at = tokio::time::Instant::now();
@@ -71,11 +74,22 @@ impl Consensus {
                 tokio::select! {
                     () = tokio::time::sleep(LOOK) => {}
                     () = send.closed() => return,
+                    // The sender lives as long as `consensus`.
+                    _ = end.wait_for(|end| *end) => return,
                 }
             }
         });
         reports
     }
+}
+
+/// None where the file system does not tell.
+fn volume_usage(directory: &Path) -> Option<VolumeUsage> {
+    let fs = rustix::fs::statvfs(directory).ok()?;
+    Some(VolumeUsage {
+        capacity_bytes: fs.f_blocks.saturating_mul(fs.f_frsize),
+        available_bytes: fs.f_bavail.saturating_mul(fs.f_frsize),
+    })
 }
 
 fn role_of(metrics: &Metrics) -> Role {
@@ -98,6 +112,8 @@ struct Gist {
     membership: Membership,
     consistency: Option<ConsistencyState>,
     members: Vec<(bool, bool)>,
+    /// How full the volume is, in twentieths.
+    volume: Option<u64>,
 }
 
 impl Gist {
@@ -109,7 +125,7 @@ impl Gist {
             .iter()
             .map(|m| {
                 let heard = m.silent_milliseconds.is_some_and(|ms| ms < silent);
-                let caught_up = m.matched_index.is_some_and(|at| at + CAUGHT_UP >= report.last_log_index);
+                let caught_up = client::admin::has_caught_up(m.matched_index, report.committed_index);
                 (heard, caught_up)
             })
             .collect();
@@ -120,6 +136,7 @@ impl Gist {
         }
         let leader = report.leader.as_ref().map(|l| l.node_id);
         let consistency = report.consistency.as_ref().map(|c| c.state);
+        let volume = report.storage.map(|usage| usage.used_percent() / 5);
         Self {
             phase: report.phase,
             role: report.role,
@@ -128,6 +145,7 @@ impl Gist {
             membership,
             consistency,
             members,
+            volume,
         }
     }
 }

@@ -271,6 +271,13 @@ impl Cluster {
         (answer.status().as_u16(), answer.text().unwrap())
     }
 
+    /// The stream of a member's events, after its first bytes.
+    pub fn open_events(&self, i: usize) -> reqwest::blocking::Response {
+        let mut answer = self.http.get(self.url(i, "/cluster/events")).send().unwrap();
+        answer.read_exact(&mut [0; 8]).unwrap();
+        answer
+    }
+
     /// Status and body of a POST.
     pub fn post(&self, i: usize, path: &str, body: &str) -> (u16, String) {
         let answer = self.http.post(self.url(i, path)).body(body.to_owned()).send().unwrap();

@@ -9,6 +9,7 @@ mod error;
 pub mod interactive;
 mod output;
 mod password;
+pub mod plugin;
 pub mod render;
 pub mod script;
 pub mod session;

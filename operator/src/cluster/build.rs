@@ -11,7 +11,7 @@ use super::observed::{Child, Observed};
 use super::plan::{Plan, Sizes};
 use super::validate::Desired;
 use crate::crd::SqliteCluster;
-use crate::names::{PodRole, image_version};
+use crate::names::{PodRole, image_version, role_revision};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -74,19 +74,20 @@ pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Reso
     let sizes = plan.sizes.as_ref()?;
     let pods: Vec<(PodRole, k8s_openapi::api::core::v1::PodTemplateSpec)> = roles(sizes)
         .map(|role| {
-            let pinned = observed.templates.get(desired.revision(role));
+            let pinned = observed.templates.get(&role_revision(&plan.revision, role));
             (role, pinned.cloned().unwrap_or_else(|| pod::template(desired, role)))
         })
         .collect();
-    let templates = pods.iter().map(|(role, pod)| template::revision(desired, *role, pod)).collect();
+    let templates =
+        pods.iter().map(|(role, pod)| template::revision(desired, *role, &plan.revision, pod)).collect();
     let budgets: Vec<_> = budget::budgets(desired, plan, sizes);
     let services: Vec<_> =
         desired.spec.services.iter().map(|service| service::client(desired, service)).collect();
-    let surplus = surplus(desired, observed, &services, &budgets);
+    let surplus = surplus(desired, observed, plan, &services, &budgets);
     let sets = pods
         .into_iter()
         .filter(|(role, _)| observed.sets.get(role).is_none_or(|set| !set.terminating))
-        .map(|(role, pod)| set::set(desired, observed, role, sizes.of(role), pod))
+        .map(|(role, pod)| set::set(desired, observed, plan, role, pod::dressed(desired, pod)))
         .collect();
     Some(Resources {
         service_account: service::account(desired),
@@ -110,12 +111,17 @@ fn roles(sizes: &Sizes) -> impl Iterator<Item = PodRole> + use<> {
 fn surplus(
     desired: &Desired,
     observed: &Observed,
+    plan: &Plan,
     services: &[Service],
     budgets: &[PodDisruptionBudget],
 ) -> Vec<Child> {
     let nodes = desired.name.nodes_service();
+    let stable = plan.rollout.as_ref().and_then(|rollout| rollout.stable_revision.clone());
+    let kept = [Some(plan.revision.clone()), Some(desired.voter_revision.clone()), stable];
     let in_use = |revision: &str| {
-        PodRole::ALL.into_iter().any(|role| desired.revision(role) == revision)
+        kept.iter()
+            .flatten()
+            .any(|kept| PodRole::ALL.iter().any(|role| role_revision(kept, *role) == revision))
             || observed.pods.values().any(|pod| pod.revision.as_deref() == Some(revision))
             || observed.sets.values().any(|set| set.revision.as_deref() == Some(revision))
     };

@@ -1,17 +1,20 @@
 //! Conditions of a cluster, as kstatus, `kubectl wait` and people read them. Pure.
 
 use super::observed::Observed;
-use super::plan::Plan;
+use super::plan::{Plan, bucket};
 use super::validate::Desired;
 use super::view::{View, quorum};
-use crate::crd::BootstrapPhase;
+use crate::crd::{BootstrapPhase, LossPoint, Spread, VolumeBucket};
+use client::admin::{ConsistencyState, Member};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use std::collections::BTreeSet;
 
 /// A condition in the making.
 struct Draft {
     kind: &'static str,
-    holds: bool,
+    /// None where it is not known.
+    holds: Option<bool>,
     reason: &'static str,
     message: String,
 }
@@ -27,23 +30,133 @@ pub(super) fn conditions(
         return paused(desired, observed);
     }
     let view = View::of(observed, plan.cluster_id.as_deref());
-    let mut drafts = vec![
-        Draft { kind: "Accepted", holds: true, reason: "Accepted", message: "the spec is valid".into() },
-        ready(desired, plan, &view),
-        available(observed, &view),
-        fault_tolerant(&view),
-    ];
+    let mut drafts = vec![accepted()];
+    if desired.spec.hibernated {
+        drafts.extend(hibernated(observed));
+    } else {
+        drafts.extend([
+            ready(desired, observed, plan, &view),
+            available(observed, &view),
+            fault_tolerant(desired, observed, &view),
+        ]);
+    }
+    drafts.push(storage_healthy(desired, observed, plan));
+    drafts.push(consistent(observed));
     if let Some(obstacle) = &plan.obstacle {
         let (reason, message) = (obstacle.reason.as_str(), obstacle.message.clone());
-        drafts.push(Draft { kind: "Stalled", holds: true, reason, message });
+        drafts.push(Draft { kind: "Stalled", holds: Some(true), reason, message });
     } else if let Some(message) = resize_rejection {
         let message = message.to_owned();
-        drafts.push(Draft { kind: "Stalled", holds: true, reason: "ResizeRejected", message });
+        drafts.push(Draft { kind: "Stalled", holds: Some(true), reason: "ResizeRejected", message });
     } else if let Some(activity) = &plan.activity {
         let (reason, message) = (activity.reason.as_str(), activity.message.clone());
-        drafts.push(Draft { kind: "Reconciling", holds: true, reason, message });
+        drafts.push(Draft { kind: "Reconciling", holds: Some(true), reason, message });
+    }
+    if let Some(pending) = &plan.pending {
+        let (reason, message) = (pending.reason.as_str(), pending.message.clone());
+        drafts.push(Draft { kind: "UpdatePending", holds: Some(true), reason, message });
     }
     drafts.into_iter().map(|draft| finish(draft, observed, desired.generation)).collect()
+}
+
+fn accepted() -> Draft {
+    Draft { kind: "Accepted", holds: Some(true), reason: "Accepted", message: "the spec is valid".into() }
+}
+
+/// As asked: nothing serves, and that is what Ready means then.
+fn hibernated(observed: &Observed) -> [Draft; 3] {
+    let gone = observed.pods.is_empty();
+    let message = if gone { "hibernated: the volumes are kept" } else { "members are on their way out" };
+    let draft =
+        |kind, holds| Draft { kind, holds: Some(holds), reason: "Hibernated", message: message.into() };
+    [draft("Ready", gone), draft("Available", false), draft("FaultTolerant", false)]
+}
+
+fn storage_healthy(desired: &Desired, observed: &Observed, plan: &Plan) -> Draft {
+    let kind = "StorageHealthy";
+    let draft = |holds, reason, message: String| Draft { kind, holds: Some(holds), reason, message };
+    let filling: Vec<&str> = observed
+        .reports
+        .iter()
+        .filter(|(_, report)| {
+            report.storage.is_some_and(|usage| bucket(desired, usage) != VolumeBucket::Roomy)
+        })
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let wanted = super::validate::parse_quantity(&plan.volume_size);
+    let pending: Vec<&str> = observed
+        .claims
+        .iter()
+        .filter(|(_, claim)| {
+            let allocated = claim.allocated.as_deref().and_then(super::validate::parse_quantity);
+            allocated.is_some() && !claim.terminating && allocated < wanted
+        })
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if !pending.is_empty() {
+        let message = format!("the volumes of {} are growing to {}", pending.join(", "), plan.volume_size);
+        return draft(false, "ResizePending", message);
+    }
+    if filling.is_empty() {
+        return draft(true, "Roomy", "no volume is nearly full".into());
+    }
+    let names = filling.join(", ");
+    match desired.volume_limit {
+        Some(limit) if wanted >= Some(limit) => {
+            let message =
+                format!("the volumes of {names} are nearly full, and storage.autogrow.maxSize is reached");
+            draft(false, "AutogrowAtMax", message)
+        }
+        _ => draft(
+            false,
+            "NearFull",
+            format!("the volumes of {names} are nearly full: raise storage.size, or set storage.autogrow"),
+        ),
+    }
+}
+
+/// Whether the members' databases are equal, as the members find out by themselves.
+fn consistent(observed: &Observed) -> Draft {
+    let draft = |holds, reason, message| Draft { kind: "Consistent", holds, reason, message };
+    let found = || {
+        observed
+            .reports
+            .iter()
+            .filter_map(|(name, report)| Some((name.as_str(), report.consistency.as_ref()?)))
+    };
+    let told = |state| {
+        let names: Vec<&str> =
+            found().filter(|(_, found)| found.state == state).map(|(name, _)| name).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    if let Some(names) = told(ConsistencyState::Divided) {
+        let message = format!(
+            "{names} find that no state of the database has a majority, so that none is taken for right: compare them, \
+             and delete the volumes of those that are wrong"
+        );
+        return draft(Some(false), "Divided", message);
+    }
+    if let Some(names) = told(ConsistencyState::Damaged) {
+        let message =
+            format!("pages on the disks of {names} are not what was written there; the database is replaced");
+        return draft(Some(false), "PageDamaged", message);
+    }
+    if let Some(names) = told(ConsistencyState::Minority) {
+        let message = format!("the database of {names} is not what most voters have, and is replaced");
+        return draft(Some(false), "StateDiffers", message);
+    }
+    if let Some(names) = told(ConsistencyState::OthersDiffer) {
+        let message = format!("{names} find that another member's database is not what most voters have");
+        return draft(Some(false), "StateDiffers", message);
+    }
+    match told(ConsistencyState::Consistent) {
+        Some(_) => draft(
+            Some(true),
+            "ChecksumsAgree",
+            "the members that were compared have the same database".into(),
+        ),
+        None => draft(None, "NotCompared", "the members' databases were not compared yet".into()),
+    }
 }
 
 /// Conditions of an object whose spec cannot be had.
@@ -54,9 +167,9 @@ pub(super) fn refused(
     now: Timestamp,
 ) -> Vec<Condition> {
     let drafts = [
-        Draft { kind: "Accepted", holds: false, reason: "InvalidSpec", message: message.to_owned() },
-        Draft { kind: "Ready", holds: false, reason: "InvalidSpec", message: message.to_owned() },
-        Draft { kind: "Stalled", holds: true, reason: "InvalidSpec", message: message.to_owned() },
+        Draft { kind: "Accepted", holds: Some(false), reason: "InvalidSpec", message: message.to_owned() },
+        Draft { kind: "Ready", holds: Some(false), reason: "InvalidSpec", message: message.to_owned() },
+        Draft { kind: "Stalled", holds: Some(true), reason: "InvalidSpec", message: message.to_owned() },
     ];
     drafts.into_iter().map(|draft| dated(draft, before, now, generation.unwrap_or_default())).collect()
 }
@@ -65,7 +178,7 @@ pub(super) fn refused(
 fn paused(desired: &Desired, observed: &Observed) -> Vec<Condition> {
     let draft = Draft {
         kind: "Paused",
-        holds: true,
+        holds: Some(true),
         reason: "Paused",
         message: "spec.paused is true: nothing is done".into(),
     };
@@ -73,13 +186,14 @@ fn paused(desired: &Desired, observed: &Observed) -> Vec<Condition> {
         .status
         .conditions
         .iter()
-        .filter(|condition| !matches!(condition.type_.as_str(), "Paused" | "Reconciling"))
+        .filter(|condition| !matches!(condition.type_.as_str(), "Accepted" | "Paused" | "Reconciling"))
         .cloned()
         .map(|condition| Condition { observed_generation: Some(desired.generation), ..condition });
-    kept.chain([finish(draft, observed, desired.generation)]).collect()
+    let accepted = finish(accepted(), observed, desired.generation);
+    [accepted].into_iter().chain(kept).chain([finish(draft, observed, desired.generation)]).collect()
 }
 
-fn ready(desired: &Desired, plan: &Plan, view: &View<'_>) -> Draft {
+fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -> Draft {
     let kind = "Ready";
     let complete = plan.bootstrap.as_ref().is_some_and(|b| b.phase == BootstrapPhase::Complete);
     let begun = plan.bootstrap.as_ref().is_some_and(|b| b.phase >= BootstrapPhase::Initialised);
@@ -87,7 +201,7 @@ fn ready(desired: &Desired, plan: &Plan, view: &View<'_>) -> Draft {
     if let (false, Some(obstacle)) = (view.serves(), &plan.obstacle) {
         return Draft {
             kind,
-            holds: false,
+            holds: Some(false),
             reason: obstacle.reason.as_str(),
             message: obstacle.message.clone(),
         };
@@ -95,43 +209,83 @@ fn ready(desired: &Desired, plan: &Plan, view: &View<'_>) -> Draft {
     if begun && !view.serves() {
         if view.is_known() && view.answering_voters() < quorum(voters) {
             let answering = view.answering_voters();
-            let message = format!("{answering} of {voters} voters answer; {} are needed", quorum(voters));
-            return Draft { kind, holds: false, reason: "QuorumLost", message };
+            let offers: Vec<_> = loss_points(observed, view)
+                .into_iter()
+                .map(|p| {
+                    format!("{} holds everything up to index {} of term {}", p.survivor, p.index, p.term)
+                })
+                .collect();
+            let message = format!(
+                "{answering} of {voters} voters answer; {} are needed. {}",
+                quorum(voters),
+                if offers.is_empty() { "None says what it holds".to_owned() } else { offers.join("; ") }
+            );
+            return Draft { kind, holds: Some(false), reason: "QuorumLost", message };
         }
         let message = "the voters have no leader at this moment".into();
-        return Draft { kind, holds: false, reason: "NoLeader", message };
+        return Draft { kind, holds: Some(false), reason: "NoLeader", message };
     }
     if !complete {
         let message = format!("{voters} of {} voters have joined", desired.voters);
-        return Draft { kind, holds: false, reason: "Bootstrapping", message };
+        return Draft { kind, holds: Some(false), reason: "Bootstrapping", message };
     }
-    Draft { kind, holds: true, reason: "Serving", message: "linearizable reads and writes are served".into() }
+    Draft {
+        kind,
+        holds: Some(true),
+        reason: "Serving",
+        message: "linearizable reads and writes are served".into(),
+    }
 }
 
 fn available(observed: &Observed, view: &View<'_>) -> Draft {
     let kind = "Available";
     let reachable = observed.pods.values().any(|pod| pod.ready && pod.serving);
     if view.serves() && reachable {
-        return Draft { kind, holds: true, reason: "Serving", message: "traffic can be served".into() };
+        return Draft { kind, holds: Some(true), reason: "Serving", message: "traffic can be served".into() };
     }
     let reason = if view.serves() { "NoEndpoints" } else { "NoLeader" };
-    Draft { kind, holds: false, reason, message: "traffic cannot be served".into() }
+    Draft { kind, holds: Some(false), reason, message: "traffic cannot be served".into() }
 }
 
-fn fault_tolerant(view: &View<'_>) -> Draft {
+fn fault_tolerant(desired: &Desired, observed: &Observed, view: &View<'_>) -> Draft {
     let kind = "FaultTolerant";
     let voters = view.voters().count();
     let healthy = view.healthy_voters();
     let needed = quorum(voters);
     let message = format!("{healthy} of {voters} voters are healthy, {needed} are needed");
     if view.leader().is_none() {
-        return Draft { kind, holds: false, reason: "NoLeader", message };
+        return Draft { kind, holds: Some(false), reason: "NoLeader", message };
     }
     if voters <= 2 {
-        return Draft { kind, holds: false, reason: "TooFewVoters", message };
+        return Draft { kind, holds: Some(false), reason: "TooFewVoters", message };
     }
-    let holds = healthy > needed;
-    Draft { kind, holds, reason: if holds { "QuorumSlack" } else { "VotersUnhealthy" }, message }
+    if healthy <= needed {
+        return Draft { kind, holds: Some(false), reason: "VotersUnhealthy", message };
+    }
+    if let Some(zone) = needed_zone(desired, observed, view) {
+        let message = format!("{message}; without zone {zone} fewer would be left");
+        return Draft { kind, holds: Some(false), reason: "ZoneNeeded", message };
+    }
+    let message = if desired.is_in_memory() {
+        format!("{message}; what they hold is in memory and ends with them")
+    } else {
+        message
+    };
+    Draft { kind, holds: Some(true), reason: "QuorumSlack", message }
+}
+
+/// A zone without which no quorum would be healthy, where members must be spread over zones and tell theirs.
+fn needed_zone(desired: &Desired, observed: &Observed, view: &View<'_>) -> Option<String> {
+    if desired.spec.placement.spread != Spread::Required {
+        return None;
+    }
+    let zone = |member: &Member| observed.pods.get(&member.name).and_then(|pod| pod.zone.clone());
+    let healthy: Vec<Option<String>> =
+        view.voters().filter(|member| view.is_healthy(member)).map(zone).collect();
+    let needed = quorum(view.voters().count());
+    let zones: BTreeSet<&String> = healthy.iter().flatten().collect();
+    let without = |zone: &String| healthy.iter().filter(|other| other.as_ref() != Some(zone)).count();
+    zones.into_iter().find(|zone| without(zone) < needed).cloned()
 }
 
 fn finish(draft: Draft, observed: &Observed, generation: i64) -> Condition {
@@ -140,7 +294,11 @@ fn finish(draft: Draft, observed: &Observed, generation: i64) -> Condition {
 
 /// The condition, whose transition is dated by the last time that its status flipped.
 fn dated(draft: Draft, before: &[Condition], now: Timestamp, generation: i64) -> Condition {
-    let status = if draft.holds { "True" } else { "False" };
+    let status = match draft.holds {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
     let since = before
         .iter()
         .find(|condition| condition.type_ == draft.kind && condition.status == status)
@@ -153,6 +311,24 @@ fn dated(draft: Draft, before: &[Condition], now: Timestamp, generation: i64) ->
         last_transition_time: Time(since),
         observed_generation: Some(generation),
     }
+}
+
+/// Without a quorum: up to where the log of each voter reaches that answers.
+pub(super) fn loss_points(observed: &Observed, view: &View<'_>) -> Vec<LossPoint> {
+    if view.serves() || view.answering_voters() >= quorum(view.voters().count()) {
+        return Vec::new();
+    }
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let reports = view.voters().filter_map(|voter| {
+        observed.reports.get(&voter.name).filter(|report| report.node_id == voter.node_id)
+    });
+    reports
+        .map(|report| LossPoint {
+            survivor: report.name.clone(),
+            index: number(report.last_log_index),
+            term: number(report.term),
+        })
+        .collect()
 }
 
 /// As the server will give it back.

@@ -9,7 +9,9 @@ use super::validate::Desired;
 use super::view::View;
 use crate::admin;
 use crate::context::Context;
-use crate::names::{LABEL_SERVING, SERVING_MANAGER};
+use crate::names::{
+    ANNOTATION_METADATA, ANNOTATION_RESOURCES, CONTAINER, LABEL_SERVING, POD_MANAGER, SERVING_MANAGER,
+};
 use client::admin::{ChangeVoters, Initialise, RefusalReason};
 use client::admin_client::AdminError;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -53,6 +55,8 @@ impl ExecuteError {
     pub fn passes(&self) -> bool {
         use RefusalReason::{ChangeInProgress, NoLeader, NoQuorum, NotCaughtUp, OutcomeUnknown};
         match self {
+            // A member that is just starting, or just going; the next look finds out which.
+            Self::Admin { source: AdminError::Transport { .. }, .. } => true,
             Self::Admin { source, .. } => matches!(
                 source.refusal(),
                 Some(ChangeInProgress | NoLeader | NoQuorum | NotCaughtUp | OutcomeUnknown)
@@ -136,6 +140,17 @@ impl Hands<'_> {
                 let note = format!("leadership asked from {from} to {to}; {} leads now", done.leader.name);
                 self.tell("LeadershipTransferred", "Transfer", note).await;
             }
+            Step::RecoverQuorum { pod, body } => {
+                admin.recover(&self.base(Some(pod), named)?, body).await.map_err(refused)?;
+                let note = format!("{pod} goes on alone from index {}, as was agreed to", body.index);
+                self.tell("QuorumRecovered", "RecoverQuorum", note).await;
+            }
+            Step::DressPod { pod, uid, patch, mark } => {
+                self.dress(pod, uid, patch, mark.as_deref()).await.map_err(failed)?;
+            }
+            Step::ResizePod { pod, uid, patch, mark } => {
+                self.resize(pod, uid, patch, mark.as_deref()).await.map_err(failed)?;
+            }
             Step::DeletePod { pod, uid, restart, why } => {
                 self.delete::<Pod>(pod, uid, PropagationPolicy::Background).await.map_err(failed)?;
                 let reason = if *restart { "MemberRestarted" } else { "PodReplaced" };
@@ -169,6 +184,53 @@ impl Hands<'_> {
         });
         let params = PatchParams::apply(SERVING_MANAGER).force();
         gone_is_fine(api.patch_metadata(pod, &params, &Patch::Apply(&patch)).await.map(drop))
+    }
+
+    /// Labels and annotations, and the mark that tells which.
+    async fn dress(
+        &self,
+        pod: &str,
+        uid: &str,
+        patch: &serde_json::Value,
+        mark: Option<&str>,
+    ) -> Result<(), kube::Error> {
+        let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.desired.name.namespace);
+        let mut metadata = patch.clone();
+        metadata["uid"] = json!(uid);
+        metadata["annotations"][ANNOTATION_METADATA] = json!(mark);
+        let params = PatchParams { field_manager: Some(POD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        gone_is_fine(api.patch_metadata(pod, &params, &patch).await.map(drop))
+    }
+
+    /// Resources first, then the mark. Where the API server refuses, the pod is remembered as one to be made anew.
+    async fn resize(
+        &self,
+        pod: &str,
+        uid: &str,
+        patch: &serde_json::Value,
+        mark: Option<&str>,
+    ) -> Result<(), kube::Error> {
+        let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.desired.name.namespace);
+        let params = PatchParams { field_manager: Some(POD_MANAGER.to_owned()), ..PatchParams::default() };
+        let resources = json!({
+            "metadata": {"uid": uid},
+            "spec": {"containers": [{"name": CONTAINER, "resources": patch}]},
+        });
+        match api.patch_subresource("resize", pod, &params, &Patch::Strategic(resources)).await {
+            Ok(_) => {}
+            // 404: a Kubernetes that cannot; 403, 422: it can, and this change it does not allow.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 422) => {
+                tracing::info!(pod, reason = status.message, "the resources cannot be changed in place");
+                self.ctx.refused_resizes.add(uid);
+                return Ok(());
+            }
+            Err(error) => return gone_is_fine(Err(error)),
+        }
+        let marked = json!({"metadata": {"uid": uid, "annotations": {ANNOTATION_RESOURCES: mark}}});
+        gone_is_fine(api.patch_metadata(pod, &params, &Patch::Merge(marked)).await.map(drop))?;
+        self.tell("PodResized", "ResizePod", format!("the resources of {pod} are changed in place")).await;
+        Ok(())
     }
 
     async fn delete<K>(
@@ -233,6 +295,9 @@ fn name(step: &Step) -> &'static str {
         Step::RemoveLearner { .. } => "RemoveLearner",
         Step::ChangeVoters { .. } => "ChangeVoters",
         Step::Transfer { .. } => "Transfer",
+        Step::RecoverQuorum { .. } => "RecoverQuorum",
+        Step::DressPod { .. } => "DressPod",
+        Step::ResizePod { .. } => "ResizePod",
         Step::DeletePod { .. } => "DeletePod",
         Step::DeleteClaim { .. } => "DeleteClaim",
     }

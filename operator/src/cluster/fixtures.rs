@@ -3,10 +3,13 @@
 use super::observed::{ClaimView, Observed, PodView, SetView, Stuck};
 use super::plan::{Plan, plan};
 use super::validate::{Desired, validate};
-use crate::crd::{BootstrapPhase, BootstrapStatus, SqliteCluster, SqliteClusterSpec};
-use crate::names::PodRole;
+use crate::crd::{
+    BootstrapPhase, BootstrapStatus, RolloutState, RolloutStatus, SqliteCluster, SqliteClusterSpec,
+};
+use crate::names::{PodRole, role_revision};
 use client::admin::{Member, MemberRef, MemberReport, Membership, NodeId, Phase, Role};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::json;
 
@@ -54,6 +57,7 @@ pub(crate) fn report(name: &str, id: u64) -> ReportBuilder {
         quorum_silent_milliseconds: None,
         membership: Membership { committed: true, ..Membership::default() },
         consistency: None,
+        storage: None,
         message: None,
     })
 }
@@ -333,6 +337,41 @@ impl World {
         self
     }
 
+    /// The template that there is has proved itself.
+    pub(crate) fn stable(mut self) -> Self {
+        let revision = self.desired.voter_revision.clone();
+        for role in PodRole::ALL {
+            self.observed.templates.insert(role_revision(&revision, role), PodTemplateSpec::default());
+        }
+        self.observed.status.rollout = Some(RolloutStatus {
+            state: RolloutState::Complete,
+            updated: 0,
+            total: 0,
+            revision: Some(revision.clone()),
+            stable_revision: Some(revision),
+            failed_revision: None,
+            canary: None,
+            message: None,
+        });
+        self
+    }
+
+    /// What the plan says of the rollout is in the status, and its template in the StatefulSets.
+    pub(crate) fn told(mut self) -> Self {
+        let plan = self.plan();
+        for (role, set) in &mut self.observed.sets {
+            set.revision = Some(role_revision(&plan.revision, *role));
+        }
+        self.observed.status.rollout = plan.rollout;
+        self
+    }
+
+    /// So many seconds later.
+    pub(crate) fn later(mut self, seconds: i64) -> Self {
+        self.observed.now = Timestamp::from_second(self.observed.now.as_second() + seconds).unwrap();
+        self
+    }
+
     /// The pod has the wanted template.
     pub(crate) fn current(self, name: &str) -> Self {
         let (role, _) = self.desired.name.parse_member(name).unwrap();
@@ -366,7 +405,8 @@ impl World {
         let mut observed = self.observed.clone();
         let leader =
             self.leader.and_then(|id| self.members.iter().find(|member| member.node_id == id)).cloned();
-        for report in observed.reports.values_mut().filter(|report| report.cluster_id.is_some()) {
+        let ours = |report: &&mut MemberReport| report.cluster_id.as_deref() == Some(CLUSTER_ID);
+        for report in observed.reports.values_mut().filter(ours) {
             let leads = Some(report.node_id) == self.leader;
             let voter = self.members.iter().any(|member| member.node_id == report.node_id && member.voter);
             report.term = 3;

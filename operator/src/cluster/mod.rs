@@ -9,9 +9,11 @@ pub mod execute;
 pub mod observe;
 pub mod observed;
 pub mod plan;
+pub mod resources;
 pub mod status;
 pub mod validate;
 pub mod view;
+pub mod window;
 
 #[cfg(test)]
 pub(crate) mod fixtures;

@@ -1,15 +1,15 @@
 //! Looks: at the caches, at names that the caches cannot know, and at each member. Network, reads only.
 
 use super::build::template;
-use super::observed::{Child, ClaimView, Foreign, Observed, PodView, SetView, Stuck};
+use super::observed::{Child, ClaimView, Foreign, Observed, PodView, Resize, SetView, Stuck};
 use super::validate::parse_quantity;
 use crate::admin;
 use crate::clock;
 use crate::context::Context;
-use crate::crd::SqliteCluster;
+use crate::crd::{DisruptionBudget, SqliteCluster};
 use crate::names::{
-    ANNOTATION_CLUSTER_ID, ANNOTATION_NODE_ID, ANNOTATION_REVISION, CONTAINER, ClusterName, LABEL_CLUSTER,
-    LABEL_SERVING, PodRole,
+    ANNOTATION_CLUSTER_ID, ANNOTATION_METADATA, ANNOTATION_NODE_ID, ANNOTATION_RESOURCES,
+    ANNOTATION_REVISION, CONTAINER, ClusterName, LABEL_CLUSTER, LABEL_SERVING, PodRole,
 };
 use client::admin::MemberReport;
 use futures::future::join_all;
@@ -42,7 +42,7 @@ pub async fn observe(cluster: &SqliteCluster, ctx: &Context) -> Result<Observed,
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
     let stores = &ctx.stores;
     let pods: BTreeMap<String, PodView> =
-        of(&stores.pods, &name).iter().map(|pod| (pod.name_any(), pod_view(pod))).collect();
+        of(&stores.pods, &name).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
     let (reports, foreign) = tokio::join!(reports(&pods, ctx), foreign(cluster, &name, ctx));
     Ok(Observed {
         now: clock::now(),
@@ -78,6 +78,11 @@ async fn reports(pods: &BTreeMap<String, PodView>, ctx: &Context) -> BTreeMap<St
     let asked =
         pods.iter().filter_map(|(name, pod)| Some((name, pod.ip.as_ref()?))).map(|(name, ip)| async move {
             match ctx.admin.report(&admin::base(ip)).await {
+                // The address of a pod that went may be another cluster's by now.
+                Ok(report) if report.name != *name => {
+                    tracing::debug!(pod = name, found = report.name, "another pod has its address");
+                    None
+                }
                 Ok(report) => Some((name.clone(), report)),
                 Err(error) => {
                     tracing::debug!(pod = name, error = &error as &dyn std::error::Error, "no report");
@@ -155,15 +160,22 @@ fn claim_view(cluster: &SqliteCluster, claim: &PersistentVolumeClaim) -> ClaimVi
     }
 }
 
-fn pod_view(pod: &Pod) -> PodView {
+fn pod_view(pod: &Pod, ctx: &Context) -> PodView {
     let status = pod.status.as_ref();
     let condition = |kind: &str| status.and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == kind));
     let ready = condition("Ready");
     let is_ready = ready.is_some_and(|condition| condition.status == "True");
     let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let container = status
-        .and_then(|status| status.container_statuses.as_ref()?.iter().find(|status| status.name == CONTAINER))
-        .and_then(|status| status.state.as_ref());
+    let of_container = status.and_then(|status| {
+        status.container_statuses.as_ref()?.iter().find(|status| status.name == CONTAINER)
+    });
+    let container = of_container.and_then(|status| status.state.as_ref());
+    let infeasible = condition("PodResizePending").is_some_and(|condition| {
+        condition.status == "True" && condition.reason.as_deref() == Some("Infeasible")
+    });
+    let resizing = ["PodResizePending", "PodResizeInProgress"]
+        .iter()
+        .any(|kind| condition(kind).is_some_and(|condition| condition.status == "True"));
     let stuck = container.and_then(|state| state.waiting.as_ref()).and_then(|waiting| {
         let reason = waiting.reason.clone()?;
         let starts = matches!(reason.as_str(), "ContainerCreating" | "PodInitializing");
@@ -187,6 +199,15 @@ fn pod_view(pod: &Pod) -> PodView {
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         zone: pod.labels().get("topology.kubernetes.io/zone").cloned(),
         serving: pod.labels().get(LABEL_SERVING).is_some_and(|serving| serving == "true"),
+        restarts: of_container.map_or(0, |status| status.restart_count),
+        metadata_mark: pod.annotations().get(ANNOTATION_METADATA).cloned(),
+        resources_mark: pod.annotations().get(ANNOTATION_RESOURCES).cloned(),
+        resize: match (infeasible, resizing) {
+            (true, _) => Resize::Infeasible,
+            (false, true) => Resize::InProgress,
+            (false, false) => Resize::None,
+        },
+        resize_refused: pod.uid().is_some_and(|uid| ctx.refused_resizes.holds(&uid)),
         created,
     }
 }
@@ -216,20 +237,35 @@ async fn foreign(
     let look = Look { cluster, name, ctx };
     let mut services = vec![name.nodes_service()];
     services.extend(cluster.spec.services.iter().map(|service| name.service(&service.name)));
-    let mut sets = vec![name.set(PodRole::Voter)];
-    if cluster.spec.read_replicas > 0 {
-        sets.push(name.set(PodRole::ReadReplica));
-    }
+    let (sets, budgets) = (wanted_sets(cluster, name), wanted_budgets(cluster, name));
     let mut found = Vec::new();
     for service in services {
         found.extend(look.at::<Service, _>(&ctx.stores.services, &service).await?);
     }
     for set in sets {
         found.extend(look.at::<StatefulSet, _>(&ctx.stores.sets, &set).await?);
-        found.extend(look.at::<PodDisruptionBudget, _>(&ctx.stores.budgets, &set).await?);
+    }
+    for budget in budgets {
+        found.extend(look.at::<PodDisruptionBudget, _>(&ctx.stores.budgets, &budget).await?);
     }
     found.extend(look.at::<ServiceAccount, _>(&ctx.stores.accounts, &name.service_account()).await?);
     Ok(found)
+}
+
+fn wanted_sets(cluster: &SqliteCluster, name: &ClusterName) -> Vec<String> {
+    let replicas = (cluster.spec.read_replicas > 0).then_some(PodRole::ReadReplica);
+    [PodRole::Voter].into_iter().chain(replicas).map(|role| name.set(role)).collect()
+}
+
+/// Budgets that the spec leads to. One that is not wanted is in no cache and would be asked for for ever.
+fn wanted_budgets(cluster: &SqliteCluster, name: &ClusterName) -> Vec<String> {
+    let spec = &cluster.spec;
+    if spec.disruption.pod_disruption_budget == DisruptionBudget::None || spec.hibernated {
+        return Vec::new();
+    }
+    let voters = (spec.voters > 1).then_some(PodRole::Voter);
+    let replicas = (spec.read_replicas > 0).then_some(PodRole::ReadReplica);
+    voters.into_iter().chain(replicas).map(|role| name.budget(role)).collect()
 }
 
 struct Look<'a> {

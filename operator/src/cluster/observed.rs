@@ -90,8 +90,30 @@ pub struct PodView {
     pub zone: Option<String>,
     /// Whether Services send traffic to it.
     pub serving: bool,
+    /// How often its container was started again.
+    pub restarts: i32,
+    /// Which labels and annotations it has from the spec.
+    pub metadata_mark: Option<String>,
+    /// Which compute resources it has from the spec.
+    pub resources_mark: Option<String>,
+    /// How a change of its resources goes.
+    pub resize: Resize,
+    /// Whether the API server refused to change its resources.
+    pub resize_refused: bool,
     /// When it was made.
     pub created: Option<Timestamp>,
+}
+
+/// How the change of a pod's resources goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resize {
+    /// There is none.
+    #[default]
+    None,
+    /// The kubelet is at it, or waits for room.
+    InProgress,
+    /// Its Kubernetes node will never have the room.
+    Infeasible,
 }
 
 /// Why a container cannot start.

@@ -6,20 +6,26 @@
 
 mod identity;
 mod membership;
+mod pods;
 mod rollout;
 mod sizes;
 mod step;
+mod update;
 mod upkeep;
 
 #[cfg(test)]
 mod tests;
 
-pub use step::{Activity, ActivityReason, ClaimMark, Obstacle, ObstacleReason, Sizes, Step};
+pub use upkeep::bucket;
+
+pub use step::{
+    Activity, ActivityReason, ClaimMark, Obstacle, ObstacleReason, Pending, PendingReason, Sizes, Step,
+};
 
 use super::observed::Observed;
 use super::validate::Desired;
 use super::view::{View, slack};
-use crate::crd::{BootstrapPhase, BootstrapStatus};
+use crate::crd::{BootstrapPhase, BootstrapStatus, DisruptionBudget, RolloutState, RolloutStatus};
 use identity::Identity;
 
 /// What to do next.
@@ -41,6 +47,14 @@ pub struct Plan {
     pub activity: Option<Activity>,
     /// What needs a human.
     pub obstacle: Option<Obstacle>,
+    /// What waits for a time or for somebody's word.
+    pub pending: Option<Pending>,
+    /// Revision of the pod templates that pods shall have now.
+    pub revision: String,
+    /// How the change to it goes.
+    pub rollout: Option<RolloutStatus>,
+    /// Size that volumes are to have, as the claims shall say it.
+    pub volume_size: String,
 }
 
 impl Plan {
@@ -53,6 +67,7 @@ impl Plan {
         Self {
             cluster_id: observed.status.cluster_id.clone(),
             bootstrap: observed.status.bootstrap.clone(),
+            rollout: observed.status.rollout.clone(),
             ..Self::default()
         }
     }
@@ -73,7 +88,7 @@ pub fn plan(desired: &Desired, observed: &Observed, minted: &str) -> Plan {
     }
     match identity::identify(desired, observed, minted) {
         Err(obstacle) => Plan { obstacle: Some(obstacle), ..recorded },
-        Ok(identity) => Planner::new(desired, observed, identity).run(),
+        Ok(identity) => Planner::new(desired, observed, identity, minted).run(),
     }
 }
 
@@ -106,12 +121,25 @@ struct Planner<'a> {
     view: View<'a>,
     phase: BootstrapPhase,
     sizes: Sizes,
+    /// Revision of the pod templates that pods shall have now.
+    revision: String,
+    rollout: RolloutStatus,
+    /// Whether the rollout began by a canary.
+    gated: bool,
+    /// Whether nobody else is restarted yet.
+    waits_for_canary: bool,
+    canary_failed: Option<Obstacle>,
+    /// Size that volumes are to have: in bytes, and as the claims shall say it.
+    volume: (u128, String),
+    /// Id of a new cluster in the place of one whose members were all in memory.
+    minted: &'a str,
+    strangers: Option<Obstacle>,
     plan: Plan,
     disruption: Option<Step>,
 }
 
 impl<'a> Planner<'a> {
-    fn new(desired: &'a Desired, observed: &'a Observed, identity: Identity) -> Self {
+    fn new(desired: &'a Desired, observed: &'a Observed, identity: Identity, minted: &'a str) -> Self {
         // The id is borrowed from the observation where it is recorded; reports carry it otherwise.
         let view = View::of(observed, Some(&identity.cluster_id));
         let phase = identity.bootstrap.phase;
@@ -120,15 +148,48 @@ impl<'a> Planner<'a> {
             bootstrap: Some(identity.bootstrap),
             ..Plan::default()
         };
-        Self { desired, observed, view, phase, sizes: Sizes::default(), plan, disruption: None }
+        let strangers = identity.strangers;
+        let rollout = RolloutStatus {
+            state: RolloutState::Progressing,
+            updated: 0,
+            total: 0,
+            revision: None,
+            stable_revision: None,
+            failed_revision: None,
+            canary: None,
+            message: None,
+        };
+        Self {
+            desired,
+            observed,
+            view,
+            phase,
+            sizes: Sizes::default(),
+            revision: desired.voter_revision.clone(),
+            rollout,
+            gated: false,
+            waits_for_canary: false,
+            canary_failed: None,
+            volume: (desired.volume_bytes, desired.spec.storage.size.clone()),
+            minted,
+            strangers,
+            plan,
+            disruption: None,
+        }
     }
 
     fn run(mut self) -> Plan {
+        self.choose_revision();
+        self.choose_volume();
+        if self.desired.spec.hibernated {
+            return self.hibernate();
+        }
         self.plan_sizes();
         self.plan_claims();
         self.plan_serving();
         self.plan_recreation();
         self.plan_stuck_pods();
+        self.plan_pod_changes();
         if self.phase == BootstrapPhase::Chosen {
             self.plan_bootstrap();
         } else if self.view.leader().is_none() {
@@ -137,6 +198,7 @@ impl<'a> Planner<'a> {
             self.plan_learners();
             self.plan_promotion();
             self.plan_scale_down();
+            self.plan_fencing();
             self.plan_rollout();
             self.plan_removed_claims();
             self.plan_departures();
@@ -144,10 +206,42 @@ impl<'a> Planner<'a> {
             self.act(ActivityReason::Scaling, "waiting for a change of the membership to finish".into());
         }
         self.complete_bootstrap();
+        if let Some(strangers) = self.strangers.take() {
+            self.obstruct(strangers.reason, strangers.message);
+        }
+        self.finish()
+    }
+
+    /// All pods go, all volumes stay, whatever else is asked for. What the members were is kept in the status.
+    fn hibernate(mut self) -> Plan {
+        let has_replicas = self.observed.sets.contains_key(&crate::names::PodRole::ReadReplica);
+        self.sizes = Sizes { voters: 0, read_replicas: has_replicas.then_some(0) };
+        self.plan_claims();
+        self.plan_recreation();
+        let names: Vec<&str> = self.observed.pods.keys().map(String::as_str).collect();
+        if !names.is_empty() {
+            self.act(ActivityReason::Hibernating, format!("waiting for {} to go", names.join(", ")));
+        }
         self.finish()
     }
 
     fn finish(mut self) -> Plan {
+        self.conclude_rollout();
+        if let Some(failed) = self.canary_failed.take() {
+            self.obstruct(failed.reason, failed.message);
+        }
+        if let Some(image) = &self.desired.newer_image
+            && self.plan.pending.is_none()
+        {
+            let message = format!(
+                "the operator's release runs members by {image}: set update.followOperator, spec.image, or the annotation {}",
+                crate::names::ANNOTATION_UPDATE
+            );
+            self.plan.pending = Some(Pending { reason: PendingReason::NewerOperator, message });
+        }
+        self.plan.revision.clone_from(&self.revision);
+        self.plan.rollout = Some(self.rollout.clone());
+        self.plan.volume_size.clone_from(&self.volume.1);
         self.plan.voter_budget = self.voter_budget();
         self.plan.sizes = Some(self.sizes.clone());
         self.plan.steps.extend(self.disruption.take());
@@ -157,6 +251,10 @@ impl<'a> Planner<'a> {
     /// `minAvailable` by the slack of the configurations that are and that this plan leads to, whichever is less,
     /// over the pods that the budget counts.
     fn voter_budget(&self) -> Option<i32> {
+        let wanted = self.desired.spec.disruption.pod_disruption_budget != DisruptionBudget::None;
+        if !wanted || self.desired.spec.hibernated {
+            return None;
+        }
         let now = self.view.voters().count();
         let after = match &self.disruption {
             Some(Step::ChangeVoters { add, remove, .. }) => (now + add.len()).saturating_sub(remove.len()),

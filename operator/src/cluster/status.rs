@@ -2,13 +2,13 @@
 
 use super::conditions::{self, whole_second};
 use super::observed::Observed;
-use super::plan::Plan;
+use super::plan::{Plan, bucket};
 use super::validate::Desired;
 use super::view::{View, quorum};
 use crate::clock;
 use crate::context::Context;
 use crate::crd::{
-    Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState, RolloutStatus, SqliteCluster,
+    Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState, SqliteCluster,
     SqliteClusterStatus, StorageStatus, VersionStatus,
 };
 use crate::names::{FIELD_MANAGER, PORT_HTTP, PodRole};
@@ -58,7 +58,12 @@ pub fn status(
         };
     }
     let view = View::of(observed, plan.cluster_id.as_deref());
-    let members = members(desired, observed, &view);
+    // A hibernated cluster has no members to ask: who they were is what it wakes with.
+    let members = if desired.spec.hibernated && observed.pods.is_empty() {
+        before.members.iter().cloned().map(|m| MemberStatus { ready: false, lag: None, ..m }).collect()
+    } else {
+        members(desired, observed, &view)
+    };
     let ready_voters = count(view.voters().filter(|member| view.is_sound(member)).count());
     let is_replica =
         |member: &&Member| matches!(desired.name.parse_member(&member.name), Some((PodRole::ReadReplica, _)));
@@ -74,6 +79,7 @@ pub fn status(
                 .min()
                 .or(before.version.current.clone()),
             target: Some(desired.image.clone()),
+            updated_at: desired.updated_at.clone(),
         },
         template_revision: Some(desired.voter_revision.clone()),
         voters: count(view.voters().count()),
@@ -85,7 +91,7 @@ pub fn status(
         ),
         selector: Some(selector(desired)),
         leader: leader(observed, &view),
-        quorum: view.is_known().then(|| quorum_status(&view)),
+        quorum: view.is_known().then(|| quorum_status(observed, &view)),
         members,
         endpoints: desired
             .spec
@@ -97,14 +103,18 @@ pub fn status(
             })
             .collect(),
         storage: Some(StorageStatus {
-            requested: desired.spec.storage.size.clone(),
+            requested: if plan.volume_size.is_empty() {
+                desired.spec.storage.size.clone()
+            } else {
+                plan.volume_size.clone()
+            },
             allocated: observed
                 .claims
                 .values()
                 .filter_map(|claim| claim.allocated.clone())
                 .min_by_key(|size| super::validate::parse_quantity(size)),
         }),
-        rollout: rollout(desired, observed),
+        rollout: plan.rollout.clone(),
         orphaned_volumes: orphaned(desired, observed, plan),
         conditions,
     }
@@ -130,13 +140,14 @@ fn leader(observed: &Observed, view: &View<'_>) -> Option<LeaderStatus> {
     }))
 }
 
-fn quorum_status(view: &View<'_>) -> QuorumStatus {
+fn quorum_status(observed: &Observed, view: &View<'_>) -> QuorumStatus {
     let size = quorum(view.voters().count());
     let healthy = view.healthy_voters();
     QuorumStatus {
         size: count(size),
         healthy_voters: count(healthy),
         tolerable_failures: count(healthy.saturating_sub(size)),
+        loss_points: conditions::loss_points(observed, view),
     }
 }
 
@@ -157,6 +168,8 @@ fn members(desired: &Desired, observed: &Observed, view: &View<'_>) -> Vec<Membe
             version: report.map(|report| report.version.clone()),
             ready: pod.ready,
             lag: None,
+            volume: report.and_then(|report| report.storage).map(|usage| bucket(desired, usage)),
+            fenced: desired.is_fenced(name),
             message: report.and_then(|report| report.message.clone()),
         });
     }
@@ -186,22 +199,10 @@ fn of_member(desired: &Desired, observed: &Observed, view: &View<'_>, member: &M
             (true, false) => Lag::Behind,
             (true, true) => Lag::CaughtUp,
         }),
+        volume: report.and_then(|report| report.storage).map(|usage| bucket(desired, usage)),
+        fenced: desired.is_fenced(&member.name),
         message: report.and_then(|report| report.message.clone()),
     }
-}
-
-fn rollout(desired: &Desired, observed: &Observed) -> Option<RolloutStatus> {
-    let total = observed.pods.len();
-    let updated = observed
-        .pods
-        .iter()
-        .filter(|(name, pod)| {
-            let role = desired.name.parse_member(name).map(|(role, _)| role);
-            role.is_some_and(|role| pod.revision.as_deref() == Some(desired.revision(role)))
-        })
-        .count();
-    let state = if updated == total { RolloutState::Complete } else { RolloutState::Progressing };
-    (total > 0).then(|| RolloutStatus { state, updated: count(updated), total: count(total) })
 }
 
 /// Claims that no pod will use at this size.
@@ -233,7 +234,7 @@ pub async fn publish(
     if *status == observed.status {
         return Ok(());
     }
-    let is_first = observed.status.cluster_id.is_none() && status.cluster_id.is_some();
+    let is_first = observed.status.cluster_id != status.cluster_id;
     let version = observed.resource_version.as_deref().filter(|_| is_first);
     write(namespace, name, version, json!(status), ctx).await?;
     tell(observed, status, subject, ctx).await;
@@ -325,6 +326,10 @@ async fn tell(observed: &Observed, status: &SqliteClusterStatus, subject: &Objec
             before.map_or_else(|| format!("{now} leads"), |before| format!("{now} leads, after {before}"));
         ctx.tell(subject, EventType::Normal, "LeaderChanged", "Elect", note).await;
     }
+    for (reason, warns, note) in news(&observed.status, status) {
+        let kind = if warns { EventType::Warning } else { EventType::Normal };
+        ctx.tell(subject, kind, reason, "Observe", note).await;
+    }
     let reason = |conditions: &[Condition]| {
         conditions.iter().find(|c| c.type_ == "Ready").map(|c| (c.reason.clone(), c.message.clone()))
     };
@@ -343,6 +348,41 @@ async fn tell(observed: &Observed, status: &SqliteClusterStatus, subject: &Objec
     {
         ctx.tell(subject, EventType::Warning, &now, "Reconcile", message).await;
     }
+}
+
+/// What happened between two statuses that people want to read: reason, whether it is a warning, and a sentence.
+fn news(before: &SqliteClusterStatus, now: &SqliteClusterStatus) -> Vec<(&'static str, bool, String)> {
+    let mut news = Vec::new();
+    let rollout = |status: &SqliteClusterStatus| status.rollout.clone();
+    if let (Some(before), Some(now)) = (rollout(before), rollout(now)) {
+        if let Some(canary) = now.canary.filter(|canary| canary.passed)
+            && before.canary.as_ref().is_none_or(|before| !before.passed)
+        {
+            news.push(("CanaryPassed", false, format!("{} proved the new template", canary.member)));
+        }
+        if now.failed_revision.is_some() && before.failed_revision != now.failed_revision {
+            let why = now.message.unwrap_or_default();
+            let reason =
+                if now.state == RolloutState::RolledBack { "CanaryRolledBack" } else { "CanaryFailed" };
+            news.push((reason, true, why));
+        }
+    }
+    let allocated = |status: &SqliteClusterStatus| {
+        let size = status.storage.as_ref().and_then(|storage| storage.allocated.clone())?;
+        Some((super::validate::parse_quantity(&size)?, size))
+    };
+    if let (Some((before, _)), Some((now, size))) = (allocated(before), allocated(now))
+        && now > before
+    {
+        news.push(("VolumeGrown", false, format!("every volume has {size} now")));
+    }
+    if let (Some(before), Some(now)) = (&before.cluster_id, &now.cluster_id)
+        && before != now
+    {
+        let note = format!("all members of {before} were lost with their memory; {now} begins empty");
+        news.push(("DataLost", true, note));
+    }
+    news
 }
 
 #[cfg(test)]

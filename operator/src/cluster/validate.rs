@@ -3,8 +3,12 @@
 //! The schema refuses most mistakes before they are stored; an object can be older than the schema, though, and a
 //! few rules need more than CEL.
 
-use crate::crd::{RetentionPolicy, SqliteCluster, SqliteClusterSpec};
-use crate::names::{ClusterName, PodRole, content_hash};
+use super::window::Window;
+use crate::crd::{Medium, RetentionPolicy, SqliteCluster, SqliteClusterSpec};
+use crate::names::{
+    ANNOTATION_APPROVED, ANNOTATION_RESTARTED, ANNOTATION_UPDATE, ClusterName, PodRole, content_hash,
+    role_revision,
+};
 use kube::ResourceExt;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -23,15 +27,25 @@ pub struct Desired {
     pub spec: SqliteClusterSpec,
     /// Image of the members, resolved.
     pub image: String,
+    /// Image of the operator's release, where the members could follow it and do not.
+    pub newer_image: Option<String>,
+    /// Value of the annotation that takes over the operator's image once.
+    pub updated_at: Option<String>,
+    /// Revision that a human approved.
+    pub approved: Option<String>,
+    /// When restarts may begin; none: at any time.
+    pub windows: Vec<Window>,
     /// Members that vote.
     pub voters: usize,
     /// Members that only replicate.
     pub read_replicas: usize,
     /// Size of each volume in bytes.
     pub volume_bytes: u128,
+    /// Up to which size volumes grow by themselves, in bytes.
+    pub volume_limit: Option<u128>,
     /// How long a voter may be lost before it is replaced.
     pub replacement_after: Duration,
-    /// Revision of the voters' pod template.
+    /// Revision of the pod templates; that of the voters' is named the same.
     pub voter_revision: String,
     /// Revision of the read replicas' pod template.
     pub replica_revision: String,
@@ -52,6 +66,16 @@ impl Desired {
             PodRole::Voter => self.voters,
             PodRole::ReadReplica => self.read_replicas,
         }
+    }
+
+    /// Whether a member is kept from traffic and leadership.
+    pub fn is_fenced(&self, member: &str) -> bool {
+        self.spec.fencing.iter().any(|fence| fence.member == member)
+    }
+
+    /// Whether volumes end with their pods.
+    pub fn is_in_memory(&self) -> bool {
+        self.spec.storage.medium == Medium::Memory
     }
 
     /// Whether claims go with the cluster.
@@ -88,6 +112,28 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
     if volume_bytes.is_none() {
         wrong.push(format!("spec.storage.size `{}` is no size: write it as 5Gi", spec.storage.size));
     }
+    let volume_limit = match &spec.storage.autogrow {
+        None => None,
+        Some(autogrow) => {
+            let limit = parse_quantity(&autogrow.max_size).filter(|limit| Some(*limit) >= volume_bytes);
+            if limit.is_none() {
+                wrong.push(
+                    "spec.storage.autogrow.maxSize must be a size that is not below storage.size".into(),
+                );
+            }
+            limit
+        }
+    };
+    if spec.hibernated && spec.storage.medium == Medium::Memory {
+        wrong.push("spec.hibernated needs volumes that outlive their pods, not storage.medium Memory".into());
+    }
+    let mut windows = Vec::new();
+    for window in &spec.update.maintenance_windows {
+        match Window::parse(window) {
+            Ok(window) => windows.push(window),
+            Err(error) => wrong.push(format!("spec.update.maintenanceWindows: {error}")),
+        }
+    }
     let names: BTreeSet<_> = spec.services.iter().map(|service| service.name.as_str()).collect();
     if names.len() != spec.services.len() {
         wrong.push("spec.services holds a name twice".into());
@@ -106,17 +152,32 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         wrong.push("metadata.name is longer than 40 characters".into());
     }
 
-    let recorded = cluster.status.as_ref().and_then(|status| status.version.target.clone());
+    let cluster_name = ClusterName::new(namespace, name);
+    wrong.extend(fencing_mistakes(&cluster_name, &spec));
+
+    let annotation = |key: &str| cluster.annotations().get(key).cloned();
+    let version = cluster.status.as_ref().map(|status| status.version.clone()).unwrap_or_default();
+    let updated_at = annotation(ANNOTATION_UPDATE);
+    let follows = spec.update.follow_operator || updated_at.is_some() && updated_at != version.updated_at;
+    let recorded = version.target.filter(|_| !follows);
     let image = spec.image.clone().or(recorded).unwrap_or_else(|| node_image.to_owned());
+    let newer_image = (spec.image.is_none() && image != node_image).then(|| node_image.to_owned());
     if image.is_empty() {
         wrong.push("no image: set spec.image, or start the operator with --node-image".into());
     }
     let (Some(volume_bytes), true) = (volume_bytes, wrong.is_empty()) else {
         return Err(ValidateError::Invalid(wrong));
     };
+    let nudges = Nudges { restarted_at: annotation(ANNOTATION_RESTARTED), updated_at: updated_at.clone() };
+    let voter_revision = revision(&spec, &image, &nudges);
     Ok(Desired {
-        name: ClusterName::new(namespace, name),
+        name: cluster_name,
         uid,
+        newer_image,
+        updated_at,
+        approved: annotation(ANNOTATION_APPROVED),
+        windows,
+        volume_limit,
         generation: cluster.metadata.generation.unwrap_or_default(),
         voters: usize::try_from(spec.voters).unwrap_or(1),
         read_replicas: usize::try_from(spec.read_replicas).unwrap_or(0),
@@ -124,25 +185,55 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         replacement_after: Duration::from_secs(
             u64::try_from(spec.recovery.member_replacement_after_seconds).unwrap_or(300),
         ),
-        voter_revision: revision(PodRole::Voter, &spec, &image),
-        replica_revision: revision(PodRole::ReadReplica, &spec, &image),
+        replica_revision: role_revision(&voter_revision, PodRole::ReadReplica),
+        voter_revision,
         image,
         spec,
     })
 }
 
-/// Revision of a pod template: a hash of the parts of the spec that make it, and of nothing else, so that a newer
-/// operator restarts nothing.
-fn revision(role: PodRole, spec: &SqliteClusterSpec, image: &str) -> String {
+fn fencing_mistakes(name: &ClusterName, spec: &SqliteClusterSpec) -> Vec<String> {
+    let fenced = |role: PodRole| {
+        spec.fencing.iter().filter(move |f| matches!(name.parse_member(&f.member), Some((r, _)) if r == role))
+    };
+    let strangers = spec.fencing.iter().filter(|fence| name.parse_member(&fence.member).is_none());
+    let mut wrong: Vec<String> =
+        strangers.map(|fence| format!("spec.fencing names {}, which is no member", fence.member)).collect();
+    let voters = usize::try_from(spec.voters).unwrap_or(1);
+    let ordinals: BTreeSet<usize> = fenced(PodRole::Voter)
+        .filter_map(|fence| name.parse_member(&fence.member))
+        .map(|(_, ordinal)| ordinal)
+        .filter(|ordinal| *ordinal < voters)
+        .collect();
+    if ordinals.len() >= voters {
+        wrong.push(
+            "spec.fencing names every voter: nobody could lead; set hibernated to stop a cluster".into(),
+        );
+    }
+    wrong
+}
+
+/// What asks for a change of the pods once.
+struct Nudges {
+    restarted_at: Option<String>,
+    updated_at: Option<String>,
+}
+
+/// Revision of the pod templates: a hash of the parts of the spec that make them and cannot be changed on a running pod,
+/// and of nothing else, so that a newer operator restarts nothing unless it is asked to.
+fn revision(spec: &SqliteClusterSpec, image: &str, nudges: &Nudges) -> String {
+    let in_memory = (spec.storage.medium == Medium::Memory).then_some(&spec.storage.size);
+    let renderer = spec.update.follow_operator.then_some(env!("CARGO_PKG_VERSION"));
     let inputs = json!({
-        "role": role.label(),
         "image": image,
         "raft": spec.raft,
         "placement": spec.placement,
-        "resources": spec.resources,
         "database": spec.database,
         "observability": spec.observability,
-        "podTemplate": spec.pod_template,
+        "memory": in_memory,
+        "renderer": renderer,
+        "restartedAt": nudges.restarted_at,
+        "updateAt": nudges.updated_at,
     });
     content_hash(inputs.to_string().as_bytes())
 }
@@ -153,7 +244,7 @@ pub fn parse_quantity(text: &str) -> Option<u128> {
 }
 
 /// Thousandths of a quantity.
-fn parse_milli(text: &str) -> Option<u128> {
+pub(super) fn parse_milli(text: &str) -> Option<u128> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let (numerator, denominator): (u128, u128) = match suffix {
@@ -249,12 +340,66 @@ mod tests {
     }
 
     #[test]
+    fn a_newer_operator_is_followed_when_asked_to() {
+        let mut old = cluster(json!({"storage": {"size": "1Gi"}}));
+        old.status = Some(Default::default());
+        old.status.as_mut().unwrap().version.target = Some("sqlited:1".into());
+        let waits = validate(&old, "sqlited:2").unwrap();
+        assert_eq!(
+            (waits.image.as_str(), waits.newer_image.as_deref()),
+            ("sqlited:1", Some("sqlited:2")),
+            "not by itself"
+        );
+        old.metadata.annotations = Some([(ANNOTATION_UPDATE.to_owned(), "now".to_owned())].into());
+        let nudged = validate(&old, "sqlited:2").unwrap();
+        assert_eq!((nudged.image.as_str(), nudged.newer_image), ("sqlited:2", None));
+        let version = &mut old.status.as_mut().unwrap().version;
+        (version.target, version.updated_at) = (Some("sqlited:2".into()), Some("now".into()));
+        assert_eq!(validate(&old, "sqlited:3").unwrap().image, "sqlited:2", "once");
+        old.spec.update.follow_operator = true;
+        assert_eq!(validate(&old, "sqlited:3").unwrap().image, "sqlited:3");
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_refused() {
+        for (spec, word) in [
+            (json!({"storage": {"size": "1Gi"}, "fencing": [{"member": "other-0"}]}), "no member"),
+            (
+                json!({"voters": 1, "storage": {"size": "1Gi"}, "fencing": [{"member": "orders-0"}]}),
+                "every voter",
+            ),
+            (json!({"storage": {"size": "2Gi", "autogrow": {"maxSize": "1Gi"}}}), "maxSize"),
+            (json!({"hibernated": true, "storage": {"size": "1Gi", "medium": "Memory"}}), "Memory"),
+            (
+                json!({"storage": {"size": "1Gi"}, "update": {"maintenanceWindows": [
+                    {"cron": "0 3 * * 9", "durationMinutes": 60}]}}),
+                "maintenanceWindows",
+            ),
+        ] {
+            let error = validate(&cluster(spec), "i").unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
     fn only_what_makes_the_template_moves_its_revision() {
         let base = validate(&cluster(json!({"storage": {"size": "1Gi"}})), "i").unwrap();
         let same =
             validate(&cluster(json!({"storage": {"size": "2Gi"}, "voters": 5, "readReplicas": 2})), "i")
                 .unwrap();
         assert_eq!(base.voter_revision, same.voter_revision);
+        let live = validate(
+            &cluster(json!({
+                "storage": {"size": "1Gi"}, "resources": {"requests": {"cpu": "1"}},
+                "podTemplate": {"metadata": {"labels": {"team": "a"}}},
+            })),
+            "i",
+        )
+        .unwrap();
+        assert_eq!(base.voter_revision, live.voter_revision, "what is changed on running pods restarts none");
+        let mut nudged = cluster(json!({"storage": {"size": "1Gi"}}));
+        nudged.metadata.annotations = Some([(ANNOTATION_RESTARTED.to_owned(), "now".to_owned())].into());
+        assert_ne!(base.voter_revision, validate(&nudged, "i").unwrap().voter_revision);
         let other = validate(&cluster(json!({"storage": {"size": "1Gi"}, "image": "j"})), "i").unwrap();
         assert_ne!(base.voter_revision, other.voter_revision);
         assert_ne!(base.voter_revision, base.replica_revision);

@@ -7,8 +7,6 @@ use client::admin::{Member, MemberReport, Membership, NodeId, Phase, Role};
 pub const UNHEARD_MILLISECONDS: u64 = 2_000;
 /// A leader that no quorum confirmed for this long is not believed.
 const UNCONFIRMED_MILLISECONDS: u64 = 2_000;
-/// A member that lacks no more entries than this has caught up: the most that can be on the way.
-pub const CAUGHT_UP_ENTRIES: u64 = 100;
 
 /// The Raft group as its leader sees it.
 #[derive(Clone, Copy, Debug)]
@@ -21,12 +19,15 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// The group of the cluster with this id.
     pub fn of(observed: &'a Observed, cluster_id: Option<&str>) -> Self {
-        let ours = || {
+        let named = || {
             observed
                 .reports
                 .values()
                 .filter(move |report| cluster_id.is_some() && report.cluster_id.as_deref() == cluster_id)
         };
+        // Who is of an earlier epoch is of a past that was given up.
+        let epoch = named().map(|report| report.epoch).max();
+        let ours = || named().filter(move |report| Some(report.epoch) == epoch);
         let leader = ours()
             .filter(|report| report.role == Role::Leader)
             .filter(|report| report.quorum_silent_milliseconds.is_none_or(|ms| ms < UNCONFIRMED_MILLISECONDS))
@@ -86,9 +87,7 @@ impl<'a> View<'a> {
     pub fn has_caught_up(&self, member: &Member) -> bool {
         self.leads(member)
             || self.leader.is_some_and(|leader| {
-                member
-                    .matched_index
-                    .is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= leader.committed_index)
+                client::admin::has_caught_up(member.matched_index, leader.committed_index)
             })
     }
 

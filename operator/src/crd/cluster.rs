@@ -4,6 +4,7 @@ use super::placement::Placement;
 use super::service::{ServiceSpec, default_services};
 use super::status::SqliteClusterStatus;
 use super::storage::Storage;
+use super::update::Update;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -58,9 +59,18 @@ use std::collections::BTreeMap;
         json_path = ".status.version.current",
         description = "Version that the members run"
     ),
+    printcolumn(
+        name = "UPDATE",
+        type_ = "string",
+        json_path = ".status.rollout.state",
+        priority = 1,
+        description = "How the last change of the pods goes"
+    ),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must begin with a letter and hold only a-z, 0-9 and '-': choose another name"),
+    validation = Rule::new("!(has(self.spec.hibernated) && self.spec.hibernated && has(self.spec.storage.medium) && self.spec.storage.medium == 'Memory')")
+        .message("hibernated needs volumes that outlive their pods: with storage.medium Memory everything would be lost"),
     validation = Rule::new("size(self.metadata.name) <= 40")
         .message("metadata.name must not be longer than 40 characters, because names of pods and Services are made from it: choose a shorter name"),
     validation = Rule::new("!self.metadata.name.matches('-(replica|nodes|rw|ro|any|app)$')")
@@ -71,6 +81,10 @@ pub struct SqliteClusterSpec {
     /// Stops reconciliation: nothing is created, changed or removed until it is false again.
     #[serde(default)]
     pub paused: bool,
+
+    /// Takes all members away and keeps their volumes; false brings them back with everything they held.
+    #[serde(default)]
+    pub hibernated: bool,
 
     /// Image of the members. Absent: the release of the operator that first saw this cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,9 +113,14 @@ pub struct SqliteClusterSpec {
     /// The volume of each member.
     pub storage: Storage,
 
-    /// Compute resources of each member.
+    /// Compute resources of each member. They are changed on running pods where Kubernetes can, else by a rolling
+    /// restart.
     #[serde(default)]
     pub resources: Resources,
+
+    /// How the members get another image or other settings.
+    #[serde(default)]
+    pub update: Update,
 
     /// Settings of the database itself.
     #[serde(default)]
@@ -119,6 +138,11 @@ pub struct SqliteClusterSpec {
     /// How lost members are replaced.
     #[serde(default)]
     pub recovery: Recovery,
+
+    /// Members that get no traffic and do not lead, though they go on replicating and voting.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["member"]))]
+    pub fencing: Vec<Fence>,
 
     /// What the members tell about themselves.
     #[serde(default)]
@@ -210,12 +234,56 @@ pub struct Recovery {
     #[serde(default = "default_replacement_seconds")]
     #[schemars(range(min = 10, max = 604800))]
     pub member_replacement_after_seconds: i32,
+    /// What is agreed to after a quorum of voters was lost for good.
+    #[serde(default)]
+    pub quorum_loss: QuorumLoss,
 }
 
 impl Default for Recovery {
     fn default() -> Self {
-        Self { member_replacement_after_seconds: default_replacement_seconds() }
+        Self {
+            member_replacement_after_seconds: default_replacement_seconds(),
+            quorum_loss: QuorumLoss::default(),
+        }
     }
+}
+
+/// What is agreed to after a quorum of voters was lost for good.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QuorumLoss {
+    /// That the cluster goes on with what one survivor holds, and loses what only the others held. It must equal one
+    /// of status.quorum.lossPoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent: Option<LossPoint>,
+}
+
+/// Up to where a survivor's log reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LossPoint {
+    /// The member that answers.
+    #[schemars(length(min = 1, max = 63))]
+    pub survivor: String,
+    /// Last entry of its log: later writes are lost.
+    #[schemars(range(min = 0))]
+    pub index: i64,
+    /// Term that it is in.
+    #[schemars(range(min = 0))]
+    pub term: i64,
+}
+
+/// A member that gets no traffic and does not lead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fence {
+    /// Its name, which is its pod's.
+    #[schemars(length(min = 1, max = 63))]
+    pub member: String,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub reason: Option<String>,
 }
 
 /// What the members tell about themselves.
@@ -266,7 +334,7 @@ pub struct PodTemplate {
     pub metadata: PodMetadata,
 }
 
-/// Labels and annotations to add to each pod. Changing them restarts the members, one at a time.
+/// Labels and annotations to add to each pod. They are changed on running pods, without a restart.
 #[derive(Clone, Debug, Default, PartialEq, KubeSchema, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("!has(self.labels) || self.labels.all(k, !k.startsWith('sqlite-operator.io/') && !k.startsWith('app.kubernetes.io/'))")
     .message("labels under sqlite-operator.io/ and app.kubernetes.io/ belong to the operator: use a prefix of your own"))]

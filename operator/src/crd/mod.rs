@@ -8,20 +8,22 @@ mod schema;
 mod service;
 mod status;
 mod storage;
+mod update;
 
 pub use cluster::{
-    Database, Disruption, DisruptionBudget, LogLevel, Observability, PodMetadata, PodTemplate, Raft,
-    RaftProfile, Recovery, Resources, SqliteCluster, SqliteClusterSpec,
+    Database, Disruption, DisruptionBudget, Fence, LogLevel, LossPoint, Observability, PodMetadata,
+    PodTemplate, QuorumLoss, Raft, RaftProfile, Recovery, Resources, SqliteCluster, SqliteClusterSpec,
 };
 pub use placement::{Placement, Spread};
 pub use service::{ServiceSpec, ServiceTarget, ServiceType};
 pub use status::{
-    BootstrapPhase, BootstrapStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState,
-    RolloutStatus, SqliteClusterStatus, StorageStatus, VersionStatus,
+    BootstrapPhase, BootstrapStatus, CanaryStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus,
+    RolloutState, RolloutStatus, SqliteClusterStatus, StorageStatus, VersionStatus, VolumeBucket,
 };
-pub use storage::{RetentionPolicy, Storage};
+pub use storage::{Autogrow, Medium, RetentionPolicy, Storage};
+pub use update::{Canary, CanaryFailure, MaintenanceWindow, Update, UpdateStrategy};
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -64,7 +66,21 @@ pub enum CrdError {
 
 /// All definitions.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![SqliteCluster::crd()]
+    let mut definitions = vec![SqliteCluster::crd()];
+    definitions.iter_mut().for_each(begin_unobserved);
+    definitions
+}
+
+/// A new object has a status by which generic tools see that nobody looked at it yet; without one they take it for
+/// complete.
+fn begin_unobserved(definition: &mut CustomResourceDefinition) {
+    for version in &mut definition.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let status = schema.and_then(|schema| schema.properties.as_mut()?.get_mut("status"));
+        if let Some(status) = status {
+            status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+        }
+    }
 }
 
 /// All definitions as one YAML stream.

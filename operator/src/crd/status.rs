@@ -3,6 +3,7 @@
 //! Nothing in here moves while a cluster is at rest, so that steady state writes nothing: positions in the log,
 //! durations and percentages are metrics.
 
+use super::cluster::LossPoint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,9 @@ pub struct VersionStatus {
     /// Image that the members shall run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// Value of the annotation sqlite-operator.io/updateAt that was followed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
 }
 
 /// Who leads.
@@ -131,6 +135,11 @@ pub struct QuorumStatus {
     pub healthy_voters: i32,
     /// Voters that can still be lost.
     pub tolerable_failures: i32,
+    /// Without a quorum: up to where the log of each voter reaches that answers. One of them is what
+    /// spec.recovery.quorumLoss.consent may name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["survivor"]))]
+    pub loss_points: Vec<LossPoint>,
 }
 
 /// One member.
@@ -158,9 +167,26 @@ pub struct MemberStatus {
     /// How far it is behind the leader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<Lag>,
+    /// How full its volume is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeBucket>,
+    /// Whether it is kept from traffic and leadership.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fenced: bool,
     /// What is wrong with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// How full a volume is, in steps that do not move at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum VolumeBucket {
+    /// There is room.
+    Roomy,
+    /// Fuller than the threshold at which it grows, or would.
+    NearFull,
+    /// Less than a hundredth is free.
+    Full,
 }
 
 /// What a member is.
@@ -208,6 +234,36 @@ pub struct RolloutStatus {
     pub updated: i32,
     /// Pods there are.
     pub total: i32,
+    /// Revision that the spec asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Revision that all pods had when they were last all in service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable_revision: Option<String>,
+    /// Revision whose canary failed. It is not tried again until the spec asks for another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_revision: Option<String>,
+    /// The first member that was restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
+    /// What is waited for, or what failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// The first member that was restarted in a rollout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryStatus {
+    /// Its name.
+    pub member: String,
+    /// Since when it is in service with the new template; absent while it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time_schema")]
+    pub in_service_since: Option<Time>,
+    /// Whether it was in service for as long as it had to be.
+    #[serde(default)]
+    pub passed: bool,
 }
 
 /// How a rollout goes.
@@ -215,6 +271,18 @@ pub struct RolloutStatus {
 pub enum RolloutState {
     /// Pods are being restarted one at a time.
     Progressing,
+    /// The first one is watched.
+    Canary,
+    /// For a maintenance window.
+    WaitingForWindow,
+    /// For the annotation sqlite-operator.io/approvedRevision.
+    WaitingForApproval,
+    /// The target cannot follow what the members run.
+    Refused,
+    /// The canary failed.
+    Failed,
+    /// The canary failed, and the former template is back.
+    RolledBack,
     /// Every pod has the wanted template.
     Complete,
 }

@@ -1,10 +1,11 @@
 //! The pod of a member.
 
+use crate::cluster::resources::{metadata_mark, resources_mark};
 use crate::cluster::validate::Desired;
 use crate::crd::Spread;
 use crate::names::{
-    ANNOTATION_REVISION, CONTAINER, DATA, LABEL_SERVING, PORT_HEALTH, PORT_HTTP, PORT_RAFT, PodRole,
-    image_version,
+    ANNOTATION_METADATA, ANNOTATION_RESOURCES, ANNOTATION_REVISION, CONTAINER, DATA, LABEL_SERVING,
+    PORT_HEALTH, PORT_HTTP, PORT_RAFT, PodRole, image_version,
 };
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
@@ -12,6 +13,7 @@ use k8s_openapi::api::core::v1::{
     PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
     SecurityContext, TopologySpreadConstraint, Volume, VolumeMount, WeightedPodAffinityTerm,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::BTreeMap;
@@ -19,16 +21,51 @@ use std::collections::BTreeMap;
 /// User and group of the process.
 const UID: i64 = 65_532;
 
-/// The pod template of a role.
+/// A pinned template with what can be changed on running pods, and is therefore not pinned: resources, and the labels and
+/// annotations of the spec.
+pub fn dressed(desired: &Desired, mut template: PodTemplateSpec) -> PodTemplateSpec {
+    let spec = &desired.spec;
+    let metadata = template.metadata.get_or_insert_default();
+    let (labels, annotations) =
+        (metadata.labels.get_or_insert_default(), metadata.annotations.get_or_insert_default());
+    // What the operator set stands.
+    for (added, into) in [
+        (&spec.pod_template.metadata.labels, &mut *labels),
+        (&spec.pod_template.metadata.annotations, &mut *annotations),
+    ] {
+        for (key, value) in added {
+            into.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    if let Some(mark) = metadata_mark(&spec.pod_template.metadata) {
+        annotations.insert(ANNOTATION_METADATA.into(), mark);
+    }
+    if let Some(mark) = resources_mark(&spec.resources) {
+        annotations.insert(ANNOTATION_RESOURCES.into(), mark);
+    }
+    let container =
+        template.spec.as_mut().and_then(|pod| pod.containers.iter_mut().find(|c| c.name == CONTAINER));
+    if let Some(container) = container {
+        let (limits, requests) = (&spec.resources.limits, &spec.resources.requests);
+        container.resources = Some(ResourceRequirements {
+            limits: Some(limits.clone()).filter(|limits| !limits.is_empty()),
+            requests: Some(requests.clone()).filter(|requests| !requests.is_empty()),
+            ..ResourceRequirements::default()
+        });
+    }
+    template
+}
+
+/// The pod template of a role, without what [`dressed`] adds.
 pub fn template(desired: &Desired, role: PodRole) -> PodTemplateSpec {
     let spec = &desired.spec;
-    let mut labels = spec.pod_template.metadata.labels.clone();
-    labels.extend(desired.name.labels(role.label(), &image_version(&desired.image)));
+    let mut labels = desired.name.labels(role.label(), &image_version(&desired.image));
     labels.extend(desired.name.selector(Some(role)));
     labels.insert(LABEL_SERVING.into(), "true".into());
-    let mut annotations = spec.pod_template.metadata.annotations.clone();
-    annotations.insert(ANNOTATION_REVISION.into(), desired.revision(role).into());
-    annotations.insert("kubectl.kubernetes.io/default-container".into(), CONTAINER.into());
+    let annotations = BTreeMap::from([
+        (ANNOTATION_REVISION.to_owned(), desired.revision(role).to_owned()),
+        ("kubectl.kubernetes.io/default-container".to_owned(), CONTAINER.to_owned()),
+    ]);
     let placement = &spec.placement;
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
@@ -59,18 +96,27 @@ pub fn template(desired: &Desired, role: PodRole) -> PodTemplateSpec {
             termination_grace_period_seconds: Some(30),
             tolerations: Some(placement.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
             topology_spread_constraints: zones(desired, role),
-            volumes: Some(vec![Volume {
-                name: "tmp".into(),
-                empty_dir: Some(EmptyDirVolumeSource::default()),
-                ..Volume::default()
-            }]),
+            volumes: Some(volumes(desired)),
             ..PodSpec::default()
         }),
     }
 }
 
+/// The claim of a member is not among them: its StatefulSet adds it.
+fn volumes(desired: &Desired) -> Vec<Volume> {
+    let empty = |name: &str, empty_dir: EmptyDirVolumeSource| Volume {
+        name: name.into(),
+        empty_dir: Some(empty_dir),
+        ..Volume::default()
+    };
+    let memory = desired.is_in_memory().then(|| {
+        let size = Quantity(desired.spec.storage.size.clone());
+        empty(DATA, EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(size) })
+    });
+    [empty("tmp", EmptyDirVolumeSource::default())].into_iter().chain(memory).collect()
+}
+
 fn container(desired: &Desired, role: PodRole) -> Container {
-    let resources = &desired.spec.resources;
     Container {
         name: CONTAINER.into(),
         image: Some(desired.image.clone()),
@@ -107,11 +153,6 @@ fn container(desired: &Desired, role: PodRole) -> Container {
         startup_probe: Some(probe("/started", 1, 600)),
         readiness_probe: Some(probe("/ready", 1, 3)),
         liveness_probe: Some(probe("/live", 10, 6)),
-        resources: Some(ResourceRequirements {
-            limits: Some(resources.limits.clone()).filter(|limits| !limits.is_empty()),
-            requests: Some(resources.requests.clone()).filter(|requests| !requests.is_empty()),
-            ..ResourceRequirements::default()
-        }),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Capabilities::default() }),

@@ -3,8 +3,9 @@
 
 use super::metadata;
 use crate::cluster::observed::Observed;
+use crate::cluster::plan::Plan;
 use crate::cluster::validate::Desired;
-use crate::names::{ANNOTATION_REVISION, DATA, PodRole};
+use crate::names::{ANNOTATION_REVISION, DATA, PodRole, role_revision};
 use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
@@ -15,17 +16,19 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use std::collections::BTreeMap;
 
-/// The StatefulSet of a role with `replicas` pods of `template`.
+/// The StatefulSet of a role with as many pods of `template` as the plan says.
 pub fn set(
     desired: &Desired,
     observed: &Observed,
+    plan: &Plan,
     role: PodRole,
-    replicas: usize,
     template: PodTemplateSpec,
 ) -> StatefulSet {
+    let replicas = plan.sizes.as_ref().map_or(0, |sizes| sizes.of(role));
     let mut meta = metadata(desired, desired.name.set(role), role.label());
     meta.labels.get_or_insert_default().extend(desired.name.selector(Some(role)));
-    meta.annotations = Some(BTreeMap::from([(ANNOTATION_REVISION.into(), desired.revision(role).into())]));
+    meta.annotations =
+        Some(BTreeMap::from([(ANNOTATION_REVISION.into(), role_revision(&plan.revision, role))]));
     let retain = || Some("Retain".to_owned());
     StatefulSet {
         metadata: meta,
@@ -47,7 +50,8 @@ pub fn set(
                 type_: Some("OnDelete".into()),
                 rolling_update: None,
             }),
-            volume_claim_templates: Some(vec![claim_template(desired, observed, role)]),
+            volume_claim_templates: (!desired.is_in_memory())
+                .then(|| vec![claim_template(desired, observed, plan, role)]),
             ..StatefulSetSpec::default()
         }),
         status: None,
@@ -55,10 +59,15 @@ pub fn set(
 }
 
 /// The claim of each pod. It cannot be changed in place: while a StatefulSet exists, its size is what it has.
-fn claim_template(desired: &Desired, observed: &Observed, role: PodRole) -> PersistentVolumeClaim {
+fn claim_template(
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    role: PodRole,
+) -> PersistentVolumeClaim {
     let storage = &desired.spec.storage;
     let existing = observed.sets.get(&role).and_then(|set| set.volume_size.clone());
-    let size = existing.unwrap_or_else(|| storage.size.clone());
+    let size = existing.unwrap_or_else(|| plan.volume_size.clone());
     PersistentVolumeClaim {
         metadata: ObjectMeta {
             name: Some(DATA.into()),

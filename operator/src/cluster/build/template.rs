@@ -3,18 +3,23 @@
 
 use super::metadata;
 use crate::cluster::validate::Desired;
-use crate::names::{ANNOTATION_REVISION, LABEL_TEMPLATE, PodRole};
+use crate::names::{ANNOTATION_REVISION, LABEL_TEMPLATE, PodRole, role_revision};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use std::collections::BTreeMap;
 
 /// The object that keeps `pod` as the template of the wanted revision.
-pub fn revision(desired: &Desired, role: PodRole, pod: &PodTemplateSpec) -> ControllerRevision {
-    let revision = desired.revision(role);
-    let mut meta = metadata(desired, desired.name.template(revision), "template");
+pub fn revision(
+    desired: &Desired,
+    role: PodRole,
+    revision: &str,
+    pod: &PodTemplateSpec,
+) -> ControllerRevision {
+    let revision = role_revision(revision, role);
+    let mut meta = metadata(desired, desired.name.template(&revision), "template");
     meta.labels.get_or_insert_default().insert(LABEL_TEMPLATE.into(), role.label().into());
-    meta.annotations = Some(BTreeMap::from([(ANNOTATION_REVISION.into(), revision.into())]));
+    meta.annotations = Some(BTreeMap::from([(ANNOTATION_REVISION.into(), revision)]));
     ControllerRevision { metadata: meta, data: serde_json::to_value(pod).ok().map(RawExtension), revision: 1 }
 }
 

@@ -105,7 +105,7 @@ fn a_pinned_template_is_used_as_it_is() {
     let world = World::serving(1, 0);
     let mut old = pod::template(&world.desired, PodRole::Voter);
     old.spec.as_mut().unwrap().termination_grace_period_seconds = Some(77);
-    let kept = template::revision(&world.desired, PodRole::Voter, &old);
+    let kept = template::revision(&world.desired, PodRole::Voter, &world.desired.voter_revision, &old);
     let (revision, pinned) = template::pinned(&kept).unwrap();
     let world = world.edit(|world| {
         world.observed.templates.insert(revision, pinned);

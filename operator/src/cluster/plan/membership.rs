@@ -3,9 +3,9 @@
 use super::{ActivityReason, ObstacleReason, Planner, Step};
 use crate::cluster::observed::ClaimView;
 use crate::cluster::view::quorum;
-use crate::crd::{BootstrapPhase, RetentionPolicy};
+use crate::crd::{BootstrapPhase, LossPoint, RetentionPolicy};
 use crate::names::PodRole;
-use client::admin::{AddLearner, Member, MemberReport, NodeId, Phase};
+use client::admin::{AddLearner, Member, MemberReport, NodeId, Phase, Recover};
 use jiff::SignedDuration;
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ impl<'a> Planner<'a> {
         let recorded = self.observed.cluster_id() == Some(&cluster_id) && self.observed.bootstrap().is_some();
         let marked =
             self.observed.claims.values().all(|claim| claim.cluster_id.as_deref() == Some(&cluster_id))
-                && self.observed.claims.contains_key(&member);
+                && (self.desired.is_in_memory() || self.observed.claims.contains_key(&member));
         let waits = self.observed.reports.get(&member).is_some_and(is_empty);
         let stays = self.observed.pods.get(&member).is_some_and(|pod| !pod.terminating);
         self.act(ActivityReason::Bootstrapping, format!("waiting for {member} to initialise the cluster"));
@@ -34,11 +34,25 @@ impl<'a> Planner<'a> {
     pub(super) fn plan_leaderless(&mut self) {
         let pods = &self.observed.pods;
         let all_empty = pods.keys().all(|pod| self.observed.reports.get(pod).is_some_and(is_empty));
-        if !pods.is_empty() && all_empty && pods.len() >= self.desired.voters {
+        let lost = !pods.is_empty() && all_empty && pods.len() >= self.desired.voters;
+        if lost && self.desired.is_in_memory() {
+            // There is nothing that could come back.
+            self.plan.cluster_id = Some(self.minted.to_owned());
+            if let Some(bootstrap) = &mut self.plan.bootstrap {
+                bootstrap.phase = BootstrapPhase::Chosen;
+            }
+            self.act(
+                ActivityReason::Bootstrapping,
+                "all members were lost with their memory: an empty cluster begins".into(),
+            );
+        } else if lost {
             self.obstruct(
                 ObstacleReason::DataLost,
                 "every member has an empty volume though the cluster had begun: bring the volumes back, or delete the cluster with its claims and create it again from a backup".into(),
             );
+        }
+        if let Some(consent) = &self.desired.spec.recovery.quorum_loss.consent {
+            self.plan_quorum_recovery(consent);
         }
         let not_ready =
             self.observed.status.conditions.iter().find(|c| c.type_ == "Ready" && c.status == "False");
@@ -54,6 +68,51 @@ impl<'a> Planner<'a> {
                     quorum(voters)
                 ),
             );
+        }
+    }
+
+    /// A lost quorum is recovered only with a consent that names what a survivor holds, and only when no other voter can
+    /// come back: two halves of a cluster that both go on would be worse than none.
+    fn plan_quorum_recovery(&mut self, consent: &LossPoint) {
+        let points = crate::cluster::conditions::loss_points(self.observed, &self.view);
+        if points.is_empty() {
+            return;
+        }
+        let Some(report) = self.observed.reports.get(&consent.survivor).filter(|_| points.contains(consent))
+        else {
+            let offers: Vec<_> = points
+                .iter()
+                .map(|p| format!("{{survivor: {}, index: {}, term: {}}}", p.survivor, p.index, p.term))
+                .collect();
+            let message =
+                format!("recovery.quorumLoss.consent is none of what can be had: {}", offers.join(", "));
+            return self.obstruct(ObstacleReason::QuorumLost, message);
+        };
+        let (node_id, index, term) = (report.node_id, report.last_log_index, report.term);
+        let others = self.view.voters().filter(|voter| voter.node_id != node_id);
+        let feared: Vec<&str> =
+            others.filter(|voter| !self.cannot_run(voter)).map(|v| v.name.as_str()).collect();
+        if !feared.is_empty() {
+            let message = format!(
+                "recovery.quorumLoss.consent is given, and {} may still come back: a voter counts as lost once its volume is, or once neither its pod nor its claim is there",
+                feared.join(", ")
+            );
+            return self.obstruct(ObstacleReason::QuorumLost, message);
+        }
+        let Some(cluster_id) = self.plan.cluster_id.clone() else { return };
+        let pod = consent.survivor.clone();
+        self.act(ActivityReason::RecoveringQuorum, format!("{pod} goes on alone"));
+        self.safe(Step::RecoverQuorum { pod, body: Recover { cluster_id, node_id, index, term } });
+    }
+
+    /// Whether nothing can start that would be this voter: its name came back with another disk, or nothing of it is left.
+    fn cannot_run(&self, voter: &Member) -> bool {
+        match self.observed.reports.get(&voter.name) {
+            Some(report) => report.node_id != voter.node_id && is_empty(report),
+            None => {
+                !self.observed.pods.contains_key(&voter.name)
+                    && !self.observed.claims.contains_key(&voter.name)
+            }
         }
     }
 
@@ -90,7 +149,9 @@ impl<'a> Planner<'a> {
             if stale && !pod.running && !held {
                 self.wipe(&name);
             }
-            if !held {
+            // A name that a lost Kubernetes node holds is waited for by nobody once another member votes in its place.
+            let is_covered = role == PodRole::Voter && self.view.voters().count() >= self.desired.voters;
+            if !held && !is_covered {
                 self.act(ActivityReason::Scaling, format!("waiting for {name} to start"));
             }
             return;
@@ -140,7 +201,8 @@ impl<'a> Planner<'a> {
         let leader = self.view.leader();
         report.cluster_id == self.plan.cluster_id
             && leader.is_some_and(|leader| {
-                leader.membership.committed && report.membership.log_index <= leader.membership.log_index
+                let knows_no_more = report.membership.log_index <= leader.membership.log_index;
+                leader.membership.committed && (report.epoch < leader.epoch || knows_no_more)
             })
     }
 
@@ -243,7 +305,7 @@ impl<'a> Planner<'a> {
         let rank = |voter: &Member| {
             let pod = self.observed.pods.get(&voter.name);
             let current =
-                pod.is_some_and(|pod| pod.revision.as_deref() == Some(&self.desired.voter_revision));
+                pod.is_some_and(|pod| pod.revision.as_deref() == Some(&self.role_revision(PodRole::Voter)));
             let ordinal =
                 self.desired.name.parse_member(&voter.name).map_or(usize::MAX, |(_, ordinal)| ordinal);
             (ordinal < self.desired.voters, self.view.is_sound(voter), current, usize::MAX - ordinal)
@@ -253,8 +315,19 @@ impl<'a> Planner<'a> {
             .view
             .voters()
             .filter(|voter| voter.node_id != leader.node_id && self.view.is_healthy(voter) && stays(voter))
+            .filter(|voter| !self.desired.is_fenced(&voter.name))
             .max_by_key(|voter| rank(voter))?;
         Some(Step::Transfer { from: leader.name.clone(), to: heir.name.clone(), to_id: heir.node_id })
+    }
+
+    /// A fenced member does not lead while another one can.
+    pub(super) fn plan_fencing(&mut self) {
+        let leader = self.view.voters().find(|voter| self.view.leads(voter));
+        let Some(leader) = leader.filter(|leader| self.desired.is_fenced(&leader.name)) else { return };
+        if let Some(transfer) = self.transfer_from(leader) {
+            self.act(ActivityReason::Fencing, format!("leadership leaves {}", leader.name));
+            self.disrupt(transfer);
+        }
     }
 
     /// Voters beyond the spec leave, one at a time, as long as a quorum of those that remain is healthy.

@@ -29,7 +29,7 @@ impl<'a> Planner<'a> {
                         "it cannot start, and another template is wanted",
                     ));
                 }
-            } else if pod.created.is_some_and(|at| self.observed.now.duration_since(at) >= STUCK_AFTER) {
+            } else if self.is_older_than(pod, STUCK_AFTER) {
                 match (&pod.stuck, &pod.unschedulable) {
                     (Some(stuck), _) => self.obstruct(
                         ObstacleReason::MemberStuck,
@@ -92,7 +92,10 @@ impl<'a> Planner<'a> {
             ActivityReason::RollingUpdate,
             format!("{updated} of {total} pods have the wanted template"),
         );
-        if self.is_disruptive() || !PodRole::ALL.into_iter().all(|role| self.set_is_current(role)) {
+        if self.is_disruptive()
+            || self.waits_for_canary
+            || !PodRole::ALL.into_iter().all(|role| self.set_is_current(role))
+        {
             return;
         }
         if !replicas.is_empty() {
@@ -113,15 +116,18 @@ impl<'a> Planner<'a> {
                 || (pod.ready && !pod.terminating)
                 || !pod.ready && self.is_outdated(PodRole::ReadReplica, pod)
         });
-        if others_up && !pod.terminating && !self.is_renewed(name) {
+        let complete = self.observed.pods.keys().filter(|name| self.is_replica(name)).count()
+            >= self.sizes.of(PodRole::ReadReplica);
+        if others_up && complete && !pod.terminating && !self.is_renewed(name) {
             self.disrupt(self.deletion(name, pod, true, "another template is wanted"));
+            self.begin_with(name);
         }
     }
 
     fn roll_voter(&mut self, outdated: &[(&'a String, &'a PodView)]) {
         let voters = self.view.voters().count();
-        if voters == 2 || voters == 1 && self.desired.voters > 1 {
-            // A restart would cost the quorum: the members that are to come are waited for.
+        if voters <= 2 && voters < self.desired.voters && self.is_voter_on_its_way() {
+            // A restart would cost the quorum for a moment: with the members that are to come it will not.
             return;
         }
         let mut order: Vec<(bool, bool, usize, &Member, &PodView)> = outdated
@@ -159,8 +165,28 @@ impl<'a> Planner<'a> {
         match self.transfer_from(member).filter(|_| leads) {
             Some(transfer) => self.disrupt(transfer),
             None if leads && voters > 1 => {}
-            None => self.disrupt(self.deletion(&member.name, pod, true, "another template is wanted")),
+            None => {
+                self.disrupt(self.deletion(&member.name, pod, true, "another template is wanted"));
+                self.begin_with(&member.name);
+            }
         }
+    }
+
+    /// Whether a wanted voter is missing that may yet come: its pod is not, or not for long, held up.
+    fn is_voter_on_its_way(&self) -> bool {
+        (0..self.desired.voters).map(|ordinal| self.desired.name.member(PodRole::Voter, ordinal)).any(
+            |name| {
+                let held_up = self.observed.pods.get(&name).is_some_and(|pod| {
+                    let stuck = pod.stuck.is_some() || pod.unschedulable.is_some();
+                    stuck && !pod.running && self.is_older_than(pod, STUCK_AFTER)
+                });
+                self.voter_named(&name).is_none() && !held_up && !self.is_stranger(&name)
+            },
+        )
+    }
+
+    pub(super) fn is_older_than(&self, pod: &PodView, age: SignedDuration) -> bool {
+        pod.created.is_some_and(|at| self.observed.now.duration_since(at) >= age)
     }
 
     /// After the last restart the rollout is over once everyone is back.
@@ -202,16 +228,14 @@ impl<'a> Planner<'a> {
     }
 
     fn is_outdated(&self, role: PodRole, pod: &PodView) -> bool {
-        pod.revision.as_deref() != Some(self.desired.revision(role))
+        pod.revision.as_deref() != Some(&self.role_revision(role)) || self.needs_restart(pod)
     }
 
     /// Whether a pod that is deleted now comes back with the wanted template.
     fn set_is_current(&self, role: PodRole) -> bool {
         match self.observed.sets.get(&role) {
             Some(set) => {
-                set.settled
-                    && !set.terminating
-                    && set.revision.as_deref() == Some(self.desired.revision(role))
+                set.settled && !set.terminating && set.revision.as_deref() == Some(&self.role_revision(role))
             }
             None => role == PodRole::ReadReplica && self.sizes.read_replicas.is_none(),
         }

@@ -22,9 +22,10 @@ impl Planner<'_> {
         let set = self.observed.sets.get(&role);
         if self.view.leader().is_none() || !self.view.is_settled() {
             // Without a leader nobody can say who is a member: nothing shrinks, and what there was is started.
+            // A set of no pods was hibernated.
             return match set {
-                Some(set) => set.replicas,
-                None => self.unled_size(role),
+                Some(set) if set.replicas > 0 => set.replicas,
+                _ => self.unled_size(role),
             };
         }
         let members = self
@@ -39,7 +40,7 @@ impl Planner<'_> {
     }
 
     fn unled_size(&mut self, role: PodRole) -> usize {
-        let claims = self.retained(role, self.observed.claims.keys());
+        let claims = self.retained(role, self.observed.claims.keys().filter(|name| self.held_a_member(name)));
         let pods = self.retained(role, self.observed.pods.keys());
         let retained = claims.max(pods);
         if retained > 0 && role == PodRole::Voter {
@@ -49,6 +50,13 @@ impl Planner<'_> {
             PodRole::Voter if retained == 0 => self.wanted(role),
             _ => retained,
         }
+    }
+
+    /// Whether a member of this cluster may live on the claim. Where the status tells who the members were, as of a
+    /// hibernated cluster, it is one of those.
+    fn held_a_member(&self, name: &str) -> bool {
+        let members = &self.observed.status.members;
+        !self.is_stranger(name) && (members.is_empty() || members.iter().any(|member| member.name == name))
     }
 
     /// How many pods of a role are wanted, with the one that takes the place of a lost voter.
@@ -64,6 +72,9 @@ impl Planner<'_> {
             let Some(claim) = self.observed.claims.get(&member) else { continue };
             if self.observed.pods.contains_key(&member) {
                 continue;
+            }
+            if self.is_stranger(&member) {
+                return ordinal;
             }
             if claim.terminating || self.is_of_removed_member(claim) {
                 self.act(

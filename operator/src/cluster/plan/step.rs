@@ -1,7 +1,7 @@
 //! What a plan is made of.
 
 use crate::names::PodRole;
-use client::admin::{AddLearner, NodeId};
+use client::admin::{AddLearner, NodeId, Recover};
 
 /// Sizes of the StatefulSets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,6 +94,35 @@ pub enum Step {
         /// Its Raft id.
         to_id: NodeId,
     },
+    /// Lets a survivor go on alone, with what its log holds.
+    RecoverQuorum {
+        /// Its pod.
+        pod: String,
+        /// What it is and holds.
+        body: Recover,
+    },
+    /// Changes labels and annotations of a running pod.
+    DressPod {
+        /// Which pod.
+        pod: String,
+        /// Its uid.
+        uid: String,
+        /// The change, as a merge patch of its metadata.
+        patch: serde_json::Value,
+        /// What it is marked with afterwards.
+        mark: Option<String>,
+    },
+    /// Changes the compute resources of a running pod.
+    ResizePod {
+        /// Which pod.
+        pod: String,
+        /// Its uid.
+        uid: String,
+        /// The change, as a merge patch of its container's resources.
+        patch: serde_json::Value,
+        /// What it is marked with afterwards.
+        mark: Option<String>,
+    },
     /// Deletes a pod; its StatefulSet makes it anew.
     DeletePod {
         /// Which pod.
@@ -126,6 +155,9 @@ impl Step {
             | Self::RecreateSet { .. }
             | Self::Initialise { .. }
             | Self::AddLearner(_)
+            | Self::RecoverQuorum { .. }
+            | Self::DressPod { .. }
+            | Self::ResizePod { .. }
             | Self::RemoveLearner { .. }
             | Self::DeleteClaim { .. } => false,
         }
@@ -164,6 +196,12 @@ pub enum ActivityReason {
     Resizing,
     /// What a deleted cluster left is going.
     Deleting,
+    /// Pods go, volumes stay.
+    Hibernating,
+    /// Leadership leaves a fenced member.
+    Fencing,
+    /// A survivor goes on alone.
+    RecoveringQuorum,
 }
 
 impl ActivityReason {
@@ -177,6 +215,40 @@ impl ActivityReason {
             Self::RollingUpdate => "RollingUpdate",
             Self::Resizing => "Resizing",
             Self::Deleting => "Deleting",
+            Self::Hibernating => "Hibernating",
+            Self::Fencing => "Fencing",
+            Self::RecoveringQuorum => "RecoveringQuorum",
+        }
+    }
+}
+
+/// What waits for a time or for somebody's word. Nothing is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// For programs.
+    pub reason: PendingReason,
+    /// For people: what is waited for.
+    pub message: String,
+}
+
+/// Reasons of the condition UpdatePending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PendingReason {
+    /// A human must approve the revision.
+    WaitingForApproval,
+    /// A maintenance window must open.
+    WaitingForWindow,
+    /// The operator is of a newer release than the members.
+    NewerOperator,
+}
+
+impl PendingReason {
+    /// As the condition spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WaitingForApproval => "WaitingForApproval",
+            Self::WaitingForWindow => "WaitingForWindow",
+            Self::NewerOperator => "NewerOperator",
         }
     }
 }
@@ -211,6 +283,10 @@ pub enum ObstacleReason {
     QuorumLost,
     /// Every volume is empty though the cluster had begun.
     DataLost,
+    /// The first member with a new template did not come up.
+    CanaryFailed,
+    /// The wanted version cannot follow the one that runs.
+    VersionSkew,
 }
 
 impl ObstacleReason {
@@ -223,6 +299,8 @@ impl ObstacleReason {
             Self::MemberStuck => "MemberStuck",
             Self::QuorumLost => "QuorumLost",
             Self::DataLost => "DataLost",
+            Self::CanaryFailed => "CanaryFailed",
+            Self::VersionSkew => "VersionSkew",
         }
     }
 }

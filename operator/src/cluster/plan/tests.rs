@@ -22,6 +22,9 @@ fn steps(plan: &Plan) -> Vec<String> {
             Step::RemoveLearner { name, node_id } => format!("forget {name}={}", node_id.0),
             Step::ChangeVoters { add, remove } => format!("vote [{}] -[{}]", ids(add), ids(remove)),
             Step::Transfer { from, to, .. } => format!("transfer {from} {to}"),
+            Step::RecoverQuorum { pod, body } => format!("recover {pod} at {}", body.index),
+            Step::DressPod { pod, .. } => format!("dress {pod}"),
+            Step::ResizePod { pod, patch, .. } => format!("resize {pod} {patch}"),
             Step::DeletePod { pod, restart: true, .. } => format!("restart {pod}"),
             Step::DeletePod { pod, .. } => format!("renew {pod}"),
             Step::DeleteClaim { member, .. } => format!("wipe {member}"),
@@ -54,9 +57,13 @@ fn obstacle(plan: &Plan) -> Option<ObstacleReason> {
 
 mod adoption;
 mod bootstrap;
+mod fencing;
+mod hibernation;
+mod pods;
 mod recovery;
 mod rest;
 mod rollout;
 mod scaling;
 mod simulation;
+mod update;
 mod volumes;

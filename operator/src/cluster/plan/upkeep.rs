@@ -1,13 +1,60 @@
 //! What is kept in order at any time: what claims say, how large volumes are, who is in the Services.
 
 use super::{ActivityReason, ClaimMark, Planner, Step};
+use crate::cluster::observed::ClaimView;
+use crate::cluster::validate::Desired;
+use crate::crd::VolumeBucket;
 use crate::names::PodRole;
-use client::admin::Member;
+use client::admin::{Member, VolumeUsage};
+
+/// How full a volume is, by the threshold of the spec.
+pub fn bucket(desired: &Desired, usage: VolumeUsage) -> VolumeBucket {
+    let threshold = desired.spec.storage.autogrow.as_ref().map_or(80, |autogrow| autogrow.threshold_percent);
+    match usage.used_percent() {
+        used if used >= 99 => VolumeBucket::Full,
+        used if used >= u64::try_from(threshold).unwrap_or(80) => VolumeBucket::NearFull,
+        _ => VolumeBucket::Roomy,
+    }
+}
 
 /// A member that its leader has not heard for this long gets no traffic.
 const UNSERVED_MILLISECONDS: u64 = 1_000;
 
 impl Planner<'_> {
+    /// How large volumes are to be: as the spec says, or larger where they fill and may grow. What they grew to is on
+    /// the claims, so that nothing else has to remember it.
+    pub(super) fn choose_volume(&mut self) {
+        let (Some(autogrow), Some(limit)) = (&self.desired.spec.storage.autogrow, self.desired.volume_limit)
+        else {
+            return;
+        };
+        let observed = self.observed;
+        let ours = |(name, claim): &(&String, &ClaimView)| !claim.terminating && !self.is_stranger(name);
+        let claims: Vec<&ClaimView> = observed.claims.iter().filter(ours).map(|(_, claim)| claim).collect();
+        let largest =
+            claims.iter().filter_map(|claim| Some((claim.requested_bytes?, claim.requested.clone()?))).max();
+        if let Some(largest) = largest.filter(|(bytes, _)| *bytes > self.volume.0) {
+            self.volume = largest;
+        }
+        let has_grown = claims.iter().all(|claim| {
+            claim.allocated.as_deref().and_then(super::super::validate::parse_quantity) >= Some(self.volume.0)
+        });
+        let fills = self
+            .observed
+            .reports
+            .values()
+            .filter_map(|report| report.storage)
+            .any(|usage| bucket(self.desired, usage) != VolumeBucket::Roomy);
+        if fills && has_grown && self.volume.0 < limit {
+            let step = 100 + u128::try_from(autogrow.step_percent).unwrap_or(25);
+            // In whole MiB, and never by less than one.
+            let mebibytes = (self.volume.0 * step / 100).div_ceil(1 << 20);
+            self.volume = ((mebibytes << 20).min(limit), String::new());
+            self.volume.1 =
+                if self.volume.0 == limit { autogrow.max_size.clone() } else { format!("{mebibytes}Mi") };
+        }
+    }
+
     /// What claims are to say, for those that say something else.
     pub(super) fn plan_claims(&mut self) {
         let Some(cluster_id) = self.plan.cluster_id.clone() else { return };
@@ -17,16 +64,17 @@ impl Planner<'_> {
         }
         for (member, claim) in &self.observed.claims {
             let Some((role, ordinal)) = self.desired.name.parse_member(member) else { continue };
-            if claim.terminating || claim.cluster_id.is_none() && ordinal >= self.sizes.of(role) {
+            let unmarked_surplus = claim.cluster_id.is_none() && ordinal >= self.sizes.of(role);
+            if claim.terminating || unmarked_surplus || self.is_stranger(member) {
                 continue;
             }
             let lives = self.observed.reports.get(member).filter(|report| report.cluster_id.is_some());
             let node_id = lives.map(|report| report.node_id).or(claim.node_id);
-            let wanted = self.desired.volume_bytes;
+            let wanted = self.volume.0;
             let grows = claim.requested_bytes.is_some_and(|bytes| bytes < wanted);
             let size = match &claim.requested {
                 Some(requested) if !grows => requested.clone(),
-                _ => self.desired.spec.storage.size.clone(),
+                _ => self.volume.1.clone(),
             };
             let owned = self.desired.deletes_claims();
             let said = (claim.cluster_id.as_deref(), claim.node_id, claim.owned);
@@ -52,10 +100,10 @@ impl Planner<'_> {
     pub(super) fn plan_recreation(&mut self) {
         for role in PodRole::ALL {
             let Some(set) = self.observed.sets.get(&role) else { continue };
-            if set.volume_bytes.is_none_or(|bytes| bytes >= self.desired.volume_bytes) {
+            if set.volume_bytes.is_none_or(|bytes| bytes >= self.volume.0) {
                 continue;
             }
-            self.act(ActivityReason::Resizing, format!("volumes grow to {}", self.desired.spec.storage.size));
+            self.act(ActivityReason::Resizing, format!("volumes grow to {}", self.volume.1));
             let asked = self
                 .observed
                 .claims
@@ -64,8 +112,7 @@ impl Planner<'_> {
                     |(member, _)| matches!(self.desired.name.parse_member(member), Some((r, _)) if r == role),
                 )
                 .all(|(_, claim)| {
-                    claim.terminating
-                        || claim.requested_bytes.is_none_or(|bytes| bytes >= self.desired.volume_bytes)
+                    claim.terminating || claim.requested_bytes.is_none_or(|bytes| bytes >= self.volume.0)
                 });
             if asked && !set.terminating {
                 self.safe(Step::RecreateSet { role, uid: set.uid.clone() });
@@ -105,6 +152,15 @@ impl Planner<'_> {
                 && member.silent_milliseconds.is_some_and(|ms| ms >= UNSERVED_MILLISECONDS)
         };
         let mut members = self.view.members().filter(|member| member.name == name).peekable();
-        members.peek().is_some() && members.all(unheard)
+        self.is_stranger(name)
+            || self.desired.is_fenced(name)
+            || members.peek().is_some() && members.all(unheard)
+    }
+
+    /// Whether claim or member of this name hold the data of another cluster.
+    pub(super) fn is_stranger(&self, name: &str) -> bool {
+        let other = |id: Option<&str>| id.is_some() && id != self.plan.cluster_id.as_deref();
+        other(self.observed.claims.get(name).and_then(|claim| claim.cluster_id.as_deref()))
+            || other(self.observed.reports.get(name).and_then(|report| report.cluster_id.as_deref()))
     }
 }

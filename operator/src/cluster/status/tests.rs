@@ -4,19 +4,27 @@ use super::*;
 use crate::cluster::fixtures::World;
 use crate::cluster::observed::Foreign;
 use crate::crd::BootstrapPhase;
+use crate::names::PodRole;
+use serde_json::Value;
 
-/// What generic tools make of conditions, in the order in which they look.
-fn kstatus(status: &SqliteClusterStatus, generation: i64) -> &'static str {
-    let holds =
-        |kind: &str, value: &str| status.conditions.iter().any(|c| c.type_ == kind && c.status == value);
-    if status.observed_generation != Some(generation) || holds("Reconciling", "True") {
-        "InProgress"
-    } else if holds("Stalled", "True") {
-        "Failed"
-    } else if holds("Ready", "False") {
-        "InProgress"
-    } else {
-        "Current"
+/// What kstatus (cli-utils) computes for a custom resource: the generation that was observed, if the object tells one;
+/// then the first condition, in the order of the list, that is Reconciling or Stalled and true; then Ready; and without
+/// any of them the object counts as current.
+fn kstatus(status: &Value, generation: i64) -> &'static str {
+    if status["observedGeneration"].as_i64().is_some_and(|observed| observed != generation) {
+        return "InProgress";
+    }
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    for condition in &conditions {
+        match (condition["type"].as_str(), condition["status"].as_str()) {
+            (Some("Reconciling"), Some("True")) => return "InProgress",
+            (Some("Stalled"), Some("True")) => return "Failed",
+            _ => {}
+        }
+    }
+    match conditions.iter().find(|condition| condition["type"] == "Ready").map(|ready| &ready["status"]) {
+        Some(status) if status != "True" => "InProgress",
+        _ => "Current",
     }
 }
 
@@ -34,7 +42,7 @@ fn row(world: &World) -> String {
             })
         };
     let kinds = ["Reconciling", "Stalled", "Ready", "Available", "FaultTolerant"].map(show);
-    format!("{} {}", kinds.join(" "), kstatus(&status, 1))
+    format!("{} {}", kinds.join(" "), kstatus(&json!(status), 1))
 }
 
 #[test]
@@ -73,9 +81,160 @@ fn the_contract_table() {
             "- MemberStuck Serving Serving !VotersUnhealthy Failed",
         ),
         ("name taken", foreign(World::new(3, 0)), "- NameConflict !NameConflict !NoLeader !NoLeader Failed"),
+        ("waiting for approval", supervised(), "- - Serving Serving QuorumSlack Current"),
+        ("canary failed, rolled back", rolled_back(), "- CanaryFailed Serving Serving QuorumSlack Failed"),
+        ("canary failed, left", left_failed(), "- CanaryFailed Serving Serving QuorumSlack Failed"),
+        (
+            "falling asleep",
+            World::serving(3, 0).spec(|spec| spec.hibernated = true),
+            "Hibernating - !Hibernated !Hibernated !Hibernated InProgress",
+        ),
+        ("hibernated", hibernated(), "- - Hibernated !Hibernated !Hibernated Current"),
+        (
+            "a stand-in that stays",
+            World::serving(3, 0)
+                .set(PodRole::Voter, 4)
+                .pod("orders-3")
+                .joined("orders-3", true)
+                .dead("orders-1")
+                .removed("orders-1"),
+            "- - Serving Serving QuorumSlack Current",
+        ),
+        (
+            "a member of another cluster",
+            World::serving(3, 0).edit(|world| {
+                world.observed.claims.get_mut("orders-2").unwrap().cluster_id = Some("other".into());
+            }),
+            "- ClusterIDConflict Serving Serving QuorumSlack Failed",
+        ),
     ] {
         assert_eq!(row(&world), wanted, "{what}");
     }
+}
+
+/// Its template proved itself, and another one waits for a human.
+fn supervised() -> World {
+    World::serving(3, 0).stable().upgraded().spec(|spec| {
+        spec.update.strategy = crate::crd::UpdateStrategy::Supervised;
+    })
+}
+
+/// The canary of another template failed and has the former one again.
+fn rolled_back() -> World {
+    let world = World::serving(3, 0).stable().upgraded();
+    world.edit(|world| {
+        let rollout = world.observed.status.rollout.as_mut().unwrap();
+        rollout.revision = Some(world.desired.voter_revision.clone());
+        rollout.failed_revision = rollout.revision.clone();
+    })
+}
+
+fn left_failed() -> World {
+    rolled_back().spec(|spec| spec.update.canary.on_failure = crate::crd::CanaryFailure::Pause)
+}
+
+fn hibernated() -> World {
+    let asleep = World::serving(3, 0).spec(|spec| spec.hibernated = true).set(PodRole::Voter, 0);
+    ["orders-0", "orders-1", "orders-2"].into_iter().fold(asleep, World::no_pod)
+}
+
+#[test]
+fn before_the_operator_saw_it() {
+    let fresh = crate::crd::definitions().remove(0);
+    let schema = json!(fresh)["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+    assert_eq!(kstatus(&schema["properties"]["status"]["default"], 1), "InProgress", "just created");
+    assert_eq!(kstatus(&json!({"observedGeneration": 1}), 2), "InProgress", "edited and not seen yet");
+    let refused = conditions::refused(&[], Some(1), "voters is 2", crate::cluster::fixtures::now());
+    assert_eq!(kstatus(&json!({"observedGeneration": 1, "conditions": refused}), 1), "Failed", "invalid");
+}
+
+/// Some tools look at each condition's generation and not at the status'.
+#[test]
+fn every_condition_tells_its_generation_and_none_is_unknown() {
+    for world in [World::new(3, 0), World::serving(3, 0), supervised(), rolled_back(), hibernated()] {
+        for condition in of(&world).conditions {
+            assert_eq!(condition.observed_generation, Some(1), "{condition:?}");
+            assert!(matches!(condition.status.as_str(), "True" | "False"), "{condition:?}");
+            assert!(!condition.message.is_empty(), "{condition:?}");
+        }
+    }
+}
+
+#[test]
+fn what_waits_is_told_without_a_fault() {
+    let pending = |world: &World| {
+        let conditions = of(world).conditions;
+        conditions.into_iter().find(|c| c.type_ == "UpdatePending").map(|c| c.reason)
+    };
+    assert_eq!(pending(&supervised()).as_deref(), Some("WaitingForApproval"));
+    assert_eq!(pending(&World::serving(3, 0)), None);
+}
+
+#[test]
+fn volumes_that_fill_or_grow_are_told_of() {
+    let healthy = |world: &World| {
+        let conditions = of(world).conditions;
+        let found = conditions.into_iter().find(|c| c.type_ == "StorageHealthy").unwrap();
+        format!("{} {}", found.status, found.reason)
+    };
+    let used = |percent: u64| {
+        World::serving(3, 0).edit(|world| {
+            world.observed.reports.get_mut("orders-1").unwrap().storage =
+                Some(client::admin::VolumeUsage { capacity_bytes: 100, available_bytes: 100 - percent });
+        })
+    };
+    assert_eq!(healthy(&used(79)), "True Roomy");
+    assert_eq!(healthy(&used(80)), "False NearFull");
+    assert_eq!(of(&used(99)).members[1].volume, Some(crate::crd::VolumeBucket::Full));
+    let growing = World::serving(3, 0)
+        .edit_claim("orders-0", |claim| claim.allocated = Some("1Gi".into()))
+        .spec(|spec| spec.storage.size = "2Gi".into());
+    assert_eq!(healthy(&growing), "False ResizePending");
+    let at_max = used(80).spec(|spec| {
+        spec.storage.autogrow = serde_json::from_value(json!({"maxSize": "1Gi"})).unwrap();
+    });
+    assert_eq!(healthy(&at_max), "False AutogrowAtMax");
+}
+
+#[test]
+fn what_a_lost_quorum_costs_is_offered() {
+    let world = World::serving(3, 0).dead("orders-0").dead("orders-1").leaderless().edit(|world| {
+        let report = world.observed.reports.get_mut("orders-2").unwrap();
+        (report.leader, report.last_log_index) = (None, 4711);
+    });
+    let points = of(&world).quorum.unwrap().loss_points;
+    assert_eq!(points.len(), 1);
+    assert_eq!((points[0].survivor.as_str(), points[0].index, points[0].term), ("orders-2", 4711, 3));
+    assert!(of(&World::serving(3, 0)).quorum.unwrap().loss_points.is_empty());
+}
+
+#[test]
+fn one_zone_may_be_lost_where_zones_are_required() {
+    let world = |zones: [&str; 3]| {
+        zones.into_iter().enumerate().fold(
+            World::serving(3, 0).spec(|spec| spec.placement.spread = crate::crd::Spread::Required),
+            |world, (i, zone)| world.edit_pod(&format!("orders-{i}"), |pod| pod.zone = Some(zone.into())),
+        )
+    };
+    let reason = |world: &World| {
+        let conditions = of(world).conditions;
+        conditions.into_iter().find(|c| c.type_ == "FaultTolerant").unwrap().reason
+    };
+    assert_eq!(reason(&world(["a", "b", "c"])), "QuorumSlack");
+    assert_eq!(reason(&world(["a", "a", "c"])), "ZoneNeeded");
+}
+
+#[test]
+fn what_happened_is_told_once() {
+    let before = of(&World::serving(3, 0));
+    let mut after = before.clone();
+    assert!(news(&before, &after).is_empty());
+    let rollout = after.rollout.as_mut().unwrap();
+    (rollout.failed_revision, rollout.state) = (Some("x".into()), RolloutState::RolledBack);
+    after.cluster_id = Some("c2".into());
+    let reasons: Vec<_> = news(&before, &after).into_iter().map(|(reason, ..)| reason).collect();
+    assert_eq!(reasons, ["CanaryRolledBack", "DataLost"]);
+    assert!(news(&after, &after).is_empty());
 }
 
 #[test]
@@ -91,9 +250,9 @@ fn a_paused_cluster_keeps_what_was_known_and_follows_the_generation() {
     let world =
         World::serving(3, 0).condition("Ready", "True", "Serving", 50).spec(|spec| spec.paused = true);
     let status = of(&world);
-    assert_eq!(kstatus(&status, 1), "Current");
+    assert_eq!(kstatus(&json!(status), 1), "Current");
     let kinds: Vec<_> = status.conditions.iter().map(|c| (c.type_.as_str(), c.observed_generation)).collect();
-    assert_eq!(kinds, [("Ready", Some(1)), ("Paused", Some(1))]);
+    assert_eq!(kinds, [("Accepted", Some(1)), ("Ready", Some(1)), ("Paused", Some(1))]);
 }
 
 #[test]

@@ -32,10 +32,29 @@ fn two_ids_start_nothing() {
 }
 
 #[test]
-fn a_claim_of_another_cluster_stops_a_running_one_from_acting() {
+fn a_claim_of_another_cluster_is_left_alone_and_not_started() {
     let world = World::serving(3, 0).wants(5, 0).claim("orders-3", Some("other"), None);
     let plan = expect(&world, &[]);
     assert_eq!(obstacle(&plan), Some(ObstacleReason::ClusterIdConflict));
+    assert_eq!((size(&plan), plan.claims), ((3, None), vec![]));
+    let unled = World::serving(3, 0).without_set(PodRole::Voter).leaderless();
+    assert_eq!(size(&unled.claim("orders-3", Some("other"), None).plan()), (3, None));
+}
+
+#[test]
+fn a_member_of_another_cluster_holds_up_nobody_else() {
+    let world = World::serving(3, 0).removed("orders-2").wants(3, 2).edit(|world| {
+        world.observed.reports.get_mut("orders-2").unwrap().cluster_id = Some("other".into());
+        world.observed.claims.get_mut("orders-2").unwrap().cluster_id = None;
+    });
+    let plan = expect(&world, &["serving orders-2 false"]);
+    assert_eq!(size(&plan), (3, Some(2)), "the others go on");
+    assert_eq!(obstacle(&plan), Some(ObstacleReason::ClusterIdConflict));
+    assert_eq!(plan.cluster_id.as_deref(), Some(CLUSTER_ID));
+    assert!(
+        plan.claims.iter().all(|mark| mark.member != "orders-2"),
+        "a stranger's claim is not marked as ours"
+    );
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn a_stand_in_is_no_surplus_until_the_ordinal_is_back() {
     let world = World::serving(3, 0).set(PodRole::Voter, 4).pod("orders-3").joined("orders-3", true);
     let held = world.dead("orders-1").removed("orders-1");
     let plan = expect(&held, &[]);
-    assert_eq!(size(&plan), (4, None));
+    assert_eq!((size(&plan), activity(&plan)), ((4, None), None));
     let back = held.edit_claim("orders-1", |c| c.node_id = None).pod("orders-1").learner("orders-1", 901);
     expect(&back, &["vote [orders-1=901] -[orders-3=103]"]);
 }
@@ -93,4 +93,61 @@ fn a_member_that_is_heard_again_is_served_again() {
 fn never_are_all_members_taken_out() {
     let world = World::serving(3, 2).dead("orders-replica-0").dead("orders-replica-1");
     expect(&world, &[]);
+}
+
+/// Two of three voters came back with empty volumes, and the third one says what it holds.
+fn two_volumes_lost() -> World {
+    World::serving(3, 0).wiped("orders-1", 901).wiped("orders-2", 902).leaderless().edit(|world| {
+        let report = world.observed.reports.get_mut("orders-0").unwrap();
+        (report.leader, report.last_log_index) = (None, 4711);
+    })
+}
+
+fn consenting(world: World, survivor: &str, index: i64) -> World {
+    let consent = crate::crd::LossPoint { survivor: survivor.into(), index, term: 3 };
+    world.spec(|spec| spec.recovery.quorum_loss.consent = Some(consent))
+}
+
+#[test]
+fn a_lost_quorum_is_recovered_with_the_consent_that_names_the_loss_point() {
+    expect(&two_volumes_lost(), &[]);
+    let plan = expect(&consenting(two_volumes_lost(), "orders-0", 4711), &["recover orders-0 at 4711"]);
+    assert_eq!(activity(&plan), Some(ActivityReason::RecoveringQuorum));
+    for (survivor, index) in [("orders-0", 4710), ("orders-1", 4711)] {
+        let plan = expect(&consenting(two_volumes_lost(), survivor, index), &[]);
+        assert_eq!(obstacle(&plan), Some(ObstacleReason::QuorumLost));
+        assert!(plan.obstacle.unwrap().message.contains("{survivor: orders-0, index: 4711, term: 3}"));
+    }
+}
+
+#[test]
+fn nothing_is_recovered_while_another_voter_may_come_back() {
+    let world = World::serving(3, 0).wiped("orders-1", 901).dead("orders-2").leaderless().edit(|world| {
+        let report = world.observed.reports.get_mut("orders-0").unwrap();
+        (report.leader, report.last_log_index) = (None, 4711);
+    });
+    let world = consenting(world, "orders-0", 4711);
+    let plan = expect(&world, &[]);
+    assert!(plan.obstacle.unwrap().message.contains("orders-2 may still come back"));
+    let gone = world.no_pod("orders-2").edit(|world| drop(world.observed.claims.remove("orders-2")));
+    expect(&gone, &["recover orders-0 at 4711"]);
+}
+
+#[test]
+fn a_consent_that_is_left_in_the_spec_does_nothing() {
+    expect(&consenting(World::serving(3, 0), "orders-0", 1000), &[]);
+}
+
+#[test]
+fn who_is_of_an_earlier_epoch_comes_back_as_a_new_member() {
+    let world = World::serving(3, 0).removed("orders-2");
+    let mut observed = world.observe();
+    for name in ["orders-0", "orders-1"] {
+        observed.reports.get_mut(name).unwrap().epoch = 2;
+    }
+    let stale = observed.reports.get_mut("orders-2").unwrap();
+    (stale.epoch, stale.term, stale.role) = (1, 9, client::admin::Role::Leader);
+    stale.membership.log_index = 99;
+    let plan = plan(&world.desired, &observed, MINTED);
+    assert_eq!(steps(&plan), ["wipe orders-2", "renew orders-2"]);
 }

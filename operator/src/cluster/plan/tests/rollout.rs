@@ -71,10 +71,29 @@ fn a_single_voter_is_restarted() {
 }
 
 #[test]
-fn two_voters_are_not_restarted() {
+fn two_voters_wait_for_a_third_that_is_on_its_way() {
     let world = World::serving(3, 0).removed("orders-2").wants(3, 0).upgraded().wiped("orders-2", 902);
     let plan = expect(&world, &["learn orders-2=902"]);
     assert_eq!(activity(&plan), Some(ActivityReason::Scaling));
+}
+
+#[test]
+fn two_voters_are_restarted_when_no_third_can_come() {
+    let two = || {
+        World::serving(3, 0)
+            .removed("orders-2")
+            .stuck("orders-2", "x")
+            .edit_pod("orders-2", |pod| {
+                (pod.stuck, pod.unschedulable) = (None, Some("0/2 nodes are available".into()));
+            })
+            .edit_claim("orders-2", |claim| claim.node_id = None)
+    };
+    let world = two().upgraded().current("orders-2");
+    let plan = expect(&world, &["restart orders-1"]);
+    assert_eq!(obstacle(&plan), Some(ObstacleReason::InsufficientCapacity));
+    let world = world.current("orders-1");
+    expect(&world, &["transfer orders-0 orders-1"]);
+    expect(&world.led_by("orders-1"), &["restart orders-0"]);
 }
 
 #[test]

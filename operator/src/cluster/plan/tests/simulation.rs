@@ -6,9 +6,10 @@ use crate::cluster::fixtures::{desired, now, report};
 use crate::cluster::observed::{ClaimView, Observed, PodView, SetView, Stuck};
 use crate::cluster::validate::Desired;
 use crate::cluster::view::quorum;
-use crate::crd::SqliteClusterStatus;
+use crate::crd::{SqliteClusterSpec, SqliteClusterStatus};
+use crate::names::role_revision;
 use client::admin::{Member, MemberRef, Membership, Phase, Role};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Ticks within which a change must be complete.
 const PATIENCE: u64 = 120;
@@ -46,9 +47,20 @@ struct Simulation {
     log_index: u64,
     initialised: u32,
     restarts: u32,
+    /// Templates that were ever pinned.
+    made: BTreeSet<String>,
 }
 
 impl Simulation {
+    /// A tick is a second.
+    fn at(&self, tick: u64) -> jiff::Timestamp {
+        now() + jiff::SignedDuration::from_secs(i64::try_from(tick).unwrap())
+    }
+
+    fn now(&self) -> jiff::Timestamp {
+        self.at(self.tick)
+    }
+
     fn uid(&mut self) -> String {
         self.uids += 1;
         format!("uid-{}", self.uids)
@@ -128,7 +140,9 @@ impl Simulation {
     }
 
     fn observe(&self, desired: &Desired) -> Observed {
-        let mut observed = Observed { now: now(), status: self.status.clone(), ..Observed::default() };
+        let mut observed = Observed { now: self.now(), status: self.status.clone(), ..Observed::default() };
+        let revisions = self.sets.values().map(|(_, revision, _)| revision).chain(&self.made);
+        observed.templates = revisions.map(|revision| (revision.clone(), Default::default())).collect();
         for (role, (replicas, revision, _)) in &self.sets {
             let set = SetView {
                 uid: format!("set-{}", role.label()),
@@ -168,12 +182,12 @@ impl Simulation {
             uid: pod.uid.clone(),
             ip: Some("10.0.0.1".into()),
             ready: serves,
-            not_ready_since: (!serves).then(now),
+            not_ready_since: (!serves).then(|| self.now()),
             running: runs,
             stuck: pod.broken.then(|| Stuck { reason: "ImagePullBackOff".into(), message: String::new() }),
             revision: Some(pod.revision.clone()),
             serving: true,
-            created: Some(now()),
+            created: Some(self.at(pod.since)),
             ..PodView::default()
         };
         observed.pods.insert(name.into(), view);
@@ -216,8 +230,9 @@ impl Simulation {
         let rests = !plan.progresses() && plan.obstacle.is_none();
         let sizes = plan.sizes.clone().unwrap_or_default();
         let before = self.sets.clone();
-        let broken = desired.image == BAD_IMAGE;
-        let set = |role: PodRole| (sizes.of(role), desired.revision(role).to_owned(), broken);
+        let broken = desired.image == BAD_IMAGE && plan.revision == desired.voter_revision;
+        let set = |role: PodRole| (sizes.of(role), role_revision(&plan.revision, role), broken);
+        self.made.extend(PodRole::ALL.map(|role| role_revision(&plan.revision, role)));
         self.sets.insert(PodRole::Voter, set(PodRole::Voter));
         if sizes.read_replicas.is_some() {
             self.sets.insert(PodRole::ReadReplica, set(PodRole::ReadReplica));
@@ -233,12 +248,17 @@ impl Simulation {
         }
         self.status.cluster_id = plan.cluster_id;
         self.status.bootstrap = plan.bootstrap;
+        self.status.rollout = plan.rollout;
         rests && before == self.sets
     }
 
     fn take(&mut self, step: &Step) {
         match step {
-            Step::SetServing { .. } | Step::RecreateSet { .. } => {}
+            Step::SetServing { .. }
+            | Step::RecreateSet { .. }
+            | Step::RecoverQuorum { .. }
+            | Step::DressPod { .. }
+            | Step::ResizePod { .. } => {}
             Step::Initialise { pod, .. } => {
                 assert!(self.members.is_empty(), "initialised twice");
                 let (id, _) = self.claims[pod].disk.expect("a running member");
@@ -328,7 +348,15 @@ impl Simulation {
 }
 
 fn wanting(voters: i32, read_replicas: i32) -> Desired {
-    desired(|spec| (spec.voters, spec.read_replicas) = (voters, read_replicas))
+    edited(|spec| (spec.voters, spec.read_replicas) = (voters, read_replicas))
+}
+
+/// A spec whose canary is watched for a few ticks only.
+fn edited(edit: impl FnOnce(&mut SqliteClusterSpec)) -> Desired {
+    desired(|spec| {
+        spec.update.canary.soak_seconds = 3;
+        edit(spec);
+    })
 }
 
 #[test]
@@ -345,7 +373,7 @@ fn scales_1_3_5_3_1_with_replicas_up_and_down() {
 #[test]
 fn retained_claims_of_removed_members_do_not_come_back_as_members() {
     let retain = |voters| {
-        desired(|spec| {
+        edited(|spec| {
             spec.voters = voters;
             spec.storage.on_scale_down = RetentionPolicy::Retain;
         })
@@ -361,7 +389,7 @@ fn retained_claims_of_removed_members_do_not_come_back_as_members() {
 fn an_upgrade_restarts_each_pod_once() {
     let mut simulation = Simulation::default();
     simulation.settle(&wanting(3, 2));
-    let upgraded = desired(|spec| {
+    let upgraded = edited(|spec| {
         (spec.voters, spec.read_replicas) = (3, 2);
         spec.image = Some("example/sqlited:2.0.0".into());
     });
@@ -375,7 +403,7 @@ fn a_bad_image_costs_one_member_and_reverting_it_is_enough() {
     let mut simulation = Simulation::default();
     let good = wanting(3, 0);
     simulation.settle(&good);
-    let bad = desired(|spec| spec.image = Some(BAD_IMAGE.into()));
+    let bad = edited(|spec| spec.image = Some(BAD_IMAGE.into()));
     for _ in 0..PATIENCE {
         simulation.step(&bad);
         simulation.reconcile(&bad);
@@ -416,7 +444,7 @@ fn whatever_comes_in_between_it_settles() {
             let voters = [1, 3, 5, 7][usize::try_from(random(&mut seed) % 4).unwrap()];
             let replicas = i32::try_from(random(&mut seed) % 3).unwrap();
             let image = format!("example/sqlited:{}", random(&mut seed) % 2);
-            wanted = desired(|spec| {
+            wanted = edited(|spec| {
                 (spec.voters, spec.read_replicas) = (voters, replicas);
                 spec.image = Some(image);
             });

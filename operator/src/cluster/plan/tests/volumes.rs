@@ -47,3 +47,40 @@ fn the_raft_id_is_written_on_the_claim_and_stays_while_the_member_is_silent() {
     let silent = World::serving(3, 0).dead("orders-1").plan();
     assert!(silent.claims.is_empty());
 }
+
+/// A cluster whose volumes may grow, of which one is this full.
+fn filling(used_percent: u64) -> World {
+    World::serving(3, 0)
+        .spec(|spec| {
+            spec.storage.autogrow = serde_json::from_value(serde_json::json!({"maxSize": "1500Mi"})).unwrap();
+        })
+        .edit(|world| {
+            for claim in world.observed.claims.values_mut() {
+                claim.allocated = Some("1Gi".into());
+            }
+            world.observed.reports.get_mut("orders-1").unwrap().storage =
+                Some(client::admin::VolumeUsage { capacity_bytes: 100, available_bytes: 100 - used_percent });
+        })
+}
+
+#[test]
+fn volumes_grow_by_themselves_up_to_their_limit() {
+    assert!(filling(79).plan().claims.is_empty());
+    let plan = filling(80).plan();
+    assert_eq!((plan.volume_size.as_str(), plan.claims.len()), ("1280Mi", 3));
+    assert!(plan.claims.iter().all(|mark| mark.size == "1280Mi" && mark.grows));
+    let grown = |size: &str, allocated: &str| {
+        let bytes = crate::cluster::validate::parse_quantity(size);
+        filling(80).edit(|world| {
+            for claim in world.observed.claims.values_mut() {
+                (claim.requested, claim.requested_bytes) = (Some(size.into()), bytes);
+                claim.allocated = Some(allocated.into());
+            }
+        })
+    };
+    let waits = grown("1280Mi", "1Gi").plan();
+    assert!(waits.claims.is_empty(), "it has not grown yet");
+    assert_eq!(steps(&waits), ["recreate voter"]);
+    assert_eq!(grown("1280Mi", "1280Mi").plan().volume_size, "1500Mi");
+    assert!(grown("1500Mi", "1500Mi").plan().claims.is_empty(), "no further");
+}

@@ -1,0 +1,124 @@
+//! Pods get another template while a ledger is kept.
+
+use anyhow::{Result, ensure};
+use e2e::ledger::Pace;
+use e2e::{Cluster, Manifest, Scenario, eventually, scenario};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+const RESTARTED: &str = "sqlite-operator.io/restartedAt";
+const APPROVED: &str = "sqlite-operator.io/approvedRevision";
+
+/// A cluster of three whose canary is watched for a second, with more in its spec.
+async fn cluster(test: &Scenario, more: serde_json::Value) -> Result<Cluster> {
+    let orders = test.named("orders");
+    let mut manifest = Manifest::new("orders", 3).with("update", json!({"canary": {"soakSeconds": 1}}));
+    for (field, value) in more.as_object().into_iter().flatten() {
+        manifest = manifest.with(field, value.clone());
+    }
+    orders.apply(&manifest).await?;
+    orders.await_ready().await?;
+    test.say("orders is ready");
+    Ok(orders)
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_rolling_restart_loses_nothing() {
+    scenario("a_rolling_restart_loses_nothing", async |test| {
+        let orders = cluster(test, json!({})).await?;
+        let before = orders.pod_uids().await?;
+        let ledger = orders.start_writing(Pace::default()).await?;
+        ledger.await_acknowledged(100, Duration::from_secs(10)).await?;
+        let begin = Instant::now();
+        orders.annotate(RESTARTED, "once").await?;
+        eventually("every pod is a new one", Duration::from_secs(45), async || {
+            let now = orders.pod_uids().await?;
+            let renewed = now.len() == 3 && now.iter().all(|(name, uid)| before.get(name) != Some(uid));
+            Ok(renewed.then_some(()))
+        })
+        .await?;
+        orders.await_ready().await?;
+        test.measured("three voters restarted", begin.elapsed())?;
+        let report = ledger.finish().await?;
+        test.reported("rolling restart", &report)?;
+        report.nothing_lost()?;
+        report.outage_at_most(Duration::from_secs(2))
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_broken_image_is_taken_back_by_itself() {
+    scenario("a_broken_image_is_taken_back_by_itself", async |test| {
+        let orders = cluster(test, json!({})).await?;
+        let before = orders.pod_uids().await?;
+        let ledger = orders.start_writing(Pace::default()).await?;
+        orders.set(json!({"image": "example.invalid/sqlited:main"})).await?;
+        let stalled = orders.await_reason("Stalled", "CanaryFailed").await?;
+        test.say(&stalled.message);
+        eventually("the canary is back", Duration::from_secs(20), async || {
+            let ready = orders.object().await?.data["status"]["readyVoters"].as_u64();
+            Ok((ready == Some(3)).then_some(()))
+        })
+        .await?;
+        let kept = orders.pod_uids().await?.into_iter().filter(|(name, uid)| before.get(name) == Some(uid));
+        ensure!(kept.count() == 2, "more than the canary was restarted");
+        orders.set(json!({"image": null})).await?;
+        orders.await_no("Stalled").await?;
+        orders.await_ready().await?;
+        let report = ledger.finish().await?;
+        test.reported("broken image", &report)?;
+        report.nothing_lost()?;
+        report.outage_at_most(Duration::from_secs(2))
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_supervised_update_waits_for_a_word() {
+    scenario("a_supervised_update_waits_for_a_word", async |test| {
+        let update = json!({"strategy": "Supervised", "canary": {"soakSeconds": 0}});
+        let orders = cluster(test, json!({"voters": 1, "update": update})).await?;
+        let before = orders.pod_uids().await?;
+        orders.set(json!({"observability": {"logLevel": "debug"}})).await?;
+        let pending = orders.await_reason("UpdatePending", "WaitingForApproval").await?;
+        test.say(&pending.message);
+        ensure!(orders.pod_uids().await? == before, "it did not wait");
+        let revision = orders.object().await?.data["status"]["rollout"]["revision"].clone();
+        orders.annotate(APPROVED, revision.as_str().unwrap_or_default()).await?;
+        orders.await_no("UpdatePending").await?;
+        orders.await_ready().await?;
+        ensure!(orders.pod_uids().await? != before, "it waits still");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn resources_and_labels_change_without_a_restart() {
+    scenario("resources_and_labels_change_without_a_restart", async |test| {
+        let with = |cpu: &str| json!({"requests": {"cpu": cpu, "memory": "32Mi"}});
+        let orders = cluster(test, json!({"resources": with("10m")})).await?;
+        let before = orders.pod_uids().await?;
+        orders
+            .set(json!({"resources": with("20m"), "podTemplate": {"metadata": {"labels": {"team": "a"}}}}))
+            .await?;
+        eventually("every pod has both", Duration::from_secs(30), async || {
+            Ok(orders.pods().await?.iter().all(has_both).then_some(()))
+        })
+        .await?;
+        orders.await_ready().await?;
+        ensure!(orders.pod_uids().await? == before, "pods were restarted");
+        Ok(())
+    });
+}
+
+fn has_both(pod: &Pod) -> bool {
+    let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+    let requests = container.and_then(|container| container.resources.as_ref()?.requests.as_ref());
+    let cpu = requests.and_then(|requests| requests.get("cpu")).is_some_and(|cpu| cpu.0 == "20m");
+    cpu && pod.labels().get("team").is_some_and(|team| team == "a")
+}

@@ -1,0 +1,298 @@
+//! `kubectl sqlite`: one verb for each thing that people do to a cluster. A verb that changes something edits the
+//! object, as `kubectl edit` would, and can print the change instead; nothing happens behind the operator's back but a
+//! transfer of leadership.
+
+mod args;
+mod edit;
+mod forward;
+mod order;
+mod picture;
+mod report;
+
+pub use args::PluginArgs;
+
+use crate::Args as ShellArgs;
+use anyhow::{Context, Result, bail};
+use args::Verb;
+use clap::Parser;
+use client::admin_client::{AdminClient, AdminTimeouts};
+use edit::Edit;
+use forward::Forward;
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::config::KubeConfigOptions;
+use kube::{Api, Client, Config, ResourceExt};
+use operator::crd::SqliteCluster;
+use operator::names::{ClusterName, LABEL_CLUSTER, PORT_HTTP};
+use serde_json::json;
+use std::process::ExitCode;
+use tokio::runtime::Handle;
+
+/// Field manager of what a human changes through this program.
+const FIELD_MANAGER: &str = "kubectl-sqlite";
+
+/// Does what the command line says.
+pub fn run(args: PluginArgs, runtime: &Handle) -> Result<ExitCode> {
+    // Only the first process-wide choice counts; a second one is the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    if let Verb::Sql { name, sql, mode } = &args.verb {
+        let (plugin, forward) = runtime.block_on(async {
+            let plugin = Plugin::connect(&args).await?;
+            let forward = plugin.forward_to_any(name).await?;
+            Ok::<_, anyhow::Error>((plugin, forward))
+        })?;
+        let mut shell = vec!["sqlite-cli".to_owned(), format!("--host={}", forward.address)];
+        shell.extend(sql.iter().map(|sql| format!("--command={sql}")));
+        shell.extend(mode.iter().map(|mode| format!("--mode={mode}")));
+        let code = crate::run(ShellArgs::try_parse_from(shell)?, runtime);
+        drop((plugin, forward));
+        return Ok(code);
+    }
+    runtime.block_on(async { Plugin::connect(&args).await?.run(&args).await })
+}
+
+struct Plugin {
+    client: Client,
+    namespace: String,
+}
+
+impl Plugin {
+    async fn connect(args: &PluginArgs) -> Result<Self> {
+        let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
+        let config = Config::from_kubeconfig(&options).await.context("the kubeconfig cannot be used")?;
+        let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        Ok(Self { client: Client::try_from(config)?, namespace })
+    }
+
+    fn clusters(&self) -> Api<SqliteCluster> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    async fn cluster(&self, name: &str) -> Result<SqliteCluster> {
+        let missing = || format!("no SqliteCluster {name} in namespace {}", self.namespace);
+        self.clusters().get_opt(name).await?.with_context(missing)
+    }
+
+    async fn pods_of(&self, name: &str) -> Result<Vec<Pod>> {
+        let which = ListParams::default().labels(&format!("{LABEL_CLUSTER}={name}"));
+        Ok(self.pods().list(&which).await?.items)
+    }
+
+    async fn run(&self, args: &PluginArgs) -> Result<ExitCode> {
+        let dry_run = args.dry_run;
+        match &args.verb {
+            Verb::Status { name, watch } => self.status(name, *watch, args.json).await?,
+            Verb::Members { name } => {
+                let cluster = self.cluster(name).await?;
+                let members = cluster.status.map(|status| status.members).unwrap_or_default();
+                if args.json {
+                    println!("{}", serde_json::to_string_pretty(&members)?);
+                } else {
+                    print!("{}", picture::members(&members));
+                }
+            }
+            Verb::Plan { name, file } => self.plan(name, file.as_deref(), args.json).await?,
+            Verb::Events { name } => self.events(name, args.json).await?,
+            Verb::Report { name } => {
+                print!("{}", report::collect(&self.client, &self.namespace, name).await?)
+            }
+            Verb::Promote { name, member } => self.promote(name, member).await?,
+            Verb::GcVolumes { name, yes } => self.gc_volumes(name, *yes).await?,
+            Verb::DrainCheck { node } => return self.drain_check(node, args.json).await,
+            Verb::Restart { name } => self.edit(name, dry_run, |_| Ok(edit::restart(now()))).await?,
+            Verb::Approve { name } => self.edit(name, dry_run, edit::approve).await?,
+            Verb::Hibernate { name } => self.edit(name, dry_run, |_| Ok(edit::hibernate(true))).await?,
+            Verb::Wake { name } => self.edit(name, dry_run, |_| Ok(edit::hibernate(false))).await?,
+            Verb::Pause { name } => self.edit(name, dry_run, |_| Ok(edit::pause(true))).await?,
+            Verb::Resume { name } => self.edit(name, dry_run, |_| Ok(edit::pause(false))).await?,
+            Verb::Fence { name, member, reason } => {
+                self.edit(name, dry_run, |cluster| Ok(edit::fence(cluster, member, reason.as_deref())))
+                    .await?;
+            }
+            Verb::Unfence { name, member } => {
+                self.edit(name, dry_run, |cluster| edit::unfence(cluster, member)).await?;
+            }
+            Verb::RecoverQuorum { name, survivor } => {
+                self.edit(name, dry_run, |cluster| edit::consent(cluster, survivor)).await?;
+            }
+            Verb::Sql { .. } => bail!("the shell is run without a task of its own"),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn edit(
+        &self,
+        name: &str,
+        dry_run: bool,
+        make: impl FnOnce(&SqliteCluster) -> Result<Edit>,
+    ) -> Result<()> {
+        let edit = make(&self.cluster(name).await?)?;
+        if dry_run {
+            print!("{}", edit.yaml(&self.namespace, name)?);
+            return Ok(());
+        }
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        self.clusters().patch(name, &params, &Patch::Merge(&edit.patch)).await?;
+        println!("{name}: {}", edit.what);
+        Ok(())
+    }
+
+    async fn status(&self, name: &str, watch: bool, json: bool) -> Result<()> {
+        let show = |cluster: &SqliteCluster| -> Result<()> {
+            if json {
+                println!("{}", serde_json::to_string(&cluster.status)?);
+            } else {
+                print!("{}", picture::cluster(cluster));
+            }
+            Ok(())
+        };
+        let first = self.cluster(name).await?;
+        show(&first)?;
+        if !watch {
+            return Ok(());
+        }
+        let which = WatchParams::default().fields(&format!("metadata.name={name}"));
+        let mut version = first.resource_version().unwrap_or_default();
+        loop {
+            let mut changes = self.clusters().watch(&which, &version).await?.boxed();
+            while let Some(change) = changes.try_next().await? {
+                match change {
+                    WatchEvent::Added(cluster) | WatchEvent::Modified(cluster) => {
+                        version = cluster.resource_version().unwrap_or_default();
+                        if !json {
+                            // To the upper left, and everything below it is cleared.
+                            print!("\x1b[H\x1b[J");
+                        }
+                        show(&cluster)?;
+                    }
+                    WatchEvent::Deleted(_) => bail!("{name} was deleted"),
+                    WatchEvent::Bookmark(_) => {}
+                    WatchEvent::Error(status) => bail!("{}", status.message),
+                }
+            }
+        }
+    }
+
+    async fn plan(&self, name: &str, file: Option<&std::path::Path>, json: bool) -> Result<()> {
+        let mut cluster = self.cluster(name).await?;
+        if let Some(file) = file {
+            let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+            let edited: SqliteCluster =
+                serde_yaml::from_str(&text).with_context(|| format!("{}", file.display()))?;
+            if edited.name_any() != name {
+                bail!("{} describes {}, not {name}", file.display(), edited.name_any());
+            }
+            cluster.spec = edited.spec;
+        }
+        let pods = self.pods_of(name).await?;
+        let restarts = order::restarts(&cluster, &pods)?;
+        if json {
+            println!("{}", serde_json::to_string_pretty(&restarts)?);
+        } else if restarts.is_empty() {
+            println!("no pod would be restarted");
+        } else {
+            for (i, restart) in restarts.iter().enumerate() {
+                println!("{}. {} ({})", i + 1, restart.pod, restart.why);
+            }
+        }
+        Ok(())
+    }
+
+    async fn events(&self, name: &str, json: bool) -> Result<()> {
+        let which =
+            ListParams::default().fields(&format!("regarding.name={name},regarding.kind=SqliteCluster"));
+        let mut events =
+            Api::<Event>::namespaced(self.client.clone(), &self.namespace).list(&which).await?.items;
+        events.sort_by_key(|event| event.metadata.creation_timestamp.as_ref().map(|time| time.0));
+        if json {
+            println!("{}", serde_json::to_string_pretty(&events)?);
+            return Ok(());
+        }
+        for event in events {
+            let at = event.metadata.creation_timestamp.map(|time| time.0.to_string()).unwrap_or_default();
+            let reason = event.reason.unwrap_or_default();
+            println!("{at}  {reason:<22} {}", event.note.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    async fn forward_to_any(&self, name: &str) -> Result<Forward> {
+        let pods = self.pods_of(name).await?;
+        let ready = |pod: &&Pod| {
+            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+            conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+        };
+        let pod = pods.iter().find(ready).with_context(|| format!("no member of {name} is ready"))?;
+        Forward::open(self.pods(), pod.name_any(), port()).await
+    }
+
+    async fn promote(&self, name: &str, member: &str) -> Result<()> {
+        if ClusterName::new(&self.namespace, name).parse_member(member).is_none() {
+            bail!("{member} is no member of {name}");
+        }
+        let forward = Forward::open(self.pods(), member.to_owned(), port()).await?;
+        let base = format!("http://{}", forward.address);
+        let admin = AdminClient::new(AdminTimeouts::default())?;
+        let report = admin.report(&base).await?;
+        let done = admin.transfer(&base, Some(report.node_id)).await?;
+        println!("{} leads in term {}", done.leader.name, done.term);
+        Ok(())
+    }
+
+    async fn gc_volumes(&self, name: &str, yes: bool) -> Result<()> {
+        let orphans =
+            self.cluster(name).await?.status.map(|status| status.orphaned_volumes).unwrap_or_default();
+        if orphans.is_empty() {
+            println!("{name} has no orphaned volumes");
+        }
+        let claims = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &self.namespace);
+        for claim in orphans {
+            if yes {
+                claims.delete(&claim, &DeleteParams::default()).await?;
+                println!("{claim} deleted");
+            } else {
+                println!("{claim} would be deleted with its data; say --yes");
+            }
+        }
+        Ok(())
+    }
+
+    /// What the drain of a Kubernetes node would do to the clusters of the namespace.
+    async fn drain_check(&self, node: &str, json: bool) -> Result<ExitCode> {
+        let which = ListParams::default().labels(LABEL_CLUSTER).fields(&format!("spec.nodeName={node}"));
+        let mut lines = Vec::new();
+        let mut safe = true;
+        for pod in self.pods().list(&which).await? {
+            let name = pod.labels().get(LABEL_CLUSTER).cloned().unwrap_or_default();
+            let verdict = picture::drain(&self.cluster(&name).await?, &pod.name_any());
+            safe &= verdict.safe;
+            lines.push(
+                json!({"cluster": name, "member": pod.name_any(), "safe": verdict.safe, "why": verdict.why}),
+            );
+            if !json {
+                println!("{} {}: {}", if verdict.safe { "✓" } else { "✗" }, pod.name_any(), verdict.why);
+            }
+        }
+        if json {
+            println!("{}", serde_json::to_string_pretty(&lines)?);
+        } else if lines.is_empty() {
+            println!("no member in namespace {} runs on {node}", self.namespace);
+        }
+        Ok(if safe { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn port() -> u16 {
+    u16::try_from(PORT_HTTP).unwrap_or_default()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a human's nudge is dated by the human's clock")]
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}

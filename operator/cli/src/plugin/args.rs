@@ -1,0 +1,166 @@
+//! Command line of `kubectl sqlite`.
+
+use crate::render::Mode;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl sqlite status orders --watch
+  kubectl sqlite plan orders -f orders.yaml          which pods the edited manifest would restart, in order
+  kubectl sqlite sql orders 'SELECT count(*) FROM t'
+  kubectl sqlite restart orders --dry-run            prints the change instead of making it";
+
+/// SQLite clusters of a Kubernetes.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kubectl-sqlite", bin_name = "kubectl sqlite", version, after_help = EXAMPLES, max_term_width = 110)]
+pub struct PluginArgs {
+    /// Namespace [default: that of the kubeconfig]
+    #[arg(short, long, global = true)]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig
+    #[arg(long, global = true)]
+    pub context: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print the change as YAML instead of making it
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// A picture of a cluster
+    Status {
+        /// Name of the cluster
+        name: String,
+        /// Show each change
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// The members, one a line
+    Members {
+        /// Name of the cluster
+        name: String,
+    },
+    /// A shell on the cluster, or the given statements
+    #[command(visible_alias = "shell")]
+    Sql {
+        /// Name of the cluster
+        name: String,
+        /// Statements to run; none: a shell
+        sql: Vec<String>,
+        /// How rows are shown
+        #[arg(short, long, value_enum)]
+        mode: Option<Mode>,
+    },
+    /// Hands leadership to a member
+    Promote {
+        /// Name of the cluster
+        name: String,
+        /// Who shall lead
+        member: String,
+    },
+    /// Restarts all members, one after the other
+    Restart {
+        /// Name of the cluster
+        name: String,
+    },
+    /// Which pods would be restarted, in order
+    Plan {
+        /// Name of the cluster
+        name: String,
+        /// A manifest in the place of the object's spec
+        #[arg(short, long)]
+        file: Option<PathBuf>,
+    },
+    /// Lets a supervised update begin
+    Approve {
+        /// Name of the cluster
+        name: String,
+    },
+    /// Takes traffic and leadership from a member
+    Fence {
+        /// Name of the cluster
+        name: String,
+        /// Which member
+        member: String,
+        /// Why
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Gives traffic back to a member
+    Unfence {
+        /// Name of the cluster
+        name: String,
+        /// Which member
+        member: String,
+    },
+    /// Takes all members away and keeps their volumes
+    Hibernate {
+        /// Name of the cluster
+        name: String,
+    },
+    /// Brings a hibernated cluster back
+    Wake {
+        /// Name of the cluster
+        name: String,
+    },
+    /// Stops reconciliation
+    Pause {
+        /// Name of the cluster
+        name: String,
+    },
+    /// Starts reconciliation again
+    Resume {
+        /// Name of the cluster
+        name: String,
+    },
+    /// What happened to a cluster
+    Events {
+        /// Name of the cluster
+        name: String,
+    },
+    /// Everything that a bug report needs, without data and secrets
+    Report {
+        /// Name of the cluster
+        name: String,
+    },
+    /// Whether a Kubernetes node can be drained; exit code 1 if a cluster would stop serving
+    DrainCheck {
+        /// Name of the Kubernetes node
+        node: String,
+    },
+    /// Deletes volumes of removed members
+    GcVolumes {
+        /// Name of the cluster
+        name: String,
+        /// Really
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Consents to go on with what one survivor holds, after a quorum was lost for good
+    RecoverQuorum {
+        /// Name of the cluster
+        name: String,
+        /// Which member
+        #[arg(long)]
+        survivor: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        PluginArgs::command().debug_assert();
+    }
+}

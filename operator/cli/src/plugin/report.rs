@@ -1,0 +1,100 @@
+//! Everything that a bug report needs as one YAML stream. Of data and secrets there is nothing in it: values of
+//! environment variables, annotations of other programs and arguments that could hold a password are left out.
+
+use anyhow::Result;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::ListParams;
+use kube::{Api, Client, Resource};
+use operator::crd::SqliteCluster;
+use operator::names::LABEL_CLUSTER;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fmt::Debug;
+
+/// The report of a cluster.
+pub async fn collect(client: &Client, namespace: &str, name: &str) -> Result<String> {
+    let object = Api::<SqliteCluster>::namespaced(client.clone(), namespace).get(name).await?;
+    let mut objects = vec![serde_json::to_value(object)?];
+    let labelled = ListParams::default().labels(&format!("{LABEL_CLUSTER}={name}"));
+    objects.extend(list::<StatefulSet>(client, namespace, &labelled).await?);
+    objects.extend(list::<Pod>(client, namespace, &labelled).await?);
+    objects.extend(list::<PersistentVolumeClaim>(client, namespace, &labelled).await?);
+    objects.extend(list::<Service>(client, namespace, &labelled).await?);
+    objects.extend(list::<PodDisruptionBudget>(client, namespace, &labelled).await?);
+    let about = ListParams::default().fields(&format!("regarding.name={name}"));
+    objects.extend(list::<Event>(client, namespace, &about).await?);
+    let mut stream = String::new();
+    for mut object in objects {
+        redact(&mut object);
+        stream.push_str("---\n");
+        stream.push_str(&serde_yaml::to_string(&object)?);
+    }
+    Ok(stream)
+}
+
+async fn list<K>(client: &Client, namespace: &str, which: &ListParams) -> Result<Vec<Value>>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Serialize
+        + DeserializeOwned
+        + Debug,
+{
+    let found = Api::<K>::namespaced(client.clone(), namespace).list(which).await?;
+    let named = |object: K| {
+        let mut value = serde_json::to_value(object)?;
+        value["kind"] = json!(K::kind(&()));
+        Ok(value)
+    };
+    found.items.into_iter().map(named).collect()
+}
+
+/// Takes out what may be somebody's secret.
+fn redact(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.remove("managedFields");
+            if let Some(Value::Object(annotations)) = map.get_mut("annotations") {
+                for (key, value) in annotations.iter_mut() {
+                    if !key.starts_with("sqlite-operator.io/") {
+                        *value = json!("(left out)");
+                    }
+                }
+            }
+            if let Some(Value::Array(env)) = map.get_mut("env") {
+                for variable in env.iter_mut().filter(|variable| variable.get("value").is_some()) {
+                    variable["value"] = json!("(left out)");
+                }
+            }
+            map.values_mut().for_each(redact);
+        }
+        Value::Array(list) => list.iter_mut().for_each(redact),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_secret_is_in_a_report() {
+        let mut object = json!({
+            "metadata": {
+                "managedFields": [{}],
+                "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "s3cret",
+                    "sqlite-operator.io/cluster-id": "c1"},
+            },
+            "spec": {"containers": [{"env": [{"name": "TOKEN", "value": "s3cret"}, {"name": "POD_NAME"}]}]},
+        });
+        redact(&mut object);
+        let text = object.to_string();
+        assert!(!text.contains("s3cret") && !text.contains("managedFields"), "{text}");
+        assert!(text.contains("c1") && text.contains("TOKEN"), "{text}");
+    }
+}
