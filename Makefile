@@ -20,7 +20,7 @@ e2e: ## end-to-end tests (E2E_TESTS=part of a name, KEEP=1 keeps their namespace
 	@e2e/test.sh tools e2e
 test: ## all of the above that only checks: what CI runs
 	@e2e/test.sh tools verify unit e2e
-prove: ## the same tests with the full counts (WHAT=part of a name); writes docs/measurements.md
+prove: ## the same tests with the full counts (WHAT=node, or part of an end-to-end test's name); writes docs/measurements*.md
 	@e2e/prove.sh $(WHAT)
 
 bench: ## sqlited beside etcd, hiqlite and others on this machine (PEERS, REPS, CLIENTS, SECONDS_EACH, QUICK=1, AGAIN=1); writes docs/performance.md

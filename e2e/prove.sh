@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
-# prove.sh [PART OF A NAME] — `make prove`: the end-to-end tests with their full counts, and what they measured as
-# docs/measurements.md.
+# prove.sh [node | PART OF A NAME] — `make prove`: the tests of the node (prove-node.sh) and the end-to-end tests, or only
+# one of both, with their full counts; what the end-to-end tests measured goes into docs/measurements.md.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 . e2e/lib.sh
+case ${1:-} in
+node) exec e2e/prove-node.sh ;;
+'') e2e/prove-node.sh; node=$? ;;
+*) node=0 ;;
+esac
 E2E_PROVE=1 E2E_TESTS=${1:-} e2e/test.sh tools e2e
 status=$?
 results=$TARGET/e2e-artifacts/results.jsonl
-[ -s "$results" ] || exit $status
+[ -s "$results" ] || exit $((status | node))
 mkdir -p docs
 {
   echo "# Measurements"
@@ -29,4 +34,4 @@ mkdir -p docs
     | "| \(.[0].what) | \(length) | \($times[length / 2 | floor] / 1000) s | \($times[-1] / 1000) s |"' "$results"
 } >docs/measurements.md
 echo "written: docs/measurements.md"
-exit $status
+exit $((status | node))

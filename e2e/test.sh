@@ -36,14 +36,16 @@ count() {
 # The programs of the local Kubernetes, unless another one is used. Before cargo runs: the two would share two cores.
 tools() {
   if [ -z "${KUBECONFIG:-}" ]; then
-    packages jq shellcheck containerd gcc libc6-dev busybox-static python3 && e2e/kube/build.sh
+    packages jq shellcheck containerd gcc libc6-dev busybox-static python3 e2fsprogs xfsprogs strace && e2e/kube/build.sh
   fi
 }
 
 # Everything that is compiled is compiled once, with one profile and one set of features: always the whole workspace.
-build() { quietly build cargo build ${CI:+--locked} --profile ci --workspace --bins; }
+# With failpoints (node/src/failpoint.rs), which do nothing unless FAILPOINTS is set; release builds are without.
+everything=(--profile ci --workspace --features node/failpoints)
+build() { quietly build cargo build ${CI:+--locked} "${everything[@]}" --bins; }
 formatting() { quietly format cargo fmt --all --check; }
-lint() { quietly clippy cargo clippy --profile ci --workspace --all-targets -- -D warnings; }
+lint() { quietly clippy cargo clippy "${everything[@]}" --all-targets -- -D warnings; }
 generated() { quietly generated "$TARGET/ci/sqlite-operator" crds --check .; }
 scripts() {
   local unformatted
@@ -73,7 +75,7 @@ dependencies() {
 unit() {
   local status=0
   mkdir -p "$LOG_DIR"
-  cargo test --profile ci --workspace --no-fail-fast >"$LOG_DIR/unit.log" 2>&1 || status=$?
+  cargo test "${everything[@]}" --no-fail-fast >"$LOG_DIR/unit.log" 2>&1 || status=$?
   count "$LOG_DIR/unit.log"
   ((status == 0)) && return
   sed -nE '/^(failures:|---- |error|thread )/,/^$/p' "$LOG_DIR/unit.log" | tail -n 150 >&2
@@ -107,7 +109,7 @@ e2e() {
   local status=0
   export E2E_ARTEFACTS=$TARGET/e2e-artifacts
   rm -rf "$E2E_ARTEFACTS"; mkdir -p "$E2E_ARTEFACTS"
-  cargo test --profile ci --workspace --test kubernetes -- --ignored --test-threads "${E2E_THREADS:-1}" \
+  cargo test "${everything[@]}" --test kubernetes -- --ignored --test-threads "${E2E_THREADS:-1}" \
     ${E2E_TESTS:+"$E2E_TESTS"} 2>"$LOG_DIR/e2e-build.log" | tee "$LOG_DIR/e2e.log" | grep -E '^test ' | sed 's/^/   /'
   status=${PIPESTATUS[0]}
   count "$LOG_DIR/e2e.log"

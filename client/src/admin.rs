@@ -82,6 +82,8 @@ pub enum Phase {
     CatchingUp,
     /// Belongs to a cluster and is in service.
     Serving,
+    /// Out of service because its database is not what the others have; another member's takes its place.
+    Fenced,
     /// Going down: leadership was given away, requests in flight are finished.
     Draining,
     /// A local failure ended consensus here; the message says which.
@@ -183,12 +185,47 @@ pub struct MemberReport {
     pub quorum_silent_milliseconds: Option<u64>,
     /// The membership in effect.
     pub membership: Membership,
+    /// What comparing its database with the others' came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<Consistency>,
     /// How full the file system of its data directory is, where that can be found out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<VolumeUsage>,
     /// Why it is not serving, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// What comparing a member's database with the others' came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Consistency {
+    /// In a word.
+    pub state: ConsistencyState,
+    /// The entry after which they were compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+    /// What is wrong, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What comparing a member's database with the others' came to, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConsistencyState {
+    /// There was nothing to compare with yet.
+    Unknown,
+    /// All are equal.
+    Consistent,
+    /// Most voters have this member's state, and others do not.
+    OthersDiffer,
+    /// No state has a majority.
+    Divided,
+    /// Most voters have another state.
+    Minority,
+    /// A page on its disk is not what was written there.
+    Damaged,
 }
 
 /// How full the file system of a data directory is.

@@ -66,8 +66,14 @@ pub struct Config {
     pub write_step_limit: u64,
     /// How often every page is compared with what was written there.
     pub scrub_period: Duration,
+    /// How often the members' databases are compared.
+    pub consistency_period: Duration,
     /// How queued writes are gathered.
     pub write_queue: QueueConfig,
+    /// Free space below which no more writes are taken, in bytes.
+    pub disk_reserve_bytes: u64,
+    /// Size of SQLite's WAL from which on long queries have to give way to checkpoints, in bytes.
+    pub wal_limit_bytes: u64,
     /// What is logged.
     pub log_level: String,
     /// How it is written.
@@ -168,10 +174,21 @@ const FLAGS: &[Flag] = &[
         "24h",
         "how often every page of the database is compared with what was written there",
     ),
+    flag("consistency-period", "10s", "how often the members compare the checksums of their databases"),
     flag("write-queue-capacity", "1024", "queued requests that wait at most"),
     flag("write-queue-batch-size", "128", "queued statements that are applied at once"),
     flag("write-queue-timeout", "50ms", "how long a queued request waits for others"),
     switch("write-queue-tx", "false", "apply queued statements that are applied at once whole or not at all"),
+    flag(
+        "wal-limit",
+        "256MiB",
+        "size of SQLite's WAL from which on long queries have to give way to checkpoints",
+    ),
+    flag(
+        "disk-reserve",
+        "128MiB",
+        "free space below which no more writes are taken (at most an eighth of the disk)",
+    ),
     flag("log-level", "info", "what is logged: error, warn, info, debug, trace, or a filter by module"),
     flag("log-format", "auto", "how it is logged: text, json, or auto (text on a terminal)"),
 ];
@@ -417,9 +434,12 @@ impl Values {
             leave_on_shutdown: self.boolean("raft-cluster-remove-shutdown")?,
             log_segment_bytes: self.bytes("log-segment-size")?,
             log_retention_bytes: self.bytes("log-retention")?,
+            consistency_period: self.duration("consistency-period")?.unwrap_or(Duration::MAX),
             scrub_period: self.duration("scrub-period")?.unwrap_or(Duration::MAX),
             write_step_limit: self.number("write-step-limit")?,
             write_queue: self.write_queue()?,
+            disk_reserve_bytes: self.bytes("disk-reserve")?,
+            wal_limit_bytes: self.bytes("wal-limit")?,
             log_level: self.text("log-level").to_owned(),
             log_format,
         })

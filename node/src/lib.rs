@@ -7,15 +7,17 @@ pub mod clock;
 mod cluster;
 pub mod config;
 pub mod control;
+pub mod failpoint;
 pub mod http;
 pub mod identity;
 pub mod metrics;
 pub mod node;
 pub mod raft;
+mod space;
 pub mod store;
 pub mod telemetry;
 
-pub use node::{Node, NodeError};
+pub use node::{Ended, Node, NodeError};
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,11 +1,14 @@
 //! `sqlited`: one member of a replicated SQLite cluster.
 
-use node::config::{self, Command, Config, ConfigError};
-use node::{Node, control, telemetry};
-use std::process::ExitCode;
+use node::config::{self, Config, ConfigError};
+use node::{Ended, Node, control, telemetry};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _armed = node::failpoint::arm();
     let command = match config::parse(std::env::args().skip(1)) {
         Ok(command) => command,
         Err(ConfigError::Usage(message)) => {
@@ -15,16 +18,16 @@ fn main() -> ExitCode {
         Err(error @ ConfigError::Invalid(_)) => return fatal(&error.into()),
     };
     let outcome = match command {
-        Command::Version => {
+        config::Command::Version => {
             println!("sqlited {} (SQLite {})", node::VERSION, node::store::sqlite_version());
             Ok(())
         }
-        Command::Help => {
+        config::Command::Help => {
             print!("{}", config::usage());
             Ok(())
         }
         // Its last line is what the client reads.
-        Command::WriteCanonical { input, output } => {
+        config::Command::WriteCanonical { input, output } => {
             return match node::store::child(&input, &output) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(refused) => {
@@ -33,8 +36,10 @@ fn main() -> ExitCode {
                 }
             };
         }
-        Command::Drain { data_dir } => runtime().and_then(|rt| Ok(rt.block_on(control::drain(&data_dir))?)),
-        Command::Run(config) => runtime().and_then(|rt| rt.block_on(run(*config))),
+        config::Command::Drain { data_dir } => {
+            runtime().and_then(|rt| Ok(rt.block_on(control::drain(&data_dir))?))
+        }
+        config::Command::Run(config) => runtime().and_then(|rt| rt.block_on(run(*config))),
     };
     outcome.map_or_else(|error| fatal(&error), |()| ExitCode::SUCCESS)
 }
@@ -47,7 +52,13 @@ fn fatal(error: &anyhow::Error) -> ExitCode {
 /// Clients and queries; consensus has a thread of its own.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?)
+    let mut builder = if workers == 1 {
+        // One thread wakes its own tasks without locks.
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    Ok(builder.worker_threads(workers).enable_all().build()?)
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
@@ -59,5 +70,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     };
-    Ok(Node::start(config).await?.run(shutdown).await?)
+    match Node::start(config).await?.run(shutdown).await? {
+        Ended::InOrder => Ok(()),
+        // The same process, so that whoever watches it sees no end; its files and sockets are closed by the system.
+        Ended::StartAgain => {
+            let error = Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).exec();
+            Err(anyhow::Error::new(error).context("start again"))
+        }
+    }
 }

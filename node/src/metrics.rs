@@ -2,7 +2,7 @@
 
 use crate::raft::Consensus;
 use axum::http::StatusCode;
-use client::admin::{Phase, Role};
+use client::admin::{ConsistencyState, Phase, Role};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -27,6 +27,9 @@ pub struct NodeMetrics {
     durable_index: Gauge<u64, AtomicU64>,
     wal_pages: Gauge<u64, AtomicU64>,
     damaged: Gauge,
+    consistent: Gauge,
+    compared_index: Gauge<u64, AtomicU64>,
+    reinstalls: Gauge<u64, AtomicU64>,
     log_flushes: Gauge<u64, AtomicU64>,
     log_written: Gauge<u64, AtomicU64>,
     log_segments: Gauge<u64, AtomicU64>,
@@ -55,6 +58,10 @@ impl Default for NodeMetrics {
         let leader = int("raft_leader", "1 if this member leads");
         let ready = int("ready", "1 if this member is in service");
         let damaged = int("database_damaged", "1 if a page of the database is not what was written there");
+        let consistent = int(
+            "database_consistent",
+            "0 if this member knows that a member's database is not what it should be",
+        );
         let voters = int("raft_voters", "Voters of the membership in effect");
         let learners = int("raft_learners", "Learners of the membership in effect");
         let mut wide = |name: &str, help: &str| {
@@ -69,6 +76,14 @@ impl Default for NodeMetrics {
             applied_index: wide("raft_applied_index", "Last entry in the database"),
             durable_index: wide("raft_checkpointed_index", "Last entry in the synced database file"),
             wal_pages: wide("sqlite_wal_pages", "Pages in SQLite's WAL"),
+            compared_index: wide(
+                "database_compared_index",
+                "Entry after which the members' databases were compared last",
+            ),
+            reinstalls: wide(
+                "database_reinstalls",
+                "How often this member's database was wrong and another's took its place, since the start",
+            ),
             log_flushes: wide("log_flushes", "Syncs of Raft's log since the start"),
             log_written: wide("log_written_bytes", "Bytes written to Raft's log since the start"),
             log_segments: wide("log_segments", "Segment files of Raft's log"),
@@ -79,6 +94,7 @@ impl Default for NodeMetrics {
             leader,
             ready,
             damaged,
+            consistent,
             voters,
             learners,
         }
@@ -112,6 +128,11 @@ impl NodeMetrics {
         self.committed_index.set(report.committed_index);
         self.applied_index.set(report.applied_index);
         self.damaged.set(i64::from(consensus.store().damage().borrow().is_some()));
+        let found = consensus.consistency().borrow().report();
+        let is_well = matches!(found.state, ConsistencyState::Unknown | ConsistencyState::Consistent);
+        self.consistent.set(i64::from(is_well));
+        self.compared_index.set(found.index.unwrap_or(0));
+        self.reinstalls.set(consensus.reinstalls());
         self.durable_index.set(state.durable.log_id.map_or(0, |id| id.index));
         self.wal_pages.set(state.wal_pages);
         self.log_flushes.set(log.flushes);

@@ -12,6 +12,7 @@ use axum::http::HeaderValue;
 use client::admin::Phase;
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -68,6 +69,15 @@ pub enum NodeError {
     /// It did not go down in order.
     #[error("going down: {0}")]
     Stop(#[source] LocalFailure),
+}
+
+/// How a member that did not fail ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to go down, and did.
+    InOrder,
+    /// Its disk was full, and has room again: the process is to start again, with nothing closed, as after a crash.
+    StartAgain,
 }
 
 /// A running member.
@@ -146,6 +156,18 @@ impl ConsensusRuntime {
     }
 }
 
+/// Makes the data directory, durably: everything else syncs only what is in it.
+fn make_data_dir(directory: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory.join("raft"))?;
+    let parent = directory.canonicalize()?;
+    let parent = parent.parent().unwrap_or(&parent);
+    match std::fs::File::open(parent).and_then(|parent| parent.sync_all()) {
+        // It was there before us, and is not ours to read: the mount point of a pod, for example.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
 async fn listen(address: &str) -> Result<TcpListener, NodeError> {
     TcpListener::bind(address)
         .await
@@ -156,7 +178,7 @@ impl Node {
     /// Opens the data directory, starts consensus and listens. How it comes to be of a cluster goes on beside.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         let directory = config.data_dir.clone();
-        std::fs::create_dir_all(directory.join("raft"))
+        make_data_dir(&directory)
             .map_err(|source| NodeError::DataDir { path: directory.display().to_string(), source })?;
         let client_listener = listen(&config.http_addr).await?;
         let http_address = client_listener
@@ -182,6 +204,8 @@ impl Node {
                 .map_err(|e| NodeError::Failed(e.to_string()))?
                 .map_err(NodeError::Store)?;
 
+        store.set_wal_limit(config.wal_limit_bytes);
+
         let runtime = ConsensusRuntime::start()?;
         let consensus_config = ConsensusConfig {
             name: config.node_id.clone(),
@@ -192,11 +216,14 @@ impl Node {
             log_segment_bytes: config.log_segment_bytes,
             log_retention_bytes: config.log_retention_bytes,
             write_step_limit: config.write_step_limit,
+            consistency_period: config.consistency_period,
+            disk_reserve_bytes: config.disk_reserve_bytes,
         };
         let raft_addr = config.raft_addr.clone();
+        let here = tokio::runtime::Handle::current();
         let starting = runtime.handle.spawn(async move {
             let listener = listen(&raft_addr).await?;
-            Ok::<_, NodeError>(Consensus::start(consensus_config, identity, store, listener).await?)
+            Ok::<_, NodeError>(Consensus::start(consensus_config, identity, store, listener, here).await?)
         });
         let consensus = starting.await.map_err(|e| NodeError::Failed(e.to_string()))??;
 
@@ -238,8 +265,9 @@ impl Node {
         &self.consensus
     }
 
-    /// Runs until `shutdown` resolves or the member cannot go on; then goes down in order.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
+    /// Runs until `shutdown` resolves or the member cannot go on; then goes down in order. A member that met a full
+    /// disk goes on serving reads of what it has until there is room again, and is to be started again then.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<Ended, NodeError> {
         let mut phase = self.consensus.phase();
         let mut restart = self.consensus.restart();
         let failed = phase.wait_for(|phase| *phase == Phase::Failed);
@@ -255,17 +283,25 @@ impl Node {
         tokio::select! {
             () = &mut shutdown => tracing::info!("going down"),
             _ = restart.wait_for(|restart| *restart) => {
+                // Whoever watches the process starts it again.
                 tracing::info!("ending, to start again");
-                return self.stop(false).await;
+                return self.stop(false).await.map(|()| Ended::InOrder);
             }
             _ = failed => {
+                if self.consensus.is_out_of_space() {
+                    tracing::error!("the disk is full: only reads of level none until there is room");
+                    tokio::select! {
+                        () = self.consensus.await_space() => return Ok(Ended::StartAgain),
+                        () = &mut shutdown => {}
+                    }
+                }
                 let message = self.consensus.report().message.unwrap_or_else(|| "consensus has stopped".into());
                 outcome = Err(NodeError::Failed(message));
             }
             error = forming => outcome = Err(error),
         }
         let stopped = self.stop(outcome.is_ok()).await;
-        outcome.and(stopped)
+        outcome.and(stopped).map(|()| Ended::InOrder)
     }
 
     async fn stop(self, in_order: bool) -> Result<(), NodeError> {

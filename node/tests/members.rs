@@ -265,6 +265,22 @@ fn a_member_that_lost_its_disk_is_replaced_and_gets_a_snapshot() {
 }
 
 #[test]
+fn a_member_whose_database_is_older_than_its_log_refuses_to_start() {
+    let mut c = cluster(1);
+    c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
+    assert_eq!(c.post(0, "/snapshot?trailing_logs=0", "").0, 200);
+    c.kill(0);
+    for file in std::fs::read_dir(&c.members[0].dir).unwrap().map(Result::unwrap) {
+        if file.file_name().to_string_lossy().starts_with("db") {
+            std::fs::remove_file(file.path()).unwrap();
+        }
+    }
+    c.start(0);
+    assert_eq!(c.exit_code(0), Some(1));
+    assert!(c.log(0).contains("one of the two was replaced"), "{}", c.log(0));
+}
+
+#[test]
 fn a_read_replica_follows_without_voting() {
     let mut c = cluster(1);
     c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));

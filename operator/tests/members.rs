@@ -87,6 +87,7 @@ impl Node {
                 joint: false,
                 members: if joined { raft.members.clone() } else { vec![] },
             },
+            consistency: None,
             storage: None,
             message: None,
         }

@@ -174,6 +174,7 @@ pub fn request_error(error: &RequestError, pretty: bool) -> Answer {
         RequestError::NoLeader | RequestError::NoQuorum | RequestError::Behind(_) => {
             self::error(StatusCode::SERVICE_UNAVAILABLE, error)
         }
+        RequestError::NoSpace => self::error(StatusCode::INSUFFICIENT_STORAGE, error),
         RequestError::OutcomeUnknown(message) => failed_request(message, pretty),
         RequestError::Stale | RequestError::ExecuteTimeout => failed_request(&error.to_string(), pretty),
         RequestError::Refused(_) | RequestError::OtherEpoch { .. } => {

@@ -5,7 +5,7 @@ use super::params::Params;
 use super::respond::{self, Answer};
 use super::sql::bad_param;
 use super::{App, RQLITE_VERSION};
-use crate::raft::RequestError;
+use crate::raft::{Consensus, RequestError};
 use axum::http::StatusCode;
 use client::admin::{MemberReport, Phase, Role};
 use serde_json::{Value, json};
@@ -99,6 +99,16 @@ fn directory_size(path: &Path) -> u64 {
         .sum()
 }
 
+fn consistency(consensus: &Consensus) -> Value {
+    let found = consensus.consistency().borrow().report();
+    json!({
+        "state": found.state,
+        "index": found.index,
+        "message": found.message,
+        "reinstalls": consensus.reinstalls(),
+    })
+}
+
 fn store(app: &App, report: &MemberReport) -> Value {
     let consensus = &app.consensus;
     let state = consensus.store().state().borrow().clone();
@@ -179,6 +189,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
         "checksum": consensus.store().last_checksum().map(|checksum| {
             json!({ "index": checksum.index, "sum": format!("{:016x}", checksum.sum) })
         }),
+        "consistency": consistency(consensus),
         "damaged_page": consensus.store().damage().borrow().map(|damage| damage.page),
         "sqlite3": {
             "path": path.display().to_string(),

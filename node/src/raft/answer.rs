@@ -23,6 +23,9 @@ pub struct Described {
     /// The last entry that it applied.
     #[serde(default)]
     pub applied_index: Option<u64>,
+    /// Its disk is nearly full: it had better not lead.
+    #[serde(default)]
+    pub is_low_on_space: bool,
 }
 
 impl Consensus {
@@ -77,11 +80,14 @@ impl Consensus {
                 let index = self.barrier.pass().await.map_err(|e| text(&e))?;
                 Ok(Bytes::copy_from_slice(&index.to_le_bytes()))
             }
+            Kind::Checksums => self.answer_checksums().await,
+            Kind::Reinstall => self.answer_reinstall(body).await,
             Kind::Describe => to_json(&Described {
                 member: MemberRef { node_id: self.identity.node_id(), name: self.config.name.clone() },
                 api_address: self.config.api_address.clone(),
                 version: crate::VERSION.into(),
                 applied_index: self.store.state().borrow().applied.log_id.map(|id| id.index),
+                is_low_on_space: self.space.is_low(),
             }),
         }
     }

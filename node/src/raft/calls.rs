@@ -41,6 +41,10 @@ pub enum Kind {
     Describe = 21,
     /// Up to which index has a quorum confirmed your lead?
     ReadIndex = 22,
+    /// Which checksums do you have?
+    Checksums = 23,
+    /// Send me your state: mine is wrong.
+    Reinstall = 24,
 }
 
 impl Kind {
@@ -58,6 +62,8 @@ impl Kind {
             K::Notify,
             K::Describe,
             K::ReadIndex,
+            K::Checksums,
+            K::Reinstall,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == number)

@@ -1,6 +1,8 @@
 //! One member's consensus: the parts put together, started and stopped.
 
+use super::applying::Applying;
 use super::calls::Peers;
+use super::consistency::Verdict;
 use super::contact::LeaderContact;
 use super::forward::RequestError;
 use super::log_store::LogStore;
@@ -13,10 +15,14 @@ use super::received::Received;
 use super::recovery::Recovery;
 use super::replace::StagedFiles;
 use super::retention;
+use super::snapshot_receive::Receiving;
 use super::state_machine::StateMachine;
+use super::teller::Teller;
 use super::types::{Metrics, PeerInfo, Raft, ServerMetrics};
 use super::waiters::{Leadership, Waiters};
+use crate::failpoint::{Place, pass};
 use crate::identity::Identity;
+use crate::space::Space;
 use crate::store::{LocalFailure, Store};
 use client::admin::{AddLearner, NodeId, Phase, Refusal, Transfer, Transferred};
 use openraft::SnapshotPolicy;
@@ -26,10 +32,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, Semaphore, watch};
 
 /// How fast a lost leader is noticed, against how little a slow network or processor is mistaken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +75,10 @@ pub struct ConsensusConfig {
     pub log_retention_bytes: u64,
     /// Steps that the statements of one write may take together, where this member leads; 0 is without limit.
     pub write_step_limit: u64,
+    /// How often the checksums of the members are compared.
+    pub consistency_period: Duration,
+    /// Free space below which no more writes are taken, in bytes.
+    pub disk_reserve_bytes: u64,
 }
 
 /// Consensus could not be started.
@@ -76,6 +87,20 @@ pub enum StartError {
     /// Raft's log could not be opened.
     #[error("open Raft's log: {0}")]
     Log(#[from] raftlog::OpenError),
+    /// The free space of the disk could not be read.
+    #[error("look at the free space of the data directory: {0}")]
+    Space(#[source] io::Error),
+    /// The log does not reach back to what the database holds: one of the two is not what this member left.
+    #[error(
+        "the log begins after entry {purged}, the database ends at {applied:?}: one of the two was replaced; \
+         give the member an empty disk, it comes back as a new member"
+    )]
+    Gap {
+        /// Last entry that was purged.
+        purged: u64,
+        /// Last entry in the database.
+        applied: Option<u64>,
+    },
     /// The timing is refused.
     #[error("Raft's configuration: {0}")]
     Config(String),
@@ -117,25 +142,47 @@ pub struct Consensus {
     pub(super) reports_end: watch::Sender<bool>,
     pub(super) notified: watch::Sender<BTreeMap<NodeId, AddLearner>>,
     pub(super) administering: Mutex<()>,
-    pub(super) receiving: Mutex<()>,
+    receiving: Receiving,
+    pub(super) space: Space,
+    pub(super) log_met_full_disk: Arc<AtomicBool>,
+    pub(super) applying: Arc<Applying>,
+    pub(super) consistency: watch::Sender<Verdict>,
+    pub(super) reinstalls: AtomicU64,
 }
 
 impl Consensus {
-    /// Starts consensus on the present runtime, which is its own: nothing on it may block for long.
+    /// Starts consensus on the present runtime, which is its own: nothing on it may block for long. Requests are made
+    /// by tasks of the runtime `clients`.
     pub async fn start(
         config: ConsensusConfig,
         identity: Arc<Identity>,
         store: Store,
         listener: TcpListener,
+        clients: Handle,
     ) -> Result<Arc<Self>, StartError> {
-        let options =
-            raftlog::Options { segment_bytes: config.log_segment_bytes, ..raftlog::Options::default() };
+        let space = Space::new(&config.directory, config.disk_reserve_bytes).map_err(StartError::Space)?;
+        let log_met_full_disk = Arc::new(AtomicBool::new(false));
+        let met_full_disk = log_met_full_disk.clone();
+        let options = raftlog::Options {
+            segment_bytes: config.log_segment_bytes,
+            on_poison: Some(Arc::new(move |error| {
+                met_full_disk.store(error.is_storage_full(), Ordering::Release)
+            })),
+            ..raftlog::Options::default()
+        };
         let (log, recovered) =
             RaftLog::open(config.directory.join("raft").join("log"), options, Arc::new(raftlog::OsIo))?;
         tracing::info!(first = recovered.first_index, last = recovered.last_index, "opened Raft's log");
         if let Some(torn) = &recovered.torn_tail {
             tracing::warn!(?torn, "cut an unfinished write off the log");
         }
+        let applied = store.state().borrow().applied.log_id.map(|id| id.index);
+        if let Some((purged, _)) = log.purged()
+            && applied < Some(purged)
+        {
+            return Err(StartError::Gap { purged, applied });
+        }
+        pass(Place::StartLogOpened).map_err(|e| StartError::Raft(e.to_string()))?;
         let peers = Arc::new(Peers::new(identity.clone()));
         let mut log_store = LogStore::new(log.clone());
         let own = PeerInfo {
@@ -147,12 +194,21 @@ impl Consensus {
         let last = store.state().borrow().applied.log_id.unwrap_or_default();
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
         let staged = StagedFiles::new(store.clone(), identity.clone(), peers.clone());
+        let applying = Arc::new(Applying::from(last.index));
+        let teller = Teller::start(waiters.clone(), &clients);
         let raft = Raft::new(
             identity.node_id().0,
             Arc::new(raft_config(config.profile)?),
             PeerClients::new(peers.clone()),
             log_store,
-            StateMachine::new(store.clone(), identity.clone(), waiters.clone(), staged.clone()),
+            StateMachine::new(
+                store.clone(),
+                identity.clone(),
+                waiters.clone(),
+                staged.clone(),
+                applying.clone(),
+                teller,
+            ),
         )
         .await
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
@@ -179,7 +235,12 @@ impl Consensus {
             reports_end: watch::Sender::new(false),
             notified: watch::Sender::default(),
             administering: Mutex::default(),
-            receiving: Mutex::default(),
+            receiving: Receiving::default(),
+            space,
+            log_met_full_disk,
+            applying,
+            consistency: watch::Sender::default(),
+            reinstalls: AtomicU64::new(0),
             config,
             identity,
             raft,
@@ -193,6 +254,9 @@ impl Consensus {
         tokio::spawn(retention::run(raft, log, consensus.store.state(), kept_bytes));
         tokio::spawn(consensus.clone().watch_phase());
         tokio::spawn(consensus.clone().tidy_staged());
+        tokio::spawn(consensus.clone().watch_space());
+        tokio::spawn(consensus.clone().watch_consistency());
+        tokio::spawn(consensus.clone().leads_not_while_fenced());
         Ok(consensus)
     }
 
@@ -250,6 +314,11 @@ impl Consensus {
         self.store.installs()
     }
 
+    /// How often its database was wrong and another member's took its place, since the start.
+    pub fn reinstalls(&self) -> u64 {
+        self.reinstalls.load(Ordering::Relaxed)
+    }
+
     /// How far the member is in its life.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
@@ -260,6 +329,10 @@ impl Consensus {
         self.phase.send_replace(Phase::Draining);
     }
 
+    pub(super) fn receiving(&self) -> &Receiving {
+        &self.receiving
+    }
+
     /// Whether the process is to end and start again.
     pub fn restart(&self) -> watch::Receiver<bool> {
         self.restart.subscribe()
@@ -268,10 +341,6 @@ impl Consensus {
     /// Ends the streams of reports, which would go on for as long as somebody listens.
     pub fn end_reports(&self) {
         self.reports_end.send_replace(true);
-    }
-
-    pub(super) async fn snapshot_turn(&self) -> MutexGuard<'_, ()> {
-        self.receiving.lock().await
     }
 
     /// This member as others are to know it.

@@ -74,6 +74,9 @@ impl Consensus {
         timeout: Duration,
         propose_within: Option<Duration>,
     ) -> Result<Executed, RequestError> {
+        if self.is_out_of_space() {
+            return Err(RequestError::NoSpace);
+        }
         let started = Instant::now();
         let not_after = propose_within.and_then(|within| started.checked_add(within));
         // A duration too long for the clock is as good as none.
@@ -129,6 +132,9 @@ impl Consensus {
         not_after: Option<Instant>,
         ticket: &mut Ticket,
     ) -> Attempt {
+        if self.space.is_low() {
+            return Attempt::Failed(RequestError::NoSpace);
+        }
         match self.proposer().submit(request.clone(), leader, not_after).await {
             Ok(_room) => settle(ticket, leader).await,
             Err(ProposeError::NotLeader) => Attempt::Again,

@@ -5,6 +5,7 @@
 //! answer     = 0 · index u64 · position (epoch u64 · index u64) · results | 1 (not the leader)
 //!            | 2 · message (outcome unknown) | 3 · message | 4 (received already) | 5 (too large: ask by a stream)
 //!            | 8 (not proposed within the time allowed) | 6 · wanted u64 · present u64 (another epoch) | 7 · index u64 (behind)
+//!            | 9 (no space)
 //! ```
 //! A query that no leader ran is asked again until its time is over. One whose result is large comes on a connection of
 //! its own ([`super::stream_calls`]), so that neither member ever holds more of it than a few pieces.
@@ -119,6 +120,9 @@ pub enum RequestError {
     /// What the client has seen was not applied in time.
     #[error("index {0} was not applied in time")]
     Behind(u64),
+    /// The disk has no room for more.
+    #[error("no space left: the disk of the member that would write it is nearly full")]
+    NoSpace,
     /// Refused by the leader.
     #[error("{}", .0.message)]
     Refused(Refusal),
@@ -241,6 +245,8 @@ impl Consensus {
         let level = match options.level {
             Level::Auto if self.is_learner() => Level::None,
             Level::Auto => Level::Weak,
+            // What is here is wrong.
+            Level::None if self.is_fenced() => Level::Weak,
             level => level,
         };
         if level == Level::None {
@@ -259,6 +265,8 @@ impl Consensus {
                 return Err(RequestError::NoLeader);
             }
             match self.route() {
+                // It is about to hand over.
+                Route::Here(_) if self.is_fenced() => {}
                 Route::Here(_) => match self.order_read(level, options.bookmark, left).await {
                     Err(ExecuteError::NotLeader) => {}
                     Err(error) => return Err(error.into()),
@@ -394,7 +402,7 @@ impl Consensus {
 
     pub(super) async fn answer_query(&self, body: Bytes) -> Result<Bytes, String> {
         let (call, request) = QueryCall::decode(body).map_err(|e| e.to_string())?;
-        if !self.is_leader() {
+        if !self.is_leader() || self.is_fenced() {
             return Ok(write_answer(Err(ExecuteError::NotLeader)));
         }
         let index = match self.order_read(call.level, call.options.bookmark, call.timeout).await {
@@ -414,7 +422,7 @@ impl Consensus {
     /// Answers a query whose result is large.
     pub(super) async fn answer_query_stream(&self, body: Bytes, stream: &mut PeerStream) -> io::Result<()> {
         let (call, request) = QueryCall::decode(body)?;
-        if !self.is_leader() {
+        if !self.is_leader() || self.is_fenced() {
             return stream.accept(&write_answer(Err(ExecuteError::NotLeader))).await;
         }
         let index = match self.order_read(call.level, call.options.bookmark, call.timeout).await {
@@ -541,6 +549,7 @@ pub(super) fn write_answer(outcome: Result<(u64, Position, Bytes), ExecuteError>
             out.put_u8(7);
             out.put_u64_le(index);
         }
+        Err(ExecuteError::Failed(RequestError::NoSpace)) => out.put_u8(9),
         Err(ExecuteError::Failed(error)) => {
             out.put_u8(3);
             out.put_slice(error.to_string().as_bytes());
@@ -566,6 +575,7 @@ pub(super) fn read_answer(mut answer: Bytes) -> Result<(u64, Position, Bytes), E
         6 => ExecuteError::Failed(RequestError::OtherEpoch { wanted: word()?, present: word()? }),
         7 => ExecuteError::Failed(RequestError::Behind(word()?)),
         8 => ExecuteError::Failed(RequestError::ExecuteTimeout),
+        9 => ExecuteError::Failed(RequestError::NoSpace),
         _ => ExecuteError::Failed(RequestError::Internal(text(&answer))),
     })
 }

@@ -6,7 +6,10 @@ use super::forward::{ReadBody, RequestError};
 use crate::store::{Inline, Limits, Position, ReadError, Sink, Stopped};
 use bytes::Bytes;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -14,6 +17,8 @@ use tokio::time::{Instant, timeout_at};
 const PIECE: usize = 64 << 10;
 /// How long a reader may keep a query from going on.
 const STALLED: Duration = Duration::from_secs(30);
+/// How often a query that waits for its reader looks whether it has to give way.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A query that runs, or ran, here.
 #[derive(Debug)]
@@ -66,7 +71,7 @@ impl Consensus {
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let mut sink = Pieces { buffer: Vec::with_capacity(PIECE + (PIECE >> 2)), pieces, runtime };
+            let mut sink = Pieces::new(pieces, runtime);
             let mut tell = Some(tell);
             // Who no longer waits does not want to know.
             let mut at = |position: Position| drop(tell.take().map(|tell| tell.send(Ok(position))));
@@ -77,7 +82,7 @@ impl Consensus {
             match outcome {
                 // Who hung up does not want to know.
                 Ok(()) => {
-                    let _ = sink.send(0).and_then(|()| sink.give(Ok(Bytes::new())));
+                    let _ = sink.end();
                 }
                 // Without the end, who receives it knows that the result is not whole.
                 Err(ReadError::Stopped) => {}
@@ -122,10 +127,15 @@ struct Pieces {
     buffer: Vec<u8>,
     pieces: mpsc::Sender<io::Result<Bytes>>,
     runtime: tokio::runtime::Handle,
+    gives_way: Arc<AtomicBool>,
 }
 
 impl Pieces {
-    /// Sends all but the last `keep` bytes.
+    fn new(pieces: mpsc::Sender<io::Result<Bytes>>, runtime: tokio::runtime::Handle) -> Self {
+        Self { buffer: Vec::with_capacity(PIECE + (PIECE >> 2)), pieces, runtime, gives_way: Arc::default() }
+    }
+
+    /// Sends all but the last `keep` bytes; what could not be sent is still in the buffer.
     fn send(&mut self, keep: usize) -> Result<(), Stopped> {
         let rest = self.buffer.split_off(self.buffer.len() - keep.min(self.buffer.len()));
         let piece = Bytes::from(std::mem::replace(&mut self.buffer, rest));
@@ -136,8 +146,27 @@ impl Pieces {
         self.give(Ok(piece))
     }
 
-    fn give(&self, piece: io::Result<Bytes>) -> Result<(), Stopped> {
-        self.runtime.block_on(self.pieces.send_timeout(piece, STALLED)).map_err(|_| Stopped)
+    /// Waits for the reader, unless the query has to give way.
+    fn give(&mut self, mut piece: io::Result<Bytes>) -> Result<(), Stopped> {
+        let begun = Instant::now();
+        loop {
+            piece = match self.runtime.block_on(self.pieces.send_timeout(piece, LOOK)) {
+                Ok(()) => return Ok(()),
+                Err(SendTimeoutError::Closed(_)) => return Err(Stopped),
+                Err(SendTimeoutError::Timeout(unsent)) => unsent,
+            };
+            if begun.elapsed() >= STALLED || self.gives_way.load(Ordering::Relaxed) {
+                self.buffer.splice(..0, piece.into_iter().flatten());
+                return Err(Stopped);
+            }
+        }
+    }
+
+    /// Sends what is left, and that it was all. The query has ended, so nobody else waits for the reader any more.
+    fn end(&mut self) -> Result<(), Stopped> {
+        self.gives_way = Arc::default();
+        self.send(0)?;
+        self.give(Ok(Bytes::new()))
     }
 }
 
@@ -148,5 +177,9 @@ impl Sink for Pieces {
 
     fn row_written(&mut self) -> Result<(), Stopped> {
         if self.buffer.len() >= PIECE { self.send(1) } else { Ok(()) }
+    }
+
+    fn gives_way_on(&mut self, flag: Arc<AtomicBool>) {
+        self.gives_way = flag;
     }
 }

@@ -2,6 +2,7 @@
 
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use super::wire::{get_entry, get_log_id, get_option, get_vote, put_entry, put_log_id, put_option, put_vote};
+use crate::failpoint::{Place, pass};
 use bytes::{Bytes, BytesMut};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -108,7 +109,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let mut b = BytesMut::with_capacity(17);
         put_vote(&mut b, vote);
-        self.durable(|done| self.log.submit_vote(b.freeze(), done)).await
+        pass(Place::VoteDecided)?;
+        self.durable(|done| self.log.submit_vote(b.freeze(), done)).await?;
+        pass(Place::VoteDurable)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -131,16 +134,22 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             put_entry(&mut b, &entry);
             (entry.index(), b.freeze())
         };
-        let done = |result: Result<(), LogError>| flushed.io_completed(result.map_err(io::Error::other));
+        let done = |result: Result<(), LogError>| {
+            flushed.io_completed(result.map_err(io::Error::other).and_then(|()| pass(Place::AppendDurable)));
+        };
+        pass(Place::AppendSubmitted)?;
         self.log.append(entries.into_iter().map(encode), Box::new(done)).map_err(io::Error::other)
     }
 
     async fn truncate_after(&mut self, last_kept: Option<LogId>) -> io::Result<()> {
-        self.durable(|done| self.log.truncate_after(last_kept.map(|id| id.index), done)).await
+        self.durable(|done| self.log.truncate_after(last_kept.map(|id| id.index), done)).await?;
+        pass(Place::TruncateDurable)
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.durable(|done| self.log.purge(upto.index, log_id_bytes(&upto), done)).await
+        pass(Place::PurgeSubmitted)?;
+        self.durable(|done| self.log.purge(upto.index, log_id_bytes(&upto), done)).await?;
+        pass(Place::PurgeDurable)
     }
 }
 
@@ -148,9 +157,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::raft::applying::Applying;
     use crate::raft::calls::Peers;
     use crate::raft::replace::StagedFiles;
     use crate::raft::state_machine::StateMachine;
+    use crate::raft::teller::Teller;
     use crate::raft::waiters::{Leadership, Waiters};
     use crate::store::Store;
     use openraft::testing::log::{StoreBuilder, Suite};
@@ -168,9 +179,15 @@ mod tests {
             let store = Store::open(dir.path(), false, std::time::Duration::MAX).unwrap();
             let identity = Arc::new(crate::identity::Identity::open(dir.path()).unwrap());
             let waiters = Waiters::new(Leadership::default());
+            let teller = Teller::start(waiters.clone(), &tokio::runtime::Handle::current());
             let peers = Arc::new(Peers::new(identity.clone()));
             let staged = StagedFiles::new(store.clone(), identity.clone(), peers);
-            Ok((dir, LogStore::new(log), StateMachine::new(store, identity, waiters, staged)))
+            let applying = Arc::new(Applying::from(0));
+            Ok((
+                dir,
+                LogStore::new(log),
+                StateMachine::new(store, identity, waiters, staged, applying, teller),
+            ))
         }
     }
 

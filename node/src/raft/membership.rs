@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// A member that was not heard for this long is not reachable.
 pub const SILENT: Duration = Duration::from_millis(1500);
+/// How often it is looked whether the voters answer.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long a transfer of leadership may take.
 const TRANSFER: Duration = Duration::from_secs(2);
 /// How long a change of the membership may take.
@@ -174,8 +176,22 @@ impl<'a> MembershipChanges<'a> {
         self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await
     }
 
+    /// The metrics, once every voter answers or has had the time to: a new leader has not heard anybody yet.
+    async fn heard_metrics(&self) -> Metrics {
+        let deadline = tokio::time::Instant::now() + SILENT;
+        loop {
+            let metrics = metrics_of(self.raft);
+            let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+            if voters.iter().all(|id| is_reachable(&metrics, *id)) || tokio::time::Instant::now() >= deadline
+            {
+                return metrics;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     async fn change_voters(&self, change: &ChangeVoters) -> Result<Membership, Refusal> {
-        let metrics = metrics_of(self.raft);
+        let metrics = self.heard_metrics().await;
         let stored = &metrics.membership_config;
         let voters: BTreeSet<u64> = stored.voter_ids().collect();
         let add: BTreeSet<u64> = change.add.iter().map(|id| id.0).filter(|id| !voters.contains(id)).collect();

@@ -2,10 +2,12 @@
 
 mod administer;
 mod answer;
+mod applying;
 pub mod calls;
 pub mod command;
 mod connection;
 mod consensus;
+mod consistency;
 mod contact;
 mod copies;
 mod execute;
@@ -14,18 +16,23 @@ mod join;
 mod local_read;
 mod log_store;
 mod membership;
+mod out_of_space;
 mod peer_client;
 mod peer_server;
 mod propose;
 mod read;
 mod received;
 mod recovery;
+mod reinstall;
 mod replace;
 mod report;
 mod retention;
+mod snapshot_receive;
+mod snapshot_send;
 mod snapshot_stream;
 mod state_machine;
 mod stream_calls;
+mod teller;
 #[allow(missing_docs, reason = "aliases of openraft's types, named as they are there")]
 mod types;
 mod waiters;
@@ -33,6 +40,7 @@ mod wire;
 
 pub use answer::Described;
 pub use consensus::{Consensus, ConsensusConfig, Profile, StartError};
+pub use consistency::Verdict;
 pub use copies::DatabaseCopy;
 pub use execute::{Executed, LONGEST};
 pub use forward::{Freshness, Level, QueryAnswer, QueryOptions, ReadBody, RequestError};

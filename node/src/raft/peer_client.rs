@@ -2,20 +2,22 @@
 
 use super::calls::{CallError, Kind, Peers};
 use super::connection::{self, ConnectError, FrameReader, Purpose, put_frame, write_out};
+use super::snapshot_send::{SendError, Sending};
+use super::snapshot_stream::Intent;
 use super::state_machine::SnapshotData;
 use super::types::{PeerInfo, Snapshot, TypeConfig, Vote};
 use super::wire::{self, AppendRequest, put_append};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
+use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::{AnyError, OptionalSend};
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -148,75 +150,6 @@ impl PeerClient {
             }
         })
     }
-
-    async fn send_snapshot(
-        &self,
-        vote: &Vote,
-        snapshot: Snapshot,
-        cancelled: &mut (impl Future<Output = ReplicationClosed> + Unpin),
-    ) -> Result<SnapshotResponse<TypeConfig>, SendError> {
-        let SnapshotData::Pinned(pinned) = snapshot.snapshot else {
-            return Err(io::Error::other("only a pinned snapshot can be sent").into());
-        };
-        let mut stream = self.dial(Purpose::Snapshot).await?;
-        let mut out = BytesMut::new();
-        put_frame(&mut out, |out| {
-            wire::put_vote(out, vote);
-            out.put_u64_le(pinned.size);
-            super::snapshot_stream::put_meta(out, &pinned.meta);
-        });
-        write_out(&mut stream, &mut out).await?;
-        let mut chunks = super::snapshot_stream::read_chunks(*pinned);
-        loop {
-            let chunk = tokio::select! {
-                chunk = chunks.recv() => chunk,
-                closed = &mut *cancelled => return Err(SendError::Closed(closed)),
-            };
-            let chunk = chunk.ok_or_else(|| io::Error::other("reading the snapshot was cut short"))?;
-            let last = chunk.as_ref().is_ok_and(|chunk| chunk.is_last());
-            put_frame(&mut out, |out| super::snapshot_stream::put_chunk(out, chunk.as_ref().ok()));
-            write_out(&mut stream, &mut out).await?;
-            if let Err(error) = chunk {
-                return Err(io::Error::other(error).into());
-            }
-            if last {
-                break;
-            }
-        }
-        let mut frames = FrameReader::new(stream);
-        let mut answer = tokio::select! {
-            answer = frames.next() => answer?.ok_or(io::ErrorKind::UnexpectedEof)?,
-            closed = &mut *cancelled => return Err(SendError::Closed(closed)),
-        };
-        match wire::get_u8(&mut answer).map_err(io::Error::from)? {
-            0 => Ok(SnapshotResponse::new(wire::get_vote(&mut answer).map_err(io::Error::from)?)),
-            _ => Err(io::Error::other(String::from_utf8_lossy(&answer).into_owned()).into()),
-        }
-    }
-}
-
-enum SendError {
-    Connect(ConnectError),
-    Io(io::Error),
-    Closed(ReplicationClosed),
-}
-
-impl From<ConnectError> for SendError {
-    fn from(error: ConnectError) -> Self {
-        Self::Connect(error)
-    }
-}
-
-impl From<io::Error> for SendError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<io::ErrorKind> for SendError {
-    fn from(kind: io::ErrorKind) -> Self {
-        Self::Io(kind.into())
-    }
 }
 
 impl RaftNetworkV2<TypeConfig> for PeerClient {
@@ -305,12 +238,29 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let mut cancelled = std::pin::pin!(cancel);
-        self.send_snapshot(&vote, snapshot, &mut cancelled).await.map_err(|error| match error {
-            SendError::Connect(error) => StreamingError::Unreachable(Unreachable::new(&error)),
-            SendError::Io(error) => StreamingError::Network(NetworkError::new(&AnyError::new(&error))),
-            SendError::Closed(closed) => StreamingError::Closed(closed),
-        })
+        let SnapshotData::Pinned(pinned) = snapshot.snapshot else {
+            let error = io::Error::other("only a pinned snapshot can be sent");
+            return Err(StreamingError::Network(NetworkError::new(&error)));
+        };
+        let sending = Sending::new(&self.peers, self.target, &self.address, vote, Intent::CatchUp, *pinned);
+        let sent = tokio::select! {
+            sent = sending.run() => sent,
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+        };
+        match sent {
+            Ok(vote) => Ok(SnapshotResponse::new(vote)),
+            Err(error) => {
+                // Who is down is asked again and again.
+                if !matches!(error, SendError::Connect(_)) {
+                    tracing::warn!(%error, to = self.address, "a snapshot was not installed");
+                }
+                Err(match error {
+                    SendError::Broken(_) => StreamingError::Network(NetworkError::new(&error)),
+                    // Tried again after a pause.
+                    _ => StreamingError::Unreachable(Unreachable::new(&error)),
+                })
+            }
+        }
     }
 
     fn backoff(&self) -> Option<Backoff> {

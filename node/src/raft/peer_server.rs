@@ -3,8 +3,8 @@
 use super::Consensus;
 use super::calls::Kind;
 use super::connection::{FrameReader, Hello, Purpose, answer_hello, put_frame, read_hello, write_out};
-use super::snapshot_stream::{self, Chunk};
-use super::types::{Snapshot, TypeConfig, Vote};
+use super::snapshot_receive;
+use super::types::TypeConfig;
 use super::wire::{self, WireError};
 use crate::identity::ClusterIdentity;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -57,7 +57,7 @@ async fn converse(mut stream: TcpStream, consensus: &Arc<Consensus>) -> io::Resu
     match hello.purpose {
         Purpose::Append => serve_append(stream, consensus).await,
         Purpose::Calls => serve_calls(stream, consensus, hello.cluster_id.is_empty()).await,
-        Purpose::Snapshot => serve_snapshot(stream, consensus).await,
+        Purpose::Snapshot => snapshot_receive::serve(stream, consensus).await,
         Purpose::Stream => super::stream_calls::serve(stream, consensus).await,
     }
 }
@@ -189,76 +189,4 @@ async fn serve_calls(stream: TcpStream, consensus: &Arc<Consensus>, stranger: bo
     }
     drop(answers);
     writer.await.map_err(io::Error::other)
-}
-
-async fn serve_snapshot(stream: TcpStream, consensus: &Consensus) -> io::Result<()> {
-    let (read, mut write) = stream.into_split();
-    let mut frames = FrameReader::new(read);
-    let installed = receive_snapshot(&mut frames, consensus).await;
-    let mut out = BytesMut::new();
-    put_frame(&mut out, |out| match &installed {
-        Ok(vote) => {
-            out.put_u8(0);
-            wire::put_vote(out, vote);
-        }
-        Err(error) => {
-            out.put_u8(1);
-            out.put_slice(error.to_string().as_bytes());
-        }
-    });
-    write_out(&mut write, &mut out).await?;
-    installed.map(drop)
-}
-
-async fn receive_snapshot<R>(frames: &mut FrameReader<R>, consensus: &Consensus) -> io::Result<Vote>
-where
-    R: tokio::io::AsyncRead + Unpin,
-{
-    // One at a time: two would write the same generation.
-    let _turn = consensus.snapshot_turn().await;
-    let eof = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    let mut head = frames.next().await?.ok_or_else(eof)?;
-    let vote = wire::get_vote(&mut head)?;
-    let size = wire::get_u64(&mut head)?;
-    let meta = snapshot_stream::get_meta(&mut head)?;
-    tracing::info!(
-        megabytes = size >> 20,
-        index = meta.applied.log_id.map(|id| id.index),
-        "receiving a snapshot"
-    );
-
-    let store = consensus.store().clone();
-    let (chunks, mut queue) = mpsc::channel::<Bytes>(4);
-    let expected = meta.clone();
-    let write = tokio::task::spawn_blocking(move || {
-        let mut staged = store.stage_snapshot()?;
-        while let Some(bytes) = queue.blocking_recv() {
-            staged.write(&bytes)?;
-        }
-        Ok::<_, io::Error>(staged)
-    });
-    let crc = loop {
-        match snapshot_stream::get_chunk(&mut frames.next().await?.ok_or_else(eof)?)? {
-            Chunk::Bytes(bytes) => {
-                if chunks.send(bytes).await.is_err() {
-                    break 0; // The disk failed; `write` says how.
-                }
-            }
-            Chunk::End(crc) => break crc,
-        }
-    };
-    drop(chunks);
-    let staged = write.await??;
-    if staged.crc() != crc {
-        return Err(WireError("snapshot: its checksum is wrong").into());
-    }
-    let ready =
-        tokio::task::spawn_blocking(move || staged.finish(&expected)).await?.map_err(io::Error::other)?;
-    let snapshot = Snapshot {
-        meta: super::state_machine::snapshot_meta(&meta)?,
-        snapshot: super::state_machine::SnapshotData::Received(ready),
-    };
-    let response = consensus.raft.install_full_snapshot(vote, snapshot).await.map_err(io::Error::other)?;
-    tracing::info!("installed a snapshot");
-    Ok(response.vote)
 }

@@ -62,6 +62,15 @@ impl Queued {
     }
 }
 
+/// Wakes the proposer when dropped.
+struct Kick<'a>(&'a Notify);
+
+impl Drop for Kick<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 /// Groups requests into proposals.
 pub struct Proposer {
     raft: Raft,
@@ -120,7 +129,10 @@ impl Proposer {
             queue.len() == 1
         };
         if first {
-            self.kick.notify_one();
+            // Other requests that have arrived are read before the entry is made of them all. Kicked also where this
+            // request is given up meanwhile: the others count on it.
+            let _kick = Kick(&self.kick);
+            tokio::task::yield_now().await;
         }
         Ok(room)
     }

@@ -3,7 +3,7 @@
 use super::Consensus;
 use super::membership::{SILENT, describe, member_ref, quorum_silent};
 use super::types::Metrics;
-use client::admin::{MemberReport, Membership, NodeId, Phase, Role, VolumeUsage};
+use client::admin::{ConsistencyState, MemberReport, Membership, NodeId, Phase, Role, VolumeUsage};
 use openraft::ServerState;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ impl Consensus {
         let phase = *self.phase().borrow();
         let message = match (&metrics.running_state, phase) {
             (Err(fatal), _) => Some(fatal.to_string()),
+            (Ok(()), Phase::Fenced) => Some("its database is wrong; another member's takes its place".into()),
             (Ok(()), Phase::Uninitialised) => Some("waits to be initialised or added to a cluster".into()),
             (Ok(()), Phase::CatchingUp) if metrics.current_leader.is_none() => Some("knows no leader".into()),
             _ => None,
@@ -44,6 +45,7 @@ impl Consensus {
             applied_index: self.store().state().borrow().applied.log_id.map_or(0, |id| id.index),
             quorum_silent_milliseconds: quorum_silent(&metrics).map(|silent| silent.as_millis() as u64),
             membership: describe(&metrics),
+            consistency: Some(self.consistency.borrow().report()),
             storage: volume_usage(&config.directory),
             message,
         }
@@ -109,6 +111,7 @@ struct Gist {
     term: u64,
     leader: Option<NodeId>,
     membership: Membership,
+    consistency: Option<ConsistencyState>,
     members: Vec<(bool, bool)>,
     /// How full the volume is, in twentieths.
     volume: Option<u64>,
@@ -133,6 +136,7 @@ impl Gist {
             member.silent_milliseconds = None;
         }
         let leader = report.leader.as_ref().map(|l| l.node_id);
+        let consistency = report.consistency.as_ref().map(|c| c.state);
         let volume = report.storage.map(|usage| usage.used_percent() / 5);
         Self {
             phase: report.phase,
@@ -140,6 +144,7 @@ impl Gist {
             term: report.term,
             leader,
             membership,
+            consistency,
             members,
             volume,
         }

@@ -2,6 +2,7 @@
 //! database file lacks.
 
 use super::types::{Metrics, Raft, log_id_from};
+use crate::failpoint::{Place, pass};
 use crate::store::State;
 use raftlog::RaftLog;
 use std::time::Duration;
@@ -30,7 +31,7 @@ pub async fn run(raft: Raft, log: RaftLog, mut state: watch::Receiver<State>, ke
     }
 }
 
-/// How long Raft may take to learn of a checkpoint.
+/// How long Raft may take to learn of a checkpoint, and to purge.
 const LEARNED: Duration = Duration::from_secs(30);
 
 /// Purges the log up to `upto`, which the synced database file holds; returns whether there was anything to purge.
@@ -38,10 +39,15 @@ pub async fn purge(raft: &Raft, log: &RaftLog, upto: u64) -> Result<bool, String
     if log.first_index().is_none_or(|first| first > upto) {
         return Ok(false);
     }
+    let place = |place| pass(place).map_err(|e| e.to_string());
+    place(Place::PurgeDecided)?;
     // Raft purges only what it knows to be in a snapshot.
     raft.trigger().snapshot().await.map_err(|e| e.to_string())?;
     let known = |m: &Metrics| m.snapshot.as_ref().is_some_and(|id| id.index >= upto);
     raft.wait(Some(LEARNED)).metrics(known, "the checkpoint is known").await.map_err(|e| e.to_string())?;
+    place(Place::PurgeKnown)?;
     raft.trigger().purge_log(upto).await.map_err(|e| e.to_string())?;
+    let purged = |m: &Metrics| m.purged.as_ref().is_some_and(|id| id.index >= upto);
+    raft.wait(Some(LEARNED)).metrics(purged, "the log is purged").await.map_err(|e| e.to_string())?;
     Ok(true)
 }

@@ -1,85 +1,156 @@
 //! A snapshot on its way between two members.
 //!
 //! ```text
-//! head   = vote · size u64 · meta          meta  = applied · epoch u64 · cluster id · membership (as lengths and bytes)
-//! chunk  = 0 · bytes | 1 · crc32c u32 of all bytes (the last one) | 2 (the sender failed)
+//! head   = vote · transfer u64 · intent u8 (0 = to catch up, 1 = to replace a wrong state) · size u64 · meta
+//! begin  = 0 · vote (the receiver is that far already) | 1 · message | 2 · offset u64 (send from there)
+//! chunk  = 0 · crc32c u32 of (offset, bytes) · bytes | 1 (all bytes were sent) | 2 (the sender failed)
 //! answer = 0 · vote | 1 · message
+//! meta   = applied · epoch u64 · cluster id · membership (as lengths and bytes)
 //! ```
+//! When a connection breaks, the sender keeps the state pinned and the receiver what it has; the next connection names
+//! the same transfer and goes on.
 
-use super::types::{log_id_from, log_id_to};
+use super::types::{Vote, log_id_from, log_id_to};
 use super::wire::{
-    WireError, get_bytes, get_option, get_str, get_u8, get_u32, get_u64, put_bytes, put_option,
+    WireError, get_bytes, get_option, get_str, get_u8, get_u32, get_u64, get_vote, put_bytes, put_option,
+    put_vote,
 };
-use crate::store::{Applied, LocalFailure, Meta, PinnedSnapshot, StoredMembership, crc32c};
+use crate::store::{Applied, Meta, StoredMembership, chunk_crc};
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::mpsc;
 
-/// Chunks read ahead of the network.
-const READ_AHEAD: usize = 4;
+/// What a snapshot is sent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// The receiver lacks the log to get there; Raft installs it.
+    CatchUp,
+    /// The receiver's database is wrong, and it asked for this one.
+    Replace,
+}
+
+/// What is sent, before any of it.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The sender's vote.
+    pub vote: Vote,
+    /// Names the transfer: the same for each connection that it takes.
+    pub transfer: u64,
+    /// What it is for.
+    pub intent: Intent,
+    /// Size of the file in bytes.
+    pub size: u64,
+    /// What the state is.
+    pub meta: Meta,
+}
+
+impl Head {
+    /// Appends it.
+    pub fn put(&self, out: &mut BytesMut) {
+        put_vote(out, &self.vote);
+        out.put_u64_le(self.transfer);
+        out.put_u8(u8::from(self.intent == Intent::Replace));
+        out.put_u64_le(self.size);
+        put_meta(out, &self.meta);
+    }
+
+    /// Reads it.
+    pub fn get(frame: &mut Bytes) -> Result<Self, WireError> {
+        let vote = get_vote(frame)?;
+        let transfer = get_u64(frame)?;
+        let intent = match get_u8(frame)? {
+            0 => Intent::CatchUp,
+            1 => Intent::Replace,
+            _ => return Err(WireError("snapshot: what it is for")),
+        };
+        Ok(Self { vote, transfer, intent, size: get_u64(frame)?, meta: get_meta(frame)? })
+    }
+}
+
+/// What the receiver says: to the head, and when it has everything.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// The state, or a later one, is installed.
+    Done(Vote),
+    /// It cannot be.
+    Failed(String),
+    /// Send from this offset on; only to the head.
+    From(u64),
+}
+
+impl Reply {
+    /// Appends it.
+    pub fn put(&self, out: &mut BytesMut) {
+        match self {
+            Self::Done(vote) => {
+                out.put_u8(0);
+                put_vote(out, vote);
+            }
+            Self::Failed(message) => {
+                out.put_u8(1);
+                out.put_slice(message.as_bytes());
+            }
+            Self::From(offset) => {
+                out.put_u8(2);
+                out.put_u64_le(*offset);
+            }
+        }
+    }
+
+    /// Reads it.
+    pub fn get(frame: &mut Bytes) -> Result<Self, WireError> {
+        Ok(match get_u8(frame)? {
+            0 => Self::Done(get_vote(frame)?),
+            1 => Self::Failed(String::from_utf8_lossy(frame).into_owned()),
+            2 => Self::From(get_u64(frame)?),
+            _ => return Err(WireError("snapshot reply")),
+        })
+    }
+}
 
 /// A piece of the database file.
 #[derive(Debug)]
 pub enum Chunk {
     /// The next bytes.
     Bytes(Bytes),
-    /// All bytes were sent; their checksum.
-    End(u32),
+    /// All bytes were sent.
+    End,
+    /// The sender could not read on.
+    Failed,
 }
 
 impl Chunk {
-    /// Whether no other follows.
-    pub fn is_last(&self) -> bool {
-        matches!(self, Self::End(_))
-    }
-}
-
-/// Reads a pinned snapshot on a thread of its own. The pin ends with the last chunk, or when the receiver is dropped.
-pub fn read_chunks(pinned: PinnedSnapshot) -> mpsc::Receiver<Result<Chunk, LocalFailure>> {
-    let (send, receive) = mpsc::channel(READ_AHEAD);
-    tokio::task::spawn_blocking(move || {
-        let mut crc = 0;
-        let outcome = pinned.stream(|bytes| {
-            crc = crc32c(crc, &bytes);
-            send.blocking_send(Ok(Chunk::Bytes(bytes.into()))).is_ok()
-        });
-        let end = match outcome {
-            Ok(true) => Ok(Chunk::End(crc)),
-            Ok(false) => return,
-            Err(error) => Err(error),
-        };
-        // Nobody left to tell is fine.
-        drop(send.blocking_send(end));
-    });
-    receive
-}
-
-/// Appends a chunk; none says that the sender failed.
-pub fn put_chunk(out: &mut BytesMut, chunk: Option<&Chunk>) {
-    match chunk {
-        Some(Chunk::Bytes(bytes)) => {
-            out.put_u8(0);
-            out.put_slice(bytes);
+    /// Appends a chunk whose bytes begin at `offset` of the file.
+    pub fn put(&self, offset: u64, out: &mut BytesMut) {
+        match self {
+            Self::Bytes(bytes) => {
+                out.put_u8(0);
+                out.put_u32_le(chunk_crc(offset, bytes));
+                out.put_slice(bytes);
+            }
+            Self::End => out.put_u8(1),
+            Self::Failed => out.put_u8(2),
         }
-        Some(Chunk::End(crc)) => {
-            out.put_u8(1);
-            out.put_u32_le(*crc);
-        }
-        None => out.put_u8(2),
     }
-}
 
-/// Reads a chunk.
-pub fn get_chunk(frame: &mut Bytes) -> Result<Chunk, WireError> {
-    match get_u8(frame)? {
-        0 => Ok(Chunk::Bytes(std::mem::take(frame))),
-        1 => Ok(Chunk::End(get_u32(frame)?)),
-        2 => Err(WireError("snapshot: the sender failed")),
-        _ => Err(WireError("snapshot chunk")),
+    /// Reads a chunk whose bytes begin at `offset` of the file.
+    pub fn get(offset: u64, frame: &mut Bytes) -> Result<Self, WireError> {
+        match get_u8(frame)? {
+            0 => {
+                let crc = get_u32(frame)?;
+                let bytes = std::mem::take(frame);
+                if chunk_crc(offset, &bytes) != crc {
+                    return Err(WireError("snapshot: the checksum of a chunk is wrong"));
+                }
+                Ok(Self::Bytes(bytes))
+            }
+            1 => Ok(Self::End),
+            2 => Ok(Self::Failed),
+            _ => Err(WireError("snapshot chunk")),
+        }
     }
 }
 
 /// Appends what a state is.
-pub fn put_meta(out: &mut BytesMut, meta: &Meta) {
+fn put_meta(out: &mut BytesMut, meta: &Meta) {
     let a = &meta.applied;
     put_option(out, a.log_id.map(log_id_from).as_ref());
     for number in [a.timestamp_us, a.last_insert_rowid, a.changes, a.total_changes] {
@@ -92,7 +163,7 @@ pub fn put_meta(out: &mut BytesMut, meta: &Meta) {
 }
 
 /// Reads what a state is.
-pub fn get_meta(frame: &mut Bytes) -> Result<Meta, WireError> {
+fn get_meta(frame: &mut Bytes) -> Result<Meta, WireError> {
     let log_id = get_option(frame)?.as_ref().map(log_id_to);
     let mut number = || get_u64(frame).map(|n| n as i64);
     let (timestamp_us, last_insert_rowid, changes, total_changes) =

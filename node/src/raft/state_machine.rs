@@ -1,6 +1,8 @@
 //! Raft's view of the store: hands committed entries to the writer and answers who waits for them.
 
+use super::applying::Applying;
 use super::replace::StagedFiles;
+use super::teller::{Asked, Teller};
 use super::types::{
     Applied, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, log_id_from, log_id_to,
 };
@@ -23,6 +25,8 @@ pub struct StateMachine {
     identity: Arc<Identity>,
     waiters: Arc<Waiters>,
     staged: Arc<StagedFiles>,
+    applying: Arc<Applying>,
+    teller: Teller,
 }
 
 /// What a snapshot is, by where it is.
@@ -38,17 +42,20 @@ pub enum SnapshotData {
 /// Brings the database file up to date on disk; there is nothing else to build.
 pub struct DurableState {
     store: Store,
+    applying: Arc<Applying>,
 }
 
 impl StateMachine {
-    /// On the store of the member `identity`; tells `waiters` what is applied.
+    /// On the store of the member `identity`; has `teller` tell `waiters` what is applied.
     pub fn new(
         store: Store,
         identity: Arc<Identity>,
         waiters: Arc<Waiters>,
         staged: Arc<StagedFiles>,
+        applying: Arc<Applying>,
+        teller: Teller,
     ) -> Self {
-        Self { store, identity, waiters, staged }
+        Self { store, identity, waiters, staged, applying, teller }
     }
 
     fn to_store(&self, entry: Entry, wants_reply: bool) -> store::Entry {
@@ -67,6 +74,10 @@ impl StateMachine {
         };
         store::Entry { log_id, payload, wants_reply }
     }
+}
+
+fn leadership(id: store::LogId) -> Leadership {
+    Leadership { term: id.term, node: id.leader }
 }
 
 /// A local failure ends Raft on this member.
@@ -98,7 +109,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut ready = entries.ready_chunks(BATCH);
         while let Some(chunk) = ready.next().await {
             let mut batch = Vec::with_capacity(chunk.len());
-            let mut responders = Vec::with_capacity(chunk.len());
+            let mut asked = Vec::with_capacity(chunk.len());
+            let mut responders = Vec::new();
             let mut last = None;
             for item in chunk {
                 let (entry, responder) = item?;
@@ -109,25 +121,27 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 let entry = self.to_store(entry, !interested.is_empty());
                 self.staged.ensure(&entry).await?;
                 last = Some(entry.log_id);
-                responders.push((entry.log_id.index, interested, responder));
+                asked.push(Asked { index: entry.log_id.index, requests: interested });
+                responders.extend(responder);
                 batch.push(entry);
             }
-            let replies = self.store.apply(batch).await.map_err(fatal)?;
-            for ((index, interested, responder), reply) in responders.into_iter().zip(replies) {
-                self.waiters.applied(index, &interested, reply);
-                if let Some(responder) = responder {
-                    responder.send(Applied);
-                }
+            let teller = self.teller.clone();
+            let committed = move |replies| teller.applied(asked, replies, last.map(leadership));
+            let turn = self.applying.turn().await;
+            self.store.apply_telling(batch, Box::new(committed)).await.map_err(fatal)?;
+            drop(turn);
+            for responder in responders {
+                responder.send(Applied);
             }
             if let Some(last) = last {
-                self.waiters.told(Leadership { term: last.term, node: last.leader });
+                self.applying.reach(last.index);
             }
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> DurableState {
-        DurableState { store: self.store.clone() }
+        DurableState { store: self.store.clone(), applying: self.applying.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
@@ -140,10 +154,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             // It is this member's own state.
             SnapshotData::Durable => return Ok(()),
         };
+        let turn = self.applying.turn().await;
         self.store.install(ready).await.map_err(fatal)?;
-        self.waiters.skipped();
-        if let Some(last) = meta.last_log_id.as_ref().map(log_id_to) {
-            self.waiters.told(Leadership { term: last.term, node: last.leader });
+        drop(turn);
+        let last = meta.last_log_id.as_ref().map(log_id_to);
+        self.teller.skipped(last.map(leadership));
+        if let Some(last) = last {
+            self.applying.reach(last.index);
         }
         Ok(())
     }
@@ -164,6 +181,9 @@ impl RaftSnapshotBuilder<TypeConfig> for DurableState {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let durable = self.store.checkpoint().await.map_err(fatal)?;
+        if let Some(last) = durable.log_id {
+            self.applying.known(last.index).await?;
+        }
         let meta = SnapshotMeta {
             last_log_id: durable.log_id.map(log_id_from),
             last_membership: membership_from_store(&durable.membership)?,

@@ -91,10 +91,16 @@ impl Waiters {
     /// The requests `ids` were applied at `index`, with these results.
     pub fn applied(&self, index: u64, ids: &[RequestId], results: Vec<Bytes>) {
         let mut waiting = self.waiting.lock();
+        // Without results for an entry that came with another member's state.
+        let results = results.into_iter().map(Some).chain(std::iter::repeat(None));
         for (id, results) in ids.iter().zip(results) {
             if let Some(waiter) = waiting.remove(id) {
+                let outcome = match results {
+                    Some(results) => Outcome::Applied(Proposed { results, index }),
+                    None => Outcome::Skipped,
+                };
                 // Who no longer waits does not want to know.
-                drop(waiter.outcome.send(Outcome::Applied(Proposed { results, index })));
+                drop(waiter.outcome.send(outcome));
             }
         }
     }

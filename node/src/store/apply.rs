@@ -13,9 +13,10 @@ use super::meta::{self, Applied, LogId, MetaError, StoredMembership};
 use super::pages::{Checksum, Pages};
 use super::writer_connection::WriterConnection;
 use super::{encode, wal_capture};
+use crate::failpoint::{Place, pass};
 use crate::raft::command::{CommandView, Malformed, RequestFlags};
 use bytes::Bytes;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -86,6 +87,20 @@ pub enum LocalFailure {
     /// The thread that does it ended.
     #[error("{0} has stopped")]
     Stopped(&'static str),
+}
+
+impl LocalFailure {
+    /// Whether the cause is that the disk has no room left.
+    pub fn is_full_disk(&self) -> bool {
+        let full = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+        match self {
+            Self::Io { source, .. } | Self::Meta(MetaError::Blob(source)) => {
+                matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            }
+            Self::Sqlite { source, .. } | Self::Meta(MetaError::Sqlite(source)) => full(source),
+            Self::Meta(_) | Self::Malformed { .. } | Self::Stopped(_) => false,
+        }
+    }
 }
 
 /// The writer's connection and what belongs to it.
@@ -280,6 +295,7 @@ impl Applier {
         self.applied.changes = changes as i64;
         self.applied.total_changes = total_changes as i64;
         meta::write_applied(&self.on.connection, &self.applied)?;
+        pass(Place::ApplyRan).map_err(|source| LocalFailure::Io { what: "apply an entry", source })?;
         self.on.control("/* own */ COMMIT", "commit the entry's transaction")?;
         self.on.watch.committed(&self.on.connection, &self.applied);
         self.note_pages()?;

@@ -4,26 +4,39 @@
 //! A thread of its own does the bulk with a PASSIVE checkpoint beside the writer; then the writer itself does the rest
 //! between two entries, which is short, and is *complete* if no reader still needs older pages. The next commit then
 //! starts the WAL anew, so it does not grow.
+//!
+//! A reader that runs for long keeps the WAL from starting anew. It may, until the WAL is large; then it is ended with
+//! an error that says so, because writes go before reads that can be asked again.
 
 use super::apply::LocalFailure;
 use super::meta::{LogId, StoredMembership};
+use crate::failpoint::{Place, pass};
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, MAIN_DB, OpenFlags};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 use std::path::Path;
+use std::time::Duration;
 
 /// Pages in the WAL (4 KiB each) from which on a checkpoint is due: 16 MiB.
 pub const DUE_PAGES: u64 = 4096;
+/// Bytes in the WAL from which on readers that keep it from starting anew have to give way, unless said otherwise.
+pub const WAL_LIMIT: u64 = 256 << 20;
+/// Those that run for longer than this have to.
+pub const GIVE_WAY_AGE: Duration = Duration::from_secs(5);
 
-/// One PASSIVE checkpoint; returns whether every frame of the WAL is now in the synced database file.
+/// One PASSIVE checkpoint; returns whether every frame of the WAL is now in the synced database file. Somebody else's
+/// checkpoint at the same time is no failure: then it is not known.
 pub fn passive(connection: &Connection) -> Result<bool, LocalFailure> {
-    let (log, checkpointed) = connection
-        .wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE)
-        .map_err(|source| LocalFailure::Sqlite { what: "checkpoint", source })?;
-    Ok(log == checkpointed)
+    match connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE) {
+        Ok((log, checkpointed)) => Ok(log == checkpointed),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
+        Err(source) => Err(LocalFailure::Sqlite { what: "checkpoint", source }),
+    }
 }
 
 /// The bulk of a checkpoint, beside the writer. Being cut short by a reader is no failure.
 pub fn bulk(path: &Path) -> Result<(), LocalFailure> {
+    let place = |place| pass(place).map_err(|source| LocalFailure::Io { what: "checkpoint", source });
+    place(Place::CheckpointDue)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || -> rusqlite::Result<Connection> {
         let connection = Connection::open_with_flags(path, flags)?;
@@ -33,7 +46,8 @@ pub fn bulk(path: &Path) -> Result<(), LocalFailure> {
     };
     let connection =
         open().map_err(|source| LocalFailure::Sqlite { what: "open for a checkpoint", source })?;
-    passive(&connection).map(drop)
+    passive(&connection)?;
+    place(Place::CheckpointBulk)
 }
 
 /// The state that the database file has on disk.
@@ -43,4 +57,48 @@ pub struct Durable {
     pub log_id: Option<LogId>,
     /// The membership at that entry.
     pub membership: StoredMembership,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn two_checkpoints_at_once_are_no_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.sqlite");
+        let open = || {
+            let c = Connection::open(&path).unwrap();
+            c.execute_batch(
+                "PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; PRAGMA synchronous=NORMAL",
+            )
+            .unwrap();
+            c
+        };
+        let writer = open();
+        writer.execute_batch("CREATE TABLE t(a)").unwrap();
+        let (ended, begun) = (AtomicBool::new(false), Barrier::new(3));
+        std::thread::scope(|scope| {
+            let (open, ended, begun) = (&open, &ended, &begun);
+            for _ in 0..2 {
+                scope.spawn(move || {
+                    let other = open();
+                    begun.wait();
+                    while !ended.load(Ordering::Relaxed) {
+                        passive(&other).unwrap();
+                    }
+                });
+            }
+            begun.wait();
+            for _ in 0..200 {
+                writer.execute_batch("INSERT INTO t VALUES(randomblob(4000))").unwrap();
+                passive(&writer).unwrap();
+            }
+            ended.store(true, Ordering::Relaxed);
+        });
+        assert!(passive(&writer).unwrap());
+    }
 }

@@ -4,6 +4,8 @@ use super::value::{self, Affinity};
 use crate::raft::command::RequestFlags;
 use rusqlite::{Rows, Statement};
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// Where results go.
@@ -14,6 +16,9 @@ pub trait Sink {
     /// Called after each row: the sink may send on what it has, or stop the statement. It keeps the last byte, by
     /// which the encoder sees whether a comma is due.
     fn row_written(&mut self) -> Result<(), Stopped>;
+
+    /// Once `flag` is set the statement is to end: a sink that waits for its reader then stops, and keeps what it has.
+    fn gives_way_on(&mut self, _flag: Arc<AtomicBool>) {}
 }
 
 /// The sink wants no more: the reader is gone, or the result is larger than allowed here.
@@ -139,6 +144,17 @@ pub fn write_executed(
 pub fn write_error(out: &mut Vec<u8>, message: &str, associative_query: bool) {
     begin_entry(out);
     out.extend_from_slice(if associative_query { b"{\"rows\":[],\"error\":" } else { b"{\"error\":" });
+    value::write_str(out, message);
+    out.push(b'}');
+}
+
+/// Puts a message in the place of the error of the query entry that was closed last, if rows were written before it.
+pub fn end_with_error(out: &mut Vec<u8>, message: &str) {
+    const INTERRUPTED: &[u8] = b",\"error\":\"interrupted\"}";
+    let end = if out.ends_with(INTERRUPTED) { INTERRUPTED.len() } else { 1 };
+    out.truncate(out.len().saturating_sub(end));
+    separate(out);
+    out.extend_from_slice(b"\"error\":");
     value::write_str(out, message);
     out.push(b'}');
 }

@@ -4,6 +4,7 @@
 //! A new generation (a snapshot, a restore) is written beside it and becomes the present one by one rename of a link:
 //! renaming a database over another would leave the old one's WAL to be replayed into the new one.
 
+use crate::failpoint::{Place, pass};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,8 +53,11 @@ impl Generations {
         }
         std::os::unix::fs::symlink(format!("db-{n}.sqlite"), &new)?;
         self.sync()?;
+        pass(Place::ActivateLinked)?;
         fs::rename(&new, self.directory.join(LINK))?;
-        self.sync()
+        pass(Place::ActivateRenamed)?;
+        self.sync()?;
+        pass(Place::ActivateSynced)
     }
 
     /// Syncs the directory.

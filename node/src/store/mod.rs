@@ -37,12 +37,13 @@ pub use encode::{Sink, Stopped};
 pub use meta::{Applied, LogId, Meta, Position, RESERVED_PREFIX, StoredMembership};
 pub use pages::{Checksum, Damage};
 pub use reader::{Diagnostics, Inline, Limits, ReadError, ReadPool};
-pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, crc32c};
+pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, Streamed, chunk_crc};
 pub use staging::{Receiving, Scratch, Sha256Sum, Staging};
 pub use text::is_vacuum;
 pub use value::write_str;
-pub use writer::State;
+pub use writer::{Committed, State};
 
+use crate::failpoint::{Place, pass};
 use apply::Applier;
 use entry_vfs::EntryVfs;
 use generation::Generations;
@@ -53,7 +54,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use writer::Writer;
 
 /// One replica's database in a data directory.
@@ -75,10 +76,13 @@ impl Store {
         let generations = Generations::new(directory);
         let present = generations.present().map_err(io("find the present database"))?;
         generations.remove_others(present).map_err(io("remove what an interrupted install left"))?;
+        let place = |place| pass(place).map_err(io("open the database"));
+        place(Place::StartCleaned)?;
         let generation = match present {
             Some(n) => n,
             None => {
                 create(&generations.path(1))?;
+                place(Place::StartCreated)?;
                 generations.activate(1).map_err(io("activate the new database"))?;
                 1
             }
@@ -88,6 +92,7 @@ impl Store {
             .map_err(|e| io("register the file system layer")(std::io::Error::other(e)))?;
         let pages = Arc::new(Pages::default());
         let applier = Applier::open(&path, vfs, foreign_keys, pages.clone())?;
+        place(Place::StartOpened)?;
         let readers = Arc::new(ReadPool::new(&path, foreign_keys));
         let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
         let (own, pool) = (generations.clone(), readers.clone());
@@ -124,7 +129,15 @@ impl Store {
 
     /// Applies committed entries in order; the replies are in the same order.
     pub async fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Reply>, LocalFailure> {
-        self.writer.apply(entries).await
+        let (tell, replies) = oneshot::channel();
+        // Who no longer waits does not want to know.
+        self.apply_telling(entries, Box::new(move |replies| drop(tell.send(replies)))).await?;
+        replies.await.map_err(|_| LocalFailure::Stopped("the writer"))
+    }
+
+    /// The same; `committed` is given the replies before it resolves.
+    pub async fn apply_telling(&self, entries: Vec<Entry>, committed: Committed) -> Result<(), LocalFailure> {
+        self.writer.apply(entries, committed).await
     }
 
     /// What has been applied and what of it is on disk, now and from now on.
@@ -135,6 +148,16 @@ impl Store {
     /// Connections for queries.
     pub fn readers(&self) -> &Arc<ReadPool> {
         &self.readers
+    }
+
+    /// From which size of the WAL on, in bytes, long queries have to give way to checkpoints.
+    pub fn set_wal_limit(&self, bytes: u64) {
+        self.writer.set_wal_limit(bytes);
+    }
+
+    /// Whether writing stopped because the disk was full.
+    pub fn met_full_disk(&self) -> bool {
+        self.writer.met_full_disk()
     }
 
     /// Pins the present state, to send it to another member. Blocks on the disk.
@@ -152,11 +175,14 @@ impl Store {
         let io = |source| LocalFailure::Io { what: "copy a snapshot", source };
         let mut staged = self.stage_snapshot().map_err(io)?;
         let mut written = Ok(());
-        pinned.stream(|bytes| {
+        let streamed = pinned.stream(0, |bytes| {
             written = staged.write(&bytes);
             written.is_ok()
         })?;
         written.map_err(io)?;
+        if streamed != Streamed::Whole {
+            return Err(io(std::io::ErrorKind::TimedOut.into()));
+        }
         staged.finish(&pinned.meta)
     }
 

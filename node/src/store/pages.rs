@@ -20,7 +20,10 @@ use tokio::sync::watch;
 use twox_hash::XxHash3_64;
 
 /// Checksums kept of the entries applied last.
-const KEPT: usize = 1024;
+const KEPT: usize = 256;
+/// Checksums kept of earlier entries, at multiples of [`STRIDE`]: members that are some seconds apart have some in
+/// common.
+const KEPT_STRIDES: usize = 1024;
 /// While there are free pages only checksums at multiples of this are known: the list is walked for them.
 const STRIDE: u64 = 64;
 
@@ -79,6 +82,8 @@ struct Inner {
     /// While a range is read: pages that were changed since, with what they were.
     changed: Option<HashMap<u32, u64>>,
     recent: VecDeque<Checksum>,
+    /// Those at multiples of [`STRIDE`], also of the entries in `recent`.
+    strides: VecDeque<Checksum>,
 }
 
 impl Inner {
@@ -98,6 +103,13 @@ impl Inner {
         }
         self.hashes.resize(size as usize, 0);
     }
+}
+
+fn push(kept: &mut VecDeque<Checksum>, at_most: usize, checksum: Checksum) {
+    if kept.len() == at_most {
+        kept.pop_front();
+    }
+    kept.push_back(checksum);
 }
 
 impl Default for Pages {
@@ -159,17 +171,19 @@ impl Pages {
         inner.free_sum = Some(free_sum);
         let checksum = Checksum { index, sum: inner.sum.wrapping_sub(free_sum) };
         if inner.recent.back().is_none_or(|last| last.index < index) {
-            if inner.recent.len() == KEPT {
-                inner.recent.pop_front();
+            push(&mut inner.recent, KEPT, checksum);
+            if index.is_multiple_of(STRIDE) {
+                push(&mut inner.strides, KEPT_STRIDES, checksum);
             }
-            inner.recent.push_back(checksum);
         }
         Ok(Some(checksum))
     }
 
-    /// Checksums after the entries applied last, oldest first.
+    /// Checksums after the entries applied last, oldest first, and of some before.
     pub fn recent(&self) -> Vec<Checksum> {
-        self.inner.lock().recent.iter().copied().collect()
+        let inner = self.inner.lock();
+        let first = inner.recent.front().map_or(0, |checksum| checksum.index);
+        inner.strides.iter().filter(|checksum| checksum.index < first).chain(&inner.recent).copied().collect()
     }
 
     /// The newest of them.

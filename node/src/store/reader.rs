@@ -18,7 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// VM steps between two looks at the budget.
@@ -29,12 +29,19 @@ const INLINE_STEPS: u64 = 20_000;
 const INLINE_BYTES: usize = 64 << 10;
 /// Idle connections kept.
 const KEPT: usize = 16;
+/// How long a statement may run that was not given a limit.
+const DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// The error of a query that was ended for a checkpoint.
+const GAVE_WAY: &str = "query ended to let the database be checkpointed: it ran for too long beside many writes; \
+                        read in smaller parts";
 
 /// Connections for queries on the present generation.
 pub struct ReadPool {
     present: Mutex<Present>,
     /// Shown by `PRAGMA foreign_keys`, as the writer has it.
     foreign_keys: bool,
+    /// Queries that take their time, since when.
+    running: Mutex<Vec<(Instant, Arc<Budget>)>>,
 }
 
 struct Present {
@@ -101,6 +108,8 @@ struct Budget {
     ticks: AtomicU64,
     /// Nanoseconds after `origin`; `u64::MAX` is without limit.
     deadline: AtomicU64,
+    /// The query has to end.
+    gives_way: Arc<AtomicBool>,
 }
 
 struct Reader {
@@ -115,7 +124,7 @@ impl ReadPool {
     /// A pool for the database at `path`.
     pub fn new(path: &Path, foreign_keys: bool) -> Self {
         let present = Present { path: path.to_owned(), number: 0, idle: Vec::new() };
-        Self { present: Mutex::new(present), foreign_keys }
+        Self { present: Mutex::new(present), foreign_keys, running: Mutex::default() }
     }
 
     /// From now on queries run on the database at `path`; those that run already end on the old one.
@@ -154,9 +163,20 @@ impl ReadPool {
     ) -> Result<(), ReadError> {
         let reader = self.take()?;
         reader.budget.ticks.store(u64::MAX, Ordering::Relaxed);
+        sink.gives_way_on(reader.budget.gives_way.clone());
+        self.running.lock().push((Instant::now(), reader.budget.clone()));
         let outcome = reader.run(request, limits, sink, at);
+        self.running.lock().retain(|(_, budget)| !Arc::ptr_eq(budget, &reader.budget));
+        reader.budget.gives_way.store(false, Ordering::Relaxed);
         self.give_back(reader);
         outcome
+    }
+
+    /// Ends queries that run for longer than `age`, each with an error; returns how many.
+    pub fn give_way(&self, age: Duration) -> usize {
+        let running = self.running.lock();
+        let old = running.iter().filter(|(since, _)| since.elapsed() > age);
+        old.filter(|(_, budget)| !budget.gives_way.swap(true, Ordering::Relaxed)).count()
     }
 
     /// What the newest committed state is. For start-up and diagnostics.
@@ -265,7 +285,7 @@ impl Reader {
         let watched = budget.clone();
         let handler = move || {
             let left = watched.ticks.load(Ordering::Relaxed);
-            if left == 0 {
+            if left == 0 || watched.gives_way.load(Ordering::Relaxed) {
                 return true;
             }
             if left != u64::MAX {
@@ -317,28 +337,36 @@ impl Reader {
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            let deadline = limits.statement_timeout.map_or(u64::MAX, |timeout| {
-                self.origin.elapsed().saturating_add(timeout).as_nanos().min(u128::from(u64::MAX - 1)) as u64
-            });
+            let timeout = limits.statement_timeout.unwrap_or(DEADLINE);
+            let deadline = self.origin.elapsed().saturating_add(timeout).as_nanos();
+            let deadline = deadline.min(u128::from(u64::MAX - 1)) as u64;
             self.budget.deadline.store(deadline, Ordering::Relaxed);
             let on = On { connection: &self.connection, guard: &self.guard, watch: None };
             match run_statement(on, &view, Mode::Query, style, sink, None) {
                 Ok(()) => {}
                 Err(StatementError::Malformed(error)) => return Err(error.into()),
+                Err(StatementError::Stopped) if self.budget.gives_way.load(Ordering::Relaxed) => {
+                    encode::end_with_error(sink.buffer(), GAVE_WAY);
+                    return Ok(());
+                }
                 Err(StatementError::Stopped) => return Err(ReadError::Stopped),
                 Err(error) => {
                     let mut message = error.text(&self.guard);
-                    let mut written = false;
+                    let gives_way = self.budget.gives_way.load(Ordering::Relaxed);
+                    let (mut written, mut interrupted) = (false, false);
                     if let StatementError::Sqlite { error, reported, .. } = &error {
                         written = *reported;
-                        if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) {
-                            message = "query timeout".into();
-                        }
+                        interrupted = error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted);
+                    }
+                    if interrupted {
+                        message = if gives_way { GAVE_WAY } else { "query timeout" }.into();
                     }
                     if !written {
                         encode::write_error(sink.buffer(), &message, style.associative);
+                    } else if interrupted {
+                        encode::end_with_error(sink.buffer(), &message);
                     }
-                    if transaction || self.budget.ticks.load(Ordering::Relaxed) == 0 {
+                    if transaction || gives_way || self.budget.ticks.load(Ordering::Relaxed) == 0 {
                         return Ok(());
                     }
                 }

@@ -10,15 +10,21 @@ use super::replace;
 use super::scrub::{PinnedRange, Wake};
 use super::snapshot::ReadySnapshot;
 use super::staging::Staging;
+use crate::failpoint::{Place, pass};
 use rusqlite::Connection;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use tokio::sync::{oneshot, watch};
+
+/// Given the replies of entries, in order, on the writer's thread after the last one's COMMIT; must not block.
+pub type Committed = Box<dyn FnOnce(Vec<Reply>) + Send>;
 
 enum Job {
     Apply {
         entries: Vec<Entry>,
-        done: oneshot::Sender<Result<Vec<Reply>, LocalFailure>>,
+        committed: Committed,
+        done: oneshot::Sender<Result<(), LocalFailure>>,
     },
     Install {
         snapshot: ReadySnapshot,
@@ -50,6 +56,8 @@ enum Job {
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
     state: watch::Receiver<State>,
+    met_full_disk: Arc<AtomicBool>,
+    wal_limit_pages: Arc<AtomicU64>,
 }
 
 /// What the writer has reached.
@@ -74,6 +82,8 @@ impl State {
     }
 }
 
+/// Size of a page, in bytes: databases are made with SQLite's default.
+const PAGE: u64 = 4096;
 const GONE: LocalFailure = LocalFailure::Stopped("the writer");
 
 impl Writer {
@@ -97,6 +107,8 @@ impl Writer {
         let (publish, state) = watch::channel(first);
         let (kick, bulk) = mpsc::sync_channel(1);
         let to_writer = jobs.clone();
+        let met_full_disk = Arc::new(AtomicBool::new(false));
+        let wal_limit_pages = Arc::new(AtomicU64::new(checkpoint::WAL_LIMIT / PAGE));
         let spawn = |name: &str, f: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
                 .name(name.into())
@@ -116,9 +128,14 @@ impl Writer {
             kick,
             checkpointing: false,
             wake_scrub,
+            awaiting: Vec::new(),
+            due_pages: checkpoint::DUE_PAGES,
+            tried_pages: 0,
+            met_full_disk: met_full_disk.clone(),
+            wal_limit_pages: wal_limit_pages.clone(),
         };
         spawn("writer", Box::new(move || thread.run(&queue)))?;
-        Ok(Self { jobs, state })
+        Ok(Self { jobs, state, met_full_disk, wal_limit_pages })
     }
 
     /// The checksum of the present state; none while it is not known.
@@ -137,9 +154,9 @@ impl Writer {
         answer.blocking_recv().map_err(|_| GONE)?
     }
 
-    /// Applies committed entries in order; resolves after the last one's COMMIT.
-    pub async fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Reply>, LocalFailure> {
-        self.ask(|done| Job::Apply { entries, done }).await
+    /// Applies committed entries in order; resolves after the last one's COMMIT, and after `committed` has the replies.
+    pub async fn apply(&self, entries: Vec<Entry>, committed: Committed) -> Result<(), LocalFailure> {
+        self.ask(|done| Job::Apply { entries, committed, done }).await
     }
 
     /// Makes a received snapshot the present database.
@@ -160,6 +177,16 @@ impl Writer {
     /// What the writer has reached, now and from now on.
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.clone()
+    }
+
+    /// From which size of the WAL on, in bytes, long queries have to give way to checkpoints.
+    pub fn set_wal_limit(&self, bytes: u64) {
+        self.wal_limit_pages.store(bytes / PAGE, Ordering::Relaxed);
+    }
+
+    /// Whether the writer stopped because the disk was full.
+    pub fn met_full_disk(&self) -> bool {
+        self.met_full_disk.load(Ordering::Acquire)
     }
 
     async fn ask<T>(
@@ -198,25 +225,32 @@ struct WriterThread {
     kick: mpsc::SyncSender<std::path::PathBuf>,
     checkpointing: bool,
     wake_scrub: mpsc::Sender<Wake>,
+    /// Who asked for a checkpoint meanwhile.
+    awaiting: Vec<oneshot::Sender<Result<Durable, LocalFailure>>>,
+    /// Pages in the WAL at which the next checkpoint is due.
+    due_pages: u64,
+    /// Pages in the WAL when the last checkpoint ended.
+    tried_pages: u64,
+    met_full_disk: Arc<AtomicBool>,
+    wal_limit_pages: Arc<AtomicU64>,
 }
 
 impl WriterThread {
     fn run(mut self, queue: &mpsc::Receiver<Job>) {
         while let Ok(job) = queue.recv() {
             match job {
-                Job::Apply { entries, done } => {
-                    let result = self.apply(&entries);
-                    let failed = result.is_err();
-                    drop(done.send(result));
-                    if failed {
+                Job::Apply { entries, committed, done } => {
+                    let result = self.apply(&entries).map(committed);
+                    if let Err(error) = &result {
                         // What is in the database is consistent up to some entry; nothing may come after a failure.
-                        self.applier = None;
+                        self.fail(error);
                     }
+                    drop(done.send(result));
                 }
                 Job::Install { snapshot, done } => {
                     let result = self.install(&snapshot);
-                    if result.is_err() {
-                        self.applier = None;
+                    if let Err(error) = &result {
+                        self.fail(error);
                     }
                     drop(done.send(result));
                 }
@@ -233,7 +267,13 @@ impl WriterThread {
                     self.checkpointing = false;
                     // Reported where it happened; later jobs find the writer stopped.
                     drop(self.checkpoint());
+                    for done in std::mem::take(&mut self.awaiting) {
+                        drop(done.send(self.checkpoint()));
+                    }
+                    self.schedule_checkpoint();
                 }
+                // Two at once would be in each other's way.
+                Job::Checkpoint { done } if self.checkpointing => self.awaiting.push(done),
                 Job::Checkpoint { done } => drop(done.send(self.checkpoint())),
                 Job::Close { done } => {
                     let closed = self.applier.take().map_or(Ok(()), |a| a.close().1);
@@ -244,16 +284,33 @@ impl WriterThread {
         }
     }
 
+    /// Nothing more can be written.
+    fn fail(&mut self, error: &LocalFailure) {
+        self.applier = None;
+        if error.is_full_disk() {
+            self.met_full_disk.store(true, Ordering::Release);
+        }
+    }
+
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Reply>, LocalFailure> {
-        let replies = entries.iter().map(|entry| self.apply_one(entry)).collect::<Result<Vec<_>, _>>()?;
-        if self.applier.as_mut().is_some_and(Applier::has_lost_pages) {
+        let place = |place| pass(place).map_err(|source| LocalFailure::Io { what: "apply entries", source });
+        place(Place::ApplyBegun)?;
+        let mut replies = Vec::with_capacity(entries.len());
+        for entry in entries {
+            replies.push(self.apply_one(entry)?);
+            place(Place::ApplyCommitted)?;
+        }
+        let applier = self.applier.as_mut().ok_or(GONE)?;
+        let pages = applier.wal_pages();
+        if applier.has_lost_pages() {
             self.read_pages_anew();
         }
         self.publish(|_| {});
-        if let Some(applier) = &self.applier
-            && applier.wal_pages() >= checkpoint::DUE_PAGES
-            && !self.checkpointing
-        {
+        if pages < self.tried_pages {
+            // The WAL has started anew.
+            (self.tried_pages, self.due_pages) = (0, checkpoint::DUE_PAGES);
+        }
+        if pages >= self.due_pages && !self.checkpointing {
             self.checkpointing = self.kick.try_send(self.generations.path(self.generation)).is_ok();
         }
         Ok(replies)
@@ -274,19 +331,43 @@ impl WriterThread {
         }
     }
 
+    /// Says when the next checkpoint is due, after one. A reader that keeps the WAL from starting anew must not make
+    /// each commit a checkpoint, and has to give way in the end.
+    fn schedule_checkpoint(&mut self) {
+        let Some(applier) = &self.applier else { return };
+        self.tried_pages = applier.wal_pages();
+        self.due_pages = self.tried_pages + checkpoint::DUE_PAGES;
+        if self.tried_pages >= self.wal_limit_pages.load(Ordering::Relaxed) {
+            let ended = self.readers.give_way(checkpoint::GIVE_WAY_AGE);
+            if ended > 0 {
+                tracing::info!(
+                    ended,
+                    wal_pages = self.tried_pages,
+                    "queries had to give way to a checkpoint"
+                );
+            }
+        }
+    }
+
     /// One checkpoint on this thread; returns how far the database file is on disk after it.
     fn checkpoint(&mut self) -> Result<Durable, LocalFailure> {
         let applier = self.applier.as_ref().ok_or(GONE)?;
-        let outcome = checkpoint::passive(applier.connection());
+        let outcome = checkpoint::passive(applier.connection()).and_then(|complete| {
+            let io = |source| LocalFailure::Io { what: "checkpoint", source };
+            pass(Place::CheckpointSynced).map(|()| complete).map_err(io)
+        });
         match &outcome {
             Ok(true) => self.publish(State::all_durable),
             Ok(false) => {}
+            // The frames stay in the WAL, where they are; there may be room at the next checkpoint.
+            Err(error) if error.is_full_disk() => tracing::warn!(%error, "no room for a checkpoint"),
             Err(error) => {
                 tracing::error!(%error, "checkpoint failed; this member stops writing");
                 self.applier = None;
+                outcome?;
             }
         }
-        outcome.map(|_| self.publish.borrow().durable.clone())
+        Ok(self.publish.borrow().durable.clone())
     }
 
     fn install(&mut self, snapshot: &ReadySnapshot) -> Result<(), LocalFailure> {
@@ -294,14 +375,19 @@ impl WriterThread {
         let (vfs, closed) = applier.close();
         closed?;
         let io = |what| move |source| LocalFailure::Io { what, source };
+        let place = |place| pass(place).map_err(io("install a snapshot"));
+        place(Place::InstallClosed)?;
         self.generations.activate(snapshot.generation).map_err(io("activate a snapshot"))?;
         let old = std::mem::replace(&mut self.generation, snapshot.generation);
         let path = self.generations.path(snapshot.generation);
         self.readers.switch_to(&path);
         self.applier = Some(Applier::open(&path, vfs, self.foreign_keys, self.pages.clone())?);
         self.read_pages_anew();
+        place(Place::InstallOpened)?;
         // Only this one: a snapshot may be on its way into another.
         self.generations.remove(old).map_err(io("remove the old database"))?;
+        place(Place::InstallRemoved)?;
+        (self.tried_pages, self.due_pages) = (0, checkpoint::DUE_PAGES);
         self.publish(State::all_durable);
         Ok(())
     }

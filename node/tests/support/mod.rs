@@ -1,14 +1,19 @@
 //! Verbs for tests with real processes: `cluster(3)`, `kill`, `start`, `execute`, `query`, `await_ready`.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod disk;
+pub mod ledger;
+pub mod proxy;
+
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -87,25 +92,53 @@ fn free_ports(n: usize) -> Vec<u16> {
 
 /// `n` members that bootstrap together, all in service.
 pub fn cluster(n: usize) -> Cluster {
+    cluster_with(n, &[])
+}
+
+/// The same, with further flags.
+pub fn cluster_with(n: usize, flags: &[&str]) -> Cluster {
     let mut cluster = Cluster::empty();
-    let ports = free_ports(3 * n);
-    let join: Vec<String> = ports.chunks(3).map(|p| format!("127.0.0.1:{}", p[1])).collect();
-    let expect = ["-bootstrap-expect".to_owned(), n.to_string(), "-join".into(), join.join(",")];
-    for (i, ports) in ports.chunks(3).enumerate() {
-        let flags: &[String] = if n == 1 { &[] } else { &expect };
-        cluster.add_member(&format!("n{}", i + 1), [ports[0], ports[1], ports[2]], flags);
-    }
-    for i in 0..n {
-        cluster.start(i);
-    }
+    cluster.add_members(n, flags);
+    (0..n).for_each(|i| cluster.start(i));
     (0..n).for_each(|i| cluster.await_ready(i));
     cluster
+}
+
+/// `n` members that reach each other through proxies only.
+pub fn proxied(n: usize) -> (Cluster, Vec<proxy::Proxy>) {
+    let mut cluster = Cluster::empty();
+    let doors = free_ports(n);
+    let ports = free_ports(3 * n);
+    let join: Vec<String> = doors.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let mut proxies = Vec::new();
+    for (i, ports) in ports.chunks(3).enumerate() {
+        proxies.push(proxy::Proxy::start(doors[i], ports[1]));
+        let flags =
+            ["-bootstrap-expect", &n.to_string(), "-join", &join.join(","), "-raft-adv-addr", &join[i]];
+        let flags: Vec<String> = flags.iter().map(|f| (*f).to_owned()).collect();
+        cluster.add_member(&format!("n{}", i + 1), [ports[0], ports[1], ports[2]], &flags);
+    }
+    (0..n).for_each(|i| cluster.start(i));
+    (0..n).for_each(|i| cluster.await_ready(i));
+    (cluster, proxies)
 }
 
 impl Cluster {
     pub fn empty() -> Self {
         let http = reqwest::blocking::Client::builder().timeout(PATIENCE).build().unwrap();
         Self { members: Vec::new(), root: TempDir::new().unwrap(), http }
+    }
+
+    /// `n` members that are to bootstrap together, not started yet.
+    pub fn add_members(&mut self, n: usize, flags: &[&str]) {
+        let ports = free_ports(3 * n);
+        let join: Vec<String> = ports.chunks(3).map(|p| format!("127.0.0.1:{}", p[1])).collect();
+        let expect = ["-bootstrap-expect", &n.to_string(), "-join", &join.join(",")];
+        let expect: &[&str] = if n == 1 { &[] } else { &expect };
+        let flags: Vec<String> = expect.iter().chain(flags).map(|f| (*f).to_owned()).collect();
+        for (i, ports) in ports.chunks(3).enumerate() {
+            self.add_member(&format!("n{}", i + 1), [ports[0], ports[1], ports[2]], &flags);
+        }
     }
 
     fn add_member(&mut self, name: &str, [http, raft, health]: [u16; 3], flags: &[String]) -> usize {
@@ -124,10 +157,15 @@ impl Cluster {
 
     /// Starts a member's process.
     pub fn start(&mut self, i: usize) {
+        self.start_armed(i, "");
+    }
+
+    /// Starts a member's process with `FAILPOINTS`.
+    pub fn start_armed(&mut self, i: usize, failpoints: &str) {
         let m = &mut self.members[i];
         assert!(m.process.is_none(), "{} runs", m.name);
-        let log =
-            std::fs::File::options().create(true).append(true).open(m.dir.with_extension("log")).unwrap();
+        let log = self.root.path().join(format!("{}.log", m.name));
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_sqlited"))
             .args(["-node-id", &m.name, "-log-format", "text", "-log-segment-size", "1MiB"])
             .args([
@@ -139,6 +177,7 @@ impl Cluster {
             .args(["-health-addr", &format!("127.0.0.1:{}", m.health)])
             .args(&m.flags)
             .arg(&m.dir)
+            .env("FAILPOINTS", failpoints)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -167,10 +206,57 @@ impl Cluster {
         self.members[i].process.take().expect("it runs").wait().unwrap().code()
     }
 
+    /// Waits until a member ends by itself.
+    pub fn await_end(&mut self, i: usize, why: &str) -> ExitStatus {
+        let name = self.members[i].name.clone();
+        let status = self.until(&format!("{name} ends: {why}"), |c| {
+            c.members[i].process.as_mut().expect("it runs").try_wait().unwrap()
+        });
+        self.members[i].process = None;
+        status
+    }
+
+    /// Waits until a member aborts, as a failpoint makes it.
+    pub fn await_abort(&mut self, i: usize, why: &str) {
+        let status = self.await_end(i, why);
+        assert_eq!(status.signal(), Some(6), "{why}: {status}\n{}", self.log(i));
+    }
+
+    /// Sends a signal to a member's process: `STOP`, `CONT`.
+    pub fn signal(&self, i: usize, signal: &str) {
+        let pid = self.pid(i).to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+    }
+
+    /// Process id of a member that runs.
+    pub fn pid(&self, i: usize) -> u32 {
+        self.members[i].process.as_ref().expect("it runs").id()
+    }
+
+    /// Whether a member's process was started and not ended by the test.
+    pub fn runs(&self, i: usize) -> bool {
+        self.members[i].process.is_some()
+    }
+
+    /// Makes member `to` the leader.
+    pub fn lead(&mut self, to: usize) {
+        let id = self.report(to)["nodeId"].clone();
+        self.until("leadership where it was sent", |c| {
+            let others = (0..c.members.len()).filter(|i| c.runs(*i));
+            let leader = others.map(|i| c.report(i)).find(|r| r["role"] == serde_json::json!("Leader"))?;
+            if leader["nodeId"] == id {
+                return Some(());
+            }
+            let at = c.members.iter().position(|m| serde_json::json!(m.name) == leader["name"])?;
+            drop(c.post(at, "/cluster/transfer", &serde_json::json!({ "to": id }).to_string()));
+            None
+        });
+    }
+
     /// What a member logged.
     pub fn log(&self, i: usize) -> String {
         let mut text = String::new();
-        let path = self.members[i].dir.with_extension("log");
+        let path = self.root.path().join(format!("{}.log", self.members[i].name));
         std::fs::File::open(path).unwrap().read_to_string(&mut text).unwrap();
         text
     }
@@ -227,11 +313,6 @@ impl Cluster {
         Answer { status, headers, body: answer.bytes().unwrap().to_vec() }
     }
 
-    /// The member's process, for what the operating system knows of it.
-    pub fn pid(&self, i: usize) -> u32 {
-        self.members[i].process.as_ref().expect("it runs").id()
-    }
-
     /// Runs statements that must succeed.
     pub fn execute(&self, i: usize, statements: &Value) -> Value {
         self.door(i).execute(statements)
@@ -260,6 +341,12 @@ impl Cluster {
     }
 
     /// Waits until the member's readiness probe says yes.
+    /// Whether a member says that it is in service.
+    pub fn is_ready(&self, i: usize) -> bool {
+        let url = format!("http://127.0.0.1:{}/ready", self.members[i].health);
+        self.http.get(&url).send().is_ok_and(|r| r.status().is_success())
+    }
+
     pub fn await_ready(&mut self, i: usize) {
         let url = format!("http://127.0.0.1:{}/ready", self.members[i].health);
         let http = self.http.clone();

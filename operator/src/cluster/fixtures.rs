@@ -56,6 +56,7 @@ pub(crate) fn report(name: &str, id: u64) -> ReportBuilder {
         applied_index: 0,
         quorum_silent_milliseconds: None,
         membership: Membership { committed: true, ..Membership::default() },
+        consistency: None,
         storage: None,
         message: None,
     })

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# prove-node.sh [PART OF A NAME] — `make prove WHAT=node`: the tests of the node with the full counts and durations (the
+# same code as in `make test`), and what they say of themselves as docs/measurements-node.md. A run that fails is in the
+# page too. About an hour.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+. e2e/lib.sh
+page=docs/measurements-node.md
+wanted=${1:-}
+rows='' failed=0
+
+# prove NAME "VARIABLE=VALUE …" TEST [PART OF A TEST'S NAME]
+prove() {
+  local name=$1 variables=$2 test=$3 part=${4:-} log begin=$SECONDS outcome said
+  [[ $name == *"$wanted"* ]] || return
+  mkdir -p "$LOG_DIR"
+  log=$LOG_DIR/prove-${name//[^a-z0-9]/-}.log
+  printf '%s\n' "${bold}── $name${plain}"
+  # shellcheck disable=SC2086 # several variables, and perhaps no name
+  if env $variables cargo test --profile ci --workspace --features node/failpoints --test "$test" -- --nocapture \
+    --test-threads 1 $part >"$log" 2>&1; then outcome=held; else outcome='**failed**' failed=1; fi
+  said=$(grep -vE '^(test |running|$)|^ *(Compiling|Finished|Running|Blocking)|^(warning|error|failures)' "$log" | head -n 20 |
+    sed 's/|/\\|/g' | paste -sd '~' | sed 's/~/<br>/g')
+  printf '   %s, %s s\n' "$outcome" "$((SECONDS - begin))"
+  rows+="| $name | $outcome | ${said:--} | \`$variables cargo test --profile ci --workspace --features node/failpoints --test $test -- --nocapture ${part}\` |"$'\n'
+}
+
+prove "generated statements on three stores" "DETERMINISM_STATEMENTS=1000000" determinism
+prove "power cuts, 50 each of one, two, all members" "POWER_ROUNDS=50" power
+prove "kills of the leader, no failed request on the others" "MEMBERS_ROUNDS=30" members living_member
+prove "leadership handed over under load" "LEADERSHIP_ROUNDS=30 LEADERSHIP_SECONDS=600" leadership
+prove "an open reader for ten minutes, 2 GiB streamed" "READERS_SECONDS=600 STREAM_MIB=2048" readers
+prove "crash at every step" "" crash
+prove "databases changed behind their backs" "CONSISTENCY_ROUNDS=10" consistency
+
+[ -n "$rows" ] || { echo "no proof is named like $wanted" >&2; exit 2; }
+{
+  echo "# Measurements of the node"
+  echo
+  echo "By \`make prove WHAT=node\` at commit $(git rev-parse --short HEAD 2>/dev/null || echo none), $(date -u +%F);" \
+    "$(nproc) cores, $(free -g | awk '/^Mem/ {print $2}') GiB, Linux $(uname -r)."
+  echo
+  echo "| what | outcome | what it said | command |"
+  echo "|---|---|---|---|"
+  printf '%s' "$rows"
+} >"$page"
+echo "written: $page"
+exit $failed

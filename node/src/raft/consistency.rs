@@ -1,0 +1,345 @@
+//! Members compare the checksums of their databases.
+//!
+//! Each member asks all others, once every period, for the checksums of the states after the entries that they applied
+//! last ([`Checksum`]), and judges for itself. One whose state is not the one that most voters have, or whose pages on
+//! disk are not what was written there, takes another member's state ([`super::reinstall`]). Where no state has a
+//! majority nobody can know which one is right: then everybody says so, and nobody changes anything.
+//!
+//! ```text
+//! checksums call = nothing        answer = damaged u8 · (index u64 · sum u64)*
+//! ```
+
+use super::Consensus;
+use super::calls::Kind;
+use super::membership::describe;
+use super::wire::{WireError, get_u8, get_u64};
+use crate::store::{Checksum, Damage};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use client::admin::{self, Member, NodeId, Phase};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How long a member may take to say its checksums.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a member says of its database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Said {
+    /// A page on its disk is not what was written there.
+    damaged: bool,
+    /// Of the entries that it applied last, oldest first.
+    checksums: Vec<Checksum>,
+}
+
+impl Said {
+    fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(1 + 16 * self.checksums.len());
+        out.put_u8(self.damaged.into());
+        for checksum in &self.checksums {
+            out.put_u64_le(checksum.index);
+            out.put_u64_le(checksum.sum);
+        }
+        out.freeze()
+    }
+
+    fn decode(mut body: Bytes) -> Result<Self, WireError> {
+        let mut said = Self { damaged: get_u8(&mut body)? != 0, checksums: Vec::new() };
+        while body.has_remaining() {
+            said.checksums.push(Checksum { index: get_u64(&mut body)?, sum: get_u64(&mut body)? });
+        }
+        Ok(said)
+    }
+}
+
+/// What this member holds of its own database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// There was nothing to compare with yet.
+    #[default]
+    Unknown,
+    /// All that know a checksum after entry `index` have the same.
+    Consistent {
+        /// The entry.
+        index: u64,
+    },
+    /// Most voters have this member's state; these do not.
+    OthersDiffer {
+        /// After which entry.
+        index: u64,
+        /// They.
+        members: Vec<NodeId>,
+    },
+    /// No state has a majority.
+    Divided {
+        /// After which entry.
+        index: u64,
+    },
+    /// Most voters have another state.
+    Minority {
+        /// After which entry.
+        index: u64,
+    },
+    /// A page on disk is not what was written there.
+    Damaged {
+        /// The page.
+        page: u32,
+    },
+}
+
+impl Verdict {
+    /// Whether this member's database has to be replaced by another's.
+    pub fn is_wrong(&self) -> bool {
+        matches!(self, Self::Minority { .. } | Self::Damaged { .. })
+    }
+
+    /// For reports.
+    pub fn report(&self) -> admin::Consistency {
+        use admin::ConsistencyState as S;
+        let (state, index, message) = match self {
+            Self::Unknown => (S::Unknown, None, None),
+            Self::Consistent { index } => (S::Consistent, Some(*index), None),
+            Self::OthersDiffer { index, members } => {
+                let names: Vec<String> = members.iter().map(NodeId::to_string).collect();
+                (S::OthersDiffer, Some(*index), Some(format!("members {} differ", names.join(", "))))
+            }
+            Self::Divided { index } => (
+                S::Divided,
+                Some(*index),
+                Some(
+                    "no state has a majority: nobody can know which one is right; compare the members' \
+                     databases and give those that are wrong an empty disk"
+                        .into(),
+                ),
+            ),
+            Self::Minority { index } => {
+                (S::Minority, Some(*index), Some("most voters have another state; it is taken over".into()))
+            }
+            Self::Damaged { page } => {
+                (S::Damaged, None, Some(format!("page {page} on disk is not what was written there")))
+            }
+        };
+        admin::Consistency { state, index, message }
+    }
+}
+
+/// What the members have after one entry.
+#[derive(Debug, PartialEq, Eq)]
+struct Comparison {
+    index: u64,
+    sums: BTreeMap<NodeId, u64>,
+    /// The sum that most voters have, if there is one.
+    right: Option<u64>,
+}
+
+impl Comparison {
+    /// Compares after the entry for which most members, and among those the newest for which this one, know a checksum.
+    /// None if there is nothing to compare with.
+    fn new(own: NodeId, voters: &BTreeSet<NodeId>, said: &BTreeMap<NodeId, Said>) -> Option<Self> {
+        let mut known: BTreeMap<u64, BTreeMap<NodeId, u64>> =
+            said.get(&own)?.checksums.iter().map(|checksum| (checksum.index, BTreeMap::new())).collect();
+        for (member, said) in said {
+            for checksum in &said.checksums {
+                if let Some(sums) = known.get_mut(&checksum.index) {
+                    sums.insert(*member, checksum.sum);
+                }
+            }
+        }
+        let (index, sums) = known.into_iter().max_by_key(|(index, sums)| (sums.len(), *index))?;
+        let is_alone = voters.iter().all(|voter| *voter == own);
+        if sums.len() < 2 && !is_alone {
+            return None;
+        }
+        let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
+        for (member, sum) in &sums {
+            *votes.entry(*sum).or_default() += usize::from(voters.contains(member));
+        }
+        let right = votes.into_iter().find(|(_, votes)| votes * 2 > voters.len()).map(|(sum, _)| sum);
+        Some(Self { index, sums, right })
+    }
+
+    fn verdict(&self, own: NodeId) -> Verdict {
+        let index = self.index;
+        let mine = self.sums.get(&own);
+        if self.sums.values().all(|sum| Some(sum) == mine) {
+            return Verdict::Consistent { index };
+        }
+        match self.right {
+            None => Verdict::Divided { index },
+            Some(right) if mine != Some(&right) => Verdict::Minority { index },
+            Some(right) => {
+                let differs = self.sums.iter().filter(|(_, sum)| **sum != right).map(|(member, _)| *member);
+                Verdict::OthersDiffer { index, members: differs.collect() }
+            }
+        }
+    }
+}
+
+impl Consensus {
+    /// What the last comparison came to, now and from now on.
+    pub fn consistency(&self) -> tokio::sync::watch::Receiver<Verdict> {
+        self.consistency.subscribe()
+    }
+
+    /// Compares for as long as this member runs, and has its database replaced when it is wrong.
+    pub(super) async fn watch_consistency(self: Arc<Self>) {
+        let mut damage = self.store.damage();
+        let mut attempts = 0;
+        loop {
+            tokio::select! {
+                () = sleep(self.config.consistency_period) => {}
+                // The thread that reads the pages has found something. The channel ends with the store.
+                changed = damage.changed() => if changed.is_err() { return },
+            }
+            if !matches!(*self.phase.borrow(), Phase::Serving | Phase::Fenced) {
+                continue;
+            }
+            let found = *damage.borrow_and_update();
+            let (verdict, sources) = self.compare(found).await;
+            // What was found holds until something else is found.
+            if verdict == Verdict::Unknown {
+                continue;
+            }
+            self.note(&verdict);
+            if !verdict.is_wrong() {
+                self.lift_fence();
+                continue;
+            }
+            // Another one each time: what was found may be wrong there too.
+            let source = sources.get(attempts % sources.len().max(1));
+            attempts += 1;
+            match source {
+                Some(source) => match self.reinstall(source).await {
+                    Ok(()) => drop(self.consistency.send_replace(Verdict::Unknown)),
+                    Err(error) => tracing::warn!(%error, from = %source.name, "could not take over a state"),
+                },
+                None => tracing::error!("no other member is known to have the right state"),
+            }
+        }
+    }
+
+    /// Compares once; returns who has the right state, as far as that is known, but for this member.
+    async fn compare(&self, damage: Option<Damage>) -> (Verdict, Vec<Member>) {
+        let own = self.identity.node_id();
+        let members = describe(&self.metrics()).members;
+        let voters: BTreeSet<NodeId> = members.iter().filter(|m| m.voter).map(|m| m.node_id).collect();
+        let others = members.iter().filter(|m| m.node_id != own);
+        let asked = others.map(|member| async {
+            let call =
+                self.peers.call(member.node_id.0, &member.raft_address, Kind::Checksums, &[], PATIENCE);
+            match call.await.map(Said::decode) {
+                Ok(Ok(said)) => Some((member.node_id, said)),
+                // Raft has its own ways to notice that; without it there is less to compare.
+                Ok(Err(_)) | Err(_) => None,
+            }
+        });
+        let mut said: BTreeMap<NodeId, Said> =
+            futures::future::join_all(asked).await.into_iter().flatten().collect();
+        match self.own_checksums().await {
+            Ok(own_said) => drop(said.insert(own, own_said)),
+            Err(error) => tracing::warn!(error, "cannot tell the own checksums"),
+        }
+        let comparison = Comparison::new(own, &voters, &said);
+        let has_right_state = |member: &&Member| {
+            let sound = said.get(&member.node_id).is_some_and(|said| !said.damaged);
+            let right = comparison.as_ref().and_then(|c| Some((c.right?, c.sums.get(&member.node_id))));
+            member.node_id != own && sound && right.is_none_or(|(right, sum)| sum == Some(&right))
+        };
+        let sources = members.iter().filter(has_right_state).cloned().collect();
+        let verdict = match damage {
+            Some(Damage { page }) => Verdict::Damaged { page },
+            None => comparison.as_ref().map_or(Verdict::Unknown, |c| c.verdict(own)),
+        };
+        (verdict, sources)
+    }
+
+    fn note(&self, verdict: &Verdict) {
+        let before = self.consistency.send_replace(verdict.clone());
+        if std::mem::discriminant(&before) == std::mem::discriminant(verdict) {
+            return;
+        }
+        match verdict {
+            Verdict::Unknown | Verdict::Consistent { .. } => tracing::info!(?verdict, "compared databases"),
+            Verdict::OthersDiffer { .. }
+            | Verdict::Divided { .. }
+            | Verdict::Minority { .. }
+            | Verdict::Damaged { .. } => tracing::error!(?verdict, "the members' databases differ"),
+        }
+    }
+
+    /// Answers another member's question for the checksums.
+    pub(super) async fn answer_checksums(&self) -> Result<Bytes, String> {
+        Ok(self.own_checksums().await?.encode())
+    }
+
+    async fn own_checksums(&self) -> Result<Said, String> {
+        // Notes the one of the present state, too.
+        self.store.checksum().await.map_err(|error| error.to_string())?;
+        let damaged = self.store.damage().borrow().is_some();
+        Ok(Said { damaged, checksums: self.store.checksums() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Members 1, 2, … and what they know as `(index, sum)`; those after `voters` do not vote.
+    fn judged(own: u64, voters: u64, known: &[&[(u64, u64)]]) -> Verdict {
+        let voters = (1..=voters).map(NodeId).collect();
+        let said = known.iter().zip(1..).map(|(known, id)| {
+            let checksums = known.iter().map(|(index, sum)| Checksum { index: *index, sum: *sum }).collect();
+            (NodeId(id), Said { damaged: false, checksums })
+        });
+        let said = said.collect();
+        Comparison::new(NodeId(own), &voters, &said).map_or(Verdict::Unknown, |c| c.verdict(NodeId(own)))
+    }
+
+    #[test]
+    fn who_differs_from_what_most_voters_have_is_wrong() {
+        let same: &[(u64, u64)] = &[(1, 10), (2, 20)];
+        let other: &[(u64, u64)] = &[(1, 10), (2, 21)];
+        let third: &[(u64, u64)] = &[(2, 22)];
+        let none: &[(u64, u64)] = &[];
+        let others_differ = |id| Verdict::OthersDiffer { index: 2, members: vec![NodeId(id)] };
+        for (own, voters, known, wanted) in [
+            (1, 3, vec![same, same, same], Verdict::Consistent { index: 2 }),
+            (1, 3, vec![same, same, other], others_differ(3)),
+            (3, 3, vec![same, same, other], Verdict::Minority { index: 2 }),
+            // Two that differ, and the third one does not know.
+            (1, 3, vec![same, other, none], Verdict::Divided { index: 2 }),
+            (1, 3, vec![same, other, third], Verdict::Divided { index: 2 }),
+            (1, 2, vec![same, other], Verdict::Divided { index: 2 }),
+            // Read replicas have no say, and are judged.
+            (3, 2, vec![same, same, other], Verdict::Minority { index: 2 }),
+            (
+                1,
+                1,
+                vec![same, other, other],
+                Verdict::OthersDiffer { index: 2, members: vec![NodeId(2), NodeId(3)] },
+            ),
+            // The newest entry that most know.
+            (1, 3, vec![same, &[(1, 10)], &[(1, 10), (3, 30)]], Verdict::Consistent { index: 1 }),
+            (1, 3, vec![same, none, none], Verdict::Unknown),
+            (1, 3, vec![none, same, same], Verdict::Unknown),
+            (1, 1, vec![same], Verdict::Consistent { index: 2 }),
+        ] {
+            assert_eq!(judged(own, voters, &known), wanted, "{own} of {voters}: {known:?}");
+        }
+    }
+
+    #[test]
+    fn checksums_cross_the_wire() {
+        for damaged in [false, true] {
+            let said = Said {
+                damaged,
+                checksums: vec![Checksum { index: 1, sum: u64::MAX }, Checksum { index: 7, sum: 0 }],
+            };
+            assert_eq!(Said::decode(said.encode()).unwrap(), said);
+        }
+        assert!(Said::decode(Bytes::from_static(&[0, 1])).is_err());
+        assert!(Said::decode(Bytes::new()).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! A member whose database is wrong takes another member's.
+//!
+//! Its log is right: it goes on voting and acknowledging entries. It hands over if it leads, leaves service
+//! ([`Phase::Fenced`]), and stops applying; then a member that has the right state, and has applied as much, sends it as
+//! a snapshot. Raft does not learn of it: it hands over entries that are in the new database already, and those are
+//! passed over.
+//!
+//! ```text
+//! reinstall call = own id u64 · to hold at least entry u64        answer = nothing, once it is in place
+//! ```
+
+use super::Consensus;
+use super::calls::{CallError, Kind};
+use super::snapshot_send::Sending;
+use super::snapshot_stream::Intent;
+use super::wire::get_u64;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use client::admin::{Member, Phase, Refusal};
+use openraft::async_runtime::watch::WatchReceiver as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// How long the sender waits until it has applied as much as the receiver.
+const BEHIND: Duration = Duration::from_secs(30);
+/// How long this member may go on leading after it handed over.
+const HANDED_OVER: Duration = Duration::from_secs(5);
+/// Between two attempts to hand over.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a member could not take over another's state.
+#[derive(Debug, thiserror::Error)]
+pub enum ReinstallError {
+    /// Nobody else can lead.
+    #[error("it leads, and could not hand over: {}", .0.message)]
+    HandOver(Refusal),
+    /// Nobody took over in time.
+    #[error("it still leads")]
+    StillLeads,
+    /// The other member did not send it.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// This member goes down.
+    #[error("this member goes down")]
+    GoesDown,
+}
+
+impl Consensus {
+    /// Whether this member's database is wrong and must not be read.
+    pub fn is_fenced(&self) -> bool {
+        *self.phase.borrow() == Phase::Fenced
+    }
+
+    /// Takes this member out of service and puts `source`'s state in the place of its own.
+    pub(super) async fn reinstall(&self, source: &Member) -> Result<(), ReinstallError> {
+        self.give_up_leading().await?;
+        let fenced = self.phase.send_if_modified(|phase| {
+            let serves = *phase == Phase::Serving;
+            if serves {
+                *phase = Phase::Fenced;
+            }
+            serves
+        });
+        if fenced {
+            tracing::warn!(from = %source.name, "out of service; another member's state takes the place of this one's");
+        }
+        let mut phase = self.phase.subscribe();
+        let goes_down = phase.wait_for(|phase| !matches!(phase, Phase::Fenced));
+        tokio::select! {
+            replaced = self.replace_by(source) => replaced?,
+            _ = goes_down => return Err(ReinstallError::GoesDown),
+        }
+        self.reinstalls.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(from = %source.name, "has another member's state");
+        self.lift_fence();
+        Ok(())
+    }
+
+    async fn replace_by(&self, source: &Member) -> Result<(), ReinstallError> {
+        let _held = self.applying.hold().await;
+        let applied = self.store.state().borrow().applied.log_id.map_or(0, |id| id.index);
+        let before = self.store.installs();
+        let _open = self.receiving().open_for_replacement();
+        let mut body = BytesMut::with_capacity(16);
+        body.put_u64_le(self.identity.node_id().0);
+        body.put_u64_le(applied);
+        let sent =
+            self.peers.call(source.node_id.0, &source.raft_address, Kind::Reinstall, &body, PATIENCE).await;
+        // The answer may be lost after the state is in place.
+        if self.store.installs() > before { Ok(()) } else { sent.map(drop).map_err(Into::into) }
+    }
+
+    async fn give_up_leading(&self) -> Result<(), ReinstallError> {
+        if !self.is_leader() {
+            return Ok(());
+        }
+        self.hand_over().await.map_err(ReinstallError::HandOver)?;
+        let mut server = self.raft.server_metrics();
+        let follows = async {
+            while self.is_leader() {
+                // An end of the channel is the end of Raft on this member.
+                if server.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(HANDED_OVER, follows).await.map_err(|_| ReinstallError::StillLeads)
+    }
+
+    /// Back towards service, if this member was out of it because of its database.
+    pub(super) fn lift_fence(&self) {
+        self.phase.send_if_modified(|phase| {
+            let was_fenced = *phase == Phase::Fenced;
+            if was_fenced {
+                *phase = Phase::CatchingUp;
+            }
+            was_fenced
+        });
+    }
+
+    /// A member that is out of service may be elected all the same: it hands over at once.
+    pub(super) async fn leads_not_while_fenced(self: Arc<Self>) {
+        let mut phase = self.phase.subscribe();
+        let mut server = self.raft.server_metrics();
+        loop {
+            if phase.wait_for(|phase| *phase == Phase::Fenced).await.is_err() {
+                return;
+            }
+            if self.is_leader() {
+                if let Err(refusal) = self.hand_over().await {
+                    tracing::warn!(refusal.message, "leads with a wrong database, and could not hand over");
+                }
+                sleep(PAUSE).await;
+                continue;
+            }
+            tokio::select! {
+                _ = phase.changed() => {}
+                changed = server.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Sends the present state to a member that asks for it.
+    pub(super) async fn answer_reinstall(&self, mut body: Bytes) -> Result<Bytes, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let mut word = || get_u64(&mut body).map_err(|e| text(&e));
+        let (to, at_least) = (word()?, word()?);
+        let is_wrong = self.store.damage().borrow().is_some() || self.consistency.borrow().is_wrong();
+        if is_wrong || *self.phase.borrow() != Phase::Serving {
+            return Err("this member is not known to have the right state".into());
+        }
+        let metrics = self.metrics();
+        let to_address = metrics.membership_config.get_node(&to).map(|node| node.raft_addr.clone());
+        let address = to_address.ok_or("it is not a member")?;
+        let mut state = self.store.state();
+        let has_as_much = state.wait_for(|state| state.applied.log_id.is_some_and(|id| id.index >= at_least));
+        match timeout(BEHIND, has_as_much).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(text(&error)),
+            Err(_) => return Err("this member has not applied as much".into()),
+        }
+        let _permit = self.copies.acquire().await.map_err(|e| text(&e))?;
+        let store = self.store.clone();
+        let pinned = tokio::task::spawn_blocking(move || store.pin_snapshot());
+        let pinned = pinned.await.map_err(|e| text(&e))?.map_err(|e| text(&e))?;
+        let sending = Sending::new(&self.peers, to, &address, metrics.vote, Intent::Replace, pinned);
+        sending.run().await.map_err(|e| text(&e))?;
+        Ok(Bytes::new())
+    }
+}

@@ -1,0 +1,93 @@
+//! Room on the disk that the data are on.
+//!
+//! Below a reserve the leader takes no more writes (507) and hands over to a voter that has room: what is committed
+//! already can still be applied, checkpointed and logged everywhere, and nobody meets a full disk in the middle of it.
+
+use rustix::fs::statvfs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The reserve is at most this part of the disk.
+const LARGEST_PART: u64 = 8;
+
+/// Free space, as it was last looked at.
+#[derive(Debug)]
+pub struct Space {
+    directory: PathBuf,
+    reserve: u64,
+    is_low: AtomicBool,
+}
+
+impl Space {
+    /// Of the disk that `directory` is on, where `reserve` bytes, or an eighth of it if that is less, are to stay free.
+    pub fn new(directory: &Path, reserve: u64) -> io::Result<Self> {
+        let disk = statvfs(directory)?;
+        let reserve = reserve.min(disk.f_blocks * disk.f_frsize / LARGEST_PART);
+        let space = Self { directory: directory.to_owned(), reserve, is_low: AtomicBool::new(false) };
+        space.look()?;
+        Ok(space)
+    }
+
+    /// Looks how much is free, in bytes.
+    pub fn look(&self) -> io::Result<u64> {
+        let disk = statvfs(&self.directory)?;
+        let free = disk.f_bavail * disk.f_frsize;
+        // Some more than the reserve has to be free again, so that it does not go back and forth.
+        let enough = if self.is_low() { self.reserve + self.reserve / 4 } else { self.reserve };
+        let is_low = free < enough;
+        if self.is_low.swap(is_low, Ordering::Relaxed) != is_low {
+            let (megabytes, reserve) = (free >> 20, self.reserve >> 20);
+            if is_low {
+                tracing::error!(megabytes, reserve, "the disk is nearly full: no more writes");
+            } else {
+                tracing::info!(megabytes, reserve, "there is room on the disk again");
+            }
+        }
+        Ok(free)
+    }
+
+    /// Whether less than the reserve was free.
+    pub fn is_low(&self) -> bool {
+        self.is_low.load(Ordering::Relaxed)
+    }
+
+    /// Whether `bytes` more would leave the reserve free.
+    pub fn has_room_for(&self, bytes: u64) -> io::Result<bool> {
+        Ok(self.look()? >= bytes.saturating_add(self.reserve))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_reserve_is_never_most_of_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::new(dir.path(), u64::MAX).unwrap();
+        let disk = statvfs(dir.path()).unwrap();
+        assert_eq!(space.reserve, disk.f_blocks * disk.f_frsize / LARGEST_PART);
+        assert!(!space.has_room_for(u64::MAX).unwrap());
+        let free = space.look().unwrap();
+        let nothing = Space { directory: dir.path().to_owned(), reserve: 0, is_low: AtomicBool::new(false) };
+        assert!(!nothing.is_low() && nothing.has_room_for(free / 2).unwrap());
+    }
+
+    #[test]
+    fn low_until_more_than_the_reserve_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let free = Space::new(dir.path(), 0).unwrap().look().unwrap();
+        let with = |reserve, low| {
+            let space = Space { directory: dir.path().to_owned(), reserve, is_low: AtomicBool::new(low) };
+            space.look().unwrap();
+            space.is_low()
+        };
+        // What others on this machine write in between is less than a sixteenth.
+        assert!(with(free * 2, false));
+        assert!(!with(free / 2, false));
+        assert!(with(free - free / 16, true), "a quarter more than the reserve has to be free");
+        assert!(!with(free / 2, true));
+    }
+}

@@ -1,0 +1,141 @@
+//! Databases that are not what they should be: noticed, told, and replaced by another member's.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use support::{Cluster, cluster_with};
+
+const OFTEN: &[&str] = &["-consistency-period", "300ms", "-scrub-period", "1s"];
+/// In each row, so that the place of a row can be found in the file.
+const MARK: &str = "a mark that is found in the file";
+const CONTENT: &str = "SELECT group_concat(a || b) FROM (SELECT * FROM t ORDER BY a)";
+
+/// How often a database is changed: more for `make prove`.
+fn rounds() -> usize {
+    std::env::var("CONSISTENCY_ROUNDS").ok().map_or(1, |n| n.parse().expect("CONSISTENCY_ROUNDS is a number"))
+}
+
+fn filled(n: usize) -> Cluster {
+    let c = cluster_with(n, OFTEN);
+    c.execute(0, &json!(["CREATE TABLE t(a INTEGER PRIMARY KEY, b)"]));
+    let rows: Vec<Value> =
+        (0..200).map(|i| json!(["INSERT INTO t VALUES(?, ?)", i, format!("{MARK} {i}")])).collect();
+    c.execute(0, &json!(rows));
+    c
+}
+
+fn reinstalls(c: &Cluster, i: usize) -> u64 {
+    c.status(i, "store.consistency.reinstalls").as_u64().unwrap_or_default()
+}
+
+fn state(c: &Cluster, i: usize) -> String {
+    c.status(i, "store.consistency.state").as_str().unwrap_or_default().to_owned()
+}
+
+fn await_agreement(c: &mut Cluster) {
+    c.until("all members have the same database, and say so", |c| {
+        (0..c.members.len()).all(|i| c.is_ready(i) && state(c, i) == "consistent").then_some(())
+    });
+    let expected = c.value(0, CONTENT, "strong");
+    for i in 0..c.members.len() {
+        c.until("the same content", |c| (c.value(i, CONTENT, "none") == expected).then_some(()));
+    }
+}
+
+/// Changes one byte of a row in the database file of a running member, behind SQLite's back.
+fn change_a_byte(c: &mut Cluster, i: usize) {
+    // A row that is in the WAL is read from there.
+    let at = c.until("the row is in the file", |c| {
+        assert!(matches!(c.post(i, "/snapshot", "").0, 200 | 204));
+        let bytes = fs::read(c.members[i].dir.join("db.sqlite")).unwrap();
+        bytes.windows(MARK.len()).position(|window| window == MARK.as_bytes())
+    });
+    let file = OpenOptions::new().write(true).open(c.members[i].dir.join("db.sqlite")).unwrap();
+    file.write_all_at(b"A", at as u64).unwrap();
+}
+
+#[test]
+fn a_changed_byte_on_disk_is_noticed_and_the_database_replaced() {
+    let mut c = filled(3);
+    await_agreement(&mut c);
+    let stop = AtomicBool::new(false);
+    let doors: Vec<_> = (0..3).map(|i| c.door(i)).collect();
+    std::thread::scope(|scope| {
+        // No request fails meanwhile, on any member.
+        for (door, from) in doors.iter().zip([1_000_000, 2_000_000, 3_000_000]) {
+            let stop = &stop;
+            scope.spawn(move || {
+                for number in from.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    door.execute(&json!([["INSERT INTO t VALUES(?, 'more')", number]]));
+                }
+            });
+        }
+        let mut times = Vec::new();
+        // A follower, and then the one who leads.
+        for of_leader in [false, true].repeat(rounds()) {
+            let leader = c.await_leader(0);
+            let victim = if of_leader { leader } else { (leader + 1) % 3 };
+            let before = reinstalls(&c, victim);
+            change_a_byte(&mut c, victim);
+            let changed = Instant::now();
+            c.until("the database was replaced", |c| (reinstalls(c, victim) > before).then_some(()));
+            c.until("it is back", |c| (c.is_ready(victim) && state(c, victim) == "consistent").then_some(()));
+            times.push(changed.elapsed());
+            assert_eq!(c.status(victim, "store.damaged_page"), Value::Null);
+        }
+        println!("from a changed byte to the member's return: {times:?}");
+        stop.store(true, Ordering::Relaxed);
+    });
+    await_agreement(&mut c);
+    let rows = c.value(0, &format!("SELECT count(*) FROM t WHERE b LIKE '{MARK}%'"), "none");
+    assert_eq!(rows, json!(200));
+}
+
+/// Changes a row of members while they are down, as SQLite does it: nothing is damaged, but the state is another one.
+fn change_a_row(c: &mut Cluster, victims: &[usize]) {
+    victims.iter().for_each(|i| c.kill(*i));
+    for i in victims {
+        let file = Connection::open(c.members[*i].dir.join("db.sqlite")).unwrap();
+        let to = format!("changed behind the log's back on {i}");
+        assert_eq!(file.execute("UPDATE t SET b = ? WHERE a = 7", [to]).unwrap(), 1);
+    }
+    victims.iter().for_each(|i| c.start(*i));
+    victims.iter().for_each(|i| c.await_ready(*i));
+}
+
+#[test]
+fn a_state_that_most_do_not_have_is_replaced() {
+    let mut c = filled(3);
+    await_agreement(&mut c);
+    for victim in [1, c.await_leader(0)] {
+        change_a_row(&mut c, &[victim]);
+        c.until("the database was replaced", |c| (reinstalls(c, victim) == 1).then_some(()));
+        await_agreement(&mut c);
+        c.kill(victim);
+        c.start(victim);
+        c.await_ready(victim);
+        await_agreement(&mut c);
+    }
+}
+
+#[test]
+fn without_a_majority_nobody_gives_up_its_state() {
+    let mut c = filled(3);
+    await_agreement(&mut c);
+    change_a_row(&mut c, &[1, 2]);
+    c.until("all say that no state has a majority", |c| {
+        (0..3).all(|i| state(c, i) == "divided").then_some(())
+    });
+    for i in 0..3 {
+        assert!(c.is_ready(i) && reinstalls(&c, i) == 0, "{}", c.log(i));
+    }
+}

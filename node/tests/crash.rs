@@ -1,0 +1,396 @@
+//! A member ends between every two steps that have to survive it (`failpoint.rs` names them), under writes: afterwards
+//! it comes back, nothing that was acknowledged is lost, and nothing is applied twice.
+//!
+//! Needs `--features failpoints`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use node::failpoint::Place;
+use serde_json::json;
+use support::{Cluster, cluster, cluster_with, proxied};
+
+/// Filling of a row, so that a snapshot has several chunks.
+const FILLING: usize = 4000;
+
+fn abort_at(place: Place) -> String {
+    format!("{}=return(abort)", place.name())
+}
+
+/// Three members with a ledger of some megabytes.
+fn with_ledger() -> Cluster {
+    let mut c = cluster(3);
+    c.await_leader(0);
+    c.create_ledger(0);
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 900) \
+                INSERT INTO ledger SELECT 1000000 + i, randomblob(4000) FROM n";
+    c.execute(0, &json!([rows]));
+    c
+}
+
+fn others(i: usize) -> Vec<usize> {
+    (0..3).filter(|other| *other != i).collect()
+}
+
+/// Makes members purge their logs, so that one that was away needs a snapshot.
+fn purge(c: &mut Cluster, members: &[usize]) {
+    for i in members {
+        let (status, body) = c.post(*i, "/snapshot?trailing_logs=0", "");
+        assert_eq!(status, 200, "{body}");
+    }
+}
+
+fn crash_while_receiving(places: &[Place]) {
+    let mut c = with_ledger();
+    let mut acknowledged = Vec::new();
+    let mut first = 0;
+    for place in places {
+        let follower = (c.await_leader(0) + 1) % 3;
+        let rest = others(follower);
+        c.kill(follower);
+        let urls = rest.iter().map(|i| c.url(*i, "/db/execute")).collect();
+        let writers = c.continue_ledger(urls, 2, FILLING, first);
+        writers.await_more(20);
+        purge(&mut c, &rest);
+        c.start_armed(follower, &abort_at(*place));
+        c.await_abort(follower, place.name());
+        c.start(follower);
+        c.await_ready(follower);
+        writers.await_more(5);
+        first = writers.next();
+        acknowledged.extend(writers.stop());
+        // It may be in service before it says so.
+        c.until(place.name(), |c| c.log(follower).contains("installed a snapshot").then_some(()));
+    }
+    c.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn a_receiver_of_a_snapshot_ends_before_it_is_whole() {
+    crash_while_receiving(&[
+        Place::ReceiveStaged,
+        Place::ReceiveChunk,
+        Place::ReceiveComplete,
+        Place::ReceiveSynced,
+        Place::ReceiveChecked,
+    ]);
+}
+
+#[test]
+fn a_member_ends_while_it_installs_a_snapshot() {
+    crash_while_receiving(&[
+        Place::InstallClosed,
+        Place::ActivateLinked,
+        Place::ActivateRenamed,
+        Place::ActivateSynced,
+        Place::InstallOpened,
+        Place::InstallRemoved,
+    ]);
+}
+
+#[test]
+fn the_sender_of_a_snapshot_ends() {
+    let mut c = with_ledger();
+    let mut acknowledged = Vec::new();
+    let mut first = 0;
+    for place in [Place::SendPinned, Place::SendBegun, Place::SendChunk, Place::SendEnded] {
+        let sender = c.await_leader(0);
+        let receiver = (sender + 1) % 3;
+        let third = (sender + 2) % 3;
+        c.kill(receiver);
+        c.kill(sender);
+        c.start_armed(sender, &abort_at(place));
+        c.await_ready(sender);
+        c.lead(sender);
+        let urls = vec![c.url(third, "/db/execute")];
+        let writers = c.continue_ledger(urls, 2, FILLING, first);
+        writers.await_more(20);
+        purge(&mut c, &[sender, third]);
+        c.start(receiver);
+        c.await_abort(sender, place.name());
+        // The two that are left are a quorum.
+        c.await_ready(receiver);
+        writers.await_more(5);
+        c.start(sender);
+        c.await_ready(sender);
+        first = writers.next();
+        acknowledged.extend(writers.stop());
+    }
+    c.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn a_member_ends_while_it_starts() {
+    let mut c = with_ledger();
+    let writers = c.write_to(&[0, 1, 2], 2, 10);
+    for place in [Place::StartCleaned, Place::StartOpened, Place::StartLogOpened] {
+        for i in 0..3 {
+            c.kill(i);
+            c.start_armed(i, &abort_at(place));
+            c.await_abort(i, place.name());
+            c.start(i);
+            c.await_ready(i);
+        }
+    }
+    writers.await_more(20);
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn a_member_ends_while_it_is_made() {
+    for place in [
+        Place::StartCleaned,
+        Place::StartCreated,
+        Place::ActivateLinked,
+        Place::ActivateRenamed,
+        Place::ActivateSynced,
+        Place::StartOpened,
+        Place::StartLogOpened,
+        Place::VoteDecided,
+        Place::VoteDurable,
+    ] {
+        let mut c = Cluster::empty();
+        c.member("alone", &[]);
+        c.start_armed(0, &abort_at(place));
+        c.await_abort(0, place.name());
+        c.start(0);
+        c.await_ready(0);
+        c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
+        assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(1), "{}", place.name());
+    }
+}
+
+/// Ends each member in turn at a place that it passes while it works, as a follower and as the leader.
+fn crash_at_work(places: &[(Place, u32)]) {
+    let mut c = with_ledger();
+    let writers = c.write_to(&[0, 1, 2], 4, 100);
+    for (place, passes) in places {
+        for leads in [false, true] {
+            let leader = c.await_leader(0);
+            let i = (leader + 1) % 3;
+            c.kill(i);
+            c.start_armed(i, &format!("{}={passes}*off->return(abort)", place.name()));
+            if leads {
+                // It may get there before it leads, which is as good.
+                let id = c.report(leader)["nodeId"].clone();
+                let to = c.members[i].name.clone();
+                c.until("it leads, or ended", |c| {
+                    let report = c.report(leader);
+                    assert_eq!(report["nodeId"], id);
+                    let members = report["membership"]["members"].as_array()?.clone();
+                    let to = members.iter().find(|m| m["name"] == json!(to))?["nodeId"].clone();
+                    drop(c.post(leader, "/cluster/transfer", &json!({ "to": to }).to_string()));
+                    let ended = c.log(i).contains(&format!("failpoint {}", place.name()));
+                    (ended || c.report(leader)["leader"]["nodeId"] == to).then_some(())
+                });
+            }
+            c.await_abort(i, place.name());
+            c.start(i);
+            c.await_ready(i);
+            writers.await_more(10);
+        }
+    }
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn a_member_ends_while_it_applies() {
+    crash_at_work(&[(Place::ApplyBegun, 20), (Place::ApplyRan, 40), (Place::ApplyCommitted, 40)]);
+}
+
+#[test]
+fn a_member_ends_while_it_appends() {
+    crash_at_work(&[(Place::AppendSubmitted, 40), (Place::AppendDurable, 40)]);
+}
+
+#[test]
+fn a_voter_ends_while_it_votes() {
+    let mut c = with_ledger();
+    let writers = c.write_to(&[0, 1, 2], 2, 100);
+    for place in [Place::VoteDecided, Place::VoteDurable] {
+        let leader = c.await_leader(0);
+        let voters = others(leader);
+        // Both are armed: whoever stands, votes for itself first.
+        for i in &voters {
+            c.kill(*i);
+            c.start_armed(*i, &abort_at(place));
+            c.await_ready(*i);
+        }
+        c.kill(leader);
+        let ended = c.until("a voter ends", |c| {
+            voters.iter().copied().find(|i| c.log(*i).contains(&format!("failpoint {}", place.name())))
+        });
+        c.await_abort(ended, place.name());
+        let other = voters.iter().copied().find(|i| *i != ended).unwrap();
+        c.kill(other);
+        for i in 0..3 {
+            c.start(i);
+        }
+        (0..3).for_each(|i| c.await_ready(i));
+        writers.await_more(10);
+    }
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn a_member_ends_while_it_checkpoints_and_purges() {
+    let mut c = with_ledger();
+    let writers = c.write_to(&[0, 1, 2], 2, FILLING);
+    for place in [
+        Place::CheckpointSynced,
+        Place::PurgeDecided,
+        Place::PurgeKnown,
+        Place::PurgeSubmitted,
+        Place::PurgeDurable,
+    ] {
+        for leads in [true, false] {
+            let leader = c.await_leader(0);
+            let i = if leads { leader } else { (leader + 1) % 3 };
+            c.kill(i);
+            c.start_armed(i, &abort_at(place));
+            c.await_ready(i);
+            if leads {
+                c.lead(i);
+            }
+            writers.await_more(10);
+            let url = c.url(i, "/snapshot?trailing_logs=0");
+            // It may end before it answers.
+            drop(reqwest::blocking::Client::new().post(url).send());
+            c.await_abort(i, place.name());
+            c.start(i);
+            c.await_ready(i);
+        }
+    }
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn a_member_ends_in_a_checkpoint_beside_the_writer() {
+    let mut c = with_ledger();
+    let writers = c.write_to(&[0, 1, 2], 4, 200_000);
+    for place in [Place::CheckpointDue, Place::CheckpointBulk, Place::CheckpointSynced] {
+        let i = (c.await_leader(0) + 1) % 3;
+        c.kill(i);
+        c.start_armed(i, &abort_at(place));
+        c.await_abort(i, place.name());
+        c.start(i);
+        c.await_ready(i);
+    }
+    writers.await_more(10);
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn a_deposed_leader_ends_while_it_cuts_its_log() {
+    let (mut c, proxies) = proxied(3);
+    c.create_ledger(0);
+    for round in 0..2 {
+        let old = c.await_leader(round);
+        let rest = others(old);
+        let id = c.report(old)["nodeId"].clone();
+        let id = u64::from_str_radix(id.as_str().unwrap(), 16).unwrap();
+        rest.iter().for_each(|i| proxies[*i].bar(id, true));
+        proxies[old].close(true);
+        // Nobody confirms these: they are in the old leader's log alone.
+        let stranded = c.write_to(&[old], 3, 100);
+        c.until("entries that nobody confirms", |c| {
+            let report = c.report(old);
+            (report["lastLogIndex"].as_u64()? > report["committedIndex"].as_u64()?).then_some(())
+        });
+        c.kill(old);
+        assert!(stranded.stop().is_empty(), "acknowledged without a quorum");
+        c.await_leader(rest[0]);
+        c.execute(rest[0], &json!([["INSERT INTO ledger(n) VALUES(?)", 2_000_000 + round]]));
+        c.start_armed(old, &abort_at(Place::TruncateDurable));
+        rest.iter().for_each(|i| proxies[*i].bar(id, false));
+        proxies[old].close(false);
+        c.await_abort(old, "truncate.durable");
+        c.start(old);
+        c.await_ready(old);
+        c.assert_ledgers(&[2_000_000 + round as u64]);
+    }
+}
+
+#[test]
+fn a_local_failure_ends_the_member_and_no_result_tells_of_it() {
+    let mut c = with_ledger();
+    let writers = c.write_to(&[0, 1, 2], 2, 100);
+    for (place, passes) in [
+        (Place::AppendSubmitted, 10),
+        (Place::AppendDurable, 10),
+        (Place::ApplyBegun, 10),
+        (Place::ApplyRan, 10),
+        (Place::ApplyCommitted, 10),
+    ] {
+        let i = (c.await_leader(0) + 1) % 3;
+        c.kill(i);
+        c.start_armed(i, &format!("{}={passes}*off->return(eio)", place.name()));
+        let ended = c.await_end(i, place.name());
+        assert_eq!(ended.code(), Some(1), "{}: {}", place.name(), c.log(i));
+        assert!(c.log(i).contains("fatal: "), "{}: {}", place.name(), c.log(i));
+        c.start(i);
+        c.await_ready(i);
+        writers.await_more(5);
+    }
+    assert!(!writers.last_refusal().contains("Input/output error"), "{}", writers.last_refusal());
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_received_is_sent_again() {
+    let mut c = with_ledger();
+    for place in [Place::ReceiveStaged, Place::ReceiveChunk, Place::ReceiveSynced, Place::SendChunk] {
+        let leader = c.await_leader(0);
+        let follower = (leader + 1) % 3;
+        c.kill(follower);
+        c.execute(leader, &json!(["INSERT INTO ledger(n) SELECT max(n) + 1 FROM ledger"]));
+        purge(&mut c, &others(follower));
+        if place == Place::SendChunk {
+            let third = (leader + 2) % 3;
+            c.kill(third);
+            c.start_armed(third, &format!("{}=1*return(eio)->off", place.name()));
+            c.await_ready(third);
+            c.lead(third);
+            purge(&mut c, &others(follower));
+        }
+        let failpoints = format!("{}=1*return(eio)->off", place.name());
+        c.start_armed(follower, &failpoints);
+        c.await_ready(follower);
+        // It may be in service before it says so.
+        c.until(place.name(), |c| c.log(follower).contains("installed a snapshot").then_some(()));
+    }
+    c.assert_ledgers(&[]);
+}
+
+/// A place that no test passes is a gap.
+#[test]
+fn every_place_is_crashed_on() {
+    let tests = include_str!("crash.rs");
+    let unused: Vec<_> = Place::ALL.iter().filter(|p| !tests.contains(&format!("Place::{p:?}"))).collect();
+    assert!(unused.is_empty(), "{unused:?}");
+}
+
+#[test]
+fn a_member_that_needs_a_snapshot_for_every_start_keeps_up() {
+    // Small log segments and no log kept: each absence ends in a snapshot, over an older one.
+    let mut c = cluster_with(3, &["-log-retention", "0"]);
+    c.await_leader(0);
+    c.create_ledger(0);
+    let writers = c.write_to(&[0, 1, 2], 2, FILLING);
+    for round in 0..3 {
+        let i = round % 3;
+        c.kill(i);
+        writers.await_more(20);
+        purge(&mut c, &others(i));
+        c.start(i);
+        c.await_ready(i);
+    }
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}

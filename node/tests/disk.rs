@@ -1,0 +1,142 @@
+//! Disks that fill up and disks that fail, under members as processes.
+//!
+//! Needs root and `mkfs.ext4`; the test of failed syncs needs `strace`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use serde_json::json;
+use std::process::{Command, Stdio};
+use support::disk::{Disk, is_possible};
+use support::{Cluster, cluster};
+use tempfile::TempDir;
+
+const PROGRAMS: &[&str] = &["mkfs.ext4", "mount", "umount"];
+
+/// Three members, the first `small` of them on a disk of 96 MiB, of which 12 are the reserve.
+struct Machines {
+    cluster: Cluster,
+    disks: Vec<Disk>,
+    _root: TempDir,
+}
+
+fn machines(small: usize) -> Machines {
+    let root = TempDir::new().unwrap();
+    let disks: Vec<Disk> =
+        (0..small).map(|i| Disk::make(root.path(), &format!("n{}", i + 1), 96).unwrap()).collect();
+    let mut cluster = Cluster::empty();
+    cluster.add_members(3, &["-log-retention", "4MiB", "-disk-reserve", "12MiB"]);
+    for (member, disk) in cluster.members.iter_mut().zip(&disks) {
+        member.dir = disk.mount.join("data");
+    }
+    (0..3).for_each(|i| cluster.start(i));
+    (0..3).for_each(|i| cluster.await_ready(i));
+    cluster.create_ledger(0);
+    Machines { cluster, disks, _root: root }
+}
+
+#[test]
+fn a_leader_without_room_hands_over_to_a_member_with_room() {
+    if !is_possible(PROGRAMS) {
+        return;
+    }
+    let mut m = machines(1);
+    m.cluster.lead(0);
+    let writers = m.cluster.write_to(&[0, 1, 2], 2, 100);
+    writers.await_more(10);
+    let ballast = m.disks[0].fill(6 << 20);
+    m.cluster.until("another leader", |c| (c.report(1)["leader"]["name"] != json!("n1")).then_some(()));
+    writers.await_more(50);
+    std::fs::remove_file(ballast).unwrap();
+    let acknowledged = writers.stop();
+    m.cluster.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn without_room_anywhere_writes_are_refused_until_there_is_some() {
+    if !is_possible(PROGRAMS) {
+        return;
+    }
+    let mut m = machines(3);
+    let writers = m.cluster.write_to(&[0, 1, 2], 2, 100);
+    writers.await_more(10);
+    let ballast: Vec<_> = m.disks.iter().map(|disk| disk.fill(6 << 20)).collect();
+    // By the last member, too: leadership goes round while there is one with room.
+    let refused = m.cluster.until("writes refused", |c| {
+        let pause = writers.acknowledged();
+        let (status, body) = c.post(0, "/db/execute", r#"["INSERT INTO ledger(n) VALUES(-1)"]"#);
+        std::thread::park_timeout(std::time::Duration::from_millis(500));
+        (status == 507 && writers.acknowledged() == pause).then_some(body)
+    });
+    assert!(refused.contains("no space left"), "{refused}");
+    for i in 0..3 {
+        for level in ["none", "weak", "linearizable"] {
+            assert!(m.cluster.value(i, "SELECT count(*) FROM ledger", level).as_u64() > Some(0), "{level}");
+        }
+    }
+    let pids: Vec<_> = (0..3).map(|i| m.cluster.pid(i)).collect();
+    ballast.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    writers.await_more(20);
+    let acknowledged = writers.stop();
+    m.cluster.execute(0, &json!(["DELETE FROM ledger WHERE n < 0"]));
+    m.cluster.assert_ledgers(&acknowledged);
+    assert_eq!((0..3).map(|i| m.cluster.pid(i)).collect::<Vec<_>>(), pids);
+}
+
+#[test]
+fn a_member_whose_disk_is_full_serves_what_it_has_and_comes_back() {
+    if !is_possible(PROGRAMS) {
+        return;
+    }
+    let mut m = machines(1);
+    m.cluster.lead(1);
+    let writers = m.cluster.write_to(&[1, 2], 4, 20_000);
+    writers.await_more(20);
+    // To the last block, while it is written to.
+    let ballast = m.disks[0].fill(0);
+    m.cluster.until("a full disk", |c| c.log(0).contains("the disk is full").then_some(()));
+    assert!(m.cluster.value(0, "SELECT count(*) FROM ledger", "none").as_u64() > Some(0));
+    let (status, body) = m.cluster.post(0, "/db/execute", r#"["INSERT INTO ledger(n) VALUES(-1)"]"#);
+    assert_eq!(status, 507, "{body}");
+    // The others go on.
+    writers.await_more(20);
+    std::fs::remove_file(ballast).unwrap();
+    m.cluster.await_ready(0);
+    writers.await_more(20);
+    let acknowledged = writers.stop();
+    m.cluster.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn a_member_whose_sync_fails_ends_and_acknowledges_nothing_more() {
+    let strace = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
+    if !strace.is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "strace is not installed");
+        eprintln!("skipped: strace is not installed");
+        return;
+    }
+    let mut c = cluster(3);
+    c.create_ledger(0);
+    let writers = c.write_to(&[0, 1, 2], 3, 100);
+    for leads in [false, true] {
+        let leader = c.await_leader(0);
+        let i = if leads { leader } else { (leader + 1) % 3 };
+        writers.await_more(10);
+        let mut strace = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"])
+            .args(["-e", "inject=fsync,fdatasync:error=EIO", "-p", &c.pid(i).to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let ended = c.await_end(i, "its syncs fail");
+        strace.wait().unwrap();
+        assert_eq!(ended.code(), Some(1), "{}", c.log(i));
+        assert!(c.log(i).contains("Input/output error"), "{}", c.log(i));
+        writers.await_more(10);
+        c.start(i);
+        c.await_ready(i);
+    }
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}

@@ -1,0 +1,214 @@
+//! Who leads, under load: transfers, removals, partitions, strangers.
+//!
+//! `LEADERSHIP_ROUNDS` is how often leadership is moved, `LEADERSHIP_SECONDS` how long a state is held.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use serde_json::json;
+use std::time::{Duration, Instant};
+use support::{cluster, proxied};
+
+fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+fn hold(default: u64) -> Duration {
+    Duration::from_secs(from_environment("LEADERSHIP_SECONDS", default))
+}
+
+fn id(text: &serde_json::Value) -> u64 {
+    u64::from_str_radix(text.as_str().unwrap(), 16).unwrap()
+}
+
+#[test]
+fn a_transfer_under_load_fails_no_request() {
+    let mut c = cluster(3);
+    c.create_ledger(0);
+    c.await_leader(0);
+    let writers = c.write_to(&[0, 1, 2], 8, 100);
+    let mut pauses = Vec::new();
+    for _ in 0..from_environment("LEADERSHIP_ROUNDS", 4) {
+        let to = (c.await_leader(0) + 1) % 3;
+        writers.await_more(20);
+        writers.take_longest_pause();
+        c.lead(to);
+        writers.await_more(50);
+        pauses.push(writers.take_longest_pause());
+    }
+    pauses.sort();
+    println!("{} transfers: longest pauses {pauses:?}, refused {}", pauses.len(), writers.refused());
+    assert_eq!(writers.refused(), 0, "{}", writers.last_refusal());
+    assert!(pauses.iter().all(|pause| *pause < Duration::from_millis(500)), "{pauses:?}");
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn a_leader_that_is_removed_leaves_no_gap() {
+    let mut c = cluster(3);
+    c.create_ledger(0);
+    let join: Vec<String> = c.members.iter().map(|m| format!("127.0.0.1:{}", m.raft)).collect();
+    let mut pauses = Vec::new();
+    let mut acknowledged = Vec::new();
+    let mut next = 0;
+    for _ in 0..from_environment("LEADERSHIP_ROUNDS", 2) {
+        let leader = c.await_leader(0);
+        let rest: Vec<usize> = (0..3).filter(|i| *i != leader).collect();
+        let urls = rest.iter().map(|i| c.url(*i, "/db/execute")).collect();
+        let writers = c.continue_ledger(urls, 4, 100, next);
+        writers.await_more(20);
+        writers.take_longest_pause();
+        let name = c.members[leader].name.clone();
+        let (status, body) = c.delete(rest[0], "/remove", &json!({ "id": name }).to_string());
+        assert_eq!(status, 200, "{body}");
+        writers.await_more(50);
+        pauses.push(writers.take_longest_pause());
+        assert_eq!(writers.refused(), 0, "{}", writers.last_refusal());
+        // Its successor under the same name is another member, with an empty disk.
+        c.kill(leader);
+        std::fs::remove_dir_all(&c.members[leader].dir).unwrap();
+        c.start(leader);
+        c.await_ready(leader);
+        c.until("a voter again", |c| {
+            let report = c.report(rest[0]);
+            let members = report["membership"]["members"].as_array()?;
+            members.iter().any(|m| m["name"] == json!(name) && m["voter"] == json!(true)).then_some(())
+        });
+        next = writers.next();
+        acknowledged.extend(writers.stop());
+    }
+    pauses.sort();
+    println!("{} removals of the leader ({} addresses): longest pauses {pauses:?}", pauses.len(), join.len());
+    // Two election timeouts.
+    assert!(pauses.iter().all(|pause| *pause < Duration::from_millis(900)), "{pauses:?}");
+    c.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn full_load_is_no_reason_for_an_election() {
+    let mut c = cluster(3);
+    c.create_ledger(0);
+    c.await_leader(0);
+    let term = c.report(0)["term"].clone();
+    let writers = c.write_to(&[0, 1, 2], 48, 500);
+    let until = Instant::now() + hold(8);
+    while Instant::now() < until {
+        writers.await_more(100);
+        let now = c.report(0)["term"].clone();
+        assert_eq!(
+            now,
+            term,
+            "an election under load; p99 {:?}",
+            support::ledger::p99(&writers.take_times())
+        );
+    }
+    println!("{} writes in {:?}, term {term} all the time", writers.acknowledged(), hold(8));
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn a_member_that_was_cut_off_comes_back_without_an_election() {
+    let (mut c, proxies) = proxied(3);
+    c.create_ledger(0);
+    let leader = c.await_leader(0);
+    let away = (leader + 1) % 3;
+    let term = c.report(leader)["term"].clone();
+    let away_id = id(&c.report(away)["nodeId"]);
+    let writers = c.write_to(&[leader, (leader + 2) % 3], 2, 100);
+    for (i, proxy) in proxies.iter().enumerate() {
+        if i == away {
+            proxy.close(true);
+        } else {
+            proxy.bar(away_id, true);
+        }
+    }
+    c.until("it falls behind", |c| {
+        let last = |i| c.report(i)["lastLogIndex"].as_u64();
+        (last(leader)? > last(away)? + 50).then_some(())
+    });
+    let until = Instant::now() + hold(4);
+    while Instant::now() < until {
+        writers.await_more(20);
+        assert_eq!(c.report(away)["term"], term, "the member that is cut off moves its term");
+    }
+    for (i, proxy) in proxies.iter().enumerate() {
+        if i == away {
+            proxy.close(false);
+        } else {
+            proxy.bar(away_id, false);
+        }
+    }
+    c.until("it follows again", |c| {
+        let last = |i| c.report(i)["lastLogIndex"].as_u64();
+        (last(leader)? <= last(away)? + 5).then_some(())
+    });
+    writers.await_more(20);
+    for i in 0..3 {
+        assert_eq!(c.report(i)["term"], term);
+    }
+    assert_eq!(c.await_leader(0), leader);
+    assert_eq!(writers.refused(), 0, "{}", writers.last_refusal());
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}
+
+#[test]
+fn a_broken_transfer_of_a_snapshot_goes_on_where_it_was() {
+    let (mut c, proxies) = proxied(3);
+    c.create_ledger(0);
+    let leader = c.await_leader(0);
+    let away = (leader + 1) % 3;
+    let third = (leader + 2) % 3;
+    c.kill(away);
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000) \
+                INSERT INTO ledger SELECT 1000000 + i, randomblob(4000) FROM n";
+    c.execute(leader, &json!([rows]));
+    for i in [leader, third] {
+        let (status, body) = c.post(i, "/snapshot?trailing_logs=0", "");
+        assert_eq!(status, 200, "{body}\n{}", c.log(i));
+    }
+    // Twenty megabytes over connections of eight.
+    proxies[away].cut_after(8 << 20);
+    c.start(away);
+    c.await_ready(away);
+    proxies[away].cut_after(0);
+    let log = c.log(away);
+    let begun: Vec<&str> = log.lines().filter(|l| l.contains("receiving a snapshot")).collect();
+    assert!(begun.len() >= 3, "{log}");
+    let on = begun.iter().filter(|l| !l.contains("from=0")).count();
+    assert!(on >= 2, "taken up again from its start:\n{}", begun.join("\n"));
+    assert!(log.contains("installed a snapshot"), "{log}");
+    c.assert_ledger(away, &[]);
+    assert_eq!(c.value(away, "SELECT count(*) FROM ledger", "none"), json!(5000));
+}
+
+#[test]
+fn a_member_of_another_cluster_at_an_address_that_was_ours() {
+    let mut ours = cluster(3);
+    let mut theirs = cluster(3);
+    ours.create_ledger(0);
+    theirs.create_ledger(0);
+    let (leader, other) = (ours.await_leader(0), theirs.await_leader(0));
+    let gone = (leader + 1) % 3;
+    let stranger = (other + 1) % 3;
+    let terms = (ours.report(leader)["term"].clone(), theirs.report(other)["term"].clone());
+    ours.kill(gone);
+    theirs.kill(stranger);
+    // As after a pod's address was given to another pod.
+    theirs.members[stranger].raft = ours.members[gone].raft;
+    theirs.start(stranger);
+    theirs.until("it refuses ours", |c| c.log(stranger).contains("refused a peer").then_some(()));
+    let until = Instant::now() + hold(3);
+    while Instant::now() < until {
+        ours.execute(leader, &json!(["INSERT INTO ledger(n) SELECT count(*) FROM ledger"]));
+        theirs.execute(other, &json!(["INSERT INTO ledger(n) SELECT count(*) FROM ledger"]));
+    }
+    let now = (ours.report(leader)["term"].clone(), theirs.report(other)["term"].clone());
+    assert_eq!(now, terms);
+    theirs.kill(stranger);
+    ours.start(gone);
+    ours.await_ready(gone);
+    ours.assert_ledgers(&[]);
+}

@@ -1,0 +1,181 @@
+//! Writers that number what they insert and remember what was acknowledged: afterwards each of those numbers has to be
+//! there, and none twice.
+
+use super::{Cluster, PATIENCE};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a writer waits for an answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+struct Book {
+    stop: AtomicBool,
+    next: AtomicU64,
+    acknowledged: Mutex<Vec<u64>>,
+    refused: AtomicU64,
+    took: Mutex<Vec<Duration>>,
+    at: Mutex<Vec<Instant>>,
+    last_refusal: Mutex<String>,
+}
+
+/// Writers at work; they end with it.
+pub struct Writers {
+    book: Arc<Book>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Cluster {
+    /// Makes the table of the ledger.
+    pub fn create_ledger(&self, i: usize) {
+        self.execute(i, &json!(["CREATE TABLE ledger(n INTEGER NOT NULL, filling BLOB)"]));
+    }
+
+    /// Starts `count` writers, who go round `members` and insert rows of `bytes` of filling.
+    pub fn write_to(&self, members: &[usize], count: usize, bytes: usize) -> Writers {
+        let urls: Vec<String> = members.iter().map(|i| self.url(*i, "/db/execute")).collect();
+        self.continue_ledger(urls, count, bytes, 0)
+    }
+
+    /// The same, with numbers from `first` on.
+    pub fn continue_ledger(&self, urls: Vec<String>, count: usize, bytes: usize, first: u64) -> Writers {
+        let book = Arc::new(Book { next: AtomicU64::new(first), ..Book::default() });
+        let threads = (0..count)
+            .map(|writer| {
+                let (book, mut urls) = (book.clone(), urls.clone());
+                let turn = writer % urls.len();
+                urls.rotate_left(turn);
+                std::thread::spawn(move || write(&book, &urls, bytes))
+            })
+            .collect();
+        Writers { book, threads }
+    }
+
+    /// Asserts that member `i` holds each acknowledged number, and none twice; returns all that it holds.
+    pub fn assert_ledger(&self, i: usize, acknowledged: &[u64]) -> Vec<u64> {
+        let text = self.value(i, "SELECT coalesce(group_concat(n), '') FROM ledger", "linearizable");
+        let text = text.as_str().unwrap_or_else(|| panic!("no ledger on {}: {text}\n{}", i, self.log(i)));
+        let mut times: BTreeMap<u64, u64> = BTreeMap::new();
+        for number in text.split(',').filter(|n| !n.is_empty()) {
+            *times.entry(number.parse().unwrap()).or_default() += 1;
+        }
+        let twice: Vec<_> = times.iter().filter(|(_, n)| **n > 1).collect();
+        assert!(twice.is_empty(), "applied twice on member {i}: {twice:?}");
+        let lost: Vec<_> = acknowledged.iter().filter(|n| !times.contains_key(n)).collect();
+        assert!(lost.is_empty(), "acknowledged and lost on member {i}: {lost:?}\n{}", self.log(i));
+        times.into_keys().collect()
+    }
+
+    /// Asserts the ledger on all members, and that they hold the same.
+    pub fn assert_ledgers(&self, acknowledged: &[u64]) {
+        let all: Vec<_> = (0..self.members.len()).map(|i| self.assert_ledger(i, acknowledged)).collect();
+        assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "members differ");
+    }
+}
+
+fn write(book: &Book, urls: &[String], bytes: usize) {
+    let http = reqwest::blocking::Client::builder().timeout(ANSWER).build().unwrap();
+    let filling = format!("x'{}'", "5a".repeat(bytes));
+    let mut turn = 0;
+    while !book.stop.load(Ordering::Relaxed) {
+        let number = book.next.fetch_add(1, Ordering::Relaxed);
+        let statement = json!([["INSERT INTO ledger(n, filling) VALUES(?, ?)", number, filling]]);
+        let began = Instant::now();
+        let answer = http.post(&urls[turn % urls.len()]).body(statement.to_string()).send();
+        let told = answer.and_then(|a| Ok((a.status().as_u16(), a.text()?)));
+        match told {
+            Ok((200, body)) if !body.contains("\"error\"") => {
+                book.took.lock().unwrap().push(began.elapsed());
+                book.at.lock().unwrap().push(Instant::now());
+                book.acknowledged.lock().unwrap().push(number);
+                continue;
+            }
+            Ok((status, body)) => *book.last_refusal.lock().unwrap() = format!("{status} {body}"),
+            Err(error) => *book.last_refusal.lock().unwrap() = error.to_string(),
+        }
+        book.refused.fetch_add(1, Ordering::Relaxed);
+        // The next member, after a moment: this one may be down.
+        turn += 1;
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+impl Writers {
+    /// How many writes were acknowledged so far.
+    pub fn acknowledged(&self) -> usize {
+        self.book.acknowledged.lock().unwrap().len()
+    }
+
+    /// How many were not.
+    pub fn refused(&self) -> u64 {
+        self.book.refused.load(Ordering::Relaxed)
+    }
+
+    /// What was said to the last of those.
+    pub fn last_refusal(&self) -> String {
+        self.book.last_refusal.lock().unwrap().clone()
+    }
+
+    /// Waits until `n` more writes are acknowledged.
+    pub fn await_more(&self, n: usize) {
+        let target = self.acknowledged() + n;
+        let deadline = Instant::now() + PATIENCE;
+        while self.acknowledged() < target {
+            let (done, said) = (self.acknowledged(), self.last_refusal());
+            assert!(Instant::now() < deadline, "no more writes: {done} of {target}; last refusal: {said}");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// The time that the acknowledged writes took since the last call, sorted.
+    pub fn take_times(&self) -> Vec<Duration> {
+        let mut took = std::mem::take(&mut *self.book.took.lock().unwrap());
+        took.sort();
+        took
+    }
+
+    /// The longest time without an acknowledgement since the last call.
+    pub fn take_longest_pause(&self) -> Duration {
+        let mut at = std::mem::take(&mut *self.book.at.lock().unwrap());
+        at.sort();
+        at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+
+    /// Ends the writers; returns what was acknowledged.
+    pub fn stop(mut self) -> Vec<u64> {
+        self.end();
+        std::mem::take(&mut *self.book.acknowledged.lock().unwrap())
+    }
+
+    /// The number after the last one that was tried.
+    pub fn next(&self) -> u64 {
+        self.book.next.load(Ordering::Relaxed)
+    }
+
+    fn end(&mut self) {
+        self.book.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // A writer's panic is the test's.
+            if let Err(panic) = thread.join()
+                && !std::thread::panicking()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The value below which 99 of 100 sorted times are.
+pub fn p99(times: &[Duration]) -> Duration {
+    times.get(times.len() * 99 / 100).or(times.last()).copied().unwrap_or_default()
+}
