@@ -13,8 +13,7 @@ use std::collections::BTreeSet;
 /// A condition in the making.
 struct Draft {
     kind: &'static str,
-    /// None where it is not known.
-    holds: Option<bool>,
+    holds: bool,
     reason: &'static str,
     message: String,
 }
@@ -44,37 +43,36 @@ pub(super) fn conditions(
     drafts.push(consistent(observed));
     if let Some(obstacle) = &plan.obstacle {
         let (reason, message) = (obstacle.reason.as_str(), obstacle.message.clone());
-        drafts.push(Draft { kind: "Stalled", holds: Some(true), reason, message });
+        drafts.push(Draft { kind: "Stalled", holds: true, reason, message });
     } else if let Some(message) = resize_rejection {
         let message = message.to_owned();
-        drafts.push(Draft { kind: "Stalled", holds: Some(true), reason: "ResizeRejected", message });
+        drafts.push(Draft { kind: "Stalled", holds: true, reason: "ResizeRejected", message });
     } else if let Some(activity) = &plan.activity {
         let (reason, message) = (activity.reason.as_str(), activity.message.clone());
-        drafts.push(Draft { kind: "Reconciling", holds: Some(true), reason, message });
+        drafts.push(Draft { kind: "Reconciling", holds: true, reason, message });
     }
     if let Some(pending) = &plan.pending {
         let (reason, message) = (pending.reason.as_str(), pending.message.clone());
-        drafts.push(Draft { kind: "UpdatePending", holds: Some(true), reason, message });
+        drafts.push(Draft { kind: "UpdatePending", holds: true, reason, message });
     }
     drafts.into_iter().map(|draft| finish(draft, observed, desired.generation)).collect()
 }
 
 fn accepted() -> Draft {
-    Draft { kind: "Accepted", holds: Some(true), reason: "Accepted", message: "the spec is valid".into() }
+    Draft { kind: "Accepted", holds: true, reason: "Accepted", message: "the spec is valid".into() }
 }
 
 /// As asked: nothing serves, and that is what Ready means then.
 fn hibernated(observed: &Observed) -> [Draft; 3] {
     let gone = observed.pods.is_empty();
     let message = if gone { "hibernated: the volumes are kept" } else { "members are on their way out" };
-    let draft =
-        |kind, holds| Draft { kind, holds: Some(holds), reason: "Hibernated", message: message.into() };
+    let draft = |kind, holds| Draft { kind, holds, reason: "Hibernated", message: message.into() };
     [draft("Ready", gone), draft("Available", false), draft("FaultTolerant", false)]
 }
 
 fn storage_healthy(desired: &Desired, observed: &Observed, plan: &Plan) -> Draft {
     let kind = "StorageHealthy";
-    let draft = |holds, reason, message: String| Draft { kind, holds: Some(holds), reason, message };
+    let draft = |holds, reason, message: String| Draft { kind, holds, reason, message };
     let filling: Vec<&str> = observed
         .reports
         .iter()
@@ -115,7 +113,7 @@ fn storage_healthy(desired: &Desired, observed: &Observed, plan: &Plan) -> Draft
     }
 }
 
-/// Whether the members' databases are equal, as the members find out by themselves.
+/// Whether the members' databases are equal, as the members find out by themselves: false once one is known to differ.
 fn consistent(observed: &Observed) -> Draft {
     let draft = |holds, reason, message| Draft { kind: "Consistent", holds, reason, message };
     let found = || {
@@ -134,28 +132,30 @@ fn consistent(observed: &Observed) -> Draft {
             "{names} find that no state of the database has a majority, so that none is taken for right: compare them, \
              and delete the volumes of those that are wrong"
         );
-        return draft(Some(false), "Divided", message);
+        return draft(false, "Divided", message);
     }
     if let Some(names) = told(ConsistencyState::Damaged) {
         let message =
             format!("pages on the disks of {names} are not what was written there; the database is replaced");
-        return draft(Some(false), "PageDamaged", message);
+        return draft(false, "PageDamaged", message);
     }
     if let Some(names) = told(ConsistencyState::Minority) {
         let message = format!("the database of {names} is not what most voters have, and is replaced");
-        return draft(Some(false), "StateDiffers", message);
+        return draft(false, "StateDiffers", message);
     }
     if let Some(names) = told(ConsistencyState::OthersDiffer) {
         let message = format!("{names} find that another member's database is not what most voters have");
-        return draft(Some(false), "StateDiffers", message);
+        return draft(false, "StateDiffers", message);
     }
     match told(ConsistencyState::Consistent) {
-        Some(_) => draft(
-            Some(true),
-            "ChecksumsAgree",
-            "the members that were compared have the same database".into(),
+        Some(_) => {
+            draft(true, "ChecksumsAgree", "the members that were compared have the same database".into())
+        }
+        None => draft(
+            true,
+            "NotCompared",
+            "nothing is known to differ; the databases were not compared yet".into(),
         ),
-        None => draft(None, "NotCompared", "the members' databases were not compared yet".into()),
     }
 }
 
@@ -167,9 +167,9 @@ pub(super) fn refused(
     now: Timestamp,
 ) -> Vec<Condition> {
     let drafts = [
-        Draft { kind: "Accepted", holds: Some(false), reason: "InvalidSpec", message: message.to_owned() },
-        Draft { kind: "Ready", holds: Some(false), reason: "InvalidSpec", message: message.to_owned() },
-        Draft { kind: "Stalled", holds: Some(true), reason: "InvalidSpec", message: message.to_owned() },
+        Draft { kind: "Accepted", holds: false, reason: "InvalidSpec", message: message.to_owned() },
+        Draft { kind: "Ready", holds: false, reason: "InvalidSpec", message: message.to_owned() },
+        Draft { kind: "Stalled", holds: true, reason: "InvalidSpec", message: message.to_owned() },
     ];
     drafts.into_iter().map(|draft| dated(draft, before, now, generation.unwrap_or_default())).collect()
 }
@@ -178,7 +178,7 @@ pub(super) fn refused(
 fn paused(desired: &Desired, observed: &Observed) -> Vec<Condition> {
     let draft = Draft {
         kind: "Paused",
-        holds: Some(true),
+        holds: true,
         reason: "Paused",
         message: "spec.paused is true: nothing is done".into(),
     };
@@ -201,7 +201,7 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
     if let (false, Some(obstacle)) = (view.serves(), &plan.obstacle) {
         return Draft {
             kind,
-            holds: Some(false),
+            holds: false,
             reason: obstacle.reason.as_str(),
             message: obstacle.message.clone(),
         };
@@ -220,31 +220,26 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
                 quorum(voters),
                 if offers.is_empty() { "None says what it holds".to_owned() } else { offers.join("; ") }
             );
-            return Draft { kind, holds: Some(false), reason: "QuorumLost", message };
+            return Draft { kind, holds: false, reason: "QuorumLost", message };
         }
         let message = "the voters have no leader at this moment".into();
-        return Draft { kind, holds: Some(false), reason: "NoLeader", message };
+        return Draft { kind, holds: false, reason: "NoLeader", message };
     }
     if !complete {
         let message = format!("{voters} of {} voters have joined", desired.voters);
-        return Draft { kind, holds: Some(false), reason: "Bootstrapping", message };
+        return Draft { kind, holds: false, reason: "Bootstrapping", message };
     }
-    Draft {
-        kind,
-        holds: Some(true),
-        reason: "Serving",
-        message: "linearizable reads and writes are served".into(),
-    }
+    Draft { kind, holds: true, reason: "Serving", message: "linearizable reads and writes are served".into() }
 }
 
 fn available(observed: &Observed, view: &View<'_>) -> Draft {
     let kind = "Available";
     let reachable = observed.pods.values().any(|pod| pod.ready && pod.serving);
     if view.serves() && reachable {
-        return Draft { kind, holds: Some(true), reason: "Serving", message: "traffic can be served".into() };
+        return Draft { kind, holds: true, reason: "Serving", message: "traffic can be served".into() };
     }
     let reason = if view.serves() { "NoEndpoints" } else { "NoLeader" };
-    Draft { kind, holds: Some(false), reason, message: "traffic cannot be served".into() }
+    Draft { kind, holds: false, reason, message: "traffic cannot be served".into() }
 }
 
 fn fault_tolerant(desired: &Desired, observed: &Observed, view: &View<'_>) -> Draft {
@@ -254,24 +249,24 @@ fn fault_tolerant(desired: &Desired, observed: &Observed, view: &View<'_>) -> Dr
     let needed = quorum(voters);
     let message = format!("{healthy} of {voters} voters are healthy, {needed} are needed");
     if view.leader().is_none() {
-        return Draft { kind, holds: Some(false), reason: "NoLeader", message };
+        return Draft { kind, holds: false, reason: "NoLeader", message };
     }
     if voters <= 2 {
-        return Draft { kind, holds: Some(false), reason: "TooFewVoters", message };
+        return Draft { kind, holds: false, reason: "TooFewVoters", message };
     }
     if healthy <= needed {
-        return Draft { kind, holds: Some(false), reason: "VotersUnhealthy", message };
+        return Draft { kind, holds: false, reason: "VotersUnhealthy", message };
     }
     if let Some(zone) = needed_zone(desired, observed, view) {
         let message = format!("{message}; without zone {zone} fewer would be left");
-        return Draft { kind, holds: Some(false), reason: "ZoneNeeded", message };
+        return Draft { kind, holds: false, reason: "ZoneNeeded", message };
     }
     let message = if desired.is_in_memory() {
         format!("{message}; what they hold is in memory and ends with them")
     } else {
         message
     };
-    Draft { kind, holds: Some(true), reason: "QuorumSlack", message }
+    Draft { kind, holds: true, reason: "QuorumSlack", message }
 }
 
 /// A zone without which no quorum would be healthy, where members must be spread over zones and tell theirs.
@@ -294,11 +289,7 @@ fn finish(draft: Draft, observed: &Observed, generation: i64) -> Condition {
 
 /// The condition, whose transition is dated by the last time that its status flipped.
 fn dated(draft: Draft, before: &[Condition], now: Timestamp, generation: i64) -> Condition {
-    let status = match draft.holds {
-        Some(true) => "True",
-        Some(false) => "False",
-        None => "Unknown",
-    };
+    let status = if draft.holds { "True" } else { "False" };
     let since = before
         .iter()
         .find(|condition| condition.type_ == draft.kind && condition.status == status)
