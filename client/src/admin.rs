@@ -232,7 +232,7 @@ pub enum ConsistencyState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeUsage {
-    /// Its size in bytes.
+    /// What is taken and what may still be written, in bytes.
     pub capacity_bytes: u64,
     /// What may still be written, in bytes.
     pub available_bytes: u64,

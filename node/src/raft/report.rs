@@ -83,11 +83,12 @@ impl Consensus {
     }
 }
 
-/// None where the file system does not tell.
+/// As `df` counts: what is reserved for root can be had by nobody here. None where the file system does not tell.
 fn volume_usage(directory: &Path) -> Option<VolumeUsage> {
     let fs = rustix::fs::statvfs(directory).ok()?;
+    let taken = fs.f_blocks.saturating_sub(fs.f_bfree);
     Some(VolumeUsage {
-        capacity_bytes: fs.f_blocks.saturating_mul(fs.f_frsize),
+        capacity_bytes: taken.saturating_add(fs.f_bavail).saturating_mul(fs.f_frsize),
         available_bytes: fs.f_bavail.saturating_mul(fs.f_frsize),
     })
 }

@@ -71,16 +71,7 @@ pub fn status(
         observed_generation: Some(desired.generation),
         cluster_id: plan.cluster_id.clone(),
         bootstrap: plan.bootstrap.clone(),
-        version: VersionStatus {
-            current: observed
-                .reports
-                .values()
-                .map(|r| r.version.clone())
-                .min()
-                .or(before.version.current.clone()),
-            target: Some(desired.image.clone()),
-            updated_at: desired.updated_at.clone(),
-        },
+        version: version(desired, observed, plan),
         template_revision: Some(desired.voter_revision.clone()),
         voters: count(view.voters().count()),
         ready_voters,
@@ -202,6 +193,20 @@ fn of_member(desired: &Desired, observed: &Observed, view: &View<'_>, member: &M
         volume: report.and_then(|report| report.storage).map(|usage| bucket(desired, usage)),
         fenced: desired.is_fenced(&member.name),
         message: report.and_then(|report| report.message.clone()),
+    }
+}
+
+/// What members run and shall run. What is wanted becomes what there was only once all members had it in service: until
+/// then taking the wish back is enough.
+fn version(desired: &Desired, observed: &Observed, plan: &Plan) -> VersionStatus {
+    let before = observed.status.version.clone();
+    let stable = plan.rollout.as_ref().and_then(|rollout| rollout.stable_revision.as_ref());
+    let proved = stable == Some(&desired.voter_revision);
+    VersionStatus {
+        current: observed.reports.values().map(|r| r.version.clone()).min().or(before.current),
+        target: Some(desired.image.clone()),
+        stable: if proved { Some(desired.image.clone()) } else { before.stable },
+        updated_at: if proved { desired.updated_at.clone() } else { before.updated_at },
     }
 }
 

@@ -4,7 +4,7 @@
 //! few rules need more than CEL.
 
 use super::window::Window;
-use crate::crd::{Medium, RetentionPolicy, SqliteCluster, SqliteClusterSpec};
+use crate::crd::{BootstrapPhase, Medium, RetentionPolicy, SqliteCluster, SqliteClusterSpec};
 use crate::names::{
     ANNOTATION_APPROVED, ANNOTATION_RESTARTED, ANNOTATION_UPDATE, ClusterName, PodRole, content_hash,
     role_revision,
@@ -159,7 +159,10 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
     let version = cluster.status.as_ref().map(|status| status.version.clone()).unwrap_or_default();
     let updated_at = annotation(ANNOTATION_UPDATE);
     let follows = spec.update.follow_operator || updated_at.is_some() && updated_at != version.updated_at;
-    let recorded = version.target.filter(|_| !follows);
+    // What was wanted is no witness: it may be an image that never came up, and that the spec was taken back from.
+    let has_begun = cluster.status.as_ref().and_then(|status| status.bootstrap.as_ref());
+    let wanted = version.target.filter(|_| has_begun.is_some_and(|b| b.phase == BootstrapPhase::Complete));
+    let recorded = version.stable.or(wanted).filter(|_| !follows);
     let image = spec.image.clone().or(recorded).unwrap_or_else(|| node_image.to_owned());
     let newer_image = (spec.image.is_none() && image != node_image).then(|| node_image.to_owned());
     if image.is_empty() {
@@ -280,6 +283,7 @@ pub(super) fn parse_milli(text: &str) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::{BootstrapStatus, SqliteClusterStatus, VersionStatus};
     use serde_json::Value;
 
     fn cluster(spec: Value) -> SqliteCluster {
@@ -332,18 +336,52 @@ mod tests {
     fn an_unset_image_is_resolved_once() {
         let mut old = cluster(json!({"storage": {"size": "1Gi"}}));
         let first = validate(&old, "sqlited:1").unwrap();
-        old.status = Some(Default::default());
-        old.status.as_mut().unwrap().version.target = Some("sqlited:1".into());
+        old.status = Some(ran("sqlited:1"));
         let later = validate(&old, "sqlited:2").unwrap();
         assert_eq!(later.image, "sqlited:1");
         assert_eq!(first.voter_revision, later.voter_revision);
     }
 
     #[test]
+    fn a_bad_image_is_taken_back_by_taking_it_from_the_spec() {
+        let mut old = cluster(json!({"storage": {"size": "1Gi"}}));
+        let first = validate(&old, "sqlited:1").unwrap();
+        old.status = Some(ran("sqlited:1"));
+        old.status.as_mut().unwrap().version.target = Some("sqlited:bad".into());
+        assert_eq!(validate(&old, "sqlited:1").unwrap().voter_revision, first.voter_revision);
+        old.status = Some(SqliteClusterStatus {
+            version: VersionStatus { target: Some("sqlited:bad".into()), ..VersionStatus::default() },
+            ..SqliteClusterStatus::default()
+        });
+        assert_eq!(validate(&old, "sqlited:1").unwrap().image, "sqlited:1", "before anything ran");
+    }
+
+    #[test]
+    fn what_is_wanted_is_kept_while_a_member_has_not_come_up_yet() {
+        let mut old = cluster(json!({"storage": {"size": "1Gi"}}));
+        let version = VersionStatus { target: Some("sqlited:1".into()), ..VersionStatus::default() };
+        let bootstrap = BootstrapStatus { member: "orders-0".into(), phase: BootstrapPhase::Complete };
+        old.status = Some(SqliteClusterStatus {
+            version,
+            bootstrap: Some(bootstrap),
+            ..SqliteClusterStatus::default()
+        });
+        assert_eq!(validate(&old, "sqlited:2").unwrap().image, "sqlited:1");
+    }
+
+    /// All members were in service with this image.
+    fn ran(image: &str) -> SqliteClusterStatus {
+        let image = Some(image.to_owned());
+        SqliteClusterStatus {
+            version: VersionStatus { target: image.clone(), stable: image, ..VersionStatus::default() },
+            ..SqliteClusterStatus::default()
+        }
+    }
+
+    #[test]
     fn a_newer_operator_is_followed_when_asked_to() {
         let mut old = cluster(json!({"storage": {"size": "1Gi"}}));
-        old.status = Some(Default::default());
-        old.status.as_mut().unwrap().version.target = Some("sqlited:1".into());
+        old.status = Some(ran("sqlited:1"));
         let waits = validate(&old, "sqlited:2").unwrap();
         assert_eq!(
             (waits.image.as_str(), waits.newer_image.as_deref()),
@@ -354,7 +392,10 @@ mod tests {
         let nudged = validate(&old, "sqlited:2").unwrap();
         assert_eq!((nudged.image.as_str(), nudged.newer_image), ("sqlited:2", None));
         let version = &mut old.status.as_mut().unwrap().version;
-        (version.target, version.updated_at) = (Some("sqlited:2".into()), Some("now".into()));
+        version.target = Some("sqlited:2".into());
+        assert_eq!(validate(&old, "sqlited:2").unwrap().image, "sqlited:2", "until it is done");
+        let version = &mut old.status.as_mut().unwrap().version;
+        (version.stable, version.updated_at) = (Some("sqlited:2".into()), Some("now".into()));
         assert_eq!(validate(&old, "sqlited:3").unwrap().image, "sqlited:2", "once");
         old.spec.update.follow_operator = true;
         assert_eq!(validate(&old, "sqlited:3").unwrap().image, "sqlited:3");

@@ -107,7 +107,10 @@ pub struct VersionStatus {
     /// Image that the members shall run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Value of the annotation sqlite-operator.io/updateAt that was followed last.
+    /// Image that all members last had in service together; what they run where the spec names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable: Option<String>,
+    /// Value of the annotation sqlite-operator.io/updateAt that was followed to its end last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<String>,
 }

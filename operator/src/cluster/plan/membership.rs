@@ -51,9 +51,8 @@ impl<'a> Planner<'a> {
                 "every member has an empty volume though the cluster had begun: bring the volumes back, or delete the cluster with its claims and create it again from a backup".into(),
             );
         }
-        if let Some(consent) = &self.desired.spec.recovery.quorum_loss.consent {
-            self.plan_quorum_recovery(consent);
-        }
+        let consent = self.desired.spec.recovery.quorum_loss.consent.as_ref();
+        let hindrance = consent.and_then(|consent| self.plan_quorum_recovery(consent));
         let not_ready =
             self.observed.status.conditions.iter().find(|c| c.type_ == "Ready" && c.status == "False");
         if let Some(not_ready) = not_ready
@@ -61,22 +60,25 @@ impl<'a> Planner<'a> {
             && self.observed.now.duration_since(not_ready.last_transition_time.0) >= QUORUM_LOST_AFTER
         {
             let voters = self.view.voters().count();
+            let advice = hindrance.unwrap_or_else(|| "Bring pods and volumes of lost voters back".into());
             self.obstruct(
                 ObstacleReason::QuorumLost,
                 format!(
-                    "no leader for more than five minutes: of {voters} voters {} must be able to talk to each other. Bring pods and volumes of lost voters back",
+                    "no leader for more than five minutes: of {voters} voters {} must be able to talk to each other. {advice}",
                     quorum(voters)
                 ),
             );
+        } else if let Some(hindrance) = hindrance {
+            self.act(ActivityReason::RecoveringQuorum, hindrance);
         }
     }
 
     /// A lost quorum is recovered only with a consent that names what a survivor holds, and only when no other voter can
-    /// come back: two halves of a cluster that both go on would be worse than none.
-    fn plan_quorum_recovery(&mut self, consent: &LossPoint) {
+    /// come back: two halves of a cluster that both go on would be worse than none. Says what hinders it.
+    fn plan_quorum_recovery(&mut self, consent: &LossPoint) -> Option<String> {
         let points = crate::cluster::conditions::loss_points(self.observed, &self.view);
         if points.is_empty() {
-            return;
+            return None;
         }
         let Some(report) = self.observed.reports.get(&consent.survivor).filter(|_| points.contains(consent))
         else {
@@ -84,25 +86,26 @@ impl<'a> Planner<'a> {
                 .iter()
                 .map(|p| format!("{{survivor: {}, index: {}, term: {}}}", p.survivor, p.index, p.term))
                 .collect();
-            let message =
-                format!("recovery.quorumLoss.consent is none of what can be had: {}", offers.join(", "));
-            return self.obstruct(ObstacleReason::QuorumLost, message);
+            return Some(format!(
+                "recovery.quorumLoss.consent is none of what can be had: {}",
+                offers.join(", ")
+            ));
         };
         let (node_id, index, term) = (report.node_id, report.last_log_index, report.term);
         let others = self.view.voters().filter(|voter| voter.node_id != node_id);
         let feared: Vec<&str> =
             others.filter(|voter| !self.cannot_run(voter)).map(|v| v.name.as_str()).collect();
         if !feared.is_empty() {
-            let message = format!(
+            return Some(format!(
                 "recovery.quorumLoss.consent is given, and {} may still come back: a voter counts as lost once its volume is, or once neither its pod nor its claim is there",
                 feared.join(", ")
-            );
-            return self.obstruct(ObstacleReason::QuorumLost, message);
+            ));
         }
-        let Some(cluster_id) = self.plan.cluster_id.clone() else { return };
+        let cluster_id = self.plan.cluster_id.clone()?;
         let pod = consent.survivor.clone();
         self.act(ActivityReason::RecoveringQuorum, format!("{pod} goes on alone"));
         self.safe(Step::RecoverQuorum { pod, body: Recover { cluster_id, node_id, index, term } });
+        None
     }
 
     /// Whether nothing can start that would be this voter: its name came back with another disk, or nothing of it is left.
