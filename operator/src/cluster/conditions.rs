@@ -113,7 +113,7 @@ fn storage_healthy(desired: &Desired, observed: &Observed, plan: &Plan) -> Draft
     }
 }
 
-/// Whether the members' databases are equal, as the members find out by themselves.
+/// Whether the members' databases are equal, as the members find out by themselves: false once one is known to differ.
 fn consistent(observed: &Observed) -> Draft {
     let draft = |holds, reason, message| Draft { kind: "Consistent", holds, reason, message };
     let found = || {
@@ -151,8 +151,11 @@ fn consistent(observed: &Observed) -> Draft {
         Some(_) => {
             draft(true, "ChecksumsAgree", "the members that were compared have the same database".into())
         }
-        // No condition is unknown: this one says that no difference was found.
-        None => draft(true, "NotCompared", "the members' databases were not compared yet".into()),
+        None => draft(
+            true,
+            "NotCompared",
+            "nothing is known to differ; the databases were not compared yet".into(),
+        ),
     }
 }
 

@@ -197,6 +197,28 @@ fn volumes_that_fill_or_grow_are_told_of() {
 }
 
 #[test]
+fn databases_that_differ_are_told_of() {
+    use client::admin::{Consistency, ConsistencyState as S};
+    for (found, wanted) in [
+        ([None, None, None], "True NotCompared"),
+        ([Some(S::Unknown), None, None], "True NotCompared"),
+        ([Some(S::Consistent), Some(S::Consistent), Some(S::Unknown)], "True ChecksumsAgree"),
+        ([Some(S::Consistent), Some(S::Damaged), Some(S::Consistent)], "False PageDamaged"),
+        ([Some(S::OthersDiffer), Some(S::Minority), Some(S::OthersDiffer)], "False StateDiffers"),
+        ([Some(S::OthersDiffer), Some(S::OthersDiffer), None], "False StateDiffers"),
+        ([Some(S::Divided), Some(S::Damaged), Some(S::Divided)], "False Divided"),
+    ] {
+        let world = World::serving(3, 0).edit(|world| {
+            for (report, state) in world.observed.reports.values_mut().zip(found) {
+                report.consistency = state.map(|state| Consistency { state, index: Some(7), message: None });
+            }
+        });
+        let told = of(&world).conditions.into_iter().find(|c| c.type_ == "Consistent").unwrap();
+        assert_eq!(format!("{} {}", told.status, told.reason), wanted, "{found:?}");
+    }
+}
+
+#[test]
 fn what_a_lost_quorum_costs_is_offered() {
     let world = World::serving(3, 0).dead("orders-0").dead("orders-1").leaderless().edit(|world| {
         let report = world.observed.reports.get_mut("orders-2").unwrap();
