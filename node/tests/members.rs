@@ -280,6 +280,28 @@ fn a_member_whose_database_is_older_than_its_log_refuses_to_start() {
     assert!(c.log(0).contains("one of the two was replaced"), "{}", c.log(0));
 }
 
+/// Raft postpones a purge of what it is sending to somebody.
+#[test]
+fn a_follower_that_does_not_answer_holds_up_neither_a_snapshot_nor_later_purges() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let leader = c.await_leader(0);
+    let silent = (leader + 1) % 3;
+    c.signal(silent, "STOP");
+    for round in 0..3 {
+        let rows: Vec<_> = (0..200).map(|i| json!(["INSERT INTO t VALUES(?)", round * 1000 + i])).collect();
+        c.execute(leader, &json!(rows));
+        let began = std::time::Instant::now();
+        let (status, body) = c.post(leader, "/snapshot?trailing_logs=0", "");
+        assert!(matches!(status, 200 | 204), "{status} {body}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+    c.signal(silent, "CONT");
+    c.until("all have the same", |c| {
+        (c.value(silent, "SELECT count(*) FROM t", "none") == json!(600)).then_some(())
+    });
+}
+
 #[test]
 fn a_read_replica_follows_without_voting() {
     let mut c = cluster(1);

@@ -4,12 +4,13 @@
 use super::types::{Metrics, Raft, log_id_from};
 use crate::failpoint::{Place, pass};
 use crate::store::State;
+use openraft::metrics::WaitError;
 use raftlog::RaftLog;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Tells Raft of each complete checkpoint and purges the log behind it, down to `kept_bytes`. Ends with the store or
-/// with Raft.
+/// Tells Raft of each complete checkpoint and purges the log behind it, down to `kept_bytes`. Ends with the
+/// store: a purge that fails is tried again at the next checkpoint.
 pub async fn run(raft: Raft, log: RaftLog, mut state: watch::Receiver<State>, kept_bytes: u64) {
     let mut told = None;
     while state.changed().await.is_ok() {
@@ -25,16 +26,19 @@ pub async fn run(raft: Raft, log: RaftLog, mut state: watch::Receiver<State>, ke
             continue;
         }
         let upto = durable.index.min(log.first_index_within(kept_bytes).saturating_sub(1));
-        if purge(&raft, &log, upto).await.is_err() {
-            return;
+        if let Err(error) = purge(&raft, &log, upto).await {
+            tracing::warn!(error, "the log is not purged this time");
         }
     }
 }
 
-/// How long Raft may take to learn of a checkpoint, and to purge.
+/// How long Raft may take to learn of a checkpoint.
 const LEARNED: Duration = Duration::from_secs(30);
+/// How long a purge is waited for. Raft postpones it while it sends those entries to a member, which may not answer.
+const PURGED: Duration = Duration::from_secs(2);
 
-/// Purges the log up to `upto`, which the synced database file holds; returns whether there was anything to purge.
+/// Purges the log up to `upto`, which the synced database file holds; returns whether there was anything to purge. What
+/// Raft postpones it does by itself later.
 pub async fn purge(raft: &Raft, log: &RaftLog, upto: u64) -> Result<bool, String> {
     if log.first_index().is_none_or(|first| first > upto) {
         return Ok(false);
@@ -48,6 +52,8 @@ pub async fn purge(raft: &Raft, log: &RaftLog, upto: u64) -> Result<bool, String
     place(Place::PurgeKnown)?;
     raft.trigger().purge_log(upto).await.map_err(|e| e.to_string())?;
     let purged = |m: &Metrics| m.purged.as_ref().is_some_and(|id| id.index >= upto);
-    raft.wait(Some(LEARNED)).metrics(purged, "the log is purged").await.map_err(|e| e.to_string())?;
-    Ok(true)
+    match raft.wait(Some(PURGED)).metrics(purged, "the log is purged").await {
+        Ok(_) | Err(WaitError::Timeout(..)) => Ok(true),
+        Err(error @ WaitError::ShuttingDown) => Err(error.to_string()),
+    }
 }
