@@ -3,6 +3,8 @@
 //! Below a reserve the leader takes no more writes (507) and hands over to a voter that has room: what is committed
 //! already can still be applied, checkpointed and logged everywhere, and nobody meets a full disk in the middle of it.
 
+use client::admin::VolumeUsage;
+use parking_lot::Mutex;
 use rustix::fs::statvfs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,17 @@ pub struct Space {
     directory: PathBuf,
     reserve: u64,
     is_low: AtomicBool,
+    usage: Mutex<VolumeUsage>,
+}
+
+/// How full the file system of `directory` is, as `df` counts: what is reserved for root can be had by nobody here.
+pub fn usage(directory: &Path) -> io::Result<VolumeUsage> {
+    let disk = statvfs(directory)?;
+    let taken = disk.f_blocks.saturating_sub(disk.f_bfree);
+    Ok(VolumeUsage {
+        capacity_bytes: taken.saturating_add(disk.f_bavail).saturating_mul(disk.f_frsize),
+        available_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+    })
 }
 
 impl Space {
@@ -24,15 +37,17 @@ impl Space {
     pub fn new(directory: &Path, reserve: u64) -> io::Result<Self> {
         let disk = statvfs(directory)?;
         let reserve = reserve.min(disk.f_blocks * disk.f_frsize / LARGEST_PART);
-        let space = Self { directory: directory.to_owned(), reserve, is_low: AtomicBool::new(false) };
+        let usage = Mutex::new(usage(directory)?);
+        let space = Self { directory: directory.to_owned(), reserve, is_low: AtomicBool::new(false), usage };
         space.look()?;
         Ok(space)
     }
 
     /// Looks how much is free, in bytes.
     pub fn look(&self) -> io::Result<u64> {
-        let disk = statvfs(&self.directory)?;
-        let free = disk.f_bavail * disk.f_frsize;
+        let usage = usage(&self.directory)?;
+        *self.usage.lock() = usage;
+        let free = usage.available_bytes;
         // Some more than the reserve has to be free again, so that it does not go back and forth.
         let enough = if self.is_low() { self.reserve + self.reserve / 4 } else { self.reserve };
         let is_low = free < enough;
@@ -45,6 +60,11 @@ impl Space {
             }
         }
         Ok(free)
+    }
+
+    /// How full the disk was when it was last looked at.
+    pub fn usage(&self) -> VolumeUsage {
+        *self.usage.lock()
     }
 
     /// Whether less than the reserve was free.
@@ -71,7 +91,7 @@ mod tests {
         assert_eq!(space.reserve, disk.f_blocks * disk.f_frsize / LARGEST_PART);
         assert!(!space.has_room_for(u64::MAX).unwrap());
         let free = space.look().unwrap();
-        let nothing = Space { directory: dir.path().to_owned(), reserve: 0, is_low: AtomicBool::new(false) };
+        let nothing = Space::new(dir.path(), 0).unwrap();
         assert!(!nothing.is_low() && nothing.has_room_for(free / 2).unwrap());
     }
 
@@ -80,7 +100,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let free = Space::new(dir.path(), 0).unwrap().look().unwrap();
         let with = |reserve, low| {
-            let space = Space { directory: dir.path().to_owned(), reserve, is_low: AtomicBool::new(low) };
+            let usage = Mutex::new(usage(dir.path()).unwrap());
+            let space =
+                Space { directory: dir.path().to_owned(), reserve, is_low: AtomicBool::new(low), usage };
             space.look().unwrap();
             space.is_low()
         };

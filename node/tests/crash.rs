@@ -17,6 +17,14 @@ fn abort_at(place: Place) -> String {
     format!("{}=return(abort)", place.name())
 }
 
+/// Starts a member that ends at `place`, and starts it again.
+fn end_at(c: &mut Cluster, i: usize, place: Place) {
+    c.start_armed(i, &abort_at(place));
+    c.await_abort(i, place.name());
+    c.start(i);
+    c.await_ready(i);
+}
+
 /// Three members with a ledger of some megabytes.
 fn with_ledger() -> Cluster {
     let mut c = cluster(3);
@@ -52,10 +60,7 @@ fn crash_while_receiving(places: &[Place]) {
         let writers = c.continue_ledger(urls, 2, FILLING, first);
         writers.await_more(20);
         purge(&mut c, &rest);
-        c.start_armed(follower, &abort_at(*place));
-        c.await_abort(follower, place.name());
-        c.start(follower);
-        c.await_ready(follower);
+        end_at(&mut c, follower, *place);
         writers.await_more(5);
         first = writers.next();
         acknowledged.extend(writers.stop());
@@ -126,10 +131,7 @@ fn a_member_ends_while_it_starts() {
     for place in [Place::StartCleaned, Place::StartOpened, Place::StartLogOpened] {
         for i in 0..3 {
             c.kill(i);
-            c.start_armed(i, &abort_at(place));
-            c.await_abort(i, place.name());
-            c.start(i);
-            c.await_ready(i);
+            end_at(&mut c, i, place);
         }
     }
     writers.await_more(20);
@@ -152,10 +154,7 @@ fn a_member_ends_while_it_is_made() {
     ] {
         let mut c = Cluster::empty();
         c.member("alone", &[]);
-        c.start_armed(0, &abort_at(place));
-        c.await_abort(0, place.name());
-        c.start(0);
-        c.await_ready(0);
+        end_at(&mut c, 0, place);
         c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
         assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(1), "{}", place.name());
     }
@@ -275,10 +274,7 @@ fn a_member_ends_in_a_checkpoint_beside_the_writer() {
     for place in [Place::CheckpointDue, Place::CheckpointBulk, Place::CheckpointSynced] {
         let i = (c.await_leader(0) + 1) % 3;
         c.kill(i);
-        c.start_armed(i, &abort_at(place));
-        c.await_abort(i, place.name());
-        c.start(i);
-        c.await_ready(i);
+        end_at(&mut c, i, place);
     }
     writers.await_more(10);
     let acknowledged = writers.stop();

@@ -3,9 +3,8 @@
 use super::Consensus;
 use super::membership::{SILENT, describe, member_ref, quorum_silent};
 use super::types::Metrics;
-use client::admin::{ConsistencyState, MemberReport, Membership, NodeId, Phase, Role, VolumeUsage};
+use client::admin::{ConsistencyState, MemberReport, Membership, NodeId, Phase, Role};
 use openraft::ServerState;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -46,7 +45,7 @@ impl Consensus {
             quorum_silent_milliseconds: quorum_silent(&metrics).map(|silent| silent.as_millis() as u64),
             membership: describe(&metrics),
             consistency: Some(self.consistency.borrow().report()),
-            storage: volume_usage(&config.directory),
+            storage: Some(self.space.usage()),
             message,
         }
     }
@@ -81,16 +80,6 @@ impl Consensus {
         });
         reports
     }
-}
-
-/// As `df` counts: what is reserved for root can be had by nobody here. None where the file system does not tell.
-fn volume_usage(directory: &Path) -> Option<VolumeUsage> {
-    let fs = rustix::fs::statvfs(directory).ok()?;
-    let taken = fs.f_blocks.saturating_sub(fs.f_bfree);
-    Some(VolumeUsage {
-        capacity_bytes: taken.saturating_add(fs.f_bavail).saturating_mul(fs.f_frsize),
-        available_bytes: fs.f_bavail.saturating_mul(fs.f_frsize),
-    })
 }
 
 fn role_of(metrics: &Metrics) -> Role {

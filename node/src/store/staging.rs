@@ -127,8 +127,7 @@ impl Staging {
 
     /// Fails unless the disk has room for `size` bytes, and some more.
     pub fn check_room(&self, size: u64) -> io::Result<()> {
-        let space = rustix::fs::statvfs(&self.directory)?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        let free = crate::space::usage(&self.directory)?.available_bytes;
         if free < size.saturating_add(RESERVE) {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,

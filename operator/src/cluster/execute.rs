@@ -173,17 +173,31 @@ impl Hands<'_> {
             .ok_or(ExecuteError::NoAddress { step })
     }
 
+    fn namespaced<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.ctx.client.clone(), &self.desired.name.namespace)
+    }
+
+    /// What is said of a pod whose uid is in `metadata`; one that is gone needs it no more.
+    async fn merge_metadata(&self, pod: &str, metadata: serde_json::Value) -> Result<(), kube::Error> {
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        gone_is_fine(self.namespaced::<Pod>().patch_metadata(pod, &pod_patch(), &patch).await.map(drop))
+    }
+
     /// By a field manager of its own, so that the pod template's value stays whose it is; with the uid, so that a
     /// pod of the same name that came later is not meant.
     async fn set_serving(&self, pod: &str, uid: &str, serving: bool) -> Result<(), kube::Error> {
-        let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.desired.name.namespace);
         let patch = json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": pod, "uid": uid, "labels": {(LABEL_SERVING): serving.to_string()}},
         });
         let params = PatchParams::apply(SERVING_MANAGER).force();
-        gone_is_fine(api.patch_metadata(pod, &params, &Patch::Apply(&patch)).await.map(drop))
+        gone_is_fine(
+            self.namespaced::<Pod>().patch_metadata(pod, &params, &Patch::Apply(&patch)).await.map(drop),
+        )
     }
 
     /// Labels and annotations, and the mark that tells which.
@@ -194,13 +208,10 @@ impl Hands<'_> {
         patch: &serde_json::Value,
         mark: Option<&str>,
     ) -> Result<(), kube::Error> {
-        let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.desired.name.namespace);
         let mut metadata = patch.clone();
         metadata["uid"] = json!(uid);
         metadata["annotations"][ANNOTATION_METADATA] = json!(mark);
-        let params = PatchParams { field_manager: Some(POD_MANAGER.to_owned()), ..PatchParams::default() };
-        let patch = Patch::Merge(json!({"metadata": metadata}));
-        gone_is_fine(api.patch_metadata(pod, &params, &patch).await.map(drop))
+        self.merge_metadata(pod, metadata).await
     }
 
     /// Resources first, then the mark. Where the API server refuses, the pod is remembered as one to be made anew.
@@ -211,13 +222,15 @@ impl Hands<'_> {
         patch: &serde_json::Value,
         mark: Option<&str>,
     ) -> Result<(), kube::Error> {
-        let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.desired.name.namespace);
-        let params = PatchParams { field_manager: Some(POD_MANAGER.to_owned()), ..PatchParams::default() };
         let resources = json!({
             "metadata": {"uid": uid},
             "spec": {"containers": [{"name": CONTAINER, "resources": patch}]},
         });
-        match api.patch_subresource("resize", pod, &params, &Patch::Strategic(resources)).await {
+        match self
+            .namespaced::<Pod>()
+            .patch_subresource("resize", pod, &pod_patch(), &Patch::Strategic(resources))
+            .await
+        {
             Ok(_) => {}
             // 404: a Kubernetes that cannot; 403, 422: it can, and this change it does not allow.
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 422) => {
@@ -227,8 +240,7 @@ impl Hands<'_> {
             }
             Err(error) => return gone_is_fine(Err(error)),
         }
-        let marked = json!({"metadata": {"uid": uid, "annotations": {ANNOTATION_RESOURCES: mark}}});
-        gone_is_fine(api.patch_metadata(pod, &params, &Patch::Merge(marked)).await.map(drop))?;
+        self.merge_metadata(pod, json!({"uid": uid, "annotations": {ANNOTATION_RESOURCES: mark}})).await?;
         self.tell("PodResized", "ResizePod", format!("the resources of {pod} are changed in place")).await;
         Ok(())
     }
@@ -245,13 +257,12 @@ impl Hands<'_> {
             + serde::de::DeserializeOwned
             + std::fmt::Debug,
     {
-        let api: Api<K> = Api::namespaced(self.ctx.client.clone(), &self.desired.name.namespace);
         let params = DeleteParams {
             propagation_policy: Some(propagation),
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::default()
         };
-        gone_is_fine(api.delete(name, &params).await.map(drop))
+        gone_is_fine(self.namespaced::<K>().delete(name, &params).await.map(drop))
     }
 
     async fn tell_of_change(
@@ -275,6 +286,11 @@ impl Hands<'_> {
     async fn tell(&self, reason: &str, action: &str, note: String) {
         self.ctx.tell(self.subject, EventType::Normal, reason, action, note).await;
     }
+}
+
+/// Of a patch of pods, beside what their template says.
+fn pod_patch() -> PatchParams {
+    PatchParams { field_manager: Some(POD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 /// An object that is gone, or that another one took the name of, needs no deletion.

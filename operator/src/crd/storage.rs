@@ -4,6 +4,9 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// A size in bytes, as Kubernetes writes them.
+const QUANTITY: &str = r"^[0-9]+(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
+
 /// The volume of each member.
 #[derive(Clone, Debug, PartialEq, KubeSchema, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("quantity(self.size).isGreaterThan(quantity('0'))")
@@ -21,7 +24,7 @@ pub struct Storage {
     /// Size of each volume, as 5Gi. It can grow where the storage class allows it; it never shrinks.
     #[schemars(
         length(min = 1, max = 24),
-        regex(pattern = r"^[0-9]+(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$")
+        regex(pattern = QUANTITY)
     )]
     pub size: String,
     /// Disk: a volume that outlives its pod. Memory: a memory-backed one that does not, for caches and tests; a member
@@ -61,7 +64,7 @@ pub struct Autogrow {
     /// No volume grows beyond this.
     #[schemars(
         length(min = 1, max = 24),
-        regex(pattern = r"^[0-9]+(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$")
+        regex(pattern = QUANTITY)
     )]
     pub max_size: String,
     /// All volumes grow when one of them is fuller than this.
