@@ -75,9 +75,11 @@ dependencies() {
 unit() {
   local status=0
   mkdir -p "$LOG_DIR"
-  cargo test "${everything[@]}" --no-fail-fast >"$LOG_DIR/unit.log" 2>&1 || status=$?
+  # Twice as long as it takes on two cores: a test that hangs is to be named, not waited for.
+  timeout 2700 cargo test "${everything[@]}" --no-fail-fast >"$LOG_DIR/unit.log" 2>&1 || status=$?
   count "$LOG_DIR/unit.log"
   ((status == 0)) && return
+  ((status != 124)) || grep 'has been running for over' "$LOG_DIR/unit.log" >&2
   sed -nE '/^(failures:|---- |error|thread )/,/^$/p' "$LOG_DIR/unit.log" | tail -n 150 >&2
   printf '%s\n' "all of it: $LOG_DIR/unit.log" >&2
   # It did not compile, or died: no test says so.

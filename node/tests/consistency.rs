@@ -9,11 +9,12 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use support::{Cluster, cluster_with};
+use support::{Cluster, StopAtEnd, cluster_with};
 
 const OFTEN: &[&str] = &["-consistency-period", "300ms", "-scrub-period", "1s"];
 /// In each row, so that the place of a row can be found in the file.
 const MARK: &str = "a mark that is found in the file";
+const PAGE: usize = 4096;
 const CONTENT: &str = "SELECT group_concat(a || b) FROM (SELECT * FROM t ORDER BY a)";
 
 /// How often a database is changed: more for `make prove`.
@@ -54,7 +55,13 @@ fn change_a_byte(c: &mut Cluster, i: usize) {
     let at = c.until("the row is in the file", |c| {
         assert!(matches!(c.post(i, "/snapshot", "").0, 200 | 204));
         let bytes = fs::read(c.members[i].dir.join("db.sqlite")).unwrap();
-        bytes.windows(MARK.len()).position(|window| window == MARK.as_bytes())
+        // In a leaf (its first byte is 13): the root was one before it grew, still has those bytes, and is written again
+        // at each new leaf.
+        let leaves = bytes.chunks(PAGE).enumerate().filter(|(_, page)| page[0] == 13);
+        leaves.into_iter().find_map(|(n, page)| {
+            let in_page = page.windows(MARK.len()).position(|window| window == MARK.as_bytes())?;
+            Some(n * PAGE + in_page)
+        })
     });
     let file = OpenOptions::new().write(true).open(c.members[i].dir.join("db.sqlite")).unwrap();
     file.write_all_at(b"A", at as u64).unwrap();
@@ -67,6 +74,7 @@ fn a_changed_byte_on_disk_is_noticed_and_the_database_replaced() {
     let stop = AtomicBool::new(false);
     let doors: Vec<_> = (0..3).map(|i| c.door(i)).collect();
     std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
         // No request fails meanwhile, on any member.
         for (door, from) in doors.iter().zip([1_000_000, 2_000_000, 3_000_000]) {
             let stop = &stop;
@@ -93,7 +101,6 @@ fn a_changed_byte_on_disk_is_noticed_and_the_database_replaced() {
             assert_eq!(c.status(victim, "store.damaged_page"), Value::Null);
         }
         println!("from a changed byte to the member's return: {times:?}");
-        stop.store(true, Ordering::Relaxed);
     });
     await_agreement(&mut c);
     let rows = c.value(0, &format!("SELECT count(*) FROM t WHERE b LIKE '{MARK}%'"), "none");

@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use support::{Cluster, cluster};
+use support::{Cluster, StopAtEnd, cluster};
 
 /// How often what takes a round is done: more for `make prove`.
 fn rounds() -> usize {
@@ -160,6 +160,7 @@ fn what_a_living_member_accepted_does_not_fail_when_the_leader_dies() {
         let doors: Vec<_> = (0..3).filter(|i| *i != leader).map(|i| c.door(i)).collect();
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let _stop = StopAtEnd(&stop);
             for door in doors.iter().cycle().take(8) {
                 scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) {
@@ -172,7 +173,6 @@ fn what_a_living_member_accepted_does_not_fail_when_the_leader_dies() {
             await_more(&mut c, &done);
             c.kill(leader);
             await_more(&mut c, &done);
-            stop.store(true, Ordering::Relaxed);
         });
         c.start(leader);
         c.await_ready(leader);

@@ -64,7 +64,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::sync::Barrier;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn two_checkpoints_at_once_are_no_failure() {
@@ -80,24 +79,22 @@ mod tests {
         };
         let writer = open();
         writer.execute_batch("CREATE TABLE t(a)").unwrap();
-        let (ended, begun) = (AtomicBool::new(false), Barrier::new(3));
-        std::thread::scope(|scope| {
-            let (open, ended, begun) = (&open, &ended, &begun);
-            for _ in 0..2 {
-                scope.spawn(move || {
-                    let other = open();
-                    begun.wait();
-                    while !ended.load(Ordering::Relaxed) {
-                        passive(&other).unwrap();
-                    }
-                });
-            }
+        let (other, begun) = (open(), Barrier::new(2));
+        let writer = std::thread::scope(|scope| {
+            let begun = &begun;
+            let writing = scope.spawn(move || {
+                begun.wait();
+                for _ in 0..200 {
+                    writer.execute_batch("INSERT INTO t VALUES(randomblob(4000))").unwrap();
+                    passive(&writer).unwrap();
+                }
+                writer
+            });
             begun.wait();
-            for _ in 0..200 {
-                writer.execute_batch("INSERT INTO t VALUES(randomblob(4000))").unwrap();
-                passive(&writer).unwrap();
+            while !writing.is_finished() {
+                passive(&other).unwrap();
             }
-            ended.store(true, Ordering::Relaxed);
+            writing.join().unwrap()
         });
         assert!(passive(&writer).unwrap());
     }

@@ -15,6 +15,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -65,6 +66,15 @@ impl Answer {
 
     pub fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
+    }
+}
+
+/// Tells threads to stop when it goes, also when the test fails: a scope waits for its threads.
+pub struct StopAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -195,15 +205,13 @@ impl Cluster {
 
     /// Asks a member to go down (SIGTERM), and waits until it did; returns its exit code.
     pub fn terminate(&mut self, i: usize) -> Option<i32> {
-        let mut child = self.members[i].process.take().expect("it runs");
-        let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-        assert!(asked.success());
-        child.wait().unwrap().code()
+        self.signal(i, "TERM");
+        self.await_end(i, "SIGTERM").code()
     }
 
     /// The exit code of a member that ends by itself.
     pub fn exit_code(&mut self, i: usize) -> Option<i32> {
-        self.members[i].process.take().expect("it runs").wait().unwrap().code()
+        self.await_end(i, "by itself").code()
     }
 
     /// Waits until a member ends by itself.
