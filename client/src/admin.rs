@@ -337,6 +337,8 @@ pub struct Transferred {
 pub enum RefusalReason {
     /// The request makes no sense as written.
     Invalid,
+    /// Who asks may not.
+    Unauthorized,
     /// No leader is known; try again.
     NoLeader,
     /// This member belongs to another cluster, or its disk holds data.

@@ -45,6 +45,7 @@ pub enum FormError {
 /// Makes the member one of a cluster, as configured.
 pub async fn form(consensus: &Arc<Consensus>, config: &Config) -> Result<(), FormError> {
     if consensus.identity().cluster().is_some() {
+        consensus.go_on_founding().await.map_err(FormError::Initialise)?;
         if !config.managed {
             correct_addresses(consensus, config).await;
         }

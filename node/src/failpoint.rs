@@ -70,6 +70,8 @@ places! {
     StartOpened = "start.opened",
     /// Start: Raft's log is open too.
     StartLogOpened = "start.log-opened",
+    /// Making a cluster: it is noted who makes it, and Raft knows nothing yet.
+    ClusterFounded = "cluster.founded",
     /// Checkpoint: due, not begun.
     CheckpointDue = "checkpoint.due",
     /// Checkpoint: the bulk is in the synced database file.

@@ -3,7 +3,7 @@
 //! The Raft id is random, made once with the directory and never used again: a member that lost its disk is a new
 //! member. A name (`-node-id`, the pod's name) is only a name.
 
-use client::admin::NodeId;
+use client::admin::{AddLearner, NodeId};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -22,6 +22,9 @@ struct Kept {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cluster_id: Option<String>,
     epoch: u64,
+    /// With whom this member was to make its cluster, until it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    founders: Vec<AddLearner>,
 }
 
 /// Of which cluster a member is.
@@ -101,7 +104,7 @@ impl Identity {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // 0 stands for "unknown" in peer messages.
                 let node_id = NodeId(rand::random_range(1..=u64::MAX));
-                Kept { format: FORMAT, node_id, boot: 0, cluster_id: None, epoch: 0 }
+                Kept { format: FORMAT, node_id, boot: 0, cluster_id: None, epoch: 0, founders: Vec::new() }
             }
             Err(source) => return Err(IdentityError::Read { path, source }),
         };
@@ -129,6 +132,11 @@ impl Identity {
 
     /// Makes the member one of `cluster`, for good; returns after it is on disk. Saying it again changes nothing.
     pub fn adopt(&self, cluster: &ClusterIdentity) -> Result<(), IdentityError> {
+        self.found(cluster, &[])
+    }
+
+    /// The same, and notes with whom it makes that cluster: an end before it has is not the end of it.
+    pub fn found(&self, cluster: &ClusterIdentity, founders: &[AddLearner]) -> Result<(), IdentityError> {
         let mut kept = self.kept.write();
         if let Some(own) = &kept.cluster_id {
             if *own == cluster.cluster_id {
@@ -136,10 +144,31 @@ impl Identity {
             }
             return Err(IdentityError::OtherCluster { own: own.clone(), other: cluster.cluster_id.clone() });
         }
-        let adopted =
-            Kept { cluster_id: Some(cluster.cluster_id.clone()), epoch: cluster.epoch, ..kept.clone() };
+        let adopted = Kept {
+            cluster_id: Some(cluster.cluster_id.clone()),
+            epoch: cluster.epoch,
+            founders: founders.to_vec(),
+            ..kept.clone()
+        };
         self.write(&adopted)?;
         *kept = adopted;
+        Ok(())
+    }
+
+    /// With whom this member was to make its cluster; nobody once it has.
+    pub fn founders(&self) -> Vec<AddLearner> {
+        self.kept.read().founders.clone()
+    }
+
+    /// The cluster is made.
+    pub fn founded(&self) -> Result<(), IdentityError> {
+        let mut kept = self.kept.write();
+        if kept.founders.is_empty() {
+            return Ok(());
+        }
+        let founded = Kept { founders: Vec::new(), ..kept.clone() };
+        self.write(&founded)?;
+        *kept = founded;
         Ok(())
     }
 
@@ -194,6 +223,25 @@ mod tests {
         assert_eq!(Identity::open(dir.path()).unwrap().cluster(), Some(raised));
         let other = ClusterIdentity { cluster_id: "d".into(), epoch: 1 };
         assert!(matches!(again.adopt(&other), Err(IdentityError::OtherCluster { .. })));
+    }
+
+    #[test]
+    fn founders_are_kept_until_the_cluster_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::open(dir.path()).unwrap();
+        let (name, address) = (String::from("n"), String::from("h:1"));
+        let founder = AddLearner {
+            node_id: identity.node_id(),
+            name,
+            raft_address: address.clone(),
+            api_address: address,
+        };
+        let cluster = ClusterIdentity { cluster_id: "c".into(), epoch: 1 };
+        identity.found(&cluster, std::slice::from_ref(&founder)).unwrap();
+        let again = Identity::open(dir.path()).unwrap();
+        assert_eq!((again.founders(), again.cluster()), (vec![founder], Some(cluster)));
+        again.founded().unwrap();
+        assert_eq!(Identity::open(dir.path()).unwrap().founders(), []);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Requests come in by [`http`], are ordered and replicated by [`raft`], and change or read the database in
 //! [`store`]. [`node`](mod@node) puts the parts together.
 
+pub mod auth;
 pub mod clock;
 mod cluster;
 pub mod config;
@@ -13,9 +14,12 @@ pub mod identity;
 pub mod metrics;
 pub mod node;
 pub mod raft;
+mod reload;
+pub mod security;
 mod space;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 
 pub use node::{Ended, Node, NodeError};
 

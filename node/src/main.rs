@@ -1,7 +1,9 @@
 //! `sqlited`: one member of a replicated SQLite cluster.
 
 use node::config::{self, Config, ConfigError};
+use node::security::Security;
 use node::{Ended, Node, control, telemetry};
+use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _armed = node::failpoint::arm();
-    let command = match config::parse(std::env::args().skip(1)) {
+    let command = match config::parse(std::env::args().skip(1), |name| std::env::var(name).ok()) {
         Ok(command) => command,
         Err(ConfigError::Usage(message)) => {
             eprintln!("{message}\n\n{}", config::usage());
@@ -26,6 +28,8 @@ fn main() -> ExitCode {
             print!("{}", config::usage());
             Ok(())
         }
+        config::Command::HashPassword => hash_password(),
+        config::Command::Check(config) => runtime().and_then(|rt| rt.block_on(check(&config))),
         // Its last line is what the client reads.
         config::Command::WriteCanonical { input, output } => {
             return match node::store::child(&input, &output) {
@@ -59,6 +63,27 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         tokio::runtime::Builder::new_multi_thread()
     };
     Ok(builder.worker_threads(workers).enable_all().build()?)
+}
+
+/// Reads a password from standard input, or from a terminal that does not show it; prints its hash.
+fn hash_password() -> anyhow::Result<()> {
+    let password = if std::io::stdin().is_terminal() {
+        let password = rpassword::prompt_password("Password: ")?;
+        anyhow::ensure!(password == rpassword::prompt_password("Again: ")?, "the two are not the same");
+        password
+    } else {
+        std::io::read_to_string(std::io::stdin())?.trim_end_matches(['\r', '\n']).to_owned()
+    };
+    anyhow::ensure!(!password.is_empty(), "the password is empty");
+    println!("{}", node::auth::hash(&password).map_err(anyhow::Error::msg)?);
+    Ok(())
+}
+
+async fn check(config: &Config) -> anyhow::Result<()> {
+    telemetry::init(config)?;
+    Security::read(config)?;
+    println!("the configuration makes sense");
+    Ok(())
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {

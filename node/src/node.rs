@@ -6,7 +6,8 @@ use crate::control;
 use crate::http::{About, App, BodyRoom, Counters, Queue, Server, serve_clients, serve_health};
 use crate::identity::{Identity, IdentityError};
 use crate::metrics::NodeMetrics;
-use crate::raft::{Consensus, ConsensusConfig, StartError};
+use crate::raft::{Consensus, ConsensusConfig, PeerSecurity, StartError};
+use crate::security::Security;
 use crate::store::{LocalFailure, Store};
 use axum::http::HeaderValue;
 use client::admin::Phase;
@@ -51,6 +52,14 @@ pub enum NodeError {
     /// The database could not be opened.
     #[error("open the database: {0}")]
     Store(#[source] LocalFailure),
+    /// Users or certificates are not what they should be.
+    #[error("{flag}: {message}")]
+    Security {
+        /// The flag that names them.
+        flag: &'static str,
+        /// What is wrong.
+        message: String,
+    },
     /// Consensus could not be started.
     #[error(transparent)]
     Consensus(#[from] StartError),
@@ -180,6 +189,7 @@ impl Node {
         let directory = config.data_dir.clone();
         make_data_dir(&directory)
             .map_err(|source| NodeError::DataDir { path: directory.display().to_string(), source })?;
+        let security = Security::read(&config)?;
         let client_listener = listen(&config.http_addr).await?;
         let http_address = client_listener
             .local_addr()
@@ -220,10 +230,14 @@ impl Node {
             disk_reserve_bytes: config.disk_reserve_bytes,
         };
         let raft_addr = config.raft_addr.clone();
+        let peers =
+            PeerSecurity { tls: security.peers, auth: security.auth.clone(), join_as: security.join_as };
         let here = tokio::runtime::Handle::current();
         let starting = runtime.handle.spawn(async move {
             let listener = listen(&raft_addr).await?;
-            Ok::<_, NodeError>(Consensus::start(consensus_config, identity, store, listener, here).await?)
+            Ok::<_, NodeError>(
+                Consensus::start(consensus_config, identity, store, peers, listener, here).await?,
+            )
         });
         let consensus = starting.await.map_err(|e| NodeError::Failed(e.to_string()))??;
 
@@ -234,15 +248,17 @@ impl Node {
             metrics: NodeMetrics::default(),
             counters,
             queue: queue.clone(),
+            auth: security.auth,
             room: BodyRoom::default(),
             about: About {
                 http_bind: http_address.to_string(),
+                scheme: if security.clients.is_some() { "https" } else { "http" },
                 allow_origin: config.http_allow_origin.as_deref().and_then(|o| HeaderValue::from_str(o).ok()),
                 foreign_keys,
                 started: crate::clock::now(),
             },
         });
-        let clients = serve_clients(client_listener, app.clone());
+        let clients = serve_clients(client_listener, app.clone(), security.clients);
         let health =
             health_listener.map(|listener| tokio::spawn(serve_health(listener, app, runtime.handle.clone())));
         let linger = if config.managed { LINGER } else { Duration::ZERO };

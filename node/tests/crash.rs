@@ -149,6 +149,7 @@ fn a_member_ends_while_it_is_made() {
         Place::ActivateSynced,
         Place::StartOpened,
         Place::StartLogOpened,
+        Place::ClusterFounded,
         Place::VoteDecided,
         Place::VoteDurable,
     ] {

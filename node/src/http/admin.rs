@@ -21,6 +21,7 @@ fn refused(refusal: &Refusal) -> Answer {
     let status = match refusal.reason {
         RefusalReason::Invalid => StatusCode::BAD_REQUEST,
         RefusalReason::NoLeader | RefusalReason::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
+        RefusalReason::Unauthorized => StatusCode::UNAUTHORIZED,
         RefusalReason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         RefusalReason::NotEmpty
         | RefusalReason::NameTaken

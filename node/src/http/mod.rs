@@ -25,13 +25,15 @@ pub use counters::{Counter, Counters};
 pub use health::serve_health;
 pub use queue::{Queue, QueueConfig};
 pub use receive::BodyRoom;
+pub use routes::{ROUTES, Route};
 pub use server::{Server, serve_clients};
 
+use crate::auth::{Authenticator, Denied};
 use crate::metrics::NodeMetrics;
 use crate::raft::Consensus;
 use axum::body::Body;
 use axum::http::header::{HeaderName, HeaderValue};
-use axum::http::{Method, Request, StatusCode};
+use axum::http::{Method, Request, StatusCode, header};
 use params::Params;
 use respond::Answer;
 use routes::{Endpoint, Match};
@@ -51,6 +53,8 @@ pub struct App {
     pub counters: Arc<Counters>,
     /// Queued writes.
     pub queue: Arc<Queue>,
+    /// Who may do what; none: everybody everything.
+    pub auth: Option<Arc<Authenticator>>,
     /// Room for bodies.
     pub room: BodyRoom,
     /// Values shown in diagnostics.
@@ -62,6 +66,8 @@ pub struct App {
 pub struct About {
     /// Where the client port listens.
     pub http_bind: String,
+    /// `http` or `https`.
+    pub scheme: &'static str,
     /// `Access-Control-Allow-Origin`, if configured.
     pub allow_origin: Option<HeaderValue>,
     /// Whether foreign keys are enforced.
@@ -79,7 +85,14 @@ async fn handle(app: Arc<App>, request: Request<Body>) -> Answer {
     let name = HeaderName::from_static;
     headers.insert(name("x-rqlite-version"), HeaderValue::from_static(RQLITE_VERSION));
     headers.insert(name("access-control-allow-methods"), HeaderValue::from_static("OPTIONS, GET, POST"));
-    headers.insert(name("access-control-allow-headers"), HeaderValue::from_static("Content-Type"));
+    let allowed = if app.auth.is_some() {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"rqlite\""));
+        headers.insert(name("access-control-allow-credentials"), HeaderValue::from_static("true"));
+        "Content-Type, Authorization"
+    } else {
+        "Content-Type"
+    };
+    headers.insert(name("access-control-allow-headers"), HeaderValue::from_static(allowed));
     if let Some(origin) = &app.about.allow_origin {
         headers.insert(name("access-control-allow-origin"), origin.clone());
     }
@@ -88,11 +101,24 @@ async fn handle(app: Arc<App>, request: Request<Body>) -> Answer {
 }
 
 async fn dispatch(app: &Arc<App>, request: Request<Body>) -> Answer {
-    let route = match routes::find(request.method(), request.uri().path()) {
-        Match::Found(route) => route,
-        Match::WrongMethod => return respond::empty(StatusCode::METHOD_NOT_ALLOWED),
+    let (route, has_method) = match routes::find(request.method(), request.uri().path()) {
+        Match::Found(route) => (route, true),
+        Match::WrongMethod(route) => (route, false),
         Match::Unknown => return respond::empty(StatusCode::NOT_FOUND),
     };
+    if let Some(auth) = &app.auth
+        && let Err(denied) = auth.check(request.headers().get(header::AUTHORIZATION), route.needs).await
+    {
+        return match denied {
+            Denied::Unauthorized => respond::empty(StatusCode::UNAUTHORIZED),
+            Denied::Busy => {
+                respond::error(StatusCode::SERVICE_UNAVAILABLE, "too many passwords are being checked")
+            }
+        };
+    }
+    if !has_method {
+        return respond::empty(StatusCode::METHOD_NOT_ALLOWED);
+    }
     let params = match Params::parse(request.uri().query()) {
         Ok(params) => params,
         Err(error) => return respond::error(StatusCode::BAD_REQUEST, error),

@@ -17,7 +17,10 @@ pub fn to_leader(app: &App, uri: &Uri) -> Option<Answer> {
         }
         Some(address) => {
             let path = uri.path_and_query().map_or("/", |p| p.as_str());
-            respond::redirect(StatusCode::MOVED_PERMANENTLY, &format!("http://{address}{path}"))
+            respond::redirect(
+                StatusCode::MOVED_PERMANENTLY,
+                &format!("{}://{address}{path}", app.about.scheme),
+            )
         }
     })
 }

@@ -1,5 +1,9 @@
-//! Every path of the client port, in one table: what it is called, which methods it has.
+//! Every path of the client port, in one table: what it is called, which methods it has, what a user must be allowed to
+//! do. A route without the last does not compile.
 
+use crate::auth::Permission::{
+    self, All, Backup, Execute, Join, LeaderOps, Load, Query, Ready, Remove, Snapshot, Status, Ui,
+};
 use axum::http::Method;
 
 /// What is behind a path.
@@ -66,10 +70,18 @@ pub struct Route {
     pub endpoint: Endpoint,
     /// Its methods.
     pub methods: &'static [Method],
+    /// What a user must be allowed to do, all of it.
+    pub needs: &'static [Permission],
 }
 
-const fn route(path: &'static str, prefix: bool, endpoint: Endpoint, methods: &'static [Method]) -> Route {
-    Route { path, prefix, endpoint, methods }
+const fn route(
+    path: &'static str,
+    prefix: bool,
+    endpoint: Endpoint,
+    methods: &'static [Method],
+    needs: &'static [Permission],
+) -> Route {
+    Route { path, prefix, endpoint, methods, needs }
 }
 
 const GET: &[Method] = &[Method::GET];
@@ -81,32 +93,32 @@ const POST_DELETE: &[Method] = &[Method::POST, Method::DELETE];
 
 /// The table. Exact paths come before prefixes that would also match them.
 pub const ROUTES: &[Route] = &[
-    route("/db/execute", true, Endpoint::Execute, POST),
-    route("/db/query", true, Endpoint::Query, GET_POST),
-    route("/db/request", true, Endpoint::Request, POST),
-    route("/db/sql", true, Endpoint::Sql, GET_POST),
-    route("/db/backup", true, Endpoint::Backup, GET),
-    route("/db/load", true, Endpoint::Load, POST),
-    route("/boot", false, Endpoint::Boot, POST),
-    route("/status", true, Endpoint::Status, GET),
-    route("/nodes", true, Endpoint::Nodes, GET),
-    route("/readyz", true, Endpoint::Ready, GET),
-    route("/remove", true, Endpoint::Remove, DELETE),
-    route("/leader", false, Endpoint::Leader, GET_POST),
-    route("/snapshot", false, Endpoint::Snapshot, POST),
-    route("/reap", false, Endpoint::Reap, POST),
-    route("/debug/vars", false, Endpoint::Vars, GET_POST),
-    route("/licenses", false, Endpoint::Licenses, GET),
-    route("/", false, Endpoint::Console, GET_HEAD),
-    route("/console", false, Endpoint::Console, GET_HEAD),
-    route("/console/", true, Endpoint::Console, GET_HEAD),
-    route("/cluster", false, Endpoint::Cluster, GET),
-    route("/cluster/events", false, Endpoint::ClusterEvents, GET),
-    route("/cluster/initialise", false, Endpoint::ClusterInitialise, POST),
-    route("/cluster/learners", false, Endpoint::ClusterLearners, POST_DELETE),
-    route("/cluster/voters", false, Endpoint::ClusterVoters, POST),
-    route("/cluster/transfer", false, Endpoint::ClusterTransfer, POST),
-    route("/cluster/recover", false, Endpoint::ClusterRecover, POST),
+    route("/db/execute", true, Endpoint::Execute, POST, &[Execute]),
+    route("/db/query", true, Endpoint::Query, GET_POST, &[Query]),
+    route("/db/request", true, Endpoint::Request, POST, &[Query, Execute]),
+    route("/db/sql", true, Endpoint::Sql, GET_POST, &[Query]),
+    route("/db/backup", true, Endpoint::Backup, GET, &[Backup]),
+    route("/db/load", true, Endpoint::Load, POST, &[Load]),
+    route("/boot", false, Endpoint::Boot, POST, &[Load]),
+    route("/status", true, Endpoint::Status, GET, &[Status]),
+    route("/nodes", true, Endpoint::Nodes, GET, &[Status]),
+    route("/readyz", true, Endpoint::Ready, GET, &[Ready]),
+    route("/remove", true, Endpoint::Remove, DELETE, &[Remove]),
+    route("/leader", false, Endpoint::Leader, GET_POST, &[LeaderOps]),
+    route("/snapshot", false, Endpoint::Snapshot, POST, &[Snapshot]),
+    route("/reap", false, Endpoint::Reap, POST, &[Snapshot]),
+    route("/debug/vars", false, Endpoint::Vars, GET_POST, &[Status]),
+    route("/licenses", false, Endpoint::Licenses, GET, &[Status]),
+    route("/", false, Endpoint::Console, GET_HEAD, &[]),
+    route("/console", false, Endpoint::Console, GET_HEAD, &[Ui]),
+    route("/console/", true, Endpoint::Console, GET_HEAD, &[Ui]),
+    route("/cluster", false, Endpoint::Cluster, GET, &[LeaderOps]),
+    route("/cluster/events", false, Endpoint::ClusterEvents, GET, &[LeaderOps]),
+    route("/cluster/initialise", false, Endpoint::ClusterInitialise, POST, &[All]),
+    route("/cluster/learners", false, Endpoint::ClusterLearners, POST_DELETE, &[LeaderOps, Join, Remove]),
+    route("/cluster/voters", false, Endpoint::ClusterVoters, POST, &[LeaderOps, Join, Remove]),
+    route("/cluster/transfer", false, Endpoint::ClusterTransfer, POST, &[LeaderOps]),
+    route("/cluster/recover", false, Endpoint::ClusterRecover, POST, &[All]),
 ];
 
 /// What a path leads to.
@@ -115,7 +127,7 @@ pub enum Match {
     /// This.
     Found(&'static Route),
     /// There is such a path, with other methods.
-    WrongMethod,
+    WrongMethod(&'static Route),
     /// There is no such path.
     Unknown,
 }
@@ -126,7 +138,7 @@ pub fn find(method: &Method, path: &str) -> Match {
     match route {
         None => Match::Unknown,
         Some(route) if route.methods.contains(method) => Match::Found(route),
-        Some(_) => Match::WrongMethod,
+        Some(route) => Match::WrongMethod(route),
     }
 }
 
@@ -152,7 +164,7 @@ mod tests {
         ] {
             let found = match find(&method, path) {
                 Match::Found(route) => Some(Some(route.endpoint)),
-                Match::WrongMethod => Some(None),
+                Match::WrongMethod(_) => Some(None),
                 Match::Unknown => None,
             };
             assert_eq!(found, expected, "{method} {path}");

@@ -1,21 +1,26 @@
 //! Connections of the client port: how many, how long they may take to say what they want, how they end.
 
 use super::{App, handle};
+use crate::tls::ServerTls;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 16_384;
+/// How long a client may take to shake hands.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -35,8 +40,8 @@ impl Server {
     }
 }
 
-/// Serves clients on the present runtime.
-pub fn serve_clients(listener: TcpListener, app: Arc<App>) -> Server {
+/// Serves clients on the present runtime; by `tls`, if there is any.
+pub fn serve_clients(listener: TcpListener, app: Arc<App>, tls: Option<Arc<ServerTls>>) -> Server {
     let (stop, mut stopped) = watch::channel(false);
     let done = tokio::spawn(async move {
         let graceful = GracefulShutdown::new();
@@ -55,18 +60,18 @@ pub fn serve_clients(listener: TcpListener, app: Arc<App>) -> Server {
                     continue;
                 }
             };
-            let app = app.clone();
-            let service = service_fn(move |request: hyper::Request<Incoming>| {
-                let app = app.clone();
-                async move { Ok::<_, Infallible>(handle(app, request.map(Body::new)).await) }
-            });
-            let mut builder = auto::Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-            builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
-            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-            let connection = graceful.watch(connection);
+            let (app, tls, watcher) = (app.clone(), tls.clone(), graceful.watcher());
             tokio::spawn(async move {
-                if let Err(error) = connection.await {
+                let ended = match &tls {
+                    None => converse(stream, app, watcher).await,
+                    Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                        Ok(Ok(Ok(stream))) => converse(stream, app, watcher).await,
+                        Ok(Ok(Err(plaintext))) => converse(plaintext, app, watcher).await,
+                        Ok(Err(error)) => Err(error.into()),
+                        Err(_) => Err("no handshake in time".into()),
+                    },
+                };
+                if let Err(error) = ended {
                     tracing::debug!(error, "client connection ended");
                 }
                 drop(permit);
@@ -76,6 +81,23 @@ pub fn serve_clients(listener: TcpListener, app: Arc<App>) -> Server {
         graceful.shutdown().await;
     });
     Server { stop, done }
+}
+
+/// Answers the requests of one connection.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    app: Arc<App>,
+    watcher: Watcher,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let app = app.clone();
+        async move { Ok::<_, Infallible>(handle(app, request.map(Body::new)).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    watcher.watch(connection).await
 }
 
 async fn accept(

@@ -2,11 +2,11 @@
 
 use super::Consensus;
 use super::calls::{CallError, Kind};
-use super::join::JoinRequest;
+use super::join::{JoinRequest, Notice};
 use super::membership::{Administer, refuse};
 use super::wire;
 use bytes::{Bytes, BytesMut};
-use client::admin::{AddLearner, MemberRef, NodeId, RefusalReason};
+use client::admin::{MemberRef, NodeId, RefusalReason};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -68,12 +68,8 @@ impl Consensus {
                 to_json(&self.join(request).await)
             }
             Kind::Notify => {
-                let member: AddLearner = serde_json::from_slice(&body).map_err(|e| text(&e))?;
-                self.notified.send_modify(|known| {
-                    // A member that lost its disk while waiting comes back under the same name with another id.
-                    known.retain(|id, m| *id == member.node_id || m.name != member.name);
-                    known.insert(member.node_id, member);
-                });
+                let notice: Notice = serde_json::from_slice(&body).map_err(|e| text(&e))?;
+                self.take_notice(notice).await.map_err(|refusal| refusal.message)?;
                 Ok(Bytes::new())
             }
             Kind::ReadIndex => {

@@ -7,14 +7,14 @@
 use super::connection::{self, ConnectError, FrameReader, Hello, Purpose, put_frame, write_out};
 use super::wire::{get_u8, get_u64};
 use crate::identity::Identity;
+use crate::tls::{PeerSocket, PeerTls, ReadHalf};
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot};
 
 /// What is asked.
@@ -90,6 +90,7 @@ pub enum CallError {
 /// Connections to other members, made when needed.
 pub struct Peers {
     identity: Arc<Identity>,
+    tls: Option<Arc<PeerTls>>,
     connections: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
@@ -118,13 +119,23 @@ struct Pending {
 const QUEUED: usize = 1024;
 
 impl Peers {
-    /// Speaks for the member `identity`.
-    pub fn new(identity: Arc<Identity>) -> Self {
-        Self { identity, connections: Mutex::default() }
+    /// Speaks for the member `identity`, by `tls` if there is any.
+    pub fn new(identity: Arc<Identity>, tls: Option<Arc<PeerTls>>) -> Self {
+        Self { identity, tls, connections: Mutex::default() }
+    }
+
+    /// A new connection to member `to` (0: whoever it is) at `address`; returns the id of who answered too.
+    pub async fn connect(
+        &self,
+        purpose: Purpose,
+        to: u64,
+        address: &str,
+    ) -> Result<(PeerSocket, u64), ConnectError> {
+        connection::connect(address, &self.hello(purpose, to), self.tls.as_deref()).await
     }
 
     /// The preface of this member.
-    pub fn hello(&self, purpose: Purpose, to: u64) -> Hello {
+    fn hello(&self, purpose: Purpose, to: u64) -> Hello {
         let cluster = self.identity.cluster();
         Hello {
             purpose,
@@ -186,7 +197,7 @@ impl Peers {
         {
             return Ok(connection.clone());
         }
-        let (stream, answered) = connection::connect(address, &hello).await?;
+        let (stream, answered) = connection::connect(address, &hello, self.tls.as_deref()).await?;
         let connection = Connection::start(stream, answered, hello.cluster_id);
         *held = Some(connection.clone());
         Ok(connection)
@@ -199,7 +210,7 @@ impl Peers {
 }
 
 impl Connection {
-    fn start(stream: TcpStream, to: u64, cluster_id: String) -> Self {
+    fn start(stream: PeerSocket, to: u64, cluster_id: String) -> Self {
         let (read, mut write) = stream.into_split();
         let (requests, mut queue) = mpsc::channel::<BytesMut>(QUEUED);
         let pending = Arc::new(Mutex::new(Pending::default()));
@@ -217,6 +228,8 @@ impl Connection {
                     break;
                 }
             }
+            // The other end learns of it also while this one goes on reading.
+            drop(write.shutdown().await);
             close(&failed);
         });
         let received = pending.clone();
@@ -235,7 +248,7 @@ fn close(pending: &Mutex<Pending>) {
     pending.waiting.clear();
 }
 
-async fn receive(mut frames: FrameReader<OwnedReadHalf>, pending: &Mutex<Pending>) {
+async fn receive(mut frames: FrameReader<ReadHalf>, pending: &Mutex<Pending>) {
     while let Ok(Some(mut frame)) = frames.next().await {
         let (Ok(id), Ok(status)) = (get_u64(&mut frame), get_u8(&mut frame)) else { return };
         if let Some(waiting) = pending.lock().waiting.remove(&id) {

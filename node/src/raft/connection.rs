@@ -9,6 +9,7 @@
 //! answer refuses a wrong cluster, a wrong id and another epoch: pod addresses are used again by others.
 
 use super::wire::{WireError, get_str, get_u8, get_u64, put_bytes};
+use crate::tls::{PeerSocket, PeerTls};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::io;
 use std::time::Duration;
@@ -100,18 +101,27 @@ pub enum ConnectError {
     },
 }
 
-/// Connects to `address` and says `hello`; returns the id of who answered.
-pub async fn connect(address: &str, hello: &Hello) -> Result<(TcpStream, u64), ConnectError> {
+/// Connects to `address`, by `tls` if there is any, and says `hello`; returns the id of who answered.
+pub async fn connect(
+    address: &str,
+    hello: &Hello,
+    tls: Option<&PeerTls>,
+) -> Result<(PeerSocket, u64), ConnectError> {
     let unreachable = |source| ConnectError::Unreachable { address: address.to_owned(), source };
     let establish = async {
         // Looked up anew each time: a pod's address changes with each restart.
-        let mut stream = TcpStream::connect(address).await?;
+        let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        let mut stream = match tls {
+            None => PeerSocket::Plain(stream),
+            Some(tls) => tls.dial(stream, address).await?,
+        };
         let body = hello.encode();
         let mut out = BytesMut::with_capacity(12 + body.len());
         out.put_slice(MAGIC);
         put_bytes(&mut out, &body);
         stream.write_all(&out).await?;
+        stream.flush().await?;
         let mut answer = read_small_frame(&mut stream).await?;
         Ok::<_, io::Error>((stream, get_u8(&mut answer)?, answer))
     };
@@ -128,20 +138,17 @@ pub async fn connect(address: &str, hello: &Hello) -> Result<(TcpStream, u64), C
 }
 
 /// Reads a caller's preface.
-pub async fn read_hello(stream: &mut TcpStream) -> io::Result<Hello> {
-    let read = async {
-        let mut magic = [0; 8];
-        stream.read_exact(&mut magic).await?;
-        if magic != *MAGIC {
-            return Err(WireError("preface: not a member of a cluster of this version").into());
-        }
-        Ok(Hello::decode(read_small_frame(stream).await?)?)
-    };
-    tokio::time::timeout(CONNECT_TIMEOUT, read).await?
+pub async fn read_hello(stream: &mut PeerSocket) -> io::Result<Hello> {
+    let mut magic = [0; 8];
+    stream.read_exact(&mut magic).await?;
+    if magic != *MAGIC {
+        return Err(WireError("preface: not a member of a cluster of this version").into());
+    }
+    Ok(Hello::decode(read_small_frame(stream).await?)?)
 }
 
 /// Answers a caller's preface.
-pub async fn answer_hello(stream: &mut TcpStream, verdict: Result<u64, String>) -> io::Result<()> {
+pub async fn answer_hello(stream: &mut PeerSocket, verdict: Result<u64, String>) -> io::Result<()> {
     let mut body = BytesMut::new();
     match verdict {
         Ok(id) => {
@@ -155,10 +162,11 @@ pub async fn answer_hello(stream: &mut TcpStream, verdict: Result<u64, String>) 
     }
     let mut out = BytesMut::new();
     put_bytes(&mut out, &body);
-    stream.write_all(&out).await
+    stream.write_all(&out).await?;
+    stream.flush().await
 }
 
-async fn read_small_frame(stream: &mut TcpStream) -> io::Result<Bytes> {
+async fn read_small_frame(stream: &mut PeerSocket) -> io::Result<Bytes> {
     let length = stream.read_u32_le().await? as usize;
     if length > HELLO_LIMIT {
         return Err(WireError("preface: too long").into());
@@ -231,6 +239,7 @@ pub fn put_frame(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
 /// Writes all of `out` and empties it, keeping its memory unless it grew large.
 pub async fn write_out<W: AsyncWrite + Unpin>(stream: &mut W, out: &mut BytesMut) -> io::Result<()> {
     stream.write_all(out).await?;
+    stream.flush().await?;
     if out.capacity() > 4 << 20 {
         *out = BytesMut::new();
     } else {

@@ -1,5 +1,6 @@
 //! One member's consensus: the parts put together, started and stopped.
 
+use super::admission::{PeerSecurity, Seen};
 use super::applying::Applying;
 use super::calls::Peers;
 use super::consistency::Verdict;
@@ -148,6 +149,8 @@ pub struct Consensus {
     pub(super) applying: Arc<Applying>,
     pub(super) consistency: watch::Sender<Verdict>,
     pub(super) reinstalls: AtomicU64,
+    pub(super) security: PeerSecurity,
+    pub(super) seen: Seen,
 }
 
 impl Consensus {
@@ -157,6 +160,7 @@ impl Consensus {
         config: ConsensusConfig,
         identity: Arc<Identity>,
         store: Store,
+        security: PeerSecurity,
         listener: TcpListener,
         clients: Handle,
     ) -> Result<Arc<Self>, StartError> {
@@ -183,7 +187,7 @@ impl Consensus {
             return Err(StartError::Gap { purged, applied });
         }
         pass(Place::StartLogOpened).map_err(|e| StartError::Raft(e.to_string()))?;
-        let peers = Arc::new(Peers::new(identity.clone()));
+        let peers = Arc::new(Peers::new(identity.clone(), security.tls.clone()));
         let mut log_store = LogStore::new(log.clone());
         let own = PeerInfo {
             name: config.name.clone(),
@@ -241,6 +245,8 @@ impl Consensus {
             applying,
             consistency: watch::Sender::default(),
             reinstalls: AtomicU64::new(0),
+            security,
+            seen: Seen::default(),
             config,
             identity,
             raft,

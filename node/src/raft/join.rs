@@ -2,14 +2,17 @@
 
 use super::Consensus;
 use super::administer::{CALL, changed};
+use super::admission::Credentials;
 use super::calls::Kind;
 use super::forward::RequestError;
 use super::membership::{Administer, refuse};
-use super::types::PeerInfo;
-use crate::identity::{ClusterIdentity, IdentityError};
+use super::types::{Metrics, PeerInfo, Raft};
+use crate::failpoint::{Place, pass};
+use crate::identity::{ClusterIdentity, Identity, IdentityError};
 use client::admin::{AddLearner, ChangeVoters, Membership, NodeId, Refusal, RefusalReason};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Body of a request to be let in.
@@ -19,6 +22,17 @@ pub struct JoinRequest {
     pub member: AddLearner,
     /// Whether it wants to vote.
     pub voter: bool,
+    /// Who may let it in.
+    pub credentials: Option<Credentials>,
+}
+
+/// Body of a notice of somebody who waits to be part of a bootstrap.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Notice {
+    /// Who.
+    pub member: AddLearner,
+    /// Who may let it in.
+    pub credentials: Option<Credentials>,
 }
 
 /// Answer to [`JoinRequest`].
@@ -48,7 +62,8 @@ impl Consensus {
             return refuse(RefusalReason::Invalid, "a cluster id has 1 to 63 characters");
         }
         let cluster = ClusterIdentity { cluster_id: cluster_id.to_owned(), epoch: 1 };
-        self.identity.adopt(&cluster).map_err(|error| {
+        let voters: Vec<AddLearner> = voters.into_iter().collect();
+        self.identity.found(&cluster, &voters).map_err(|error| {
             let reason = match error {
                 IdentityError::OtherCluster { .. } => RefusalReason::NotEmpty,
                 _ => RefusalReason::Internal,
@@ -56,6 +71,8 @@ impl Consensus {
             Refusal { reason, message: error.to_string() }
         })?;
         let internal = |message: String| Refusal { reason: RefusalReason::Internal, message };
+        pass(Place::ClusterFounded).map_err(|e| internal(e.to_string()))?;
+        tokio::spawn(forget_founders(self.raft.clone(), self.identity.clone()));
         if self.raft.is_initialized().await.map_err(|fatal| internal(fatal.to_string()))? {
             return Ok(());
         }
@@ -76,9 +93,19 @@ impl Consensus {
         }
     }
 
+    /// Goes on making the cluster that this member was to make when it ended.
+    pub async fn go_on_founding(&self) -> Result<(), Refusal> {
+        match (self.identity.cluster(), self.identity.founders()) {
+            (Some(cluster), founders) if !founders.is_empty() => {
+                self.bootstrap(&cluster.cluster_id, founders).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Asks the member at `address` for the cluster to let this member in.
     pub async fn ask_to_join(&self, address: &str, voter: bool) -> Result<Joined, RequestError> {
-        let request = JoinRequest { member: self.own_member(), voter };
+        let request = JoinRequest { member: self.own_member(), voter, credentials: self.own_credentials() };
         let body = serde_json::to_vec(&request).map_err(|e| RequestError::Internal(e.to_string()))?;
         let answer = self.peers.call(0, address, Kind::Join, &body, CALL).await?;
         let joined: Result<Joined, Refusal> =
@@ -92,8 +119,8 @@ impl Consensus {
     /// Tells the member at `address` that this one is new and waits to be part of a bootstrap; returns the id of who
     /// answered.
     pub async fn notify(&self, address: &str) -> Result<(), RequestError> {
-        let body =
-            serde_json::to_vec(&self.own_member()).map_err(|e| RequestError::Internal(e.to_string()))?;
+        let notice = Notice { member: self.own_member(), credentials: self.own_credentials() };
+        let body = serde_json::to_vec(&notice).map_err(|e| RequestError::Internal(e.to_string()))?;
         self.peers.call(0, address, Kind::Notify, &body, CALL).await?;
         Ok(())
     }
@@ -103,7 +130,19 @@ impl Consensus {
         self.notified.subscribe()
     }
 
+    pub(super) async fn take_notice(&self, notice: Notice) -> Result<(), Refusal> {
+        self.may_join(notice.credentials.as_ref(), true).await?;
+        let member = notice.member;
+        self.notified.send_modify(|known| {
+            // A member that lost its disk while waiting comes back under the same name with another id.
+            known.retain(|id, m| *id == member.node_id || m.name != member.name);
+            known.insert(member.node_id, member);
+        });
+        Ok(())
+    }
+
     pub(super) async fn join(&self, request: JoinRequest) -> Result<Joined, Refusal> {
+        self.may_join(request.credentials.as_ref(), request.voter).await?;
         let Some(cluster) = self.identity.cluster() else {
             return refuse(RefusalReason::NoLeader, "this member is of no cluster yet");
         };
@@ -128,5 +167,16 @@ impl Consensus {
             };
         }
         Ok(Joined { cluster_id: cluster.cluster_id, epoch: cluster.epoch, voter })
+    }
+}
+
+/// Once the first entry is applied, the log has whom the cluster consists of.
+async fn forget_founders(raft: Raft, identity: Arc<Identity>) {
+    let applied = |metrics: &Metrics| metrics.last_applied.is_some();
+    // Raft stops with this member, which then goes on at its next start.
+    if raft.wait(None).metrics(applied, "an entry is applied").await.is_ok()
+        && let Err(error) = identity.founded()
+    {
+        tracing::warn!(%error, "who made the cluster is forgotten at the next start");
     }
 }

@@ -180,7 +180,7 @@ mod tests {
             let identity = Arc::new(crate::identity::Identity::open(dir.path()).unwrap());
             let waiters = Waiters::new(Leadership::default());
             let teller = Teller::start(waiters.clone(), &tokio::runtime::Handle::current());
-            let peers = Arc::new(Peers::new(identity.clone()));
+            let peers = Arc::new(Peers::new(identity.clone(), None));
             let staged = StagedFiles::new(store.clone(), identity.clone(), peers);
             let applying = Arc::new(Applying::from(0));
             Ok((

@@ -1,6 +1,7 @@
 //! Consensus: the only module that names openraft. Its public face speaks of requests, levels and members.
 
 mod administer;
+mod admission;
 mod answer;
 mod applying;
 pub mod calls;
@@ -38,6 +39,7 @@ mod types;
 mod waiters;
 mod wire;
 
+pub use admission::{Credentials, PeerSecurity};
 pub use answer::Described;
 pub use consensus::{Consensus, ConsensusConfig, Profile, StartError};
 pub use consistency::Verdict;

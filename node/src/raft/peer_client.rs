@@ -1,12 +1,13 @@
 //! Raft's messages to one other member.
 
 use super::calls::{CallError, Kind, Peers};
-use super::connection::{self, ConnectError, FrameReader, Purpose, put_frame, write_out};
+use super::connection::{FrameReader, Purpose, put_frame, write_out};
 use super::snapshot_send::{SendError, Sending};
 use super::snapshot_stream::Intent;
 use super::state_machine::SnapshotData;
 use super::types::{PeerInfo, Snapshot, TypeConfig, Vote};
 use super::wire::{self, AppendRequest, put_append};
+use crate::tls::{ReadHalf, WriteHalf};
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -22,8 +23,6 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 
@@ -61,8 +60,8 @@ pub struct PeerClient {
 }
 
 struct AppendStream {
-    frames: FrameReader<OwnedReadHalf>,
-    write: OwnedWriteHalf,
+    frames: FrameReader<ReadHalf>,
+    write: WriteHalf,
 }
 
 fn unreachable(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
@@ -74,11 +73,6 @@ fn network(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
 }
 
 impl PeerClient {
-    async fn dial(&self, purpose: Purpose) -> Result<TcpStream, ConnectError> {
-        let hello = self.peers.hello(purpose, self.target);
-        Ok(connection::connect(&self.address, &hello).await?.0)
-    }
-
     async fn call(&self, kind: Kind, body: &[u8], option: &RPCOption) -> Rpc<Bytes> {
         self.peers.call(self.target, &self.address, kind, body, option.soft_ttl()).await.map_err(|error| {
             match error {
@@ -190,8 +184,8 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             let stream = match self.stream.take() {
                 Some(stream) => stream,
                 None => {
-                    let stream = self.dial(Purpose::Append).await.map_err(|e| unreachable(&e))?;
-                    let (read, write) = stream.into_split();
+                    let dialled = self.peers.connect(Purpose::Append, self.target, &self.address).await;
+                    let (read, write) = dialled.map_err(|e| unreachable(&e))?.0.into_split();
                     AppendStream { frames: FrameReader::new(read), write }
                 }
             };

@@ -2,11 +2,13 @@
 
 use super::Consensus;
 use super::calls::Kind;
-use super::connection::{FrameReader, Hello, Purpose, answer_hello, put_frame, read_hello, write_out};
+use super::connection::{
+    CONNECT_TIMEOUT, FrameReader, Purpose, answer_hello, put_frame, read_hello, write_out,
+};
 use super::snapshot_receive;
 use super::types::TypeConfig;
 use super::wire::{self, WireError};
-use crate::identity::ClusterIdentity;
+use crate::tls::PeerSocket;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use openraft::raft::StreamAppendResult;
@@ -44,60 +46,34 @@ pub async fn serve(listener: TcpListener, consensus: Arc<Consensus>) {
     }
 }
 
-async fn converse(mut stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<()> {
+async fn converse(stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let hello = read_hello(&mut stream).await?;
-    let verdict = admit(consensus, &hello);
+    let accept = async {
+        let (mut socket, names) = match &consensus.security.tls {
+            None => (PeerSocket::Plain(stream), None),
+            Some(tls) => tls.accept(stream).await?,
+        };
+        let hello = read_hello(&mut socket).await?;
+        Ok::<_, io::Error>((socket, names, hello))
+    };
+    let (mut socket, names, hello) = tokio::time::timeout(CONNECT_TIMEOUT, accept).await??;
+    let verdict = consensus.admit(&hello, names.as_ref());
     let refused = verdict.as_ref().err().cloned();
-    answer_hello(&mut stream, verdict).await?;
+    answer_hello(&mut socket, verdict).await?;
     if let Some(message) = refused {
         tracing::warn!(from = %format_args!("{:016x}", hello.from), message, "refused a peer");
         return Ok(());
     }
     match hello.purpose {
-        Purpose::Append => serve_append(stream, consensus).await,
-        Purpose::Calls => serve_calls(stream, consensus, hello.cluster_id.is_empty()).await,
-        Purpose::Snapshot => snapshot_receive::serve(stream, consensus).await,
-        Purpose::Stream => super::stream_calls::serve(stream, consensus).await,
+        Purpose::Append => serve_append(socket, consensus).await,
+        Purpose::Calls => serve_calls(socket, consensus, hello.cluster_id.is_empty()).await,
+        Purpose::Snapshot => snapshot_receive::serve(socket, consensus).await,
+        Purpose::Stream => super::stream_calls::serve(socket, consensus).await,
     }
 }
 
-/// Who may talk: members of the same cluster and epoch who mean this member. A member of no cluster yet becomes one of
-/// the cluster that calls it by its id, which nobody can know who has not asked this member for it. Somebody of no
-/// cluster may ask to join.
-fn admit(consensus: &Consensus, hello: &Hello) -> Result<u64, String> {
-    let own_id = consensus.identity().node_id().0;
-    if hello.to != 0 && hello.to != own_id {
-        return Err(format!("this is member {own_id:016x}, not {:016x}", hello.to));
-    }
-    let theirs = ClusterIdentity { cluster_id: hello.cluster_id.clone(), epoch: hello.epoch };
-    match consensus.identity().cluster() {
-        _ if theirs.cluster_id.is_empty() => {
-            if hello.purpose != Purpose::Calls {
-                return Err("only a member may send log entries".into());
-            }
-        }
-        Some(own) if own == theirs => {}
-        Some(own) => {
-            let (a, b) = (own.cluster_id, own.epoch);
-            return Err(format!(
-                "this member is of cluster {a} at epoch {b}, not of {} at {}",
-                theirs.cluster_id, theirs.epoch
-            ));
-        }
-        None if hello.to == own_id => {
-            consensus.identity().adopt(&theirs).map_err(|e| e.to_string())?;
-            tracing::info!(cluster = theirs.cluster_id, "became a member");
-        }
-        // It asks around, for the bootstrap.
-        None if hello.purpose == Purpose::Calls => {}
-        None => return Err("this member is of no cluster".into()),
-    }
-    Ok(own_id)
-}
-
-async fn serve_append(stream: TcpStream, consensus: &Consensus) -> io::Result<()> {
-    let (read, mut write) = stream.into_split();
+async fn serve_append(socket: PeerSocket, consensus: &Consensus) -> io::Result<()> {
+    let (read, mut write) = socket.into_split();
     let mut frames = FrameReader::new(read);
     let requests = async_stream::stream! {
         while let Ok(Some(mut frame)) = frames.next().await {
@@ -139,8 +115,8 @@ async fn serve_append(stream: TcpStream, consensus: &Consensus) -> io::Result<()
     Ok(())
 }
 
-async fn serve_calls(stream: TcpStream, consensus: &Arc<Consensus>, stranger: bool) -> io::Result<()> {
-    let (read, mut write) = stream.into_split();
+async fn serve_calls(socket: PeerSocket, consensus: &Arc<Consensus>, stranger: bool) -> io::Result<()> {
+    let (read, mut write) = socket.into_split();
     let (answers, mut ready) = mpsc::channel::<(u64, Result<Bytes, String>)>(CALLS);
     let writer = tokio::spawn(async move {
         let mut out = BytesMut::new();

@@ -7,12 +7,11 @@ use super::state_machine::{SnapshotData, snapshot_meta};
 use super::types::{Snapshot, Vote};
 use super::wire::WireError;
 use crate::store::{LogId, StagedSnapshot};
+use crate::tls::{PeerSocket, ReadHalf, WriteHalf};
 use bytes::{Bytes, BytesMut};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 
@@ -70,8 +69,8 @@ struct Partial {
 }
 
 /// Serves one connection of a sender.
-pub async fn serve(stream: TcpStream, consensus: &Consensus) -> io::Result<()> {
-    let (read, mut write) = stream.into_split();
+pub async fn serve(socket: PeerSocket, consensus: &Consensus) -> io::Result<()> {
+    let (read, mut write) = socket.into_split();
     let mut frames = FrameReader::new(read);
     let mut out = BytesMut::new();
     let received = receive(&mut frames, &mut write, consensus).await;
@@ -86,8 +85,8 @@ pub async fn serve(stream: TcpStream, consensus: &Consensus) -> io::Result<()> {
 }
 
 async fn receive(
-    frames: &mut FrameReader<OwnedReadHalf>,
-    write: &mut tokio::net::tcp::OwnedWriteHalf,
+    frames: &mut FrameReader<ReadHalf>,
+    write: &mut WriteHalf,
     consensus: &Consensus,
 ) -> io::Result<Vote> {
     let receiving = consensus.receiving();
@@ -184,7 +183,7 @@ async fn install(consensus: &Consensus, head: &Head, data: SnapshotData) -> io::
 
 /// Hands chunks on to the disk until the last one.
 async fn take_chunks(
-    frames: &mut FrameReader<OwnedReadHalf>,
+    frames: &mut FrameReader<ReadHalf>,
     offset: &mut u64,
     chunks: &mpsc::Sender<Bytes>,
 ) -> io::Result<()> {
@@ -202,7 +201,7 @@ async fn take_chunks(
     }
 }
 
-async fn next_frame(frames: &mut FrameReader<OwnedReadHalf>) -> io::Result<Bytes> {
+async fn next_frame(frames: &mut FrameReader<ReadHalf>) -> io::Result<Bytes> {
     let eof = || io::Error::from(io::ErrorKind::UnexpectedEof);
     timeout(STALLED, frames.next()).await??.ok_or_else(eof)
 }

@@ -1,11 +1,12 @@
 //! Sends a pinned snapshot to another member, over as many connections as it takes.
 
 use super::calls::Peers;
-use super::connection::{self, ConnectError, FrameReader, Purpose, put_frame, write_out};
+use super::connection::{ConnectError, FrameReader, Purpose, put_frame, write_out};
 use super::snapshot_stream::{Chunk, Head, Intent, Reply};
 use super::types::Vote;
 use crate::failpoint::{Place, pass};
 use crate::store::{LocalFailure, PinnedSnapshot, Streamed};
+use crate::tls::ReadHalf;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::io;
@@ -100,9 +101,8 @@ impl<'a> Sending<'a> {
     }
 
     async fn attempt(&mut self) -> Result<Vote, SendError> {
-        let hello = self.peers.hello(Purpose::Snapshot, self.target);
-        let (stream, _) = connection::connect(self.address, &hello).await?;
-        let (read, mut write) = stream.into_split();
+        let (socket, _) = self.peers.connect(Purpose::Snapshot, self.target, self.address).await?;
+        let (read, mut write) = socket.into_split();
         let mut replies = FrameReader::new(read);
         let mut out = BytesMut::new();
         put_frame(&mut out, |out| self.head.put(out));
@@ -165,10 +165,7 @@ impl<'a> Sending<'a> {
     }
 }
 
-async fn next_reply(
-    replies: &mut FrameReader<tokio::net::tcp::OwnedReadHalf>,
-    patience: Duration,
-) -> io::Result<Reply> {
+async fn next_reply(replies: &mut FrameReader<ReadHalf>, patience: Duration) -> io::Result<Reply> {
     let mut frame = timeout(patience, replies.next()).await??.ok_or(io::ErrorKind::UnexpectedEof)?;
     Ok(Reply::get(&mut frame)?)
 }

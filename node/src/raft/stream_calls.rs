@@ -11,14 +11,14 @@
 
 use super::Consensus;
 use super::calls::{CallError, Peers};
-use super::connection::{self, FrameReader, Purpose, put_frame, write_out};
+use super::connection::{FrameReader, Purpose, put_frame, write_out};
 use super::wire::{WireError, get_u8};
+use crate::tls::{PeerSocket, ReadHalf, WriteHalf};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt as _;
 
 /// How long the other side may be silent; it says that it is still at it much more often.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -52,14 +52,14 @@ impl StreamKind {
 
 /// One end of such a connection.
 pub struct PeerStream {
-    frames: FrameReader<ReadHalf<TcpStream>>,
-    write: WriteHalf<TcpStream>,
+    frames: FrameReader<ReadHalf>,
+    write: WriteHalf,
     out: BytesMut,
 }
 
 impl PeerStream {
-    fn new(stream: TcpStream) -> Self {
-        let (read, write) = tokio::io::split(stream);
+    fn new(socket: PeerSocket) -> Self {
+        let (read, write) = socket.into_split();
         Self { frames: FrameReader::new(read), write, out: BytesMut::new() }
     }
 
@@ -150,7 +150,7 @@ impl Peers {
         kind: StreamKind,
         body: &[u8],
     ) -> Result<PeerStream, CallError> {
-        let (stream, _) = connection::connect(address, &self.hello(Purpose::Stream, to)).await?;
+        let (stream, _) = self.connect(Purpose::Stream, to, address).await?;
         let mut stream = PeerStream::new(stream);
         stream.put(kind as u8, body).await.map_err(|_| CallError::Broken(address.to_owned()))?;
         Ok(stream)
@@ -158,8 +158,8 @@ impl Peers {
 }
 
 /// Answers the one question of a connection.
-pub async fn serve(stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<()> {
-    let mut stream = PeerStream::new(stream);
+pub async fn serve(socket: PeerSocket, consensus: &Arc<Consensus>) -> io::Result<()> {
+    let mut stream = PeerStream::new(socket);
     let mut question = stream.frame().await?;
     let kind = StreamKind::from_u8(get_u8(&mut question)?).ok_or(WireError("question: unknown kind"))?;
     match kind {

@@ -1,6 +1,7 @@
 //! Verbs for tests with real processes: `cluster(3)`, `kill`, `start`, `execute`, `query`, `await_ready`.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod certificates;
 pub mod disk;
 pub mod ledger;
 pub mod proxy;
@@ -83,6 +84,7 @@ pub struct Cluster {
     pub members: Vec<Member>,
     root: TempDir,
     http: reqwest::blocking::Client,
+    scheme: &'static str,
 }
 
 /// Ports that were free a moment ago, all different. Below the range from which the kernel takes the ports of outgoing
@@ -136,7 +138,22 @@ pub fn proxied(n: usize) -> (Cluster, Vec<proxy::Proxy>) {
 impl Cluster {
     pub fn empty() -> Self {
         let http = reqwest::blocking::Client::builder().timeout(PATIENCE).build().unwrap();
-        Self { members: Vec::new(), root: TempDir::new().unwrap(), http }
+        Self { members: Vec::new(), root: TempDir::new().unwrap(), http, scheme: "http" }
+    }
+
+    /// From now on members are asked by `http`, which knows their certificates, or says who asks.
+    pub fn ask_by(&mut self, scheme: &'static str, http: reqwest::blocking::Client) {
+        (self.scheme, self.http) = (scheme, http);
+    }
+
+    /// A directory that goes with the cluster.
+    pub fn root(&self) -> &std::path::Path {
+        self.root.path()
+    }
+
+    /// Further flags of one member, for its next start.
+    pub fn add_flags(&mut self, i: usize, flags: &[&str]) {
+        self.members[i].flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
     }
 
     /// `n` members that are to bootstrap together, not started yet.
@@ -270,7 +287,7 @@ impl Cluster {
     }
 
     pub fn url(&self, i: usize, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.members[i].http)
+        format!("{}://127.0.0.1:{}{path}", self.scheme, self.members[i].http)
     }
 
     /// Status and body of a GET.

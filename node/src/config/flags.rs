@@ -1,0 +1,176 @@
+//! The table of flags: what there is, what it is called, what it is without being said.
+
+/// One flag.
+pub struct Flag {
+    /// Its name: `-name` on the command line, `SQLITED_NAME` in the environment, `name` in the file.
+    pub name: &'static str,
+    /// What it is without being said.
+    pub default: &'static str,
+    /// Whether it is true by being there.
+    pub boolean: bool,
+    help: &'static str,
+}
+
+const fn flag(name: &'static str, default: &'static str, help: &'static str) -> Flag {
+    Flag { name, default, boolean: false, help }
+}
+
+const fn switch(name: &'static str, default: &'static str, help: &'static str) -> Flag {
+    Flag { name, default, boolean: true, help }
+}
+
+/// All of them, in the order of the usage.
+pub const FLAGS: &[Flag] = &[
+    switch("version", "false", "print the version and exit"),
+    flag("config", "", "a file of YAML with these flags, without the dash; the command line stands over it"),
+    switch("check-config", "false", "say whether flags and files make sense, and exit"),
+    flag("node-id", "", "name of the member, unique in the cluster; default: its advertised peer address"),
+    flag("http-addr", "localhost:4001", "where the client port listens"),
+    flag("http-adv-addr", "", "where clients reach it; default: -http-addr"),
+    flag("http-allow-origin", "", "value of Access-Control-Allow-Origin in answers"),
+    flag("http-cert", "", "certificate of the client port, PEM: clients talk HTTPS"),
+    flag("http-key", "", "its key"),
+    flag("http-ca-cert", "", "whose certificates clients must show under -http-verify-client"),
+    switch("http-verify-client", "false", "clients must show a certificate of -http-ca-cert"),
+    flag("http-verify-common-name", "", "the common name that it must have"),
+    switch("http-allow-plaintext", "false", "clients may talk HTTP beside HTTPS, while they move"),
+    flag("auth", "", "users and what they may do: a JSON file, or a directory of them; changes are followed"),
+    flag("raft-addr", "localhost:4002", "where the peer port listens"),
+    flag("raft-adv-addr", "", "where peers reach it; default: -raft-addr"),
+    flag(
+        "health-addr",
+        "",
+        "where probes and /metrics are served, for example localhost:4003; default: nowhere",
+    ),
+    flag("node-cert", "", "certificate of the peer port, PEM: members talk TLS"),
+    flag("node-key", "", "its key"),
+    flag("node-ca-cert", "", "whose certificates members show each other"),
+    switch("node-no-verify", "false", "take any certificate: whoever is in between can read and write along"),
+    switch("node-verify-client", "true", "who calls must show a certificate too"),
+    flag(
+        "node-verify-server-name",
+        "",
+        "the name that members' certificates must be for; default: their host",
+    ),
+    flag("node-verify-common-name", "", "the common name that certificates of callers must have"),
+    switch(
+        "node-verify-member-name",
+        "false",
+        "certificates of callers must have a DNS name that begins with their -node-id and a dot",
+    ),
+    flag(
+        "node-plaintext",
+        "refuse",
+        "what is done without TLS while a cluster moves to it: refuse; accept calls; or dial so too",
+    ),
+    flag("join", "", "peer addresses of members to join through, separated by commas"),
+    flag("join-as", "", "the user of -auth whose name and password are shown when joining"),
+    flag("join-attempts", "5", "how often joining is tried"),
+    flag("join-interval", "3s", "time between two attempts"),
+    flag(
+        "bootstrap-expect",
+        "0",
+        "how many members make a new cluster together; each names all of them in -join",
+    ),
+    flag("bootstrap-expect-timeout", "120s", "how long to wait for them"),
+    switch("raft-non-voter", "false", "replicate without voting (a read replica)"),
+    flag("raft-profile", "lan", "election and heartbeat times: lan or wan"),
+    flag("raft-heartbeat-timeout", "", "time between two heartbeats of a leader; default: by profile"),
+    flag("raft-election-timeout", "", "silence after which a voter asks for votes; default: by profile"),
+    switch("raft-cluster-remove-shutdown", "false", "leave the cluster on shutdown"),
+    switch("fk", "false", "enforce foreign keys"),
+    switch(
+        "managed",
+        "false",
+        "with an empty disk wait for the operator instead of making or joining a cluster",
+    ),
+    flag("log-segment-size", "64MiB", "size of the files of Raft's log"),
+    flag("log-retention", "256MiB", "how much of Raft's log is kept for followers that were away"),
+    flag(
+        "write-step-limit",
+        "1000000000",
+        "steps of SQLite's virtual machine that the statements of one write may take together; 0: no limit",
+    ),
+    flag(
+        "scrub-period",
+        "24h",
+        "how often every page of the database is compared with what was written there",
+    ),
+    flag("consistency-period", "10s", "how often the members compare the checksums of their databases"),
+    flag("write-queue-capacity", "1024", "queued requests that wait at most"),
+    flag("write-queue-batch-size", "128", "queued statements that are applied at once"),
+    flag("write-queue-timeout", "50ms", "how long a queued request waits for others"),
+    switch("write-queue-tx", "false", "apply queued statements that are applied at once whole or not at all"),
+    flag(
+        "wal-limit",
+        "256MiB",
+        "size of SQLite's WAL from which on long queries have to give way to checkpoints",
+    ),
+    flag(
+        "disk-reserve",
+        "128MiB",
+        "free space below which no more writes are taken (at most an eighth of the disk)",
+    ),
+    flag("log-level", "info", "what is logged: error, warn, info, debug, trace, or a filter by module"),
+    flag("log-format", "auto", "how it is logged: text, json, or auto (text on a terminal)"),
+];
+
+/// Flags of rqlite that a command line may go on naming: what they are about is done otherwise here, or not at all.
+pub const WITHOUT_EFFECT: &[(&str, bool)] = &[
+    ("raft-log-level", false),
+    ("raft-snap", false),
+    ("raft-snap-wal-size", false),
+    ("raft-snap-int", false),
+    ("raft-leader-lease-timeout", false),
+    ("raft-commit-timeout", false),
+    ("compress-snap-transport", true),
+    ("cpu-profile", false),
+    ("mem-profile", false),
+    ("trace-profile", false),
+];
+
+/// Looks a flag up; returns it with its name in the table.
+pub fn find(name: &str) -> Option<&'static Flag> {
+    FLAGS.iter().find(|flag| flag.name == name)
+}
+
+/// Its name in the environment.
+pub fn environment_name(flag: &str) -> String {
+    format!("SQLITED_{}", flag.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// The usage, from the table of flags.
+pub fn usage() -> String {
+    let mut out = String::from(
+        "sqlited is one member of a replicated SQLite cluster.\n\n\
+         Usage: sqlited [flags] DATA_DIR\n       \
+         sqlited drain [DATA_DIR]   hand over leadership and stop the member of DATA_DIR\n       \
+         sqlited hash-password      read a password and print its hash, for the file of -auth\n\n\
+         Without flags it is a cluster of its own with the client port on localhost:4001.\n\
+         Each flag may also be said by a variable (-http-addr by SQLITED_HTTP_ADDR, DATA_DIR by SQLITED_DATA_DIR)\n\
+         or in the file of -config.\n\nFlags:\n",
+    );
+    for flag in FLAGS {
+        let shown = if flag.boolean { format!("-{}", flag.name) } else { format!("-{} VALUE", flag.name) };
+        let default = if flag.default.is_empty() || flag.boolean {
+            String::new()
+        } else {
+            format!(" (default {})", flag.default)
+        };
+        out.push_str(&format!("  {shown:<34} {}{default}\n", flag.help));
+    }
+    let names: Vec<String> = WITHOUT_EFFECT.iter().map(|(name, _)| format!("-{name}")).collect();
+    out.push_str(&format!("\nKnown from rqlite, and without effect: {}\n", names.join(" ")));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usage_names_every_flag() {
+        let usage = usage();
+        assert!(FLAGS.iter().all(|flag| usage.contains(&format!("-{} ", flag.name))));
+    }
+}

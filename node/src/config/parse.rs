@@ -1,0 +1,243 @@
+//! Reads the command line, and what it refers to. Flags are in Go's spelling (`-flag value`, `-flag=value`, one or two
+//! dashes; booleans only with `=`), the data directory is last.
+
+use super::flags::{self, FLAGS, WITHOUT_EFFECT};
+use super::values::Values;
+use super::{Command, ConfigError, file};
+
+/// Where a pod's data are, for `sqlited drain` without an argument.
+const DEFAULT_DATA_DIR: &str = "/data";
+
+/// Reads the arguments that come after the program's name; `environment` looks a variable up.
+pub fn parse(
+    arguments: impl IntoIterator<Item = String>,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Command, ConfigError> {
+    let mut arguments = arguments.into_iter().peekable();
+    if arguments.peek().is_some_and(|first| first == "drain") {
+        let data_dir = arguments.nth(1).unwrap_or_else(|| DEFAULT_DATA_DIR.into()).into();
+        return Ok(Command::Drain { data_dir });
+    }
+    if arguments.peek().is_some_and(|first| first == crate::store::SUBCOMMAND) {
+        return match arguments.collect::<Vec<_>>().as_slice() {
+            [_, input, output] => Ok(Command::WriteCanonical { input: input.into(), output: output.into() }),
+            _ => Err(ConfigError::Usage(format!("{} INPUT OUTPUT", crate::store::SUBCOMMAND))),
+        };
+    }
+    if arguments.peek().is_some_and(|first| first == "hash-password") {
+        return match arguments.nth(1) {
+            None => Ok(Command::HashPassword),
+            Some(_) => {
+                Err(ConfigError::Usage("hash-password reads from standard input, and takes nothing".into()))
+            }
+        };
+    }
+    let mut values = Values::default();
+    let mut data_dir = None;
+    while let Some(argument) = arguments.next() {
+        let usage = |message: String| Err(ConfigError::Usage(message));
+        if let Some(extra) = &data_dir {
+            return usage(format!("{argument}: nothing may come after the data directory {extra}"));
+        }
+        let name = match argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) {
+            None => {
+                data_dir = Some(argument);
+                continue;
+            }
+            Some(name) => name,
+        };
+        let (name, value) = match name.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (name.to_owned(), None),
+        };
+        if name == "h" || name == "help" {
+            return Ok(Command::Help);
+        }
+        let known = flags::find(&name).map(|flag| (Some(flag.name), flag.boolean));
+        let without =
+            || WITHOUT_EFFECT.iter().find(|(known, _)| *known == name).map(|(_, boolean)| (None, *boolean));
+        let Some((known, boolean)) = known.or_else(without) else {
+            return usage(format!("flag provided but not defined: -{name}"));
+        };
+        let value = match value {
+            Some(value) => value,
+            None if boolean => "true".into(),
+            None => match arguments.next() {
+                Some(value) => value,
+                None => return usage(format!("flag needs an argument: -{name}")),
+            },
+        };
+        if let Some(known) = known {
+            values.set_again(known, value, format!("flag -{known}"));
+        }
+    }
+    if values.boolean("version")? {
+        return Ok(Command::Version);
+    }
+    for flag in FLAGS {
+        let name = flags::environment_name(flag.name);
+        if let Some(value) = environment(&name) {
+            values.set(flag.name, value, name);
+        }
+    }
+    let mut data_dir = data_dir.or_else(|| environment(&flags::environment_name("data-dir")));
+    if let Some(path) = values.path("config") {
+        let in_file = file::read(&path)?;
+        data_dir = data_dir.or(in_file.data_dir);
+        for (name, value) in in_file.values {
+            values.set(name, value, format!("{name} in {}", path.display()));
+        }
+    }
+    let Some(data_dir) = data_dir else {
+        return Err(ConfigError::Invalid("no data directory set; it is the last argument".into()));
+    };
+    let check = values.boolean("check-config")?;
+    let config = Box::new(values.config(data_dir.into())?);
+    Ok(if check { Command::Check(config) } else { Command::Run(config) })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::super::Config;
+    use super::*;
+    use crate::tls::Plaintext;
+    use std::io::Write as _;
+
+    fn run(line: &str) -> Result<Config, ConfigError> {
+        run_in(&[], line)
+    }
+
+    fn run_in(environment: &[(&str, &str)], line: &str) -> Result<Config, ConfigError> {
+        let get =
+            |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        match parse(line.split_whitespace().map(str::to_owned), get)? {
+            Command::Run(config) => Ok(*config),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_spelling() {
+        for line in ["-http-addr h:1 -fk d", "--http-addr=h:1 --fk=true d", "-http-addr=h:1 -fk=1 d"] {
+            let config = run(line).unwrap();
+            assert_eq!((config.http_addr.as_str(), config.http_adv_addr.as_str()), ("h:1", "h:1"), "{line}");
+            assert!(config.foreign_keys);
+            assert_eq!(config.node_id, "localhost:4002");
+        }
+        assert_eq!(run("-log-segment-size 1MiB d").unwrap().log_segment_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn refused() {
+        let usage = |line: &str| matches!(run(line), Err(ConfigError::Usage(_)));
+        let invalid = |line: &str| matches!(run(line), Err(ConfigError::Invalid(_)));
+        for line in [
+            "-nope d",
+            "-http-addr",
+            "-fk=maybe d",
+            "-join-attempts x d",
+            "-join-interval 5 d",
+            "d e",
+            "-http-addr x d",
+            "-write-queue-capacity 0 d",
+            "-write-queue-timeout 5 d",
+        ] {
+            assert!(usage(line), "{line}");
+        }
+        for line in [
+            "",
+            "-http-addr h:1 -raft-addr h:1 d",
+            "-http-addr 0.0.0.0:4001 d",
+            "-raft-addr 0.0.0.0:4002 d",
+            "-bootstrap-expect 3 d",
+            "-raft-non-voter d",
+            "-managed -join h:1 d",
+            "-raft-heartbeat-timeout 1s -raft-election-timeout 1s d",
+        ] {
+            assert!(invalid(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_stands_over_the_environment_and_that_over_the_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let yaml = "data-dir: /from/file\nhttp-addr: file:1\nraft-addr: file:2\nfk: true\nwrite-queue-capacity: 7\n\
+                    join:\n  - a:1\n  - b:2\n";
+        file.write_all(yaml.as_bytes()).unwrap();
+        let path = file.path().display().to_string();
+        let config = run(&format!("-config {path}")).unwrap();
+        assert_eq!(config.data_dir.display().to_string(), "/from/file");
+        assert!(config.foreign_keys);
+        assert_eq!((config.write_queue.capacity, config.join), (7, vec!["a:1".to_owned(), "b:2".to_owned()]));
+        let environment = [
+            ("SQLITED_CONFIG", path.as_str()),
+            ("SQLITED_HTTP_ADDR", "env:1"),
+            ("SQLITED_DATA_DIR", "/from/env"),
+        ];
+        let config = run_in(&environment, "-fk=false").unwrap();
+        assert_eq!((config.http_addr.as_str(), config.raft_addr.as_str()), ("env:1", "file:2"));
+        assert_eq!(
+            (config.data_dir.display().to_string().as_str(), config.foreign_keys),
+            ("/from/env", false)
+        );
+        assert_eq!(run_in(&environment, "-http-addr line:1 /d").unwrap().http_addr, "line:1");
+    }
+
+    #[test]
+    fn errors_say_where_the_value_was_set() {
+        let file = |yaml: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(yaml.as_bytes()).unwrap();
+            run(&format!("-config {} d", file.path().display())).map(drop).map_err(|e| e.to_string())
+        };
+        for (yaml, expected) in [
+            ("write-queue-timeout: 5", "invalid value \"5\" for write-queue-timeout in"),
+            ("htp-addr: a:1", "unknown key \"htp-addr\""),
+            ("join: {a: 1}", "join: neither a value nor a list of values"),
+            ("- a", "not a mapping of names to values"),
+            ("a: [", "line "),
+            ("version: true", "unknown key \"version\""),
+        ] {
+            let error = file(yaml).err().unwrap_or_default();
+            assert!(error.contains(expected), "{yaml}: {error:?}");
+        }
+        let error = run_in(&[("SQLITED_FK", "maybe")], "d").err().unwrap().to_string();
+        assert!(error.contains("for SQLITED_FK"), "{error}");
+        let error = run("-config /does/not/exist d").err().unwrap().to_string();
+        assert!(error.contains("/does/not/exist"), "{error}");
+    }
+
+    #[test]
+    fn tls_by_table() {
+        let invalid = |line: &str| matches!(run(line), Err(ConfigError::Invalid(_)));
+        for line in [
+            "-http-cert c d",
+            "-http-key k d",
+            "-http-verify-client d",
+            "-http-cert c -http-key k -http-verify-client d",
+            "-http-cert c -http-key k -http-verify-common-name n d",
+            "-node-cert c d",
+            "-node-cert c -node-key k d",
+            "-node-cert c -node-key k -node-ca-cert a -node-verify-client=false -node-verify-member-name d",
+            "-node-cert c -node-key k -node-no-verify -node-verify-common-name n d",
+            "-join-as a d",
+        ] {
+            assert!(invalid(line), "{line}");
+        }
+        let peers = |line: &str| run(line).unwrap().node_tls.unwrap();
+        let mutual = peers("-node-cert c -node-key k -node-ca-cert a d");
+        assert!(mutual.verify_client && mutual.ca.is_some() && mutual.plaintext == Plaintext::Refuse);
+        let one_sided = peers("-node-cert c -node-key k -node-ca-cert a -node-verify-client=false d");
+        assert!(!one_sided.verify_client && one_sided.ca.is_some());
+        let blind = peers("-node-cert c -node-key k -node-ca-cert a -node-no-verify d");
+        assert!(!blind.verify_client && blind.ca.is_none());
+        let clients = run("-http-cert c -http-key k -http-ca-cert a d").unwrap().http_tls.unwrap();
+        assert_eq!(clients.client_ca, None, "a client need not show a certificate unless asked for");
+    }
+
+    #[test]
+    fn what_rqlite_knows_is_taken() {
+        assert!(run("-raft-snap 8192 -compress-snap-transport -raft-log-level=WARN d").is_ok());
+    }
+}

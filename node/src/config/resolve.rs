@@ -1,0 +1,193 @@
+//! Makes a [`Config`] of what was set, and refuses what contradicts itself.
+
+use super::values::Values;
+use super::{Config, ConfigError, LogFormat};
+use crate::http::QueueConfig;
+use crate::raft::Profile;
+use crate::tls::{PeerTlsFiles, Plaintext, ServerTlsFiles};
+use std::path::PathBuf;
+use std::time::Duration;
+
+impl Values {
+    fn profile(&self) -> Result<Profile, ConfigError> {
+        let mut profile = match self.text("raft-profile").to_ascii_lowercase().as_str() {
+            "lan" => Profile::LAN,
+            "wan" => Profile::WAN,
+            _ => return self.bad("raft-profile", "neither lan nor wan"),
+        };
+        if let Some(heartbeat) = self.duration("raft-heartbeat-timeout")? {
+            profile.heartbeat = heartbeat;
+        }
+        if let Some(election) = self.duration("raft-election-timeout")? {
+            profile.election_timeout = election;
+        }
+        if profile.election_timeout < profile.heartbeat * 3 {
+            let message = "the election timeout must be at least three times the heartbeat timeout";
+            return Err(ConfigError::Invalid(message.into()));
+        }
+        Ok(profile)
+    }
+
+    fn write_queue(&self) -> Result<QueueConfig, ConfigError> {
+        let at_least_one = |name: &'static str| -> Result<usize, ConfigError> {
+            match self.number(name)? {
+                0 => self.bad(name, "not a number above 0"),
+                n => Ok(n),
+            }
+        };
+        Ok(QueueConfig {
+            capacity: at_least_one("write-queue-capacity")?,
+            batch_size: at_least_one("write-queue-batch-size")?,
+            timeout: self.duration("write-queue-timeout")?.unwrap_or_default(),
+            transaction: self.boolean("write-queue-tx")?,
+        })
+    }
+
+    fn http_tls(&self) -> Result<Option<ServerTlsFiles>, ConfigError> {
+        let invalid = |message: &str| Err(ConfigError::Invalid(message.into()));
+        let verify = self.boolean("http-verify-client")?;
+        let client_common_name = self.option("http-verify-common-name");
+        if client_common_name.is_some() && !verify {
+            return invalid("-http-verify-common-name needs -http-verify-client");
+        }
+        let (certificate, key) = match (self.path("http-cert"), self.path("http-key")) {
+            (Some(certificate), Some(key)) => (certificate, key),
+            (None, None) if verify => return invalid("-http-verify-client needs -http-cert and -http-key"),
+            (None, None) => return Ok(None),
+            _ => return invalid("-http-cert and -http-key belong together"),
+        };
+        let client_ca = self.path("http-ca-cert").filter(|_| verify);
+        if verify && client_ca.is_none() {
+            return invalid("-http-verify-client needs -http-ca-cert: whose certificates are to be shown");
+        }
+        let plaintext = self.boolean("http-allow-plaintext")?;
+        Ok(Some(ServerTlsFiles { certificate, key, client_ca, client_common_name, plaintext }))
+    }
+
+    fn node_tls(&self) -> Result<Option<PeerTlsFiles>, ConfigError> {
+        let invalid = |message: &str| Err(ConfigError::Invalid(message.into()));
+        let (certificate, key) = match (self.path("node-cert"), self.path("node-key")) {
+            (Some(certificate), Some(key)) => (certificate, key),
+            (None, None) => return Ok(None),
+            _ => return invalid("-node-cert and -node-key belong together"),
+        };
+        let trust_all = self.boolean("node-no-verify")?;
+        let ca = self.path("node-ca-cert").filter(|_| !trust_all);
+        if ca.is_none() && !trust_all {
+            return invalid(
+                "-node-cert needs -node-ca-cert (or -node-no-verify, which protects from nobody in between)",
+            );
+        }
+        let verify_client = self.boolean("node-verify-client")? && !trust_all;
+        let common_name = self.option("node-verify-common-name");
+        let member_name = self.boolean("node-verify-member-name")?;
+        if (common_name.is_some() || member_name) && !verify_client {
+            return invalid(
+                "names of callers can be verified only in certificates that are: -node-verify-client",
+            );
+        }
+        let plaintext = match self.text("node-plaintext") {
+            "refuse" => Plaintext::Refuse,
+            "accept" => Plaintext::Accept,
+            "dial" => Plaintext::Dial,
+            _ => return self.bad("node-plaintext", "neither refuse nor accept nor dial"),
+        };
+        let server_name = self.option("node-verify-server-name");
+        Ok(Some(PeerTlsFiles {
+            certificate,
+            key,
+            ca,
+            verify_client,
+            server_name,
+            common_name,
+            member_name,
+            plaintext,
+        }))
+    }
+
+    /// All of it.
+    pub fn config(&self, data_dir: PathBuf) -> Result<Config, ConfigError> {
+        let invalid = |message: &str| Err(ConfigError::Invalid(message.into()));
+        let http_addr = self.address("http-addr", "")?;
+        let raft_addr = self.address("raft-addr", "")?;
+        let http_adv_addr = self.address("http-adv-addr", &http_addr)?;
+        let raft_adv_addr = self.address("raft-adv-addr", &raft_addr)?;
+        if http_addr == raft_addr && !http_addr.ends_with(":0") {
+            return invalid("HTTP and Raft addresses must differ");
+        }
+        for (address, name) in [(&http_adv_addr, "HTTP"), (&raft_adv_addr, "Raft")] {
+            if address.starts_with("0.0.0.0:") || address.starts_with("[::]:") {
+                return invalid(&format!(
+                    "advertised {name} address is not routable ({address}), specify it via -{}-adv-addr",
+                    name.to_ascii_lowercase()
+                ));
+            }
+        }
+        let join: Vec<String> =
+            self.text("join").split(',').filter(|a| !a.is_empty()).map(str::to_owned).collect();
+        let bootstrap_expect = self.number("bootstrap-expect")?;
+        let non_voter = self.boolean("raft-non-voter")?;
+        let managed = self.boolean("managed")?;
+        if bootstrap_expect > 0 && join.is_empty() {
+            return invalid("-bootstrap-expect needs -join with the peer addresses of all expected members");
+        }
+        if bootstrap_expect > 0 && non_voter {
+            return invalid("bootstrapping only applicable to voting nodes");
+        }
+        if managed && (bootstrap_expect > 0 || !join.is_empty()) {
+            return invalid("-managed waits for the operator; -join and -bootstrap-expect contradict it");
+        }
+        if non_voter && join.is_empty() && !managed {
+            return invalid("a read replica needs -join");
+        }
+        if self.option("join-as").is_some() && self.path("auth").is_none() {
+            return invalid("-join-as names a user of -auth, which is missing");
+        }
+        let log_format = match self.text("log-format") {
+            "auto" => LogFormat::Auto,
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => return self.bad("log-format", "neither text nor json nor auto"),
+        };
+        let health_addr = match self.option("health-addr") {
+            None => None,
+            Some(_) => Some(self.address("health-addr", "")?),
+        };
+        Ok(Config {
+            node_id: self.option("node-id").unwrap_or_else(|| raft_adv_addr.clone()),
+            data_dir,
+            http_addr,
+            http_adv_addr,
+            http_allow_origin: self.option("http-allow-origin"),
+            http_tls: self.http_tls()?,
+            auth: self.path("auth"),
+            raft_addr,
+            raft_adv_addr,
+            health_addr,
+            node_tls: self.node_tls()?,
+            join,
+            join_as: self.option("join-as"),
+            join_attempts: self.number("join-attempts")?,
+            join_interval: self.duration("join-interval")?.unwrap_or(Duration::from_secs(3)),
+            bootstrap_expect,
+            bootstrap_expect_timeout: self
+                .duration("bootstrap-expect-timeout")?
+                .unwrap_or(Duration::from_secs(120)),
+            non_voter,
+            profile: self.profile()?,
+            foreign_keys: self.boolean("fk")?,
+            managed,
+            leave_on_shutdown: self.boolean("raft-cluster-remove-shutdown")?,
+            log_segment_bytes: self.bytes("log-segment-size")?,
+            log_retention_bytes: self.bytes("log-retention")?,
+            consistency_period: self.duration("consistency-period")?.unwrap_or(Duration::MAX),
+            scrub_period: self.duration("scrub-period")?.unwrap_or(Duration::MAX),
+            write_step_limit: self.number("write-step-limit")?,
+            write_queue: self.write_queue()?,
+            disk_reserve_bytes: self.bytes("disk-reserve")?,
+            wal_limit_bytes: self.bytes("wal-limit")?,
+            log_level: self.text("log-level").to_owned(),
+            log_format,
+        })
+    }
+}

@@ -1,0 +1,169 @@
+//! Who may talk to the peer port, and who may become a member through it.
+
+use super::Consensus;
+use super::connection::{Hello, Purpose};
+use crate::auth::{Authenticator, Denied, Permission};
+use crate::identity::ClusterIdentity;
+use crate::tls::{Names, PeerTls};
+use client::admin::{Refusal, RefusalReason};
+use openraft::async_runtime::watch::WatchReceiver as _;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A user's name and password.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Credentials {
+    /// The name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// What protects the peer port. By default nothing does.
+#[derive(Default)]
+pub struct PeerSecurity {
+    /// TLS between members.
+    pub tls: Option<Arc<PeerTls>>,
+    /// Whose users may join.
+    pub auth: Option<Arc<Authenticator>>,
+    /// What this member shows when it joins.
+    pub join_as: Option<Credentials>,
+}
+
+/// Members that this one saw in the membership, and those that it saw go.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<(BTreeSet<u64>, BTreeSet<u64>)>);
+
+impl Seen {
+    /// Looks at the present members; returns whether `id` was one and is none any more.
+    fn has_gone(&self, present: impl Iterator<Item = u64>, id: u64) -> bool {
+        let mut seen = self.0.lock();
+        let present: BTreeSet<u64> = present.collect();
+        let (known, gone) = &mut *seen;
+        gone.extend(known.difference(&present));
+        // An id that was taken out in a change that another leader undid comes back.
+        gone.retain(|id| !present.contains(id));
+        *known = present;
+        gone.contains(&id)
+    }
+}
+
+impl Consensus {
+    /// Who may talk: members of the same cluster and epoch who mean this member, with a certificate in their name if
+    /// those are verified. A member of no cluster yet becomes one of the cluster that calls it by its id, which nobody
+    /// can know who has not asked this member for it. Somebody of no cluster may ask to join. Returns this member's id.
+    pub(super) fn admit(&self, hello: &Hello, names: Option<&Names>) -> Result<u64, String> {
+        let own_id = self.identity.node_id().0;
+        if hello.to != 0 && hello.to != own_id {
+            return Err(format!("this is member {own_id:016x}, not {:016x}", hello.to));
+        }
+        let theirs = ClusterIdentity { cluster_id: hello.cluster_id.clone(), epoch: hello.epoch };
+        match self.identity.cluster() {
+            _ if theirs.cluster_id.is_empty() => {
+                if hello.purpose != Purpose::Calls {
+                    return Err("only a member may send log entries".into());
+                }
+            }
+            Some(own) if own == theirs => self.admit_member(hello.from, names)?,
+            Some(own) => {
+                let (a, b) = (own.cluster_id, own.epoch);
+                return Err(format!(
+                    "this member is of cluster {a} at epoch {b}, not of {} at {}",
+                    theirs.cluster_id, theirs.epoch
+                ));
+            }
+            None if hello.to == own_id => {
+                self.identity.adopt(&theirs).map_err(|e| e.to_string())?;
+                tracing::info!(cluster = theirs.cluster_id, "became a member");
+            }
+            // It asks around, for the bootstrap.
+            None if hello.purpose == Purpose::Calls => {}
+            None => return Err("this member is of no cluster".into()),
+        }
+        Ok(own_id)
+    }
+
+    /// Whether somebody who says to be member `id` is believed. The leader knows everybody; who is behind may not know
+    /// a newer member yet, and must let it in, for it may lead. But nobody who was seen to go comes back: ids are never
+    /// used again.
+    fn admit_member(&self, id: u64, names: Option<&Names>) -> Result<(), String> {
+        let server = self.server.borrow_watched();
+        let membership = &server.membership_config;
+        if self.seen.has_gone(membership.nodes().map(|(id, _)| *id), id) {
+            return Err(format!("{id:016x} was removed from the cluster"));
+        }
+        let Some(member) = membership.get_node(&id) else {
+            let leads = server.current_leader == Some(server.id);
+            return if leads { Err(format!("{id:016x} is no member of the cluster")) } else { Ok(()) };
+        };
+        let verifies = self.security.tls.as_ref().is_some_and(|tls| tls.verifies_members());
+        // Whoever has no certificate at all was let in without TLS, while the cluster moves to it.
+        if verifies && names.is_some_and(|names| !names.name_member(&member.name)) {
+            return Err(format!("the certificate is not in the name of {}", member.name));
+        }
+        Ok(())
+    }
+
+    /// What this member shows when it joins.
+    pub(super) fn own_credentials(&self) -> Option<Credentials> {
+        self.security.join_as.clone()
+    }
+
+    /// Whether somebody may become a voter, or a read replica, or change its addresses.
+    pub(super) async fn may_join(
+        &self,
+        credentials: Option<&Credentials>,
+        voter: bool,
+    ) -> Result<(), Refusal> {
+        let Some(auth) = &self.security.auth else { return Ok(()) };
+        let (username, password) =
+            credentials.map_or(("", ""), |c| (c.username.as_str(), c.password.as_str()));
+        let outcome = match auth.check_user(username, password, &[Permission::Join]).await {
+            Err(Denied::Unauthorized) if !voter => {
+                auth.check_user(username, password, &[Permission::JoinReadOnly]).await
+            }
+            outcome => outcome,
+        };
+        outcome.map_err(|denied| match denied {
+            Denied::Unauthorized => Refusal {
+                reason: RefusalReason::Unauthorized,
+                message: "remote join not authorized: -join-as must name a user with permission \"join\""
+                    .into(),
+            },
+            Denied::Busy => Refusal {
+                reason: RefusalReason::ChangeInProgress,
+                message: "too many passwords are being checked".into(),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_seen_to_go_stays_away() {
+        let seen = Seen::default();
+        for (present, id, expected) in [
+            (&[1, 2, 3][..], 9, false),
+            (&[1, 2, 3], 3, false),
+            (&[1, 2], 3, true),
+            (&[1, 2], 9, false),
+            (&[1, 2, 9], 9, false),
+            (&[1, 2, 9], 3, true),
+            // The change was undone.
+            (&[1, 2, 3], 3, false),
+        ] {
+            assert_eq!(seen.has_gone(present.iter().copied(), id), expected, "{present:?} {id}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Whom a certificate names.
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+/// What is in a certificate that was verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Common name of the subject.
+    pub common_name: Option<String>,
+    /// DNS names it is for.
+    pub dns: Vec<String>,
+    /// When it ends, in seconds since 1970.
+    pub not_after: i64,
+}
+
+impl Names {
+    /// Of a certificate.
+    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| e.to_string())?;
+        let common_name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+        let alternatives = parsed.subject_alternative_name().map_err(|e| e.to_string())?;
+        let dns = alternatives.map_or_else(Vec::new, |names| {
+            let dns = names.value.general_names.iter().filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some((*name).to_owned()),
+                _ => None,
+            });
+            dns.collect()
+        });
+        Ok(Self {
+            common_name: common_name.map(str::to_owned),
+            dns,
+            not_after: parsed.validity().not_after.timestamp(),
+        })
+    }
+
+    /// Whether it names this member: in the first label of a DNS name, the rest of which names the cluster.
+    pub fn name_member(&self, member: &str) -> bool {
+        self.dns.iter().any(|name| name.split('.').next() == Some(member))
+    }
+}

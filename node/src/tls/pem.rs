@@ -1,0 +1,52 @@
+//! Certificates and keys as they stand in files.
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The one implementation of the primitives.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// A chain of certificates with its key.
+pub struct Pair {
+    /// The own one first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Of the first.
+    pub key: PrivateKeyDer<'static>,
+}
+
+type File = (PathBuf, Vec<u8>);
+
+/// Reads a chain and its key.
+pub fn pair(certificates_file: &File, key_file: &File) -> Result<Pair, String> {
+    let chain = certificates(certificates_file)?;
+    // The library's message names no content.
+    let key =
+        PrivateKeyDer::from_pem_slice(&key_file.1).map_err(|e| of(&key_file.0, format!("no key: {e}")))?;
+    Ok(Pair { chain, key })
+}
+
+/// Reads certificates; there must be one.
+pub fn certificates((path, bytes): &File) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
+    let chain = chain.map_err(|e| of(path, format!("no certificate: {e}")))?;
+    if chain.is_empty() { Err(of(path, "no certificate in it".into())) } else { Ok(chain) }
+}
+
+/// Reads the certificates of authorities: all of the file, so that two are trusted while one takes over from the other.
+pub fn roots(file: &File) -> Result<Arc<RootCertStore>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        roots.add(certificate).map_err(|e| of(&file.0, e.to_string()))?;
+    }
+    Ok(Arc::new(roots))
+}
+
+fn of(path: &Path, message: String) -> String {
+    format!("{}: {message}", path.display())
+}

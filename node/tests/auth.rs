@@ -1,0 +1,310 @@
+//! Who may do what: users, their passwords and permissions, on a running member.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use node::auth::{Permission, Permissions};
+use node::http::ROUTES;
+use reqwest::Method;
+use reqwest::blocking::{Client, RequestBuilder};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use support::{Cluster, PATIENCE, StopAtEnd};
+
+const NAMES: &[&str] = &[
+    "all",
+    "execute",
+    "query",
+    "load",
+    "backup",
+    "join",
+    "join-read-only",
+    "remove",
+    "status",
+    "ready",
+    "snapshot",
+    "leader-ops",
+    "ui",
+];
+
+fn client() -> Client {
+    let builder = Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
+    builder.build().unwrap()
+}
+
+fn as_user(name: &str, password: &str) -> Client {
+    let mut headers = reqwest::header::HeaderMap::new();
+    let request = client().get("http://127.0.0.1").basic_auth(name, Some(password)).build().unwrap();
+    headers.insert("authorization", request.headers()["authorization"].clone());
+    let builder = Client::builder().timeout(PATIENCE).default_headers(headers);
+    builder.redirect(reqwest::redirect::Policy::none()).build().unwrap()
+}
+
+fn write_users(path: &Path, users: &Value) {
+    std::fs::write(path, users.to_string()).unwrap();
+}
+
+fn user(name: &str, password: &str, perms: &[&str]) -> Value {
+    json!({"username": name, "password": password, "perms": perms})
+}
+
+/// A member with users, asked by `root`, who may do everything.
+fn member(users: &[Value]) -> (Cluster, PathBuf) {
+    member_with(users, &[])
+}
+
+fn member_with(users: &[Value], flags: &[&str]) -> (Cluster, PathBuf) {
+    let mut c = Cluster::empty();
+    let path = c.root().join("users.json");
+    let all: Vec<Value> = [user("root", "secret", &["all"])].iter().chain(users).cloned().collect();
+    write_users(&path, &json!(all));
+    let flags: Vec<&str> = ["-auth", path.to_str().unwrap()].iter().chain(flags).copied().collect();
+    c.add_members(1, &flags);
+    c.ask_by("http", as_user("root", "secret"));
+    c.start(0);
+    c.await_ready(0);
+    (c, path)
+}
+
+fn hash(password: &str) -> String {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sqlited"))
+        .arg("hash-password")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), format!("{password}\n").as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn each_route_for_each_permission() {
+    let users: Vec<Value> = NAMES.iter().map(|name| user(name, name, &[name])).collect();
+    let (c, _) = member(&users);
+    let mut asked = 0;
+    for name in NAMES {
+        let http = as_user(name, name);
+        let held = Permissions::default().with(Permission::from_name(name).unwrap());
+        for route in ROUTES {
+            for method in [Method::GET, Method::POST, Method::DELETE] {
+                // It would end the member's process.
+                if route.path == "/cluster/recover" && *name == "all" {
+                    continue;
+                }
+                let answer = http.request(method.clone(), c.url(0, route.path)).send().unwrap();
+                let may = held.cover(route.needs);
+                let what = format!("{method} {} as {name}: {}", route.path, answer.status());
+                assert_eq!(answer.status() != 401, may, "{what}");
+                assert_eq!(answer.headers()["www-authenticate"], "Basic realm=\"rqlite\"", "{what}");
+                if !may {
+                    assert_eq!(answer.bytes().unwrap(), "", "{what}");
+                } else if !route.methods.contains(&method) {
+                    assert_eq!(answer.status(), 405, "{what}");
+                }
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 900, "{asked}");
+}
+
+#[test]
+fn what_needs_no_credentials() {
+    // C2, C3
+    let (c, _) = member(&[json!({"username": "*", "perms": ["status"]})]);
+    let answer = |method: Method, path: &str| client().request(method, c.url(0, path)).send().unwrap();
+    for (method, path, expected) in [
+        (Method::OPTIONS, "/db/execute", 200),
+        (Method::GET, "/status", 200),
+        (Method::GET, "/readyz", 401),
+        (Method::POST, "/db/execute", 401),
+        (Method::GET, "/unknown", 404),
+    ] {
+        let answer = answer(method.clone(), path);
+        assert_eq!(answer.status(), expected, "{method} {path}");
+        assert_eq!(answer.headers()["www-authenticate"], "Basic realm=\"rqlite\"");
+        assert_eq!(answer.headers()["access-control-allow-headers"], "Content-Type, Authorization");
+        assert_eq!(answer.headers()["access-control-allow-credentials"], "true");
+    }
+    // What everybody may do, somebody with a wrong password may too.
+    let wrong = client().get(c.url(0, "/status")).basic_auth("root", Some("wrong")).send().unwrap();
+    assert_eq!(wrong.status(), 200);
+    let wrong = client().get(c.url(0, "/readyz")).basic_auth("root", Some("wrong")).send().unwrap();
+    assert_eq!(wrong.status(), 401);
+}
+
+#[test]
+fn users_are_exchanged_under_load_without_a_failed_request() {
+    let old = user("app", "old", &["execute", "query"]);
+    let new = user("app", &hash("new"), &["execute", "query"]);
+    let (mut c, path) = member(std::slice::from_ref(&old));
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let root = user("root", "secret", &["all"]);
+    let may = |c: &Cluster, password: &str| {
+        as_user("app", password).get(c.url(0, "/db/query?q=SELECT+1")).send().unwrap().status() == 200
+    };
+    let (stop, uses_new, done) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
+    let url = c.url(0, "/db/execute");
+    std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let (old, new) = (as_user("app", "old"), as_user("app", "new"));
+                while !stop.load(Ordering::Relaxed) {
+                    let http = if uses_new.load(Ordering::Relaxed) { &new } else { &old };
+                    let answer = http.post(&url).body(r#"["INSERT INTO t VALUES(1)"]"#).send().unwrap();
+                    assert_eq!(answer.status(), 200);
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let more = |c: &mut Cluster| {
+            let target = done.load(Ordering::Relaxed) + 50;
+            c.until("more writes", |_| (done.load(Ordering::Relaxed) >= target).then_some(()));
+        };
+        more(&mut c);
+        write_users(&path, &json!([root, old, new]));
+        c.until("the new password is known", |c| may(c, "new").then_some(()));
+        more(&mut c);
+        uses_new.store(true, Ordering::Relaxed);
+        more(&mut c);
+        // What makes no sense is not taken.
+        write_users(&path, &json!([{"username": "app"}]));
+        c.until("the member says so", |c| c.log(0).contains("no \\\"perms\\\"").then_some(()));
+        more(&mut c);
+        write_users(&path, &json!([root, new]));
+        c.until("the old password is forgotten", |c| (!may(c, "old")).then_some(()));
+        more(&mut c);
+    });
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(done.load(Ordering::Relaxed)));
+}
+
+#[test]
+fn users_that_make_no_sense_are_refused_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.json");
+    for (users, expected) in [
+        ("[{\"username\": \"a\", \"password\": \"p\"}]", "entry 1 (\"a\"): no \"perms\""),
+        ("nonsense", "not a JSON array"),
+    ] {
+        std::fs::write(&path, users).unwrap();
+        for extra in [&["-check-config"][..], &[]] {
+            let output = Command::new(env!("CARGO_BIN_EXE_sqlited"))
+                .args(extra)
+                .args(["-auth", path.to_str().unwrap()])
+                .args(["-http-addr", "127.0.0.1:0", "-raft-addr", "127.0.0.1:0"])
+                .arg(dir.path().join("data"))
+                .output()
+                .unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{stderr}");
+            assert!(stderr.contains("fatal: -auth: ") && stderr.contains(expected), "{stderr}");
+        }
+    }
+    std::fs::write(&path, "[]").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_sqlited"))
+        .args(["-check-config", "-auth", path.to_str().unwrap(), "d"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn joining_takes_a_user_who_may() {
+    let joiner = user("joiner", "j", &["join"]);
+    let reader = user("reader", "r", &["join-read-only"]);
+    let other = user("other", "o", &["status"]);
+    let (mut c, path) = member(&[joiner, reader, other]);
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let auth = path.to_str().unwrap().to_owned();
+    let with = |as_user: &'static str| {
+        let mut flags =
+            vec!["-join", &join, "-join-attempts", "3", "-join-interval", "100ms", "-auth", &auth];
+        if !as_user.is_empty() {
+            flags.extend(["-join-as", as_user]);
+        }
+        flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>()
+    };
+    for (name, as_user, voter) in
+        [("nobody", "", true), ("other", "other", true), ("reader-votes", "reader", true)]
+    {
+        assert!(voter);
+        let flags = with(as_user);
+        let i = c.member(name, &flags.iter().map(String::as_str).collect::<Vec<_>>());
+        c.start(i);
+        assert_eq!(c.exit_code(i), Some(1));
+        assert!(c.log(i).contains("remote join not authorized"), "{}", c.log(i));
+    }
+    for (name, as_user, extra) in [("voter", "joiner", &[][..]), ("replica", "reader", &["-raft-non-voter"])]
+    {
+        let flags = with(as_user);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).chain(extra.iter().copied()).collect();
+        let i = c.member(name, &flags);
+        c.start(i);
+        c.await_ready(i);
+    }
+    let nodes: Value = serde_json::from_str(&c.get(0, "/nodes?nonvoters").1).unwrap();
+    assert_eq!(nodes.as_object().unwrap().len(), 3, "{nodes}");
+}
+
+#[test]
+fn no_secret_is_logged() {
+    const CANARY: &str = "canary-5e7c";
+    let users = [user("known", &format!("{CANARY}-known"), &["query"])];
+    let (mut c, _) = member_with(&users, &["-log-level", "trace"]);
+    let send = |request: RequestBuilder| drop(request.send().unwrap());
+    for password in [format!("{CANARY}-known"), format!("{CANARY}-wrong")] {
+        for path in ["/db/query?q=SELECT+1", "/db/execute", "/unknown", "/status", "/db/query?q=%zz"] {
+            send(client().get(c.url(0, path)).basic_auth("known", Some(&password)));
+            send(client().post(c.url(0, path)).basic_auth("known", Some(&password)).body("["));
+        }
+        send(client().get(c.url(0, "/status")).header("authorization", format!("Bearer {password}")));
+    }
+    assert_eq!(c.terminate(0), Some(0));
+    let log = c.log(0);
+    assert!(log.contains("starting"), "{log}");
+    let told: Vec<&str> = log.lines().filter(|line| line.contains(CANARY)).collect();
+    assert!(told.is_empty(), "{told:?}");
+    let encoded = base64_of("known", CANARY);
+    assert!(!log.contains(&encoded), "{encoded}");
+}
+
+/// The beginning of what Basic authentication makes of a name and a password.
+fn base64_of(name: &str, password: &str) -> String {
+    let request = client().get("http://127.0.0.1").basic_auth(name, Some(password)).build().unwrap();
+    let header = request.headers()["authorization"].to_str().unwrap().trim_start_matches("Basic ").to_owned();
+    header[..16].to_owned()
+}
+
+#[test]
+fn many_wrong_passwords_do_not_keep_others_out() {
+    let (c, _) = member(&[user("slow", &hash("right"), &["query"])]);
+    let url = c.url(0, "/db/query?q=SELECT+1");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        for n in 0..8 {
+            let (stop, url) = (&stop, &url);
+            scope.spawn(move || {
+                let http = as_user("slow", &format!("wrong{n}"));
+                while !stop.load(Ordering::Relaxed) {
+                    let status = http.get(url).send().unwrap().status();
+                    assert!(status == 401 || status == 503, "{status}");
+                }
+            });
+        }
+        let known = as_user("root", "secret");
+        for _ in 0..50 {
+            let began = std::time::Instant::now();
+            assert_eq!(known.get(&url).send().unwrap().status(), 200);
+            assert!(began.elapsed() < Duration::from_secs(5));
+        }
+        // Its turn comes, and from then on it is known.
+        assert_eq!(as_user("slow", "right").get(&url).send().unwrap().status(), 200);
+    });
+}

@@ -1,0 +1,70 @@
+//! Authorities and certificates, made for a test.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use std::path::{Path, PathBuf};
+
+/// Signs certificates.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// Files of a certificate.
+#[derive(Clone, Debug)]
+pub struct Files {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Files {
+    pub fn certificate(&self) -> &str {
+        self.certificate.to_str().unwrap()
+    }
+
+    pub fn key(&self) -> &str {
+        self.key.to_str().unwrap()
+    }
+
+    /// Both in one text, as an HTTP client takes them.
+    pub fn identity(&self) -> reqwest::Identity {
+        let mut pem = std::fs::read(&self.certificate).unwrap();
+        pem.extend(std::fs::read(&self.key).unwrap());
+        reqwest::Identity::from_pem(&pem).unwrap()
+    }
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// Its certificate, for a client that is to trust it.
+    pub fn trusted(&self) -> reqwest::Certificate {
+        reqwest::Certificate::from_pem(self.pem().as_bytes()).unwrap()
+    }
+
+    /// Writes its certificate.
+    pub fn write(&self, path: &Path) -> String {
+        std::fs::write(path, self.pem()).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Writes a certificate for `names` (DNS or addresses), the first of which is the common name too; over what may be
+    /// there.
+    pub fn issue(&self, dir: &Path, file: &str, names: &[&str]) -> Files {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names.clone()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, names[0].as_str());
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        let files =
+            Files { certificate: dir.join(format!("{file}.crt")), key: dir.join(format!("{file}.key")) };
+        std::fs::write(&files.certificate, certificate.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+}

@@ -1,0 +1,331 @@
+//! TLS on both ports: who is let in, and certificates that change while members run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use reqwest::blocking::Client;
+use serde_json::json;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use support::certificates::{Authority, Files};
+use support::{Cluster, PATIENCE, StopAtEnd, cluster};
+
+const HOST: &[&str] = &["127.0.0.1"];
+
+fn trusting(authorities: &[&Authority], identity: Option<&Files>) -> Client {
+    let trusted: Vec<_> = authorities.iter().map(|authority| authority.trusted()).collect();
+    let mut builder = Client::builder().timeout(PATIENCE).tls_certs_only(trusted);
+    if let Some(files) = identity {
+        builder = builder.identity(files.identity());
+    }
+    builder.build().unwrap()
+}
+
+/// A member that talks HTTPS, with a certificate of `authority`.
+fn member(authority: &Authority, flags: &[&str]) -> Cluster {
+    let mut c = Cluster::empty();
+    let files = authority.issue(c.root(), "http", HOST);
+    c.add_members(1, &["-http-cert", files.certificate(), "-http-key", files.key()]);
+    c.add_flags(0, flags);
+    c.ask_by("https", trusting(&[authority], None));
+    c.start(0);
+    c.await_ready(0);
+    c
+}
+
+#[test]
+fn clients_talk_https() {
+    let authority = Authority::new("clients");
+    let c = member(&authority, &[]);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let stranger = Authority::new("stranger");
+    assert!(trusting(&[&stranger], None).get(c.url(0, "/status")).send().is_err(), "another authority");
+    let plain = format!("http://127.0.0.1:{}/status", c.members[0].http);
+    assert!(Client::new().get(plain).send().is_err(), "without TLS");
+    let nodes: serde_json::Value = serde_json::from_str(&c.get(0, "/nodes").1).unwrap();
+    let expected = format!("https://127.0.0.1:{}", c.members[0].http);
+    assert_eq!(nodes["n1"]["api_addr"], json!(expected));
+}
+
+#[test]
+fn clients_may_talk_both_while_they_move() {
+    let authority = Authority::new("clients");
+    let c = member(&authority, &["-http-allow-plaintext"]);
+    assert_eq!(c.get(0, "/status").0, 200);
+    let plain = format!("http://127.0.0.1:{}/status", c.members[0].http);
+    assert_eq!(Client::new().get(plain).send().unwrap().status(), 200);
+}
+
+#[test]
+fn clients_show_a_certificate_if_they_have_to() {
+    let authority = Authority::new("clients");
+    let mut c = Cluster::empty();
+    let files = authority.issue(c.root(), "http", HOST);
+    let ca = authority.write(&c.root().join("ca.crt"));
+    c.add_members(1, &["-http-cert", files.certificate(), "-http-key", files.key(), "-http-ca-cert", &ca]);
+    c.add_flags(0, &["-http-verify-client", "-http-verify-common-name", "app"]);
+    let app = authority.issue(c.root(), "app", &["app"]);
+    let other = authority.issue(c.root(), "other", &["other"]);
+    let stranger = Authority::new("stranger").issue(c.root(), "stranger", &["app"]);
+    c.start(0);
+    c.await_ready(0);
+    let url = format!("https://127.0.0.1:{}/status", c.members[0].http);
+    for (identity, expected) in
+        [(None, false), (Some(&app), true), (Some(&other), false), (Some(&stranger), false)]
+    {
+        let answer = trusting(&[&authority], identity).get(&url).send();
+        assert_eq!(answer.is_ok_and(|answer| answer.status() == 200), expected, "{identity:?}");
+    }
+}
+
+#[test]
+fn certificates_and_authorities_are_exchanged_under_load_without_a_failed_request() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let mut c = member(&old, &[]);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    let url = c.url(0, "/db/execute");
+    std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    // A new connection for each few writes, which shows the present certificate.
+                    let http = trusting(&[&old, &new], None);
+                    for _ in 0..5 {
+                        let answer = http.post(&url).body(r#"["INSERT INTO t VALUES(1)"]"#).send().unwrap();
+                        assert_eq!(answer.status(), 200);
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        new.issue(c.root(), "http", HOST);
+        let only_new = || trusting(&[&new], None).get(format!("{url}?")).send().is_ok();
+        c.until("the new certificate", |_| only_new().then_some(()));
+        let target = done.load(Ordering::Relaxed) + 20;
+        c.until("more writes", |_| (done.load(Ordering::Relaxed) >= target).then_some(()));
+    });
+    c.ask_by("https", trusting(&[&new], None));
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(done.load(Ordering::Relaxed)));
+}
+
+/// Three members whose peers talk TLS, each with a certificate in its name. Not started.
+fn peers(authority: &Authority) -> Cluster {
+    let mut c = Cluster::empty();
+    let ca = authority.write(&c.root().join("peers-ca.crt"));
+    c.add_members(3, &["-node-ca-cert", &ca, "-node-verify-member-name"]);
+    for i in 0..3 {
+        use_certificate(&mut c, i, authority, &[]);
+    }
+    c
+}
+
+/// Gives a member a certificate in its name.
+fn use_certificate(c: &mut Cluster, i: usize, authority: &Authority, flags: &[&str]) {
+    let name = c.members[i].name.clone();
+    let files = authority.issue(c.root(), &name, &[&format!("{name}.cluster"), "127.0.0.1"]);
+    c.add_flags(i, &["-node-cert", files.certificate(), "-node-key", files.key()]);
+    c.add_flags(i, flags);
+}
+
+fn start_all(c: &mut Cluster) {
+    (0..3).for_each(|i| c.start(i));
+    (0..3).for_each(|i| c.await_ready(i));
+}
+
+#[test]
+fn members_talk_tls_and_strangers_stay_out() {
+    let authority = Authority::new("peers");
+    let mut c = peers(&authority);
+    start_all(&mut c);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    for i in 0..3 {
+        c.execute(i, &json!([["INSERT INTO t VALUES(?)", i]]));
+    }
+    let leader = c.await_leader(0);
+    c.kill(leader);
+    c.execute((leader + 1) % 3, &json!(["INSERT INTO t VALUES(3)"]));
+    c.start(leader);
+    c.await_ready(leader);
+    assert_eq!(c.value(leader, "SELECT count(*) FROM t", "linearizable"), json!(4));
+
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let ca = c.root().join("peers-ca.crt").to_str().unwrap().to_owned();
+    let joining = ["-join", &join, "-join-attempts", "2", "-join-interval", "50ms"];
+    let stranger = Authority::new("stranger");
+    for (name, of, trusts) in [("no-tls", None, true), ("wrong-ca", Some(&stranger), true)] {
+        let i = c.member(name, &joining);
+        if let Some(of) = of {
+            assert!(trusts);
+            use_certificate(&mut c, i, of, &["-node-ca-cert", &ca]);
+        }
+        c.start(i);
+        assert_eq!(c.exit_code(i), Some(1), "{name}: {}", c.log(i));
+        assert!(c.log(i).contains("unable to join"), "{}", c.log(i));
+    }
+    // It trusts a name that the members do not have.
+    let i = c.member("wrong-name", &joining);
+    use_certificate(&mut c, i, &authority, &["-node-ca-cert", &ca, "-node-verify-server-name", "elsewhere"]);
+    c.start(i);
+    assert_eq!(c.exit_code(i), Some(1));
+
+    // A member that takes another's place, with a valid certificate of its own.
+    let imposter = (leader + 1) % 3;
+    let other = (leader + 2) % 3;
+    let name = c.members[other].name.clone();
+    let files = authority.issue(c.root(), "imposter", &[&format!("{name}.cluster"), "127.0.0.1"]);
+    c.kill(imposter);
+    c.add_flags(imposter, &["-node-cert", files.certificate(), "-node-key", files.key()]);
+    c.start(imposter);
+    c.until("it listens", |c| TcpStream::connect(("127.0.0.1", c.members[imposter].http)).ok());
+    c.until("it is refused", |c| {
+        // It asks the leader.
+        drop(c.post(imposter, "/db/execute?timeout=1s", r#"["INSERT INTO t VALUES(5)"]"#));
+        let is_refused = |i| c.log(i).contains("the certificate is not in the name of");
+        (0..3).any(is_refused).then_some(())
+    });
+}
+
+#[test]
+fn a_removed_member_stays_out_with_its_certificate() {
+    let authority = Authority::new("peers");
+    let mut c = peers(&authority);
+    start_all(&mut c);
+    let leader = c.await_leader(0);
+    let removed = (leader + 1) % 3;
+    let name = c.members[removed].name.clone();
+    let (status, body) = c.delete(leader, "/remove", &json!({ "id": name }).to_string());
+    assert_eq!(status, 200, "{body}");
+    c.execute(leader, &json!(["CREATE TABLE t(a)"]));
+    c.terminate(removed);
+    c.start(removed);
+    c.until("it is refused", |c| {
+        let log = c.log(leader);
+        (log.contains("was removed from the cluster") || log.contains("is no member of the cluster"))
+            .then_some(())
+    });
+    c.execute(leader, &json!(["INSERT INTO t VALUES(1)"]));
+}
+
+#[test]
+fn certificates_of_members_are_exchanged_with_their_authority() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let mut c = peers(&old);
+    start_all(&mut c);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let doors: Vec<_> = (0..3).map(|i| c.door(i)).collect();
+    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        for door in &doors {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    door.execute(&json!(["INSERT INTO t VALUES(1)"]));
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let read_anew = |c: &mut Cluster, times: usize| {
+            for i in 0..3 {
+                c.until("it is read anew", |c| {
+                    let log = c.log(i);
+                    (log.matches("read anew").count() >= times).then_some(())
+                });
+            }
+        };
+        // Both are trusted; then the new one signs; then the old one is forgotten.
+        let ca = c.root().join("peers-ca.crt");
+        std::fs::write(&ca, old.pem() + &new.pem()).unwrap();
+        read_anew(&mut c, 1);
+        for i in 0..3 {
+            let name = c.members[i].name.clone();
+            let dir = c.root().join(format!("new-{name}"));
+            std::fs::create_dir(&dir).unwrap();
+            let files = new.issue(&dir, &name, &[&format!("{name}.cluster"), "127.0.0.1"]);
+            // Not both at once: what does not fit is not taken.
+            std::fs::rename(files.certificate, c.root().join(format!("{name}.crt"))).unwrap();
+            std::fs::rename(files.key, c.root().join(format!("{name}.key"))).unwrap();
+        }
+        read_anew(&mut c, 2);
+        std::fs::write(&ca, new.pem()).unwrap();
+        read_anew(&mut c, 3);
+        // New connections are made by what there is now.
+        let follower = (c.await_leader(0) + 1) % 3;
+        c.signal(follower, "STOP");
+        c.signal(follower, "CONT");
+        let target = done.load(Ordering::Relaxed) + 100;
+        c.until("more writes", |_| (done.load(Ordering::Relaxed) >= target).then_some(()));
+    });
+    let i = c.await_leader(0);
+    c.kill(i);
+    c.start(i);
+    c.await_ready(i);
+    assert_eq!(c.value(i, "SELECT count(*) FROM t", "strong"), json!(done.load(Ordering::Relaxed)));
+}
+
+#[test]
+fn a_cluster_moves_to_tls_one_member_at_a_time() {
+    let authority = Authority::new("peers");
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let ca = authority.write(&c.root().join("peers-ca.crt"));
+    for mode in ["dial", "accept", "refuse"] {
+        for i in 0..3 {
+            c.terminate(i);
+            use_certificate(&mut c, i, &authority, &["-node-ca-cert", &ca, "-node-plaintext", mode]);
+            c.start(i);
+            c.await_ready(i);
+            c.execute(i, &json!([["INSERT INTO t VALUES(?)", mode]]));
+        }
+    }
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(9));
+}
+
+/// What a port is not made for ends the connection, and nothing else.
+fn poke(port: u16, bytes: &[u8]) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(12))).unwrap();
+    // It may have hung up already.
+    drop(stream.write_all(bytes));
+    drop(stream.shutdown(std::net::Shutdown::Write));
+    let mut answer = Vec::new();
+    drop(stream.take(1 << 20).read_to_end(&mut answer));
+}
+
+#[test]
+fn noise_on_every_port_is_survived() {
+    let authority = Authority::new("both");
+    let mut with_tls = peers(&authority);
+    start_all(&mut with_tls);
+    let https = member(&authority, &[]);
+    let plain = cluster(1);
+    let mut hello = vec![0x16, 3, 1, 0xff, 0xff];
+    hello.extend([0xa5; 300]);
+    let mut announced = b"SQLITED\x01".to_vec();
+    announced.extend(u32::MAX.to_le_bytes());
+    let noise: Vec<u8> = (0..4096_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let pokes: [&[u8]; 8] = [
+        b"",
+        b"\x16",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\0\0\0\0\0\0",
+        &hello,
+        &announced,
+        &noise,
+    ];
+    for c in [&with_tls, &https, &plain] {
+        for port in [c.members[0].http, c.members[0].raft, c.members[0].health] {
+            for bytes in pokes {
+                poke(port, bytes);
+            }
+        }
+    }
+    for (c, name) in [(&with_tls, "peers"), (&https, "clients"), (&plain, "none")] {
+        assert!(c.is_ready(0), "{name}");
+        c.execute(0, &json!(["CREATE TABLE IF NOT EXISTS t(a)", "INSERT INTO t VALUES(1)"]));
+    }
+}
