@@ -16,10 +16,12 @@ fix: ## format, and write the generated files again
 	cargo run --quiet --profile ci -p operator -- crds --dir .
 unit: ## unit and integration tests
 	@e2e/test.sh unit
+clients: ## clients made for rqlite, from their registries, run against members
+	@e2e/test.sh tools clients
 e2e: ## end-to-end tests (E2E_TESTS=part of a name, KEEP=1 keeps their namespaces)
 	@e2e/test.sh tools e2e
 test: ## all of the above that only checks: what CI runs
-	@e2e/test.sh tools verify unit e2e
+	@e2e/test.sh tools verify unit clients e2e
 prove: ## the same tests with the full counts (WHAT=node, or part of an end-to-end test's name); writes docs/measurements*.md
 	@e2e/prove.sh $(WHAT)
 
@@ -41,4 +43,4 @@ help:
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo demo-down verify fix unit e2e test prove bench image kube-up kube-down help
+.PHONY: demo demo-down verify fix unit clients e2e test prove bench image kube-up kube-down help

@@ -36,14 +36,17 @@ count() {
 # The programs of the local Kubernetes, unless another one is used. Before cargo runs: the two would share two cores.
 tools() {
   if [ -z "${KUBECONFIG:-}" ]; then
-    packages jq shellcheck containerd gcc libc6-dev busybox-static python3 e2fsprogs xfsprogs strace && e2e/kube/build.sh
+    packages jq shellcheck containerd gcc libc6-dev busybox-static python3 python3-venv e2fsprogs xfsprogs strace || return
+    command -v npm >/dev/null || packages npm || return
+    e2e/kube/build.sh
   fi
 }
 
 # Everything that is compiled is compiled once, with one profile and one set of features: always the whole workspace.
 # With failpoints (node/src/failpoint.rs), which do nothing unless FAILPOINTS is set; release builds are without.
 everything=(--profile ci --workspace --features node/failpoints)
-build() { quietly build cargo build ${CI:+--locked} "${everything[@]}" --bins; }
+# With the tests: programs alone would be built with other features, and so twice.
+build() { quietly build cargo build ${CI:+--locked} "${everything[@]}" --all-targets; }
 formatting() { quietly format cargo fmt --all --check; }
 lint() { quietly clippy cargo clippy "${everything[@]}" --all-targets -- -D warnings; }
 generated() { quietly generated "$TARGET/ci/sqlite-operator" crds --check .; }
@@ -84,6 +87,25 @@ unit() {
   printf '%s\n' "all of it: $LOG_DIR/unit.log" >&2
   # It did not compile, or died: no test says so.
   grep -qE '^test result: FAILED' "$LOG_DIR/unit.log" || failed=$((failed + 1))
+  return 1
+}
+
+# Clients made for rqlite, from their registries.
+clients() {
+  local status=0 tool
+  mkdir -p "$LOG_DIR"
+  for tool in python3 go node npm; do
+    command -v $tool >/dev/null && continue
+    echo "   skipped: $tool is missing"
+    [ -z "${CI:-}" ]; return
+  done
+  quietly clients-build e2e/clients/build.sh "$TARGET/clients" || return
+  CLIENTS=$TARGET/clients cargo test "${everything[@]}" --test clients -- --ignored --test-threads 1 \
+    >"$LOG_DIR/clients.log" 2>&1 || status=$?
+  count "$LOG_DIR/clients.log"
+  ((status == 0)) && return
+  sed -n '/^failures:/,$p' "$LOG_DIR/clients.log" | tail -n 100 >&2
+  grep -qE '^test result: FAILED' "$LOG_DIR/clients.log" || { tail -n 40 "$LOG_DIR/clients.log" >&2; failed=$((failed + 1)); }
   return 1
 }
 
@@ -161,6 +183,7 @@ for what in "$@"; do
     check dependencies dependencies
     ;;
   unit) stage unit unit || true ;;
+  clients) stage clients clients || true ;;
   e2e)
     if stage build build && stage kubernetes kubernetes && stage images images && stage operator operator; then
       stage e2e e2e || true

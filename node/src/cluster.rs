@@ -65,10 +65,21 @@ pub async fn form(consensus: &Arc<Consensus>, config: &Config) -> Result<(), For
     consensus.initialise(&cluster_id).await.map_err(FormError::Initialise)
 }
 
+/// Where other members are now; nowhere, if that cannot be found out at the moment.
+async fn found(config: &Config) -> Vec<String> {
+    match config.join.addresses().await {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            tracing::warn!(names = %config.join, %error, "cannot look up other members");
+            Vec::new()
+        }
+    }
+}
+
 async fn join(consensus: &Consensus, config: &Config) -> Result<(), FormError> {
     let mut last = String::from("not tried");
     for attempt in 1..=config.join_attempts {
-        for address in &config.join {
+        for address in &found(config).await {
             match consensus.ask_to_join(address, !config.non_voter).await {
                 Ok(joined) => {
                     tracing::info!(cluster = joined.cluster_id, through = address, "joined");
@@ -84,14 +95,14 @@ async fn join(consensus: &Consensus, config: &Config) -> Result<(), FormError> {
             tokio::time::sleep(config.join_interval).await;
         }
     }
-    Err(FormError::Join { addresses: config.join.join(","), attempts: config.join_attempts, last })
+    Err(FormError::Join { addresses: config.join.to_string(), attempts: config.join_attempts, last })
 }
 
 /// Asks again until the leader has promoted this member, which it does once it has caught up.
 async fn become_voter(consensus: &Consensus, config: &Config, mut joined: Joined) -> Result<(), FormError> {
     while !joined.voter && !config.non_voter {
         tokio::time::sleep(PROMOTION_PAUSE).await;
-        for address in &config.join {
+        for address in &found(config).await {
             match consensus.ask_to_join(address, true).await {
                 Ok(again) => joined = again,
                 Err(error) => tracing::debug!(%address, %error, "not promoted yet"),
@@ -107,7 +118,7 @@ async fn bootstrap_with_others(consensus: &Arc<Consensus>, config: &Config) -> R
     let deadline = Instant::now() + config.bootstrap_expect_timeout;
     let own_id = consensus.identity().node_id();
     while consensus.identity().cluster().is_none() {
-        for address in &config.join {
+        for address in &found(config).await {
             match consensus.ask_to_join(address, true).await {
                 Ok(joined) => return become_voter(consensus, config, joined).await,
                 Err(RequestError::Refused(refusal)) if refusal.reason == RefusalReason::NoLeader => {
@@ -118,17 +129,17 @@ async fn bootstrap_with_others(consensus: &Arc<Consensus>, config: &Config) -> R
                 Err(error) => tracing::debug!(%address, %error, "not there yet"),
             }
         }
-        let found: BTreeMap<NodeId, AddLearner> = consensus.notified().borrow().clone();
-        let first = found.keys().next().copied();
-        if found.len() >= config.bootstrap_expect && first == Some(own_id) {
+        let there: BTreeMap<NodeId, AddLearner> = consensus.notified().borrow().clone();
+        let first = there.keys().next().copied();
+        if there.len() >= config.bootstrap_expect && first == Some(own_id) {
             let cluster_id = uuid::Uuid::new_v4().to_string();
-            let voters = found.into_values().take(config.bootstrap_expect);
+            let voters = there.into_values().take(config.bootstrap_expect);
             return consensus.bootstrap(&cluster_id, voters).await.map_err(FormError::Initialise);
         }
         if Instant::now() >= deadline {
             let within = config.bootstrap_expect_timeout;
             return Err(FormError::Bootstrap {
-                found: found.len(),
+                found: there.len(),
                 expected: config.bootstrap_expect,
                 within,
             });
@@ -151,7 +162,7 @@ async fn correct_addresses(consensus: &Consensus, config: &Config) {
         // The leader may be known only by an address that it does not have any more.
         let leader =
             report.leader.and_then(|l| report.membership.members.iter().find(|m| m.node_id == l.node_id));
-        let addresses = leader.map(|m| m.raft_address.clone()).into_iter().chain(config.join.iter().cloned());
+        let addresses = leader.map(|m| m.raft_address.clone()).into_iter().chain(found(config).await);
         for address in addresses {
             match consensus.ask_to_join(&address, false).await {
                 Ok(_) => tracing::info!(through = address, "told the leader of the new addresses"),

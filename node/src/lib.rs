@@ -8,6 +8,7 @@ pub mod clock;
 mod cluster;
 pub mod config;
 pub mod control;
+pub mod discovery;
 pub mod failpoint;
 pub mod http;
 pub mod identity;

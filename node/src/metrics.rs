@@ -1,6 +1,7 @@
 //! Numbers for `/metrics`, in OpenMetrics' text form.
 
 use crate::raft::Consensus;
+use crate::tls::ServerTls;
 use axum::http::StatusCode;
 use client::admin::{ConsistencyState, Phase, Role};
 use prometheus_client::encoding::text::encode;
@@ -35,6 +36,7 @@ pub struct NodeMetrics {
     log_segments: Gauge<u64, AtomicU64>,
     voters: Gauge,
     learners: Gauge,
+    certificates: Family<[(&'static str, &'static str); 1], Gauge>,
 }
 
 impl Default for NodeMetrics {
@@ -64,12 +66,19 @@ impl Default for NodeMetrics {
         );
         let voters = int("raft_voters", "Voters of the membership in effect");
         let learners = int("raft_learners", "Learners of the membership in effect");
+        let certificates = Family::default();
+        registry.register(
+            "certificate_not_after_seconds",
+            "When the certificate of a port ends, in seconds since 1970",
+            certificates.clone(),
+        );
         let mut wide = |name: &str, help: &str| {
             let gauge: Gauge<u64, AtomicU64> = Gauge::default();
             registry.register(name, help, gauge.clone());
             gauge
         };
         Self {
+            certificates,
             term: wide("raft_term", "Current term"),
             last_log_index: wide("raft_last_log_index", "Last entry of the log"),
             committed_index: wide("raft_committed_index", "Last entry known to be committed"),
@@ -116,7 +125,13 @@ impl NodeMetrics {
     }
 
     /// The present numbers as text.
-    pub fn encode(&self, consensus: &Consensus) -> String {
+    pub fn encode(&self, consensus: &Consensus, tls: Option<&ServerTls>) -> String {
+        let ends = [("client", tls.map(ServerTls::not_after)), ("peer", consensus.certificate_not_after())];
+        for (port, not_after) in ends {
+            if let Some(not_after) = not_after {
+                self.certificates.get_or_create(&[("port", port)]).set(not_after);
+            }
+        }
         let report = consensus.report();
         let state = consensus.store().state().borrow().clone();
         let log = consensus.log_stats();

@@ -107,6 +107,8 @@ pub struct Node {
 /// Saying goodbye: done once, whoever asks first (the preStop hook, then SIGTERM).
 pub struct Drain {
     consensus: Arc<Consensus>,
+    /// Whether leadership is handed over.
+    hands_over: bool,
     linger: Duration,
     done: OnceCell<()>,
 }
@@ -119,6 +121,13 @@ impl Drain {
 
     async fn once(&self) {
         self.consensus.set_draining();
+        if self.hands_over {
+            self.hand_over().await;
+        }
+        tokio::time::sleep(self.linger).await;
+    }
+
+    async fn hand_over(&self) {
         match tokio::time::timeout(HAND_OVER, self.consensus.hand_over()).await {
             Ok(Ok(Some(to))) => {
                 tracing::info!(leader = to.leader.name, term = to.term, "handed over leadership")
@@ -127,7 +136,6 @@ impl Drain {
             Ok(Err(refusal)) => tracing::info!(refusal.message, "leadership was not handed over"),
             Err(_) => tracing::warn!("handing over leadership took too long"),
         }
-        tokio::time::sleep(self.linger).await;
     }
 }
 
@@ -228,6 +236,7 @@ impl Node {
             write_step_limit: config.write_step_limit,
             consistency_period: config.consistency_period,
             disk_reserve_bytes: config.disk_reserve_bytes,
+            reap: config.reap,
         };
         let raft_addr = config.raft_addr.clone();
         let peers =
@@ -249,9 +258,11 @@ impl Node {
             counters,
             queue: queue.clone(),
             auth: security.auth,
+            tls: security.clients.clone(),
             room: BodyRoom::default(),
             about: About {
                 http_bind: http_address.to_string(),
+                discovery: config.join.mode(),
                 scheme: if security.clients.is_some() { "https" } else { "http" },
                 allow_origin: config.http_allow_origin.as_deref().and_then(|o| HeaderValue::from_str(o).ok()),
                 foreign_keys,
@@ -262,7 +273,12 @@ impl Node {
         let health =
             health_listener.map(|listener| tokio::spawn(serve_health(listener, app, runtime.handle.clone())));
         let linger = if config.managed { LINGER } else { Duration::ZERO };
-        let drain = Arc::new(Drain { consensus: consensus.clone(), linger, done: OnceCell::new() });
+        let drain = Arc::new(Drain {
+            consensus: consensus.clone(),
+            hands_over: config.hand_over_on_shutdown,
+            linger,
+            done: OnceCell::new(),
+        });
         let control = control::serve(&directory, drain.clone()).map_err(NodeError::Control)?;
         let leave = config.leave_on_shutdown;
         let former = consensus.clone();

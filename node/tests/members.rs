@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use support::{Cluster, StopAtEnd, cluster};
+use support::{Cluster, StopAtEnd, cluster, cluster_with};
 
 /// How often what takes a round is done: more for `make prove`.
 fn rounds() -> usize {
@@ -419,4 +419,93 @@ fn what_cannot_work_says_so() {
     c.start(lonely);
     assert_eq!(c.exit_code(lonely), Some(1));
     assert!(c.log(lonely).contains("unable to join"), "{}", c.log(lonely));
+}
+
+#[test]
+fn members_find_each_other_by_dns() {
+    let mut c = Cluster::empty();
+    let config = r#"{"name": "members.example"}"#;
+    for name in ["a", "b", "c"] {
+        c.member(name, &["-bootstrap-expect", "3", "-disco-mode", "dns", "-disco-config", config]);
+    }
+    // Where DNS would say that they are.
+    let hosts: Vec<String> = c.members.iter().map(|m| format!("127.0.0.1:{}", m.raft)).collect();
+    c.set_environment("RQLITE_DISCO_DNS_HOSTS", hosts.join(","));
+    (0..3).for_each(|i| c.start(i));
+    (0..3).for_each(|i| c.await_ready(i));
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    // A read replica needs no number.
+    let replica = c.member("d", &["-raft-non-voter", "-disco-mode", "dns", "-disco-config", config]);
+    c.start(replica);
+    c.await_ready(replica);
+    // It has no meaning any more once there is a cluster.
+    (0..4).for_each(|i| c.kill(i));
+    (0..4).for_each(|i| c.start(i));
+    (0..4).for_each(|i| c.await_ready(i));
+    assert_eq!(c.status(0, "disco.mode"), json!("dns"));
+    assert_eq!(c.value(replica, "SELECT count(*) FROM t", "weak"), json!(0));
+}
+
+#[test]
+fn silent_members_are_reaped() {
+    let flags = ["-raft-reap-node-timeout", "4s", "-raft-reap-read-only-node-timeout", "2s"];
+    let mut c = cluster_with(3, &flags);
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let replica = c.member("replica", &["-raft-non-voter", "-join", &join]);
+    c.start(replica);
+    c.await_ready(replica);
+    let names = |c: &Cluster, at: usize| -> Vec<String> {
+        let nodes: serde_json::Value =
+            serde_json::from_str(&c.get(at, "/nodes?nonvoters&timeout=1s").1).unwrap();
+        nodes.as_object().unwrap().keys().cloned().collect()
+    };
+    let leader = c.await_leader(0);
+    assert_eq!(names(&c, leader).len(), 4);
+    let voter = (leader + 1) % 3;
+    c.kill(replica);
+    c.kill(voter);
+    let (gone, stays) = (c.members[replica].name.clone(), c.members[voter].name.clone());
+    c.until("the read replica is reaped", |c| (!names(c, leader).contains(&gone)).then_some(()));
+    c.until("the voter is reaped", |c| (!names(c, leader).contains(&stays)).then_some(()));
+    c.execute(leader, &json!(["CREATE TABLE t(a)"]));
+    assert_eq!(names(&c, leader).len(), 2);
+}
+
+#[test]
+fn two_of_five_go_on_by_a_file_that_names_them() {
+    let mut c = cluster(5);
+    c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
+    (0..5).for_each(|i| drop(c.value(i, "SELECT a FROM t", "linearizable")));
+    (0..5).for_each(|i| c.kill(i));
+    let peers = |c: &Cluster, names: [usize; 2]| {
+        let peer = |i: usize| json!({"id": c.members[i].name, "address": format!("127.0.0.1:{}", c.members[i].raft)});
+        json!([peer(names[0]), peer(names[1])]).to_string()
+    };
+    // A file that makes no sense changes nothing.
+    let file = |c: &Cluster, i: usize| c.members[i].dir.join("raft/peers.json");
+    std::fs::write(file(&c, 0), peers(&c, [1, 2])).unwrap();
+    c.start(0);
+    assert_eq!(c.exit_code(0), Some(1));
+    assert!(c.log(0).contains("this member is not in it"), "{}", c.log(0));
+
+    for i in [0, 1] {
+        std::fs::write(file(&c, i), peers(&c, [0, 1])).unwrap();
+    }
+    (0..2).for_each(|i| c.start(i));
+    (0..2).for_each(|i| c.await_ready(i));
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(1));
+    c.execute(1, &json!(["INSERT INTO t VALUES(2)"]));
+    for i in [0, 1] {
+        assert!(!file(&c, i).exists() && c.members[i].dir.join("raft/peers.info").exists());
+        c.kill(i);
+    }
+    // It is done once.
+    (0..2).for_each(|i| c.start(i));
+    (0..2).for_each(|i| c.await_ready(i));
+    let nodes: serde_json::Value = serde_json::from_str(&c.get(0, "/nodes?nonvoters").1).unwrap();
+    assert_eq!(nodes.as_object().unwrap().len(), 2, "{nodes}");
+    // Those that were lost do not come back with the old future.
+    c.start(2);
+    c.until("it is refused", |c| (0..3).any(|i| c.log(i).contains("at epoch")).then_some(()));
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(2));
 }

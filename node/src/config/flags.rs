@@ -64,6 +64,12 @@ pub const FLAGS: &[Flag] = &[
         "what is done without TLS while a cluster moves to it: refuse; accept calls; or dial so too",
     ),
     flag("join", "", "peer addresses of members to join through, separated by commas"),
+    flag("disco-mode", "", "how other members are found instead of by -join: dns or dns-srv"),
+    flag(
+        "disco-config",
+        "",
+        "its settings in JSON, or a file of them: {\"name\", \"port\"} for dns, {\"name\", \"service\"} for dns-srv",
+    ),
     flag("join-as", "", "the user of -auth whose name and password are shown when joining"),
     flag("join-attempts", "5", "how often joining is tried"),
     flag("join-interval", "3s", "time between two attempts"),
@@ -78,6 +84,9 @@ pub const FLAGS: &[Flag] = &[
     flag("raft-heartbeat-timeout", "", "time between two heartbeats of a leader; default: by profile"),
     flag("raft-election-timeout", "", "silence after which a voter asks for votes; default: by profile"),
     switch("raft-cluster-remove-shutdown", "false", "leave the cluster on shutdown"),
+    switch("raft-shutdown-stepdown", "true", "hand over leadership on shutdown"),
+    flag("raft-reap-node-timeout", "", "silence after which the leader removes a voter; default: never"),
+    flag("raft-reap-read-only-node-timeout", "", "the same for read replicas"),
     switch("fk", "false", "enforce foreign keys"),
     switch(
         "managed",
@@ -118,6 +127,7 @@ pub const FLAGS: &[Flag] = &[
 /// Flags of rqlite that a command line may go on naming: what they are about is done otherwise here, or not at all.
 pub const WITHOUT_EFFECT: &[(&str, bool)] = &[
     ("raft-log-level", false),
+    ("cluster-connect-timeout", false),
     ("raft-snap", false),
     ("raft-snap-wal-size", false),
     ("raft-snap-int", false),

@@ -10,8 +10,9 @@ mod values;
 pub use flags::usage;
 pub use parse::parse;
 
+use crate::discovery::Discovery;
 use crate::http::QueueConfig;
-use crate::raft::Profile;
+use crate::raft::{Profile, Reap};
 use crate::tls::{PeerTlsFiles, ServerTlsFiles};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,8 +51,8 @@ pub struct Config {
     pub raft_adv_addr: String,
     /// Where probes and metrics are served; none switches them off.
     pub health_addr: Option<String>,
-    /// Peer addresses of members to join through.
-    pub join: Vec<String>,
+    /// Where members to join through are found.
+    pub join: Discovery,
     /// TLS between members.
     pub node_tls: Option<PeerTlsFiles>,
     /// The user of `auth` that it joins as.
@@ -74,6 +75,10 @@ pub struct Config {
     pub managed: bool,
     /// Leave the cluster on shutdown.
     pub leave_on_shutdown: bool,
+    /// Hand over leadership on shutdown.
+    pub hand_over_on_shutdown: bool,
+    /// After which silence members are removed.
+    pub reap: Reap,
     /// Size of the log's segment files, in bytes.
     pub log_segment_bytes: u64,
     /// How much of the log is kept for followers that were away, in bytes.

@@ -101,6 +101,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::super::Config;
     use super::*;
+    use crate::discovery::Discovery;
     use crate::tls::Plaintext;
     use std::io::Write as _;
 
@@ -153,6 +154,11 @@ mod tests {
             "-bootstrap-expect 3 d",
             "-raft-non-voter d",
             "-managed -join h:1 d",
+            "-join h:1 -disco-mode dns d",
+            "-disco-mode dns -disco-config {} -bootstrap-expect 3 d",
+            "-disco-mode consul -disco-config {} -bootstrap-expect 3 d",
+            "-disco-mode dns -disco-config {\"name\":\"x\"} d",
+            "-disco-mode dns -disco-config /does/not/exist -bootstrap-expect 3 d",
             "-raft-heartbeat-timeout 1s -raft-election-timeout 1s d",
         ] {
             assert!(invalid(line), "{line}");
@@ -169,7 +175,8 @@ mod tests {
         let config = run(&format!("-config {path}")).unwrap();
         assert_eq!(config.data_dir.display().to_string(), "/from/file");
         assert!(config.foreign_keys);
-        assert_eq!((config.write_queue.capacity, config.join), (7, vec!["a:1".to_owned(), "b:2".to_owned()]));
+        let join = Discovery::Listed(vec!["a:1".to_owned(), "b:2".to_owned()]);
+        assert_eq!((config.write_queue.capacity, config.join), (7, join));
         let environment = [
             ("SQLITED_CONFIG", path.as_str()),
             ("SQLITED_HTTP_ADDR", "env:1"),

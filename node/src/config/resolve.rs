@@ -2,8 +2,9 @@
 
 use super::values::Values;
 use super::{Config, ConfigError, LogFormat};
+use crate::discovery::Discovery;
 use crate::http::QueueConfig;
-use crate::raft::Profile;
+use crate::raft::{Profile, Reap};
 use crate::tls::{PeerTlsFiles, Plaintext, ServerTlsFiles};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -105,6 +106,23 @@ impl Values {
         }))
     }
 
+    fn discovery(&self, raft_adv_addr: &str) -> Result<Discovery, ConfigError> {
+        let listed = self.text("join").split(',').filter(|a| !a.is_empty()).map(str::to_owned).collect();
+        let Some(mode) = self.option("disco-mode") else { return Ok(Discovery::Listed(listed)) };
+        if !listed.is_empty() {
+            return Err(ConfigError::Invalid("-join and -disco-mode contradict each other".into()));
+        }
+        let text = self.text("disco-config");
+        let config = if text.trim_start().starts_with('{') {
+            text.to_owned()
+        } else {
+            std::fs::read_to_string(text)
+                .map_err(|e| ConfigError::Invalid(format!("-disco-config {text}: {e}")))?
+        };
+        let port = raft_adv_addr.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(4002);
+        Discovery::parse(&mode, &config, port).map_err(ConfigError::Invalid)
+    }
+
     /// All of it.
     pub fn config(&self, data_dir: PathBuf) -> Result<Config, ConfigError> {
         let invalid = |message: &str| Err(ConfigError::Invalid(message.into()));
@@ -123,16 +141,22 @@ impl Values {
                 ));
             }
         }
-        let join: Vec<String> =
-            self.text("join").split(',').filter(|a| !a.is_empty()).map(str::to_owned).collect();
+        let join = self.discovery(&raft_adv_addr)?;
         let bootstrap_expect = self.number("bootstrap-expect")?;
         let non_voter = self.boolean("raft-non-voter")?;
         let managed = self.boolean("managed")?;
         if bootstrap_expect > 0 && join.is_empty() {
-            return invalid("-bootstrap-expect needs -join with the peer addresses of all expected members");
+            return invalid(
+                "-bootstrap-expect needs -join with the peer addresses of all expected members, or -disco-mode",
+            );
         }
         if bootstrap_expect > 0 && non_voter {
             return invalid("bootstrapping only applicable to voting nodes");
+        }
+        if !non_voter && bootstrap_expect == 0 && !matches!(join, Discovery::Listed(_)) {
+            return invalid(
+                "-disco-mode needs -bootstrap-expect on a voter: how many make a new cluster together",
+            );
         }
         if managed && (bootstrap_expect > 0 || !join.is_empty()) {
             return invalid("-managed waits for the operator; -join and -bootstrap-expect contradict it");
@@ -178,6 +202,11 @@ impl Values {
             foreign_keys: self.boolean("fk")?,
             managed,
             leave_on_shutdown: self.boolean("raft-cluster-remove-shutdown")?,
+            hand_over_on_shutdown: self.boolean("raft-shutdown-stepdown")?,
+            reap: Reap {
+                voters: self.duration("raft-reap-node-timeout")?,
+                read_only: self.duration("raft-reap-read-only-node-timeout")?,
+            },
             log_segment_bytes: self.bytes("log-segment-size")?,
             log_retention_bytes: self.bytes("log-retention")?,
             consistency_period: self.duration("consistency-period")?.unwrap_or(Duration::MAX),

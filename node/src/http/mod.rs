@@ -31,6 +31,7 @@ pub use server::{Server, serve_clients};
 use crate::auth::{Authenticator, Denied};
 use crate::metrics::NodeMetrics;
 use crate::raft::Consensus;
+use crate::tls::ServerTls;
 use axum::body::Body;
 use axum::http::header::{HeaderName, HeaderValue};
 use axum::http::{Method, Request, StatusCode, header};
@@ -55,6 +56,8 @@ pub struct App {
     pub queue: Arc<Queue>,
     /// Who may do what; none: everybody everything.
     pub auth: Option<Arc<Authenticator>>,
+    /// TLS of this port.
+    pub tls: Option<Arc<ServerTls>>,
     /// Room for bodies.
     pub room: BodyRoom,
     /// Values shown in diagnostics.
@@ -68,6 +71,8 @@ pub struct About {
     pub http_bind: String,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// How other members are found; empty: they are named one by one.
+    pub discovery: &'static str,
     /// `Access-Control-Allow-Origin`, if configured.
     pub allow_origin: Option<HeaderValue>,
     /// Whether foreign keys are enforced.

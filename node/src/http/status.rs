@@ -41,7 +41,7 @@ fn raft_state(role: Role) -> &'static str {
 
 fn whole(app: &App) -> Value {
     let report = app.consensus.report();
-    json!({
+    let mut whole = json!({
         "build": {
             "version": crate::VERSION,
             "rqlite_api": RQLITE_VERSION,
@@ -58,11 +58,19 @@ fn whole(app: &App) -> Value {
         },
         "http": {
             "bind_addr": app.about.http_bind,
-            "auth": "disabled",
-            "tls": { "enabled": "false" },
+            "auth": if app.auth.is_some() { "enabled" } else { "disabled" },
+            "users_revision": app.auth.as_ref().map(|auth| auth.revision()),
+            "tls": {
+                "enabled": (app.about.scheme == "https").to_string(),
+                "not_after": app.tls.as_ref().map(|tls| tls.not_after()),
+            },
             "queue": { "_default": queue(app) },
         },
-        "network": { "raft_address": report.raft_address, "api_address": report.api_address },
+        "network": {
+            "raft_address": report.raft_address,
+            "api_address": report.api_address,
+            "tls": { "not_after": app.consensus.certificate_not_after() },
+        },
         "mux": { "addr": report.raft_address, "timeout": "1.5s" },
         "extensions": { "names": [] },
         "node": {
@@ -72,7 +80,11 @@ fn whole(app: &App) -> Value {
         },
         "store": store(app, &report),
         "cluster": serde_json::to_value(&report).unwrap_or_default(),
-    })
+    });
+    if !app.about.discovery.is_empty() {
+        whole["disco"] = json!({ "mode": app.about.discovery });
+    }
+    whole
 }
 
 fn queue(app: &App) -> Value {

@@ -112,6 +112,11 @@ impl Consensus {
         Ok(())
     }
 
+    /// When the certificate of the peer port ends, in seconds since 1970.
+    pub fn certificate_not_after(&self) -> Option<i64> {
+        self.security.tls.as_ref().map(|tls| tls.not_after())
+    }
+
     /// What this member shows when it joins.
     pub(super) fn own_credentials(&self) -> Option<Credentials> {
         self.security.join_as.clone()

@@ -10,8 +10,10 @@ use super::log_store::LogStore;
 use super::membership::{Administer, Administered, MembershipChanges, metrics_of};
 use super::peer_client::PeerClients;
 use super::peer_server;
+use super::peers_file::{self, PeersError};
 use super::propose::Proposer;
 use super::read::Barrier;
+use super::reap::Reap;
 use super::received::Received;
 use super::recovery::Recovery;
 use super::replace::StagedFiles;
@@ -80,6 +82,8 @@ pub struct ConsensusConfig {
     pub consistency_period: Duration,
     /// Free space below which no more writes are taken, in bytes.
     pub disk_reserve_bytes: u64,
+    /// After which silence members are removed.
+    pub reap: Reap,
 }
 
 /// Consensus could not be started.
@@ -111,6 +115,9 @@ pub enum StartError {
     /// What was agreed to after the loss of the quorum could not be done.
     #[error(transparent)]
     Recovery(#[from] super::recovery::RecoveryError),
+    /// What `raft/peers.json` says could not be done.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
 }
 
 /// One member's consensus.
@@ -195,6 +202,7 @@ impl Consensus {
             api_addr: config.api_address.clone(),
         };
         Recovery::perform(&config.directory, &identity, &mut log_store, own).await?;
+        peers_file::consume(&config.directory, &identity, &mut log_store, &store).await?;
         let last = store.state().borrow().applied.log_id.unwrap_or_default();
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
         let staged = StagedFiles::new(store.clone(), identity.clone(), peers.clone());
@@ -263,6 +271,7 @@ impl Consensus {
         tokio::spawn(consensus.clone().watch_space());
         tokio::spawn(consensus.clone().watch_consistency());
         tokio::spawn(consensus.clone().leads_not_while_fenced());
+        tokio::spawn(consensus.clone().reap(consensus.config.reap));
         Ok(consensus)
     }
 

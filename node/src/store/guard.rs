@@ -10,36 +10,57 @@ use rusqlite::{Connection, ErrorCode, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// PRAGMAs that only tell something about the schema or the database.
+/// PRAGMAs that, without an argument, only tell something about the schema, the database or the connection. SQLAlchemy asks
+/// for `read_uncommitted` before anything else.
 const READ_PRAGMAS: &[&str] = &[
     "application_id",
+    "auto_vacuum",
+    "automatic_index",
+    "busy_timeout",
+    "cache_size",
+    "cache_spill",
+    "cell_size_check",
     "collation_list",
     "compile_options",
     "data_version",
     "database_list",
+    "defer_foreign_keys",
     "encoding",
     "foreign_key_check",
     "foreign_key_list",
     "foreign_keys",
     "freelist_count",
     "function_list",
+    "ignore_check_constraints",
     "index_info",
     "index_list",
     "index_xinfo",
     "integrity_check",
     "journal_mode",
+    "journal_size_limit",
+    "legacy_alter_table",
+    "locking_mode",
     "max_page_count",
+    "mmap_size",
     "module_list",
     "page_count",
     "page_size",
     "pragma_list",
+    "query_only",
     "quick_check",
+    "read_uncommitted",
+    "recursive_triggers",
     "schema_version",
+    "secure_delete",
     "synchronous",
     "table_info",
     "table_list",
     "table_xinfo",
+    "temp_store",
+    "threads",
+    "trusted_schema",
     "user_version",
+    "wal_autocheckpoint",
 ];
 /// Of these, the ones whose argument names a thing and does not set anything.
 const READ_PRAGMAS_WITH_ARGUMENT: &[&str] = &[

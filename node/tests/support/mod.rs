@@ -85,6 +85,7 @@ pub struct Cluster {
     root: TempDir,
     http: reqwest::blocking::Client,
     scheme: &'static str,
+    environment: Vec<(&'static str, String)>,
 }
 
 /// Ports that were free a moment ago, all different. Below the range from which the kernel takes the ports of outgoing
@@ -138,12 +139,23 @@ pub fn proxied(n: usize) -> (Cluster, Vec<proxy::Proxy>) {
 impl Cluster {
     pub fn empty() -> Self {
         let http = reqwest::blocking::Client::builder().timeout(PATIENCE).build().unwrap();
-        Self { members: Vec::new(), root: TempDir::new().unwrap(), http, scheme: "http" }
+        Self {
+            members: Vec::new(),
+            root: TempDir::new().unwrap(),
+            http,
+            scheme: "http",
+            environment: Vec::new(),
+        }
     }
 
     /// From now on members are asked by `http`, which knows their certificates, or says who asks.
     pub fn ask_by(&mut self, scheme: &'static str, http: reqwest::blocking::Client) {
         (self.scheme, self.http) = (scheme, http);
+    }
+
+    /// A variable of all members that are started from now on.
+    pub fn set_environment(&mut self, name: &'static str, value: String) {
+        self.environment.push((name, value));
     }
 
     /// A directory that goes with the cluster.
@@ -205,6 +217,7 @@ impl Cluster {
             .args(&m.flags)
             .arg(&m.dir)
             .env("FAILPOINTS", failpoints)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -1,0 +1,164 @@
+//! rqlite's recovery of a lost quorum: `raft/peers.json` in the data directory of every member that is left, the same on
+//! each, says who the cluster consists of from now on. It is done at the next start, before Raft runs, and the file is
+//! renamed to `peers.info`.
+//!
+//! Each member appends that membership to its log, in a term that nobody has been in; of those, the one that gets elected
+//! counts, and the others are cut off. So everything that the electors' longest log holds is kept, committed or not, and
+//! what only lost members had is lost. The cluster's epoch is raised, so that those never come back with the old future.
+
+use super::log_store::LogStore;
+use super::types::{Entry, LeaderId, LogId, PeerInfo, Vote};
+use super::wire::membership_from_store;
+use crate::identity::{Identity, IdentityError};
+use crate::store::Store;
+use openraft::entry::RaftEntry;
+use openraft::storage::RaftLogStorage;
+use openraft::{EntryPayload, Membership, RaftLogReader};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::{fs, io};
+
+const FILE: &str = "peers.json";
+const DONE: &str = "peers.info";
+
+/// A member that there shall be.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Peer {
+    id: String,
+    address: String,
+    #[serde(default)]
+    non_voter: bool,
+}
+
+/// What the file says could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum PeersError {
+    /// It makes no sense.
+    #[error("raft/{FILE}: {0}")]
+    Invalid(String),
+    /// A file or the log could not be read or written.
+    #[error("raft/{FILE}: {0}")]
+    Io(#[from] io::Error),
+    /// The epoch could not be raised.
+    #[error("raft/{FILE}: {0}")]
+    Identity(#[from] IdentityError),
+}
+
+/// Does what the file says, if there is one. Each step can be repeated after a crash.
+pub async fn consume(
+    directory: &Path,
+    identity: &Identity,
+    log: &mut LogStore,
+    store: &Store,
+) -> Result<(), PeersError> {
+    let directory = directory.join("raft");
+    let text = match fs::read(directory.join(FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let peers: Vec<Peer> = serde_json::from_slice(&text).map_err(|e| PeersError::Invalid(e.to_string()))?;
+    let Some(cluster) = identity.cluster() else {
+        return Err(PeersError::Invalid("this member is of no cluster: there is nothing to recover".into()));
+    };
+    let known = last_membership(log, store).await?;
+    let (voters, nodes) = membership(&peers, &known, identity.node_id().0).map_err(PeersError::Invalid)?;
+    append(log, identity.node_id().0, voters, nodes).await?;
+    identity.raise_epoch(cluster.epoch + 1)?;
+    fs::rename(directory.join(FILE), directory.join(DONE))?;
+    fs::File::open(&directory)?.sync_all()?;
+    tracing::warn!(
+        members = peers.len(),
+        epoch = cluster.epoch + 1,
+        "the membership is what raft/{FILE} says"
+    );
+    Ok(())
+}
+
+/// Who there was last, by id: what the log says, or the database where the log says nothing.
+async fn last_membership(log: &mut LogStore, store: &Store) -> io::Result<BTreeMap<u64, PeerInfo>> {
+    let applied = membership_from_store(&store.state().borrow().membership.clone())?;
+    let mut last: BTreeMap<u64, PeerInfo> = applied.nodes().map(|(id, node)| (*id, node.clone())).collect();
+    let mut next = store.state().borrow().applied.log_id.map_or(0, |id| id.index + 1);
+    loop {
+        let entries = log.limited_get_log_entries(next, u64::MAX).await?;
+        let Some(end) = entries.last().map(|entry| entry.index()) else { return Ok(last) };
+        for entry in entries {
+            if let EntryPayload::Membership(membership) = entry.payload {
+                last = membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
+            }
+        }
+        next = end + 1;
+    }
+}
+
+type Members = (BTreeSet<u64>, BTreeMap<u64, PeerInfo>);
+
+/// The ids of those that the file names, and where they are.
+fn membership(peers: &[Peer], known: &BTreeMap<u64, PeerInfo>, own: u64) -> Result<Members, String> {
+    let (mut voters, mut nodes) = (BTreeSet::new(), BTreeMap::new());
+    for peer in peers {
+        let found = known.iter().find(|(_, node)| node.name == peer.id);
+        let Some((id, node)) = found else {
+            let names: Vec<&str> = known.values().map(|node| node.name.as_str()).collect();
+            return Err(format!("there was no member {:?}; there were {}", peer.id, names.join(", ")));
+        };
+        if nodes.insert(*id, PeerInfo { raft_addr: peer.address.clone(), ..node.clone() }).is_some() {
+            return Err(format!("{:?} stands there twice", peer.id));
+        }
+        if !peer.non_voter {
+            voters.insert(*id);
+        }
+    }
+    if voters.is_empty() {
+        return Err("nobody of those in it votes".into());
+    }
+    if !nodes.contains_key(&own) {
+        return Err("this member is not in it".into());
+    }
+    Ok((voters, nodes))
+}
+
+async fn append(
+    log: &mut LogStore,
+    id: u64,
+    voters: BTreeSet<u64>,
+    nodes: BTreeMap<u64, PeerInfo>,
+) -> io::Result<()> {
+    let voted = log.read_vote().await?.map_or(0, |vote| vote.leader_id.term);
+    let last = log.get_log_state().await?.last_log_id;
+    let term = voted.max(last.as_ref().map_or(0, |id| id.leader_id.term)) + 1;
+    log.save_vote(&Vote::new(term, id)).await?;
+    let membership = Membership::new(vec![voters], nodes).map_err(io::Error::other)?;
+    let index = last.map_or(0, |id| id.index + 1);
+    let log_id: LogId = openraft::LogId::new(LeaderId { term, node_id: id }, index);
+    log.append_one(Entry::new(log_id, EntryPayload::Membership(membership))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_by_table() {
+        let node =
+            |name: &str| PeerInfo { name: name.into(), raft_addr: "old:1".into(), api_addr: "api:1".into() };
+        let known = BTreeMap::from([(1, node("a")), (2, node("b")), (3, node("c"))]);
+        let peer = |id: &str, non_voter| Peer { id: id.into(), address: format!("{id}:2"), non_voter };
+        let (voters, nodes) = membership(&[peer("a", false), peer("b", true)], &known, 1).unwrap_or_default();
+        assert_eq!(voters, BTreeSet::from([1]));
+        assert_eq!(nodes.values().map(|node| node.raft_addr.as_str()).collect::<Vec<_>>(), ["a:2", "b:2"]);
+        for (peers, expected) in [
+            (vec![], "nobody"),
+            (vec![peer("a", true)], "nobody"),
+            (vec![peer("x", false)], "there was no member \"x\""),
+            (vec![peer("a", false), peer("a", false)], "twice"),
+            (vec![peer("b", false)], "this member is not in it"),
+        ] {
+            let error = membership(&peers, &known, 1).err().unwrap_or_default();
+            assert!(error.contains(expected), "{peers:?}: {error}");
+        }
+    }
+}
