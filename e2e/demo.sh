@@ -35,8 +35,14 @@ await_voters() {
   done
 }
 
-# sql PATH [DATA] — a request through the Service, as any client would send it.
-sql() { curl -sS --fail-with-body ${2:+-H 'Content-Type: application/json' -d "$2"} "http://127.0.0.1:$port$1"; }
+# sql PATH [DATA] — a request through the Service, as an application would send it.
+sql() {
+  local password
+  password=$(kubectl -n $namespace get secret $cluster-app -o jsonpath='{.data.password}' | base64 -d)
+  # Not as an argument: every user of the machine reads those.
+  curl -sS --fail-with-body --config <(printf 'user = "app:%s"\n' "$password") \
+    ${2:+-H 'Content-Type: application/json' -d "$2"} "http://127.0.0.1:$port$1"
+}
 
 step "Building sqlited and sqlite-operator (minutes the first time)"
 [ -n "${KUBECONFIG:-}" ] || packages jq curl

@@ -7,6 +7,7 @@ use crate::admin::{
     AddLearner, ChangeVoters, Changed, Initialise, MemberReport, NodeId, Recover, Refusal, RefusalReason,
     RemoveLearner, Transfer, Transferred,
 };
+use crate::sql::Credentials;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
 use reqwest::Method;
@@ -82,6 +83,11 @@ impl AdminError {
             _ => None,
         }
     }
+
+    /// Whether the member does not know who asks, or who asks may not.
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Refused { status: 401, .. } | Self::Unexpected { status: 401, .. })
+    }
 }
 
 /// How long to wait for what.
@@ -113,6 +119,7 @@ impl Default for AdminTimeouts {
 pub struct AdminClient {
     http: reqwest::Client,
     timeouts: AdminTimeouts,
+    credentials: Option<Credentials>,
 }
 
 impl AdminClient {
@@ -125,7 +132,21 @@ impl AdminClient {
             .no_proxy()
             .build()
             .map_err(AdminError::Build)?;
-        Ok(Self { http, timeouts })
+        Ok(Self { http, timeouts, credentials: None })
+    }
+
+    /// The same connections, with credentials for each request.
+    #[must_use]
+    pub fn with_credentials(&self, credentials: Option<Credentials>) -> Self {
+        Self { credentials, ..self.clone() }
+    }
+
+    fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, url);
+        match &self.credentials {
+            None => request,
+            Some(by) => request.basic_auth(&by.user, Some(&by.password)),
+        }
     }
 
     /// What the member at `base` (as `http://10.0.0.7:4001`) knows of itself and of its cluster.
@@ -171,7 +192,7 @@ impl AdminClient {
         base: &str,
     ) -> Result<impl Stream<Item = Result<MemberReport, AdminError>> + Send + use<>, AdminError> {
         let url = format!("{base}/cluster/events");
-        let send = self.http.get(&url).send();
+        let send = self.request(Method::GET, &url).send();
         let response = tokio::time::timeout(self.timeouts.report, send)
             .await
             .map_err(|_| AdminError::EventsSilent { url: url.clone() })?
@@ -204,7 +225,7 @@ impl AdminClient {
         timeout: Duration,
     ) -> Result<A, AdminError> {
         let url = format!("{base}{path}");
-        let mut request = self.http.request(method, &url).timeout(timeout);
+        let mut request = self.request(method, &url).timeout(timeout);
         if let Some(body) = body {
             request = request.json(body);
         }

@@ -9,7 +9,8 @@ use crate::scenario::Skip;
 use crate::wait::{Hopeless, eventually};
 use anyhow::{Context, Result, bail};
 use client::admin::{MemberReport, Role};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use client::sql::Credentials;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -20,6 +21,9 @@ use tokio::time::timeout;
 
 const FIELD_MANAGER: &str = "e2e";
 const API_PORT: u16 = 4001;
+/// Secrets with a user: of applications, and of the operator.
+const APPLICATION: &str = "app";
+const OPERATOR: &str = "operator";
 const CLUSTER_LABEL: &str = "sqlite-operator.io/cluster";
 
 /// How long a cluster may take to become what its spec says.
@@ -283,6 +287,7 @@ impl Cluster {
     /// pods that the Service selects, one after the other, which is said once per test.
     pub async fn service(&self, suffix: &str) -> Result<Database> {
         let name = format!("{}-{suffix}", self.name);
+        let user = self.user(APPLICATION).await?;
         let services = Api::<Service>::namespaced(self.kubernetes.client.clone(), &self.namespace);
         let spec = services.get(&name).await?.spec.with_context(|| format!("Service {name} has no spec"))?;
         if self.kubernetes.direct_network {
@@ -294,7 +299,8 @@ impl Cluster {
                 Ok(connection??.peer_addr().ok())
             })
             .await?;
-            return Database::at(vec![format!("http://{address}:{API_PORT}")]);
+            let database = Database::at(vec![format!("http://{address}:{API_PORT}")])?;
+            return Ok(database.by(user));
         }
         println!("no route to Services: {name} is reached by port-forwards to its pods");
         let selector: Vec<_> = spec.selector.into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
@@ -303,18 +309,32 @@ impl Cluster {
         for pod in pods.list(&ListParams::default().labels(&selector.join(","))).await? {
             forwards.push(Forward::open(pods.clone(), pod.name_any(), API_PORT).await?);
         }
-        Database::forwarded(forwards)
+        Ok(Database::forwarded(forwards)?.by(user))
     }
 
     /// The database of one member.
     pub async fn member(&self, pod: &str) -> Result<Database> {
         let pods = self.kubernetes.pods(&self.namespace);
+        let user = self.user(OPERATOR).await?;
         if self.kubernetes.direct_network {
             let address = pods.get(pod).await?.status.and_then(|status| status.pod_ip);
             let address = address.with_context(|| format!("{pod} has no address yet"))?;
-            return Database::at(vec![format!("http://{address}:{API_PORT}")]);
+            return Ok(Database::at(vec![format!("http://{address}:{API_PORT}")])?.by(user));
         }
-        Database::forwarded(vec![Forward::open(pods, pod.to_owned(), API_PORT).await?])
+        Ok(Database::forwarded(vec![Forward::open(pods, pod.to_owned(), API_PORT).await?])?.by(user))
+    }
+
+    /// The user in Secret `<name>-<suffix>`; none if there is no such Secret.
+    pub async fn user(&self, suffix: &str) -> Result<Option<Credentials>> {
+        let name = format!("{}-{suffix}", self.name);
+        let secrets = Api::<Secret>::namespaced(self.kubernetes.client.clone(), &self.namespace);
+        let Some(secret) = secrets.get_opt(&name).await? else { return Ok(None) };
+        let entry = |key: &str| {
+            let bytes = secret.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.clone());
+            String::from_utf8(bytes.with_context(|| format!("Secret {name} has no {key}"))?)
+                .context("not text")
+        };
+        Ok(Some(Credentials { user: entry("username")?, password: entry("password")? }))
     }
 
     /// Starts to write through the Service for reads and writes.

@@ -2,7 +2,8 @@
 
 use crate::forward::Forward;
 use anyhow::{Context, Result, bail};
-use reqwest::{Client, StatusCode, Url};
+use client::sql::Credentials;
+use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,6 +41,7 @@ impl Level {
 pub struct Database {
     http: Client,
     bases: Arc<Vec<String>>,
+    user: Option<Credentials>,
     next: Arc<AtomicUsize>,
     _forwards: Arc<Vec<Forward>>,
 }
@@ -55,12 +57,32 @@ impl Database {
         Self::new(bases, forwards)
     }
 
+    /// The same, asked by a user; none: by nobody.
+    #[must_use]
+    pub fn by(self, user: Option<Credentials>) -> Self {
+        Self { user, ..self }
+    }
+
+    fn request(&self, method: Method, url: impl reqwest::IntoUrl) -> RequestBuilder {
+        let request = self.http.request(method, url);
+        match &self.user {
+            None => request,
+            Some(user) => request.basic_auth(&user.user, Some(&user.password)),
+        }
+    }
+
     fn new(bases: Vec<String>, forwards: Vec<Forward>) -> Result<Self> {
         if bases.is_empty() {
             bail!("no address to reach the database at");
         }
         let http = Client::builder().timeout(PATIENCE).connect_timeout(Duration::from_secs(1)).build()?;
-        Ok(Self { http, bases: Arc::new(bases), next: Arc::default(), _forwards: Arc::new(forwards) })
+        Ok(Self {
+            http,
+            bases: Arc::new(bases),
+            user: None,
+            next: Arc::default(),
+            _forwards: Arc::new(forwards),
+        })
     }
 
     fn base(&self) -> &str {
@@ -82,7 +104,7 @@ impl Database {
         let mut statement = vec![json!(sql)];
         statement.extend_from_slice(parameters);
         let url = format!("{}/db/execute", self.base());
-        let sent = self.http.post(url).timeout(patience).json(&json!([statement])).send().await;
+        let sent = self.request(Method::POST, url).timeout(patience).json(&json!([statement])).send().await;
         let response = sent.map_err(WriteError::of_transport)?;
         let status = response.status();
         let text = response.text().await.map_err(WriteError::of_transport)?;
@@ -93,7 +115,7 @@ impl Database {
     pub async fn read(&self, sql: &str, level: Level) -> Result<Vec<Vec<Value>>> {
         let query = [("q", sql), ("level", level.name())];
         let url = Url::parse_with_params(&format!("{}/db/query", self.base()), query)?;
-        let response = self.http.get(url).send().await.context(sql.to_owned())?;
+        let response = self.request(Method::GET, url).send().await.context(sql.to_owned())?;
         let status = response.status();
         let text = response.text().await?;
         if status != StatusCode::OK {
@@ -121,8 +143,7 @@ impl Database {
     pub async fn document<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
         let url = format!("{}{path}", self.base());
         Ok(self
-            .http
-            .get(url)
+            .request(Method::GET, url)
             .timeout(Duration::from_secs(2))
             .send()
             .await?

@@ -20,7 +20,6 @@ pub fn base(ip: &str) -> String {
 /// One stream of events per cluster: what a member reports as changed asks for a reconcile at once.
 #[derive(Clone)]
 pub struct EventStreams {
-    client: AdminClient,
     triggers: Triggers,
     streams: Arc<Mutex<HashMap<ClusterName, EventStream>>>,
 }
@@ -38,12 +37,12 @@ impl Drop for EventStream {
 
 impl EventStreams {
     /// No streams yet.
-    pub fn new(client: AdminClient, triggers: Triggers) -> Self {
-        Self { client, triggers, streams: Arc::default() }
+    pub fn new(triggers: Triggers) -> Self {
+        Self { triggers, streams: Arc::default() }
     }
 
-    /// Follows the member at `base` for this cluster, and no other one.
-    pub fn follow(&self, cluster: &ClusterName, base: Option<String>) {
+    /// Follows the member at `base` by `client` for this cluster, and no other one.
+    pub fn follow(&self, cluster: &ClusterName, base: Option<String>, client: &AdminClient) {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|_, stream| !stream.task.is_finished());
         let Some(base) = base else {
@@ -53,8 +52,7 @@ impl EventStreams {
         if streams.get(cluster).is_some_and(|stream| stream.base == base) {
             return;
         }
-        let task =
-            tokio::spawn(follow(self.client.clone(), self.triggers.clone(), cluster.clone(), base.clone()));
+        let task = tokio::spawn(follow(client.clone(), self.triggers.clone(), cluster.clone(), base.clone()));
         streams.insert(cluster.clone(), EventStream { base, task });
     }
 }

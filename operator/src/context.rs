@@ -4,7 +4,9 @@ use crate::admin::EventStreams;
 use crate::cluster::apply::Remembered;
 use crate::metrics::Metrics;
 use crate::stores::Stores;
+use crate::trusted::Trusted;
 use client::admin_client::AdminClient;
+use client::sql::Credentials;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder};
@@ -27,6 +29,10 @@ pub struct Context {
     pub recorder: Recorder,
     /// What is counted.
     pub metrics: Metrics,
+    /// How to get in to members.
+    pub known: Trusted<Credentials>,
+    /// For how many read replicas there are certificates.
+    pub provided: Trusted<usize>,
     /// Image of members whose spec names none.
     pub node_image: String,
     /// What was applied, so that it is not applied again.

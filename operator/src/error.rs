@@ -1,6 +1,8 @@
 //! Why a reconcile failed: one variant for each step of the sentence that touches the network.
 
+use crate::cluster::access::AccessError;
 use crate::cluster::apply::ApplyError;
+use crate::cluster::certificates::CertificateError;
 use crate::cluster::execute::ExecuteError;
 use crate::cluster::observe::ObserveError;
 use crate::cluster::status::StatusError;
@@ -8,6 +10,12 @@ use crate::cluster::status::StatusError;
 /// Why a reconcile failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// While finding the way in to the members.
+    #[error("cannot get in to the members")]
+    Access(#[from] AccessError),
+    /// While making certificates.
+    #[error("cannot make certificates")]
+    Certificates(#[from] CertificateError),
     /// While looking.
     #[error("cannot observe")]
     Observe(#[from] ObserveError),
@@ -26,6 +34,8 @@ impl Error {
     /// Name of the step, for metrics.
     pub fn step(&self) -> &'static str {
         match self {
+            Self::Access(_) => "access",
+            Self::Certificates(_) => "certificates",
             Self::Observe(_) => "observe",
             Self::Apply(_) => "apply",
             Self::Execute(_) => "execute",

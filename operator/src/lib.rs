@@ -18,3 +18,4 @@ pub mod names;
 pub mod run;
 pub mod stores;
 pub mod telemetry;
+pub mod trusted;

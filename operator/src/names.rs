@@ -39,6 +39,8 @@ pub const ANNOTATION_UPDATE: &str = "sqlite-operator.io/updateAt";
 pub const ANNOTATION_CLUSTER_ID: &str = "sqlite-operator.io/cluster-id";
 /// Annotation of claims: Raft id of the member that lives on the volume.
 pub const ANNOTATION_NODE_ID: &str = "sqlite-operator.io/node-id";
+/// Annotation of the Secret with the users that the operator made: of which passwords it has the hashes.
+pub const ANNOTATION_USERS: &str = "sqlite-operator.io/users";
 
 /// Port for clients and for the operator.
 pub const PORT_HTTP: i32 = 4001;
@@ -134,6 +136,31 @@ impl ClusterName {
         format!("{}-{name}", self.name)
     }
 
+    /// Name of the Secret with the user of the applications.
+    pub fn application_secret(&self) -> String {
+        format!("{}-app", self.name)
+    }
+
+    /// Name of the Secret with the operator's user.
+    pub fn operator_secret(&self) -> String {
+        format!("{}-operator", self.name)
+    }
+
+    /// Name of the Secret with the users that the members read.
+    pub fn users_secret(&self) -> String {
+        format!("{}-users", self.name)
+    }
+
+    /// Name of the Secret with the members' authority and its key.
+    pub fn authority_secret(&self) -> String {
+        format!("{}-peer-ca", self.name)
+    }
+
+    /// Name of the Secret with the members' certificates.
+    pub fn peer_secret(&self) -> String {
+        format!("{}-peer-tls", self.name)
+    }
+
     /// Name of the PodDisruptionBudget of a role.
     pub fn budget(&self, role: PodRole) -> String {
         self.set(role)
@@ -159,19 +186,20 @@ impl ClusterName {
     }
 
     /// Labels of a child.
-    pub fn labels(&self, component: &str, version: &str) -> BTreeMap<String, String> {
-        BTreeMap::from(
-            [
-                ("app.kubernetes.io/name", "sqlited"),
-                ("app.kubernetes.io/instance", &self.name),
-                ("app.kubernetes.io/version", version),
-                ("app.kubernetes.io/component", component),
-                ("app.kubernetes.io/part-of", "sqlite"),
-                ("app.kubernetes.io/managed-by", MANAGED_BY),
-                (LABEL_CLUSTER, &self.name),
-            ]
-            .map(|(key, value)| (key.to_owned(), value.to_owned())),
-        )
+    pub fn labels(&self, component: &str, version: Option<&str>) -> BTreeMap<String, String> {
+        let version = version.map(|version| ("app.kubernetes.io/version", version));
+        [
+            ("app.kubernetes.io/name", "sqlited"),
+            ("app.kubernetes.io/instance", &self.name),
+            ("app.kubernetes.io/component", component),
+            ("app.kubernetes.io/part-of", "sqlite"),
+            ("app.kubernetes.io/managed-by", MANAGED_BY),
+            (LABEL_CLUSTER, &self.name),
+        ]
+        .into_iter()
+        .chain(version)
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
     }
 }
 

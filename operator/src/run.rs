@@ -8,6 +8,7 @@ use crate::health::{self, Readiness};
 use crate::lease::{LeaderLease, LeaseError};
 use crate::metrics::Metrics;
 use crate::stores::{Guarded, Stores, Triggers};
+use crate::trusted::Trusted;
 use client::admin_client::{AdminClient, AdminError, AdminTimeouts};
 use futures::future::{join_all, select_all};
 use futures::{Stream, StreamExt};
@@ -156,10 +157,12 @@ async fn warm_up(
         let context = Context {
             client: client.clone(),
             admin: admin.clone(),
-            streams: EventStreams::new(admin.clone(), triggers.clone()),
+            streams: EventStreams::new(triggers.clone()),
             stores: Stores::start(client, namespace.as_deref(), &triggers, metrics),
             recorder: Recorder::new(client.clone(), reporter.clone()),
             metrics: metrics.clone(),
+            known: Trusted::default(),
+            provided: Trusted::default(),
             node_image: config.node_image.clone(),
             remembered: crate::cluster::apply::Remembered::default(),
             refused_resizes: crate::context::RefusedResizes::default(),

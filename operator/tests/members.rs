@@ -20,6 +20,9 @@ use kube::runtime::events::Recorder;
 use kube::runtime::reflector::store;
 use kube::runtime::watcher::Event;
 use operator::admin::EventStreams;
+use operator::cluster::access::Access;
+use operator::cluster::observe::ObserveError;
+use operator::cluster::observed::Observed;
 use operator::cluster::plan::Plan;
 use operator::cluster::{execute, observe, plan, validate};
 use operator::context::Context;
@@ -28,6 +31,7 @@ use operator::metrics::Metrics;
 use operator::stores::{Stores, Triggers};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -200,7 +204,9 @@ fn cluster() -> SqliteCluster {
         "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
         "metadata": {"name": "orders", "namespace": "shop", "uid": "u", "generation": 1},
         "spec": {"voters": 3, "storage": {"size": "1Gi"}},
-        "status": {"clusterID": CLUSTER_ID, "bootstrap": {"member": "orders-0", "phase": "Chosen"}},
+        "status": {
+            "clusterID": CLUSTER_ID, "peerTraffic": "Tls", "bootstrap": {"member": "orders-0", "phase": "Chosen"},
+        },
     }))
     .unwrap()
 }
@@ -225,6 +231,11 @@ fn claims(count: usize, inhabited: bool) -> Vec<Value> {
 }
 
 /// What the API server would hold of the cluster.
+/// As the operator does, where nobody has to say who they are.
+async fn look(cluster: &SqliteCluster, ctx: &Context) -> Result<Observed, ObserveError> {
+    observe::observe(cluster, &Access::Open(None), &ctx.admin, ctx).await
+}
+
 fn context(ips: &[Ipv4Addr]) -> Context {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // Nobody listens there: events cannot be written, and nothing else is asked for.
@@ -287,7 +298,7 @@ fn context_with(client: kube::Client, ips: &[Ipv4Addr]) -> Context {
     let admin = AdminClient::new(AdminTimeouts::default()).unwrap();
     Context {
         admin: admin.clone(),
-        streams: EventStreams::new(admin, Triggers::default()),
+        streams: EventStreams::new(Triggers::default()),
         stores: Stores {
             pods: cache(&pods),
             claims: cache(&claims(ips.len(), false)),
@@ -300,6 +311,8 @@ fn context_with(client: kube::Client, ips: &[Ipv4Addr]) -> Context {
         recorder: Recorder::new(client.clone(), "test".into()),
         client,
         metrics: Metrics::new(),
+        known: Default::default(),
+        provided: Default::default(),
         node_image: "i".into(),
         remembered: Default::default(),
         refused_resizes: Default::default(),
@@ -319,18 +332,20 @@ async fn members(test: u8) -> (Vec<Ipv4Addr>, Arc<Mutex<Raft>>) {
 
 /// observe → validate → plan → execute.
 async fn turn(cluster: &SqliteCluster, ctx: &Context) -> (Plan, Result<(), execute::ExecuteError>) {
-    let observed = observe::observe(cluster, ctx).await.unwrap();
+    let observed = look(cluster, ctx).await.unwrap();
     let desired = validate::validate(cluster, "i").unwrap();
     let plan = plan::plan(&desired, &observed, "minted");
-    let done = execute::execute(&desired, &observed, &plan, &ObjectReference::default(), ctx).await;
+    let done =
+        execute::execute(&desired, &observed, &plan, &ObjectReference::default(), &ctx.admin, ctx).await;
     (plan, done)
 }
 
-/// An API server that has whatever is applied, counts what it is asked, and keeps the last status.
+/// An API server that has whatever is applied, counts what it is asked, and keeps the last status and the Secrets.
 #[derive(Clone, Default)]
 struct ApiServer {
     requests: Arc<Mutex<Vec<String>>>,
     status: Arc<Mutex<Option<Value>>>,
+    secrets: Arc<Mutex<BTreeMap<String, Value>>>,
 }
 
 impl ApiServer {
@@ -356,10 +371,24 @@ impl ApiServer {
             object["spec"] = json!(cluster().spec);
         }
         let name = object["metadata"]["name"].clone();
+        if let Some((_, kept)) = path.split_once("/secrets") {
+            let mut secrets = self.secrets.lock().unwrap();
+            match secrets.get(kept.trim_start_matches('/')) {
+                _ if name.is_string() => drop(secrets.insert(name.as_str().unwrap().into(), object.clone())),
+                Some(secret) => object = secret.clone(),
+                None => {
+                    let missing =
+                        json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
+                    let answer =
+                        http::Response::builder().status(404).body(missing.to_string().into_bytes().into());
+                    return Ok(answer.unwrap());
+                }
+            }
+        }
         if path.contains("/events.k8s.io/") {
             object["metadata"]["name"] = json!("event");
         }
-        object["metadata"]["uid"] = name;
+        object["metadata"]["uid"] = if name.is_null() { object["metadata"]["name"].clone() } else { name };
         object["metadata"]["generation"] = json!(1);
         Ok(http::Response::new(object.to_string().into_bytes().into()))
     }
@@ -392,6 +421,8 @@ async fn a_cluster_at_rest_costs_the_api_server_nothing() {
     reconcile(&cluster).await;
     let first = server.asked();
     assert_eq!(first.iter().filter(|asked| asked.ends_with("/orders/status")).count(), 1, "{first:?}");
+    let secrets = server.secrets.lock().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(secrets, "orders-app orders-operator orders-peer-ca orders-peer-tls orders-users");
     cluster.status = serde_json::from_value(server.status.lock().unwrap().clone().unwrap()).unwrap();
     assert!(
         cluster.status.as_ref().unwrap().conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
@@ -411,9 +442,9 @@ async fn a_cluster_without_a_budget_is_not_asked_for_one() {
     ctx.stores.budgets = cache(&[]);
     let mut single = cluster();
     single.spec.voters = 1;
-    observe::observe(&single, &ctx).await.unwrap();
+    look(&single, &ctx).await.unwrap();
     assert_eq!(server.asked(), Vec::<String>::new());
-    observe::observe(&cluster(), &ctx).await.unwrap();
+    look(&cluster(), &ctx).await.unwrap();
     let asked = server.asked();
     assert!(asked.len() == 1 && asked[0].contains("/poddisruptionbudgets/orders"), "{asked:?}");
 }
@@ -422,7 +453,7 @@ async fn a_cluster_without_a_budget_is_not_asked_for_one() {
 async fn a_member_at_the_address_of_another_pod_is_not_heard() {
     let (mut ips, _raft) = members(7).await;
     ips.swap(1, 2);
-    let observed = observe::observe(&cluster(), &context(&ips)).await.unwrap();
+    let observed = look(&cluster(), &context(&ips)).await.unwrap();
     assert_eq!(observed.reports.keys().collect::<Vec<_>>(), ["orders-0"]);
 }
 
@@ -472,7 +503,7 @@ async fn a_member_that_does_not_answer_is_simply_not_heard_of() {
     let (mut ips, _raft) = members(2).await;
     ips.push(ip(2, 9));
     let ctx = context(&ips);
-    let observed = observe::observe(&cluster(), &ctx).await.unwrap();
+    let observed = look(&cluster(), &ctx).await.unwrap();
     assert_eq!((observed.pods.len(), observed.reports.len()), (4, 3));
     assert!(observed.foreign.is_empty());
 }

@@ -6,6 +6,7 @@ mod life;
 mod neighbours;
 mod rest;
 mod scaling;
+mod security;
 mod updates;
 
 /// `make prove` repeats what `make test` shows once.

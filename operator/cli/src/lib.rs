@@ -28,7 +28,12 @@ use tokio::runtime::Handle;
 
 /// Runs the shell until its input ends.
 pub fn run(args: Args, runtime: &Handle) -> ExitCode {
-    match start(args, runtime) {
+    run_as(args, None, runtime)
+}
+
+/// The same, as a user whose password is known, unless the arguments name another one.
+pub fn run_as(args: Args, credentials: Option<Credentials>, runtime: &Handle) -> ExitCode {
+    match start(args, credentials, runtime) {
         Ok(code) => code,
         Err(error) => {
             error.report();
@@ -37,10 +42,11 @@ pub fn run(args: Args, runtime: &Handle) -> ExitCode {
     }
 }
 
-fn start(args: Args, runtime: &Handle) -> Result<ExitCode, ShellError> {
+fn start(args: Args, credentials: Option<Credentials>, runtime: &Handle) -> Result<ExitCode, ShellError> {
     let interactive = args.command.is_empty() && stdin().is_terminal();
     let default_mode = if stdout().is_terminal() { Mode::Column } else { Mode::Csv };
-    let mut session = Session::new(database(&args)?, args.mode.unwrap_or(default_mode), interactive);
+    let database = database(&args, credentials)?;
+    let mut session = Session::new(database, args.mode.unwrap_or(default_mode), interactive);
     if interactive {
         interactive::run(&mut session, runtime)?;
         return Ok(ExitCode::SUCCESS);
@@ -57,9 +63,9 @@ fn start(args: Args, runtime: &Handle) -> Result<ExitCode, ShellError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn database(args: &Args) -> Result<Database, ShellError> {
+fn database(args: &Args, known: Option<Credentials>) -> Result<Database, ShellError> {
     let credentials = match &args.user {
-        None => None,
+        None => known,
         Some(user) => {
             let password = password::read(user, args.password_file.as_deref())?;
             Some(Credentials { user: user.clone(), password })

@@ -16,15 +16,16 @@ use anyhow::{Context, Result, bail};
 use args::Verb;
 use clap::Parser;
 use client::admin_client::{AdminClient, AdminTimeouts};
+use client::sql::Credentials;
 use edit::Edit;
 use forward::Forward;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config, ResourceExt};
-use operator::crd::SqliteCluster;
+use operator::crd::{AuthenticationMode, SqliteCluster};
 use operator::names::{ClusterName, LABEL_CLUSTER, PORT_HTTP};
 use serde_json::json;
 use std::process::ExitCode;
@@ -43,10 +44,11 @@ pub fn run(args: PluginArgs, runtime: &Handle) -> Result<ExitCode> {
             let forward = plugin.forward_to_any(name).await?;
             Ok::<_, anyhow::Error>((plugin, forward))
         })?;
+        let credentials = runtime.block_on(plugin.credentials(name, ClusterName::application_secret))?;
         let mut shell = vec!["sqlite-cli".to_owned(), format!("--host={}", forward.address)];
         shell.extend(sql.iter().map(|sql| format!("--command={sql}")));
         shell.extend(mode.iter().map(|mode| format!("--mode={mode}")));
-        let code = crate::run(ShellArgs::try_parse_from(shell)?, runtime);
+        let code = crate::run_as(ShellArgs::try_parse_from(shell)?, credentials, runtime);
         drop((plugin, forward));
         return Ok(code);
     }
@@ -82,6 +84,22 @@ impl Plugin {
     async fn pods_of(&self, name: &str) -> Result<Vec<Pod>> {
         let which = ListParams::default().labels(&format!("{LABEL_CLUSTER}={name}"));
         Ok(self.pods().list(&which).await?.items)
+    }
+
+    /// The user in one of the cluster's Secrets; none where nobody has to say who they are.
+    async fn credentials(
+        &self,
+        name: &str,
+        secret: fn(&ClusterName) -> String,
+    ) -> Result<Option<Credentials>> {
+        if self.cluster(name).await?.spec.security.authentication.mode == AuthenticationMode::Disabled {
+            return Ok(None);
+        }
+        let called = secret(&ClusterName::new(&self.namespace, name));
+        let secrets = Api::<Secret>::namespaced(self.client.clone(), &self.namespace);
+        let secret = secrets.get(&called).await.with_context(|| format!("Secret {called} cannot be read"))?;
+        let found = operator::cluster::build::secret::credentials(&secret);
+        Ok(Some(found.with_context(|| format!("Secret {called} has no username and password"))?))
     }
 
     async fn run(&self, args: &PluginArgs) -> Result<ExitCode> {
@@ -238,7 +256,8 @@ impl Plugin {
         }
         let forward = Forward::open(self.pods(), member.to_owned(), port()).await?;
         let base = format!("http://{}", forward.address);
-        let admin = AdminClient::new(AdminTimeouts::default())?;
+        let credentials = self.credentials(name, ClusterName::operator_secret).await?;
+        let admin = AdminClient::new(AdminTimeouts::default())?.with_credentials(credentials);
         let report = admin.report(&base).await?;
         let done = admin.transfer(&base, Some(report.node_id)).await?;
         println!("{} leads in term {}", done.leader.name, done.term);

@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod claim;
 pub mod pod;
+pub mod secret;
 pub mod service;
 pub mod set;
 pub mod template;
@@ -11,12 +12,12 @@ use super::observed::{Child, Observed};
 use super::plan::{Plan, Sizes};
 use super::validate::Desired;
 use crate::crd::SqliteCluster;
-use crate::names::{PodRole, image_version, role_revision};
+use crate::names::{ClusterName, PodRole, image_version, role_revision};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 use std::marker::PhantomData;
 
 /// Objects that were made, and not yet sent.
@@ -137,22 +138,48 @@ fn surplus(
 
 /// Metadata of a child that the cluster controls.
 fn metadata(desired: &Desired, name: String, component: &str) -> ObjectMeta {
+    let labels = desired.name.labels(component, Some(&image_version(&desired.image)));
     ObjectMeta {
         name: Some(name),
         namespace: Some(desired.name.namespace.clone()),
-        labels: Some(desired.name.labels(component, &image_version(&desired.image))),
+        labels: Some(labels),
         owner_references: Some(vec![owner(desired, true)]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Metadata of a child that is the same whatever the members run.
+fn metadata_of(name: &ClusterName, owner: OwnerReference, called: String, component: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(called),
+        namespace: Some(name.namespace.clone()),
+        labels: Some(name.labels(component, None)),
+        owner_references: Some(vec![owner]),
         ..ObjectMeta::default()
     }
 }
 
 /// The cluster as an owner.
 fn owner(desired: &Desired, controls: bool) -> OwnerReference {
+    reference(desired.name.name.clone(), desired.uid.clone(), controls)
+}
+
+/// The cluster as the owner that controls.
+pub fn owner_reference(desired: &Desired) -> OwnerReference {
+    owner(desired, true)
+}
+
+/// The object as the owner that controls.
+pub fn owner_of(cluster: &SqliteCluster) -> OwnerReference {
+    reference(cluster.name_any(), cluster.uid().unwrap_or_default(), true)
+}
+
+fn reference(name: String, uid: String, controls: bool) -> OwnerReference {
     OwnerReference {
         api_version: SqliteCluster::api_version(&()).into_owned(),
         kind: SqliteCluster::kind(&()).into_owned(),
-        name: desired.name.name.clone(),
-        uid: desired.uid.clone(),
+        name,
+        uid,
         controller: controls.then_some(true),
         block_owner_deletion: None,
     }

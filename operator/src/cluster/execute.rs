@@ -13,7 +13,7 @@ use crate::names::{
     ANNOTATION_METADATA, ANNOTATION_RESOURCES, CONTAINER, LABEL_SERVING, POD_MANAGER, SERVING_MANAGER,
 };
 use client::admin::{ChangeVoters, Initialise, RefusalReason};
-use client::admin_client::AdminError;
+use client::admin_client::{AdminClient, AdminError};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use kube::Api;
@@ -74,11 +74,12 @@ pub async fn execute(
     observed: &Observed,
     plan: &Plan,
     subject: &ObjectReference,
+    admin: &AdminClient,
     ctx: &Context,
 ) -> Result<(), ExecuteError> {
     let view = View::of(observed, plan.cluster_id.as_deref());
     let leader = view.leader().map(|leader| leader.name.as_str());
-    let hands = Hands { desired, observed, leader, subject, ctx };
+    let hands = Hands { desired, observed, leader, subject, admin, ctx };
     for step in &plan.steps {
         hands.take(step).await?;
         ctx.metrics.took(name(step));
@@ -91,6 +92,7 @@ struct Hands<'a> {
     observed: &'a Observed,
     leader: Option<&'a str>,
     subject: &'a ObjectReference,
+    admin: &'a AdminClient,
     ctx: &'a Context,
 }
 
@@ -100,7 +102,7 @@ impl Hands<'_> {
         let named = name(step);
         let refused = |source| ExecuteError::Admin { step: named, source };
         let failed = |source| ExecuteError::Kube { step: named, source };
-        let admin = &self.ctx.admin;
+        let admin = self.admin;
         match step {
             Step::SetServing { pod, uid, serving } => {
                 self.set_serving(pod, uid, *serving).await.map_err(failed)?;

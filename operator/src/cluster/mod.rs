@@ -1,9 +1,11 @@
-//! A cluster, from the object to its members: observe → validate → plan → build → apply → execute → status.
+//! A cluster, from the object to its members: (access →) observe → validate → plan → build → apply → execute → status.
 //!
 //! One file for each word. The middle of the sentence is pure; a reconcile remembers nothing that the next one needs.
 
+pub mod access;
 pub mod apply;
 pub mod build;
+pub mod certificates;
 mod conditions;
 pub mod execute;
 pub mod observe;
@@ -18,13 +20,13 @@ pub mod window;
 #[cfg(test)]
 pub(crate) mod fixtures;
 
-use crate::admin;
 use crate::context::Context;
 use crate::crd::SqliteCluster;
 use crate::error::Error;
 use crate::names::ClusterName;
 use crate::stores::Guarded;
 use build::build;
+use client::admin_client::AdminClient;
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use observed::Observed;
@@ -51,15 +53,17 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
     if cluster.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let observed = timed("observe", &ctx, observe::observe(cluster, &ctx)).await?;
+    let access = timed("access", &ctx, access::access(cluster, &ctx)).await?;
+    let admin = access.client(&ctx.admin);
+    let observed = timed("observe", &ctx, observe::observe(cluster, &access, &admin, &ctx)).await?;
     let desired = match validate(cluster, &ctx.node_image) {
         Ok(desired) => desired,
         Err(invalid) => return refuse(cluster, &invalid.to_string(), &ctx).await,
     };
     let minted = uuid::Uuid::new_v4().to_string();
     let plan = plan(&desired, &observed, &minted);
-    follow(&desired, &observed, &plan, &ctx);
-    let acted = act(cluster, &desired, &observed, &plan, &ctx).await;
+    follow(&desired, &observed, &plan, &admin, &ctx);
+    let acted = act(cluster, &desired, &observed, &plan, &admin, &ctx).await;
     let rejection = acted.as_ref().err().and_then(Error::resize_rejection);
     let status = status::status(&desired, &observed, &plan, rejection.as_deref());
     let subject = cluster.object_ref(&());
@@ -79,12 +83,14 @@ async fn act(
     desired: &Desired,
     observed: &Observed,
     plan: &Plan,
+    admin: &AdminClient,
     ctx: &Context,
 ) -> Result<(), Error> {
     let Some(prepared) = build(desired, observed, plan) else { return Ok(()) };
+    timed("certificates", ctx, certificates::provide(desired, ctx)).await?;
     let (_applied, rejection) = timed("apply", ctx, apply::apply(desired, prepared, ctx)).await?;
     let subject = cluster.object_ref(&());
-    match timed("execute", ctx, execute::execute(desired, observed, plan, &subject, ctx)).await {
+    match timed("execute", ctx, execute::execute(desired, observed, plan, &subject, admin, ctx)).await {
         Err(later) if later.passes() => {
             tracing::info!(cluster = %desired.name, reason = &later as &dyn std::error::Error, "not yet");
         }
@@ -104,12 +110,13 @@ pub fn error_policy(cluster: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> 
 }
 
 /// Follows the leader's events, or those of any member that belongs to the cluster.
-fn follow(desired: &Desired, observed: &Observed, plan: &Plan, ctx: &Context) {
+fn follow(desired: &Desired, observed: &Observed, plan: &Plan, admin: &AdminClient, ctx: &Context) {
     let view = View::of(observed, plan.cluster_id.as_deref());
     let leader = view.leader().map(|leader| &leader.name);
     let member = || observed.reports.iter().find(|(_, r)| r.cluster_id.is_some()).map(|(pod, _)| pod);
-    let base = leader.or_else(member).and_then(|pod| observed.pods.get(pod)?.ip.as_deref()).map(admin::base);
-    ctx.streams.follow(&desired.name, base.filter(|_| !desired.spec.paused));
+    let base =
+        leader.or_else(member).and_then(|pod| observed.pods.get(pod)?.ip.as_deref()).map(crate::admin::base);
+    ctx.streams.follow(&desired.name, base.filter(|_| !desired.spec.paused), admin);
 }
 
 /// Invalid input waits for the user.

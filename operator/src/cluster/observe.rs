@@ -1,6 +1,7 @@
 //! Looks: at the caches, at names that the caches cannot know, and at each member. Network, reads only.
 
-use super::build::template;
+use super::access::Access;
+use super::build::{owner_of, template};
 use super::observed::{Child, ClaimView, Foreign, Observed, PodView, Resize, SetView, Stuck};
 use super::validate::parse_quantity;
 use crate::admin;
@@ -12,6 +13,7 @@ use crate::names::{
     ANNOTATION_REVISION, CONTAINER, ClusterName, LABEL_CLUSTER, LABEL_SERVING, PodRole,
 };
 use client::admin::MemberReport;
+use client::admin_client::AdminClient;
 use futures::future::join_all;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -38,12 +40,18 @@ pub enum ObserveError {
 }
 
 /// What is, for the cluster of this object.
-pub async fn observe(cluster: &SqliteCluster, ctx: &Context) -> Result<Observed, ObserveError> {
+pub async fn observe(
+    cluster: &SqliteCluster,
+    access: &Access,
+    admin: &AdminClient,
+    ctx: &Context,
+) -> Result<Observed, ObserveError> {
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
     let stores = &ctx.stores;
     let pods: BTreeMap<String, PodView> =
         of(&stores.pods, &name).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
-    let (reports, foreign) = tokio::join!(reports(&pods, ctx), foreign(cluster, &name, ctx));
+    let (reports, foreign) = tokio::join!(reports(&pods, &name, admin, ctx), foreign(cluster, &name, ctx));
+    let foreign = foreign?.into_iter().chain(access.taken().cloned()).collect();
     Ok(Observed {
         now: clock::now(),
         resource_version: cluster.resource_version(),
@@ -57,7 +65,7 @@ pub async fn observe(cluster: &SqliteCluster, ctx: &Context) -> Result<Observed,
         children: children(cluster, &name, ctx),
         pods,
         reports,
-        foreign: foreign?,
+        foreign,
     })
 }
 
@@ -74,10 +82,15 @@ where
 }
 
 /// Asks each pod that has an address; those that do not answer in time have nothing to say.
-async fn reports(pods: &BTreeMap<String, PodView>, ctx: &Context) -> BTreeMap<String, MemberReport> {
+async fn reports(
+    pods: &BTreeMap<String, PodView>,
+    cluster: &ClusterName,
+    admin: &AdminClient,
+    ctx: &Context,
+) -> BTreeMap<String, MemberReport> {
     let asked =
         pods.iter().filter_map(|(name, pod)| Some((name, pod.ip.as_ref()?))).map(|(name, ip)| async move {
-            match ctx.admin.report(&admin::base(ip)).await {
+            match admin.report(&admin::base(ip)).await {
                 // The address of a pod that went may be another cluster's by now.
                 Ok(report) if report.name != *name => {
                     tracing::debug!(pod = name, found = report.name, "another pod has its address");
@@ -85,6 +98,9 @@ async fn reports(pods: &BTreeMap<String, PodView>, ctx: &Context) -> BTreeMap<St
                 }
                 Ok(report) => Some((name.clone(), report)),
                 Err(error) => {
+                    if error.is_unauthorized() {
+                        ctx.known.forget(cluster);
+                    }
                     tracing::debug!(pod = name, error = &error as &dyn std::error::Error, "no report");
                     None
                 }
@@ -296,10 +312,6 @@ impl Look<'_> {
                 found.map(|found| found.metadata)
             }
         };
-        let Some(meta) = meta.filter(|meta| !controls(self.cluster, meta)) else { return Ok(None) };
-        let leftover = meta.owner_references.iter().flatten().any(|owner| {
-            owner.controller == Some(true) && owner.kind == "SqliteCluster" && owner.name == self.name.name
-        });
-        Ok(Some(Foreign { object: format!("{kind} {object}"), leftover }))
+        Ok(meta.and_then(|meta| Foreign::of(&owner_of(self.cluster), &kind, &meta)))
     }
 }

@@ -5,6 +5,7 @@ use crate::names::PodRole;
 use client::admin::{MemberReport, NodeId};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is.
@@ -160,6 +161,19 @@ pub struct Foreign {
     pub object: String,
     /// Whether it belonged to a deleted cluster of the same name and will go by itself.
     pub leftover: bool,
+}
+
+impl Foreign {
+    /// What an object that holds a name of `cluster` is, if it is not the cluster's.
+    pub fn of(cluster: &OwnerReference, kind: &str, meta: &ObjectMeta) -> Option<Self> {
+        let controllers =
+            || meta.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true));
+        if controllers().any(|owner| owner.uid == cluster.uid) {
+            return None;
+        }
+        let leftover = controllers().any(|owner| owner.kind == cluster.kind && owner.name == cluster.name);
+        Some(Self { object: format!("{kind} {}", meta.name.clone().unwrap_or_default()), leftover })
+    }
 }
 
 /// A child that may be no longer wanted.

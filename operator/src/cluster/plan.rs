@@ -25,7 +25,9 @@ pub use step::{
 use super::observed::Observed;
 use super::validate::Desired;
 use super::view::{View, slack};
-use crate::crd::{BootstrapPhase, BootstrapStatus, DisruptionBudget, RolloutState, RolloutStatus};
+use crate::crd::{
+    BootstrapPhase, BootstrapStatus, DisruptionBudget, PeerTraffic, RolloutState, RolloutStatus,
+};
 use identity::Identity;
 
 /// What to do next.
@@ -55,6 +57,8 @@ pub struct Plan {
     pub rollout: Option<RolloutStatus>,
     /// Size that volumes are to have, as the claims shall say it.
     pub volume_size: String,
+    /// How members are to talk to each other from the next reconcile on.
+    pub peer_traffic: Option<PeerTraffic>,
 }
 
 impl Plan {
@@ -68,6 +72,7 @@ impl Plan {
             cluster_id: observed.status.cluster_id.clone(),
             bootstrap: observed.status.bootstrap.clone(),
             rollout: observed.status.rollout.clone(),
+            peer_traffic: observed.status.peer_traffic,
             ..Self::default()
         }
     }
@@ -239,6 +244,7 @@ impl<'a> Planner<'a> {
             );
             self.plan.pending = Some(Pending { reason: PendingReason::NewerOperator, message });
         }
+        self.plan_peer_traffic();
         self.plan.revision.clone_from(&self.revision);
         self.plan.rollout = Some(self.rollout.clone());
         self.plan.volume_size.clone_from(&self.volume.1);
@@ -246,6 +252,26 @@ impl<'a> Planner<'a> {
         self.plan.sizes = Some(self.sizes.clone());
         self.plan.steps.extend(self.disruption.take());
         self.plan
+    }
+
+    /// The next step to where the spec wants the traffic between members, once all of them have taken the last one.
+    fn plan_peer_traffic(&mut self) {
+        let (now, wanted) =
+            (self.desired.peer_traffic, PeerTraffic::wanted(self.desired.spec.security.tls.peers));
+        let stable = self.rollout.stable_revision.as_ref() == Some(&self.desired.voter_revision);
+        let nobody = self.observed.pods.is_empty();
+        let rests = self.plan.activity.is_none()
+            && self.plan.obstacle.is_none()
+            && self.plan.steps.is_empty()
+            && self.disruption.is_none();
+        let may_step = rests && (stable || nobody);
+        self.plan.peer_traffic = Some(if may_step { now.towards(wanted) } else { now });
+        if now != wanted {
+            self.act(
+                ActivityReason::SecuringPeers,
+                format!("the traffic between members is {now:?} on its way to {wanted:?}"),
+            );
+        }
     }
 
     /// `minAvailable` by the slack of the configurations that are and that this plan leads to, whichever is less,

@@ -73,6 +73,7 @@ pub fn status(
         bootstrap: plan.bootstrap.clone(),
         version: version(desired, observed, plan),
         template_revision: Some(desired.voter_revision.clone()),
+        peer_traffic: plan.peer_traffic.or(before.peer_traffic),
         voters: count(view.voters().count()),
         ready_voters,
         voters_ready: Some(format!("{ready_voters}/{}", desired.voters)),

@@ -4,7 +4,10 @@
 //! few rules need more than CEL.
 
 use super::window::Window;
-use crate::crd::{BootstrapPhase, Medium, RetentionPolicy, SqliteCluster, SqliteClusterSpec};
+use crate::crd::{
+    AuthenticationMode, BootstrapPhase, Medium, PeerTraffic, RetentionPolicy, SqliteCluster,
+    SqliteClusterSpec,
+};
 use crate::names::{
     ANNOTATION_APPROVED, ANNOTATION_RESTARTED, ANNOTATION_UPDATE, ClusterName, PodRole, content_hash,
     role_revision,
@@ -45,6 +48,8 @@ pub struct Desired {
     pub volume_limit: Option<u128>,
     /// How long a voter may be lost before it is replaced.
     pub replacement_after: Duration,
+    /// How members talk to each other for now.
+    pub peer_traffic: PeerTraffic,
     /// Revision of the pod templates; that of the voters' is named the same.
     pub voter_revision: String,
     /// Revision of the read replicas' pod template.
@@ -71,6 +76,11 @@ impl Desired {
     /// Whether a member is kept from traffic and leadership.
     pub fn is_fenced(&self, member: &str) -> bool {
         self.spec.fencing.iter().any(|fence| fence.member == member)
+    }
+
+    /// Whether clients have to say who they are.
+    pub fn has_users(&self) -> bool {
+        self.spec.security.authentication.mode == AuthenticationMode::Required
     }
 
     /// Whether volumes end with their pods.
@@ -171,8 +181,16 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
     let (Some(volume_bytes), true) = (volume_bytes, wrong.is_empty()) else {
         return Err(ValidateError::Invalid(wrong));
     };
+    // A cluster that begins needs no steps.
+    let as_told = cluster.status.as_ref().and_then(|status| status.peer_traffic);
+    let at_once = if has_begun.is_some() {
+        PeerTraffic::Plaintext
+    } else {
+        PeerTraffic::wanted(spec.security.tls.peers)
+    };
+    let peer_traffic = as_told.unwrap_or(at_once);
     let nudges = Nudges { restarted_at: annotation(ANNOTATION_RESTARTED), updated_at: updated_at.clone() };
-    let voter_revision = revision(&spec, &image, &nudges);
+    let voter_revision = revision(&spec, &image, peer_traffic, &nudges);
     Ok(Desired {
         name: cluster_name,
         uid,
@@ -181,6 +199,7 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         approved: annotation(ANNOTATION_APPROVED),
         windows,
         volume_limit,
+        peer_traffic,
         generation: cluster.metadata.generation.unwrap_or_default(),
         voters: usize::try_from(spec.voters).unwrap_or(1),
         read_replicas: usize::try_from(spec.read_replicas).unwrap_or(0),
@@ -224,7 +243,7 @@ struct Nudges {
 
 /// Revision of the pod templates: a hash of the parts of the spec that make them and cannot be changed on a running pod,
 /// and of nothing else, so that a newer operator restarts nothing unless it is asked to.
-fn revision(spec: &SqliteClusterSpec, image: &str, nudges: &Nudges) -> String {
+fn revision(spec: &SqliteClusterSpec, image: &str, peer_traffic: PeerTraffic, nudges: &Nudges) -> String {
     let in_memory = (spec.storage.medium == Medium::Memory).then_some(&spec.storage.size);
     let renderer = spec.update.follow_operator.then_some(env!("CARGO_PKG_VERSION"));
     let inputs = json!({
@@ -233,6 +252,8 @@ fn revision(spec: &SqliteClusterSpec, image: &str, nudges: &Nudges) -> String {
         "placement": spec.placement,
         "database": spec.database,
         "observability": spec.observability,
+        "authentication": spec.security.authentication,
+        "peerTraffic": peer_traffic,
         "memory": in_memory,
         "renderer": renderer,
         "restartedAt": nudges.restarted_at,

@@ -1,6 +1,7 @@
 //! `SqliteCluster`: a Raft group of voters and read replicas, as a user asks for it.
 
 use super::placement::Placement;
+use super::security::Security;
 use super::service::{ServiceSpec, default_services};
 use super::status::SqliteClusterStatus;
 use super::storage::Storage;
@@ -125,6 +126,10 @@ pub struct SqliteClusterSpec {
     /// Settings of the database itself.
     #[serde(default)]
     pub database: Database,
+
+    /// Who may reach the members.
+    #[serde(default)]
+    pub security: Security,
 
     /// Services in front of the members, named `<cluster>-<name>`.
     #[serde(default = "default_services")]

@@ -5,6 +5,7 @@
 mod cluster;
 mod placement;
 mod schema;
+mod security;
 mod service;
 mod status;
 mod storage;
@@ -15,6 +16,7 @@ pub use cluster::{
     PodTemplate, QuorumLoss, Raft, RaftProfile, Recovery, Resources, SqliteCluster, SqliteClusterSpec,
 };
 pub use placement::{Placement, Spread};
+pub use security::{Authentication, AuthenticationMode, PeerTls, PeerTraffic, SecretRef, Security, Tls};
 pub use service::{ServiceSpec, ServiceTarget, ServiceType};
 pub use status::{
     BootstrapPhase, BootstrapStatus, CanaryStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus,

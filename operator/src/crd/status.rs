@@ -4,6 +4,7 @@
 //! durations and percentages are metrics.
 
 use super::cluster::LossPoint;
+use super::security::PeerTraffic;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct SqliteClusterStatus {
     /// Revision of the pod template of voters that is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_revision: Option<String>,
+    /// How members talk to each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_traffic: Option<PeerTraffic>,
     /// Voters in the membership.
     #[serde(default)]
     pub voters: i32,

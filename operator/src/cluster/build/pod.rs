@@ -10,14 +10,23 @@ use crate::names::{
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
     HTTPGetAction, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
-    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount, WeightedPodAffinityTerm,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements,
+    SeccompProfile, SecretProjection, SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume,
+    VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::BTreeMap;
 
+/// Name of the volume with the certificates of members.
+const PEER_TLS: &str = "peer-tls";
+/// Where it is.
+const PEER_TLS_PATH: &str = "/etc/sqlited/peer-tls";
+/// Name of the volume with the files of users.
+const USERS: &str = "users";
+/// Where it is.
+const USERS_PATH: &str = "/etc/sqlited/users";
 /// User and group of the process.
 const UID: i64 = 65_532;
 
@@ -59,7 +68,7 @@ pub fn dressed(desired: &Desired, mut template: PodTemplateSpec) -> PodTemplateS
 /// The pod template of a role, without what [`dressed`] adds.
 pub fn template(desired: &Desired, role: PodRole) -> PodTemplateSpec {
     let spec = &desired.spec;
-    let mut labels = desired.name.labels(role.label(), &image_version(&desired.image));
+    let mut labels = desired.name.labels(role.label(), Some(&image_version(&desired.image)));
     labels.extend(desired.name.selector(Some(role)));
     labels.insert(LABEL_SERVING.into(), "true".into());
     let annotations = BTreeMap::from([
@@ -113,7 +122,8 @@ fn volumes(desired: &Desired) -> Vec<Volume> {
         let size = Quantity(desired.spec.storage.size.clone());
         empty(DATA, EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(size) })
     });
-    [empty("tmp", EmptyDirVolumeSource::default())].into_iter().chain(memory).collect()
+    let tmp = empty("tmp", EmptyDirVolumeSource::default());
+    [tmp].into_iter().chain(memory).chain(users(desired)).chain(certificates(desired)).collect()
 }
 
 fn container(desired: &Desired, role: PodRole) -> Container {
@@ -161,17 +171,53 @@ fn container(desired: &Desired, role: PodRole) -> Container {
             run_as_non_root: Some(true),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(
-            [(DATA, "/data"), ("tmp", "/tmp")]
-                .map(|(name, path)| VolumeMount {
-                    name: name.into(),
-                    mount_path: path.into(),
-                    ..VolumeMount::default()
-                })
-                .into(),
-        ),
+        volume_mounts: Some(mounts(desired)),
         ..Container::default()
     }
+}
+
+fn mounts(desired: &Desired) -> Vec<VolumeMount> {
+    let users = desired.has_users().then_some((USERS, USERS_PATH, true));
+    let certificates = desired.peer_traffic.flag().is_some().then_some((PEER_TLS, PEER_TLS_PATH, true));
+    [(DATA, "/data", false), ("tmp", "/tmp", false)]
+        .into_iter()
+        .chain(users)
+        .chain(certificates)
+        .map(|(name, path, read_only)| VolumeMount {
+            name: name.into(),
+            mount_path: path.into(),
+            read_only: read_only.then_some(true),
+            ..VolumeMount::default()
+        })
+        .collect()
+}
+
+/// The certificates of all members, of which each takes its own: one Secret can be there before any pod.
+fn certificates(desired: &Desired) -> Option<Volume> {
+    let secret = SecretVolumeSource {
+        secret_name: Some(desired.name.peer_secret()),
+        default_mode: Some(0o440),
+        ..SecretVolumeSource::default()
+    };
+    let volume = Volume { name: PEER_TLS.into(), secret: Some(secret), ..Volume::default() };
+    desired.peer_traffic.flag().map(|_| volume)
+}
+
+/// The files of users: those of the spec, and over them the operator's, so that nobody locks it out.
+fn users(desired: &Desired) -> Option<Volume> {
+    let source = |name: String, optional: Option<bool>| VolumeProjection {
+        secret: Some(SecretProjection { name, optional, ..SecretProjection::default() }),
+        ..VolumeProjection::default()
+    };
+    let authentication = &desired.spec.security.authentication;
+    let of_spec =
+        authentication.users_secret_ref.as_ref().map(|secret| source(secret.name.clone(), Some(true)));
+    let sources = of_spec.into_iter().chain([source(desired.name.users_secret(), None)]).collect();
+    desired.has_users().then(|| Volume {
+        name: USERS.into(),
+        projected: Some(ProjectedVolumeSource { default_mode: Some(0o440), sources: Some(sources) }),
+        ..Volume::default()
+    })
 }
 
 fn args(desired: &Desired, role: PodRole) -> Vec<String> {
@@ -191,6 +237,18 @@ fn args(desired: &Desired, role: PodRole) -> Vec<String> {
     }
     if spec.database.foreign_keys {
         args.push("-fk".into());
+    }
+    if desired.has_users() {
+        args.push(format!("-auth={USERS_PATH}"));
+    }
+    if let Some(plaintext) = desired.peer_traffic.flag() {
+        args.extend([
+            format!("-node-cert={PEER_TLS_PATH}/$(POD_NAME).crt"),
+            format!("-node-key={PEER_TLS_PATH}/$(POD_NAME).key"),
+            format!("-node-ca-cert={PEER_TLS_PATH}/ca.crt"),
+            "-node-verify-member-name".to_owned(),
+            format!("-node-plaintext={plaintext}"),
+        ]);
     }
     args.push(format!("-raft-profile={}", spec.raft.profile.flag()));
     args.push(format!("-log-level={}", spec.observability.log_level.flag()));

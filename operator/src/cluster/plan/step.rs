@@ -202,6 +202,8 @@ pub enum ActivityReason {
     Fencing,
     /// A survivor goes on alone.
     RecoveringQuorum,
+    /// TLS between members is turned on or off.
+    SecuringPeers,
 }
 
 impl ActivityReason {
@@ -218,6 +220,7 @@ impl ActivityReason {
             Self::Hibernating => "Hibernating",
             Self::Fencing => "Fencing",
             Self::RecoveringQuorum => "RecoveringQuorum",
+            Self::SecuringPeers => "SecuringPeers",
         }
     }
 }

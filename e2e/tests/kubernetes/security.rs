@@ -1,0 +1,129 @@
+//! Who gets in to a cluster.
+
+use anyhow::{Context, Result, ensure};
+use client::sql::Credentials;
+use e2e::database::{Database, Level};
+use e2e::ledger::Pace;
+use e2e::{Manifest, eventually, scenario};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::json;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+fn user(name: &str, password: &str) -> Option<Credentials> {
+    Some(Credentials { user: name.to_owned(), password: password.to_owned() })
+}
+
+async fn refused(database: Database, sql: &str) -> Result<()> {
+    let error = database.read(sql, Level::Weak).await.err().context("it was let in")?;
+    ensure!(format!("{error:#}").contains("401"), "{error:#}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn nobody_gets_in_without_a_password() {
+    scenario("nobody_gets_in_without_a_password", async |test| {
+        let orders = test.named("orders");
+        let manifest = Manifest::new("orders", 3).with("update", json!({"canary": {"soakSeconds": 0}}));
+        orders.apply(&manifest).await?;
+        orders.await_ready().await?;
+        let database = orders.service("rw").await?;
+        database.write("CREATE TABLE t (x INTEGER)").await?;
+        database.write("INSERT INTO t VALUES (1)").await?;
+        for stranger in [None, user("app", "wrong"), user("nobody", "nothing")] {
+            refused(database.clone().by(stranger), "SELECT x FROM t").await?;
+        }
+        // Applications may not do what the operator does.
+        let as_application = database.document::<serde_json::Value>("/cluster").await;
+        ensure!(as_application.is_err(), "an application sees {as_application:?}");
+
+        // The port between members answers nobody who talks without TLS.
+        for pod in orders.pods().await?.into_iter().filter(|_| test.kubernetes.direct_network) {
+            let address = pod.status.and_then(|status| status.pod_ip).context("no address")?;
+            let answer = said_in_plaintext(&address).await?;
+            ensure!(answer.is_empty(), "a member answers without TLS: {answer:?}");
+        }
+
+        // Further users come with a rolling restart, once, under writes.
+        let users = json!([{"username": "reader", "password": "r", "perms": ["query"]}]);
+        let secret: Secret = serde_json::from_value(json!({
+            "metadata": {"name": "people"}, "stringData": {"people.json": users.to_string()},
+        }))?;
+        let secrets = Api::<Secret>::namespaced(test.kubernetes.client.clone(), &test.namespace);
+        secrets.create(&PostParams::default(), &secret).await?;
+        let ledger = orders.start_writing(Pace::default()).await?;
+        ledger.await_acknowledged(100, Duration::from_secs(10)).await?;
+        orders.set(json!({"security": {"authentication": {"usersSecretRef": {"name": "people"}}}})).await?;
+        orders.await_condition("Reconciling", "True").await?;
+        orders.await_ready().await?;
+        let report = ledger.finish().await?;
+        test.reported("users of a Secret", &report)?;
+        report.nothing_lost()?;
+        report.outage_at_most(Duration::from_secs(2))?;
+
+        let reader = database.clone().by(user("reader", "r"));
+        ensure!(reader.read_number("SELECT count(*) FROM t", Level::Linearizable).await? == 1);
+        let written = reader.write("INSERT INTO t VALUES (2)").await.err().context("a reader wrote")?;
+        ensure!(format!("{written:#}").contains("401"), "{written:#}");
+        Ok(())
+    });
+}
+
+/// What the port between members answers to somebody who talks without TLS.
+async fn said_in_plaintext(address: &str) -> Result<Vec<u8>> {
+    let mut stream = TcpStream::connect((address, 4002)).await?;
+    // The beginning of a preface, and then nothing more.
+    stream.write_all(b"SQLITED\x01").await?;
+    stream.shutdown().await?;
+    let mut answer = Vec::new();
+    // Hanging up at once is an answer too.
+    drop(tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await?);
+    Ok(answer)
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn members_move_to_tls_under_writes() {
+    scenario("members_move_to_tls_under_writes", async |test| {
+        let orders = test.named("orders");
+        let plain = Manifest::new("orders", 3)
+            .with("security", json!({"tls": {"peers": "Disabled"}}))
+            .with("update", json!({"canary": {"soakSeconds": 0}}));
+        orders.apply(&plain).await?;
+        orders.await_ready().await?;
+        let ledger = orders.start_writing(Pace::default()).await?;
+        ledger.await_acknowledged(100, Duration::from_secs(10)).await?;
+        // Each member answers both, then calls by TLS, then answers nothing else: three rounds of restarts.
+        let await_traffic = async |wanted: &str| {
+            eventually(
+                &format!("the traffic between members is {wanted}"),
+                Duration::from_secs(50),
+                async || {
+                    let object = orders.object().await?;
+                    Ok((object.data["status"]["peerTraffic"] == wanted).then_some(()))
+                },
+            )
+            .await
+        };
+        orders.set(json!({"security": {"tls": {"peers": "Managed"}}})).await?;
+        // One round is what there is time for; node/tests/tls.rs has all of them with processes.
+        await_traffic("CallsByTls").await?;
+        if e2e::proving() {
+            await_traffic("Tls").await?;
+            orders.await_no("Reconciling").await?;
+            orders.set(json!({"security": {"tls": {"peers": "Disabled"}}})).await?;
+            for step in ["CallsByTls", "AnswersBoth", "Plaintext"] {
+                await_traffic(step).await?;
+            }
+            orders.await_no("Reconciling").await?;
+        }
+        let report = ledger.finish().await?;
+        test.reported("to TLS between members", &report)?;
+        report.nothing_lost()?;
+        report.outage_at_most(Duration::from_secs(2))
+    });
+}
