@@ -2,32 +2,25 @@
 //!
 //! This comes before the sentence, because nothing can be seen of members that do not know who asks. Passwords cannot be
 //! rendered again from the spec, so these objects are created if they are missing and otherwise left as they are; only
-//! the file of their hashes follows them. What was found is trusted for a while, or until a member refuses it: at rest
-//! this costs the API server nothing.
+//! the file of their hashes follows them. What was found is believed for a while, or until a member refuses it.
 
 use super::build::{owner_of, secret};
 use super::observed::Foreign;
+use super::secrets::{SecretError, Secrets};
 use crate::context::Context;
 use crate::crd::{AuthenticationMode, ServiceTarget, SqliteCluster};
-use crate::names::{ANNOTATION_USERS, ClusterName, FIELD_MANAGER, content_hash};
+use crate::names::{ANNOTATION_USERS, ClusterName, content_hash};
 use client::admin_client::AdminClient;
 use client::sql::Credentials;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 
 /// Why there is no way in.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// A Secret could not be read or written.
-    #[error("cannot read or write Secret {name}")]
-    Secret {
-        /// Which.
-        name: String,
-        /// Why.
-        #[source]
-        source: kube::Error,
-    },
+    /// A Secret is not there.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A Secret of the operator's has no user in it.
     #[error("Secret {name} has no username and password: delete it, and it is made anew")]
     Damaged {
@@ -78,57 +71,44 @@ pub async fn access(cluster: &SqliteCluster, ctx: &Context) -> Result<Access, Ac
     if let Some(known) = ctx.known.get(&name, &uid) {
         return Ok(Access::Open(Some(known)));
     }
-    let keeper = Keeper { api: Api::namespaced(ctx.client.clone(), &name.namespace), cluster, name: &name };
-    let found = keeper.keep().await;
-    if let Ok(Access::Open(Some(credentials))) = &found {
-        ctx.known.set(&name, &uid, credentials.clone());
+    let secrets = Secrets::new(&ctx.client, &name.namespace, owner_of(cluster));
+    match (Keeper { secrets, cluster, name: &name }).keep().await {
+        Ok(Some(credentials)) => {
+            ctx.known.set(&name, &uid, credentials.clone());
+            Ok(Access::Open(Some(credentials)))
+        }
+        Ok(None) => Ok(Access::NotYet),
+        Err(AccessError::Secret(SecretError::Taken(foreign))) => Ok(Access::Taken(foreign)),
+        Err(error) => Err(error),
     }
-    found
 }
 
 struct Keeper<'a> {
-    api: Api<Secret>,
+    secrets: Secrets,
     cluster: &'a SqliteCluster,
     name: &'a ClusterName,
 }
 
-/// A Secret with a user in it, or why there is none.
-enum Kept {
-    User(Credentials),
-    Other(Access),
-}
-
 impl Keeper<'_> {
-    async fn keep(&self) -> Result<Access, AccessError> {
-        let owner = || owner_of(self.cluster);
-        let operator = match self.user(|password| secret::operator(self.name, owner(), password)).await? {
-            Kept::User(user) => user,
-            Kept::Other(access) => return Ok(access),
-        };
+    /// The operator's credentials; none if the cluster is paused and they are not there yet.
+    async fn keep(&self) -> Result<Option<Credentials>, AccessError> {
+        let owner = || self.secrets.owner();
+        let make = |password: &str| secret::operator(self.name, owner(), password);
+        let Some(operator) = self.user(make).await? else { return Ok(None) };
         let service = self.service();
         let make = |password: &str| secret::application(self.name, owner(), &service, password);
-        let application = match self.user(make).await? {
-            Kept::User(user) => user,
-            Kept::Other(access) => return Ok(access),
-        };
+        let Some(application) = self.user(make).await? else { return Ok(None) };
         // Long random passwords: what is told of them by this helps nobody.
         let both = format!("{}\n{}", operator.password, application.password);
         let fingerprint = content_hash(both.as_bytes());
-        let called = self.name.users_secret();
-        if let Some(users) = self.get(&called).await? {
-            if let Some(foreign) = self.foreign(&users) {
-                return Ok(Access::Taken(foreign));
-            }
-            if users.annotations().get(ANNOTATION_USERS) == Some(&fingerprint) {
-                return Ok(Access::Open(Some(operator)));
-            }
+        let users = self.secrets.get(&self.name.users_secret()).await?;
+        if users.and_then(|users| users.annotations().get(ANNOTATION_USERS).cloned()).as_ref()
+            != Some(&fingerprint)
+        {
+            let hashes = hashes(operator.password.clone(), application.password).await?;
+            self.secrets.apply(&secret::users(self.name, owner(), &hashes, fingerprint)).await?;
         }
-        let hashes = hashes(operator.password.clone(), application.password).await?;
-        let users = secret::users(self.name, owner(), &hashes, fingerprint);
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let applied = self.api.patch(&called, &params, &Patch::Apply(&users)).await;
-        applied.map_err(|source| AccessError::Secret { name: called, source })?;
-        Ok(Access::Open(Some(operator)))
+        Ok(Some(operator))
     }
 
     /// The Service that applications are sent to.
@@ -140,40 +120,15 @@ impl Keeper<'_> {
     }
 
     /// The user in the Secret that `make` makes of a password: as it is there, or minted now.
-    async fn user(&self, make: impl Fn(&str) -> Secret) -> Result<Kept, AccessError> {
+    async fn user(&self, make: impl Fn(&str) -> Secret) -> Result<Option<Credentials>, AccessError> {
         let minted = make(&format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()));
-        let called = minted.name_any();
-        let found = match self.get(&called).await? {
-            None if self.cluster.spec.paused => return Ok(Kept::Other(Access::NotYet)),
-            None => self.create(&minted).await?,
+        let name = minted.name_any();
+        let found = match self.secrets.get(&name).await? {
+            None if self.cluster.spec.paused => return Ok(None),
+            None => self.secrets.create(&minted).await?,
             Some(found) => found,
         };
-        if let Some(foreign) = self.foreign(&found) {
-            return Ok(Kept::Other(Access::Taken(foreign)));
-        }
-        secret::credentials(&found).map(Kept::User).ok_or(AccessError::Damaged { name: called })
-    }
-
-    async fn get(&self, called: &str) -> Result<Option<Secret>, AccessError> {
-        let found = self.api.get_opt(called).await;
-        found.map_err(|source| AccessError::Secret { name: called.to_owned(), source })
-    }
-
-    /// What another operator made in between stands.
-    async fn create(&self, secret: &Secret) -> Result<Secret, AccessError> {
-        let called = secret.name_any();
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        let failed = |source| AccessError::Secret { name: called.clone(), source };
-        match self.api.create(&params, secret).await {
-            Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                self.api.get(&called).await.map_err(failed)
-            }
-            created => created.map_err(failed),
-        }
-    }
-
-    fn foreign(&self, found: &Secret) -> Option<Foreign> {
-        Foreign::of(&owner_of(self.cluster), "Secret", &found.metadata)
+        secret::credentials(&found).map(Some).ok_or(AccessError::Damaged { name })
     }
 }
 

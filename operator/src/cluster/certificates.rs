@@ -5,15 +5,13 @@
 //! The authority's key is in a Secret that no pod mounts.
 
 use super::build::{owner_reference, secret};
-use super::observed::Foreign;
+use super::secrets::{SecretError, Secrets};
 use super::validate::Desired;
 use crate::clock;
 use crate::context::Context;
 use crate::crd::PeerTraffic;
-use crate::names::{ClusterName, FIELD_MANAGER, PodRole};
+use crate::names::{ClusterName, PodRole};
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -41,21 +39,9 @@ const AUTHORITY_KEY: &str = "ca.key";
 /// Why the members have no certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// A Secret could not be read or written.
-    #[error("cannot read or write Secret {name}")]
-    Secret {
-        /// Which.
-        name: String,
-        /// Why.
-        #[source]
-        source: kube::Error,
-    },
-    /// A Secret that is not this cluster's has its name.
-    #[error("{object} exists and is not of this cluster: delete or rename it, or rename the cluster")]
-    Taken {
-        /// Kind and name.
-        object: String,
-    },
+    /// A Secret is not there.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A certificate could not be made or read.
     #[error("cannot make or read a certificate")]
     Certificate(#[from] rcgen::Error),
@@ -78,8 +64,8 @@ pub async fn provide(desired: &Desired, ctx: &Context) -> Result<(), Certificate
     if ctx.provided.get(&desired.name, &desired.uid).is_some_and(|provided| provided >= replicas) {
         return Ok(());
     }
-    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &desired.name.namespace);
-    let keeper = Keeper { api, desired };
+    let secrets = Secrets::new(&ctx.client, &desired.name.namespace, owner_reference(desired));
+    let keeper = Keeper { secrets, desired };
     let authority = keeper.authority().await?;
     keeper.members(&authority, replicas).await?;
     ctx.provided.set(&desired.name, &desired.uid, replicas);
@@ -99,34 +85,31 @@ struct Pair {
 }
 
 struct Keeper<'a> {
-    api: Api<Secret>,
+    secrets: Secrets,
     desired: &'a Desired,
 }
 
 impl Keeper<'_> {
     async fn authority(&self) -> Result<Authority, CertificateError> {
-        let called = self.desired.name.authority_secret();
-        if let Some(found) = self.get(&called).await? {
-            let damaged = || CertificateError::Damaged { name: called.clone() };
-            let (pem, key) = (text(&found, AUTHORITY), text(&found, AUTHORITY_KEY));
-            let (pem, key) = pem.zip(key).ok_or_else(damaged)?;
-            let issuer = KeyPair::from_pem(&key).and_then(|key| Issuer::from_ca_cert_pem(&pem, key));
-            return Ok(Authority { issuer: issuer.map_err(|_| damaged())?, pem });
-        }
-        let made = mint(&self.desired.name, now())?;
-        let data = BTreeMap::from([
-            (AUTHORITY.to_owned(), made.certificate.clone()),
-            (AUTHORITY_KEY.to_owned(), made.key.clone()),
-        ]);
-        self.apply(&called, &data).await?;
-        let issuer = Issuer::from_ca_cert_pem(&made.certificate, KeyPair::from_pem(&made.key)?)?;
-        Ok(Authority { pem: made.certificate, issuer })
+        let name = self.desired.name.authority_secret();
+        let found = match self.secrets.get(&name).await? {
+            Some(found) => found,
+            None => {
+                let made = mint(&self.desired.name, now())?;
+                let data = [(AUTHORITY.to_owned(), made.certificate), (AUTHORITY_KEY.to_owned(), made.key)];
+                self.secrets.create(&self.secret(&name, &data.into())).await?
+            }
+        };
+        let damaged = || CertificateError::Damaged { name: name.clone() };
+        let (pem, key) = text(&found, AUTHORITY).zip(text(&found, AUTHORITY_KEY)).ok_or_else(damaged)?;
+        let issuer = KeyPair::from_pem(&key).and_then(|key| Issuer::from_ca_cert_pem(&pem, key));
+        Ok(Authority { issuer: issuer.map_err(|_| damaged())?, pem })
     }
 
     async fn members(&self, authority: &Authority, replicas: usize) -> Result<(), CertificateError> {
         let name = &self.desired.name;
         let called = name.peer_secret();
-        let found = self.get(&called).await?;
+        let found = self.secrets.get(&called).await?;
         let now = now();
         let mut data = BTreeMap::from([(AUTHORITY.to_owned(), authority.pem.clone())]);
         let voters = (0..VOTERS).map(|ordinal| name.member(PodRole::Voter, ordinal));
@@ -154,29 +137,13 @@ impl Keeper<'_> {
         });
         if !same {
             tracing::info!(cluster = %name, "certificates of members are made or renewed");
-            self.apply(&called, &data).await?;
+            self.secrets.apply(&self.secret(&called, &data)).await?;
         }
         Ok(())
     }
 
-    async fn get(&self, called: &str) -> Result<Option<Secret>, CertificateError> {
-        let found = self.api.get_opt(called).await;
-        let found = found.map_err(|source| CertificateError::Secret { name: called.to_owned(), source })?;
-        match found
-            .as_ref()
-            .and_then(|found| Foreign::of(&owner_reference(self.desired), "Secret", &found.metadata))
-        {
-            Some(foreign) => Err(CertificateError::Taken { object: foreign.object }),
-            None => Ok(found),
-        }
-    }
-
-    async fn apply(&self, called: &str, data: &BTreeMap<String, String>) -> Result<(), CertificateError> {
-        let secret =
-            secret::of(&self.desired.name, owner_reference(self.desired), called, "certificates", data);
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let applied = self.api.patch(called, &params, &Patch::Apply(&secret)).await;
-        applied.map(drop).map_err(|source| CertificateError::Secret { name: called.to_owned(), source })
+    fn secret(&self, called: &str, data: &BTreeMap<String, String>) -> Secret {
+        secret::of(&self.desired.name, self.secrets.owner(), called, "certificates", data)
     }
 }
 

@@ -12,6 +12,7 @@ pub mod observe;
 pub mod observed;
 pub mod plan;
 pub mod resources;
+mod secrets;
 pub mod status;
 pub mod validate;
 pub mod view;
