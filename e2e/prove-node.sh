@@ -31,6 +31,7 @@ prove "kills of the leader, no failed request on the others" "MEMBERS_ROUNDS=30"
 prove "leadership handed over under load" "LEADERSHIP_ROUNDS=30 LEADERSHIP_SECONDS=600" leadership
 prove "an open reader for ten minutes, 2 GiB streamed" "READERS_SECONDS=600 STREAM_MIB=2048" readers
 prove "crash at every step" "" crash
+prove "10,000 connections that say little" "CONNECTIONS=10000" connections
 prove "databases changed behind their backs" "CONSISTENCY_ROUNDS=10" consistency
 
 [ -n "$rows" ] || { echo "no proof is named like $wanted" >&2; exit 2; }

@@ -3,6 +3,7 @@
 use node::config::{self, Config, ConfigError};
 use node::security::Security;
 use node::{Ended, Node, control, telemetry};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
@@ -86,8 +87,17 @@ async fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As many files as the system allows: each client and each peer takes one, and shells allow few.
+fn allow_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the number of open files stays as it was");
+    }
+}
+
 async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::init(&config)?;
+    allow_files();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! {

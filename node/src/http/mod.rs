@@ -34,7 +34,7 @@ use crate::raft::Consensus;
 use crate::tls::ServerTls;
 use axum::body::Body;
 use axum::http::header::{HeaderName, HeaderValue};
-use axum::http::{Method, Request, StatusCode, header};
+use axum::http::{Method, Request, StatusCode, Version, header};
 use params::Params;
 use respond::Answer;
 use routes::{Endpoint, Match};
@@ -85,6 +85,7 @@ pub struct About {
 async fn handle(app: Arc<App>, request: Request<Body>) -> Answer {
     let pressed = app.metrics.request_started();
     let is_options = request.method() == Method::OPTIONS;
+    let version = request.version();
     let mut answer = if is_options { respond::empty(StatusCode::OK) } else { dispatch(&app, request).await };
     let headers = answer.headers_mut();
     let name = HeaderName::from_static;
@@ -100,6 +101,11 @@ async fn handle(app: Arc<App>, request: Request<Body>) -> Answer {
     headers.insert(name("access-control-allow-headers"), HeaderValue::from_static(allowed));
     if let Some(origin) = &app.about.allow_origin {
         headers.insert(name("access-control-allow-origin"), origin.clone());
+    }
+    // A client must not be sending by a connection when that is closed: it could not know what became of its request.
+    // HTTP/2 says the same at the end by itself.
+    if version < Version::HTTP_2 && app.consensus.is_draining() {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     app.metrics.request_ended(pressed, answer.status());
     answer

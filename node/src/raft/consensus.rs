@@ -344,6 +344,11 @@ impl Consensus {
         self.phase.send_replace(Phase::Draining);
     }
 
+    /// Whether the member is going down.
+    pub fn is_draining(&self) -> bool {
+        *self.phase.borrow() == Phase::Draining
+    }
+
     pub(super) fn receiving(&self) -> &Receiving {
         &self.receiving
     }

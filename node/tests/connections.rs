@@ -1,0 +1,68 @@
+//! Clients that are many, slow, or never say anything.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+use support::{Cluster, cluster};
+
+/// How many: more for `make prove`.
+fn count() -> usize {
+    std::env::var("CONNECTIONS").ok().map_or(1_500, |n| n.parse().expect("CONNECTIONS is a number"))
+}
+
+/// As many files as are allowed, for this process.
+fn allow_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
+
+fn resident_mebibytes(c: &Cluster, i: usize) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", c.pid(i))).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn many_clients_that_say_little_do_not_keep_others_out() {
+    allow_files();
+    let mut c = cluster(1);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let port = c.members[0].http;
+    let mut clients: Vec<TcpStream> = Vec::new();
+    for n in 0..count() {
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        match n % 3 {
+            // Says nothing at all.
+            0 => {}
+            // Begins to say something.
+            1 => client.write_all(b"POST /db/execute HTTP/1.1\r\nHost: x\r\nContent-Le").unwrap(),
+            // Announces more than it sends.
+            _ => client
+                .write_all(b"POST /db/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n[")
+                .unwrap(),
+        }
+        clients.push(client);
+    }
+    for n in 0..20 {
+        let began = Instant::now();
+        c.execute(0, &json!([["INSERT INTO t VALUES(?)", n]]));
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    let resident = resident_mebibytes(&c, 0);
+    assert!(resident < 300, "{resident} MiB for {} connections", count());
+    // Who does not end the head of a request is hung up on.
+    let slow = &mut clients[1];
+    slow.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut answer = Vec::new();
+    slow.read_to_end(&mut answer).unwrap();
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{answer:?}");
+    drop(clients);
+    c.execute(0, &json!(["INSERT INTO t VALUES(99)"]));
+    println!("{} connections, {resident} MiB resident", count());
+    assert_eq!(c.terminate(0), Some(0));
+}
