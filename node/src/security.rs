@@ -3,8 +3,8 @@
 use crate::auth::{Authenticator, plain_password};
 use crate::config::Config;
 use crate::node::NodeError;
-use crate::raft::Credentials;
 use crate::tls::{PeerTls, ServerTls};
+use client::sql::Credentials;
 use std::sync::Arc;
 
 /// Users and certificates. By default there are none.
@@ -25,9 +25,9 @@ impl Security {
         let of = |flag| move |message| NodeError::Security { flag, message };
         let auth = config.auth.clone().map(Authenticator::follow).transpose().map_err(of("-auth"))?;
         let join_as = match (&config.auth, &config.join_as) {
-            (Some(users), Some(username)) => {
-                let password = plain_password(users, username).map_err(of("-join-as"))?;
-                Some(Credentials { username: username.clone(), password })
+            (Some(users), Some(user)) => {
+                let password = plain_password(users, user).map_err(of("-join-as"))?;
+                Some(Credentials { user: user.clone(), password })
             }
             _ => None,
         };

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant};
 /// Redirects of one request that are followed.
 const MAX_REDIRECTS: usize = 3;
 
-/// Who asks. Sent to the given hosts only.
-#[derive(Clone)]
+/// Who asks.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Credentials {
     /// Name of the user.
     pub user: String,
@@ -33,7 +34,7 @@ impl std::fmt::Debug for Credentials {
 pub struct DatabaseConfig {
     /// Base URLs of members, as `http://10.0.0.7:4001`. The first is asked first.
     pub hosts: Vec<String>,
-    /// Who asks.
+    /// Who asks. Sent to the given hosts only.
     pub credentials: Option<Credentials>,
     /// For a TCP connection to one host.
     pub connect_timeout: Duration,

@@ -6,26 +6,11 @@ use crate::auth::{Authenticator, Denied, Permission};
 use crate::identity::ClusterIdentity;
 use crate::tls::{Names, PeerTls};
 use client::admin::{Refusal, RefusalReason};
+use client::sql::Credentials;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// A user's name and password.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Credentials {
-    /// The name.
-    pub username: String,
-    /// The password.
-    pub password: String,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
-    }
-}
 
 /// What protects the peer port. By default nothing does.
 #[derive(Default)]
@@ -129,11 +114,10 @@ impl Consensus {
         voter: bool,
     ) -> Result<(), Refusal> {
         let Some(auth) = &self.security.auth else { return Ok(()) };
-        let (username, password) =
-            credentials.map_or(("", ""), |c| (c.username.as_str(), c.password.as_str()));
-        let outcome = match auth.check_user(username, password, &[Permission::Join]).await {
+        let (user, password) = credentials.map_or(("", ""), |c| (c.user.as_str(), c.password.as_str()));
+        let outcome = match auth.check_user(user, password, &[Permission::Join]).await {
             Err(Denied::Unauthorized) if !voter => {
-                auth.check_user(username, password, &[Permission::JoinReadOnly]).await
+                auth.check_user(user, password, &[Permission::JoinReadOnly]).await
             }
             outcome => outcome,
         };

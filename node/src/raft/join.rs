@@ -2,7 +2,6 @@
 
 use super::Consensus;
 use super::administer::{CALL, changed};
-use super::admission::Credentials;
 use super::calls::Kind;
 use super::forward::RequestError;
 use super::membership::{Administer, refuse};
@@ -10,6 +9,7 @@ use super::types::{Metrics, PeerInfo, Raft};
 use crate::failpoint::{Place, pass};
 use crate::identity::{ClusterIdentity, Identity, IdentityError};
 use client::admin::{AddLearner, ChangeVoters, Membership, NodeId, Refusal, RefusalReason};
+use client::sql::Credentials;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;

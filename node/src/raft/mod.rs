@@ -41,7 +41,7 @@ mod types;
 mod waiters;
 mod wire;
 
-pub use admission::{Credentials, PeerSecurity};
+pub use admission::PeerSecurity;
 pub use answer::Described;
 pub use consensus::{Consensus, ConsensusConfig, Profile, StartError};
 pub use consistency::Verdict;
