@@ -75,7 +75,8 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
     acted?;
     ctx.failures.clear(&desired.name.namespace, &desired.name.name);
     ctx.metrics.reconciles.inc();
-    Ok(Action::requeue(if plan.progresses() { PROGRESS } else { REST }))
+    let soon = plan.progresses() || observed.has_silent_members();
+    Ok(Action::requeue(if soon { PROGRESS } else { REST }))
 }
 
 /// build → apply → execute. What a member refuses because its time has not come is not an error.

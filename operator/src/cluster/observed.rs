@@ -34,6 +34,11 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Whether a member that is in service by its pod did not answer in time just now: nothing tells when it would.
+    pub fn has_silent_members(&self) -> bool {
+        self.pods.iter().any(|(name, pod)| pod.ready && !self.reports.contains_key(name))
+    }
+
     /// Id of the cluster, if it was recorded.
     pub fn cluster_id(&self) -> Option<&str> {
         self.status.cluster_id.as_deref()

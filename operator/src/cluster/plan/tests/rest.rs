@@ -87,3 +87,12 @@ fn of_two_leaders_the_later_term_counts() {
     let plan = plan(&world.desired, &observed, MINTED);
     assert_eq!(steps(&plan), ["vote [] -[orders-2=102]"]);
 }
+
+#[test]
+fn a_member_that_did_not_answer_in_time_is_asked_again_soon() {
+    assert!(!World::serving(3, 0).observe().has_silent_members());
+    let silent = World::serving(3, 0).edit(|world| drop(world.observed.reports.remove("orders-1")));
+    assert!(silent.observe().has_silent_members());
+    // One that is down is no news.
+    assert!(!World::serving(3, 0).dead("orders-1").observe().has_silent_members());
+}
