@@ -33,6 +33,13 @@ count() {
   printf '   %s\n' "$p passed, $f failed"
 }
 
+# show_failures LOG BUILD_LOG — what failed in a stage that runs tests; without a failed test it did not compile, or died.
+show_failures() {
+  sed -n '/^failures:/,$p' "$1" >&2
+  grep -qE '^test result: FAILED' "$1" || { tail -n 40 "$2" >&2; failed=$((failed + 1)); }
+  return 1
+}
+
 # The programs of the local Kubernetes, unless another one is used. Before cargo runs: the two would share two cores.
 tools() {
   if [ -z "${KUBECONFIG:-}" ]; then
@@ -97,16 +104,15 @@ clients() {
   for tool in python3 go node npm; do
     command -v $tool >/dev/null && continue
     echo "   skipped: $tool is missing"
-    [ -z "${CI:-}" ]; return
+    [ -n "${CI:-}" ] || return 0
+    failed=$((failed + 1))
+    return 1
   done
-  quietly clients-build e2e/clients/build.sh "$TARGET/clients" || return
+  quietly clients-build e2e/clients/build.sh "$TARGET/clients" || { failed=$((failed + 1)); return 1; }
   CLIENTS=$TARGET/clients cargo test "${everything[@]}" --test clients -- --ignored --test-threads 1 \
     >"$LOG_DIR/clients.log" 2>&1 || status=$?
   count "$LOG_DIR/clients.log"
-  ((status == 0)) && return
-  sed -n '/^failures:/,$p' "$LOG_DIR/clients.log" | tail -n 100 >&2
-  grep -qE '^test result: FAILED' "$LOG_DIR/clients.log" || { tail -n 40 "$LOG_DIR/clients.log" >&2; failed=$((failed + 1)); }
-  return 1
+  ((status == 0)) || show_failures "$LOG_DIR/clients.log" "$LOG_DIR/clients.log"
 }
 
 kubernetes() {
@@ -139,10 +145,7 @@ e2e() {
   count "$LOG_DIR/e2e.log"
   results
   quietly operator-gone helm uninstall sqlite-operator --namespace e2e-operator --wait
-  ((status == 0)) && return
-  sed -n '/^failures:/,$p' "$LOG_DIR/e2e.log" >&2
-  grep -qE '^test result: FAILED' "$LOG_DIR/e2e.log" || { tail -n 40 "$LOG_DIR/e2e-build.log" >&2; failed=$((failed + 1)); }
-  return 1
+  ((status == 0)) || show_failures "$LOG_DIR/e2e.log" "$LOG_DIR/e2e-build.log"
 }
 # What the tests measured, as a table.
 results() {
