@@ -142,11 +142,7 @@ impl AdminClient {
     }
 
     fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
-        let request = self.http.request(method, url);
-        match &self.credentials {
-            None => request,
-            Some(by) => request.basic_auth(&by.user, Some(&by.password)),
-        }
+        Credentials::sign(self.credentials.as_ref(), self.http.request(method, url))
     }
 
     /// What the member at `base` (as `http://10.0.0.7:4001`) knows of itself and of its cluster.

@@ -64,11 +64,7 @@ impl Database {
     }
 
     fn request(&self, method: Method, url: impl reqwest::IntoUrl) -> RequestBuilder {
-        let request = self.http.request(method, url);
-        match &self.user {
-            None => request,
-            Some(user) => request.basic_auth(&user.user, Some(&user.password)),
-        }
+        Credentials::sign(self.user.as_ref(), self.http.request(method, url))
     }
 
     fn new(bases: Vec<String>, forwards: Vec<Forward>) -> Result<Self> {

@@ -23,6 +23,16 @@ pub struct Credentials {
     pub password: String,
 }
 
+impl Credentials {
+    /// A request by this user; by nobody, if there is none.
+    pub fn sign(by: Option<&Self>, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match by {
+            None => request,
+            Some(Self { user, password }) => request.basic_auth(user, Some(password)),
+        }
+    }
+}
+
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
@@ -279,10 +289,8 @@ impl Call<'_> {
     ) -> reqwest::RequestBuilder {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let target = target(host, self.path, self.query);
-        let mut request = http.request(self.method.clone(), target).timeout(left);
-        if let Some(Credentials { user, password }) = credentials {
-            request = request.basic_auth(user, Some(password));
-        }
+        let mut request =
+            Credentials::sign(credentials, http.request(self.method.clone(), target).timeout(left));
         if let Some(body) = &self.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
