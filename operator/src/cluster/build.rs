@@ -160,13 +160,8 @@ fn metadata_of(name: &ClusterName, owner: OwnerReference, called: String, compon
 }
 
 /// The cluster as an owner.
-fn owner(desired: &Desired, controls: bool) -> OwnerReference {
+pub(super) fn owner(desired: &Desired, controls: bool) -> OwnerReference {
     reference(desired.name.name.clone(), desired.uid.clone(), controls)
-}
-
-/// The cluster as the owner that controls.
-pub fn owner_reference(desired: &Desired) -> OwnerReference {
-    owner(desired, true)
 }
 
 /// The object as the owner that controls.

@@ -4,7 +4,7 @@
 //! finds its own at once, and renewed while they are good for a month still; the members read them anew by themselves.
 //! The authority's key is in a Secret that no pod mounts.
 
-use super::build::{owner_reference, secret};
+use super::build::{owner, secret};
 use super::secrets::{SecretError, Secrets};
 use super::validate::Desired;
 use crate::clock;
@@ -64,7 +64,7 @@ pub async fn provide(desired: &Desired, ctx: &Context) -> Result<(), Certificate
     if ctx.provided.get(&desired.name, &desired.uid).is_some_and(|provided| provided >= replicas) {
         return Ok(());
     }
-    let secrets = Secrets::new(&ctx.client, &desired.name.namespace, owner_reference(desired));
+    let secrets = Secrets::new(&ctx.client, &desired.name.namespace, owner(desired, true));
     let keeper = Keeper { secrets, desired };
     let authority = keeper.authority().await?;
     keeper.members(&authority, replicas).await?;
@@ -127,17 +127,10 @@ impl Keeper<'_> {
             data.insert(certificate, pair.certificate);
             data.insert(key, pair.key);
         }
-        let same = found.as_ref().is_some_and(|found| {
-            found.data.as_ref().is_some_and(|held| {
-                held.len() == data.len()
-                    && data
-                        .iter()
-                        .all(|(key, value)| held.get(key).is_some_and(|held| held.0 == value.as_bytes()))
-            })
-        });
-        if !same {
+        let secret = self.secret(&called, &data);
+        if found.and_then(|found| found.data) != secret.data {
             tracing::info!(cluster = %name, "certificates of members are made or renewed");
-            self.secrets.apply(&self.secret(&called, &data)).await?;
+            self.secrets.apply(&secret).await?;
         }
         Ok(())
     }

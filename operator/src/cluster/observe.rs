@@ -2,7 +2,9 @@
 
 use super::access::Access;
 use super::build::{owner_of, template};
-use super::observed::{Child, ClaimView, Foreign, Observed, PodView, Resize, SetView, Stuck};
+use super::observed::{
+    Child, ClaimView, Foreign, Observed, PodView, Resize, SetView, Stuck, is_controlled_by,
+};
 use super::validate::parse_quantity;
 use crate::admin;
 use crate::clock;
@@ -110,10 +112,7 @@ async fn reports(
 }
 
 fn controls(cluster: &SqliteCluster, meta: &ObjectMeta) -> bool {
-    meta.owner_references
-        .iter()
-        .flatten()
-        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == cluster.metadata.uid.as_ref())
+    cluster.metadata.uid.as_ref().is_some_and(|uid| is_controlled_by(uid, meta))
 }
 
 fn sets(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> BTreeMap<PodRole, SetView> {

@@ -171,14 +171,22 @@ pub struct Foreign {
 impl Foreign {
     /// What an object that holds a name of `cluster` is, if it is not the cluster's.
     pub fn of(cluster: &OwnerReference, kind: &str, meta: &ObjectMeta) -> Option<Self> {
-        let controllers =
-            || meta.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true));
-        if controllers().any(|owner| owner.uid == cluster.uid) {
+        if is_controlled_by(&cluster.uid, meta) {
             return None;
         }
-        let leftover = controllers().any(|owner| owner.kind == cluster.kind && owner.name == cluster.name);
+        let leftover =
+            controllers(meta).any(|owner| owner.kind == cluster.kind && owner.name == cluster.name);
         Some(Self { object: format!("{kind} {}", meta.name.clone().unwrap_or_default()), leftover })
     }
+}
+
+fn controllers(meta: &ObjectMeta) -> impl Iterator<Item = &OwnerReference> {
+    meta.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true))
+}
+
+/// Whether the object with this uid controls the one with this metadata.
+pub fn is_controlled_by(uid: &str, meta: &ObjectMeta) -> bool {
+    controllers(meta).any(|owner| owner.uid == uid)
 }
 
 /// A child that may be no longer wanted.
