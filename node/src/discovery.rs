@@ -76,19 +76,16 @@ impl Discovery {
 
     /// The peer addresses that are known now, `host:port`. Looked up anew each time: members come and go.
     pub async fn addresses(&self) -> io::Result<Vec<String>> {
-        if let Self::Listed(addresses) = self {
-            return Ok(addresses.clone());
-        }
-        if let Ok(hosts) = std::env::var(OVERRIDE) {
-            return Ok(hosts.split(',').filter(|host| !host.is_empty()).map(str::to_owned).collect());
-        }
-        match self {
-            Self::Listed(addresses) => Ok(addresses.clone()),
-            Self::Dns { name, port } => {
+        match (self, std::env::var(OVERRIDE)) {
+            (Self::Listed(addresses), _) => Ok(addresses.clone()),
+            (_, Ok(hosts)) => {
+                Ok(hosts.split(',').filter(|host| !host.is_empty()).map(str::to_owned).collect())
+            }
+            (Self::Dns { name, port }, Err(_)) => {
                 let found = tokio::net::lookup_host((name.as_str(), *port)).await?;
                 Ok(found.map(|address| address.to_string()).collect())
             }
-            Self::DnsSrv { name } => {
+            (Self::DnsSrv { name }, Err(_)) => {
                 let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
                 services(&resolver.map_err(io::Error::other)?, name).await
             }

@@ -263,7 +263,6 @@ impl Node {
             about: About {
                 http_bind: http_address.to_string(),
                 discovery: config.join.mode(),
-                scheme: if security.clients.is_some() { "https" } else { "http" },
                 allow_origin: config.http_allow_origin.as_deref().and_then(|o| HeaderValue::from_str(o).ok()),
                 foreign_keys,
                 started: crate::clock::now(),

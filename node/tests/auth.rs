@@ -163,23 +163,19 @@ fn users_are_exchanged_under_load_without_a_failed_request() {
                 }
             });
         }
-        let more = |c: &mut Cluster| {
-            let target = done.load(Ordering::Relaxed) + 50;
-            c.until("more writes", |_| (done.load(Ordering::Relaxed) >= target).then_some(()));
-        };
-        more(&mut c);
+        c.await_more(&done, 50);
         write_users(&path, &json!([root, old, new]));
         c.until("the new password is known", |c| may(c, "new").then_some(()));
-        more(&mut c);
+        c.await_more(&done, 50);
         uses_new.store(true, Ordering::Relaxed);
-        more(&mut c);
+        c.await_more(&done, 50);
         // What makes no sense is not taken.
         write_users(&path, &json!([{"username": "app"}]));
         c.until("the member says so", |c| c.log(0).contains("no \\\"perms\\\"").then_some(()));
-        more(&mut c);
+        c.await_more(&done, 50);
         write_users(&path, &json!([root, new]));
         c.until("the old password is forgotten", |c| (!may(c, "old")).then_some(()));
-        more(&mut c);
+        c.await_more(&done, 50);
     });
     assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(done.load(Ordering::Relaxed)));
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
-use support::{Cluster, cluster_with};
+use support::Cluster;
 
 /// How long a program may be silent.
 const SILENCE: Duration = Duration::from_secs(40);
@@ -50,15 +50,16 @@ fn rust() -> Command {
 
 /// Members with users.
 fn members(n: usize) -> Cluster {
-    let users = tempfile::NamedTempFile::new().unwrap();
-    let (_, path) = users.keep().unwrap();
+    let mut c = Cluster::empty();
+    let path = c.root().join("users.json");
     let text = json!([
         {"username": USER, "password": PASSWORD, "perms": ["execute", "query", "status", "leader-ops"]},
         {"username": "*", "perms": ["leader-ops", "join"]},
     ]);
     std::fs::write(&path, text.to_string()).unwrap();
-    let c = cluster_with(n, &["-auth", path.to_str().unwrap()]);
-    std::fs::remove_file(path).unwrap();
+    c.add_members(n, &["-auth", path.to_str().unwrap()]);
+    (0..n).for_each(|i| c.start(i));
+    (0..n).for_each(|i| c.await_ready(i));
     c
 }
 

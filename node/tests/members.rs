@@ -12,11 +12,6 @@ fn rounds() -> usize {
     std::env::var("MEMBERS_ROUNDS").ok().map_or(2, |n| n.parse().expect("MEMBERS_ROUNDS is a number"))
 }
 
-fn await_more(c: &mut Cluster, done: &AtomicU64) {
-    let target = done.load(Ordering::Relaxed) + 100;
-    c.until("more writes", |_| (done.load(Ordering::Relaxed) >= target).then_some(()));
-}
-
 #[test]
 fn alone_without_flags_and_again_after_an_end_in_order() {
     let mut c = cluster(1);
@@ -170,9 +165,9 @@ fn what_a_living_member_accepted_does_not_fail_when_the_leader_dies() {
                     }
                 });
             }
-            await_more(&mut c, &done);
+            c.await_more(&done, 100);
             c.kill(leader);
-            await_more(&mut c, &done);
+            c.await_more(&done, 100);
         });
         c.start(leader);
         c.await_ready(leader);

@@ -105,8 +105,7 @@ fn certificates_and_authorities_are_exchanged_under_load_without_a_failed_reques
         new.issue(c.root(), "http", HOST);
         let only_new = || trusting(&[&new], None).get(format!("{url}?")).send().is_ok();
         c.until("the new certificate", |_| only_new().then_some(()));
-        let target = done.load(Ordering::Relaxed) + 20;
-        c.until("more writes", |_| (done.load(Ordering::Relaxed) >= target).then_some(()));
+        c.await_more(&done, 20);
     });
     c.ask_by("https", trusting(&[&new], None));
     assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(done.load(Ordering::Relaxed)));
@@ -256,8 +255,7 @@ fn certificates_of_members_are_exchanged_with_their_authority() {
         let follower = (c.await_leader(0) + 1) % 3;
         c.signal(follower, "STOP");
         c.signal(follower, "CONT");
-        let target = done.load(Ordering::Relaxed) + 100;
-        c.until("more writes", |_| (done.load(Ordering::Relaxed) >= target).then_some(()));
+        c.await_more(&done, 100);
     });
     let i = c.await_leader(0);
     c.kill(i);

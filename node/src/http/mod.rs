@@ -64,13 +64,18 @@ pub struct App {
     pub about: About,
 }
 
+impl App {
+    /// `http` or `https`: of this port, and so of the other members'.
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
 /// What the program was started as.
 #[derive(Clone, Debug)]
 pub struct About {
     /// Where the client port listens.
     pub http_bind: String,
-    /// `http` or `https`.
-    pub scheme: &'static str,
     /// How other members are found; empty: they are named one by one.
     pub discovery: &'static str,
     /// `Access-Control-Allow-Origin`, if configured.

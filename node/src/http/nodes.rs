@@ -51,7 +51,7 @@ async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: D
     let is_leader = leader.as_deref() == Some(member.name.as_str());
     let mut view = NodeView {
         id: member.name,
-        api_addr: format!("{}://{}", app.about.scheme, member.api_address),
+        api_addr: format!("{}://{}", app.scheme(), member.api_address),
         addr: member.raft_address,
         version: String::new(),
         voter: member.voter,
@@ -63,7 +63,7 @@ async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: D
     };
     match described {
         Ok((api_address, version)) => {
-            view.api_addr = format!("{}://{api_address}", app.about.scheme);
+            view.api_addr = format!("{}://{api_address}", app.scheme());
             view.version = version;
             view.reachable = true;
             view.time = Some(elapsed.as_secs_f64());

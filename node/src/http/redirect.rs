@@ -17,10 +17,7 @@ pub fn to_leader(app: &App, uri: &Uri) -> Option<Answer> {
         }
         Some(address) => {
             let path = uri.path_and_query().map_or("/", |p| p.as_str());
-            respond::redirect(
-                StatusCode::MOVED_PERMANENTLY,
-                &format!("{}://{address}{path}", app.about.scheme),
-            )
+            respond::redirect(StatusCode::MOVED_PERMANENTLY, &format!("{}://{address}{path}", app.scheme()))
         }
     })
 }

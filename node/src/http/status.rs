@@ -61,7 +61,7 @@ fn whole(app: &App) -> Value {
             "auth": if app.auth.is_some() { "enabled" } else { "disabled" },
             "users_revision": app.auth.as_ref().map(|auth| auth.revision()),
             "tls": {
-                "enabled": (app.about.scheme == "https").to_string(),
+                "enabled": app.tls.is_some().to_string(),
                 "not_after": app.tls.as_ref().map(|tls| tls.not_after()),
             },
             "queue": { "_default": queue(app) },

@@ -143,6 +143,11 @@ impl Consensus {
         let Some(member) = membership.members.into_iter().find(|m| m.name == name) else {
             return refuse(RefusalReason::NoSuchMember, format!("no member is called {name}"));
         };
+        self.remove_member(&member).await
+    }
+
+    /// Removes a member, whatever its role.
+    pub(super) async fn remove_member(&self, member: &Member) -> Result<Changed, Refusal> {
         if member.voter {
             self.change_voters(ChangeVoters { add: vec![], remove: vec![member.node_id] }).await
         } else {

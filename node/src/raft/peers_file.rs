@@ -7,13 +7,14 @@
 //! what only lost members had is lost. The cluster's epoch is raised, so that those never come back with the old future.
 
 use super::log_store::LogStore;
-use super::types::{Entry, LeaderId, LogId, PeerInfo, Vote};
+use super::recovery::append_membership;
+use super::types::PeerInfo;
 use super::wire::membership_from_store;
 use crate::identity::{Identity, IdentityError};
 use crate::store::Store;
 use openraft::entry::RaftEntry;
 use openraft::storage::RaftLogStorage;
-use openraft::{EntryPayload, Membership, RaftLogReader};
+use openraft::{EntryPayload, RaftLogReader};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -65,7 +66,8 @@ pub async fn consume(
     };
     let known = last_membership(log, store).await?;
     let (voters, nodes) = membership(&peers, &known, identity.node_id().0).map_err(PeersError::Invalid)?;
-    append(log, identity.node_id().0, voters, nodes).await?;
+    let index = log.get_log_state().await?.last_log_id.map_or(0, |id| id.index + 1);
+    append_membership(log, identity.node_id().0, index, voters, nodes).await?;
     identity.raise_epoch(cluster.epoch + 1)?;
     fs::rename(directory.join(FILE), directory.join(DONE))?;
     fs::File::open(&directory)?.sync_all()?;
@@ -119,22 +121,6 @@ fn membership(peers: &[Peer], known: &BTreeMap<u64, PeerInfo>, own: u64) -> Resu
         return Err("this member is not in it".into());
     }
     Ok((voters, nodes))
-}
-
-async fn append(
-    log: &mut LogStore,
-    id: u64,
-    voters: BTreeSet<u64>,
-    nodes: BTreeMap<u64, PeerInfo>,
-) -> io::Result<()> {
-    let voted = log.read_vote().await?.map_or(0, |vote| vote.leader_id.term);
-    let last = log.get_log_state().await?.last_log_id;
-    let term = voted.max(last.as_ref().map_or(0, |id| id.leader_id.term)) + 1;
-    log.save_vote(&Vote::new(term, id)).await?;
-    let membership = Membership::new(vec![voters], nodes).map_err(io::Error::other)?;
-    let index = last.map_or(0, |id| id.index + 1);
-    let log_id: LogId = openraft::LogId::new(LeaderId { term, node_id: id }, index);
-    log.append_one(Entry::new(log_id, EntryPayload::Membership(membership))).await
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Members that do not answer for long leave the cluster, where that is wanted.
 
 use super::Consensus;
-use client::admin::{ChangeVoters, NodeId, RemoveLearner};
+use client::admin::NodeId;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,12 +47,7 @@ impl Consensus {
                 if limit.is_none_or(|limit| since.elapsed() < limit) {
                     continue;
                 }
-                let removed = if member.voter {
-                    self.change_voters(ChangeVoters { add: vec![], remove: vec![id] }).await
-                } else {
-                    self.remove_learner(RemoveLearner { node_id: id }).await
-                };
-                match removed {
+                match self.remove_member(member).await {
                     Ok(_) => {
                         tracing::warn!(member = member.name, silent = ?since.elapsed(), "reaped a member")
                     }

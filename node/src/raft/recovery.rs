@@ -10,7 +10,7 @@ use openraft::entry::RaftEntry;
 use openraft::storage::RaftLogStorage;
 use openraft::{Membership, RaftLogReader};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::{fs, io};
 
@@ -64,7 +64,10 @@ impl Recovery {
         if !is_done {
             match order.prepared(log, id).await? {
                 Some(true) => {}
-                Some(false) => order.append(log, id, own).await?,
+                Some(false) => {
+                    let (voters, nodes) = (BTreeSet::from([id]), BTreeMap::from([(id, own)]));
+                    append_membership(log, id, order.index + 1, voters, nodes).await?;
+                }
                 None => {
                     tracing::error!(
                         index = order.index,
@@ -93,16 +96,22 @@ impl Recovery {
         });
         Ok((last == next && alone == Some(true)).then_some(true))
     }
+}
 
-    /// In a term that no other member has been in; the vote comes first, as for every entry.
-    async fn append(&self, log: &mut LogStore, id: u64, own: PeerInfo) -> io::Result<()> {
-        let voted = log.read_vote().await?.map_or(0, |vote| vote.leader_id.term);
-        let written = log.get_log_state().await?.last_log_id.map_or(0, |id| id.leader_id.term);
-        let term = voted.max(written) + 1;
-        log.save_vote(&Vote::new(term, id)).await?;
-        let membership =
-            Membership::new(vec![[id].into()], BTreeMap::from([(id, own)])).map_err(io::Error::other)?;
-        let log_id: LogId = openraft::LogId::new(LeaderId { term, node_id: id }, self.index + 1);
-        log.append_one(Entry::new(log_id, EntryPayload::Membership(membership))).await
-    }
+/// Appends a membership that nobody agreed to, as member `id` and at `index`, in a term that no other member has been
+/// in; the vote comes first, as for every entry.
+pub(super) async fn append_membership(
+    log: &mut LogStore,
+    id: u64,
+    index: u64,
+    voters: BTreeSet<u64>,
+    nodes: BTreeMap<u64, PeerInfo>,
+) -> io::Result<()> {
+    let voted = log.read_vote().await?.map_or(0, |vote| vote.leader_id.term);
+    let written = log.get_log_state().await?.last_log_id.map_or(0, |id| id.leader_id.term);
+    let term = voted.max(written) + 1;
+    log.save_vote(&Vote::new(term, id)).await?;
+    let membership = Membership::new(vec![voters], nodes).map_err(io::Error::other)?;
+    let log_id: LogId = openraft::LogId::new(LeaderId { term, node_id: id }, index);
+    log.append_one(Entry::new(log_id, EntryPayload::Membership(membership))).await
 }

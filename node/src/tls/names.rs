@@ -1,6 +1,9 @@
 //! Whom a certificate names.
 
+use super::refused;
+use rustls::CommonState;
 use rustls::pki_types::CertificateDer;
+use std::io;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// What is in a certificate that was verified.
@@ -32,6 +35,17 @@ impl Names {
             dns,
             not_after: parsed.validity().not_after.timestamp(),
         })
+    }
+
+    /// Of the certificate that the other end of a connection showed, if it showed one.
+    pub fn shown(connection: &CommonState) -> io::Result<Option<Self>> {
+        let certificate = connection.peer_certificates().and_then(|chain| chain.first());
+        certificate.map(Self::of).transpose().map_err(refused)
+    }
+
+    /// Whether a certificate that was shown, or none, has the common name that it must have, if it must.
+    pub fn have_common_name(shown: Option<&Self>, expected: Option<&str>) -> bool {
+        expected.is_none_or(|expected| shown.and_then(|names| names.common_name.as_deref()) == Some(expected))
     }
 
     /// Whether it names this member: in the first label of a DNS name, the rest of which names the cluster.

@@ -1,10 +1,10 @@
 //! TLS between members: both show a certificate of the cluster's authority, unless that is switched off.
 
 use super::names::Names;
-use super::pem::{self, Pair};
+use super::pem::{self, Material, Pair};
 use super::server::server_config;
 use super::{begins_with_tls, refused};
-use crate::reload::{Files, Reloaded, read_file};
+use crate::reload::Reloaded;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
@@ -76,16 +76,9 @@ impl PeerTls {
         let server_name = files.server_name.map(ServerName::try_from).transpose();
         let server_name = server_name.map_err(|e| format!("the name that members must have: {e}"))?;
         let verify_client = files.verify_client;
-        let paths: Vec<_> =
-            [Some(files.certificate), Some(files.key), files.ca].into_iter().flatten().collect();
-        let read = move || paths.iter().map(|path| read_file(path)).collect();
-        let current = Reloaded::follow("certificates of the peer port", read, move |files: &Files| {
-            let [certificate, key, ca @ ..] = files.as_slice() else {
-                return Err("files are missing".into());
-            };
-            let roots = ca.first().map(pem::roots).transpose()?;
-            let pair = pem::pair(certificate, key)?;
-            let not_after = Names::of(&pair.chain[0])?.not_after;
+        let own = [files.certificate, files.key];
+        let current = pem::follow("certificates of the peer port", own, files.ca, move |material| {
+            let Material { pair, not_after, roots } = material;
             let own = Pair { chain: pair.chain.clone(), key: pair.key.clone_key() };
             let server = server_config(pair, roots.clone().filter(|_| verify_client), VERSIONS)?;
             let client = ClientConfig::builder_with_provider(pem::provider())
@@ -124,11 +117,8 @@ impl PeerTls {
             };
         }
         let stream = TlsAcceptor::from(self.current.current().server.clone()).accept(stream).await?;
-        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let names = certificate.map(Names::of).transpose().map_err(refused)?;
-        if let Some(expected) = &self.common_name
-            && names.as_ref().and_then(|names| names.common_name.as_ref()) != Some(expected)
-        {
+        let names = Names::shown(stream.get_ref().1)?;
+        if !Names::have_common_name(names.as_ref(), self.common_name.as_deref()) {
             return Err(refused("a peer's certificate has another common name"));
         }
         Ok((PeerSocket::Tls(Box::new(stream.into())), names))

@@ -1,5 +1,7 @@
 //! Certificates and keys as they stand in files.
 
+use super::names::Names;
+use crate::reload::{Files, Reloaded, read_file};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
@@ -20,10 +22,39 @@ pub struct Pair {
     pub key: PrivateKeyDer<'static>,
 }
 
+/// What the TLS of a port is made of.
+pub struct Material {
+    /// What the port shows.
+    pub pair: Pair,
+    /// When its certificate ends, in seconds since 1970.
+    pub not_after: i64,
+    /// Whose certificates others must show.
+    pub roots: Option<Arc<RootCertStore>>,
+}
+
+/// Reads the files of a port's TLS, makes of them what `make` makes, and follows their changes; `what` names them in the
+/// log.
+pub fn follow<T: Send + Sync + 'static>(
+    what: &'static str,
+    [certificate, key]: [PathBuf; 2],
+    ca: Option<PathBuf>,
+    make: impl Fn(Material) -> Result<T, String> + Send + Sync + 'static,
+) -> Result<Arc<Reloaded<T>>, String> {
+    let paths: Vec<PathBuf> = [certificate, key].into_iter().chain(ca).collect();
+    let read = move || paths.iter().map(|path| read_file(path)).collect();
+    Reloaded::follow(what, read, move |files: &Files| {
+        let [certificate, key, ca @ ..] = files.as_slice() else { return Err("files are missing".into()) };
+        let pair = pair(certificate, key)?;
+        let not_after = Names::of(&pair.chain[0])?.not_after;
+        let roots = ca.first().map(roots).transpose()?;
+        make(Material { pair, not_after, roots })
+    })
+}
+
 type File = (PathBuf, Vec<u8>);
 
 /// Reads a chain and its key.
-pub fn pair(certificates_file: &File, key_file: &File) -> Result<Pair, String> {
+fn pair(certificates_file: &File, key_file: &File) -> Result<Pair, String> {
     let chain = certificates(certificates_file)?;
     // The library's message names no content.
     let key =
@@ -32,14 +63,14 @@ pub fn pair(certificates_file: &File, key_file: &File) -> Result<Pair, String> {
 }
 
 /// Reads certificates; there must be one.
-pub fn certificates((path, bytes): &File) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates((path, bytes): &File) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let chain = chain.map_err(|e| of(path, format!("no certificate: {e}")))?;
     if chain.is_empty() { Err(of(path, "no certificate in it".into())) } else { Ok(chain) }
 }
 
 /// Reads the certificates of authorities: all of the file, so that two are trusted while one takes over from the other.
-pub fn roots(file: &File) -> Result<Arc<RootCertStore>, String> {
+fn roots(file: &File) -> Result<Arc<RootCertStore>, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {
         roots.add(certificate).map_err(|e| of(&file.0, e.to_string()))?;

@@ -3,7 +3,7 @@
 use super::names::Names;
 use super::pem::{self, Pair};
 use super::refused;
-use crate::reload::{Files, Reloaded, read_file};
+use crate::reload::Reloaded;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use std::io;
@@ -44,19 +44,11 @@ impl ServerTls {
     /// From files, whose changes it follows.
     pub fn follow(files: ServerTlsFiles) -> Result<Self, String> {
         let (client_common_name, plaintext) = (files.client_common_name, files.plaintext);
-        let paths: Vec<_> =
-            [Some(files.certificate), Some(files.key), files.client_ca].into_iter().flatten().collect();
-        let read = move || paths.iter().map(|path| read_file(path)).collect();
-        let current = Reloaded::follow("certificates of the client port", read, |files: &Files| {
-            let [certificate, key, ca @ ..] = files.as_slice() else {
-                return Err("files are missing".into());
-            };
-            let pair = pem::pair(certificate, key)?;
-            let not_after = Names::of(&pair.chain[0])?.not_after;
-            let roots = ca.first().map(pem::roots).transpose()?;
-            let mut config = server_config(pair, roots, rustls::ALL_VERSIONS)?;
+        let own = [files.certificate, files.key];
+        let current = pem::follow("certificates of the client port", own, files.client_ca, |material| {
+            let mut config = server_config(material.pair, material.roots, rustls::ALL_VERSIONS)?;
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            Ok(Current { config: Arc::new(config), not_after })
+            Ok(Current { config: Arc::new(config), not_after: material.not_after })
         })?;
         Ok(Self { current, client_common_name, plaintext })
     }
@@ -73,10 +65,9 @@ impl ServerTls {
         }
         let acceptor = TlsAcceptor::from(self.current.current().config.clone());
         let stream = acceptor.accept(stream).await?;
-        if let Some(expected) = &self.client_common_name {
-            let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-            let names = certificate.map(Names::of).transpose().map_err(refused)?.unwrap_or_default();
-            if names.common_name.as_ref() != Some(expected) {
+        if let Some(expected) = self.client_common_name.as_deref() {
+            let names = Names::shown(stream.get_ref().1)?;
+            if !Names::have_common_name(names.as_ref(), Some(expected)) {
                 return Err(refused("the client's certificate has another common name"));
             }
         }

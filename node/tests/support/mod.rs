@@ -16,7 +16,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -378,13 +378,13 @@ impl Cluster {
         serde_json::from_str(&self.get(i, &format!("/status?key={key}")).1).expect("JSON")
     }
 
-    /// Waits until the member's readiness probe says yes.
     /// Whether a member says that it is in service.
     pub fn is_ready(&self, i: usize) -> bool {
         let url = format!("http://127.0.0.1:{}/ready", self.members[i].health);
         self.http.get(&url).send().is_ok_and(|r| r.status().is_success())
     }
 
+    /// Waits until the member's readiness probe says yes.
     pub fn await_ready(&mut self, i: usize) {
         let url = format!("http://127.0.0.1:{}/ready", self.members[i].health);
         let http = self.http.clone();
@@ -409,6 +409,12 @@ impl Cluster {
     /// Waits until member `i` knows that nobody leads.
     pub fn await_no_leader(&mut self, i: usize) {
         self.until("no leader", |cluster| (cluster.get(i, "/leader").0 == 503).then_some(()));
+    }
+
+    /// Waits until `n` more of something are done that threads count.
+    pub fn await_more(&mut self, done: &AtomicU64, n: u64) {
+        let target = done.load(Ordering::Relaxed) + n;
+        self.until("more is done", |_| (done.load(Ordering::Relaxed) >= target).then_some(()));
     }
 
     /// Waits until `condition` gives something.
