@@ -191,6 +191,9 @@ pub struct MemberReport {
     /// How full the file system of its data directory is, where that can be found out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<VolumeUsage>,
+    /// On a leader that archives: how far it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<crate::backup::ArchiveReport>,
     /// Why it is not serving, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -353,6 +356,12 @@ pub enum RefusalReason {
     ChangeInProgress,
     /// No such member, or not in that role.
     NoSuchMember,
+    /// No store for backups is configured.
+    NoStore,
+    /// The store of backups did not do what it was asked.
+    Store,
+    /// It would take the place of data, and that was not confirmed.
+    NotConfirmed,
     /// It was attempted; whether it took effect is not known. Look at the membership, then try again.
     OutcomeUnknown,
     /// The member failed; its log says why.

@@ -7,6 +7,10 @@ use crate::admin::{
     AddLearner, ChangeVoters, Changed, Initialise, MemberReport, NodeId, Recover, Refusal, RefusalReason,
     RemoveLearner, Transfer, Transferred,
 };
+use crate::backup::{
+    BackupJob, BackupJobs, Catalogue, DeleteBackups, Deleted, Probe, RestoreJob, RestoreJobs, StartBackup,
+    StartRestore,
+};
 use crate::sql::Credentials;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
@@ -99,6 +103,8 @@ pub struct AdminTimeouts {
     pub report: Duration,
     /// For a change of the membership or of the leadership.
     pub change: Duration,
+    /// For what waits for the store of backups.
+    pub store: Duration,
     /// For the next byte of the event stream, whose keep-alive comes every 10 s.
     pub event: Duration,
 }
@@ -109,6 +115,7 @@ impl Default for AdminTimeouts {
             connect: Duration::from_millis(500),
             report: Duration::from_secs(1),
             change: Duration::from_secs(10),
+            store: Duration::from_secs(60),
             event: Duration::from_secs(25),
         }
     }
@@ -180,6 +187,41 @@ impl AdminClient {
     /// Lets the member at `base` go on alone after the other voters were lost for good.
     pub async fn recover(&self, base: &str, body: &Recover) -> Result<MemberReport, AdminError> {
         self.call(Method::POST, base, "/cluster/recover", Some(body), self.timeouts.change).await
+    }
+
+    /// Has the member at `base` make a backup; answers at once.
+    pub async fn start_backup(&self, base: &str, body: &StartBackup) -> Result<BackupJob, AdminError> {
+        self.call(Method::POST, base, "/cluster/backups", Some(body), self.timeouts.change).await
+    }
+
+    /// The backups that the member at `base` makes, or made since it started.
+    pub async fn backup_jobs(&self, base: &str) -> Result<BackupJobs, AdminError> {
+        self.call(Method::GET, base, "/cluster/backups/jobs", None::<&()>, self.timeouts.report).await
+    }
+
+    /// The backups in the store.
+    pub async fn backups(&self, base: &str) -> Result<Catalogue, AdminError> {
+        self.call(Method::GET, base, "/cluster/backups", None::<&()>, self.timeouts.store).await
+    }
+
+    /// Deletes backups from the store.
+    pub async fn delete_backups(&self, base: &str, body: &DeleteBackups) -> Result<Deleted, AdminError> {
+        self.call(Method::DELETE, base, "/cluster/backups", Some(body), self.timeouts.store).await
+    }
+
+    /// Tries out the store.
+    pub async fn probe_store(&self, base: &str) -> Result<Probe, AdminError> {
+        self.call(Method::POST, base, "/cluster/backups/probe", None::<&()>, self.timeouts.store).await
+    }
+
+    /// Has the leader at `base` bring the cluster to another moment; answers at once.
+    pub async fn start_restore(&self, base: &str, body: &StartRestore) -> Result<RestoreJob, AdminError> {
+        self.call(Method::POST, base, "/cluster/restore", Some(body), self.timeouts.change).await
+    }
+
+    /// The restores that the member at `base` does, or did since it started.
+    pub async fn restore_jobs(&self, base: &str) -> Result<RestoreJobs, AdminError> {
+        self.call(Method::GET, base, "/cluster/restore", None::<&()>, self.timeouts.report).await
     }
 
     /// Reports of the member at `base`, one at once and one after each change, until the stream ends or fails.

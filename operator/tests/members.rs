@@ -93,6 +93,7 @@ impl Node {
             },
             consistency: None,
             storage: None,
+            archive: None,
             message: None,
         }
     }

@@ -23,7 +23,10 @@ fn refused(refusal: &Refusal) -> Answer {
         RefusalReason::NoLeader | RefusalReason::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
         RefusalReason::Unauthorized => StatusCode::UNAUTHORIZED,
         RefusalReason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        RefusalReason::NotEmpty
+        RefusalReason::Store => StatusCode::BAD_GATEWAY,
+        RefusalReason::NoStore
+        | RefusalReason::NotConfirmed
+        | RefusalReason::NotEmpty
         | RefusalReason::NameTaken
         | RefusalReason::NotCaughtUp
         | RefusalReason::NoQuorum

@@ -46,6 +46,7 @@ impl Consensus {
             membership: describe(&metrics),
             consistency: Some(self.consistency.borrow().report()),
             storage: Some(self.space.usage()),
+            archive: None,
             message,
         }
     }

@@ -58,6 +58,7 @@ pub(crate) fn report(name: &str, id: u64) -> ReportBuilder {
         membership: Membership { committed: true, ..Membership::default() },
         consistency: None,
         storage: None,
+        archive: None,
         message: None,
     })
 }
