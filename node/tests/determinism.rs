@@ -178,6 +178,7 @@ fn differences(a: &Store, b: &Store) -> Vec<String> {
             .inspect(|c| c.prepare(sql)?.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect())
             .unwrap()
     };
+    let stores = [a, b];
     let (a, b) = (pages(a), pages(b));
     let mut found = vec![format!("{} and {} pages", a.len(), b.len())];
     for (number, (a, b)) in a.iter().zip(&b).enumerate() {
@@ -185,6 +186,27 @@ fn differences(a: &Store, b: &Store) -> Vec<String> {
             let around = |page: &[u8]| format!("{:02x?}", &page[at..(at + 24).min(page.len())]);
             found.push(format!("page {} {} at {at}: {} {}", number + 1, a.1, around(&a.0), around(&b.0)));
         }
+    }
+    found.extend(differing_rows(stores));
+    found
+}
+
+/// Rows in which two stores differ, table by table.
+fn differing_rows(stores: [&Store; 2]) -> Vec<String> {
+    let rows = |store: &Store, sql: &str| -> Vec<String> {
+        let read = |row: &rusqlite::Row<'_>| {
+            let columns = row.as_ref().column_count();
+            let values = (0..columns).map(|i| row.get::<_, rusqlite::types::Value>(i));
+            Ok(values.map(|value| format!("{:?}", value.unwrap())).collect::<Vec<_>>().join(", "))
+        };
+        store.readers().inspect(|c| c.prepare(sql)?.query_map([], read)?.collect()).unwrap()
+    };
+    let mut found = Vec::new();
+    for table in ["plain", "keyed", "counted", "clustered", "made", "audit"] {
+        let [a, b] = stores.map(|store| rows(store, &format!("SELECT * FROM {table}")));
+        found.push(format!("{table}: {} and {} rows", a.len(), b.len()));
+        let differing = a.iter().zip(&b).filter(|(a, b)| a != b).take(3);
+        found.extend(differing.map(|(a, b)| format!("{table}: {a:.300} <> {b:.300}")));
     }
     found
 }
@@ -247,11 +269,11 @@ async fn three_replicas_stay_equal() {
 
         let expected = checksum(&stores[0]).await;
         assert_eq!(expected.index, index - 1);
-        for store in &stores[1..] {
+        for (number, store) in stores.iter().enumerate().skip(1) {
             let found = checksum(store).await;
             assert!(
                 found == expected,
-                "seed {seed}, after {done} statements: {found:?}, not {expected:?}: {:#?}",
+                "seed {seed}, after {done} statements, store {number}: {found:?}, not {expected:?}: {:#?}",
                 differences(&stores[0], store)
             );
         }

@@ -277,7 +277,14 @@ impl Applier {
 
     fn begin(&self) -> Result<(), LocalFailure> {
         wal_capture::begin(self.page_size);
-        self.on.control("/* own */ BEGIN IMMEDIATE", "begin the entry's transaction")
+        self.on.control("/* own */ BEGIN IMMEDIATE", "begin the entry's transaction")?;
+        if self.on.connection.changes() != 0 {
+            // A statement that changes nothing: entries begin with the same counter on every connection.
+            let sql = "/* own */ DELETE FROM _sqlited_meta WHERE 0";
+            self.on.control(sql, "reset the counter of changes")?;
+            self.on.watch.begun(&self.on.connection, &self.applied);
+        }
+        Ok(())
     }
 
     /// Undoes the entry, unless SQLite did so itself.

@@ -323,6 +323,38 @@ fn counters_go_on_after_a_restart() {
 }
 
 #[test]
+fn counters_within_triggers_do_not_depend_on_what_a_commit_counted() {
+    let tell = |rows: usize, reopened: bool| {
+        let mut f = fixture(false);
+        f.one(
+            0,
+            &[
+                "CREATE TABLE t(a)",
+                "CREATE TABLE u(x)",
+                "CREATE TABLE told(n)",
+                "CREATE VIRTUAL TABLE s USING fts5(a)",
+                "CREATE TRIGGER i AFTER INSERT ON t BEGIN UPDATE u SET x = 1; INSERT INTO told VALUES(changes()); END",
+            ],
+        );
+        (0..rows).for_each(|_| drop(f.one(0, &["INSERT INTO u VALUES(0)"])));
+        f.one(
+            0,
+            &["INSERT INTO s VALUES('some words'), ('more of them'), ('and more'), ('and'), ('so'), ('on')"],
+        );
+        if reopened {
+            f.applier.reopen().unwrap();
+        }
+        f.one(0, &["INSERT INTO t VALUES(1)"]);
+        f.value("SELECT n FROM told")
+    };
+    for rows in 0..8 {
+        let told = tell(rows, false);
+        assert_eq!(told, tell(rows, true), "{rows} rows");
+        assert!(rows == 0 || told == rows.to_string(), "{rows} rows: {told}");
+    }
+}
+
+#[test]
 fn statistics_count_from_the_next_entry_on_and_vacuum_is_an_entry_of_its_own() {
     let mut f = fixture(false);
     let out = f

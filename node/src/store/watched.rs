@@ -67,7 +67,9 @@ impl Counters {
         self.total_offset.store(offset, Ordering::Relaxed);
     }
 
-    /// Within the first statement that counts only a trigger's own statements change what the connection says.
+    /// Within the first statement that counts only a trigger's own statements change what the connection says. It says 0
+    /// when an entry begins, on every replica: any other number that was left there, by what a commit of FTS5 counted,
+    /// could be the one that a trigger's statement leaves. One that changes nothing cannot be told from none.
     fn changes(&self, of_connection: u64) -> u64 {
         if self.own.load(Ordering::Relaxed)
             || of_connection != self.changes_of_connection.load(Ordering::Relaxed)
@@ -133,6 +135,11 @@ impl Watch {
     /// After a commit: the counters go on from `applied`, whatever the commit itself counted.
     pub fn committed(&self, connection: &Connection, applied: &Applied) {
         entry_vfs::set_last_insert_rowid(connection, applied.last_insert_rowid);
+        self.counters.align(connection, applied);
+    }
+
+    /// An entry begins, and the connection's own counter of changes is 0: what the counters go on from is `applied`.
+    pub fn begun(&self, connection: &Connection, applied: &Applied) {
         self.counters.align(connection, applied);
     }
 
