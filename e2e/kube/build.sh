@@ -54,7 +54,9 @@ build_kwok() { once kwok "$(stamp go.mod go.sum)" compile kwok sigs.k8s.io/kwok/
 build_versitygw() {
   once versitygw "$(stamp go.mod go.sum)" compile versitygw github.com/versity/versitygw/cmd/versitygw
 }
-build_images() { once images "$(stamp images.sh pause.c ../mkimage.py "$KUBE_BIN/.coredns.stamp")" ./images.sh; }
+build_images() {
+  once images "$(stamp images.sh pause.c ../mkimage.py "$KUBE_BIN"/.{coredns,versitygw}.stamp)" ./images.sh
+}
 
-(($#)) || set -- kube coredns helm images
+(($#)) || set -- kube coredns helm versitygw images
 for what in "$@"; do "build_$what"; done

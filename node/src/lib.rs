@@ -4,6 +4,7 @@
 //! [`store`]. [`node`](mod@node) puts the parts together.
 
 pub mod auth;
+pub mod backup;
 pub mod clock;
 mod cluster;
 pub mod config;

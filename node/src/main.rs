@@ -1,5 +1,6 @@
 //! `sqlited`: one member of a replicated SQLite cluster.
 
+use node::backup;
 use node::config::{self, Config, ConfigError};
 use node::security::Security;
 use node::{Ended, Node, control, telemetry};
@@ -18,6 +19,10 @@ fn main() -> ExitCode {
             eprintln!("{message}\n\n{}", config::usage());
             return ExitCode::from(2);
         }
+        Err(ConfigError::Restore(message)) => {
+            eprintln!("{message}\n\n{}", backup::USAGE);
+            return ExitCode::from(2);
+        }
         Err(error @ ConfigError::Invalid(_)) => return fatal(&error.into()),
     };
     let outcome = match command {
@@ -29,6 +34,11 @@ fn main() -> ExitCode {
             print!("{}", config::usage());
             Ok(())
         }
+        config::Command::RestoreHelp => {
+            print!("{}", backup::USAGE);
+            Ok(())
+        }
+        config::Command::Restore(command) => runtime().and_then(|rt| rt.block_on(restore(&command))),
         config::Command::HashPassword => hash_password(),
         config::Command::Check(config) => runtime().and_then(|rt| rt.block_on(check(&config))),
         // Its last line is what the client reads.
@@ -80,9 +90,20 @@ fn hash_password() -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn restore(command: &backup::Command) -> anyhow::Result<()> {
+    let restored = command.run().await?;
+    if !command.progress {
+        println!("{}", serde_json::to_string_pretty(&restored)?);
+    }
+    Ok(())
+}
+
 async fn check(config: &Config) -> anyhow::Result<()> {
     telemetry::init(config)?;
     Security::read(config)?;
+    for file in [&config.backup_config, &config.restore_config].into_iter().flatten() {
+        backup::Repository::read(file).map_err(anyhow::Error::msg)?;
+    }
     println!("the configuration makes sense");
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Numbers for `/metrics`, in OpenMetrics' text form.
 
+use crate::backup::ArchiveNumbers;
 use crate::raft::Consensus;
 use crate::tls::ServerTls;
 use axum::http::StatusCode;
@@ -10,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// The numbers of one member.
@@ -37,6 +38,9 @@ pub struct NodeMetrics {
     voters: Gauge,
     learners: Gauge,
     certificates: Family<[(&'static str, &'static str); 1], Gauge>,
+    archive_lag: Gauge<u64, AtomicU64>,
+    archive_segments: Gauge<u64, AtomicU64>,
+    archive_bytes: Gauge<u64, AtomicU64>,
 }
 
 impl Default for NodeMetrics {
@@ -96,6 +100,12 @@ impl Default for NodeMetrics {
             log_flushes: wide("log_flushes", "Syncs of Raft's log since the start"),
             log_written: wide("log_written_bytes", "Bytes written to Raft's log since the start"),
             log_segments: wide("log_segments", "Segment files of Raft's log"),
+            archive_lag: wide(
+                "archive_lag_milliseconds",
+                "How far the archive is behind; 0 on members that do not lead",
+            ),
+            archive_segments: wide("archive_segments", "Segments put into the archive since the start"),
+            archive_bytes: wide("archive_written_bytes", "Bytes put into the archive since the start"),
             registry,
             requests,
             in_flight,
@@ -125,7 +135,10 @@ impl NodeMetrics {
     }
 
     /// The present numbers as text.
-    pub fn encode(&self, consensus: &Consensus, tls: Option<&ServerTls>) -> String {
+    pub fn encode(&self, consensus: &Consensus, tls: Option<&ServerTls>, archive: &ArchiveNumbers) -> String {
+        self.archive_lag.set(archive.lag_milliseconds.load(Ordering::Relaxed));
+        self.archive_segments.set(archive.segments.load(Ordering::Relaxed));
+        self.archive_bytes.set(archive.bytes.load(Ordering::Relaxed));
         let ends = [("client", tls.map(ServerTls::not_after)), ("peer", consensus.certificate_not_after())];
         for (port, not_after) in ends {
             if let Some(not_after) = not_after {

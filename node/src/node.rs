@@ -1,5 +1,6 @@
 //! One member, started and stopped in order.
 
+use crate::backup::Backups;
 use crate::cluster::{self, FormError};
 use crate::config::Config;
 use crate::control;
@@ -52,9 +53,9 @@ pub enum NodeError {
     /// The database could not be opened.
     #[error("open the database: {0}")]
     Store(#[source] LocalFailure),
-    /// Users or certificates are not what they should be.
+    /// What a flag names is not what it should be.
     #[error("{flag}: {message}")]
-    Security {
+    Named {
         /// The flag that names them.
         flag: &'static str,
         /// What is wrong.
@@ -250,6 +251,9 @@ impl Node {
         });
         let consensus = starting.await.map_err(|e| NodeError::Failed(e.to_string()))??;
 
+        let (own_store, other_store) = (config.backup_config.clone(), config.restore_config.clone());
+        let backups = Backups::start(consensus.clone(), own_store, other_store, foreign_keys)
+            .map_err(|(flag, message)| NodeError::Named { flag, message })?;
         let counters = Arc::<Counters>::default();
         let queue = Queue::start(config.write_queue, consensus.clone(), counters.clone());
         let app = Arc::new(App {
@@ -259,6 +263,7 @@ impl Node {
             queue: queue.clone(),
             auth: security.auth,
             tls: security.clients.clone(),
+            backups,
             room: BodyRoom::default(),
             about: About {
                 http_bind: http_address.to_string(),

@@ -22,7 +22,7 @@ pub struct Security {
 impl Security {
     /// Reads what the configuration names, and follows its changes as long as it is used.
     pub fn read(config: &Config) -> Result<Self, NodeError> {
-        let of = |flag| move |message| NodeError::Security { flag, message };
+        let of = |flag| move |message| NodeError::Named { flag, message };
         let auth = config.auth.clone().map(Authenticator::follow).transpose().map_err(of("-auth"))?;
         let join_as = match (&config.auth, &config.join_as) {
             (Some(users), Some(user)) => {

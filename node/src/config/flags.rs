@@ -35,6 +35,12 @@ pub const FLAGS: &[Flag] = &[
     flag("http-verify-common-name", "", "the common name that it must have"),
     switch("http-allow-plaintext", "false", "clients may talk HTTP beside HTTPS, while they move"),
     flag("auth", "", "users and what they may do: a JSON file, or a directory of them; changes are followed"),
+    flag(
+        "backup-config",
+        "",
+        "the store of backups, its keys and the continuous archive: a file of YAML; changes are followed",
+    ),
+    flag("restore-config", "", "a store that a restore may read beside that one: a file of the same kind"),
     flag("raft-addr", "localhost:4002", "where the peer port listens"),
     flag("raft-adv-addr", "", "where peers reach it; default: -raft-addr"),
     flag(
@@ -155,7 +161,8 @@ pub fn usage() -> String {
         "sqlited is one member of a replicated SQLite cluster.\n\n\
          Usage: sqlited [flags] DATA_DIR\n       \
          sqlited drain [DATA_DIR]   hand over leadership and stop the member of DATA_DIR\n       \
-         sqlited hash-password      read a password and print its hash, for the file of -auth\n\n\
+         sqlited hash-password      read a password and print its hash, for the file of -auth\n       \
+         sqlited restore | verify   bring back what is in a store of backups (-h says how)\n\n\
          Without flags it is a cluster of its own with the client port on localhost:4001.\n\
          Each flag may also be said by a variable (-http-addr by SQLITED_HTTP_ADDR, DATA_DIR by SQLITED_DATA_DIR)\n\
          or in the file of -config.\n\nFlags:\n",

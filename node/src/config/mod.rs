@@ -45,6 +45,10 @@ pub struct Config {
     pub http_tls: Option<ServerTlsFiles>,
     /// Who may do what: a file, or a directory of files.
     pub auth: Option<PathBuf>,
+    /// The store of backups: a file of settings.
+    pub backup_config: Option<PathBuf>,
+    /// The store that a restore may read beside it: a file of settings.
+    pub restore_config: Option<PathBuf>,
     /// Where the peer port listens.
     pub raft_addr: String,
     /// Where peers reach it.
@@ -119,6 +123,10 @@ pub enum Command {
         /// The data directory.
         data_dir: PathBuf,
     },
+    /// Print the usage of that.
+    RestoreHelp,
+    /// Bring back what is in a store of backups.
+    Restore(crate::backup::Command),
     /// Make a canonical database of a client's file: the limited child that a load starts.
     WriteCanonical {
         /// The client's file.
@@ -134,6 +142,9 @@ pub enum ConfigError {
     /// A flag that is not known, or without its value: the usage follows, exit code 2.
     #[error("{0}")]
     Usage(String),
+    /// The same of `restore` and `verify`, with their usage.
+    #[error("{0}")]
+    Restore(String),
     /// Flags that contradict each other: `fatal:`, exit code 1.
     #[error("{0}")]
     Invalid(String),

@@ -32,6 +32,13 @@ pub fn parse(
             }
         };
     }
+    if let Some(verify) = arguments.peek().and_then(|first| match first.as_str() {
+        crate::backup::RESTORE => Some(false),
+        crate::backup::VERIFY => Some(true),
+        _ => None,
+    }) {
+        return restore(verify, arguments.skip(1).collect());
+    }
     let mut values = Values::default();
     let mut data_dir = None;
     while let Some(argument) = arguments.next() {
@@ -94,6 +101,13 @@ pub fn parse(
     let check = values.boolean("check-config")?;
     let config = Box::new(values.config(data_dir.into())?);
     Ok(if check { Command::Check(config) } else { Command::Run(config) })
+}
+
+fn restore(verify: bool, arguments: Vec<String>) -> Result<Command, ConfigError> {
+    if arguments.iter().any(|argument| matches!(argument.trim_start_matches('-'), "h" | "help")) {
+        return Ok(Command::RestoreHelp);
+    }
+    crate::backup::Command::parse(verify, arguments).map(Command::Restore).map_err(ConfigError::Restore)
 }
 
 #[cfg(test)]

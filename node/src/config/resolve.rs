@@ -185,6 +185,8 @@ impl Values {
             http_allow_origin: self.option("http-allow-origin"),
             http_tls: self.http_tls()?,
             auth: self.path("auth"),
+            backup_config: self.path("backup-config"),
+            restore_config: self.path("restore-config"),
             raft_addr,
             raft_adv_addr,
             health_addr,

@@ -36,14 +36,14 @@ fn refused(refusal: &Refusal) -> Answer {
     respond::json_value(status, refusal, false)
 }
 
-fn answer<T: Serialize>(outcome: Result<T, Refusal>) -> Answer {
+pub(super) fn answer<T: Serialize>(outcome: Result<T, Refusal>) -> Answer {
     match outcome {
         Ok(value) => respond::json_value(StatusCode::OK, &value, false),
         Err(refusal) => refused(&refusal),
     }
 }
 
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Answer> {
+pub(super) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Answer> {
     let body = read_small(body, BODY_LIMIT).await?;
     let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
     serde_json::from_slice(&body)

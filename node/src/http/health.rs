@@ -54,6 +54,6 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let text = app.metrics.encode(&app.consensus, app.tls.as_deref());
+    let text = app.metrics.encode(&app.consensus, app.tls.as_deref(), &app.backups.numbers);
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }

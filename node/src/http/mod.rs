@@ -2,6 +2,7 @@
 
 mod admin;
 mod backup;
+mod backups;
 mod body;
 mod bookmark;
 mod counters;
@@ -29,6 +30,7 @@ pub use routes::{ROUTES, Route};
 pub use server::{Server, serve_clients};
 
 use crate::auth::{Authenticator, Denied};
+use crate::backup::Backups;
 use crate::metrics::NodeMetrics;
 use crate::raft::Consensus;
 use crate::tls::ServerTls;
@@ -58,6 +60,8 @@ pub struct App {
     pub auth: Option<Arc<Authenticator>>,
     /// TLS of this port.
     pub tls: Option<Arc<ServerTls>>,
+    /// What is done with backups.
+    pub backups: Arc<Backups>,
     /// Room for bodies.
     pub room: BodyRoom,
     /// Values shown in diagnostics.
@@ -166,5 +170,9 @@ async fn dispatch(app: &Arc<App>, request: Request<Body>) -> Answer {
         Endpoint::ClusterVoters => admin::voters(app, incoming).await,
         Endpoint::ClusterTransfer => admin::transfer(app, incoming).await,
         Endpoint::ClusterRecover => admin::recover(app, incoming).await,
+        Endpoint::ClusterBackups => backups::backups(app, incoming).await,
+        Endpoint::ClusterBackupJobs => backups::jobs(app),
+        Endpoint::ClusterBackupProbe => backups::probe(app).await,
+        Endpoint::ClusterRestore => backups::restore(app, incoming).await,
     }
 }

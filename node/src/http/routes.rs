@@ -57,6 +57,14 @@ pub enum Endpoint {
     ClusterTransfer,
     /// `/cluster/recover`
     ClusterRecover,
+    /// `/cluster/backups`
+    ClusterBackups,
+    /// `/cluster/backups/jobs`
+    ClusterBackupJobs,
+    /// `/cluster/backups/probe`
+    ClusterBackupProbe,
+    /// `/cluster/restore`
+    ClusterRestore,
 }
 
 /// One path.
@@ -89,6 +97,7 @@ const GET_HEAD: &[Method] = &[Method::GET, Method::HEAD];
 const POST: &[Method] = &[Method::POST];
 const GET_POST: &[Method] = &[Method::GET, Method::POST];
 const DELETE: &[Method] = &[Method::DELETE];
+const GET_POST_DELETE: &[Method] = &[Method::GET, Method::POST, Method::DELETE];
 const POST_DELETE: &[Method] = &[Method::POST, Method::DELETE];
 
 /// The table. Exact paths come before prefixes that would also match them.
@@ -119,6 +128,10 @@ pub const ROUTES: &[Route] = &[
     route("/cluster/voters", false, Endpoint::ClusterVoters, POST, &[LeaderOps, Join, Remove]),
     route("/cluster/transfer", false, Endpoint::ClusterTransfer, POST, &[LeaderOps]),
     route("/cluster/recover", false, Endpoint::ClusterRecover, POST, &[All]),
+    route("/cluster/backups", false, Endpoint::ClusterBackups, GET_POST_DELETE, &[Backup, LeaderOps]),
+    route("/cluster/backups/jobs", false, Endpoint::ClusterBackupJobs, GET, &[Backup]),
+    route("/cluster/backups/probe", false, Endpoint::ClusterBackupProbe, POST, &[Backup, LeaderOps]),
+    route("/cluster/restore", false, Endpoint::ClusterRestore, GET_POST, &[All]),
 ];
 
 /// What a path leads to.

@@ -2,6 +2,7 @@
 
 use super::admission::{PeerSecurity, Seen};
 use super::applying::Applying;
+use super::archive::Archived;
 use super::calls::Peers;
 use super::consistency::Verdict;
 use super::contact::LeaderContact;
@@ -155,6 +156,7 @@ pub struct Consensus {
     pub(super) log_met_full_disk: Arc<AtomicBool>,
     pub(super) applying: Arc<Applying>,
     pub(super) consistency: watch::Sender<Verdict>,
+    pub(super) archived: Arc<Archived>,
     pub(super) reinstalls: AtomicU64,
     pub(super) security: PeerSecurity,
     pub(super) seen: Seen,
@@ -252,6 +254,7 @@ impl Consensus {
             log_met_full_disk,
             applying,
             consistency: watch::Sender::default(),
+            archived: Arc::default(),
             reinstalls: AtomicU64::new(0),
             security,
             seen: Seen::default(),
@@ -265,7 +268,8 @@ impl Consensus {
         tokio::spawn(peer_server::serve(listener, consensus.clone()));
         let kept_bytes = consensus.config.log_retention_bytes;
         let (raft, log) = (consensus.raft.clone(), consensus.log.clone());
-        tokio::spawn(retention::run(raft, log, consensus.store.state(), kept_bytes));
+        let archived = consensus.archived.clone();
+        tokio::spawn(retention::run(raft, log, consensus.store.state(), archived, kept_bytes));
         tokio::spawn(consensus.clone().watch_phase());
         tokio::spawn(consensus.clone().tidy_staged());
         tokio::spawn(consensus.clone().watch_space());
@@ -435,8 +439,9 @@ impl Consensus {
             Some(trailing) => durable.index.checked_sub(trailing),
             None => self.log.first_index_within(self.config.log_retention_bytes).checked_sub(1),
         };
+        let upto = upto.and_then(|upto| self.archived.bound(&self.log, upto.min(durable.index)));
         let Some(upto) = upto else { return Ok(false) };
-        retention::purge(&self.raft, &self.log, upto.min(durable.index)).await.map_err(RequestError::Internal)
+        retention::purge(&self.raft, &self.log, upto).await.map_err(RequestError::Internal)
     }
 
     /// Hands over leadership if this member leads and another voter can.

@@ -6,7 +6,7 @@
 //! majority nobody can know which one is right: then everybody says so, and nobody changes anything.
 //!
 //! ```text
-//! checksums call = nothing        answer = damaged u8 · (index u64 · sum u64)*
+//! checksums call = nothing        answer = damaged u8 · first entry not archived u64 · (index u64 · sum u64)*
 //! ```
 
 use super::Consensus;
@@ -29,14 +29,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 struct Said {
     /// A page on its disk is not what was written there.
     damaged: bool,
+    /// The first entry that is not known to be archived: what all have to keep.
+    next_to_archive: u64,
     /// Of the entries that it applied last, oldest first.
     checksums: Vec<Checksum>,
 }
 
 impl Said {
     fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(1 + 16 * self.checksums.len());
+        let mut out = BytesMut::with_capacity(9 + 16 * self.checksums.len());
         out.put_u8(self.damaged.into());
+        out.put_u64_le(self.next_to_archive);
         for checksum in &self.checksums {
             out.put_u64_le(checksum.index);
             out.put_u64_le(checksum.sum);
@@ -45,7 +48,8 @@ impl Said {
     }
 
     fn decode(mut body: Bytes) -> Result<Self, WireError> {
-        let mut said = Self { damaged: get_u8(&mut body)? != 0, checksums: Vec::new() };
+        let damaged = get_u8(&mut body)? != 0;
+        let mut said = Self { damaged, next_to_archive: get_u64(&mut body)?, checksums: Vec::new() };
         while body.has_remaining() {
             said.checksums.push(Checksum { index: get_u64(&mut body)?, sum: get_u64(&mut body)? });
         }
@@ -229,7 +233,10 @@ impl Consensus {
             let call =
                 self.peers.call(member.node_id.0, &member.raft_address, Kind::Checksums, &[], PATIENCE);
             match call.await.map(Said::decode) {
-                Ok(Ok(said)) => Some((member.node_id, said)),
+                Ok(Ok(said)) => {
+                    self.archived.reach(said.next_to_archive);
+                    Some((member.node_id, said))
+                }
                 // Raft has its own ways to notice that; without it there is less to compare.
                 Ok(Err(_)) | Err(_) => None,
             }
@@ -277,7 +284,8 @@ impl Consensus {
         // Notes the one of the present state, too.
         self.store.checksum().await.map_err(|error| error.to_string())?;
         let damaged = self.store.damage().borrow().is_some();
-        Ok(Said { damaged, checksums: self.store.checksums() })
+        let next_to_archive = self.archived.next();
+        Ok(Said { damaged, next_to_archive, checksums: self.store.checksums() })
     }
 }
 
@@ -291,7 +299,7 @@ mod tests {
         let voters = (1..=voters).map(NodeId).collect();
         let said = known.iter().zip(1..).map(|(known, id)| {
             let checksums = known.iter().map(|(index, sum)| Checksum { index: *index, sum: *sum }).collect();
-            (NodeId(id), Said { damaged: false, checksums })
+            (NodeId(id), Said { checksums, ..Said::default() })
         });
         let said = said.collect();
         Comparison::new(NodeId(own), &voters, &said).map_or(Verdict::Unknown, |c| c.verdict(NodeId(own)))
@@ -335,6 +343,7 @@ mod tests {
         for damaged in [false, true] {
             let said = Said {
                 damaged,
+                next_to_archive: 17,
                 checksums: vec![Checksum { index: 1, sum: u64::MAX }, Checksum { index: 7, sum: 0 }],
             };
             assert_eq!(Said::decode(said.encode()).unwrap(), said);

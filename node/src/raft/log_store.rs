@@ -48,7 +48,7 @@ impl LogStore {
     }
 
     /// Reads entries: from memory, unless a follower is far behind or this member has just started.
-    fn entries(&self, start: u64, end: u64, bytes: usize) -> io::Result<Vec<Entry>> {
+    pub fn entries(&self, start: u64, end: u64, bytes: usize) -> io::Result<Vec<Entry>> {
         let raw = self.log.read(start..end, bytes)?;
         raw.into_iter().map(|(_, mut payload)| Ok(get_entry(&mut payload)?)).collect()
     }

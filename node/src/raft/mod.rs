@@ -4,6 +4,7 @@ mod administer;
 mod admission;
 mod answer;
 mod applying;
+mod archive;
 pub mod calls;
 pub mod command;
 mod connection;

@@ -19,7 +19,7 @@ use super::types::PeerInfo;
 use super::waiters::Outcome;
 use super::wire::{get_u64, membership_from_store};
 use crate::identity::Identity;
-use crate::store::{CanonicalError, Sha256Sum, Staging, Store, write_in_child};
+use crate::store::{CanonicalError, Scratch, Sha256Sum, Staging, Store, write_in_child};
 use bytes::{BufMut, Bytes, BytesMut};
 use client::admin::{Member, NodeId};
 use futures::StreamExt as _;
@@ -165,8 +165,28 @@ impl Consensus {
         let canonical = staging.scratch();
         write_in_child(received.path(), canonical.path()).await?;
         drop(received);
+        let index = self.spread_and_propose(canonical).await;
+        drop(turn);
+        index
+    }
+
+    /// Puts a database that was restored from a backup in the place of the present one. It is one of ours, with the
+    /// internal table, and checked. Only on the leader.
+    pub async fn install_restored(self: &Arc<Self>, file: Scratch) -> Result<u64, LoadError> {
+        let turn = self.loading.lock().await;
+        if !self.is_leader() {
+            return Err(LoadError::NotLeader);
+        }
+        let index = self.spread_and_propose(file).await;
+        drop(turn);
+        index
+    }
+
+    /// Spreads a checked file, and proposes that it becomes the database.
+    async fn spread_and_propose(&self, file: Scratch) -> Result<u64, LoadError> {
+        let staging = self.store().staging().clone();
         let keeper = staging.clone();
-        let (sha256, size) = blocking(move || keeper.adopt(&canonical)).await?;
+        let (sha256, size) = blocking(move || keeper.adopt(&file)).await?;
         tracing::info!(%sha256, megabytes = size >> 20, "checked a database that is to take the place of this one");
         let outcome = async {
             self.spread(sha256, size).await?;
@@ -177,7 +197,6 @@ impl Consensus {
         if outcome.is_err() && is_certain && self.staged.named(sha256).is_none() {
             staging.remove(sha256)?;
         }
-        drop(turn);
         outcome
     }
 
@@ -286,7 +305,10 @@ impl Consensus {
                 let named = self.staged.named(sha256);
                 let unneeded = match named {
                     None => age > ORPHAN,
-                    Some(index) => self.first_log_index() > index || self.everybody_applied(index).await,
+                    Some(index) => {
+                        let is_archived = self.archived.needed().is_none_or(|needed| needed > index);
+                        self.first_log_index() > index || is_archived && self.everybody_applied(index).await
+                    }
                 };
                 if unneeded {
                     match self.store().staging().remove(sha256) {

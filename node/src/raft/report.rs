@@ -4,6 +4,7 @@ use super::Consensus;
 use super::membership::{SILENT, describe, member_ref, quorum_silent};
 use super::types::Metrics;
 use client::admin::{ConsistencyState, MemberReport, Membership, NodeId, Phase, Role};
+use client::backup::ArchiveReport;
 use openraft::ServerState;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +47,7 @@ impl Consensus {
             membership: describe(&metrics),
             consistency: Some(self.consistency.borrow().report()),
             storage: Some(self.space.usage()),
-            archive: None,
+            archive: self.archive_report(),
             message,
         }
     }
@@ -102,6 +103,7 @@ struct Gist {
     leader: Option<NodeId>,
     membership: Membership,
     consistency: Option<ConsistencyState>,
+    archive: Option<ArchiveReport>,
     members: Vec<(bool, bool)>,
     /// How full the volume is, in twentieths.
     volume: Option<u64>,
@@ -135,6 +137,7 @@ impl Gist {
             leader,
             membership,
             consistency,
+            archive: report.archive.clone(),
             members,
             volume,
         }

@@ -1,17 +1,25 @@
 //! How much of the log is kept: enough for a follower that was away for a while, and never less than what the synced
 //! database file lacks.
 
+use super::archive::Archived;
 use super::types::{Metrics, Raft, log_id_from};
 use crate::failpoint::{Place, pass};
 use crate::store::State;
 use openraft::metrics::WaitError;
 use raftlog::RaftLog;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Tells Raft of each complete checkpoint and purges the log behind it, down to `kept_bytes`. Ends with the
+/// Tells Raft of each complete checkpoint and purges the log behind it, down to `kept_bytes` and to what is archived. Ends with the
 /// store: a purge that fails is tried again at the next checkpoint.
-pub async fn run(raft: Raft, log: RaftLog, mut state: watch::Receiver<State>, kept_bytes: u64) {
+pub async fn run(
+    raft: Raft,
+    log: RaftLog,
+    mut state: watch::Receiver<State>,
+    archived: Arc<Archived>,
+    kept_bytes: u64,
+) {
     let mut told = None;
     while state.changed().await.is_ok() {
         let durable = state.borrow_and_update().durable.log_id;
@@ -26,6 +34,7 @@ pub async fn run(raft: Raft, log: RaftLog, mut state: watch::Receiver<State>, ke
             continue;
         }
         let upto = durable.index.min(log.first_index_within(kept_bytes).saturating_sub(1));
+        let Some(upto) = archived.bound(&log, upto) else { continue };
         if let Err(error) = purge(&raft, &log, upto).await {
             tracing::warn!(error, "the log is not purged this time");
         }

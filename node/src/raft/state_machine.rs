@@ -57,23 +57,24 @@ impl StateMachine {
     ) -> Self {
         Self { store, identity, waiters, staged, applying, teller }
     }
+}
 
-    fn to_store(&self, entry: Entry, wants_reply: bool) -> store::Entry {
-        let log_id = log_id_to(&entry.log_id);
-        let payload = match entry.payload {
-            EntryPayload::Blank => store::Payload::Blank,
-            EntryPayload::Normal(command) => store::Payload::Command(command.0),
-            EntryPayload::Membership(membership) => {
-                let cluster = self.identity.cluster();
-                store::Payload::Membership {
-                    bytes: membership_to_bytes(&membership),
-                    epoch: cluster.as_ref().map_or(0, |c| c.epoch),
-                    cluster_id: cluster.map(|c| c.cluster_id).unwrap_or_default(),
-                }
+/// An entry as the store knows it, on the member `identity`.
+pub fn entry_to_store(entry: Entry, identity: &Identity, wants_reply: bool) -> store::Entry {
+    let log_id = log_id_to(&entry.log_id);
+    let payload = match entry.payload {
+        EntryPayload::Blank => store::Payload::Blank,
+        EntryPayload::Normal(command) => store::Payload::Command(command.0),
+        EntryPayload::Membership(membership) => {
+            let cluster = identity.cluster();
+            store::Payload::Membership {
+                bytes: membership_to_bytes(&membership),
+                epoch: cluster.as_ref().map_or(0, |c| c.epoch),
+                cluster_id: cluster.map(|c| c.cluster_id).unwrap_or_default(),
             }
-        };
-        store::Entry { log_id, payload, wants_reply }
-    }
+        }
+    };
+    store::Entry { log_id, payload, wants_reply }
 }
 
 fn leadership(id: store::LogId) -> Leadership {
@@ -118,7 +119,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     EntryPayload::Normal(command) => self.waiters.interested(&command.0),
                     EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
                 };
-                let entry = self.to_store(entry, !interested.is_empty());
+                let entry = entry_to_store(entry, &self.identity, !interested.is_empty());
                 self.staged.ensure(&entry).await?;
                 last = Some(entry.log_id);
                 asked.push(Asked { index: entry.log_id.index, requests: interested });

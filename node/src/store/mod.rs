@@ -19,6 +19,7 @@ mod meta;
 mod pages;
 mod reader;
 mod replace;
+mod restored;
 mod scrub;
 mod snapshot;
 mod staging;
@@ -35,8 +36,9 @@ pub use canonical::{CanonicalError, MAGIC, SUBCOMMAND, child, write_in_child};
 pub use checkpoint::Durable;
 pub use encode::{Sink, Stopped};
 pub use meta::{Applied, LogId, Meta, Position, RESERVED_PREFIX, StoredMembership};
-pub use pages::{Checksum, Damage};
+pub use pages::{Checksum, Damage, PageSum};
 pub use reader::{Diagnostics, Inline, Limits, ReadError, ReadPool};
+pub use restored::{Seed, first_value, holds_anything, integrity, write_user_copy};
 pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, Streamed, chunk_crc};
 pub use staging::{Receiving, Scratch, Sha256Sum, Staging};
 pub use text::is_vacuum;
@@ -163,6 +165,11 @@ impl Store {
     /// Pins the present state, to send it to another member. Blocks on the disk.
     pub fn pin_snapshot(&self) -> Result<PinnedSnapshot, LocalFailure> {
         PinnedSnapshot::pin(&self.database_path())
+    }
+
+    /// The same, with the checksum of that state if it is known.
+    pub async fn pin_checked(&self) -> Result<(PinnedSnapshot, Option<Checksum>), LocalFailure> {
+        self.writer.pin().await
     }
 
     /// Begins to receive a snapshot beside the present database.

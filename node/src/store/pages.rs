@@ -15,7 +15,7 @@
 use super::freelist::Freelist;
 use super::wal_capture::Committed;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use tokio::sync::watch;
 use twox_hash::XxHash3_64;
 
@@ -54,6 +54,38 @@ pub fn hash(page: u32, content: &[u8]) -> u64 {
         return XxHash3_64::oneshot_with_seed(seed, &masked).max(1);
     }
     XxHash3_64::oneshot_with_seed(seed, content).max(1)
+}
+
+/// The checksum of a state whose pages are given in order: computed from what is read, where [`Pages`] follows what was
+/// written.
+pub struct PageSum {
+    page_size: usize,
+    next: u32,
+    free: HashSet<u32>,
+    sum: u64,
+}
+
+impl PageSum {
+    /// Of a database with pages of `page_size` bytes, of which those in `free` are on the free list.
+    pub fn new(page_size: usize, free: Vec<u32>) -> Self {
+        Self { page_size, next: 1, free: free.into_iter().collect(), sum: 0 }
+    }
+
+    /// The next pages, whole.
+    pub fn add(&mut self, pages: &[u8]) {
+        for content in pages.chunks_exact(self.page_size) {
+            let page = self.next;
+            self.next += 1;
+            if page != lock_byte_page(self.page_size) && !self.free.contains(&page) {
+                self.sum = self.sum.wrapping_add(hash(page, content));
+            }
+        }
+    }
+
+    /// The checksum, after the last page.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
 }
 
 /// Page that SQLite never uses: it holds the lock bytes at 1 GiB.

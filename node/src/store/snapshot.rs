@@ -8,8 +8,10 @@
 //! Source: <https://www.sqlite.org/dbpage.html>.
 
 use super::apply::LocalFailure;
+use super::freelist::Freelist;
 use super::generation::Generations;
 use super::meta::{self, Meta, MetaError};
+use super::pages::PageSum;
 use crate::failpoint::{Place, pass};
 use rusqlite::{Connection, OpenFlags};
 use std::fs::File;
@@ -39,7 +41,8 @@ pub struct PinnedSnapshot {
     pub meta: Meta,
     /// Size in bytes.
     pub size: u64,
-    page_size: u64,
+    /// Size of a page in bytes.
+    pub page_size: u64,
 }
 
 /// How sending the bytes of a pinned snapshot ended.
@@ -74,6 +77,12 @@ impl PinnedSnapshot {
         let wal_bytes = std::fs::metadata(&self.wal).map_or(0, |wal| wal.len());
         wal_bytes > WAL_BYTES + self.size
             || self.pinned_at.elapsed() > PIN + Duration::from_secs(self.size / SLOWEST)
+    }
+
+    /// What sums up the pages of the pinned state, given them in order.
+    pub fn page_sum(&self) -> Result<PageSum, LocalFailure> {
+        let free = Freelist::read(&self.connection)?.pages(&self.connection)?;
+        Ok(PageSum::new(self.page_size as usize, free))
     }
 
     /// Gives the file's bytes from `offset` on, which is at a page, to `send` in order, in chunks of about [`CHUNK`];

@@ -8,7 +8,7 @@ use super::pages::{Checksum, Pages};
 use super::reader::ReadPool;
 use super::replace;
 use super::scrub::{PinnedRange, Wake};
-use super::snapshot::ReadySnapshot;
+use super::snapshot::{PinnedSnapshot, ReadySnapshot};
 use super::staging::Staging;
 use crate::failpoint::{Place, pass};
 use rusqlite::Connection;
@@ -46,10 +46,17 @@ enum Job {
     Checksum {
         done: oneshot::Sender<Result<Option<Checksum>, LocalFailure>>,
     },
+    /// The present state, with its checksum.
+    Pin {
+        done: oneshot::Sender<Result<CheckedPin, LocalFailure>>,
+    },
     Close {
         done: oneshot::Sender<Result<(), LocalFailure>>,
     },
 }
+
+/// A pinned state, with its checksum if that is known.
+pub type CheckedPin = (PinnedSnapshot, Option<Checksum>);
 
 /// Handle of the writer thread.
 #[derive(Clone)]
@@ -141,6 +148,11 @@ impl Writer {
     /// The checksum of the present state; none while it is not known.
     pub async fn checksum(&self) -> Result<Option<Checksum>, LocalFailure> {
         self.ask(|done| Job::Checksum { done }).await
+    }
+
+    /// Pins the present state, between two entries, and says its checksum.
+    pub async fn pin(&self) -> Result<CheckedPin, LocalFailure> {
+        self.ask(|done| Job::Pin { done }).await
     }
 
     /// Pins the present state on `connection`; none if the database it is open on is not the present one. Blocks.
@@ -258,6 +270,7 @@ impl WriterThread {
                     let sum = self.applier.as_ref().ok_or(GONE).and_then(Applier::checksum);
                     drop(done.send(sum));
                 }
+                Job::Pin { done } => drop(done.send(self.pin())),
                 Job::PinRange { connection, generation, done } => {
                     let present = generation == self.generation;
                     let pinned = present.then(|| PinnedRange::pin(connection, &self.pages)).transpose();
@@ -290,6 +303,11 @@ impl WriterThread {
         if error.is_full_disk() {
             self.met_full_disk.store(true, Ordering::Release);
         }
+    }
+
+    fn pin(&self) -> Result<CheckedPin, LocalFailure> {
+        let checksum = self.applier.as_ref().ok_or(GONE)?.checksum()?;
+        Ok((PinnedSnapshot::pin(&self.generations.path(self.generation))?, checksum))
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Reply>, LocalFailure> {

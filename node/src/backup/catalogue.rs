@@ -1,0 +1,307 @@
+//! What is in the store, and what of it brings back which moment.
+
+use super::manifest::{Manifest, ManifestError};
+use super::objects::{ObjectError, Objects};
+use super::segment::{self, SegmentName};
+use client::backup::{BackupKind, Catalogue, RestoreTarget, Window};
+use futures::{StreamExt as _, TryStreamExt as _};
+
+/// Manifests read at once.
+const AT_ONCE: usize = 16;
+
+/// Backups and segments of one cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    /// Complete backups, by epoch and index.
+    pub manifests: Vec<Manifest>,
+    /// Segments, by epoch and first entry.
+    pub segments: Vec<SegmentName>,
+}
+
+/// What a restore reads, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The backup that it begins with.
+    pub manifest: Manifest,
+    /// Segments to replay.
+    pub segments: Vec<SegmentName>,
+    /// Where to stop.
+    pub until: Until,
+}
+
+/// Where to stop replaying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// After the last segment.
+    End,
+    /// After this entry.
+    Index(u64),
+    /// Before the first entry that is later than this, in microseconds since 1970.
+    Time(i64),
+}
+
+/// Nothing in the store brings back that moment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReachable {
+    /// There is no complete backup.
+    #[error("the store has no complete backup of this cluster")]
+    NoBackup,
+    /// There is none that is named so.
+    #[error("the store has no complete backup {0}")]
+    NoSuchBackup(String),
+    /// The time cannot be read.
+    #[error("{0}: not a time such as 2026-01-31T12:00:00Z")]
+    NotATime(String),
+    /// The first backup is later.
+    #[error("the first backup is of entry {index}, {time}: nothing before that can be restored")]
+    TooEarly {
+        /// Its entry.
+        index: u64,
+        /// Its time.
+        time: String,
+    },
+    /// The archive ends earlier.
+    #[error(
+        "the archive ends with entry {last}: entry {wanted} cannot be reached; the last moment is index {last}"
+    )]
+    TooLate {
+        /// Last entry that can be reached.
+        last: u64,
+        /// The one that was asked for.
+        wanted: u64,
+    },
+    /// Entries are missing.
+    #[error(
+        "the archive lacks entries {from} to {to}: what comes after them cannot be reached from the backup before; the \
+         last moment before the hole is index {last}"
+    )]
+    Hole {
+        /// First missing entry.
+        from: u64,
+        /// Last missing entry.
+        to: u64,
+        /// Last entry that can be reached.
+        last: u64,
+    },
+}
+
+/// Segments that go on without a hole after entry `from`.
+struct Chain {
+    segments: Vec<SegmentName>,
+    /// Last entry.
+    last: u64,
+    /// First entry after the hole that ends it, if more comes.
+    resumes: Option<u64>,
+}
+
+impl Contents {
+    /// Reads what is there. With `epoch` only of that epoch.
+    pub async fn read(objects: &Objects, epoch: Option<u64>) -> Result<Self, ManifestError> {
+        let prefix = epoch.map(|epoch| format!("{epoch:08}-"));
+        let mut paths = objects.directories("backups").await?;
+        paths.retain(|path| prefix.as_ref().is_none_or(|prefix| path.starts_with(prefix)));
+        let manifests: Vec<Option<Manifest>> = futures::stream::iter(paths)
+            .map(|path| async move { Manifest::read(objects, &path).await })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        let directory = epoch.map_or_else(|| "log".to_owned(), segment::directory);
+        let listed = objects.list(&directory, None).await?;
+        let mut contents = Self {
+            manifests: manifests.into_iter().flatten().collect(),
+            segments: listed.iter().filter_map(|(name, _)| SegmentName::parse(name)).collect(),
+        };
+        contents.manifests.sort_by_key(|m| (m.backup.epoch, m.backup.index));
+        contents.segments.sort();
+        Ok(contents)
+    }
+
+    /// What it tells to others.
+    pub fn catalogue(&self) -> Catalogue {
+        Catalogue {
+            backups: self.manifests.iter().map(|manifest| manifest.backup.clone()).collect(),
+            windows: self.windows(),
+        }
+    }
+
+    fn chain(&self, epoch: u64, from: u64) -> Chain {
+        let mut chain = Chain { segments: Vec::new(), last: from, resumes: None };
+        for segment in self.segments.iter().filter(|s| s.epoch == epoch && s.last > from) {
+            if segment.first > chain.last + 1 {
+                chain.resumes = Some(segment.first);
+                break;
+            }
+            if segment.last > chain.last {
+                chain.last = segment.last;
+                chain.segments.push(segment.clone());
+            }
+        }
+        chain
+    }
+
+    /// Ranges of entries that can be reached, oldest first.
+    pub fn windows(&self) -> Vec<Window> {
+        let mut windows: Vec<Window> = Vec::new();
+        for manifest in &self.manifests {
+            let backup = &manifest.backup;
+            let known = windows.last().filter(|w| w.epoch == backup.epoch && w.last_index >= backup.index);
+            if known.is_some() {
+                continue;
+            }
+            let chain = self.chain(backup.epoch, backup.index);
+            let latest_us = match chain.segments.last() {
+                Some(segment) => segment.time_us,
+                // The archive's own backup, after which nothing has happened yet.
+                None if backup.kind == BackupKind::Base => manifest.entry_time_us,
+                None => continue,
+            };
+            windows.push(Window {
+                epoch: backup.epoch,
+                first_index: backup.index,
+                last_index: chain.last,
+                earliest: time_text(manifest.entry_time_us),
+                latest: time_text(latest_us),
+            });
+        }
+        windows
+    }
+
+    /// Last entry of an epoch's archive; none if it has none.
+    pub fn last_archived(&self, epoch: u64) -> Option<u64> {
+        self.segments.iter().filter(|s| s.epoch == epoch).map(|s| s.last).max()
+    }
+
+    /// The oldest backup of an epoch from which the archive goes on without a hole to entry `last`.
+    pub fn first_base(&self, epoch: u64, last: u64) -> Option<&Manifest> {
+        self.manifests
+            .iter()
+            .filter(|m| m.backup.epoch == epoch && m.backup.index <= last)
+            .find(|m| self.chain(epoch, m.backup.index).last >= last)
+    }
+
+    /// The newest backup of an epoch that is not after entry `last`.
+    pub fn newest_base(&self, epoch: u64, last: u64) -> Option<&Manifest> {
+        self.manifests.iter().rev().find(|m| m.backup.epoch == epoch && m.backup.index <= last)
+    }
+
+    /// What brings back `target`.
+    pub fn choose(&self, target: &RestoreTarget) -> Result<Choice, NotReachable> {
+        match target {
+            RestoreTarget::Backup(path) => {
+                let found = self.manifests.iter().find(|manifest| manifest.backup.path == *path);
+                let manifest = found.ok_or_else(|| NotReachable::NoSuchBackup(path.clone()))?;
+                let until = Until::Index(manifest.backup.index);
+                Ok(Choice { manifest: manifest.clone(), segments: Vec::new(), until })
+            }
+            RestoreTarget::Latest {} => {
+                let newest = self.manifests.last().ok_or(NotReachable::NoBackup)?;
+                let chain = self.chain(newest.backup.epoch, newest.backup.index);
+                if let Some(resumes) = chain.resumes {
+                    return Err(NotReachable::Hole {
+                        from: chain.last + 1,
+                        to: resumes - 1,
+                        last: chain.last,
+                    });
+                }
+                Ok(Choice { manifest: newest.clone(), segments: chain.segments, until: Until::End })
+            }
+            RestoreTarget::Index(wanted) => {
+                let manifest = self.before(|manifest| manifest.backup.index <= *wanted)?;
+                let chain = self.chain(manifest.backup.epoch, manifest.backup.index);
+                if chain.last < *wanted {
+                    return Err(match chain.resumes {
+                        Some(resumes) => {
+                            NotReachable::Hole { from: chain.last + 1, to: resumes - 1, last: chain.last }
+                        }
+                        None => NotReachable::TooLate { last: chain.last, wanted: *wanted },
+                    });
+                }
+                let is_needed = |s: &SegmentName| s.first <= *wanted && *wanted > manifest.backup.index;
+                let segments = chain.segments.into_iter().filter(is_needed).collect();
+                Ok(Choice { manifest: manifest.clone(), segments, until: Until::Index(*wanted) })
+            }
+            RestoreTarget::Time(text) => {
+                let time = text.parse::<jiff::Timestamp>();
+                let time = time.map_err(|_| NotReachable::NotATime(text.clone()))?.as_microsecond();
+                let manifest = self.before(|manifest| manifest.entry_time_us <= time)?;
+                let mut chain = self.chain(manifest.backup.epoch, manifest.backup.index);
+                // The first one that ends later holds where to stop; without it a hole may hide entries.
+                let end = chain.segments.iter().position(|segment| segment.time_us > time);
+                match (end, chain.resumes) {
+                    (Some(end), _) => chain.segments.truncate(end + 1),
+                    (None, Some(resumes)) => {
+                        return Err(NotReachable::Hole {
+                            from: chain.last + 1,
+                            to: resumes - 1,
+                            last: chain.last,
+                        });
+                    }
+                    (None, None) => {}
+                }
+                Ok(Choice { manifest: manifest.clone(), segments: chain.segments, until: Until::Time(time) })
+            }
+        }
+    }
+
+    fn before(&self, is_early: impl Fn(&Manifest) -> bool) -> Result<&Manifest, NotReachable> {
+        let first = self.manifests.first().ok_or(NotReachable::NoBackup)?;
+        self.manifests.iter().rev().find(|manifest| is_early(manifest)).ok_or_else(|| {
+            NotReachable::TooEarly { index: first.backup.index, time: time_text(first.entry_time_us) }
+        })
+    }
+
+    /// Objects that only serve moments before `before`, in microseconds since 1970, of the archive: its own base backups
+    /// but for the newest one before that time, and segments that no backup which stays needs.
+    pub fn only_before(&self, before: i64) -> (Vec<Manifest>, Vec<SegmentName>) {
+        let bases: Vec<&Manifest> =
+            self.manifests.iter().filter(|m| m.backup.kind == BackupKind::Base).collect();
+        let kept_base = bases.iter().rposition(|base| base.entry_time_us <= before).unwrap_or(0);
+        let dropped: Vec<Manifest> = bases[..kept_base].iter().map(|base| (*base).clone()).collect();
+        let oldest = self
+            .manifests
+            .iter()
+            .filter(|m| !dropped.contains(m))
+            // A backup that was asked for stands for itself: entries after it are kept from the first base on.
+            .filter(|m| m.backup.kind == BackupKind::Base || bases.is_empty())
+            .map(|m| (m.backup.epoch, m.backup.index))
+            .min();
+        let segments = match oldest {
+            None => Vec::new(),
+            Some(oldest) => self
+                .segments
+                .iter()
+                .filter(|s| (s.epoch, s.last) <= oldest && s.time_us < before)
+                .cloned()
+                .collect(),
+        };
+        (dropped, segments)
+    }
+}
+
+/// Deletes backups and what [`Contents::only_before`] names; returns how many objects are gone. A manifest goes first: what
+/// is left of a backup without one is no backup.
+pub async fn delete(
+    objects: &Objects,
+    paths: &[String],
+    segments: &[SegmentName],
+) -> Result<u64, ObjectError> {
+    let mut deleted = 0;
+    for path in paths {
+        let directory = format!("backups/{path}");
+        let manifest = format!("{directory}/{}", super::manifest::MANIFEST);
+        deleted += objects.delete(vec![manifest]).await?;
+        let rest = objects.list(&directory, None).await?.into_iter().map(|(name, _)| name).collect();
+        deleted += objects.delete(rest).await?;
+    }
+    deleted += objects.delete(segments.iter().map(SegmentName::object).collect()).await?;
+    Ok(deleted)
+}
+
+/// A time in microseconds since 1970 as text.
+pub fn time_text(us: i64) -> String {
+    jiff::Timestamp::from_microsecond(us).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+#[cfg(test)]
+#[path = "catalogue_tests.rs"]
+mod tests;

@@ -1,0 +1,131 @@
+#![allow(clippy::unwrap_used)]
+use super::super::manifest::Parts;
+use super::*;
+use client::backup::Backup;
+
+fn base(epoch: u64, index: u64, kind: BackupKind) -> Manifest {
+    let backup = Backup {
+        name: "n".into(),
+        kind,
+        path: format!("{epoch}-{index}"),
+        cluster_id: "c".into(),
+        epoch,
+        index,
+        term: 1,
+        time: time_text(index as i64),
+        size_bytes: 0,
+        stored_bytes: 0,
+        sha256: String::new(),
+        page_checksum: None,
+        sqlite_version: String::new(),
+        member: String::new(),
+        encrypted: false,
+    };
+    // The clock of entry n is n seconds.
+    Manifest::new(backup, index as i64 * 1_000_000, false, Parts::default())
+}
+
+fn contents(bases: &[(u64, u64)], segments: &[(u64, u64, u64)]) -> Contents {
+    let mut contents = Contents {
+        manifests: bases.iter().map(|(epoch, index)| base(*epoch, *index, BackupKind::Base)).collect(),
+        segments: segments
+            .iter()
+            .map(|&(epoch, first, last)| SegmentName { epoch, first, last, time_us: last as i64 * 1_000_000 })
+            .collect(),
+    };
+    contents.segments.sort();
+    contents
+}
+
+fn index(n: u64) -> RestoreTarget {
+    RestoreTarget::Index(n)
+}
+
+fn second(n: i64) -> RestoreTarget {
+    RestoreTarget::Time(time_text(n * 1_000_000))
+}
+
+#[test]
+fn what_brings_back_which_moment() {
+    let latest = RestoreTarget::Latest {};
+    let hole = |from, to| NotReachable::Hole { from, to, last: from - 1 };
+    let whole: &[(u64, u64, u64)] = &[(1, 5, 10), (1, 11, 20), (1, 18, 30), (1, 31, 40)];
+    let holed: &[(u64, u64, u64)] = &[(1, 5, 10), (1, 21, 30), (1, 31, 40)];
+    let over: &[(u64, u64, u64)] = &[(1, 1, 10), (1, 1, 40), (1, 11, 20)];
+    let two_epochs: &[(u64, u64, u64)] = &[(1, 1, 40), (2, 31, 35)];
+    // (bases, segments, target) → (index of the base, first entries of the segments), or why not.
+    type Wanted = Result<(u64, Vec<u64>), NotReachable>;
+    let table: Vec<(&[(u64, u64)], &[(u64, u64, u64)], RestoreTarget, Wanted)> = vec![
+        (&[], whole, latest.clone(), Err(NotReachable::NoBackup)),
+        (&[(1, 5)], &[], latest.clone(), Ok((5, vec![]))),
+        (&[(1, 5)], whole, latest.clone(), Ok((5, vec![5, 11, 18, 31]))),
+        (&[(1, 5), (1, 19)], whole, latest.clone(), Ok((19, vec![11, 18, 31]))),
+        (&[(1, 5), (1, 19)], whole, index(12), Ok((5, vec![5, 11]))),
+        (&[(1, 5), (1, 19)], whole, index(19), Ok((19, vec![]))),
+        (&[(1, 5)], whole, index(40), Ok((5, vec![5, 11, 18, 31]))),
+        (&[(1, 5)], whole, index(41), Err(NotReachable::TooLate { last: 40, wanted: 41 })),
+        (&[(1, 5)], whole, index(4), Err(NotReachable::TooEarly { index: 5, time: time_text(5_000_000) })),
+        (&[(1, 5)], holed, index(10), Ok((5, vec![5]))),
+        (&[(1, 5)], holed, index(15), Err(hole(11, 20))),
+        (&[(1, 5)], holed, latest.clone(), Err(hole(11, 20))),
+        (&[(1, 5), (1, 22)], holed, latest.clone(), Ok((22, vec![21, 31]))),
+        (&[(1, 5), (1, 22)], holed, index(33), Ok((22, vec![21, 31]))),
+        (&[(1, 0)], over, latest.clone(), Ok((0, vec![1, 1]))),
+        // The segment in which the time is passed holds where to stop.
+        (&[(1, 5)], whole, second(12), Ok((5, vec![5, 11]))),
+        (&[(1, 5)], whole, second(99), Ok((5, vec![5, 11, 18, 31]))),
+        (&[(1, 5)], whole, second(4), Err(NotReachable::TooEarly { index: 5, time: time_text(5_000_000) })),
+        (&[(1, 5)], holed, second(9), Ok((5, vec![5]))),
+        (&[(1, 5)], holed, second(10), Err(hole(11, 20))),
+        // After the loss of a quorum another future begins; the old one stays reachable by index.
+        (&[(1, 0), (2, 30)], two_epochs, latest, Ok((30, vec![31]))),
+        (&[(1, 0), (2, 30)], two_epochs, index(29), Ok((0, vec![1]))),
+        (&[(1, 0), (2, 30)], two_epochs, index(33), Ok((30, vec![31]))),
+    ];
+    for (bases, segments, target, wanted) in table {
+        let found = contents(bases, segments).choose(&target).map(|choice| {
+            let firsts = choice.segments.iter().map(|segment| segment.first).collect();
+            (choice.manifest.backup.index, firsts)
+        });
+        assert_eq!(found, wanted, "{bases:?} {segments:?} {target:?}");
+    }
+    let found = contents(&[(1, 5)], whole).choose(&RestoreTarget::Backup("1-5".into())).unwrap();
+    assert_eq!((found.until, found.segments.len()), (Until::Index(5), 0));
+    let missing = RestoreTarget::Backup("1-6".into());
+    assert_eq!(contents(&[(1, 5)], whole).choose(&missing), Err(NotReachable::NoSuchBackup("1-6".into())));
+}
+
+#[test]
+fn windows_are_what_can_be_reached_without_a_hole() {
+    let windows = |bases, segments| -> Vec<(u64, u64)> {
+        let found = contents(bases, segments).windows();
+        found.iter().map(|window| (window.first_index, window.last_index)).collect()
+    };
+    let holed: &[(u64, u64, u64)] = &[(1, 5, 10), (1, 21, 30), (1, 31, 40)];
+    assert_eq!(windows(&[(1, 4), (1, 8), (1, 22)], holed), [(4, 10), (22, 40)]);
+    assert_eq!(windows(&[(1, 12)], holed), [(12, 12)]);
+    let all = contents(&[(1, 4), (1, 8), (1, 22)], holed);
+    assert_eq!(all.first_base(1, 40).unwrap().backup.index, 22);
+    assert_eq!(all.first_base(1, 10).unwrap().backup.index, 4);
+    assert!(all.first_base(2, 10).is_none());
+    assert_eq!(all.last_archived(1), Some(40));
+}
+
+#[test]
+fn what_only_serves_earlier_moments_goes() {
+    let segments: &[(u64, u64, u64)] = &[(1, 1, 10), (1, 11, 20), (1, 21, 30), (1, 31, 40)];
+    let go = |bases, before: i64| {
+        let (bases, segments) = contents(bases, segments).only_before(before * 1_000_000);
+        let bases: Vec<u64> = bases.iter().map(|base| base.backup.index).collect();
+        let segments: Vec<u64> = segments.iter().map(|segment| segment.first).collect();
+        (bases, segments)
+    };
+    let bases: &[(u64, u64)] = &[(1, 0), (1, 15), (1, 30)];
+    assert_eq!(go(bases, 0), (vec![], vec![]));
+    assert_eq!(go(bases, 14), (vec![], vec![]));
+    assert_eq!(go(bases, 15), (vec![0], vec![1]));
+    assert_eq!(go(bases, 29), (vec![0], vec![1]));
+    assert_eq!(go(bases, 31), (vec![0, 15], vec![1, 11, 21]));
+    assert_eq!(go(bases, 1000), (vec![0, 15], vec![1, 11, 21]));
+    assert_eq!(go(&[], 1000), (vec![], vec![]));
+}

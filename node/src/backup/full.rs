@@ -1,0 +1,263 @@
+//! A full backup: the database as it is after one entry, page for page, while writes go on.
+//!
+//! The state is pinned together with the checksum on which the cluster's members agree after that entry, and what is sent
+//! is summed up as it is read: pages that are not what was written there do not become a backup. A store that is slow must
+//! not keep the pin, or the WAL would grow with every write: what it has not taken is moved to a file at the disk's speed.
+
+use super::manifest::{MANIFEST, Manifest};
+use super::objects::{ObjectError, Objects};
+use super::parts::{PART, put_parts};
+use super::seal::hex;
+use crate::store::{
+    Checksum, LocalFailure, PageSum, PinnedSnapshot, Staging, Store, Streamed, sqlite_version,
+};
+use aws_lc_rs::digest::{Context, SHA256};
+use client::backup::{Backup, BackupKind};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::time::{Instant, sleep};
+
+/// How long the store may take for a part before the rest is moved to a file.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A member that has just started reads its pages before it knows their checksum. A backup waits for that so long.
+const CHECKSUM: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A backup was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupFailure {
+    /// The store did not take it.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+    /// The database could not be read.
+    #[error(transparent)]
+    Local(#[from] LocalFailure),
+    /// A file for what a slow store has not taken could not be written.
+    #[error("keep what the store has not taken yet: {0}")]
+    Io(#[from] io::Error),
+    /// Pages are not what was written there.
+    #[error(
+        "the database of this member is not what the cluster agreed on after entry {index}: its page checksum is \
+         {found:016x}, not {expected:016x}; the backup is not finished"
+    )]
+    Damaged {
+        /// After which entry.
+        index: u64,
+        /// Of what was read.
+        found: u64,
+        /// What the cluster has.
+        expected: u64,
+    },
+    /// The pin was held for too long.
+    #[error("the database changes faster than it can be read; try again when fewer pages are written")]
+    Expired,
+    /// There is nothing yet.
+    #[error("the cluster has no entry yet")]
+    Empty,
+    /// The manifest could not be written as text.
+    #[error("the manifest: {0}")]
+    Manifest(#[from] serde_json::Error),
+    /// The thread that read the database ended.
+    #[error("a thread ended: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// What a backup is made of and called.
+pub struct Source {
+    /// The database.
+    pub store: Store,
+    /// Name of the member.
+    pub member: String,
+    /// Whether it enforces foreign keys.
+    pub foreign_keys: bool,
+}
+
+/// Bytes of the database that are on their way, of how many.
+#[derive(Debug, Default)]
+pub struct Progress {
+    done: AtomicU64,
+    all: AtomicU64,
+}
+
+impl Progress {
+    /// In hundredths.
+    pub fn percent(&self) -> u8 {
+        let (done, all) = (self.done.load(Ordering::Relaxed), self.all.load(Ordering::Relaxed));
+        (done.min(all) * 100).checked_div(all).unwrap_or(0) as u8
+    }
+}
+
+/// Name of a backup's directory.
+pub fn path_of(epoch: u64, index: u64, name: &str) -> String {
+    format!("{epoch:08}-{index:020}-{name}")
+}
+
+/// Makes a backup; it is complete when this returns.
+pub async fn make_backup(
+    source: &Source,
+    objects: &Objects,
+    name: &str,
+    kind: BackupKind,
+    progress: Arc<Progress>,
+) -> Result<Manifest, BackupFailure> {
+    await_checksum(&source.store).await?;
+    let (pinned, checksum) = source.store.pin_checked().await?;
+    let time = crate::clock::now();
+    let meta = pinned.meta.clone();
+    let Some(last) = meta.applied.log_id else { return Err(BackupFailure::Empty) };
+    progress.all.store(pinned.size, Ordering::Relaxed);
+    let path = path_of(meta.epoch, last.index, name);
+    let directory = format!("backups/{path}");
+
+    let (send, pieces) = mpsc::channel(1);
+    let feed = Feed::new(&pinned, source.store.staging().clone(), send, progress)?;
+    let reading = tokio::task::spawn_blocking(move || feed.run(pinned, checksum));
+    let put = put_parts(objects, &directory, pieces).await;
+    // Ends soon: nobody takes its pieces any more.
+    let read = reading.await?;
+    let (parts, stored_bytes) = put?;
+    let sha256 = read?;
+    let backup = Backup {
+        name: name.into(),
+        kind,
+        path,
+        cluster_id: meta.cluster_id,
+        epoch: meta.epoch,
+        index: last.index,
+        term: last.term,
+        time: time.to_string(),
+        size_bytes: parts.size_bytes,
+        stored_bytes,
+        sha256,
+        page_checksum: checksum.map(|checksum| format!("{:016x}", checksum.sum)),
+        sqlite_version: sqlite_version().into(),
+        member: source.member.clone(),
+        encrypted: objects.are_encrypted(),
+    };
+    let manifest = Manifest::new(backup, meta.applied.timestamp_us, source.foreign_keys, parts);
+    objects.put(&format!("{directory}/{MANIFEST}"), manifest.encode()?).await?;
+    Ok(manifest)
+}
+
+/// Waits for a while until the checksum of the database is known.
+async fn await_checksum(store: &Store) -> Result<(), LocalFailure> {
+    let until = Instant::now() + CHECKSUM;
+    while store.checksum().await?.is_none() && Instant::now() < until {
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Reads the pinned state and gives it on in pieces.
+struct Feed {
+    send: mpsc::Sender<Vec<u8>>,
+    runtime: tokio::runtime::Handle,
+    staging: Staging,
+    piece: Vec<u8>,
+    /// What the store has not taken in time.
+    moved: Option<File>,
+    sha256: Context,
+    sum: PageSum,
+    progress: Arc<Progress>,
+}
+
+impl Feed {
+    fn new(
+        pinned: &PinnedSnapshot,
+        staging: Staging,
+        send: mpsc::Sender<Vec<u8>>,
+        progress: Arc<Progress>,
+    ) -> Result<Self, LocalFailure> {
+        Ok(Self {
+            send,
+            runtime: tokio::runtime::Handle::current(),
+            staging,
+            piece: Vec::with_capacity(PART),
+            moved: None,
+            sha256: Context::new(&SHA256),
+            sum: pinned.page_sum()?,
+            progress,
+        })
+    }
+
+    /// Gives on everything; returns the SHA-256 of the file.
+    fn run(mut self, pinned: PinnedSnapshot, checksum: Option<Checksum>) -> Result<String, BackupFailure> {
+        let mut outcome = Ok(());
+        let streamed = pinned.stream(0, |pages| {
+            self.sha256.update(&pages);
+            self.sum.add(&pages);
+            outcome = self.add(&pages);
+            outcome.is_ok()
+        });
+        outcome?;
+        if streamed? == Streamed::Expired {
+            return Err(BackupFailure::Expired);
+        }
+        drop(pinned);
+        // Before the last piece: without it the manifest is not written.
+        if let Some(Checksum { index, sum: expected }) = checksum
+            && self.sum.sum() != expected
+        {
+            return Err(BackupFailure::Damaged { index, found: self.sum.sum(), expected });
+        }
+        let piece = std::mem::take(&mut self.piece);
+        if !piece.is_empty() {
+            self.give(piece)?;
+        }
+        if let Some(mut moved) = self.moved.take() {
+            moved.rewind()?;
+            loop {
+                let mut piece = Vec::with_capacity(PART);
+                if (&mut moved).take(PART as u64).read_to_end(&mut piece)? == 0 {
+                    break;
+                }
+                self.hand_over(piece, None)?;
+            }
+        }
+        Ok(hex(self.sha256.finish().as_ref()))
+    }
+
+    fn add(&mut self, mut pages: &[u8]) -> io::Result<()> {
+        while !pages.is_empty() {
+            let (now, later) = pages.split_at(pages.len().min(PART - self.piece.len()));
+            self.piece.extend_from_slice(now);
+            pages = later;
+            if self.piece.len() == PART {
+                let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PART));
+                self.give(piece)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, piece: Vec<u8>) -> io::Result<()> {
+        let left = if self.moved.is_some() { Some(piece) } else { self.hand_over(piece, Some(PATIENCE))? };
+        let Some(piece) = left else { return Ok(()) };
+        if self.moved.is_none() {
+            self.staging.check_room(self.progress.all.load(Ordering::Relaxed))?;
+            self.moved = Some(self.staging.unnamed()?);
+        }
+        self.moved.as_mut().map_or(Ok(()), |moved| moved.write_all(&piece))
+    }
+
+    /// Hands a piece to who puts it into the store; returns it if nobody takes it within `patience`.
+    fn hand_over(&self, piece: Vec<u8>, patience: Option<Duration>) -> io::Result<Option<Vec<u8>>> {
+        let size = piece.len() as u64;
+        let gone = || io::Error::other("nobody puts the backup into the store any more");
+        match patience {
+            None => self.send.blocking_send(piece).map_err(|_| gone())?,
+            Some(patience) => match self.runtime.block_on(self.send.send_timeout(piece, patience)) {
+                Ok(()) => {}
+                Err(SendTimeoutError::Timeout(piece)) => return Ok(Some(piece)),
+                Err(SendTimeoutError::Closed(_)) => return Err(gone()),
+            },
+        }
+        self.progress.done.fetch_add(size, Ordering::Relaxed);
+        Ok(None)
+    }
+}

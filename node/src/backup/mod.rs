@@ -1,0 +1,399 @@
+//! Backups: full ones on demand, the continuous archive of the log, and the way back.
+//!
+//! [`Backups`] is what a member can be asked to do; [`archive`] works by itself while the member leads; [`command`] is what
+//! is done without a member. `docs/backup.md` says what is promised and what is where in the store ([`objects`]).
+
+mod archive;
+mod catalogue;
+mod command;
+mod full;
+mod install;
+mod jobs;
+mod manifest;
+mod objects;
+mod pace;
+mod parts;
+mod replaced;
+mod repository;
+mod restore;
+mod seal;
+mod segment;
+
+pub use archive::ArchiveNumbers;
+pub use command::{Command, CommandError, RESTORE, USAGE, VERIFY};
+pub use repository::Repository;
+
+use crate::raft::Consensus;
+use crate::reload::Reloaded;
+use archive::Archiver;
+use bytes::Bytes;
+use catalogue::Contents;
+use client::admin::{Refusal, RefusalReason};
+use client::backup::{
+    Backup, BackupJob, BackupJobs, BackupKind, Catalogue, DeleteBackups, Deleted, JobState, Probe,
+    RestoreJob, RestoreJobs, RestoreSource, Restored, StartBackup, StartRestore,
+};
+use full::{Progress, Source, make_backup};
+use jobs::{Jobs, Named};
+use manifest::ManifestError;
+use objects::{ObjectError, Objects};
+use parking_lot::Mutex;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// A file of settings, and what it says.
+struct Configured {
+    path: PathBuf,
+    repository: Arc<Reloaded<Repository>>,
+}
+
+/// What a member does with backups.
+pub struct Backups {
+    consensus: Arc<Consensus>,
+    own: Option<Configured>,
+    other: Option<Configured>,
+    foreign_keys: bool,
+    backups: Jobs<BackupWork>,
+    restores: Jobs<RestoreWork>,
+    /// Backups are made one at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// Numbers of the archive.
+    pub numbers: Arc<ArchiveNumbers>,
+}
+
+struct BackupWork {
+    name: String,
+    progress: Arc<Progress>,
+    outcome: Mutex<Option<Result<Backup, String>>>,
+}
+
+struct RestoreWork {
+    name: String,
+    percent: AtomicU8,
+    outcome: Mutex<Option<Result<Restored, String>>>,
+}
+
+fn state_of<T>(outcome: &Option<Result<T, String>>) -> JobState {
+    match outcome {
+        None => JobState::Running,
+        Some(Ok(_)) => JobState::Succeeded,
+        Some(Err(_)) => JobState::Failed,
+    }
+}
+
+impl Named for BackupWork {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_running(&self) -> bool {
+        self.outcome.lock().is_none()
+    }
+}
+
+impl Named for RestoreWork {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_running(&self) -> bool {
+        self.outcome.lock().is_none()
+    }
+}
+
+impl BackupWork {
+    fn report(&self) -> BackupJob {
+        let outcome = self.outcome.lock();
+        let state = state_of(&outcome);
+        let progress_percent = if state == JobState::Succeeded { 100 } else { self.progress.percent() };
+        let (backup, message) = split(&outcome);
+        BackupJob { name: self.name.clone(), state, progress_percent, backup, message }
+    }
+}
+
+impl RestoreWork {
+    fn report(&self) -> RestoreJob {
+        let outcome = self.outcome.lock();
+        let (restored, message) = split(&outcome);
+        RestoreJob {
+            name: self.name.clone(),
+            state: state_of(&outcome),
+            progress_percent: self.percent.load(Ordering::Relaxed),
+            restored,
+            message,
+        }
+    }
+}
+
+fn split<T: Clone>(outcome: &Option<Result<T, String>>) -> (Option<T>, Option<String>) {
+    match outcome {
+        None => (None, None),
+        Some(Ok(value)) => (Some(value.clone()), None),
+        Some(Err(message)) => (None, Some(message.clone())),
+    }
+}
+
+fn refusal(reason: RefusalReason, message: impl Into<String>) -> Refusal {
+    Refusal { reason, message: message.into() }
+}
+
+fn refused_by_store(error: &dyn std::error::Error) -> Refusal {
+    refusal(RefusalReason::Store, error.to_string())
+}
+
+/// Whether a backup may be named so: the name becomes part of a directory's in the store.
+fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    (1..=253).contains(&name.len()) && name.chars().all(allowed) && !name.starts_with('.')
+}
+
+impl Backups {
+    /// Reads the files of settings, if there are any, and archives in the background. An error names the flag.
+    pub fn start(
+        consensus: Arc<Consensus>,
+        own: Option<PathBuf>,
+        other: Option<PathBuf>,
+        foreign_keys: bool,
+    ) -> Result<Arc<Self>, (&'static str, String)> {
+        let read = |what, flag, path: Option<PathBuf>| {
+            path.map(|path| {
+                let repository = Repository::follow(what, path.clone()).map_err(|error| (flag, error))?;
+                if repository.current().plaintext {
+                    tracing::warn!(
+                        flag,
+                        "the store is reached without TLS: whoever is in between can read along"
+                    );
+                }
+                Ok(Configured { path, repository })
+            })
+            .transpose()
+        };
+        let own = read("store of backups", "-backup-config", own)?;
+        let other = read("store to restore from", "-restore-config", other)?;
+        install::tidy(&consensus.config().directory).map_err(|e| ("DATA_DIR", e.to_string()))?;
+        let numbers = Arc::<ArchiveNumbers>::default();
+        if let Some(own) = &own {
+            let repository = own.repository.clone();
+            let archiver = Archiver::new(consensus.clone(), repository, foreign_keys, numbers.clone());
+            tokio::spawn(archiver.run());
+        }
+        Ok(Arc::new(Self {
+            consensus,
+            own,
+            other,
+            foreign_keys,
+            backups: Jobs::default(),
+            restores: Jobs::default(),
+            turn: tokio::sync::Mutex::default(),
+            numbers,
+        }))
+    }
+
+    fn cluster_id(&self) -> Result<String, Refusal> {
+        let cluster = self.consensus.identity().cluster();
+        let none = || refusal(RefusalReason::NoLeader, "this member is of no cluster yet");
+        Ok(cluster.ok_or_else(none)?.cluster_id)
+    }
+
+    fn own(&self) -> Result<&Configured, Refusal> {
+        let none = || refusal(RefusalReason::NoStore, "this member has no -backup-config");
+        self.own.as_ref().ok_or_else(none)
+    }
+
+    fn objects(&self) -> Result<Objects, Refusal> {
+        Ok(self.own()?.repository.current().cluster(&self.cluster_id()?))
+    }
+
+    /// Begins a backup of this member's database.
+    pub fn start_backup(self: &Arc<Self>, request: &StartBackup) -> Result<BackupJob, Refusal> {
+        if !is_name(&request.name) {
+            let message = format!("{:?}: a name has lower-case letters, digits, - and . only", request.name);
+            return Err(refusal(RefusalReason::Invalid, message));
+        }
+        if request.kind == BackupKind::Base {
+            return Err(refusal(RefusalReason::Invalid, "base backups are made by the archive itself"));
+        }
+        let objects = self.objects()?;
+        let (work, is_new) = self.backups.begin(
+            &request.name,
+            |work| matches!(*work.outcome.lock(), Some(Err(_))),
+            || BackupWork { name: request.name.clone(), progress: Arc::default(), outcome: Mutex::new(None) },
+        );
+        if is_new {
+            let (backups, job, kind) = (self.clone(), work.clone(), request.kind);
+            tokio::spawn(async move {
+                let turn = backups.turn.lock().await;
+                let outcome = backups.back_up(&objects, &job, kind).await;
+                drop(turn);
+                match &outcome {
+                    Ok(backup) => {
+                        tracing::info!(path = backup.path, bytes = backup.stored_bytes, "made a backup")
+                    }
+                    Err(error) => tracing::error!(name = job.name, error, "a backup was not made"),
+                }
+                *job.outcome.lock() = Some(outcome);
+            });
+        }
+        Ok(work.report())
+    }
+
+    async fn back_up(&self, objects: &Objects, job: &BackupWork, kind: BackupKind) -> Result<Backup, String> {
+        // Another member may have made it, and gone before it could say so.
+        match find(objects, &job.name).await {
+            Ok(Some(made)) => return Ok(made),
+            Ok(None) => {}
+            // Credentials that only write are enough.
+            Err(ManifestError::Objects(error)) if error.is_refusal() => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        let source = Source {
+            store: self.consensus.store().clone(),
+            member: self.consensus.config().name.clone(),
+            foreign_keys: self.foreign_keys,
+        };
+        let made = make_backup(&source, objects, &job.name, kind, job.progress.clone()).await;
+        made.map(|manifest| manifest.backup).map_err(|error| error.to_string())
+    }
+
+    /// What was asked of this member.
+    pub fn backup_jobs(&self) -> BackupJobs {
+        BackupJobs { jobs: self.backups.all().iter().map(|work| work.report()).collect() }
+    }
+
+    /// What is in the store.
+    pub async fn catalogue(&self) -> Result<Catalogue, Refusal> {
+        let contents = Contents::read(&self.objects()?, None).await;
+        Ok(contents.map_err(|error| refused_by_store(&error))?.catalogue())
+    }
+
+    /// Deletes from the store.
+    pub async fn delete(&self, request: &DeleteBackups) -> Result<Deleted, Refusal> {
+        let objects = self.objects()?;
+        if let Some(path) = request.paths.iter().find(|path| !is_name(path)) {
+            return Err(refusal(RefusalReason::Invalid, format!("{path:?} is no path of a backup")));
+        }
+        let mut paths = request.paths.clone();
+        let mut segments = Vec::new();
+        if let Some(before) = &request.archive_before {
+            let time = before.parse::<jiff::Timestamp>();
+            let time = time.map_err(|e| refusal(RefusalReason::Invalid, format!("archiveBefore: {e}")))?;
+            let contents = Contents::read(&objects, None).await.map_err(|e| refused_by_store(&e))?;
+            let (bases, only_before) = contents.only_before(time.as_microsecond());
+            paths.extend(bases.into_iter().map(|base| base.backup.path));
+            segments = only_before;
+        }
+        let objects = catalogue::delete(&objects, &paths, &segments).await;
+        Ok(Deleted { objects: objects.map_err(|error| refused_by_store(&error))? })
+    }
+
+    /// Tries out the store.
+    pub async fn probe(&self) -> Result<Probe, Refusal> {
+        let objects = self.objects()?;
+        let name = format!("probe/{}", self.consensus.identity().node_id());
+        let content = Bytes::from_static(b"written, read and deleted to find out whether that works\n");
+        let mut troubles = Vec::new();
+        let mut tried = |outcome: Result<bool, ObjectError>| match outcome {
+            Ok(true) => true,
+            Ok(false) => {
+                troubles.push("what was read is not what was written".to_owned());
+                false
+            }
+            Err(error) => {
+                troubles.push(error.to_string());
+                false
+            }
+        };
+        let writable = tried(objects.put(&name, content.clone()).await.map(|()| true));
+        let (mut readable, mut deletable) = (false, false);
+        if writable {
+            readable = tried(objects.get(&name).await.map(|read| read == Some(content)))
+                && tried(
+                    objects.list("probe", None).await.map(|listed| listed.iter().any(|(n, _)| *n == name)),
+                );
+            deletable = tried(objects.delete(vec![name]).await.map(|_| true));
+        }
+        Ok(Probe {
+            writable,
+            readable,
+            deletable,
+            message: (!troubles.is_empty()).then(|| troubles.join("; ")),
+        })
+    }
+
+    /// Begins to bring the cluster to another moment. Only on the leader.
+    pub async fn start_restore(self: &Arc<Self>, request: StartRestore) -> Result<RestoreJob, Refusal> {
+        let own_cluster = self.cluster_id()?;
+        let configured = match request.source {
+            RestoreSource::Own => self.own()?,
+            RestoreSource::Other => {
+                let none = || refusal(RefusalReason::NoStore, "this member has no -restore-config");
+                self.other.as_ref().ok_or_else(none)?
+            }
+        };
+        let config = configured.path.clone();
+        let cluster_id = request.cluster_id.clone().unwrap_or_else(|| own_cluster.clone());
+        // Asked again, it is answered; only what is new needs more.
+        let known = self.restores.all().into_iter().find(|work| work.name == request.name);
+        if let Some(known) = known.filter(|work| !matches!(*work.outcome.lock(), Some(Err(_)))) {
+            return Ok(known.report());
+        }
+        if !self.consensus.is_leader() {
+            return Err(refusal(RefusalReason::NoLeader, "this member does not lead"));
+        }
+        if request.confirm_cluster_id.as_deref() != Some(&own_cluster) && self.holds_anything().await? {
+            let message = "the database is not empty: confirmClusterId must be the id of this cluster";
+            return Err(refusal(RefusalReason::NotConfirmed, message));
+        }
+        if self.restores.is_busy() {
+            return Err(refusal(RefusalReason::ChangeInProgress, "another restore is under way"));
+        }
+        let (work, is_new) = self.restores.begin(
+            &request.name,
+            |work| matches!(*work.outcome.lock(), Some(Err(_))),
+            || RestoreWork {
+                name: request.name.clone(),
+                percent: AtomicU8::new(0),
+                outcome: Mutex::new(None),
+            },
+        );
+        if is_new {
+            let (consensus, job) = (self.consensus.clone(), work.clone());
+            tokio::spawn(async move {
+                let done = install::install(&consensus, &config, &cluster_id, &request, &job.percent).await;
+                match &done {
+                    Ok(restored) => tracing::info!(?restored, "the cluster is at another moment"),
+                    Err(error) => tracing::error!(name = job.name, %error, "a restore failed"),
+                }
+                *job.outcome.lock() = Some(done.map_err(|error| error.to_string()));
+            });
+        }
+        Ok(work.report())
+    }
+
+    async fn holds_anything(&self) -> Result<bool, Refusal> {
+        let path = self.consensus.store().database_path();
+        let looked = tokio::task::spawn_blocking(move || crate::store::holds_anything(&path)).await;
+        let failed = |error: String| refusal(RefusalReason::Internal, error);
+        looked.map_err(|error| failed(error.to_string()))?.map_err(failed)
+    }
+
+    /// What was asked of this member.
+    pub fn restore_jobs(&self) -> RestoreJobs {
+        RestoreJobs { jobs: self.restores.all().iter().map(|work| work.report()).collect() }
+    }
+}
+
+/// A complete backup of that name, whoever made it.
+async fn find(objects: &Objects, name: &str) -> Result<Option<Backup>, ManifestError> {
+    let suffix = format!("-{name}");
+    for path in objects.directories("backups").await? {
+        if path.ends_with(&suffix)
+            && let Some(manifest) = manifest::Manifest::read(objects, &path).await?
+            && manifest.backup.name == name
+        {
+            return Ok(Some(manifest.backup));
+        }
+    }
+    Ok(None)
+}

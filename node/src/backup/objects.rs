@@ -1,0 +1,189 @@
+//! The objects of one cluster in a store, by names below its directory:
+//!
+//! ```text
+//! backups/<epoch>-<index>-<name>/manifest.json, 00000, 00001, …     a backup; complete once it has its manifest
+//! log/<epoch>/<first>-<last>-<time>                                 entries of the log, see [`super::segment`]
+//! files/<sha256>/manifest.json, 00000, …                            a database that an entry of the log names
+//! ```
+//! Numbers have leading zeros, so that names in order are numbers in order.
+
+use super::pace::Pace;
+use super::seal::{Keyring, SealError};
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use std::sync::Arc;
+
+/// The store did not do what it was asked, or what it has is not what was put there.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// It did not do it.
+    #[error("{action} {name}: {source}")]
+    Store {
+        /// What it was asked.
+        action: &'static str,
+        /// Of which object.
+        name: String,
+        /// Why it did not.
+        source: Box<object_store::Error>,
+    },
+    /// An object is not there.
+    #[error("{0} is not in the store")]
+    Missing(String),
+    /// An object could not be made or read.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The thread that worked on it ended.
+    #[error("a thread ended: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+impl ObjectError {
+    /// Whether the store refused who asks: waiting does not help.
+    pub fn is_refusal(&self) -> bool {
+        use object_store::Error as E;
+        matches!(self, Self::Store { source, .. }
+            if matches!(**source, E::PermissionDenied { .. } | E::Unauthenticated { .. }))
+    }
+}
+
+/// The objects of one cluster.
+#[derive(Clone)]
+pub struct Objects {
+    store: Arc<dyn ObjectStore>,
+    root: Path,
+    keys: Arc<Keyring>,
+    pace: Option<Arc<Pace>>,
+}
+
+impl Objects {
+    /// Those below `root`.
+    pub fn new(store: Arc<dyn ObjectStore>, root: Path, keys: Arc<Keyring>, pace: Option<Arc<Pace>>) -> Self {
+        Self { store, root, keys, pace }
+    }
+
+    /// Whether what is put there is encrypted.
+    pub fn are_encrypted(&self) -> bool {
+        self.keys.encrypts()
+    }
+
+    fn path(&self, name: &str) -> Path {
+        name.split('/').fold(self.root.clone(), |path, part| path.join(part))
+    }
+
+    /// Seals `plain` and puts it there; returns the size and the SHA-256 of what is in the store.
+    pub async fn put_sealed(&self, name: &str, plain: Bytes) -> Result<(u64, String), ObjectError> {
+        let (keys, of) = (self.keys.clone(), name.to_owned());
+        let sealed = tokio::task::spawn_blocking(move || {
+            keys.seal(&of, &plain).map(|sealed| (super::seal::sha256_hex(&sealed), sealed))
+        });
+        let (sum, sealed) = sealed.await??;
+        let size = sealed.len() as u64;
+        self.put(name, sealed).await?;
+        Ok((size, sum))
+    }
+
+    /// What was sealed, at most `at_most` bytes of it; if `sum` is said, what is in the store must have it.
+    pub async fn get_sealed(
+        &self,
+        name: &str,
+        at_most: usize,
+        sum: Option<&str>,
+    ) -> Result<Vec<u8>, ObjectError> {
+        let sealed = self.get(name).await?.ok_or_else(|| ObjectError::Missing(name.into()))?;
+        let (keys, of, sum) = (self.keys.clone(), name.to_owned(), sum.map(str::to_owned));
+        let opened = tokio::task::spawn_blocking(move || {
+            let plain = keys.open(&of, &sealed, at_most)?;
+            if sum.is_some_and(|sum| sum != super::seal::sha256_hex(&sealed)) {
+                return Err(SealError::Damaged {
+                    name: of,
+                    what: "it is not the object that the manifest names",
+                });
+            }
+            Ok(plain)
+        });
+        Ok(opened.await??)
+    }
+
+    /// Puts bytes there as they are.
+    pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        if let Some(pace) = &self.pace {
+            pace.admit(bytes.len()).await;
+        }
+        let put = self.store.put(&self.path(name), PutPayload::from_bytes(bytes)).await;
+        put.map(drop).map_err(|source| failed("write", name, source))
+    }
+
+    /// The bytes of an object, if it is there.
+    pub async fn get(&self, name: &str) -> Result<Option<Bytes>, ObjectError> {
+        let got = match self.store.get(&self.path(name)).await {
+            Ok(got) => got.bytes().await,
+            Err(error) => Err(error),
+        };
+        match got {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(failed("read", name, source)),
+        }
+    }
+
+    /// Names and sizes below a directory, in order; only those after the name `after`, if it is said.
+    pub async fn list(
+        &self,
+        directory: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<(String, u64)>, ObjectError> {
+        let under = self.path(directory);
+        let listed = match after {
+            Some(after) => self.store.list_with_offset(Some(&under), &self.path(after)),
+            None => self.store.list(Some(&under)),
+        };
+        let mut listed: Vec<(String, u64)> = listed
+            .try_filter_map(
+                |meta| async move { Ok(self.name_of(&meta.location).map(|name| (name, meta.size))) },
+            )
+            .try_collect()
+            .await
+            .map_err(|source| failed("list", directory, source))?;
+        listed.sort();
+        Ok(listed)
+    }
+
+    /// Directories directly below a directory, in order.
+    pub async fn directories(&self, directory: &str) -> Result<Vec<String>, ObjectError> {
+        let listed = self.store.list_with_delimiter(Some(&self.path(directory))).await;
+        let listed = listed.map_err(|source| failed("list", directory, source))?;
+        let mut names: Vec<String> =
+            listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Deletes objects; what is not there is no error. Returns how many were deleted.
+    pub async fn delete(&self, names: Vec<String>) -> Result<u64, ObjectError> {
+        const AT_ONCE: usize = 16;
+        futures::stream::iter(names)
+            .map(|name| async move {
+                match self.store.delete(&self.path(&name)).await {
+                    Ok(()) => Ok(1),
+                    Err(object_store::Error::NotFound { .. }) => Ok(0),
+                    Err(source) => Err(failed("delete", &name, source)),
+                }
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_fold(0, |sum, n| async move { Ok(sum + n) })
+            .await
+    }
+
+    /// A path in the store as a name below the root.
+    fn name_of(&self, path: &Path) -> Option<String> {
+        let parts: Vec<String> =
+            path.prefix_match(&self.root)?.map(|part| part.as_ref().to_owned()).collect();
+        (!parts.is_empty()).then(|| parts.join("/"))
+    }
+}
+
+fn failed(action: &'static str, name: &str, source: object_store::Error) -> ObjectError {
+    ObjectError::Store { action, name: name.to_owned(), source: Box::new(source) }
+}

@@ -1,0 +1,119 @@
+//! Databases that entries of the log put in the place of the present one (`/db/load`, `/boot`, a restore): the entry names
+//! a file by its SHA-256, and the archive keeps that file beside the log.
+
+use super::manifest::Parts;
+use super::objects::{ObjectError, Objects};
+use super::parts::{FetchError, PART, fetch_parts, put_parts};
+use crate::raft::command::{CommandView, Replacement};
+use crate::store::{Entry, Payload, Sha256Sum, Staging};
+use std::fs::File;
+use std::io::{self, Read as _};
+use tokio::sync::mpsc;
+
+/// The list of parts is read up to this size.
+const LIST: usize = 64 << 20;
+
+/// A database that an entry names was not kept or did not come back.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplacedError {
+    /// The store.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+    /// Its parts.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The list of its parts makes no sense.
+    #[error("{name}: {source}")]
+    List {
+        /// The object.
+        name: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The file could not be read or written.
+    #[error("a database that an entry names: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The database that an entry puts in the place of the present one.
+pub fn replacement_of(entry: &Entry) -> Option<Replacement> {
+    match &entry.payload {
+        // Bytes that make no sense are met, and reported, when the entry is applied.
+        Payload::Command(bytes) => CommandView::parse(bytes).ok()?.replacement,
+        Payload::Blank | Payload::Membership { .. } => None,
+    }
+}
+
+fn directory_of(sha256: Sha256Sum) -> String {
+    format!("files/{sha256}")
+}
+
+fn list_of(sha256: Sha256Sum) -> String {
+    format!("{}/parts.json", directory_of(sha256))
+}
+
+/// Keeps the file that an entry names; false if this member does not have it any more.
+pub async fn keep(
+    objects: &Objects,
+    staging: &Staging,
+    replacement: Replacement,
+) -> Result<bool, ReplacedError> {
+    let sha256 = Sha256Sum(replacement.sha256);
+    let mut file = match File::open(staging.path(sha256)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Another leader may have kept it.
+            return Ok(objects.get(&list_of(sha256)).await?.is_some());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (send, pieces) = mpsc::channel(1);
+    let reading = tokio::task::spawn_blocking(move || -> io::Result<()> {
+        loop {
+            let mut piece = Vec::with_capacity(PART);
+            if (&mut file).take(PART as u64).read_to_end(&mut piece)? == 0
+                || send.blocking_send(piece).is_err()
+            {
+                return Ok(());
+            }
+        }
+    });
+    let (parts, _) = put_parts(objects, &directory_of(sha256), pieces).await?;
+    reading.await.map_err(ObjectError::from)??;
+    if parts.size_bytes != replacement.size {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    let name = list_of(sha256);
+    let list =
+        serde_json::to_vec(&parts).map_err(|source| ReplacedError::List { name: name.clone(), source })?;
+    objects.put_sealed(&name, list.into()).await?;
+    Ok(true)
+}
+
+/// Brings the file that an entry names into `staging`.
+pub async fn bring_back(
+    objects: &Objects,
+    staging: &Staging,
+    replacement: Replacement,
+) -> Result<(), ReplacedError> {
+    let sha256 = Sha256Sum(replacement.sha256);
+    if staging.has(sha256) {
+        return Ok(());
+    }
+    let name = list_of(sha256);
+    let list = objects.get_sealed(&name, LIST, None).await?;
+    let parts: Parts =
+        serde_json::from_slice(&list).map_err(|source| ReplacedError::List { name, source })?;
+    staging.check_room(replacement.size)?;
+    let scratch = staging.scratch();
+    fetch_parts(objects, &directory_of(sha256), &parts, scratch.path(), |_| ()).await?;
+    let keeper = staging.clone();
+    let adopted = tokio::task::spawn_blocking(move || keeper.adopt(&scratch)).await;
+    match adopted.map_err(ObjectError::from)?? {
+        (found, _) if found == sha256 => Ok(()),
+        (found, _) => {
+            staging.remove(found)?;
+            Err(io::Error::other(format!("the file {sha256} came back as {found}")).into())
+        }
+    }
+}

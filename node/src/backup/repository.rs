@@ -1,0 +1,282 @@
+//! The store that a file of settings names, with what belongs to it: keys, pace, the archive's settings.
+
+use super::objects::Objects;
+use super::pace::Pace;
+use super::seal::Keyring;
+use crate::reload::{Files, Reloaded, read_directory, read_file};
+use client::backup::{
+    AzureConfig, BackupConfig, ContinuousConfig, FilesystemConfig, GcsConfig, S3Config, StoreConfig,
+};
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long one request may take: an object is at most some MiB.
+const REQUEST: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long failed requests are tried again before the caller hears of it; it tries again itself.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// A store and how it is used.
+pub struct Repository {
+    store: Arc<dyn ObjectStore>,
+    prefix: String,
+    keys: Arc<Keyring>,
+    pace: Option<Arc<Pace>>,
+    /// Settings of the archive, if there is to be one.
+    pub continuous: Option<ContinuousConfig>,
+    /// Whether everybody on the way to the store can read along.
+    pub plaintext: bool,
+}
+
+impl Repository {
+    /// Reads the file of settings at `path`, and follows it and what it names.
+    pub fn follow(what: &'static str, path: PathBuf) -> Result<Arc<Reloaded<Self>>, String> {
+        Reloaded::follow(what, move || files(&path), Self::of)
+    }
+
+    /// Reads it once.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        Self::of(&files(path).map_err(|error| error.to_string())?)
+    }
+
+    /// Of the file of settings, which comes first, and the files that it names.
+    fn of(files: &Files) -> Result<Self, String> {
+        let (path, bytes) = files.first().ok_or("there is no file of settings")?;
+        let config = parse(path, bytes)?;
+        let (store, prefix, plaintext) = open(&config.store, files)?;
+        let keys = match &config.encryption {
+            Some(encryption) => {
+                let file = Path::new(&encryption.key_file);
+                let text = text_of(files, file)?;
+                Keyring::parse(text).map_err(|error| format!("{}: {error}", file.display()))?
+            }
+            None => Keyring::default(),
+        };
+        Ok(Self {
+            store,
+            prefix: prefix.trim_matches('/').to_owned(),
+            keys: Arc::new(keys),
+            pace: config.bytes_per_second.map(|rate| Arc::new(Pace::new(rate))),
+            continuous: config.continuous.filter(|continuous| continuous.enabled),
+            plaintext,
+        })
+    }
+
+    /// The objects of a cluster.
+    pub fn cluster(&self, cluster_id: &str) -> Objects {
+        let root = if self.prefix.is_empty() {
+            ObjectPath::from(cluster_id)
+        } else {
+            ObjectPath::from(format!("{}/{cluster_id}", self.prefix))
+        };
+        Objects::new(self.store.clone(), root, self.keys.clone(), self.pace.clone())
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<BackupConfig, String> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    // By way of JSON's values: in YAML's own way which store it is would be a tag.
+    let value: serde_json::Value = serde_yaml::from_slice(bytes).map_err(|error| named(&error))?;
+    serde_json::from_value(value).map_err(|error| named(&error))
+}
+
+/// The file of settings and all that it names.
+fn files(path: &Path) -> io::Result<Files> {
+    let mut files = vec![read_file(path)?];
+    // What makes no sense is noticed where it is used.
+    let Ok(config) = parse(path, &files[0].1) else { return Ok(files) };
+    let (directory, ca) = match &config.store {
+        StoreConfig::S3(s3) => (&s3.credentials_dir, &s3.ca_file),
+        StoreConfig::Gcs(gcs) => (&gcs.credentials_dir, &None),
+        StoreConfig::Azure(azure) => (&azure.credentials_dir, &None),
+        StoreConfig::Filesystem(_) => (&None, &None),
+    };
+    if let Some(directory) = directory {
+        files.extend(read_directory(Path::new(directory), |_| true)?);
+    }
+    let single = [ca.as_deref(), config.encryption.as_ref().map(|e| e.key_file.as_str())];
+    for file in single.into_iter().flatten() {
+        files.push(read_file(Path::new(file))?);
+    }
+    Ok(files)
+}
+
+fn bytes_of<'a>(files: &'a Files, path: &Path) -> Option<&'a [u8]> {
+    files.iter().find(|(name, _)| name == path).map(|(_, bytes)| bytes.as_slice())
+}
+
+fn text_of<'a>(files: &'a Files, path: &Path) -> Result<&'a str, String> {
+    let bytes = bytes_of(files, path).ok_or_else(|| format!("{} is missing", path.display()))?;
+    std::str::from_utf8(bytes).map(str::trim_end).map_err(|_| format!("{} is not text", path.display()))
+}
+
+/// A credential: a file of the directory that is named for them.
+struct CredentialsDir<'a> {
+    files: &'a Files,
+    directory: Option<&'a str>,
+}
+
+impl<'a> CredentialsDir<'a> {
+    fn is_configured(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    fn required(&self, name: &str) -> Result<&'a str, String> {
+        text_of(self.files, &Path::new(self.directory.unwrap_or_default()).join(name))
+    }
+
+    fn optional(&self, name: &str) -> Option<&'a str> {
+        self.required(name).ok()
+    }
+}
+
+type Opened = (Arc<dyn ObjectStore>, String, bool);
+
+fn open(config: &StoreConfig, files: &Files) -> Result<Opened, String> {
+    let of = |directory: &'_ Option<String>| -> Option<String> { directory.clone() };
+    match config {
+        StoreConfig::S3(s3) => {
+            let directory = of(&s3.credentials_dir);
+            open_s3(s3, &CredentialsDir { files, directory: directory.as_deref() })
+        }
+        StoreConfig::Gcs(gcs) => {
+            let directory = of(&gcs.credentials_dir);
+            open_gcs(gcs, &CredentialsDir { files, directory: directory.as_deref() })
+        }
+        StoreConfig::Azure(azure) => {
+            let directory = of(&azure.credentials_dir);
+            open_azure(azure, &CredentialsDir { files, directory: directory.as_deref() })
+        }
+        StoreConfig::Filesystem(filesystem) => open_filesystem(filesystem),
+    }
+}
+
+fn retry() -> RetryConfig {
+    RetryConfig { backoff: BackoffConfig::default(), max_retries: 4, retry_timeout: RETRY }
+}
+
+fn client() -> ClientOptions {
+    ClientOptions::new().with_timeout(REQUEST).with_connect_timeout(CONNECT)
+}
+
+fn open_s3(s3: &S3Config, credentials: &CredentialsDir<'_>) -> Result<Opened, String> {
+    let mut client = client();
+    if let Some(file) = &s3.ca_file {
+        let pem = bytes_of(credentials.files, Path::new(file)).ok_or_else(|| format!("{file} is missing"))?;
+        for certificate in Certificate::from_pem_bundle(pem).map_err(|e| format!("{file}: {e}"))? {
+            client = client.with_root_certificate(certificate);
+        }
+    }
+    // Without credentials of its own: those of the environment, which may be a web identity or the machine's.
+    let mut builder =
+        if credentials.is_configured() { AmazonS3Builder::new() } else { AmazonS3Builder::from_env() };
+    builder = builder
+        .with_bucket_name(&s3.bucket)
+        .with_region(s3.region.as_deref().unwrap_or("us-east-1"))
+        .with_virtual_hosted_style_request(!s3.force_path_style && s3.endpoint.is_none())
+        .with_client_options(client)
+        .with_retry(retry());
+    let mut plaintext = false;
+    if let Some(endpoint) = &s3.endpoint {
+        plaintext = endpoint.starts_with("http://");
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/')).with_allow_http(plaintext);
+    }
+    if credentials.is_configured() {
+        builder = builder
+            .with_access_key_id(credentials.required("accessKeyId")?)
+            .with_secret_access_key(credentials.required("secretAccessKey")?);
+        if let Some(token) = credentials.optional("sessionToken") {
+            builder = builder.with_token(token);
+        }
+    }
+    let store = builder.build().map_err(|error| error.to_string())?;
+    Ok((Arc::new(store), s3.prefix.clone(), plaintext))
+}
+
+fn open_gcs(gcs: &GcsConfig, credentials: &CredentialsDir<'_>) -> Result<Opened, String> {
+    let mut builder = if credentials.is_configured() {
+        GoogleCloudStorageBuilder::new()
+            .with_service_account_key(credentials.required("serviceAccount.json")?)
+    } else {
+        GoogleCloudStorageBuilder::from_env()
+    };
+    builder = builder.with_bucket_name(&gcs.bucket).with_client_options(client()).with_retry(retry());
+    let store = builder.build().map_err(|error| error.to_string())?;
+    Ok((Arc::new(store), gcs.prefix.clone(), false))
+}
+
+fn open_azure(azure: &AzureConfig, credentials: &CredentialsDir<'_>) -> Result<Opened, String> {
+    let mut builder = if credentials.is_configured() {
+        MicrosoftAzureBuilder::new()
+            .with_account(credentials.required("accountName")?)
+            .with_access_key(credentials.required("accountKey")?)
+    } else {
+        MicrosoftAzureBuilder::from_env()
+    };
+    if let Some(account) = &azure.account {
+        builder = builder.with_account(account);
+    }
+    let mut plaintext = false;
+    if let Some(endpoint) = &azure.endpoint {
+        plaintext = endpoint.starts_with("http://");
+        builder = builder.with_endpoint(endpoint.clone()).with_allow_http(plaintext);
+    }
+    builder = builder.with_container_name(&azure.container).with_client_options(client()).with_retry(retry());
+    let store = builder.build().map_err(|error| error.to_string())?;
+    Ok((Arc::new(store), azure.prefix.clone(), plaintext))
+}
+
+fn open_filesystem(filesystem: &FilesystemConfig) -> Result<Opened, String> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", filesystem.path);
+    std::fs::create_dir_all(&filesystem.path).map_err(|error| named(&error))?;
+    let store = LocalFileSystem::new_with_prefix(&filesystem.path).map_err(|error| named(&error))?;
+    Ok((Arc::new(store.with_fsync(true)), String::new(), false))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn opened(dir: &Path, config: &str) -> Result<Repository, String> {
+        let path = dir.join("config.yaml");
+        std::fs::write(&path, config.replace("DIR", dir.to_str().unwrap())).unwrap();
+        Repository::read(&path)
+    }
+
+    #[test]
+    fn settings_by_table() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("s3")).unwrap();
+        std::fs::create_dir(dir.path().join("empty")).unwrap();
+        std::fs::write(dir.path().join("s3/accessKeyId"), "id\n").unwrap();
+        std::fs::write(dir.path().join("s3/secretAccessKey"), "secret\n").unwrap();
+        std::fs::write(dir.path().join("keys"), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
+        for (config, wanted) in [
+            ("store: {filesystem: {path: DIR/fs}}", Ok(())),
+            ("{\"store\": {\"s3\": {\"bucket\": \"b\", \"credentialsDir\": \"DIR/s3\"}}}", Ok(())),
+            ("store: {s3: {bucket: b, endpoint: 'http://h:1', credentialsDir: DIR/s3}}", Ok(())),
+            ("store: {filesystem: {path: DIR/fs}}\nencryption: {keyFile: DIR/keys}", Ok(())),
+            ("store: {s3: {bucket: b, credentialsDir: DIR/empty}}", Err("accessKeyId is missing")),
+            ("store: {s3: {bucket: b, credentialsDir: DIR/none}}", Err("No such file")),
+            ("store: {s3: {bucket: b, typo: 1}}", Err("unknown field `typo`")),
+            ("store: {tape: {}}", Err("unknown variant `tape`")),
+            ("store: {filesystem: {path: DIR/fs}}\nencryption: {keyFile: DIR/config.yaml}", Err("not a key")),
+        ] {
+            match (opened(dir.path(), config), wanted) {
+                (Ok(_), Ok(())) => {}
+                (Err(error), Err(part)) => assert!(error.contains(part), "{config}: {error}"),
+                (Ok(_), Err(_)) => unreachable!("{config} was taken"),
+                (Err(error), Ok(())) => unreachable!("{config}: {error}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What an object in the store looks like: compressed, encrypted if there is a key, and with a sum by which every change
+//! on the way or in the store is noticed.
+//!
+//! ```text
+//! object = "SQLDOBJ1" · flags u8 (1 = encrypted) · key id [8] · plain length u32 · [nonce 12] · body · SHA-256 of all before
+//! body   = zstd(plain), or AES-256-GCM(zstd(plain)) with the bytes before the nonce and the object's name as what is
+//!          authenticated beside it, so that an object put in another's place is noticed too
+//! ```
+//! Little endian. A nonce is random; a key may seal some 2^32 objects (NIST SP 800-38D, 8.3).
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+
+const MAGIC: &[u8; 8] = b"SQLDOBJ1";
+const ENCRYPTED: u8 = 1;
+const HEAD: usize = 8 + 1 + KEY_ID + 4;
+const KEY_ID: usize = 8;
+const KEY: usize = 32;
+/// Pages of databases shrink well at the lowest level already; higher ones cost processor time that writes need.
+const LEVEL: i32 = 1;
+
+/// An object was not made, or is not what was put there.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// It is not an object of ours, cut short, or changed.
+    #[error("{name}: {what}")]
+    Damaged {
+        /// The object.
+        name: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// None of the keys is the one it was encrypted with.
+    #[error("{name}: it is encrypted with key {key}, which is not among the keys that are configured")]
+    NoKey {
+        /// The object.
+        name: String,
+        /// Id of the key, in hexadecimal digits.
+        key: String,
+    },
+    /// It could not be compressed or encrypted.
+    #[error("{name}: cannot be {what}")]
+    Failed {
+        /// The object.
+        name: String,
+        /// What failed.
+        what: &'static str,
+    },
+}
+
+struct Key {
+    id: [u8; KEY_ID],
+    key: LessSafeKey,
+}
+
+/// Keys: the first one encrypts, all of them decrypt. Without any nothing is encrypted.
+#[derive(Default)]
+pub struct Keyring {
+    keys: Vec<Key>,
+}
+
+/// SHA-256 in hexadecimal digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(digest(&SHA256, bytes).as_ref())
+}
+
+/// Bytes in hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+impl Keyring {
+    /// Reads a file of keys: one on each line, 32 bytes in base64; empty lines and those that begin with `#` are skipped.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut keys = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let bad = || format!("line {}: not a key of {KEY} bytes in base64", number + 1);
+            let bytes = STANDARD.decode(line).map_err(|_| bad())?;
+            if bytes.len() != KEY {
+                return Err(bad());
+            }
+            let mut id = [0; KEY_ID];
+            let named = [b"sqlited backup key", bytes.as_slice()].concat();
+            id.copy_from_slice(&digest(&SHA256, &named).as_ref()[..KEY_ID]);
+            let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| bad())?;
+            keys.push(Key { id, key: LessSafeKey::new(key) });
+        }
+        if keys.is_empty() {
+            return Err("it holds no key".into());
+        }
+        Ok(Self { keys })
+    }
+
+    /// Whether what is sealed is encrypted.
+    pub fn encrypts(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Makes the object `name` of `plain`.
+    pub fn seal(&self, name: &str, plain: &[u8]) -> Result<Bytes, SealError> {
+        let failed = |what| SealError::Failed { name: name.into(), what };
+        let length = u32::try_from(plain.len()).map_err(|_| failed("made: it is too large"))?;
+        let mut body = zstd::bulk::compress(plain, LEVEL).map_err(|_| failed("compressed"))?;
+        let key = self.keys.first();
+        let mut out = Vec::with_capacity(HEAD + NONCE_LEN + body.len() + 16 + SHA256_OUTPUT_LEN);
+        out.extend_from_slice(MAGIC);
+        out.push(if key.is_some() { ENCRYPTED } else { 0 });
+        out.extend_from_slice(&key.map_or([0; KEY_ID], |key| key.id));
+        out.extend_from_slice(&length.to_le_bytes());
+        if let Some(key) = key {
+            let nonce: [u8; NONCE_LEN] = rand::random();
+            let aad = Aad::from([&out[..], name.as_bytes()].concat());
+            key.key
+                .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut body)
+                .map_err(|_| failed("encrypted"))?;
+            out.extend_from_slice(&nonce);
+        }
+        out.extend_from_slice(&body);
+        let sum = digest(&SHA256, &out);
+        out.extend_from_slice(sum.as_ref());
+        Ok(out.into())
+    }
+
+    /// What the object `name` was made of; at most `at_most` bytes.
+    pub fn open(&self, name: &str, object: &[u8], at_most: usize) -> Result<Vec<u8>, SealError> {
+        let damaged = |what| SealError::Damaged { name: name.into(), what };
+        let Some(end) = object.len().checked_sub(SHA256_OUTPUT_LEN).filter(|end| *end >= HEAD) else {
+            return Err(damaged("it is cut short"));
+        };
+        let (sealed, sum) = object.split_at(end);
+        if !sealed.starts_with(MAGIC) {
+            return Err(damaged("it is not an object of sqlited"));
+        }
+        if digest(&SHA256, sealed).as_ref() != sum {
+            return Err(damaged("its bytes are not those that were put there"));
+        }
+        let (head, rest) = sealed.split_at(HEAD);
+        let mut length = [0; 4];
+        length.copy_from_slice(&head[HEAD - 4..]);
+        let length = u32::from_le_bytes(length) as usize;
+        if length > at_most {
+            return Err(damaged("it claims to hold more than it may"));
+        }
+        let decrypted = match head[8] {
+            0 => None,
+            ENCRYPTED => Some(self.decrypt(name, head, rest)?),
+            _ => return Err(damaged("it is of another version")),
+        };
+        let plain = zstd::bulk::decompress(decrypted.as_deref().unwrap_or(rest), length)
+            .map_err(|_| damaged("it cannot be decompressed"))?;
+        if plain.len() != length {
+            return Err(damaged("it holds less than it says"));
+        }
+        Ok(plain)
+    }
+
+    fn decrypt(&self, name: &str, head: &[u8], rest: &[u8]) -> Result<Vec<u8>, SealError> {
+        let damaged = |what| SealError::Damaged { name: name.into(), what };
+        let id = &head[9..9 + KEY_ID];
+        let Some(key) = self.keys.iter().find(|key| key.id == *id) else {
+            return Err(SealError::NoKey { name: name.into(), key: hex(id) });
+        };
+        if rest.len() < NONCE_LEN {
+            return Err(damaged("it is cut short"));
+        }
+        let (nonce, body) = rest.split_at(NONCE_LEN);
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| damaged("its nonce is none"))?;
+        let aad = Aad::from([head, name.as_bytes()].concat());
+        let mut body = body.to_vec();
+        let plain = key
+            .key
+            .open_in_place(nonce, aad, &mut body)
+            .map_err(|_| damaged("it was not encrypted under this name with this key"))?
+            .len();
+        body.truncate(plain);
+        Ok(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn key(byte: u8) -> String {
+        STANDARD.encode([byte; KEY])
+    }
+
+    fn rings() -> Vec<Keyring> {
+        vec![Keyring::default(), Keyring::parse(&key(1)).unwrap()]
+    }
+
+    #[test]
+    fn what_is_sealed_comes_back() {
+        for ring in rings() {
+            for plain in [vec![], b"x".to_vec(), vec![7; 100_000]] {
+                let object = ring.seal("a/b", &plain).unwrap();
+                assert_eq!(ring.open("a/b", &object, plain.len()).unwrap(), plain);
+            }
+        }
+    }
+
+    #[test]
+    fn every_changed_bit_and_every_cut_is_noticed() {
+        for ring in rings() {
+            let object = ring.seal("name", b"some content that is long enough").unwrap();
+            for at in 0..object.len() {
+                assert!(ring.open("name", &object[..at], 1000).is_err(), "cut to {at}");
+                for bit in 0..8 {
+                    let mut changed = object.to_vec();
+                    changed[at] ^= 1 << bit;
+                    assert!(ring.open("name", &changed, 1000).is_err(), "bit {bit} of byte {at}");
+                }
+            }
+            assert!(ring.open("name", &object, 3).is_err(), "more than it may");
+        }
+    }
+
+    #[test]
+    fn an_encrypted_object_belongs_to_its_name_and_key() {
+        let ring = Keyring::parse(&key(1)).unwrap();
+        let object = ring.seal("log/1", b"secret").unwrap();
+        assert!(!object.windows(6).any(|w| w == b"secret"));
+        assert!(matches!(ring.open("log/2", &object, 10), Err(SealError::Damaged { .. })));
+        // A new key in front encrypts; the old one still reads.
+        let rotated = Keyring::parse(&format!("# newest first\n{}\n\n{}\n", key(2), key(1))).unwrap();
+        assert_eq!(rotated.open("log/1", &object, 10).unwrap(), b"secret");
+        let newer = rotated.seal("log/1", b"secret").unwrap();
+        assert!(matches!(ring.open("log/1", &newer, 10), Err(SealError::NoKey { .. })));
+        assert!(matches!(Keyring::default().open("log/1", &object, 10), Err(SealError::NoKey { .. })));
+    }
+
+    #[test]
+    fn files_of_keys_that_are_none() {
+        for text in ["", "# nothing", "c2hvcnQ=", "not base64!"] {
+            assert!(Keyring::parse(text).is_err(), "{text}");
+        }
+    }
+}

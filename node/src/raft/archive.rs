@@ -1,0 +1,94 @@
+//! What the continuous archive asks of consensus: committed entries, and that none is purged before it is archived.
+//!
+//! Any member may lead next and go on archiving, so all of them keep what is not archived yet. They hear how far the
+//! archive is when they compare their databases ([`super::consistency`]).
+
+use super::Consensus;
+use super::state_machine::entry_to_store;
+use crate::store;
+use client::backup::ArchiveReport;
+use raftlog::RaftLog;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::watch;
+
+/// The log does not grow beyond this, in bytes, for the sake of an archive that does not get on: then there is a hole in
+/// the archive, which says so and begins anew.
+const LONGEST: u64 = 1 << 30;
+
+/// How far the archive of this cluster's log is, as far as this member knows.
+#[derive(Debug, Default)]
+pub struct Archived {
+    wanted: AtomicBool,
+    /// The first entry that is not known to be archived.
+    next: AtomicU64,
+    report: watch::Sender<Option<ArchiveReport>>,
+}
+
+impl Archived {
+    /// The first entry that has to stay in the log; none if there is no archive.
+    pub fn needed(&self) -> Option<u64> {
+        self.wanted.load(Ordering::Acquire).then(|| self.next())
+    }
+
+    /// The first entry that is not known to be archived.
+    pub fn next(&self) -> u64 {
+        self.next.load(Ordering::Acquire)
+    }
+
+    /// Everything before `next` is archived.
+    pub fn reach(&self, next: u64) {
+        self.next.fetch_max(next, Ordering::AcqRel);
+    }
+
+    /// Up to where `log` may be purged of what could go up to `upto`.
+    pub fn bound(&self, log: &RaftLog, upto: u64) -> Option<u64> {
+        let Some(needed) = self.needed() else { return Some(upto) };
+        let at_least = log.first_index_within(LONGEST);
+        upto.min(needed.max(at_least).checked_sub(1)?).into()
+    }
+}
+
+impl Consensus {
+    /// Whether entries are to be kept until they are archived.
+    pub fn keep_for_archive(&self, wanted: bool) {
+        self.archived.wanted.store(wanted, Ordering::Release);
+    }
+
+    /// How far the archive is, as far as this member knows: the first entry that is not in it.
+    pub fn next_to_archive(&self) -> u64 {
+        self.archived.next()
+    }
+
+    /// Everything before `next` is archived.
+    pub fn archived_before(&self, next: u64) {
+        self.archived.reach(next);
+    }
+
+    /// Says in reports how the archive is doing.
+    pub fn report_archive(&self, report: Option<ArchiveReport>) {
+        self.archived.report.send_if_modified(|present| {
+            let is_news = *present != report;
+            if is_news {
+                *present = report;
+            }
+            is_news
+        });
+    }
+
+    pub(super) fn archive_report(&self) -> Option<ArchiveReport> {
+        self.archived.report.borrow().clone()
+    }
+
+    /// Entries that are in this member's database, from index `from` on and of about `bytes` bytes together; at least one,
+    /// if there is one. Blocks on the disk.
+    pub fn entries_applied(&self, from: u64, bytes: usize) -> io::Result<Vec<store::Entry>> {
+        let Some(applied) = self.store.state().borrow().applied.log_id else { return Ok(Vec::new()) };
+        if from > applied.index {
+            return Ok(Vec::new());
+        }
+        let entries =
+            super::log_store::LogStore::new(self.log.clone()).entries(from, applied.index + 1, bytes)?;
+        Ok(entries.into_iter().map(|entry| entry_to_store(entry, &self.identity, false)).collect())
+    }
+}

@@ -1,0 +1,111 @@
+//! A database that comes from elsewhere and is to be gone on with: put in its place before the store is opened, and looked
+//! at when the store is closed.
+
+use super::backup::{BackupError, BackupFormat, BackupOptions, Outlet, write_backup};
+use super::canonical::own_tables;
+use super::generation::Generations;
+use super::staging::Staging;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// The first generation of a data directory that has none.
+pub struct Seed {
+    generations: Generations,
+}
+
+impl Seed {
+    /// In `directory`, which is made.
+    pub fn new(directory: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let generations = Generations::new(directory);
+        match generations.present()? {
+            None => Ok(Self { generations }),
+            Some(_) => Err(io::Error::other(format!("{} holds a database already", directory.display()))),
+        }
+    }
+
+    /// Where the file belongs.
+    pub fn path(&self) -> PathBuf {
+        self.generations.path(1)
+    }
+
+    /// The file is complete: [`super::Store::open`] goes on with it.
+    pub fn finish(self) -> io::Result<()> {
+        File::open(self.path())?.sync_all()?;
+        self.generations.activate(1)
+    }
+}
+
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection.execute_batch("PRAGMA query_only=ON; PRAGMA cache_size=-16384; PRAGMA mmap_size=0")?;
+    Ok(connection)
+}
+
+/// Checks all of the database at `path`; an error says what is wrong. Blocks.
+pub fn integrity(path: &Path) -> Result<(), String> {
+    let check = || open(path)?.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
+    match check() {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        Ok(verdict) => Err(verdict),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The first column of the first row that `sql` answers on the database at `path`, as text; none without a row. Blocks.
+pub fn first_value(path: &Path, sql: &str) -> Result<Option<String>, String> {
+    let read = || {
+        open(path)?
+            .query_row(sql, [], |row| {
+                Ok(match row.get_ref(0)? {
+                    ValueRef::Null => "NULL".to_owned(),
+                    ValueRef::Integer(n) => n.to_string(),
+                    ValueRef::Real(n) => n.to_string(),
+                    ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                    ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+                })
+            })
+            .optional()
+    };
+    read().map_err(|error| error.to_string())
+}
+
+/// Writes the database at `path` to the new file `output`, without the internal table. Blocks.
+pub fn write_user_copy(path: &Path, output: &Path) -> Result<(), String> {
+    let write = || -> Result<(), BackupError> {
+        let staging = Staging::open(path.parent().unwrap_or_else(|| Path::new(".")))?;
+        let options =
+            BackupOptions { format: BackupFormat::Binary { wal: false, vacuum: false }, compress: false };
+        write_backup(path, &staging, &options, &mut IntoFile(File::create_new(output)?))
+    };
+    write().map_err(|error| error.to_string())
+}
+
+struct IntoFile(File);
+
+impl Outlet for IntoFile {
+    fn offer(&mut self, piece: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+        self.give(piece).map(|()| None)
+    }
+
+    fn give(&mut self, piece: Vec<u8>) -> io::Result<()> {
+        self.0.write_all(&piece)
+    }
+}
+
+/// Whether the database at `path` has any table, index, view or trigger of users. Blocks.
+pub fn holds_anything(path: &Path) -> Result<bool, String> {
+    let read = || {
+        let connection = open(path)?;
+        let all = "SELECT count(*) FROM sqlite_schema WHERE type = 'table'";
+        let tables: i64 = connection.query_row(all, [], |row| row.get(0))?;
+        Ok(tables as usize > own_tables(&connection)?.len())
+    };
+    read().map_err(|error: rusqlite::Error| error.to_string())
+}

@@ -1,0 +1,399 @@
+//! Backups by real processes: what is in the store brings back every moment, or says why it does not.
+//!
+//! `BACKUP_MOMENTS`, `BACKUP_DISASTERS` say how many moments are brought back, and how often everything is lost; the proof
+//! takes 100 and 20.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use rand::seq::IndexedRandom as _;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use support::{Cluster, cluster};
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// Writes settings of a store in a directory `store` of the cluster's; returns the file.
+fn settings(root: &Path, rpo: Option<u32>, encrypted: bool) -> PathBuf {
+    let mut settings = json!({"store": {"filesystem": {"path": root.join("store")}}});
+    if let Some(rpo) = rpo {
+        settings["continuous"] = json!({"enabled": true, "rpoTargetSeconds": rpo});
+    }
+    if encrypted {
+        let keys = root.join("keys");
+        std::fs::write(&keys, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+        settings["encryption"] = json!({ "keyFile": keys });
+    }
+    let path = root.join("backup.yaml");
+    std::fs::write(&path, serde_json::to_string(&settings).unwrap()).unwrap();
+    path
+}
+
+/// Members that back up into a directory.
+fn members(n: usize, rpo: Option<u32>, encrypted: bool) -> (Cluster, PathBuf) {
+    let mut c = Cluster::empty();
+    let config = settings(c.root(), rpo, encrypted);
+    c.add_members(n, &["-backup-config", config.to_str().unwrap(), "-consistency-period", "1s"]);
+    (0..n).for_each(|i| c.start(i));
+    (0..n).for_each(|i| c.await_ready(i));
+    (c, config)
+}
+
+/// What `sqlited restore` or `verify` came to.
+struct Outcome {
+    restored: Value,
+    message: String,
+}
+
+fn restore(verb: &str, config: &Path, cluster_id: &str, to: &str, output: &Path) -> Outcome {
+    let done = Command::new(env!("CARGO_BIN_EXE_sqlited"))
+        .args([verb, "-backup-config", config.to_str().unwrap(), "-cluster-id", cluster_id, "-to", to])
+        .arg(output)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let restored = serde_json::from_slice(&done.stdout).unwrap_or(Value::Null);
+    let message = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.success(), restored != Value::Null, "{message}");
+    Outcome { restored, message }
+}
+
+/// Numbers in the ledger of a database file, in the order in which they were applied.
+fn ledger(file: &Path) -> Vec<i64> {
+    let db = rusqlite::Connection::open(file).unwrap();
+    let check: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+    let mut rows = db.prepare("SELECT n FROM ledger ORDER BY rowid").unwrap();
+    rows.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+fn cluster_id(c: &Cluster) -> String {
+    c.report(0)["clusterId"].as_str().unwrap().to_owned()
+}
+
+/// Inserts the next number; returns the index of its entry.
+fn insert(c: &Cluster, i: usize, n: usize) -> u64 {
+    let statement = json!([["INSERT INTO ledger(n, filling) VALUES(?, hex(randomblob(50)))", n]]);
+    let (status, body) = c.post(i, "/db/execute?raft_index", &statement.to_string());
+    assert_eq!(status, 200, "{body}");
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    answer["raft_index"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+}
+
+fn leader_of(c: &mut Cluster) -> usize {
+    let any = (0..c.members.len()).find(|i| c.runs(*i)).unwrap();
+    c.await_leader(any)
+}
+
+/// Waits until the archive holds entry `index`, and a base backup before it.
+fn await_archived(c: &mut Cluster, index: u64) {
+    c.until("the archive gets there", |c| {
+        let leader = leader_of(c);
+        let (_, body) = c.get(leader, "/cluster/backups");
+        let catalogue: Value = serde_json::from_str(&body).ok()?;
+        let windows = catalogue["windows"].as_array()?;
+        windows.last().is_some_and(|window| window["lastIndex"].as_u64() >= Some(index)).then_some(())
+    });
+}
+
+/// Has member `i` make a backup; returns it.
+fn back_up(c: &mut Cluster, i: usize, name: &str) -> Value {
+    let (status, body) = c.post(i, "/cluster/backups", &json!({"name": name, "kind": "Full"}).to_string());
+    assert_eq!(status, 200, "{body}");
+    c.until("a backup", |c| {
+        let jobs: Value = serde_json::from_str(&c.get(i, "/cluster/backups/jobs").1).unwrap();
+        let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["name"] == name).unwrap().clone();
+        assert_ne!(job["state"], "Failed", "{job}");
+        (job["state"] == "Succeeded").then(|| job["backup"].clone())
+    })
+}
+
+fn restore_in_place(c: &mut Cluster, name: &str, target: &Value, more: &Value) -> Value {
+    let leader = leader_of(c);
+    let mut request = json!({"name": name, "target": target, "confirmClusterId": cluster_id(c)});
+    request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let (status, body) = c.post(leader, "/cluster/restore", &request.to_string());
+    assert_eq!(status, 200, "{body}");
+    c.until("a restore", |c| {
+        let jobs: Value = serde_json::from_str(&c.get(leader, "/cluster/restore").1).unwrap();
+        let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["name"] == name).unwrap().clone();
+        assert_ne!(job["state"], "Failed", "{job}");
+        (job["state"] == "Succeeded").then(|| job["restored"].clone())
+    })
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(files_below(&path));
+        } else {
+            all.push(path);
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn every_moment_comes_back_over_changes_of_the_leader() {
+    let (mut c, config) = members(3, Some(1), true);
+    c.create_ledger(0);
+    let mut written = Vec::new();
+    for round in 0..3 {
+        let leader = leader_of(&mut c);
+        for n in 0..40 {
+            written.push((insert(&c, leader, round * 40 + n), (round * 40 + n) as i64));
+        }
+        if round < 2 {
+            c.kill(leader);
+            leader_of(&mut c);
+            c.start(leader);
+            c.await_ready(leader);
+        }
+    }
+    let last = written.last().unwrap().0;
+    await_archived(&mut c, last);
+    let id = cluster_id(&c);
+    let out = c.root().join("out.sqlite");
+    let mut random = rand::rng();
+    // A moment before the first base backup has never been in the archive.
+    let first = c.get(0, "/cluster/backups").1;
+    let first: Value = serde_json::from_str(&first).unwrap();
+    let first = first["windows"][0]["firstIndex"].as_u64().unwrap();
+    let reachable: Vec<_> = written.iter().filter(|(index, _)| *index >= first).copied().collect();
+    for _ in 0..number("BACKUP_MOMENTS", 4) {
+        let (index, n) = *reachable.choose(&mut random).unwrap();
+        let Outcome { restored, message } = restore("restore", &config, &id, &format!("index:{index}"), &out);
+        assert_eq!(restored["index"], json!(index), "{message}");
+        assert_eq!(ledger(&out), (0..=n).collect::<Vec<_>>());
+        assert!(restored["checkedIndex"].is_u64(), "no checksum was compared: {restored}");
+        // The entry's time brings back the same.
+        let time = restored["time"].as_str().unwrap();
+        std::fs::remove_file(&out).unwrap();
+        let by_time = restore("restore", &config, &id, &format!("time:{time}"), &out);
+        assert_eq!(by_time.restored["index"], restored["index"], "{}", by_time.message);
+        std::fs::remove_file(&out).unwrap();
+    }
+    let later = restore("restore", &config, &id, &format!("index:{}", last + 1000), &out);
+    assert!(later.message.contains("the archive ends with entry"), "{}", later.message);
+    // Nothing of it can be read without the key.
+    let root = c.root().to_owned();
+    settings(&root, None, false);
+    let blind = restore("restore", &config, &id, "latest", &out);
+    assert!(blind.message.contains("it is encrypted with key"), "{}", blind.message);
+    assert!(!out.exists());
+}
+
+#[test]
+fn what_is_damaged_or_missing_is_an_error_and_never_a_wrong_database() {
+    let (mut c, config) = members(1, None, false);
+    c.create_ledger(0);
+    for n in 0..50 {
+        insert(&c, 0, n);
+    }
+    let backup = back_up(&mut c, 0, "first");
+    assert_eq!(back_up(&mut c, 0, "first"), backup, "asked again, it is the same one");
+    let id = cluster_id(&c);
+    let to = format!("backup:{}", backup["path"].as_str().unwrap());
+    let scratch = c.root().join("scratch");
+    let verify = || restore("verify", &config, &id, &to, &scratch);
+    let good = verify();
+    assert_eq!(good.restored["index"], backup["index"], "{}", good.message);
+    for file in files_below(&c.root().join("store").join(&id)) {
+        let whole = std::fs::read(&file).unwrap();
+        let name = file.display();
+        for at in [0, whole.len() / 2, whole.len() - 1] {
+            let mut changed = whole.clone();
+            changed[at] ^= 4;
+            std::fs::write(&file, changed).unwrap();
+            assert_eq!(verify().restored, Value::Null, "byte {at} of {name}");
+        }
+        std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(verify().restored, Value::Null, "{name} cut short");
+        std::fs::remove_file(&file).unwrap();
+        let missing = verify();
+        assert!(
+            missing.message.contains("not in the store") || missing.message.contains("no complete backup")
+        );
+        std::fs::write(&file, &whole).unwrap();
+    }
+    assert!(verify().message.is_empty());
+    assert!(!scratch.join("verify").exists());
+    // A query that a verification asks.
+    let queries = c.root().join("queries.yaml");
+    for (expect, succeeds) in [("50", true), ("51", false)] {
+        std::fs::write(&queries, format!("[{{sql: 'SELECT count(*) FROM ledger', expect: '{expect}'}}]"))
+            .unwrap();
+        let report = c.root().join("report.json");
+        let status = Command::new(env!("CARGO_BIN_EXE_sqlited"))
+            .args(["verify", "-backup-config", config.to_str().unwrap(), "-cluster-id", &id, "-to", &to])
+            .args(["-queries", queries.to_str().unwrap(), "-report", report.to_str().unwrap()])
+            .arg(&scratch)
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(status.success(), succeeds);
+        let report: Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+        assert_eq!((report["restored"].is_object(), report["message"].is_string()), (succeeds, !succeeds));
+    }
+    // And it goes when it is to go.
+    let path = json!({"paths": [backup["path"]]}).to_string();
+    assert_eq!(c.delete(0, "/cluster/backups", &path).0, 200);
+    assert!(files_below(&c.root().join("store")).is_empty());
+    assert_eq!(c.delete(0, "/cluster/backups", &path).0, 200, "repeatable");
+}
+
+#[test]
+fn a_cluster_goes_back_in_place_and_forth_again() {
+    let (mut c, _) = members(3, Some(1), false);
+    c.create_ledger(0);
+    let mut index = 0;
+    for n in 0..30 {
+        index = insert(&c, 0, n);
+    }
+    await_archived(&mut c, index);
+    for n in 30..60 {
+        insert(&c, 0, n);
+    }
+    let leader = leader_of(&mut c);
+    let follower = (leader + 1) % 3;
+    let target = json!({ "index": index });
+    let unconfirmed = json!({"name": "r", "target": target}).to_string();
+    assert_eq!(c.post(leader, "/cluster/restore", &unconfirmed).0, 409);
+    assert_eq!(c.post(follower, "/cluster/restore", &unconfirmed).0, 503, "only the leader");
+    let restored = restore_in_place(&mut c, "back", &target, &json!({}));
+    assert_eq!(restored["index"], json!(index));
+    let rows = |c: &Cluster, i| c.value(i, "SELECT count(*) || ' ' || max(n) FROM ledger", "linearizable");
+    (0..3).for_each(|i| assert_eq!(rows(&c, i), json!("30 29"), "member {i}"));
+    // Members agree, page for page, and go on.
+    let again = insert(&c, follower, 1000);
+    await_archived(&mut c, again);
+    c.until("members agree", |c| {
+        (0..3).all(|i| c.report(i)["consistency"]["state"] == "consistent").then_some(())
+    });
+    // The undo: what was there before is an entry of the same log.
+    let before = restored["replacedIndex"].clone();
+    restore_in_place(&mut c, "undo", &json!({ "index": before }), &json!({}));
+    (0..3).for_each(|i| assert_eq!(rows(&c, i), json!("60 59"), "member {i}"));
+    // What came between is still there too, over the entry that put another database in place.
+    restore_in_place(&mut c, "redo", &json!({ "index": again }), &json!({}));
+    (0..3).for_each(|i| assert_eq!(rows(&c, i), json!("31 1000"), "member {i}"));
+}
+
+#[test]
+fn what_is_left_when_everything_is_lost_is_a_prefix_and_seconds_old() {
+    for _ in 0..number("BACKUP_DISASTERS", 1) {
+        let (mut c, config) = members(3, Some(1), false);
+        c.create_ledger(0);
+        let base = c.report(0)["lastLogIndex"].as_u64().unwrap();
+        await_archived(&mut c, base);
+        let urls: Vec<String> = (0..3).map(|i| c.url(i, "/db/execute")).collect();
+        let begun = Instant::now();
+        let writers = c.continue_ledger(urls, 1, 100, 0);
+        let enough = Duration::from_millis(rand::random_range(3000..5000));
+        let mut acknowledged_at = Vec::new();
+        while begun.elapsed() < enough {
+            writers.await_more(1);
+            acknowledged_at.push((begun.elapsed(), writers.acknowledged()));
+        }
+        let lost_at = begun.elapsed();
+        (0..3).for_each(|i| c.kill(i));
+        let acknowledged = writers.stop();
+        let id = {
+            // The cluster's id is the directory's name: nothing else is left.
+            let dir = std::fs::read_dir(c.root().join("store")).unwrap().next().unwrap().unwrap();
+            dir.file_name().to_str().unwrap().to_owned()
+        };
+
+        let mut again = Cluster::empty();
+        again.add_members(3, &["-restore-config", config.to_str().unwrap()]);
+        (0..3).for_each(|i| again.start(i));
+        (0..3).for_each(|i| again.await_ready(i));
+        let more = json!({"source": "Other", "clusterId": id});
+        restore_in_place(&mut again, "disaster", &json!({"latest": {}}), &more);
+        let text = again.value(
+            0,
+            "SELECT coalesce(group_concat(n), '') FROM (SELECT n FROM ledger ORDER BY rowid)",
+            "linearizable",
+        );
+        let found: Vec<u64> =
+            text.as_str().unwrap().split(',').filter(|n| !n.is_empty()).map(|n| n.parse().unwrap()).collect();
+        // One writer: what was acknowledged is in order, and at most the write under way is more.
+        let expected: Vec<u64> = acknowledged.iter().copied().take(found.len()).collect();
+        assert!(found.starts_with(&expected), "not a prefix: {found:?}");
+        let old = acknowledged_at.iter().rev().find(|(at, _)| *at + Duration::from_secs(2) < lost_at);
+        let old_enough = old.map_or(0, |(_, count)| *count);
+        assert!(found.len() >= old_enough, "{} of {old_enough} that were 2 s old", found.len());
+        println!(
+            "{} of {} acknowledged writes came back; {old_enough} were older than 2 s",
+            found.len(),
+            acknowledged.len()
+        );
+    }
+}
+
+#[test]
+fn a_store_that_is_away_hurts_no_write_and_leaves_no_hole() {
+    let (mut c, config) = members(1, Some(1), false);
+    c.create_ledger(0);
+    let index = insert(&c, 0, 0);
+    await_archived(&mut c, index);
+    let (store, away) = (c.root().join("store"), c.root().join("away"));
+    std::fs::rename(&store, &away).unwrap();
+    std::fs::write(&store, b"not a directory").unwrap();
+    let probe: Value = serde_json::from_str(&c.post(0, "/cluster/backups/probe", "").1).unwrap();
+    assert_eq!((&probe["writable"], probe["message"].is_string()), (&json!(false), true), "{probe}");
+    for n in 1..20 {
+        insert(&c, 0, n);
+    }
+    let behind = c.until("the report says so", |c| {
+        let report = c.report(0)["archive"].clone();
+        (report["state"] == "Behind").then_some(report)
+    });
+    assert!(behind["message"].is_string() && behind["latest"].is_string(), "{behind}");
+    std::fs::remove_file(&store).unwrap();
+    std::fs::rename(&away, &store).unwrap();
+    let index = insert(&c, 0, 20);
+    await_archived(&mut c, index);
+    c.until("the report says so", |c| (c.report(0)["archive"]["state"] == "OnTarget").then_some(()));
+    let probe: Value = serde_json::from_str(&c.post(0, "/cluster/backups/probe", "").1).unwrap();
+    assert_eq!(probe, json!({"writable": true, "readable": true, "deletable": true}));
+    let out = c.root().join("out.sqlite");
+    let all = restore("restore", &config, &cluster_id(&c), "latest", &out);
+    assert_eq!(ledger(&out), (0..=20).collect::<Vec<_>>(), "{}", all.message);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let mut c = cluster(1);
+    assert_eq!(c.get(0, "/cluster/backups").0, 409, "there is no store");
+    assert_eq!(c.post(0, "/cluster/backups/probe", "").0, 409);
+    assert_eq!(c.terminate(0), Some(0));
+    let bad = c.root().join("bad.yaml");
+    std::fs::write(&bad, "store: {tape: {}}").unwrap();
+    c.add_flags(0, &["-backup-config", bad.to_str().unwrap()]);
+    c.start(0);
+    assert_eq!(c.exit_code(0), Some(1));
+    assert!(c.log(0).contains("-backup-config"), "{}", c.log(0));
+    let (mut c, _) = members(1, None, false);
+    for name in ["", "Upper", "a/b", "..", ".a"] {
+        let body = json!({"name": name, "kind": "Full"}).to_string();
+        assert_eq!(c.post(0, "/cluster/backups", &body).0, 400, "{name}");
+    }
+    c.create_ledger(0);
+    let restore =
+        json!({"name": "x", "target": {"latest": {}}, "confirmClusterId": cluster_id(&c)}).to_string();
+    assert_eq!(c.post(0, "/cluster/restore", &restore).0, 200);
+    let job = c.until("it fails", |c| {
+        let jobs: Value = serde_json::from_str(&c.get(0, "/cluster/restore").1).unwrap();
+        (jobs["jobs"][0]["state"] == "Failed").then(|| jobs["jobs"][0].clone())
+    });
+    assert!(job["message"].as_str().unwrap().contains("no complete backup"), "{job}");
+}
