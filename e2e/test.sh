@@ -123,7 +123,11 @@ kubernetes() {
   # What an interrupted run left.
   kubectl delete namespace -l sqlite-operator.io/e2e --ignore-not-found --wait=false >/dev/null
 }
-images() { provide_images ci; }
+images() {
+  provide_images ci || return
+  # A Kubernetes that was started before there was an S3 server among its images.
+  [ "$KUBERNETES" != local ] || e2e/kube/kube-load.sh "$(. e2e/kube/lib.sh && echo "$KUBE_IMAGES")/versitygw.tar"
+}
 operator() {
   # Two operators that look after the same clusters would fight over them. The demo's leaves those of the tests alone.
   local others

@@ -43,6 +43,12 @@ impl Kubernetes {
         Api::namespaced(self.client.clone(), namespace)
     }
 
+    /// Objects of one of the operator's kinds in a namespace.
+    pub fn objects(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("sqlite-operator.io", "v1alpha1", kind));
+        Api::namespaced_with(self.client.clone(), namespace, &resource)
+    }
+
     /// SqliteClusters of a namespace.
     pub fn clusters(&self, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), namespace, &sqlite_cluster())

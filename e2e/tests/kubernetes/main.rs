@@ -1,6 +1,7 @@
 //! The end-to-end tests. They need a Kubernetes with the operator installed in namespace `e2e-operator`, so plain
 //! `cargo test` leaves them out; `make test` and `make e2e` run them.
 
+mod backups;
 mod failures;
 mod life;
 mod neighbours;

@@ -159,8 +159,11 @@ impl Archiver {
         let archiving = async {
             while goes_on() {
                 if let Err(error) = self.archive(&objects, settings, cluster, &goes_on).await {
-                    tracing::warn!(%error, "the archive does not get on; trying again");
-                    self.standing.lock().trouble = Some(error.to_string());
+                    let error = error.to_string();
+                    let said = self.standing.lock().trouble.replace(error.clone());
+                    if said.as_ref() != Some(&error) {
+                        tracing::warn!(error, "the archive does not get on; trying again");
+                    }
                     sleep(AGAIN).await;
                 }
             }

@@ -54,8 +54,9 @@ fn what_brings_back_which_moment() {
     let over: &[(u64, u64, u64)] = &[(1, 1, 10), (1, 1, 40), (1, 11, 20)];
     let two_epochs: &[(u64, u64, u64)] = &[(1, 1, 40), (2, 31, 35)];
     // (bases, segments, target) → (index of the base, first entries of the segments), or why not.
-    type Wanted = Result<(u64, Vec<u64>), NotReachable>;
-    let table: Vec<(&[(u64, u64)], &[(u64, u64, u64)], RestoreTarget, Wanted)> = vec![
+    type Row<'a> =
+        (&'a [(u64, u64)], &'a [(u64, u64, u64)], RestoreTarget, Result<(u64, Vec<u64>), NotReachable>);
+    let table: Vec<Row<'_>> = vec![
         (&[], whole, latest.clone(), Err(NotReachable::NoBackup)),
         (&[(1, 5)], &[], latest.clone(), Ok((5, vec![]))),
         (&[(1, 5)], whole, latest.clone(), Ok((5, vec![5, 11, 18, 31]))),

@@ -19,14 +19,16 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     /// It did not do it.
-    #[error("{action} {name}: {source}")]
+    #[error("{action} {name}: {why}")]
     Store {
         /// What it was asked.
         action: &'static str,
         /// Of which object.
         name: String,
-        /// Why it did not.
-        source: Box<object_store::Error>,
+        /// Why it did not, in short.
+        why: String,
+        /// Whether that is because of who asked.
+        refused: bool,
     },
     /// An object is not there.
     #[error("{0} is not in the store")]
@@ -42,9 +44,7 @@ pub enum ObjectError {
 impl ObjectError {
     /// Whether the store refused who asks: waiting does not help.
     pub fn is_refusal(&self) -> bool {
-        use object_store::Error as E;
-        matches!(self, Self::Store { source, .. }
-            if matches!(**source, E::PermissionDenied { .. } | E::Unauthenticated { .. }))
+        matches!(self, Self::Store { refused: true, .. })
     }
 }
 
@@ -184,6 +184,36 @@ impl Objects {
     }
 }
 
-fn failed(action: &'static str, name: &str, source: object_store::Error) -> ObjectError {
-    ObjectError::Store { action, name: name.to_owned(), source: Box::new(source) }
+fn failed(action: &'static str, name: &str, error: object_store::Error) -> ObjectError {
+    use object_store::Error as E;
+    let refused = matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. });
+    ObjectError::Store { action, name: name.to_owned(), why: in_short(&error.to_string()), refused }
+}
+
+/// What people need of an error: stores answer with pages of XML, and tell of each attempt.
+fn in_short(error: &str) -> String {
+    const LONGEST: usize = 300;
+    let between = |tag: &str| {
+        let (_, rest) = error.split_once(&format!("<{tag}>"))?;
+        rest.split_once('<').map(|(inside, _)| inside)
+    };
+    let told = match (between("Code"), between("Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => error.lines().next().unwrap_or_default().to_owned(),
+    };
+    told.chars().take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_xml_are_cut_down_to_what_they_say() {
+        let page = "Generic S3 error: Error performing PUT http://h/b in 1ms - Server returned non-2xx status code: 400 \
+                    Bad Request: <?xml version=\"1.0\"?>\n<Error><Code>NoSuchBucket</Code><Message>There is none.</Message></Error>";
+        assert_eq!(in_short(page), "NoSuchBucket: There is none.");
+        assert_eq!(in_short("connection refused\nand more"), "connection refused");
+        assert_eq!(in_short(&"x".repeat(1000)).len(), 300);
+    }
 }

@@ -1,0 +1,110 @@
+//! An S3 server in the namespace of a test: what its clusters back up to.
+
+use crate::scenario::{Scenario, Skip};
+use crate::wait::eventually;
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const NAME: &str = "s3";
+const BUCKET: &str = "backups";
+const PORT: u16 = 7070;
+/// On the local Kubernetes every node has this image (`e2e/kube/images.sh`).
+const IMAGE: &str = "versitygw:local";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The server. What it holds goes with its namespace.
+pub struct ObjectStore {
+    client: kube::Client,
+    namespace: String,
+}
+
+impl ObjectStore {
+    /// Starts it, with an empty bucket, and waits until it answers.
+    pub async fn start(test: &Scenario) -> Result<Self> {
+        if !test.kubernetes.local_processes {
+            return Err(Skip("the image of an S3 server is only on the local Kubernetes".into()).into());
+        }
+        let store = Self { client: test.kubernetes.client.clone(), namespace: test.namespace.clone() };
+        let secret: Secret = serde_json::from_value(json!({
+            "metadata": {"name": NAME},
+            "stringData": {"accessKeyId": "backups", "secretAccessKey": "only for this test"},
+        }))?;
+        store.api::<Secret>().create(&PostParams::default(), &secret).await?;
+        let service: Service = serde_json::from_value(json!({
+            "metadata": {"name": NAME},
+            "spec": {"selector": {"app": NAME}, "ports": [{"port": PORT}]},
+        }))?;
+        store.api::<Service>().create(&PostParams::default(), &service).await?;
+        store.api::<Pod>().create(&PostParams::default(), &pod()?).await?;
+        store.await_ready().await?;
+        Ok(store)
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    async fn await_ready(&self) -> Result<()> {
+        eventually("the S3 server is ready", PATIENCE, async || {
+            let status = self.api::<Pod>().get(NAME).await?.status;
+            let mut conditions = status.and_then(|status| status.conditions).into_iter().flatten();
+            Ok(conditions.any(|c| c.type_ == "Ready" && c.status == "True").then_some(()))
+        })
+        .await
+    }
+
+    /// Takes the server away; what it held is gone.
+    pub async fn stop(&self) -> Result<()> {
+        self.api::<Pod>().delete(NAME, &DeleteParams::default().grace_period(0)).await?;
+        Ok(())
+    }
+
+    /// The store as a spec names it.
+    pub fn spec(&self) -> Value {
+        json!({"s3": {
+            "bucket": BUCKET,
+            "prefix": "e2e",
+            "endpoint": format!("http://{NAME}.{}.svc:{PORT}", self.namespace),
+            "forcePathStyle": true,
+            "secretRef": {"name": NAME},
+        }})
+    }
+}
+
+fn pod() -> Result<Pod> {
+    let restricted = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    let key = |name: &str, key: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": NAME, "key": key}}});
+    let mounts = json!([{"name": "data", "mountPath": "/data"}]);
+    serde_json::from_value(json!({
+        "metadata": {"name": NAME, "labels": {"app": NAME}},
+        "spec": {
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 65532, "fsGroup": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "terminationGracePeriodSeconds": 1,
+            // A bucket is a directory of its root.
+            "initContainers": [{
+                "name": "bucket", "image": "busybox:local", "imagePullPolicy": "Never",
+                "command": ["mkdir", "-p", format!("/data/buckets/{BUCKET}"), "/data/about"],
+                "securityContext": restricted, "volumeMounts": mounts,
+            }],
+            "containers": [{
+                "name": NAME, "image": IMAGE, "imagePullPolicy": "Never",
+                "args": ["--port", format!(":{PORT}"), "posix", "--sidecar", "/data/about", "/data/buckets"],
+                "env": [key("ROOT_ACCESS_KEY", "accessKeyId"), key("ROOT_SECRET_KEY", "secretAccessKey")],
+                "securityContext": restricted, "volumeMounts": mounts,
+                "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+            }],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+        },
+    }))
+    .context("the pod of the S3 server")
+}

@@ -1,0 +1,141 @@
+//! Clusters that are backed up, and clusters that come back from nothing but a bucket.
+
+use anyhow::{Context, Result, bail, ensure};
+use client::backup::Catalogue;
+use e2e::database::Level;
+use e2e::ledger::Pace;
+use e2e::{Cluster, Manifest, ObjectStore, Scenario, eventually, scenario};
+use kube::api::{DynamicObject, PostParams};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(40);
+const COUNT: &str = "SELECT count(*) FROM t";
+
+/// Creates an object of one of the operator's kinds.
+async fn create(test: &Scenario, kind: &str, name: &str, spec: Value) -> Result<()> {
+    let object: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name, "labels": {"sqlite-operator.io/e2e": ""}},
+        "spec": spec,
+    }))?;
+    test.kubernetes.objects(kind, &test.namespace).create(&PostParams::default(), &object).await?;
+    Ok(())
+}
+
+/// Waits until an object has succeeded; returns its status.
+async fn await_succeeded(test: &Scenario, kind: &str, name: &str) -> Result<Value> {
+    eventually(&format!("{kind} {name} has succeeded"), PATIENCE, async || {
+        let status = test.kubernetes.objects(kind, &test.namespace).get(name).await?.data["status"].clone();
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        let is = |kind: &str| conditions.iter().any(|c| c["type"] == kind && c["status"] == "True");
+        if is("Succeeded") {
+            return Ok(Some(status));
+        }
+        bail!("its status is {status}")
+    })
+    .await
+}
+
+/// Waits until everything that the cluster has applied by now can be brought back.
+async fn await_archived(cluster: &Cluster) -> Result<()> {
+    let leader = cluster.await_leader().await?;
+    let applied = cluster.report(&leader).await?.applied_index;
+    eventually("the archive has everything", PATIENCE, async || {
+        let catalogue: Catalogue = cluster.member(&leader).await?.document("/cluster/backups").await?;
+        let last = catalogue.windows.last().map(|window| window.last_index);
+        Ok((last >= Some(applied)).then_some(()))
+    })
+    .await
+}
+
+fn backed_up(name: &str, store: &ObjectStore) -> Manifest {
+    Manifest::new(name, 3).with(
+        "backup",
+        json!({"store": store.spec(), "continuous": {"enabled": true, "rpoTargetSeconds": 1}}),
+    )
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn only_the_bucket_is_left() {
+    scenario("only_the_bucket_is_left", async |test| {
+        let store = ObjectStore::start(test).await?;
+        let orders = test.named("orders");
+        orders.apply(&backed_up("orders", &store)).await?;
+        orders.await_ready().await?;
+        let database = orders.service("rw").await?;
+        database.write("CREATE TABLE t (x INTEGER)").await?;
+
+        // A backup under writes, made by a member that does not lead.
+        let ledger = orders.start_writing(Pace::default()).await?;
+        ledger.await_acknowledged(50, Duration::from_secs(10)).await?;
+        create(test, "SqliteBackup", "first", json!({"clusterRef": {"name": "orders"}})).await?;
+        let made = await_succeeded(test, "SqliteBackup", "first").await?;
+        let report = ledger.finish().await?;
+        test.reported("a backup", &report)?;
+        report.nothing_lost()?;
+        ensure!(report.failed == 0, "{} writes failed during a backup", report.failed);
+        ensure!(made["member"] != json!(orders.await_leader().await?), "the leader made it: {made}");
+
+        for n in 0..5 {
+            database.write(&format!("INSERT INTO t VALUES ({n})")).await?;
+        }
+        await_archived(&orders).await?;
+        orders.await_condition("BackupHealthy", "True").await?;
+        let id = orders.object().await?.data["status"]["clusterID"].clone();
+        let id = id.as_str().context("no clusterID")?.to_owned();
+
+        // Members, volumes and Secrets are gone, and another cluster goes on where this one was.
+        orders.delete().await?;
+        let again = test.named("again");
+        let restore = json!({"store": store.spec(), "clusterID": id, "target": {"latest": true}});
+        again.apply(&Manifest::new("again", 3).with("bootstrap", json!({"restore": restore}))).await?;
+        again.await_ready().await?;
+        let database = again.service("rw").await?;
+        ensure!(database.read_number(COUNT, Level::Linearizable).await? == 5);
+        database.write("INSERT INTO t VALUES (5)").await?;
+        again.assert_same_content(COUNT).await
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn back_to_an_earlier_moment_and_forth_again() {
+    scenario("back_to_an_earlier_moment_and_forth_again", async |test| {
+        let store = ObjectStore::start(test).await?;
+        let orders = test.named("orders");
+        orders.apply(&backed_up("orders", &store)).await?;
+        orders.await_ready().await?;
+        let database = orders.service("rw").await?;
+        database.write("CREATE TABLE t (x INTEGER)").await?;
+        database.write("INSERT INTO t VALUES (1)").await?;
+        let leader = orders.await_leader().await?;
+        let index = orders.report(&leader).await?.applied_index;
+        await_archived(&orders).await?;
+        database.write("INSERT INTO t VALUES (2)").await?;
+
+        let spec = json!({
+            "clusterRef": {"name": "orders"},
+            "source": {"clusterID": orders.object().await?.data["status"]["clusterID"], "store": store.spec()},
+            "target": {"index": index},
+            "approval": {"confirmClusterName": "orders"},
+        });
+        create(test, "SqliteRestore", "back", spec).await?;
+        let status = await_succeeded(test, "SqliteRestore", "back").await?;
+        ensure!(database.read_number(COUNT, Level::Linearizable).await? == 1);
+        // What was there before was kept first.
+        let undo = status["undoBookmark"]["backup"].as_str().context("nothing to undo it with")?.to_owned();
+        let spec = json!({
+            "clusterRef": {"name": "orders"},
+            "source": {"backupRef": {"name": undo}},
+            "approval": {"confirmClusterName": "orders"},
+        });
+        create(test, "SqliteRestore", "forth", spec).await?;
+        await_succeeded(test, "SqliteRestore", "forth").await?;
+        ensure!(database.read_number(COUNT, Level::Linearizable).await? == 2);
+        orders.await_ready().await?;
+        orders.assert_same_content(COUNT).await
+    });
+}
