@@ -3,7 +3,7 @@
 use crate::admin::EventStreams;
 use crate::cluster::apply::Remembered;
 use crate::metrics::Metrics;
-use crate::stores::Stores;
+use crate::stores::{AllTriggers, Stores};
 use crate::trusted::Trusted;
 use client::admin_client::AdminClient;
 use client::sql::Credentials;
@@ -25,6 +25,10 @@ pub struct Context {
     pub streams: EventStreams,
     /// Caches of the namespace, or of all.
     pub stores: Stores,
+    /// What asks for reconciles.
+    pub triggers: AllTriggers,
+    /// Whether every cluster is this operator's to look after, so that one that is not in the caches is not there.
+    pub selects_all: bool,
     /// Events for people.
     pub recorder: Recorder,
     /// What is counted.

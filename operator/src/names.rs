@@ -23,6 +23,15 @@ pub const LABEL_SERVING: &str = "sqlite-operator.io/serving";
 /// Label: of which role a ControllerRevision keeps the pod template.
 pub const LABEL_TEMPLATE: &str = "sqlite-operator.io/template";
 
+/// Label of pods that test a backup: of which cluster.
+pub const LABEL_VERIFIES: &str = "sqlite-operator.io/verifies";
+/// Label of SqliteBackups: which schedule of their cluster made them.
+pub const LABEL_SCHEDULE: &str = "sqlite-operator.io/schedule";
+
+/// Annotation of SqliteBackups that a schedule made: the time that was due.
+pub const ANNOTATION_SCHEDULED: &str = "sqlite-operator.io/scheduledFor";
+/// Finalizer of SqliteBackups whose objects in the store go with them.
+pub const FINALIZER_BACKUP: &str = "sqlite-operator.io/backup-objects";
 /// Annotation of pods, StatefulSets and ControllerRevisions: revision of the pod template.
 pub const ANNOTATION_REVISION: &str = "sqlite-operator.io/template-revision";
 /// Annotation of pods: keys and hash of the labels and annotations that the spec added to it.
@@ -159,6 +168,11 @@ impl ClusterName {
     /// Name of the Secret with the members' certificates.
     pub fn peer_secret(&self) -> String {
         format!("{}-peer-tls", self.name)
+    }
+
+    /// Name of the ConfigMap with what members are told of a store of backups: `backup` or `restore`.
+    pub fn config_map(&self, purpose: &str) -> String {
+        format!("{}-{purpose}", self.name)
     }
 
     /// Name of the PodDisruptionBudget of a role.

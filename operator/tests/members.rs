@@ -28,7 +28,7 @@ use operator::cluster::{execute, observe, plan, validate};
 use operator::context::Context;
 use operator::crd::SqliteCluster;
 use operator::metrics::Metrics;
-use operator::stores::{Stores, Triggers};
+use operator::stores::{AllTriggers, Stores, Triggers};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -191,10 +191,17 @@ fn cache<K>(objects: &[Value]) -> kube::runtime::reflector::Store<K>
 where
     K: Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + 'static,
 {
+    cache_of(objects.iter().map(|object| serde_json::from_value(object.clone()).unwrap()).collect())
+}
+
+fn cache_of<K>(objects: Vec<K>) -> kube::runtime::reflector::Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
     let (reader, mut writer) = store();
     writer.apply_watcher_event(&Event::Init);
     for object in objects {
-        writer.apply_watcher_event(&Event::InitApply(serde_json::from_value(object.clone()).unwrap()));
+        writer.apply_watcher_event(&Event::InitApply(object));
     }
     writer.apply_watcher_event(&Event::InitDone);
     reader
@@ -308,7 +315,13 @@ fn context_with(client: kube::Client, ips: &[Ipv4Addr]) -> Context {
             services: cache(&bare(&["orders-nodes", "orders-rw", "orders-ro", "orders-any"])),
             budgets: cache(&bare(&["orders"])),
             accounts: cache(&bare(&["orders"])),
+            backups: cache_of(vec![]),
+            restores: cache_of(vec![]),
+            verifiers: cache(&[]),
+            clusters: cache_of(vec![]),
         },
+        triggers: AllTriggers::default(),
+        selects_all: true,
         recorder: Recorder::new(client.clone(), "test".into()),
         client,
         metrics: Metrics::new(),

@@ -43,7 +43,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [sqliteclusters]
   verbs: [get, list, watch]
 - apiGroups: [sqlite-operator.io]
-  resources: [sqliteclusters/status]
+  resources: [sqlitebackups]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [sqlite-operator.io]
+  resources: [sqliterestores]
+  verbs: [get, list, watch]
+- apiGroups: [sqlite-operator.io]
+  resources: [sqliteclusters/status, sqlitebackups/status, sqliterestores/status]
   verbs: [patch]
 - apiGroups: [apps]
   resources: [statefulsets]
@@ -60,6 +66,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # By name: users and their passwords. Never listed or watched.
 - apiGroups: [""]
   resources: [secrets]
+  verbs: [get, create, patch]
+# By name: what members are told of stores of backups. Never listed or watched.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create, patch]
+# Whether one is on its way out, which is asked only for a deleted backup whose objects are to go with it.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
+# Tests of backups.
+- apiGroups: [batch]
+  resources: [jobs]
   verbs: [get, create, patch]
 - apiGroups: [""]
   resources: [pods, persistentvolumeclaims]

@@ -11,11 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::collections::BTreeSet;
 
 /// A condition in the making.
-struct Draft {
-    kind: &'static str,
-    holds: bool,
-    reason: &'static str,
-    message: String,
+pub(crate) struct Draft {
+    pub(crate) kind: &'static str,
+    pub(crate) holds: bool,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
 }
 
 /// What holds. Conditions that are there only while true (Reconciling, Stalled, Paused) are left out otherwise.
@@ -288,7 +288,7 @@ fn finish(draft: Draft, observed: &Observed, generation: i64) -> Condition {
 }
 
 /// The condition, whose transition is dated by the last time that its status flipped.
-fn dated(draft: Draft, before: &[Condition], now: Timestamp, generation: i64) -> Condition {
+pub(crate) fn dated(draft: Draft, before: &[Condition], now: Timestamp, generation: i64) -> Condition {
     let status = if draft.holds { "True" } else { "False" };
     let since = before
         .iter()
@@ -323,6 +323,6 @@ pub(super) fn loss_points(observed: &Observed, view: &View<'_>) -> Vec<LossPoint
 }
 
 /// As the server will give it back.
-pub(super) fn whole_second(at: Timestamp) -> Timestamp {
+pub(crate) fn whole_second(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

@@ -6,7 +6,7 @@ pub mod access;
 pub mod apply;
 pub mod build;
 pub mod certificates;
-mod conditions;
+pub(crate) mod conditions;
 pub mod execute;
 pub mod observe;
 pub mod observed;

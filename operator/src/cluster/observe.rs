@@ -71,6 +71,16 @@ pub async fn observe(
     })
 }
 
+/// The members and what they say of themselves just now, and nothing else.
+pub async fn members(cluster: &SqliteCluster, admin: &AdminClient, ctx: &Context) -> Observed {
+    let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let pods: BTreeMap<String, PodView> =
+        of(&ctx.stores.pods, &name).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
+    let reports = reports(&pods, &name, admin, ctx).await;
+    let status = cluster.status.clone().unwrap_or_default();
+    Observed { now: clock::now(), status, pods, reports, ..Observed::default() }
+}
+
 /// Objects of this cluster in a cache.
 fn of<K>(store: &Store<K>, name: &ClusterName) -> Vec<std::sync::Arc<K>>
 where

@@ -107,6 +107,8 @@ pub fn status(
                 .min_by_key(|size| super::validate::parse_quantity(size)),
         }),
         rollout: plan.rollout.clone(),
+        backup: before.backup.clone(),
+        restore: before.restore.clone(),
         orphaned_volumes: orphaned(desired, observed, plan),
         conditions,
     }
@@ -236,7 +238,7 @@ pub async fn publish(
     ctx: &Context,
 ) -> Result<(), StatusError> {
     let (namespace, name) = (&desired.name.namespace, &desired.name.name);
-    ctx.metrics.publish(namespace, name, &status.conditions);
+    ctx.metrics.publish("SqliteCluster", namespace, name, &status.conditions);
     if *status == observed.status {
         return Ok(());
     }
@@ -255,7 +257,7 @@ pub async fn refuse(cluster: &SqliteCluster, message: &str, ctx: &Context) -> Re
     let meta = cluster.meta();
     let (namespace, name) =
         (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
-    ctx.metrics.publish(&namespace, &name, &conditions);
+    ctx.metrics.publish("SqliteCluster", &namespace, &name, &conditions);
     let status = SqliteClusterStatus {
         observed_generation: cluster.metadata.generation,
         conditions,
@@ -285,7 +287,7 @@ pub async fn refuse_unreadable(
     let before: Vec<Condition> =
         serde_json::from_value(object.data["status"]["conditions"].take()).unwrap_or_default();
     let conditions = conditions::refused(&before, generation, message, clock::now());
-    ctx.metrics.publish(namespace, name, &conditions);
+    ctx.metrics.publish("SqliteCluster", namespace, name, &conditions);
     if conditions == before {
         return Ok(());
     }

@@ -3,10 +3,11 @@
 //! The schema refuses most mistakes before they are stored; an object can be older than the schema, though, and a
 //! few rules need more than CEL.
 
+use super::build::backup::{Mounts, StoreAccess};
 use super::window::Window;
 use crate::crd::{
-    AuthenticationMode, BootstrapPhase, Medium, PeerTraffic, RetentionPolicy, SqliteCluster,
-    SqliteClusterSpec,
+    AuthenticationMode, BackupStore, BootstrapPhase, Medium, PeerTraffic, RestorePhase, RetentionPolicy,
+    SqliteCluster, SqliteClusterSpec,
 };
 use crate::names::{
     ANNOTATION_APPROVED, ANNOTATION_RESTARTED, ANNOTATION_UPDATE, ClusterName, PodRole, content_hash,
@@ -50,6 +51,8 @@ pub struct Desired {
     pub replacement_after: Duration,
     /// How members talk to each other for now.
     pub peer_traffic: PeerTraffic,
+    /// The store that the cluster begins with, once it is known and where it is not that of its own backups.
+    pub restore_store: Option<StoreAccess>,
     /// Revision of the pod templates; that of the voters' is named the same.
     pub voter_revision: String,
     /// Revision of the read replicas' pod template.
@@ -157,6 +160,7 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
             wrong.push(format!("spec.resources requests more {resource} than its limit: lower the request"));
         }
     }
+    wrong.extend(store_mistakes(&spec));
     let name = cluster.name_any();
     if name.len() > 40 {
         wrong.push("metadata.name is longer than 40 characters".into());
@@ -189,8 +193,14 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         PeerTraffic::wanted(spec.security.tls.peers)
     };
     let peer_traffic = as_told.unwrap_or(at_once);
+    let restore_store = restore_store(cluster);
+    let mounts = |access: StoreAccess| Mounts::of(&access);
+    let stores = Stores {
+        backup: spec.backup.as_ref().map(StoreAccess::of).map(mounts),
+        restore: restore_store.clone().map(mounts),
+    };
     let nudges = Nudges { restarted_at: annotation(ANNOTATION_RESTARTED), updated_at: updated_at.clone() };
-    let voter_revision = revision(&spec, &image, peer_traffic, &nudges);
+    let voter_revision = revision(&spec, &image, peer_traffic, &stores, &nudges);
     Ok(Desired {
         name: cluster_name,
         uid,
@@ -200,6 +210,7 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         windows,
         volume_limit,
         peer_traffic,
+        restore_store,
         generation: cluster.metadata.generation.unwrap_or_default(),
         voters: usize::try_from(spec.voters).unwrap_or(1),
         read_replicas: usize::try_from(spec.read_replicas).unwrap_or(0),
@@ -235,6 +246,38 @@ fn fencing_mistakes(name: &ClusterName, spec: &SqliteClusterSpec) -> Vec<String>
     wrong
 }
 
+fn store_mistakes(spec: &SqliteClusterSpec) -> Vec<String> {
+    let restore = spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.restore.as_ref());
+    let stores = [
+        ("spec.backup.store", spec.backup.as_ref().map(|backups| &backups.store)),
+        ("spec.bootstrap.restore.store", restore.and_then(|restore| restore.store.as_ref())),
+    ];
+    let names = |store: &BackupStore| {
+        let BackupStore { s3, gcs, azure, filesystem } = store;
+        [s3.is_some(), gcs.is_some(), azure.is_some(), filesystem.is_some()]
+            .iter()
+            .filter(|set| **set)
+            .count()
+    };
+    let wrong = stores.into_iter().filter(|(_, store)| store.is_some_and(|store| names(store) != 1));
+    wrong.map(|(field, _)| format!("{field} must be exactly one of s3, gcs, azure and filesystem")).collect()
+}
+
+/// The store that members are told of to begin with. One that is also that of backups is told of already.
+fn restore_store(cluster: &SqliteCluster) -> Option<StoreAccess> {
+    let wanted = cluster.spec.bootstrap.as_ref()?.restore.is_some();
+    let restore = cluster.status.as_ref()?.restore.as_ref()?;
+    let access = StoreAccess { store: restore.store.clone()?, encryption: restore.encryption.clone() };
+    let own = cluster.spec.backup.as_ref().map(StoreAccess::of);
+    (wanted && restore.phase != RestorePhase::Inert && own.as_ref() != Some(&access)).then_some(access)
+}
+
+/// What pods mount for stores of backups.
+struct Stores {
+    backup: Option<Mounts>,
+    restore: Option<Mounts>,
+}
+
 /// What asks for a change of the pods once.
 struct Nudges {
     restarted_at: Option<String>,
@@ -243,10 +286,16 @@ struct Nudges {
 
 /// Revision of the pod templates: a hash of the parts of the spec that make them and cannot be changed on a running pod,
 /// and of nothing else, so that a newer operator restarts nothing unless it is asked to.
-fn revision(spec: &SqliteClusterSpec, image: &str, peer_traffic: PeerTraffic, nudges: &Nudges) -> String {
+fn revision(
+    spec: &SqliteClusterSpec,
+    image: &str,
+    peer_traffic: PeerTraffic,
+    stores: &Stores,
+    nudges: &Nudges,
+) -> String {
     let in_memory = (spec.storage.medium == Medium::Memory).then_some(&spec.storage.size);
     let renderer = spec.update.follow_operator.then_some(env!("CARGO_PKG_VERSION"));
-    let inputs = json!({
+    let mut inputs = json!({
         "image": image,
         "raft": spec.raft,
         "placement": spec.placement,
@@ -259,6 +308,12 @@ fn revision(spec: &SqliteClusterSpec, image: &str, peer_traffic: PeerTraffic, nu
         "restartedAt": nudges.restarted_at,
         "updateAt": nudges.updated_at,
     });
+    // Named only where they are, so that a cluster without backups keeps the revision that it had.
+    for (name, mounts) in [("backup", &stores.backup), ("restore", &stores.restore)] {
+        if let Some(mounts) = mounts {
+            inputs[name] = json!(mounts);
+        }
+    }
     content_hash(inputs.to_string().as_bytes())
 }
 

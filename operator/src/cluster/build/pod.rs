@@ -1,5 +1,6 @@
 //! The pod of a member.
 
+use super::backup;
 use crate::cluster::resources::{metadata_mark, resources_mark};
 use crate::cluster::validate::Desired;
 use crate::crd::Spread;
@@ -123,7 +124,8 @@ fn volumes(desired: &Desired) -> Vec<Volume> {
         empty(DATA, EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(size) })
     });
     let tmp = empty("tmp", EmptyDirVolumeSource::default());
-    [tmp].into_iter().chain(memory).chain(users(desired)).chain(certificates(desired)).collect()
+    let stores = backup::volumes(desired).into_iter().map(|(volume, _)| volume);
+    [tmp].into_iter().chain(memory).chain(users(desired)).chain(certificates(desired)).chain(stores).collect()
 }
 
 fn container(desired: &Desired, role: PodRole) -> Container {
@@ -189,6 +191,7 @@ fn mounts(desired: &Desired) -> Vec<VolumeMount> {
             read_only: read_only.then_some(true),
             ..VolumeMount::default()
         })
+        .chain(backup::volumes(desired).into_iter().map(|(_, mount)| mount))
         .collect()
 }
 
@@ -250,6 +253,7 @@ fn args(desired: &Desired, role: PodRole) -> Vec<String> {
             format!("-node-plaintext={plaintext}"),
         ]);
     }
+    args.extend(backup::args(desired));
     args.push(format!("-raft-profile={}", spec.raft.profile.flag()));
     args.push(format!("-log-level={}", spec.observability.log_level.flag()));
     args.push("/data".into());
