@@ -2,6 +2,8 @@
 
 use crate::admin::EventStreams;
 use crate::cluster::apply::Remembered;
+use crate::cluster::backups::Probed;
+use crate::errands::Errands;
 use crate::metrics::Metrics;
 use crate::stores::{AllTriggers, Stores};
 use crate::trusted::Trusted;
@@ -43,6 +45,10 @@ pub struct Context {
     pub remembered: Remembered,
     /// Pods whose resources cannot be changed while they run.
     pub refused_resizes: RefusedResizes,
+    /// What trying out stores came to.
+    pub probes: Errands<Probed>,
+    /// What deleting backups that are no longer kept came to.
+    pub retentions: Errands<Result<(), String>>,
     /// How often in a row the reconcile of an object failed.
     pub failures: Failures,
 }

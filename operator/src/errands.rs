@@ -49,6 +49,12 @@ impl<T: Clone + Send + 'static> Errands<T> {
         errands.get(cluster).filter(|errand| errand.purpose == purpose)?.outcome.clone()
     }
 
+    /// What the last errand came to, whatever it was for.
+    pub fn outcome_of_any(&self, cluster: &ClusterName) -> Option<T> {
+        let errands = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        errands.get(cluster)?.outcome.clone()
+    }
+
     /// Begins one, unless the last one for this purpose is under way or began less than `every` ago. At its end the
     /// cluster is reconciled.
     pub fn begin(

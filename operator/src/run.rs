@@ -5,6 +5,7 @@ use crate::backup;
 use crate::cluster::{error_policy, reconcile};
 use crate::config::RunConfig;
 use crate::context::Context;
+use crate::errands::Errands;
 use crate::health::{self, Readiness};
 use crate::lease::{LeaderLease, LeaseError};
 use crate::metrics::Metrics;
@@ -170,6 +171,8 @@ async fn warm_up(
             node_image: config.node_image.clone(),
             remembered: crate::cluster::apply::Remembered::default(),
             refused_resizes: crate::context::RefusedResizes::default(),
+            probes: Errands::default(),
+            retentions: Errands::default(),
             failures: crate::context::Failures::default(),
         };
         scopes.push(Scope { namespace, context });

@@ -330,6 +330,8 @@ fn context_with(client: kube::Client, ips: &[Ipv4Addr]) -> Context {
         node_image: "i".into(),
         remembered: Default::default(),
         refused_resizes: Default::default(),
+        probes: Default::default(),
+        retentions: Default::default(),
         failures: Default::default(),
     }
 }

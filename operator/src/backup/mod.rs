@@ -9,6 +9,8 @@ pub mod observed;
 pub mod plan;
 pub mod status;
 
+pub(crate) use execute::explain;
+
 use crate::cluster::access::AccessError;
 use crate::context::Context;
 use crate::stores::GuardedBackup;

@@ -11,6 +11,7 @@ use crate::crd::{
     Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState, SqliteCluster,
     SqliteClusterStatus, StorageStatus, VersionStatus,
 };
+use crate::error::Rejection;
 use crate::names::{FIELD_MANAGER, PORT_HTTP, PodRole};
 use client::admin::Member;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -46,9 +47,9 @@ pub fn status(
     desired: &Desired,
     observed: &Observed,
     plan: &Plan,
-    resize_rejection: Option<&str>,
+    rejection: Option<&Rejection>,
 ) -> SqliteClusterStatus {
-    let conditions = conditions::conditions(desired, observed, plan, resize_rejection);
+    let conditions = conditions::conditions(desired, observed, plan, rejection);
     let before = &observed.status;
     if desired.spec.paused {
         return SqliteClusterStatus {
@@ -107,8 +108,8 @@ pub fn status(
                 .min_by_key(|size| super::validate::parse_quantity(size)),
         }),
         rollout: plan.rollout.clone(),
-        backup: before.backup.clone(),
-        restore: before.restore.clone(),
+        backup: super::backups::health::status(desired, observed, plan),
+        restore: plan.restore.status.clone().or_else(|| before.restore.clone()),
         orphaned_volumes: orphaned(desired, observed, plan),
         conditions,
     }

@@ -3,11 +3,12 @@
 //! The schema refuses most mistakes before they are stored; an object can be older than the schema, though, and a
 //! few rules need more than CEL.
 
+use super::backups::cron::Cron;
 use super::build::backup::{Mounts, StoreAccess};
 use super::window::Window;
 use crate::crd::{
-    AuthenticationMode, BackupStore, BootstrapPhase, Medium, PeerTraffic, RestorePhase, RetentionPolicy,
-    SqliteCluster, SqliteClusterSpec,
+    AuthenticationMode, BackupSchedule, BackupStore, BootstrapPhase, Medium, PeerTraffic, RestorePhase,
+    RetentionPolicy, SqliteCluster, SqliteClusterSpec,
 };
 use crate::names::{
     ANNOTATION_APPROVED, ANNOTATION_RESTARTED, ANNOTATION_UPDATE, ClusterName, PodRole, content_hash,
@@ -51,6 +52,8 @@ pub struct Desired {
     pub replacement_after: Duration,
     /// How members talk to each other for now.
     pub peer_traffic: PeerTraffic,
+    /// When backups are due.
+    pub schedules: Vec<(BackupSchedule, Cron)>,
     /// The store that the cluster begins with, once it is known and where it is not that of its own backups.
     pub restore_store: Option<StoreAccess>,
     /// Revision of the pod templates; that of the voters' is named the same.
@@ -147,6 +150,15 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
             Err(error) => wrong.push(format!("spec.update.maintenanceWindows: {error}")),
         }
     }
+    let mut schedules = Vec::new();
+    for schedule in spec.backup.iter().flat_map(|backups| &backups.schedules) {
+        match Cron::parse(schedule) {
+            Ok(cron) => schedules.push((schedule.clone(), cron)),
+            Err(error) => {
+                wrong.push(format!("spec.backup.schedules, {}: {error}", schedule.name));
+            }
+        }
+    }
     let names: BTreeSet<_> = spec.services.iter().map(|service| service.name.as_str()).collect();
     if names.len() != spec.services.len() {
         wrong.push("spec.services holds a name twice".into());
@@ -211,6 +223,7 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         volume_limit,
         peer_traffic,
         restore_store,
+        schedules,
         generation: cluster.metadata.generation.unwrap_or_default(),
         voters: usize::try_from(spec.voters).unwrap_or(1),
         read_replicas: usize::try_from(spec.read_replicas).unwrap_or(0),

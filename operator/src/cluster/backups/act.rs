@@ -1,0 +1,142 @@
+//! Acts: makes the objects of backups that are due, and sends errands to the store. Network.
+
+use super::schedule::{BackupPlan, Expiry, NewBackup};
+use super::seen::{Probed, probe_purpose};
+use crate::backup::explain;
+use crate::cluster::observed::Observed;
+use crate::cluster::plan::Plan;
+use crate::cluster::validate::Desired;
+use crate::cluster::view::View;
+use crate::context::Context;
+use crate::crd::SqliteBackup;
+use crate::names::{
+    ANNOTATION_SCHEDULED, FIELD_MANAGER, LABEL_CLUSTER, LABEL_SCHEDULE, MANAGED_BY, content_hash,
+};
+use client::admin::RefusalReason;
+use client::admin_client::AdminClient;
+use client::backup::DeleteBackups;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, Resource};
+use serde_json::json;
+use std::time::Duration;
+
+/// How often the store is tried out.
+const PROBE: Duration = Duration::from_secs(600);
+/// How often it is while it is not known whether it works.
+const PROBE_AGAIN: Duration = Duration::from_secs(30);
+/// How often what is no longer kept is tried to be deleted.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Why a backup that is due was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupsError {
+    /// The server refused the object.
+    #[error("cannot create SqliteBackup {name}")]
+    Create {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// It cannot be made.
+    #[error("SqliteBackup {name} cannot be made")]
+    Encode {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Does what the plan says of backups.
+pub async fn act(
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    admin: &AdminClient,
+    ctx: &Context,
+) -> Result<(), BackupsError> {
+    let Some(backups) = &desired.spec.backup else { return Ok(()) };
+    let BackupPlan { schedules: _, create, expiry } = &plan.backups;
+    for new in create {
+        make(desired, new, ctx).await?;
+    }
+    let view = View::of(observed, plan.cluster_id.as_deref());
+    let leader = view.leader().and_then(|leader| observed.pods.get(&leader.name)?.ip.as_deref());
+    let Some(base) = leader.map(crate::admin::base).filter(|_| !desired.spec.paused) else { return Ok(()) };
+    let works = matches!(&observed.backups.probe, Some(Probed::Tried(probe)) if probe.writable);
+    let every = if works { PROBE } else { PROBE_AGAIN };
+    let probe = probe(admin.clone(), base.clone());
+    ctx.probes.begin(&desired.name, &probe_purpose(backups), every, &ctx.triggers.clusters, probe);
+    if let Some(expiry) = expiry {
+        let purpose = content_hash(format!("{:?}{:?}", expiry.objects, expiry.paths).as_bytes());
+        let api: Api<SqliteBackup> = Api::namespaced(ctx.client.clone(), &desired.name.namespace);
+        let work = expire(admin.clone(), base, api, expiry.clone());
+        ctx.retentions.begin(&desired.name, &purpose, RETRY, &ctx.triggers.clusters, work);
+    }
+    Ok(())
+}
+
+/// Makes the object. One that is there already was made by an operator before.
+async fn make(desired: &Desired, new: &NewBackup, ctx: &Context) -> Result<(), BackupsError> {
+    let NewBackup { name, schedule, due } = new;
+    let object = json!({
+        "apiVersion": SqliteBackup::api_version(&()),
+        "kind": SqliteBackup::kind(&()),
+        "metadata": {
+            "name": name,
+            "namespace": desired.name.namespace,
+            "labels": {
+                (LABEL_CLUSTER): desired.name.name,
+                (LABEL_SCHEDULE): schedule,
+                "app.kubernetes.io/managed-by": MANAGED_BY,
+            },
+            "annotations": {(ANNOTATION_SCHEDULED): due.to_string()},
+        },
+        "spec": {"clusterRef": {"name": desired.name.name}},
+    });
+    let object: SqliteBackup = serde_json::from_value(object)
+        .map_err(|source| BackupsError::Encode { name: name.clone(), source })?;
+    let api: Api<SqliteBackup> = Api::namespaced(ctx.client.clone(), &desired.name.namespace);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+    match api.create(&params, &object).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        Err(source) => Err(BackupsError::Create { name: name.clone(), source }),
+    }
+}
+
+async fn probe(admin: AdminClient, base: String) -> Probed {
+    match admin.probe_store(&base).await {
+        Ok(probe) => Probed::Tried(probe),
+        Err(error) if error.refusal() == Some(RefusalReason::NoStore) => Probed::NotConfigured,
+        Err(error) => Probed::Failed(explain(&error)),
+    }
+}
+
+/// First what is in the store, then the objects: what is left of an attempt that failed is still known.
+async fn expire(
+    admin: AdminClient,
+    base: String,
+    api: Api<SqliteBackup>,
+    expiry: Expiry,
+) -> Result<(), String> {
+    let Expiry { objects, paths, archive_before } = expiry;
+    let body = DeleteBackups { paths, archive_before: archive_before.map(|time| time.to_string()) };
+    let deleted = admin.delete_backups(&base, &body).await.map_err(|error| explain(&error))?;
+    tracing::info!(paths = ?body.paths, objects = deleted.objects, "backups that are no longer kept were deleted");
+    for (name, uid) in objects {
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match api.delete(&name, &params).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+            Err(error) => return Err(format!("SqliteBackup {name} cannot be deleted: {error}")),
+        }
+    }
+    Ok(())
+}
