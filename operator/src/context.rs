@@ -47,6 +47,8 @@ pub struct Context {
     pub refused_resizes: RefusedResizes,
     /// What trying out stores came to.
     pub probes: Errands<Probed>,
+    /// The Job that was last made to test a backup.
+    pub tests: Trusted<String>,
     /// What deleting backups that are no longer kept came to.
     pub retentions: Errands<Result<(), String>>,
     /// How often in a row the reconcile of an object failed.

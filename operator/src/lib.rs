@@ -1,6 +1,6 @@
 //! The operator of replicated SQLite: reconciles [`crd::SqliteCluster`] into StatefulSets, Services and budgets, and
 //! drives membership and restarts through the members' administrative API. [`backup`] does the same for
-//! [`crd::SqliteBackup`].
+//! [`crd::SqliteBackup`], [`restore`] for [`crd::SqliteRestore`].
 //!
 //! A reconcile is one sentence, [`cluster`]: observe → validate → plan → build → apply → execute → status. What
 //! decides ([`cluster::plan`]) is a pure function; what touches the network says so in its signature.
@@ -18,6 +18,7 @@ pub mod health;
 pub mod lease;
 pub mod metrics;
 pub mod names;
+pub mod restore;
 pub mod run;
 pub mod stores;
 pub mod telemetry;

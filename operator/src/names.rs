@@ -44,6 +44,8 @@ pub const ANNOTATION_APPROVED: &str = "sqlite-operator.io/approvedRevision";
 pub const ANNOTATION_RESTARTED: &str = "sqlite-operator.io/restartedAt";
 /// Annotation of a SqliteCluster: another value takes over the operator's image and template once.
 pub const ANNOTATION_UPDATE: &str = "sqlite-operator.io/updateAt";
+/// Annotation of a SqliteBackup: another value, a time, has it tested once.
+pub const ANNOTATION_VERIFY: &str = "sqlite-operator.io/verifyAt";
 /// Annotation of claims: which cluster's data is on the volume.
 pub const ANNOTATION_CLUSTER_ID: &str = "sqlite-operator.io/cluster-id";
 /// Annotation of claims: Raft id of the member that lives on the volume.

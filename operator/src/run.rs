@@ -9,7 +9,8 @@ use crate::errands::Errands;
 use crate::health::{self, Readiness};
 use crate::lease::{LeaderLease, LeaseError};
 use crate::metrics::Metrics;
-use crate::stores::{AllTriggers, Guarded, GuardedBackup, Stores, Triggers};
+use crate::restore;
+use crate::stores::{AllTriggers, Guarded, GuardedBackup, GuardedRestore, Stores, Triggers};
 use crate::trusted::Trusted;
 use client::admin_client::{AdminClient, AdminError, AdminTimeouts};
 use futures::future::{BoxFuture, join_all, select_all};
@@ -172,6 +173,7 @@ async fn warm_up(
             remembered: crate::cluster::apply::Remembered::default(),
             refused_resizes: crate::context::RefusedResizes::default(),
             probes: Errands::default(),
+            tests: Trusted::default(),
             retentions: Errands::default(),
             failures: crate::context::Failures::default(),
         };
@@ -219,12 +221,15 @@ async fn control(
         scope.context.stores.clusters = controller.store();
         readers.clusters.push(controller.store());
         readers.backups.push(scope.context.stores.backups.clone());
+        readers.restores.push(scope.context.stores.restores.clone());
         let context = Arc::new(scope.context);
         let backups = of_cache(&context.stores.backups, &context.triggers.backups, &stop);
         running.push(controller.run(reconcile, error_policy, context.clone()).for_each(|_| async {}).boxed());
-        running.push(
-            backups.run(backup::reconcile, backup::error_policy, context).for_each(|_| async {}).boxed(),
-        );
+        let restores = of_cache(&context.stores.restores, &context.triggers.restores, &stop);
+        let backups = backups.run(backup::reconcile, backup::error_policy, context.clone());
+        running.push(backups.for_each(|_| async {}).boxed());
+        let restores = restores.run(restore::reconcile, restore::error_policy, context);
+        running.push(restores.for_each(|_| async {}).boxed());
     }
     let tidying = tokio::spawn(tidy(readers, metrics));
     let mut ended = false;
@@ -261,6 +266,7 @@ where
 struct Readers {
     clusters: Vec<Store<Guarded>>,
     backups: Vec<Store<GuardedBackup>>,
+    restores: Vec<Store<GuardedRestore>>,
 }
 
 impl Readers {
@@ -275,6 +281,7 @@ impl Readers {
         }
         match kind {
             backup::KIND => holds(&self.backups, namespace, name),
+            restore::KIND => holds(&self.restores, namespace, name),
             _ => holds(&self.clusters, namespace, name),
         }
     }

@@ -331,6 +331,7 @@ fn context_with(client: kube::Client, ips: &[Ipv4Addr]) -> Context {
         remembered: Default::default(),
         refused_resizes: Default::default(),
         probes: Default::default(),
+        tests: Default::default(),
         retentions: Default::default(),
         failures: Default::default(),
     }

@@ -10,6 +10,7 @@ pub mod plan;
 pub mod status;
 
 pub(crate) use execute::explain;
+pub(crate) use observe::find;
 
 use crate::cluster::access::AccessError;
 use crate::context::Context;

@@ -8,6 +8,7 @@ pub mod secret;
 pub mod service;
 pub mod set;
 pub mod template;
+pub mod verifier;
 
 use super::observed::{Child, Observed};
 use super::plan::{Plan, Sizes};

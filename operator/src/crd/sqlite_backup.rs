@@ -71,10 +71,10 @@ use serde::{Deserialize, Serialize};
         priority = 1,
         description = "Where it is in the store"
     ),
-    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.spec == oldSelf.spec")
+        .message("the spec of a backup cannot be changed: create another SqliteBackup")
 )]
-#[x_kube(validation = Rule::new("self == oldSelf")
-    .message("the spec of a backup cannot be changed: create another SqliteBackup"))]
 #[serde(rename_all = "camelCase")]
 pub struct SqliteBackupSpec {
     /// The SqliteCluster of this namespace that it is of.

@@ -53,10 +53,10 @@ use serde::{Deserialize, Serialize};
         priority = 1,
         description = "The SqliteBackup that undoes it"
     ),
-    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.spec.clusterRef == oldSelf.spec.clusterRef && self.spec.source == oldSelf.spec.source && has(self.spec.target) == has(oldSelf.spec.target) && (!has(self.spec.target) || self.spec.target == oldSelf.spec.target)")
+        .message("only approval can be changed: create another SqliteRestore for another cluster, source or target")
 )]
-#[x_kube(validation = Rule::new("self.clusterRef == oldSelf.clusterRef && self.source == oldSelf.source && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target)")
-    .message("only approval can be changed: create another SqliteRestore for another cluster, source or target"))]
 #[serde(rename_all = "camelCase")]
 pub struct SqliteRestoreSpec {
     /// The SqliteCluster of this namespace that is restored.

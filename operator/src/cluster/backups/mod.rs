@@ -7,6 +7,7 @@ pub mod health;
 pub mod retention;
 pub mod schedule;
 pub mod seen;
+pub mod verify;
 
 pub use schedule::{BackupPlan, Expiry, NewBackup, plan};
 pub use seen::{BackupState, BackupView, BackupsView, Probed};

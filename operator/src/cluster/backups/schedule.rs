@@ -3,6 +3,7 @@
 use super::cron::Cron;
 use super::retention::{Ended, expired};
 use super::seen::{BackupState, BackupView};
+use super::verify::{self, NewVerifier, Verdict};
 use crate::cluster::conditions::whole_second;
 use crate::cluster::observed::Observed;
 use crate::cluster::validate::Desired;
@@ -21,6 +22,10 @@ pub struct BackupPlan {
     pub create: Vec<NewBackup>,
     /// What is no longer kept.
     pub expiry: Option<Expiry>,
+    /// The test of a backup that is due.
+    pub verify: Option<NewVerifier>,
+    /// What tests came to.
+    pub verdicts: Vec<Verdict>,
 }
 
 /// A backup that is due.
@@ -57,6 +62,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> BackupPlan {
     }
     if active {
         plan.expiry = expiry(desired, observed);
+        plan.verify = verify::due(desired, observed);
+        plan.verdicts = verify::verdicts(observed);
     }
     plan
 }
@@ -226,6 +233,7 @@ mod tests {
             store: done.then(|| serde_json::from_value(json!({"s3": {"bucket": "b"}})).unwrap()),
             cluster_id: done.then(|| CLUSTER_ID.into()),
             verification: None,
+            verify_at: None,
             message: String::new(),
             terminating: false,
         }

@@ -1,9 +1,10 @@
 //! What a reconcile of a cluster sees of its backups: objects in the cache, and what errands came to.
 
+use super::verify::VerifierView;
 use crate::backup::status::{has_succeeded, is_over};
 use crate::context::Context;
 use crate::crd::{BackupStore, Backups, SqliteBackup, SqliteCluster, Verification};
-use crate::names::{ANNOTATION_SCHEDULED, ClusterName, LABEL_SCHEDULE, content_hash};
+use crate::names::{ANNOTATION_SCHEDULED, ANNOTATION_VERIFY, ClusterName, LABEL_SCHEDULE, content_hash};
 use client::backup::Probe;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -16,6 +17,8 @@ pub struct BackupsView {
     pub backups: Vec<BackupView>,
     /// What trying out the store came to.
     pub probe: Option<Probed>,
+    /// Pods that test backups.
+    pub verifiers: Vec<VerifierView>,
     /// Why the last attempt to delete what is no longer kept failed.
     pub retention_failure: Option<String>,
 }
@@ -45,6 +48,8 @@ pub struct BackupView {
     pub cluster_id: Option<String>,
     /// The last time that restoring it was tried.
     pub verification: Option<Verification>,
+    /// Since when somebody wants it to be tested.
+    pub verify_at: Option<Timestamp>,
     /// Why it failed.
     pub message: String,
     /// Whether it is on its way out.
@@ -87,6 +92,7 @@ impl BackupView {
             uid: backup.uid().unwrap_or_default(),
             schedule: backup.labels().get(LABEL_SCHEDULE).cloned(),
             due: backup.annotations().get(ANNOTATION_SCHEDULED).and_then(|time| time.parse().ok()),
+            verify_at: backup.annotations().get(ANNOTATION_VERIFY).and_then(|time| time.parse().ok()),
             created: backup.metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
             state,
             message: failed.map(|condition| condition.message.clone()).unwrap_or_default(),
@@ -110,6 +116,7 @@ pub fn see(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> Backup
     let found = ctx.stores.backups.state_filter(|backup| backup.0.as_ref().is_ok_and(ours));
     BackupsView {
         backups: found.iter().filter_map(|b| b.0.as_ref().ok()).map(BackupView::of).collect(),
+        verifiers: super::verify::see(name, ctx),
         probe: ctx.probes.outcome(name, &probe_purpose(backups)),
         retention_failure: ctx.retentions.outcome_of_any(name).and_then(Result::err),
     }

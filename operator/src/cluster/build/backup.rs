@@ -6,14 +6,13 @@ use crate::cluster::validate::Desired;
 use crate::crd::{BackupEncryption, BackupStore, Backups, SecretKeyRef};
 use client::backup::{
     AzureConfig, BackupConfig, ContinuousConfig, EncryptionConfig, FilesystemConfig, GcsConfig, S3Config,
-    StoreConfig,
+    StoreConfig, VerifyQuery,
 };
 use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, SecretVolumeSource,
     Volume, VolumeMount,
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// Name of the file with what a member is told of a store.
 const CONFIG_FILE: &str = "config.json";
@@ -129,10 +128,34 @@ pub fn config_maps(desired: &Desired) -> Vec<ConfigMap> {
             if let Some(labels) = &mut metadata.labels {
                 labels.remove("app.kubernetes.io/version");
             }
-            let data = Some(BTreeMap::from([(CONFIG_FILE.to_owned(), json)]));
+            let queries = backups.filter(|_| purpose == Use::Backup).map(queries).into_iter().flatten();
+            let data = Some(queries.chain([(CONFIG_FILE.to_owned(), json)]).collect());
             Some(ConfigMap { metadata, data, ..ConfigMap::default() })
         })
         .collect()
+}
+
+/// The file with the queries by which backups of a schedule are tested.
+pub fn queries_path(schedule: &str) -> String {
+    format!("{}/config/{}", Use::Backup.directory(), queries_file(schedule))
+}
+
+fn queries_file(schedule: &str) -> String {
+    format!("queries-{schedule}.json")
+}
+
+/// The files of queries. They are beside what members are told, because a test mounts the same.
+fn queries(backups: &Backups) -> impl Iterator<Item = (String, String)> {
+    backups.schedules.iter().filter_map(|schedule| {
+        let queries: Vec<VerifyQuery> = schedule
+            .verify
+            .iter()
+            .flat_map(|verify| &verify.queries)
+            .map(|query| VerifyQuery { sql: query.sql.clone(), expect: query.expect.clone() })
+            .collect();
+        let json = serde_json::to_string_pretty(&queries).ok()?;
+        (!queries.is_empty()).then(|| (queries_file(&schedule.name), json))
+    })
 }
 
 /// What a member is told of a store; none if the spec names none. `backups` are the settings of those that it writes.
@@ -191,7 +214,7 @@ pub fn volumes(desired: &Desired) -> Vec<(Volume, VolumeMount)> {
 }
 
 /// A Secret that is not there does not keep a member from starting: the database goes on, and the condition tells.
-fn of_store(desired: &Desired, purpose: Use, access: &StoreAccess) -> Vec<(Volume, VolumeMount)> {
+pub(super) fn of_store(desired: &Desired, purpose: Use, access: &StoreAccess) -> Vec<(Volume, VolumeMount)> {
     let Mounts { credentials, ca, keys, claim } = Mounts::of(access);
     let name = |part: &str| format!("{}-{part}", purpose.word());
     let at = |part: &str| format!("{}/{part}", purpose.directory());

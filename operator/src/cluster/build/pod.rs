@@ -90,18 +90,7 @@ pub fn template(desired: &Desired, role: PodRole) -> PodTemplateSpec {
             enable_service_links: Some(false),
             node_selector: Some(placement.node_selector.clone()).filter(|selector| !selector.is_empty()),
             priority_class_name: placement.priority_class_name.clone(),
-            security_context: Some(PodSecurityContext {
-                fs_group: Some(UID),
-                fs_group_change_policy: Some("OnRootMismatch".into()),
-                run_as_group: Some(UID),
-                run_as_non_root: Some(true),
-                run_as_user: Some(UID),
-                seccomp_profile: Some(SeccompProfile {
-                    type_: "RuntimeDefault".into(),
-                    ..SeccompProfile::default()
-                }),
-                ..PodSecurityContext::default()
-            }),
+            security_context: Some(security_context()),
             service_account_name: Some(desired.name.service_account()),
             termination_grace_period_seconds: Some(30),
             tolerations: Some(placement.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
@@ -109,6 +98,31 @@ pub fn template(desired: &Desired, role: PodRole) -> PodTemplateSpec {
             volumes: Some(volumes(desired)),
             ..PodSpec::default()
         }),
+    }
+}
+
+/// Of pods that pass the restricted standard.
+pub(super) fn security_context() -> PodSecurityContext {
+    PodSecurityContext {
+        fs_group: Some(UID),
+        fs_group_change_policy: Some("OnRootMismatch".into()),
+        run_as_group: Some(UID),
+        run_as_non_root: Some(true),
+        run_as_user: Some(UID),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
+        ..PodSecurityContext::default()
+    }
+}
+
+/// Of their containers.
+pub(super) fn confined() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Capabilities::default() }),
+        privileged: Some(false),
+        read_only_root_filesystem: Some(true),
+        run_as_non_root: Some(true),
+        ..SecurityContext::default()
     }
 }
 
@@ -165,14 +179,7 @@ fn container(desired: &Desired, role: PodRole) -> Container {
         startup_probe: Some(probe("/started", 1, 600)),
         readiness_probe: Some(probe("/ready", 1, 3)),
         liveness_probe: Some(probe("/live", 10, 6)),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Capabilities::default() }),
-            privileged: Some(false),
-            read_only_root_filesystem: Some(true),
-            run_as_non_root: Some(true),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(confined()),
         volume_mounts: Some(mounts(desired)),
         ..Container::default()
     }

@@ -229,3 +229,23 @@ fn a_volume_holds_the_backups_of_a_filesystem_store() {
     assert_eq!(mount["mountPath"], "/var/lib/sqlited-backups");
     assert!(mount.get("readOnly").is_none());
 }
+
+#[test]
+fn a_test_of_a_backup_is_a_pod_that_may_do_nothing_else() {
+    let world = backed_up(World::serving(3, 0)).spec(|spec| {
+        let schedules = json!([{"name": "nightly", "cron": "0 3 * * *", "verify": {
+            "every": "24h", "queries": [{"sql": "SELECT 1", "expect": "1"}],
+        }}]);
+        spec.backup.as_mut().unwrap().schedules = serde_json::from_value(schedules).unwrap();
+    });
+    let new = crate::cluster::backups::verify::NewVerifier {
+        job: "orders-verify-abc".into(),
+        backup: "orders-nightly-1".into(),
+        path: "full/1".into(),
+        schedule: "nightly".into(),
+        has_queries: true,
+    };
+    insta::assert_yaml_snapshot!("verifier", verifier::job(&world.desired, "c1", &new).unwrap());
+    let maps = built(&world).config_maps;
+    assert!(maps[0].data.as_ref().unwrap()["queries-nightly.json"].contains("SELECT 1"));
+}
