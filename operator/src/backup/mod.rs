@@ -34,9 +34,6 @@ pub enum Error {
     /// While finding the way in to the members.
     #[error("cannot get in to the members")]
     Access(#[from] AccessError),
-    /// While looking.
-    #[error("cannot observe")]
-    Observe(#[from] observe::ObserveError),
     /// While changing the object.
     #[error("cannot execute")]
     Execute(#[from] execute::ExecuteError),
@@ -50,7 +47,6 @@ impl Error {
     fn step(&self) -> &'static str {
         match self {
             Self::Access(_) => "backup-access",
-            Self::Observe(_) => "backup-observe",
             Self::Execute(_) => "backup-execute",
             Self::Status(_) => "backup-status",
         }

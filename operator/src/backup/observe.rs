@@ -1,11 +1,10 @@
 //! Looks: at the cluster in the cache, at its members, and at what they know of the backup. Network, reads only.
 
 use super::observed::{Cluster, Object, Observed};
-use super::plan::plan;
 use super::status::is_over;
 use crate::admin;
 use crate::clock;
-use crate::cluster::access;
+use crate::cluster::access::{self, AccessError};
 use crate::cluster::build::backup::StoreAccess;
 use crate::cluster::observe::members;
 use crate::cluster::observed::Observed as Members;
@@ -21,23 +20,6 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 
-/// Why nothing could be seen.
-#[derive(Debug, thiserror::Error)]
-pub enum ObserveError {
-    /// There is no way in to the members.
-    #[error(transparent)]
-    Access(#[from] access::AccessError),
-    /// Whether the namespace ends could not be found out.
-    #[error("cannot look at the namespace {name}")]
-    Namespace {
-        /// Which.
-        name: String,
-        /// Why.
-        #[source]
-        source: kube::Error,
-    },
-}
-
 /// What was seen, and the way to it.
 pub struct Seen {
     /// For what decides.
@@ -51,14 +33,15 @@ pub struct Seen {
 }
 
 /// What is, for the backup of this object; none if its cluster is another operator's to look after.
-pub async fn observe(backup: &SqliteBackup, ctx: &Context) -> Result<Option<Seen>, ObserveError> {
+pub async fn observe(backup: &SqliteBackup, ctx: &Context) -> Result<Option<Seen>, AccessError> {
     // Until the controller of clusters has looked around, none would be there.
     if ctx.stores.clusters.wait_until_ready().await.is_err() {
         return Ok(None);
     }
     let object = object(backup);
     let cluster = find(ctx, &object.namespace, &object.spec.cluster_ref.name);
-    if cluster.is_none() && !ctx.selects_all {
+    // An object that is to go is let go, whoever looked after its cluster.
+    if cluster.is_none() && !ctx.selects_all && !(object.is_deleted() && object.held) {
         return Ok(None);
     }
     let mut seen = Seen {
@@ -73,17 +56,21 @@ pub async fn observe(backup: &SqliteBackup, ctx: &Context) -> Result<Option<Seen
         return Ok(Some(seen));
     }
     let Some(cluster) = &seen.cluster else { return Ok(Some(seen)) };
-    seen.admin = access::access(cluster, ctx).await?.client(&ctx.admin);
-    seen.members = members(cluster, &seen.admin, ctx).await;
-    let ends = object.is_deleted() && ends(&object.namespace, ctx).await?;
+    match access::access(cluster, ctx).await {
+        Ok(access) => {
+            seen.admin = access.client(&ctx.admin);
+            seen.members = members(cluster, &seen.admin, ctx).await;
+        }
+        // Without a way in there is nobody to ask, and what is to go is not held up by that for ever.
+        Err(error) if object.is_deleted() => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "no way in to the members");
+        }
+        Err(error) => return Err(error),
+    }
+    let ends = object.is_deleted() && ends(&object.namespace, ctx).await;
     seen.observed.cluster = Some(of_cluster(cluster, &seen.members, ends));
     seen.observed.jobs = jobs(&seen).await;
-    tracing::debug!(backup = object_name(&seen), step = ?plan(&seen.observed), "a backup was looked at");
     Ok(Some(seen))
-}
-
-fn object_name(seen: &Seen) -> &str {
-    &seen.observed.object.name
 }
 
 /// A cluster of the cache.
@@ -149,12 +136,18 @@ async fn jobs(seen: &Seen) -> Vec<(String, BackupJob)> {
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// Whether the namespace is on its way out.
-async fn ends(namespace: &str, ctx: &Context) -> Result<bool, ObserveError> {
+/// Whether the namespace is on its way out. What cannot be found out is not: patience ends as well.
+async fn ends(namespace: &str, ctx: &Context) -> bool {
     let api: Api<Namespace> = Api::all(ctx.client.clone());
-    let found = api
-        .get_metadata_opt(namespace)
-        .await
-        .map_err(|source| ObserveError::Namespace { name: namespace.to_owned(), source })?;
-    Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
+    match api.get_metadata_opt(namespace).await {
+        Ok(found) => found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()),
+        Err(error) => {
+            tracing::warn!(
+                namespace,
+                error = &error as &dyn std::error::Error,
+                "the namespace cannot be seen"
+            );
+            false
+        }
+    }
 }

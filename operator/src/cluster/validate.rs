@@ -422,6 +422,43 @@ mod tests {
     }
 
     #[test]
+    fn a_schedule_that_makes_no_sense_is_named() {
+        let with = |cron: &str, zone: &str| {
+            let schedule = json!({"name": "nightly", "cron": cron, "timeZone": zone});
+            let backups = json!({"store": {"s3": {"bucket": "b"}}, "schedules": [schedule]});
+            validate(&cluster(json!({"storage": {"size": "1Gi"}, "backup": backups})), "sqlited:1")
+        };
+        assert_eq!(with("0 3 * * *", "Europe/Berlin").unwrap().schedules.len(), 1);
+        for (cron, zone) in [("0 25 * * *", "UTC"), ("0 3 * * *", "Mars/Olympus")] {
+            let wrong = with(cron, zone).unwrap_err().to_string();
+            assert!(wrong.contains("spec.backup.schedules, nightly"), "{wrong}");
+        }
+    }
+
+    /// The store that it begins with is mounted unless it is that of its backups, and nothing is where nothing is restored.
+    #[test]
+    fn the_store_of_the_beginning_is_known_once_it_is_written_down() {
+        let store = |bucket: &str| json!({"s3": {"bucket": bucket}});
+        let with = |backup: Option<&str>, phase: Option<&str>| {
+            let mut spec = json!({
+                "storage": {"size": "1Gi"}, "bootstrap": {"restore": {"backupRef": {"name": "b"}}},
+            });
+            if let Some(bucket) = backup {
+                spec["backup"] = json!({"store": store(bucket)});
+            }
+            let mut cluster = cluster(spec);
+            if let Some(phase) = phase {
+                let status = json!({"restore": {"phase": phase, "store": store("a"), "clusterID": "old"}});
+                cluster.status = serde_json::from_value(status).unwrap();
+            }
+            validate(&cluster, "sqlited:1").unwrap().restore_store.is_some()
+        };
+        assert!(!with(None, None));
+        assert!(with(None, Some("Pending")) && with(Some("b"), Some("Succeeded")));
+        assert!(!with(Some("a"), Some("Pending")) && !with(None, Some("Inert")));
+    }
+
+    #[test]
     fn an_unset_image_is_resolved_once() {
         let mut old = cluster(json!({"storage": {"size": "1Gi"}}));
         let first = validate(&old, "sqlited:1").unwrap();

@@ -81,6 +81,12 @@ pub fn plan(observed: &Observed) -> Step {
         Ok(source) => source,
         Err(missing) => return wait("SourceNotFound", missing.clone()),
     };
+    if cluster.own.is_none() {
+        let message = format!(
+            "{name} has no store of backups, so that where it is cannot be kept first: set its spec.backup"
+        );
+        return wait("NoStore", message);
+    }
     let Some((from, cluster_id)) = way(cluster, source).zip(cluster.cluster_id.as_ref()) else {
         return no_way(cluster, name);
     };
@@ -132,12 +138,6 @@ fn way(cluster: &Cluster, source: &Source) -> Option<RestoreSource> {
 fn no_way(cluster: &Cluster, name: &str) -> Step {
     if cluster.cluster_id.is_none() {
         return Step::Wait { reason: "NotBegun", message: format!("{name} has not begun yet") };
-    }
-    if cluster.own.is_none() {
-        let message = format!(
-            "{name} has no store of backups, so that where it is cannot be kept first: set its spec.backup"
-        );
-        return Step::Wait { reason: "NoStore", message };
     }
     let message = format!(
         "the members of {name} do not know that store: bring the backup up as a new cluster by spec.bootstrap.restore, or make the store that of its spec.backup first"

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 /// How often the store is tried out.
 const PROBE: Duration = Duration::from_secs(600);
-/// How often it is while it is not known whether it works.
+/// How often it is while no leader has done so.
 const PROBE_AGAIN: Duration = Duration::from_secs(30);
 /// How often what is no longer kept is tried to be deleted.
 const RETRY: Duration = Duration::from_secs(60);
@@ -91,8 +91,8 @@ pub async fn act(
     let view = View::of(observed, plan.cluster_id.as_deref());
     let leader = view.leader().and_then(|leader| observed.pods.get(&leader.name)?.ip.as_deref());
     let Some(base) = leader.map(crate::admin::base).filter(|_| !desired.spec.paused) else { return Ok(()) };
-    let works = matches!(&observed.backups.probe, Some(Probed::Tried(probe)) if probe.writable);
-    let every = if works { PROBE } else { PROBE_AGAIN };
+    let tried = matches!(&observed.backups.probe, Some(Probed::Tried(_)));
+    let every = if tried { PROBE } else { PROBE_AGAIN };
     let probe = probe(admin.clone(), base.clone());
     ctx.probes.begin(&desired.name, &probe_purpose(backups), every, &ctx.triggers.clusters, probe);
     if let Some(expiry) = expiry {

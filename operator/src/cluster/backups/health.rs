@@ -165,7 +165,7 @@ fn trouble(backups: &Backups, observed: &Observed, plan: &Plan) -> Option<(&'sta
             ArchiveState::Starting | ArchiveState::OnTarget => {}
         }
     }
-    let retention = seen.retention_failure.clone()?;
+    let retention = seen.retention_failure.clone().filter(|_| plan.backups.expiry.is_some())?;
     Some(("RetentionFailed", format!("what is no longer kept could not be deleted: {retention}")))
 }
 

@@ -7,7 +7,7 @@ use super::verify::{self, NewVerifier, Verdict};
 use crate::cluster::conditions::whole_second;
 use crate::cluster::observed::Observed;
 use crate::cluster::validate::Desired;
-use crate::crd::{BackupSchedule, BootstrapPhase, ScheduleStatus};
+use crate::crd::{BackupSchedule, BootstrapPhase, RestorePhase, ScheduleStatus};
 use crate::names::content_hash;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -54,7 +54,8 @@ pub struct Expiry {
 pub fn plan(desired: &Desired, observed: &Observed) -> BackupPlan {
     let mut plan = BackupPlan::default();
     let begun = observed.bootstrap().is_some_and(|bootstrap| bootstrap.phase == BootstrapPhase::Complete);
-    let active = begun && !desired.spec.hibernated && !desired.spec.paused;
+    let restores = observed.status.restore.as_ref().is_some_and(|r| r.phase == RestorePhase::Pending);
+    let active = begun && !restores && !desired.spec.hibernated && !desired.spec.paused;
     for (schedule, cron) in &desired.schedules {
         let (status, due) = turn(desired, observed, schedule, cron, active);
         plan.schedules.push(status);

@@ -109,8 +109,15 @@ impl BackupView {
 /// What is seen; nothing where no backups are asked for.
 pub fn see(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> BackupsView {
     let Some(backups) = &cluster.spec.backup else { return BackupsView::default() };
+    // Those of an earlier cluster of this name tell nothing about this one.
+    let id = cluster.status.as_ref().and_then(|status| status.cluster_id.clone());
+    let of_another = |backup: &SqliteBackup| {
+        let of = backup.status.as_ref().and_then(|status| status.cluster_id.as_ref());
+        of.is_some() && of != id.as_ref()
+    };
     let ours = |backup: &SqliteBackup| {
-        backup.metadata.namespace.as_deref() == Some(&name.namespace)
+        !of_another(backup)
+            && backup.metadata.namespace.as_deref() == Some(&name.namespace)
             && backup.spec.cluster_ref.name == name.name
     };
     let found = ctx.stores.backups.state_filter(|backup| backup.0.as_ref().is_ok_and(ours));

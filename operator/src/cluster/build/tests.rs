@@ -249,3 +249,18 @@ fn a_test_of_a_backup_is_a_pod_that_may_do_nothing_else() {
     let maps = built(&world).config_maps;
     assert!(maps[0].data.as_ref().unwrap()["queries-nightly.json"].contains("SELECT 1"));
 }
+
+#[test]
+fn members_know_the_store_that_the_cluster_begins_with_apart() {
+    let claim = serde_json::from_value(json!({"filesystem": {"claimName": "old"}})).unwrap();
+    let access = backup::StoreAccess { store: claim, encryption: None };
+    let world = World::serving(1, 0).edit(|world| world.desired.restore_store = Some(access));
+    let resources = built(&world);
+    let pod = json(&resources.sets[0])["spec"]["template"]["spec"].clone();
+    let args = pod["containers"][0]["args"].to_string();
+    assert!(args.contains("\"-restore-config=/etc/sqlited/restore/config/config.json\""), "{args}");
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    let files = mounts.iter().find(|mount| mount["name"] == "restore-files").unwrap();
+    assert_eq!((&files["mountPath"], &files["readOnly"]), (&json!("/var/lib/sqlited-restore"), &json!(true)));
+    assert_eq!(resources.config_maps[0].metadata.name.as_deref(), Some("orders-restore"));
+}
