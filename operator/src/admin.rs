@@ -4,6 +4,7 @@ use crate::names::{ClusterName, PORT_HTTP};
 use crate::stores::Triggers;
 use client::admin::{MemberReport, NodeId, Phase, Role};
 use client::admin_client::AdminClient;
+use client::backup::ArchiveState;
 use futures::StreamExt;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,6 +100,7 @@ struct Gist {
     members: BTreeMap<NodeId, (bool, bool, bool)>,
     /// How full the volume is, in twentieths.
     volume: Option<u64>,
+    archive: Option<ArchiveState>,
 }
 
 impl Gist {
@@ -116,6 +118,7 @@ impl Gist {
             leader: report.leader.as_ref().map(|leader| leader.node_id),
             membership: (membership.log_index, membership.committed, membership.joint),
             members: members.collect(),
+            archive: report.archive.as_ref().map(|archive| archive.state),
             volume: report.storage.map(|usage| usage.used_percent() / 5),
         }
     }

@@ -78,6 +78,11 @@ impl RunConfig {
         }
     }
 
+    /// Whether all clusters are to be looked after, and none is left to another operator.
+    pub fn selects_all(&self) -> bool {
+        self.cluster_selector.as_deref().is_none_or(|selector| selector.trim().is_empty())
+    }
+
     /// Namespaces to watch; `None` stands for all.
     pub fn scopes(&self) -> Vec<Option<String>> {
         let named: Vec<_> =

@@ -2,8 +2,10 @@
 
 use crate::admin::EventStreams;
 use crate::cluster::apply::Remembered;
+use crate::cluster::backups::Probed;
+use crate::errands::Errands;
 use crate::metrics::Metrics;
-use crate::stores::Stores;
+use crate::stores::{AllTriggers, Stores};
 use crate::trusted::Trusted;
 use client::admin_client::AdminClient;
 use client::sql::Credentials;
@@ -25,6 +27,10 @@ pub struct Context {
     pub streams: EventStreams,
     /// Caches of the namespace, or of all.
     pub stores: Stores,
+    /// What asks for reconciles.
+    pub triggers: AllTriggers,
+    /// Whether every cluster is this operator's to look after, so that one that is not in the caches is not there.
+    pub selects_all: bool,
     /// Events for people.
     pub recorder: Recorder,
     /// What is counted.
@@ -39,6 +45,12 @@ pub struct Context {
     pub remembered: Remembered,
     /// Pods whose resources cannot be changed while they run.
     pub refused_resizes: RefusedResizes,
+    /// What trying out stores came to.
+    pub probes: Errands<Probed>,
+    /// The Job that was last made to test a backup.
+    pub tests: Trusted<String>,
+    /// What deleting backups that are no longer kept came to.
+    pub retentions: Errands<Result<(), String>>,
     /// How often in a row the reconcile of an object failed.
     pub failures: Failures,
 }

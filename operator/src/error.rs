@@ -2,6 +2,7 @@
 
 use crate::cluster::access::AccessError;
 use crate::cluster::apply::ApplyError;
+use crate::cluster::backups::act::BackupsError;
 use crate::cluster::certificates::CertificateError;
 use crate::cluster::execute::ExecuteError;
 use crate::cluster::observe::ObserveError;
@@ -25,9 +26,21 @@ pub enum Error {
     /// While taking a step.
     #[error("cannot execute")]
     Execute(#[from] ExecuteError),
+    /// While making backups that are due.
+    #[error("cannot make backups")]
+    Backups(#[from] BackupsError),
     /// While telling.
     #[error("cannot write the status")]
     Status(#[from] StatusError),
+}
+
+/// Why a reconcile failed where a human has to do something about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// For programs.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
 }
 
 impl Error {
@@ -39,8 +52,19 @@ impl Error {
             Self::Observe(_) => "observe",
             Self::Apply(_) => "apply",
             Self::Execute(_) => "execute",
+            Self::Backups(_) => "backups",
             Self::Status(_) => "status",
         }
+    }
+
+    /// What needs a human, if that is why it failed: reason and sentence.
+    pub fn rejection(&self) -> Option<Rejection> {
+        if let Some(message) = self.resize_rejection() {
+            return Some(Rejection { reason: "ResizeRejected", message });
+        }
+        let Self::Execute(error) = self else { return None };
+        let message = error.restore_refusal()?.to_owned();
+        Some(Rejection { reason: "RestoreRefused", message })
     }
 
     /// Why the server refused to let a volume grow, if that is what happened.

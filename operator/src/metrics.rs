@@ -18,6 +18,12 @@ pub struct StepLabels {
     step: &'static str,
 }
 
+/// Label: how something ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabels {
+    result: &'static str,
+}
+
 /// Labels of a condition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ConditionLabels {
@@ -29,8 +35,8 @@ pub struct ConditionLabels {
     reason: String,
 }
 
-/// Conditions that are told of, by namespace and name of the object.
-type Published = Arc<Mutex<HashMap<(String, String), HashSet<ConditionLabels>>>>;
+/// Conditions that are told of, by kind, namespace and name of the object.
+type Published = Arc<Mutex<HashMap<(&'static str, String, String), HashSet<ConditionLabels>>>>;
 
 /// What the operator counts. Cheap to clone; clones count together.
 #[derive(Clone)]
@@ -40,6 +46,7 @@ pub struct Metrics {
     errors: Family<StepLabels, Counter>,
     steps: Family<StepLabels, Counter>,
     conditions: Family<ConditionLabels, Gauge>,
+    backups: Family<ResultLabels, Counter>,
     published: Published,
     /// Reconciles that ended, well or not.
     pub reconciles: Counter,
@@ -66,6 +73,7 @@ impl Metrics {
         let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.001, 2.0, 14));
         let duration = Family::new_with_constructor(histogram);
         let (errors, steps, conditions) = (Family::default(), Family::default(), Family::default());
+        let backups = Family::default();
         let (reconciles, status_writes, applies) =
             (Counter::default(), Counter::default(), Counter::default());
         let (watch_errors, leading) = (Counter::default(), Gauge::default());
@@ -73,6 +81,7 @@ impl Metrics {
         registry.register("reconcile_errors", "Reconciles that failed, by step", errors.clone());
         registry.register("steps", "Steps taken by plans", steps.clone());
         registry.register("condition", "1 for each condition of each object", conditions.clone());
+        registry.register("backups", "Backups that ended, by result", backups.clone());
         registry.register("reconciles", "Reconciles", reconciles.clone());
         registry.register("status_writes", "Writes of a status", status_writes.clone());
         registry.register("applies", "Objects applied", applies.clone());
@@ -84,6 +93,7 @@ impl Metrics {
             errors,
             steps,
             conditions,
+            backups,
             published: Arc::default(),
             reconciles,
             status_writes,
@@ -108,12 +118,17 @@ impl Metrics {
         self.steps.get_or_create(&StepLabels { step }).inc();
     }
 
+    /// A backup, or the test of one, ended so.
+    pub fn backup_ended(&self, result: &'static str) {
+        self.backups.get_or_create(&ResultLabels { result }).inc();
+    }
+
     /// The conditions of an object, in the place of those it had.
-    pub fn publish(&self, namespace: &str, name: &str, conditions: &[Condition]) {
+    pub fn publish(&self, kind: &'static str, namespace: &str, name: &str, conditions: &[Condition]) {
         let labels: HashSet<_> = conditions
             .iter()
             .map(|condition| ConditionLabels {
-                kind: "SqliteCluster",
+                kind,
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
                 r#type: condition.type_.clone(),
@@ -122,8 +137,9 @@ impl Metrics {
             })
             .collect();
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        let before =
-            published.insert((namespace.to_owned(), name.to_owned()), labels.clone()).unwrap_or_default();
+        let before = published
+            .insert((kind, namespace.to_owned(), name.to_owned()), labels.clone())
+            .unwrap_or_default();
         for gone in before.difference(&labels) {
             self.conditions.remove(gone);
         }
@@ -133,10 +149,10 @@ impl Metrics {
     }
 
     /// Forgets objects that no longer exist.
-    pub fn retain(&self, exists: impl Fn(&str, &str) -> bool) {
+    pub fn retain(&self, exists: impl Fn(&str, &str, &str) -> bool) {
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        published.retain(|(namespace, name), labels| {
-            let stays = exists(namespace, name);
+        published.retain(|(kind, namespace, name), labels| {
+            let stays = exists(kind, namespace, name);
             if !stays {
                 for label in labels.iter() {
                     self.conditions.remove(label);
@@ -173,14 +189,14 @@ mod tests {
     #[test]
     fn a_condition_is_there_once_and_goes_with_its_object() {
         let metrics = Metrics::new();
-        metrics.publish("shop", "orders", &[condition("NoLeader")]);
-        metrics.publish("shop", "orders", &[condition("Serving")]);
+        metrics.publish("SqliteCluster", "shop", "orders", &[condition("NoLeader")]);
+        metrics.publish("SqliteCluster", "shop", "orders", &[condition("Serving")]);
         let text = metrics.text().unwrap();
         assert!(text.contains(
             r#"sqlite_operator_condition{kind="SqliteCluster",namespace="shop",name="orders",type="Ready",status="True",reason="Serving"} 1"#
         ), "{text}");
         assert!(!text.contains("NoLeader"), "{text}");
-        metrics.retain(|_, _| false);
+        metrics.retain(|_, _, _| false);
         assert!(!metrics.text().unwrap().contains("orders"));
     }
 }

@@ -23,6 +23,15 @@ pub const LABEL_SERVING: &str = "sqlite-operator.io/serving";
 /// Label: of which role a ControllerRevision keeps the pod template.
 pub const LABEL_TEMPLATE: &str = "sqlite-operator.io/template";
 
+/// Label of pods that test a backup: of which cluster.
+pub const LABEL_VERIFIES: &str = "sqlite-operator.io/verifies";
+/// Label of SqliteBackups: which schedule of their cluster made them.
+pub const LABEL_SCHEDULE: &str = "sqlite-operator.io/schedule";
+
+/// Annotation of SqliteBackups that a schedule made: the time that was due.
+pub const ANNOTATION_SCHEDULED: &str = "sqlite-operator.io/scheduledFor";
+/// Finalizer of SqliteBackups whose objects in the store go with them.
+pub const FINALIZER_BACKUP: &str = "sqlite-operator.io/backup-objects";
 /// Annotation of pods, StatefulSets and ControllerRevisions: revision of the pod template.
 pub const ANNOTATION_REVISION: &str = "sqlite-operator.io/template-revision";
 /// Annotation of pods: keys and hash of the labels and annotations that the spec added to it.
@@ -35,6 +44,8 @@ pub const ANNOTATION_APPROVED: &str = "sqlite-operator.io/approvedRevision";
 pub const ANNOTATION_RESTARTED: &str = "sqlite-operator.io/restartedAt";
 /// Annotation of a SqliteCluster: another value takes over the operator's image and template once.
 pub const ANNOTATION_UPDATE: &str = "sqlite-operator.io/updateAt";
+/// Annotation of a SqliteBackup: another value, a time, has it tested once.
+pub const ANNOTATION_VERIFY: &str = "sqlite-operator.io/verifyAt";
 /// Annotation of claims: which cluster's data is on the volume.
 pub const ANNOTATION_CLUSTER_ID: &str = "sqlite-operator.io/cluster-id";
 /// Annotation of claims: Raft id of the member that lives on the volume.
@@ -159,6 +170,11 @@ impl ClusterName {
     /// Name of the Secret with the members' certificates.
     pub fn peer_secret(&self) -> String {
         format!("{}-peer-tls", self.name)
+    }
+
+    /// Name of the ConfigMap with what members are told of a store of backups: `backup` or `restore`.
+    pub fn config_map(&self, purpose: &str) -> String {
+        format!("{}-{purpose}", self.name)
     }
 
     /// Name of the PodDisruptionBudget of a role.

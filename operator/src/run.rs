@@ -1,22 +1,27 @@
 //! Assembly: client, caches, lease, controllers, and the order in which they start and stop.
 
 use crate::admin::EventStreams;
+use crate::backup;
 use crate::cluster::{error_policy, reconcile};
 use crate::config::RunConfig;
 use crate::context::Context;
+use crate::errands::Errands;
 use crate::health::{self, Readiness};
 use crate::lease::{LeaderLease, LeaseError};
 use crate::metrics::Metrics;
-use crate::stores::{Guarded, Stores, Triggers};
+use crate::restore;
+use crate::stores::{AllTriggers, Guarded, GuardedBackup, GuardedRestore, Stores, Triggers};
 use crate::trusted::Trusted;
 use client::admin_client::{AdminClient, AdminError, AdminTimeouts};
-use futures::future::{join_all, select_all};
-use futures::{Stream, StreamExt};
+use futures::future::{BoxFuture, join_all, select_all};
+use futures::{FutureExt, Stream, StreamExt};
 use kube::api::ListParams;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, controller, watcher};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -138,7 +143,6 @@ async fn lead(
 struct Scope {
     namespace: Option<String>,
     context: Context,
-    triggers: Triggers,
 }
 
 /// Waits until the custom resources are served, then fills the caches.
@@ -153,12 +157,14 @@ async fn warm_up(
     let mut scopes = Vec::new();
     for namespace in config.scopes() {
         await_served(client, namespace.as_deref()).await;
-        let triggers = Triggers::default();
+        let triggers = AllTriggers::default();
         let context = Context {
             client: client.clone(),
             admin: admin.clone(),
-            streams: EventStreams::new(triggers.clone()),
+            streams: EventStreams::new(triggers.clusters.clone()),
             stores: Stores::start(client, namespace.as_deref(), &triggers, metrics),
+            triggers,
+            selects_all: config.selects_all(),
             recorder: Recorder::new(client.clone(), reporter.clone()),
             metrics: metrics.clone(),
             known: Trusted::default(),
@@ -166,9 +172,12 @@ async fn warm_up(
             node_image: config.node_image.clone(),
             remembered: crate::cluster::apply::Remembered::default(),
             refused_resizes: crate::context::RefusedResizes::default(),
+            probes: Errands::default(),
+            tests: Trusted::default(),
+            retentions: Errands::default(),
             failures: crate::context::Failures::default(),
         };
-        scopes.push(Scope { namespace, context, triggers });
+        scopes.push(Scope { namespace, context });
     }
     join_all(scopes.iter().map(|scope| scope.context.stores.synced())).await;
     Ok(scopes)
@@ -201,17 +210,26 @@ async fn control(
     metrics: Metrics,
     stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    let mut readers: Vec<Store<Guarded>> = Vec::new();
-    let mut running = Vec::new();
-    for scope in scopes {
+    let mut readers = Readers::default();
+    let mut running: Vec<BoxFuture<'static, ()>> = Vec::new();
+    for mut scope in scopes {
         let api = clusters(&scope.context.client, scope.namespace.as_deref());
         let controller = Controller::new(api, watched.clone())
             .with_config(controller::Config::default().concurrency(CONCURRENCY))
-            .reconcile_on(stream_of(scope.triggers.listen()))
+            .reconcile_on(stream_of(scope.context.triggers.clusters.listen()))
             .graceful_shutdown_on(stopped(stop.clone()));
-        readers.push(controller.store());
+        scope.context.stores.clusters = controller.store();
+        readers.clusters.push(controller.store());
+        readers.backups.push(scope.context.stores.backups.clone());
+        readers.restores.push(scope.context.stores.restores.clone());
         let context = Arc::new(scope.context);
-        running.push(Box::pin(controller.run(reconcile, error_policy, context).for_each(|_| async {})));
+        let backups = of_cache(&context.stores.backups, &context.triggers.backups, &stop);
+        running.push(controller.run(reconcile, error_policy, context.clone()).for_each(|_| async {}).boxed());
+        let restores = of_cache(&context.stores.restores, &context.triggers.restores, &stop);
+        let backups = backups.run(backup::reconcile, backup::error_policy, context.clone());
+        running.push(backups.for_each(|_| async {}).boxed());
+        let restores = restores.run(restore::reconcile, restore::error_policy, context);
+        running.push(restores.for_each(|_| async {}).boxed());
     }
     let tidying = tokio::spawn(tidy(readers, metrics));
     let mut ended = false;
@@ -229,14 +247,51 @@ async fn control(
     Ok(())
 }
 
+/// A controller of objects that are in a cache already: all of them at first, and then those that are asked for.
+fn of_cache<K>(cache: &Store<K>, triggers: &Triggers<K>, stop: &watch::Receiver<bool>) -> Controller<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let asked = triggers.listen();
+    let known = cache.state();
+    let known = known.iter().map(|object| ObjectRef::from_obj(&**object)).collect::<Vec<_>>();
+    Controller::for_stream(futures::stream::pending(), cache.clone())
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(futures::stream::iter(known).chain(stream_of(asked)))
+        .graceful_shutdown_on(stopped(stop.clone()))
+}
+
+/// Caches of the objects of which something is told.
+#[derive(Default)]
+struct Readers {
+    clusters: Vec<Store<Guarded>>,
+    backups: Vec<Store<GuardedBackup>>,
+    restores: Vec<Store<GuardedRestore>>,
+}
+
+impl Readers {
+    fn have(&self, kind: &str, namespace: &str, name: &str) -> bool {
+        fn holds<K: Resource<DynamicType = ()> + Clone + 'static>(
+            caches: &[Store<K>],
+            namespace: &str,
+            name: &str,
+        ) -> bool {
+            let key = ObjectRef::<K>::new(name).within(namespace);
+            caches.iter().any(|cache| cache.get(&key).is_some())
+        }
+        match kind {
+            backup::KIND => holds(&self.backups, namespace, name),
+            restore::KIND => holds(&self.restores, namespace, name),
+            _ => holds(&self.clusters, namespace, name),
+        }
+    }
+}
+
 /// Forgets what is told of objects that are gone.
-async fn tidy(readers: Vec<Store<Guarded>>, metrics: Metrics) {
+async fn tidy(readers: Readers, metrics: Metrics) {
     loop {
         tokio::time::sleep(Duration::from_secs(30)).await;
-        metrics.retain(|namespace, name| {
-            let key = ObjectRef::<Guarded>::new(name).within(namespace);
-            readers.iter().any(|reader| reader.get(&key).is_some())
-        });
+        metrics.retain(|kind, namespace, name| readers.have(kind, namespace, name));
     }
 }
 

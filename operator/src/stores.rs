@@ -2,16 +2,16 @@
 //!
 //! The caches fill whether or not this process leads, so that a standby takes over warm.
 
-use crate::crd::SqliteCluster;
+use crate::crd::{SqliteBackup, SqliteCluster, SqliteRestore};
 use crate::metrics::Metrics;
-use crate::names::{LABEL_CLUSTER, LABEL_TEMPLATE};
+use crate::names::{LABEL_CLUSTER, LABEL_TEMPLATE, LABEL_VERIFIES};
 use futures::{StreamExt, future};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::reflector::{self, ObjectRef, Store, store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -23,12 +23,51 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 /// A cluster object that may be unreadable; one of those never stops the watch of the others.
 pub type Guarded = DeserializeGuard<SqliteCluster>;
 
-/// Asks for the reconcile of a cluster. Deaf while this process does not lead.
-#[derive(Clone, Debug, Default)]
-pub struct Triggers(Arc<Mutex<Option<UnboundedSender<ObjectRef<Guarded>>>>>);
+/// A backup object that may be unreadable.
+pub type GuardedBackup = DeserializeGuard<SqliteBackup>;
+/// A restore object that may be unreadable.
+pub type GuardedRestore = DeserializeGuard<SqliteRestore>;
 
-impl Triggers {
-    /// Asks for the reconcile of a cluster.
+/// Asks for the reconcile of an object. Deaf while this process does not lead.
+#[derive(Debug)]
+pub struct Triggers<K: reflector::Lookup = Guarded>(Arc<Mutex<Option<UnboundedSender<ObjectRef<K>>>>>)
+where
+    K::DynamicType: Hash + Eq;
+
+impl<K: reflector::Lookup> Clone for Triggers<K>
+where
+    K::DynamicType: Hash + Eq,
+{
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K: reflector::Lookup> Default for Triggers<K>
+where
+    K::DynamicType: Hash + Eq,
+{
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+/// The triggers of every controller.
+#[derive(Clone, Default)]
+pub struct AllTriggers {
+    /// Of clusters.
+    pub clusters: Triggers<Guarded>,
+    /// Of backups.
+    pub backups: Triggers<GuardedBackup>,
+    /// Of restores.
+    pub restores: Triggers<GuardedRestore>,
+}
+
+impl<K: reflector::Lookup> Triggers<K>
+where
+    K::DynamicType: Hash + Eq + Clone + Default,
+{
+    /// Asks for the reconcile of an object.
     pub fn pull(&self, namespace: &str, name: &str) {
         let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = sender.as_ref() {
@@ -38,7 +77,7 @@ impl Triggers {
     }
 
     /// What is asked for from now on.
-    pub fn listen(&self) -> UnboundedReceiver<ObjectRef<Guarded>> {
+    pub fn listen(&self) -> UnboundedReceiver<ObjectRef<K>> {
         let (sender, receiver) = unbounded_channel();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         receiver
@@ -62,26 +101,69 @@ pub struct Stores {
     pub budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
     /// ServiceAccounts.
     pub accounts: Store<PartialObjectMeta<ServiceAccount>>,
+    /// Backups.
+    pub backups: Store<GuardedBackup>,
+    /// Restores.
+    pub restores: Store<GuardedRestore>,
+    /// Pods that test backups.
+    pub verifiers: Store<Pod>,
+    /// Clusters, as the controller of clusters knows them. Empty while this process does not lead.
+    pub clusters: Store<Guarded>,
 }
 
 impl Stores {
     /// Starts the watches of `namespace`, or of all namespaces.
-    pub fn start(client: &Client, namespace: Option<&str>, triggers: &Triggers, metrics: &Metrics) -> Self {
+    pub fn start(
+        client: &Client,
+        namespace: Option<&str>,
+        triggers: &AllTriggers,
+        metrics: &Metrics,
+    ) -> Self {
         let watch = Watch { client, namespace, triggers, metrics };
+        let of_backup = triggers.clone();
+        let of_restore = triggers.clone();
         Self {
-            pods: watch.start(LABEL_CLUSTER),
-            claims: watch.start(LABEL_CLUSTER),
-            sets: watch.start(LABEL_CLUSTER),
-            templates: watch.start(LABEL_TEMPLATE),
-            services: watch.start(LABEL_CLUSTER),
-            budgets: watch.start(LABEL_CLUSTER),
-            accounts: watch.start(LABEL_CLUSTER),
+            pods: watch.of_clusters(LABEL_CLUSTER),
+            claims: watch.of_clusters(LABEL_CLUSTER),
+            sets: watch.of_clusters(LABEL_CLUSTER),
+            templates: watch.of_clusters(LABEL_TEMPLATE),
+            services: watch.of_clusters(LABEL_CLUSTER),
+            budgets: watch.of_clusters(LABEL_CLUSTER),
+            accounts: watch.of_clusters(LABEL_CLUSTER),
+            backups: watch.start(watcher::Config::default(), move |backup: &GuardedBackup| {
+                let namespace = backup.namespace().unwrap_or_default();
+                of_backup.backups.pull(&namespace, &backup.name_any());
+                if let Ok(backup) = &backup.0 {
+                    of_backup.clusters.pull(&namespace, &backup.spec.cluster_ref.name);
+                }
+            }),
+            restores: watch.start(watcher::Config::default(), move |restore: &GuardedRestore| {
+                let namespace = restore.namespace().unwrap_or_default();
+                of_restore.restores.pull(&namespace, &restore.name_any());
+                if let Ok(restore) = &restore.0 {
+                    of_restore.clusters.pull(&namespace, &restore.spec.cluster_ref.name);
+                }
+            }),
+            verifiers: watch.by_label(LABEL_VERIFIES),
+            clusters: store().0,
         }
     }
 
     /// Resolves once every cache was filled.
     pub async fn synced(&self) {
-        let Self { pods, claims, sets, templates, services, budgets, accounts } = self;
+        let Self {
+            pods,
+            claims,
+            sets,
+            templates,
+            services,
+            budgets,
+            accounts,
+            backups,
+            restores,
+            verifiers,
+            clusters: _,
+        } = self;
         // A writer lives as long as the process; a dropped one would mean that it ends.
         let _ = tokio::join!(
             pods.wait_until_ready(),
@@ -91,6 +173,9 @@ impl Stores {
             services.wait_until_ready(),
             budgets.wait_until_ready(),
             accounts.wait_until_ready(),
+            backups.wait_until_ready(),
+            restores.wait_until_ready(),
+            verifiers.wait_until_ready(),
         );
     }
 }
@@ -98,13 +183,62 @@ impl Stores {
 struct Watch<'a> {
     client: &'a Client,
     namespace: Option<&'a str>,
-    triggers: &'a Triggers,
+    triggers: &'a AllTriggers,
     metrics: &'a Metrics,
 }
 
 impl Watch<'_> {
-    /// A cache of the objects with `label`, each of whose changes asks for the reconcile of the cluster that it names.
-    fn start<K>(&self, label: &str) -> Store<K>
+    /// A cache of the objects with `label`, each of whose changes asks for the reconcile of the cluster that it belongs to.
+    fn of_clusters<K>(&self, label: &str) -> Store<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+    {
+        self.named_by(label, LABEL_CLUSTER)
+    }
+
+    /// The same of the cluster that `label` names.
+    fn by_label<K>(&self, label: &'static str) -> Store<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+    {
+        self.named_by(label, label)
+    }
+
+    fn named_by<K>(&self, label: &str, cluster: &'static str) -> Store<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+    {
+        let triggers = self.triggers.clusters.clone();
+        self.start(watcher::Config::default().labels(label), move |object: &K| {
+            if let (Some(namespace), Some(cluster)) = (object.namespace(), object.labels().get(cluster)) {
+                triggers.pull(&namespace, cluster);
+            }
+        })
+    }
+
+    /// A cache of the objects that `which` selects; `touched` is called with each that was changed or is gone.
+    fn start<K>(&self, which: watcher::Config, touched: impl Fn(&K) + Send + 'static) -> Store<K>
     where
         K: Resource<Scope = NamespaceResourceScope>
             + Clone
@@ -120,21 +254,15 @@ impl Watch<'_> {
             None => Api::all(self.client.clone()),
         };
         let (reader, writer) = store();
-        let triggers = self.triggers.clone();
         let errors = self.metrics.watch_errors.clone();
-        let stream = watcher(api, watcher::Config::default().labels(label))
+        let stream = watcher(api, which)
             .default_backoff()
             .modify(|object| object.managed_fields_mut().clear())
             .reflect(writer)
             .touched_objects();
         tokio::spawn(stream.for_each(move |object| {
             match object {
-                Ok(object) => {
-                    let cluster = object.labels().get(LABEL_CLUSTER);
-                    if let (Some(namespace), Some(cluster)) = (object.namespace(), cluster) {
-                        triggers.pull(&namespace, cluster);
-                    }
-                }
+                Ok(object) => touched(&object),
                 Err(error) => {
                     errors.inc();
                     tracing::warn!(

@@ -77,6 +77,7 @@ fn metrics_of_the_operator_that_are_asked_for_exist() {
     metrics.failed("apply");
     metrics.took("DeletePod");
     metrics.publish(
+        "SqliteCluster",
         "shop",
         "orders",
         &[serde_json::from_value(serde_json::json!({

@@ -13,6 +13,9 @@ use client::admin::{
     Phase, Refusal, RefusalReason, Role, Transfer, Transferred,
 };
 use client::admin_client::{AdminClient, AdminTimeouts};
+use client::backup::{
+    Backup, BackupJob, BackupJobs, BackupKind, DeleteBackups, Deleted, JobState, Probe, StartBackup,
+};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
@@ -26,9 +29,9 @@ use operator::cluster::observed::Observed;
 use operator::cluster::plan::Plan;
 use operator::cluster::{execute, observe, plan, validate};
 use operator::context::Context;
-use operator::crd::SqliteCluster;
+use operator::crd::{SqliteBackup, SqliteCluster};
 use operator::metrics::Metrics;
-use operator::stores::{Stores, Triggers};
+use operator::stores::{AllTriggers, Stores, Triggers};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -45,6 +48,10 @@ struct Raft {
     members: Vec<Member>,
     leader: Option<NodeId>,
     refusals: u32,
+    /// Who was asked for which backup.
+    backups: Vec<(NodeId, String)>,
+    /// Paths that were to be deleted.
+    deleted: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -147,6 +154,59 @@ impl Node {
         body(Transferred { leader: MemberRef { node_id: to, name: leader.name.clone() }, term: 2 })
     }
 
+    async fn start_backup(State(node): State<Self>, text: String) -> axum::response::Response {
+        let asked: StartBackup = serde_json::from_str(&text).unwrap();
+        node.raft.lock().unwrap().backups.push((node.id, asked.name.clone()));
+        let job = BackupJob {
+            name: asked.name,
+            state: JobState::Running,
+            progress_percent: 1,
+            backup: None,
+            message: None,
+        };
+        body(job)
+    }
+
+    /// What it was asked for is done by the time that somebody looks.
+    async fn backup_jobs(State(node): State<Self>) -> axum::response::Response {
+        let asked = node.raft.lock().unwrap().backups.clone();
+        let mine = asked.into_iter().filter(|(id, _)| *id == node.id);
+        let jobs = mine.map(|(_, name)| BackupJob {
+            backup: Some(Backup {
+                name: name.clone(),
+                kind: BackupKind::Full,
+                path: format!("full/{name}"),
+                cluster_id: CLUSTER_ID.into(),
+                epoch: 1,
+                index: 9,
+                term: 1,
+                time: "2026-01-01T00:00:00Z".into(),
+                size_bytes: 8192,
+                stored_bytes: 100,
+                sha256: "ab".into(),
+                page_checksum: None,
+                sqlite_version: "3".into(),
+                member: node.name.clone(),
+                encrypted: false,
+            }),
+            name,
+            state: JobState::Succeeded,
+            progress_percent: 100,
+            message: None,
+        });
+        body(BackupJobs { jobs: jobs.collect() })
+    }
+
+    async fn delete_backups(State(node): State<Self>, text: String) -> axum::response::Response {
+        let asked: DeleteBackups = serde_json::from_str(&text).unwrap();
+        node.raft.lock().unwrap().deleted.extend(asked.paths);
+        body(Deleted { objects: 3 })
+    }
+
+    async fn probe() -> axum::response::Response {
+        body(Probe { writable: true, readable: true, deletable: true, message: None })
+    }
+
     async fn events(State(node): State<Self>) -> axum::response::Response {
         let line = format!("\n{}\n\n", serde_json::to_string(&node.report()).unwrap());
         let chunks = line.into_bytes().chunks(50).map(<[u8]>::to_vec).collect::<Vec<_>>();
@@ -162,6 +222,9 @@ impl Node {
             .route("/cluster/voters", post(Self::voters))
             .route("/cluster/transfer", post(Self::transfer))
             .route("/cluster/events", get(Self::events))
+            .route("/cluster/backups", post(Self::start_backup).delete(Self::delete_backups))
+            .route("/cluster/backups/jobs", get(Self::backup_jobs))
+            .route("/cluster/backups/probe", post(Self::probe))
             .with_state(self);
         let listener = tokio::net::TcpListener::bind((ip, 4001)).await.unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -191,10 +254,17 @@ fn cache<K>(objects: &[Value]) -> kube::runtime::reflector::Store<K>
 where
     K: Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + 'static,
 {
+    cache_of(objects.iter().map(|object| serde_json::from_value(object.clone()).unwrap()).collect())
+}
+
+fn cache_of<K>(objects: Vec<K>) -> kube::runtime::reflector::Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
     let (reader, mut writer) = store();
     writer.apply_watcher_event(&Event::Init);
     for object in objects {
-        writer.apply_watcher_event(&Event::InitApply(serde_json::from_value(object.clone()).unwrap()));
+        writer.apply_watcher_event(&Event::InitApply(object));
     }
     writer.apply_watcher_event(&Event::InitDone);
     reader
@@ -245,9 +315,13 @@ fn context(ips: &[Ipv4Addr]) -> Context {
 }
 
 fn context_with(client: kube::Client, ips: &[Ipv4Addr]) -> Context {
+    context_of(&cluster(), client, ips)
+}
+
+/// What is in the caches has the pod template of this cluster.
+fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr]) -> Context {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let cluster = cluster();
-    let revision = validate::validate(&cluster, "i").unwrap().voter_revision;
+    let revision = validate::validate(cluster, "i").unwrap().voter_revision;
     let meta = |name: &str| {
         json!({
             "name": name, "namespace": "shop", "uid": name, "generation": 1,
@@ -308,7 +382,13 @@ fn context_with(client: kube::Client, ips: &[Ipv4Addr]) -> Context {
             services: cache(&bare(&["orders-nodes", "orders-rw", "orders-ro", "orders-any"])),
             budgets: cache(&bare(&["orders"])),
             accounts: cache(&bare(&["orders"])),
+            backups: cache_of(vec![]),
+            restores: cache_of(vec![]),
+            verifiers: cache(&[]),
+            clusters: cache_of(vec![]),
         },
+        triggers: AllTriggers::default(),
+        selects_all: true,
         recorder: Recorder::new(client.clone(), "test".into()),
         client,
         metrics: Metrics::new(),
@@ -317,6 +397,9 @@ fn context_with(client: kube::Client, ips: &[Ipv4Addr]) -> Context {
         node_image: "i".into(),
         remembered: Default::default(),
         refused_resizes: Default::default(),
+        probes: Default::default(),
+        tests: Default::default(),
+        retentions: Default::default(),
         failures: Default::default(),
     }
 }
@@ -341,7 +424,8 @@ async fn turn(cluster: &SqliteCluster, ctx: &Context) -> (Plan, Result<(), execu
     (plan, done)
 }
 
-/// An API server that has whatever is applied, counts what it is asked, and keeps the last status and the Secrets.
+/// An API server that has whatever is applied, counts what it is asked, and keeps the last status, the Secrets and the
+/// ConfigMaps.
 #[derive(Clone, Default)]
 struct ApiServer {
     requests: Arc<Mutex<Vec<String>>>,
@@ -371,8 +455,12 @@ impl ApiServer {
             *self.status.lock().unwrap() = Some(object["status"].clone());
             object["spec"] = json!(cluster().spec);
         }
+        if path.contains("/sqlitebackups/") {
+            object["spec"] = json!({"clusterRef": {"name": "orders"}});
+        }
         let name = object["metadata"]["name"].clone();
-        if let Some((_, kept)) = path.split_once("/secrets") {
+        let by_name = ["/secrets", "/configmaps"].into_iter().find_map(|kind| path.split_once(kind));
+        if let Some((_, kept)) = by_name {
             let mut secrets = self.secrets.lock().unwrap();
             match secrets.get(kept.trim_start_matches('/')) {
                 _ if name.is_string() => drop(secrets.insert(name.as_str().unwrap().into(), object.clone())),
@@ -526,4 +614,130 @@ async fn a_refusal_keeps_its_reason() {
     let base = operator::admin::base(&ips[0].to_string());
     let error = admin.change_voters(&base, &ChangeVoters::default()).await.unwrap_err();
     assert_eq!(error.refusal(), Some(RefusalReason::NotCaughtUp));
+}
+
+/// The cluster, complete, with a store of backups.
+fn backed_up() -> SqliteCluster {
+    let mut cluster = cluster();
+    cluster.status.as_mut().unwrap().bootstrap.as_mut().unwrap().phase =
+        operator::crd::BootstrapPhase::Complete;
+    cluster.spec.backup = serde_json::from_value(json!({"store": {"s3": {"bucket": "b"}}})).unwrap();
+    cluster
+}
+
+fn guarded<K>(object: K) -> kube::core::DeserializeGuard<K> {
+    kube::core::DeserializeGuard(Ok(object))
+}
+
+/// Three members that serve, an API server, and what the operator has of both.
+async fn serving(test: u8) -> (Arc<Mutex<Raft>>, ApiServer, Context) {
+    let (ips, raft) = members(test).await;
+    {
+        let mut raft = raft.lock().unwrap();
+        raft.cluster_id = Some(CLUSTER_ID.into());
+        raft.members = (0..3).map(|i| member(NodeId(100 + i), &format!("orders-{i}"), true)).collect();
+        raft.leader = Some(NodeId(100));
+    }
+    let server = ApiServer::default();
+    let mut ctx = context_of(&backed_up(), server.client(), &ips);
+    ctx.stores.claims = cache(&claims(3, true));
+    ctx.stores.clusters = cache_of(vec![guarded(backed_up())]);
+    (raft, server, ctx)
+}
+
+fn backup(spec: Value, metadata: Value) -> SqliteBackup {
+    let mut object = json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteBackup",
+        "metadata": {"name": "first", "namespace": "shop", "uid": "b-uid", "generation": 1},
+        "spec": {"clusterRef": {"name": "orders"}},
+    });
+    for (part, more) in [("spec", spec), ("metadata", metadata)] {
+        for (key, value) in more.as_object().unwrap() {
+            object[part][key] = value.clone();
+        }
+    }
+    object["metadata"]["creationTimestamp"] = json!(now());
+    serde_json::from_value(object).unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "deadlines count from it")]
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap()
+}
+
+async fn turn_backup(backup: &SqliteBackup, ctx: &Arc<Context>) {
+    operator::backup::reconcile(Arc::new(guarded(backup.clone())), ctx.clone()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_is_made_by_a_follower_told_of_and_left_alone() {
+    let (raft, server, ctx) = serving(8).await;
+    let ctx = Arc::new(ctx);
+    let mut backup = backup(json!({}), json!({}));
+    turn_backup(&backup, &ctx).await;
+    let asked = raft.lock().unwrap().backups.clone();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].0, NodeId(101), "the first follower");
+    assert!(asked[0].1.starts_with("first-"), "{asked:?}");
+    let status = || server.status.lock().unwrap().clone().unwrap();
+    assert_eq!(status()["member"], "orders-1");
+    backup.status = serde_json::from_value(status()).unwrap();
+    turn_backup(&backup, &ctx).await;
+    assert_eq!(status()["path"], format!("full/{}", asked[0].1));
+    assert_eq!(status()["bookmark"]["index"], 9);
+    assert_eq!(status()["store"]["s3"]["bucket"], "b");
+    backup.status = serde_json::from_value(status()).unwrap();
+    let events = server.asked().iter().filter(|asked| asked.contains("/events")).count();
+    assert_eq!(events, 2, "of the backup, and of its cluster");
+    for _ in 0..5 {
+        turn_backup(&backup, &ctx).await;
+    }
+    assert_eq!(server.asked(), Vec::<String>::new());
+    assert_eq!(raft.lock().unwrap().backups.len(), 1);
+}
+
+#[tokio::test]
+async fn a_backup_takes_its_objects_along_if_it_is_asked_to() {
+    let (raft, server, ctx) = serving(9).await;
+    let ctx = Arc::new(ctx);
+    let delete = json!({"deletionPolicy": "Delete"});
+    turn_backup(&backup(delete.clone(), json!({})), &ctx).await;
+    assert!(raft.lock().unwrap().backups.is_empty(), "it is held before anything is in the store");
+    assert!(server.asked().iter().any(|asked| asked.starts_with("PATCH") && asked.ends_with("/first")));
+    let gone = json!({"finalizers": ["sqlite-operator.io/backup-objects"], "deletionTimestamp": now()});
+    let mut backup = backup(delete, gone);
+    backup.status = serde_json::from_value(json!({
+        "path": "full/x", "clusterID": CLUSTER_ID, "store": {"s3": {"bucket": "b"}},
+        "completionTime": now(),
+    }))
+    .unwrap();
+    turn_backup(&backup, &ctx).await;
+    assert_eq!(raft.lock().unwrap().deleted, ["full/x"]);
+    assert!(server.asked().iter().any(|asked| asked.starts_with("PATCH") && asked.ends_with("/first")));
+}
+
+#[tokio::test]
+async fn a_cluster_with_backups_at_rest_costs_the_api_server_nothing() {
+    let (_raft, server, ctx) = serving(10).await;
+    let ctx = Arc::new(ctx);
+    let mut triggers = ctx.triggers.clusters.listen();
+    let mut cluster = backed_up();
+    let reconcile = async |cluster: &SqliteCluster| {
+        operator::cluster::reconcile(Arc::new(guarded(cluster.clone())), ctx.clone()).await.unwrap();
+    };
+    let status = || serde_json::from_value(server.status.lock().unwrap().clone().unwrap()).unwrap();
+    reconcile(&cluster).await;
+    cluster.status = Some(status());
+    // The store was tried out.
+    triggers.recv().await.unwrap();
+    reconcile(&cluster).await;
+    cluster.status = Some(status());
+    let conditions = &cluster.status.as_ref().unwrap().conditions;
+    let healthy = conditions.iter().find(|condition| condition.type_ == "BackupHealthy").unwrap();
+    assert_eq!((healthy.status.as_str(), healthy.reason.as_str()), ("True", "Healthy"));
+    server.asked();
+    for _ in 0..20 {
+        reconcile(&cluster).await;
+        assert_eq!(server.asked(), Vec::<String>::new());
+    }
 }

@@ -3,6 +3,7 @@
 //! transfer of leadership.
 
 mod args;
+mod backups;
 mod edit;
 mod forward;
 mod order;
@@ -13,7 +14,7 @@ pub use args::PluginArgs;
 
 use crate::Args as ShellArgs;
 use anyhow::{Context, Result, bail};
-use args::Verb;
+use args::{BackupVerb, Verb};
 use clap::Parser;
 use client::admin_client::{AdminClient, AdminTimeouts};
 use client::sql::Credentials;
@@ -22,11 +23,11 @@ use forward::Forward;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config, ResourceExt};
-use operator::crd::{AuthenticationMode, SqliteCluster};
-use operator::names::{ClusterName, LABEL_CLUSTER, PORT_HTTP};
+use operator::crd::{AuthenticationMode, SqliteBackup, SqliteCluster, SqliteRestore};
+use operator::names::{ANNOTATION_VERIFY, ClusterName, LABEL_CLUSTER, PORT_HTTP};
 use serde_json::json;
 use std::process::ExitCode;
 use tokio::runtime::Handle;
@@ -139,6 +140,10 @@ impl Plugin {
             Verb::RecoverQuorum { name, survivor } => {
                 self.edit(name, dry_run, |cluster| edit::consent(cluster, survivor)).await?;
             }
+            Verb::Backup { verb } => self.backup(verb, args).await?,
+            Verb::Restore { name, to, undo, confirm } => {
+                self.restore(name, to.as_ref(), undo.as_deref(), confirm.as_deref(), args).await?;
+            }
             Verb::Sql { .. } => bail!("the shell is run without a task of its own"),
         }
         Ok(ExitCode::SUCCESS)
@@ -158,6 +163,103 @@ impl Plugin {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         self.clusters().patch(name, &params, &Patch::Merge(&edit.patch)).await?;
         println!("{name}: {}", edit.what);
+        Ok(())
+    }
+
+    async fn backup(&self, verb: &BackupVerb, args: &PluginArgs) -> Result<()> {
+        match verb {
+            BackupVerb::Now { name, called } => {
+                self.cluster(name).await?;
+                let made = backups::now(&self.namespace, name, called.as_deref(), now());
+                self.make::<SqliteBackup>(made, args).await
+            }
+            BackupVerb::Import { name, path, called } => {
+                self.cluster(name).await?;
+                let made = backups::import(&self.namespace, name, path, called.as_deref(), now());
+                self.make::<SqliteBackup>(made, args).await
+            }
+            BackupVerb::List { name } => {
+                let all = self.objects::<SqliteBackup>().list(&ListParams::default()).await?.items;
+                let mut found: Vec<_> =
+                    all.into_iter().filter(|backup| backup.spec.cluster_ref.name == *name).collect();
+                found.sort_by_key(|backup| backup.metadata.creation_timestamp.as_ref().map(|time| time.0));
+                if args.json {
+                    println!("{}", serde_json::to_string_pretty(&found)?);
+                } else {
+                    print!("{}", backups::list(&found));
+                }
+                Ok(())
+            }
+            BackupVerb::Verify { backup } => {
+                let patch = json!({"metadata": {"annotations": {ANNOTATION_VERIFY: now().to_string()}}});
+                if args.dry_run {
+                    let mut object = json!({
+                        "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteBackup",
+                        "metadata": {"name": backup, "namespace": self.namespace},
+                    });
+                    object["metadata"]["annotations"] = patch["metadata"]["annotations"].clone();
+                    print!("{}", serde_yaml::to_string(&object)?);
+                    return Ok(());
+                }
+                let params =
+                    PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+                self.objects::<SqliteBackup>().patch(backup, &params, &Patch::Merge(&patch)).await?;
+                println!("{backup} will be restored for a test; its condition Verified tells how it went");
+                Ok(())
+            }
+        }
+    }
+
+    async fn restore(
+        &self,
+        name: &str,
+        to: Option<&backups::Moment>,
+        undo: Option<&str>,
+        confirm: Option<&str>,
+        args: &PluginArgs,
+    ) -> Result<()> {
+        let cluster = self.cluster(name).await?;
+        let moment = match (to, undo) {
+            (_, Some(undo)) => backups::undo(&self.objects::<SqliteRestore>().get(undo).await?, name)?,
+            (Some(to), None) => to.clone(),
+            (None, None) => bail!("say which moment with --to, or which restore to undo with --undo"),
+        };
+        let made = backups::restore(&cluster, &self.namespace, &moment, confirm, now())?;
+        self.make::<SqliteRestore>(made, args).await?;
+        if confirm.is_none() && !args.dry_run && !args.json {
+            println!("it waits until its spec.approval.confirmClusterName is {name}");
+        }
+        Ok(())
+    }
+
+    fn objects<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Creates an object, or prints it.
+    async fn make<K>(&self, object: serde_json::Value, args: &PluginArgs) -> Result<()>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + serde::Serialize
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
+    {
+        if args.dry_run {
+            print!("{}", serde_yaml::to_string(&object)?);
+            return Ok(());
+        }
+        let object: K = serde_json::from_value(object)?;
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+        let made = self.objects::<K>().create(&params, &object).await?;
+        if args.json {
+            println!("{}", serde_json::to_string_pretty(&made)?);
+        } else {
+            println!("{} {} is there", K::kind(&()), made.name_any());
+        }
         Ok(())
     }
 

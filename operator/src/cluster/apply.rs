@@ -3,14 +3,14 @@
 //! What was applied before and has not been touched since is not sent again, so that a cluster at rest costs the API
 //! server nothing.
 
-use super::build::{Applied, Prepared, Resources};
-use super::observed::Child;
+use super::build::{Applied, Prepared, Resources, owner};
+use super::observed::{Child, Foreign};
 use super::validate::Desired;
 use crate::context::Context;
 use crate::names::{FIELD_MANAGER, content_hash};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -39,6 +39,20 @@ pub enum ApplyError {
         #[source]
         source: kube::Error,
     },
+    /// Whether its name is free could not be found out.
+    #[error("cannot look at {kind} {name}")]
+    Look {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// One that is not this cluster's has its name.
+    #[error("{} exists and is not of this cluster: delete or rename it, or rename the cluster", .0.object)]
+    Taken(Foreign),
     /// It cannot be written as JSON.
     #[error("{kind} {name} cannot be written as JSON")]
     Encode {
@@ -112,6 +126,7 @@ pub async fn apply(
             service_account,
             nodes,
             services,
+            config_maps,
             templates,
             budgets,
             claims,
@@ -123,6 +138,9 @@ pub async fn apply(
         applier.apply(nodes, &stores.services).await?;
         for service in services {
             applier.apply(service, &stores.services).await?;
+        }
+        for config_map in config_maps {
+            applier.keep(desired, config_map).await?;
         }
         for template in templates {
             applier.apply(template, &stores.templates).await?;
@@ -185,6 +203,38 @@ impl Applier<'_> {
         }
         let applied = self.send(object).await?;
         let memory = Memory { content, version: Version::of(&applied), at: Instant::now() };
+        self.ctx.remembered.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, memory);
+        Ok(())
+    }
+
+    /// Makes a ConfigMap what it is to be. They are not watched: one is looked at by its name, and what was found is
+    /// believed for a while.
+    async fn keep(&self, desired: &Desired, map: &ConfigMap) -> Result<(), ApplyError> {
+        let (kind, name) = ("ConfigMap".to_owned(), map.name_any());
+        let key = format!("{kind}/{}/{name}", self.namespace);
+        let content = content_hash(format!("{:?}{:?}", map.data, map.metadata.owner_references).as_bytes());
+        {
+            let memory = self.ctx.remembered.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if memory.get(&key).is_some_and(|m| m.content == content && m.at.elapsed() < TRUST) {
+                return Ok(());
+            }
+        }
+        let api: Api<ConfigMap> = Api::namespaced(self.ctx.client.clone(), self.namespace);
+        let found = api.get_opt(&name).await.map_err(|source| ApplyError::Look {
+            kind: kind.clone(),
+            name: name.clone(),
+            source,
+        })?;
+        let foreign =
+            found.as_ref().and_then(|found| Foreign::of(&owner(desired, true), &kind, &found.metadata));
+        if let Some(foreign) = foreign {
+            return Err(ApplyError::Taken(foreign));
+        }
+        let version = match found {
+            Some(found) if found.data == map.data => Version::of(&found),
+            _ => Version::of(&self.send(map).await?),
+        };
+        let memory = Memory { content, version, at: Instant::now() };
         self.ctx.remembered.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, memory);
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! (what is wanted, the plan) → objects. Pure: every object is made in full, for server-side apply.
 
+pub mod backup;
 pub mod budget;
 pub mod claim;
 pub mod pod;
@@ -7,6 +8,7 @@ pub mod secret;
 pub mod service;
 pub mod set;
 pub mod template;
+pub mod verifier;
 
 use super::observed::{Child, Observed};
 use super::plan::{Plan, Sizes};
@@ -14,7 +16,7 @@ use super::validate::Desired;
 use crate::crd::SqliteCluster;
 use crate::names::{ClusterName, PodRole, image_version, role_revision};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
@@ -38,6 +40,8 @@ pub struct Resources<State> {
     pub nodes: Service,
     /// Services for clients.
     pub services: Vec<Service>,
+    /// What members are told of stores of backups.
+    pub config_maps: Vec<ConfigMap>,
     /// Pinned pod templates.
     pub templates: Vec<ControllerRevision>,
     /// What evictions must leave running.
@@ -54,12 +58,23 @@ pub struct Resources<State> {
 impl Resources<Prepared> {
     /// The same objects, once the server has them.
     pub(super) fn applied(self) -> Resources<Applied> {
-        let Self { service_account, nodes, services, templates, budgets, claims, sets, surplus, state: _ } =
-            self;
+        let Self {
+            service_account,
+            nodes,
+            services,
+            config_maps,
+            templates,
+            budgets,
+            claims,
+            sets,
+            surplus,
+            state: _,
+        } = self;
         Resources {
             service_account,
             nodes,
             services,
+            config_maps,
             templates,
             budgets,
             claims,
@@ -94,6 +109,7 @@ pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Reso
         service_account: service::account(desired),
         nodes: service::nodes(desired),
         services,
+        config_maps: backup::config_maps(desired),
         templates,
         budgets,
         claims: plan.claims.iter().map(|mark| claim::marked(desired, mark)).collect(),

@@ -5,17 +5,18 @@ use super::plan::{Plan, bucket};
 use super::validate::Desired;
 use super::view::{View, quorum};
 use crate::crd::{BootstrapPhase, LossPoint, Spread, VolumeBucket};
+use crate::error::Rejection;
 use client::admin::{ConsistencyState, Member};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::collections::BTreeSet;
 
 /// A condition in the making.
-struct Draft {
-    kind: &'static str,
-    holds: bool,
-    reason: &'static str,
-    message: String,
+pub(crate) struct Draft {
+    pub(crate) kind: &'static str,
+    pub(crate) holds: bool,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
 }
 
 /// What holds. Conditions that are there only while true (Reconciling, Stalled, Paused) are left out otherwise.
@@ -23,13 +24,13 @@ pub(super) fn conditions(
     desired: &Desired,
     observed: &Observed,
     plan: &Plan,
-    resize_rejection: Option<&str>,
+    rejection: Option<&Rejection>,
 ) -> Vec<Condition> {
     if desired.spec.paused {
-        return paused(desired, observed);
+        return paused(desired, observed, plan);
     }
     let view = View::of(observed, plan.cluster_id.as_deref());
-    let mut drafts = vec![accepted()];
+    let mut drafts = vec![accepted(plan)];
     if desired.spec.hibernated {
         drafts.extend(hibernated(observed));
     } else {
@@ -41,12 +42,12 @@ pub(super) fn conditions(
     }
     drafts.push(storage_healthy(desired, observed, plan));
     drafts.push(consistent(observed));
+    drafts.extend(super::backups::health::conditions(desired, observed, plan));
     if let Some(obstacle) = &plan.obstacle {
         let (reason, message) = (obstacle.reason.as_str(), obstacle.message.clone());
         drafts.push(Draft { kind: "Stalled", holds: true, reason, message });
-    } else if let Some(message) = resize_rejection {
-        let message = message.to_owned();
-        drafts.push(Draft { kind: "Stalled", holds: true, reason: "ResizeRejected", message });
+    } else if let Some(Rejection { reason, message }) = rejection.cloned() {
+        drafts.push(Draft { kind: "Stalled", holds: true, reason, message });
     } else if let Some(activity) = &plan.activity {
         let (reason, message) = (activity.reason.as_str(), activity.message.clone());
         drafts.push(Draft { kind: "Reconciling", holds: true, reason, message });
@@ -58,7 +59,11 @@ pub(super) fn conditions(
     drafts.into_iter().map(|draft| finish(draft, observed, desired.generation)).collect()
 }
 
-fn accepted() -> Draft {
+fn accepted(plan: &Plan) -> Draft {
+    if let Some(missing) = &plan.restore.missing {
+        let message = missing.clone();
+        return Draft { kind: "Accepted", holds: false, reason: "RefNotFound", message };
+    }
     Draft { kind: "Accepted", holds: true, reason: "Accepted", message: "the spec is valid".into() }
 }
 
@@ -175,7 +180,7 @@ pub(super) fn refused(
 }
 
 /// What was last known, and that nothing is done.
-fn paused(desired: &Desired, observed: &Observed) -> Vec<Condition> {
+fn paused(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Condition> {
     let draft = Draft {
         kind: "Paused",
         holds: true,
@@ -189,7 +194,7 @@ fn paused(desired: &Desired, observed: &Observed) -> Vec<Condition> {
         .filter(|condition| !matches!(condition.type_.as_str(), "Accepted" | "Paused" | "Reconciling"))
         .cloned()
         .map(|condition| Condition { observed_generation: Some(desired.generation), ..condition });
-    let accepted = finish(accepted(), observed, desired.generation);
+    let accepted = finish(accepted(plan), observed, desired.generation);
     [accepted].into_iter().chain(kept).chain([finish(draft, observed, desired.generation)]).collect()
 }
 
@@ -224,6 +229,19 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
         }
         let message = "the voters have no leader at this moment".into();
         return Draft { kind, holds: false, reason: "NoLeader", message };
+    }
+    if plan.restore.is_pending() {
+        let message = plan.activity.as_ref().map_or_else(String::new, |activity| activity.message.clone());
+        let message = if message.is_empty() { "a backup is on its way".into() } else { message };
+        return Draft { kind, holds: false, reason: "Restoring", message };
+    }
+    if plan.restore.has_failed() {
+        let message = "the cluster does not have what it is to begin with".into();
+        return Draft { kind, holds: false, reason: "RestoreFailed", message };
+    }
+    if let Some((name, percent)) = observed.restores.iter().next() {
+        let message = format!("SqliteRestore {name} is {percent} % there");
+        return Draft { kind, holds: false, reason: "Restoring", message };
     }
     if !complete {
         let message = format!("{voters} of {} voters have joined", desired.voters);
@@ -288,7 +306,7 @@ fn finish(draft: Draft, observed: &Observed, generation: i64) -> Condition {
 }
 
 /// The condition, whose transition is dated by the last time that its status flipped.
-fn dated(draft: Draft, before: &[Condition], now: Timestamp, generation: i64) -> Condition {
+pub(crate) fn dated(draft: Draft, before: &[Condition], now: Timestamp, generation: i64) -> Condition {
     let status = if draft.holds { "True" } else { "False" };
     let since = before
         .iter()
@@ -323,6 +341,6 @@ pub(super) fn loss_points(observed: &Observed, view: &View<'_>) -> Vec<LossPoint
 }
 
 /// As the server will give it back.
-pub(super) fn whole_second(at: Timestamp) -> Timestamp {
+pub(crate) fn whole_second(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

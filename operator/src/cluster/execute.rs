@@ -65,6 +65,18 @@ impl ExecuteError {
             Self::Kube { .. } => false,
         }
     }
+
+    /// Why the leader does not bring in the backup that the cluster begins with, if that is what happened.
+    pub fn restore_refusal(&self) -> Option<&str> {
+        match self {
+            Self::Admin { step: "Restore", source: AdminError::Refused { refusal, .. } }
+                if !self.passes() =>
+            {
+                Some(&refusal.message)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Takes the steps of the plan. The first one that fails ends it: what follows was decided on the assumption that it
@@ -135,6 +147,10 @@ impl Hands<'_> {
                 let body = ChangeVoters { add: ids(add), remove: ids(remove) };
                 admin.change_voters(&self.base(self.leader, named)?, &body).await.map_err(refused)?;
                 self.tell_of_change(add, remove).await;
+            }
+            Step::Restore(body) => {
+                admin.start_restore(&self.base(self.leader, named)?, body).await.map_err(refused)?;
+                self.tell("Restoring", "Restore", "the backup that the cluster begins with".to_owned()).await;
             }
             Step::Transfer { from, to, to_id } => {
                 let base = self.base(self.leader, named)?;
@@ -312,6 +328,7 @@ fn name(step: &Step) -> &'static str {
         Step::AddLearner(_) => "AddLearner",
         Step::RemoveLearner { .. } => "RemoveLearner",
         Step::ChangeVoters { .. } => "ChangeVoters",
+        Step::Restore(_) => "Restore",
         Step::Transfer { .. } => "Transfer",
         Step::RecoverQuorum { .. } => "RecoverQuorum",
         Step::DressPod { .. } => "DressPod",

@@ -4,14 +4,16 @@
 
 pub mod access;
 pub mod apply;
+pub mod backups;
 pub mod build;
 pub mod certificates;
-mod conditions;
+pub(crate) mod conditions;
 pub mod execute;
 pub mod observe;
 pub mod observed;
 pub mod plan;
 pub mod resources;
+pub mod restore;
 mod secrets;
 pub mod status;
 pub mod validate;
@@ -65,14 +67,17 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
     let plan = plan(&desired, &observed, &minted);
     follow(&desired, &observed, &plan, &admin, &ctx);
     let acted = act(cluster, &desired, &observed, &plan, &admin, &ctx).await;
-    let rejection = acted.as_ref().err().and_then(Error::resize_rejection);
-    let status = status::status(&desired, &observed, &plan, rejection.as_deref());
+    // Whatever became of the rest: what is due is due.
+    let backed_up = timed("backups", &ctx, backups::act::act(&desired, &observed, &plan, &admin, &ctx)).await;
+    let rejection = acted.as_ref().err().and_then(Error::rejection);
+    let status = status::status(&desired, &observed, &plan, rejection.as_ref());
     let subject = cluster.object_ref(&());
     match timed("status", &ctx, status::publish(&desired, &observed, &status, &subject, &ctx)).await {
         Err(stale) if stale.is_stale() => return Ok(Action::requeue(STALE)),
         told => told?,
     }
     acted?;
+    backed_up?;
     ctx.failures.clear(&desired.name.namespace, &desired.name.name);
     ctx.metrics.reconciles.inc();
     let soon = plan.progresses() || observed.has_silent_members();

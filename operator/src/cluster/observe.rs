@@ -5,6 +5,7 @@ use super::build::{owner_of, template};
 use super::observed::{
     Child, ClaimView, Foreign, Observed, PodView, Resize, SetView, Stuck, is_controlled_by,
 };
+use super::restore::{self, BootstrapView};
 use super::validate::parse_quantity;
 use crate::admin;
 use crate::clock;
@@ -54,7 +55,7 @@ pub async fn observe(
         of(&stores.pods, &name).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
     let (reports, foreign) = tokio::join!(reports(&pods, &name, admin, ctx), foreign(cluster, &name, ctx));
     let foreign = foreign?.into_iter().chain(access.taken().cloned()).collect();
-    Ok(Observed {
+    let mut observed = Observed {
         now: clock::now(),
         resource_version: cluster.resource_version(),
         status: cluster.status.clone().unwrap_or_default(),
@@ -65,10 +66,25 @@ pub async fn observe(
             .filter_map(|object| template::pinned(object))
             .collect(),
         children: children(cluster, &name, ctx),
+        backups: super::backups::seen::see(cluster, &name, ctx),
+        bootstrap_restore: BootstrapView::default(),
+        restores: restore::running(cluster, &name, ctx),
         pods,
         reports,
         foreign,
-    })
+    };
+    observed.bootstrap_restore = restore::see(cluster, &name, &observed, admin, ctx).await;
+    Ok(observed)
+}
+
+/// The members and what they say of themselves just now, and nothing else.
+pub async fn members(cluster: &SqliteCluster, admin: &AdminClient, ctx: &Context) -> Observed {
+    let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let pods: BTreeMap<String, PodView> =
+        of(&ctx.stores.pods, &name).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
+    let reports = reports(&pods, &name, admin, ctx).await;
+    let status = cluster.status.clone().unwrap_or_default();
+    Observed { now: clock::now(), status, pods, reports, ..Observed::default() }
 }
 
 /// Objects of this cluster in a cache.

@@ -1,5 +1,7 @@
 //! What is, as one reconcile sees it: plain data, made by [`super::observe`] and read by everything that decides.
 
+use super::backups::BackupsView;
+use super::restore::BootstrapView;
 use crate::crd::{BootstrapStatus, SqliteClusterStatus};
 use crate::names::PodRole;
 use client::admin::{MemberReport, NodeId};
@@ -29,6 +31,12 @@ pub struct Observed {
     pub foreign: Vec<Foreign>,
     /// Pinned pod templates by revision.
     pub templates: BTreeMap<String, PodTemplateSpec>,
+    /// Its backups.
+    pub backups: BackupsView,
+    /// The backup that it begins with.
+    pub bootstrap_restore: BootstrapView,
+    /// Restores of it that are under way, with hundredths that are done.
+    pub restores: BTreeMap<String, i32>,
     /// Names of the cluster's Services, budgets and pinned templates, for those that are no longer wanted.
     pub children: BTreeSet<Child>,
 }

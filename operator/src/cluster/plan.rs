@@ -22,7 +22,9 @@ pub use step::{
     Activity, ActivityReason, ClaimMark, Obstacle, ObstacleReason, Pending, PendingReason, Sizes, Step,
 };
 
+use super::backups::{self, BackupPlan};
 use super::observed::Observed;
+use super::restore::{self, BootstrapPlan};
 use super::validate::Desired;
 use super::view::{View, slack};
 use crate::crd::{
@@ -59,6 +61,10 @@ pub struct Plan {
     pub volume_size: String,
     /// How members are to talk to each other from the next reconcile on.
     pub peer_traffic: Option<PeerTraffic>,
+    /// Backups that are due, and those that are no longer kept.
+    pub backups: BackupPlan,
+    /// The backup that the cluster begins with.
+    pub restore: BootstrapPlan,
 }
 
 impl Plan {
@@ -80,6 +86,34 @@ impl Plan {
 
 /// What to do next. `minted` becomes the id of the cluster if it has none.
 pub fn plan(desired: &Desired, observed: &Observed, minted: &str) -> Plan {
+    let restore = restore::plan(desired, observed);
+    let backups = backups::plan(desired, observed);
+    let mut plan = if restore.comes_first(observed) && observed.bootstrap().is_none() && !has_claims(observed)
+    {
+        Plan::recorded(observed)
+    } else {
+        plan_members(desired, observed, minted)
+    };
+    // What the beginning waits for tells more than that it is a beginning.
+    if let Some(activity) = restore.activity.clone() {
+        plan.activity = Some(activity);
+    }
+    if plan.obstacle.is_none() {
+        plan.obstacle.clone_from(&restore.obstacle);
+    }
+    if !plan.steps.iter().any(Step::is_disruptive) {
+        plan.steps.extend(restore.start.clone().map(Step::Restore));
+    }
+    Plan { backups, restore, ..plan }
+}
+
+/// Whether there is data that a cluster of this name would take over.
+fn has_claims(observed: &Observed) -> bool {
+    observed.claims.values().any(|claim| claim.cluster_id.is_some())
+}
+
+/// All but backups and restores.
+fn plan_members(desired: &Desired, observed: &Observed, minted: &str) -> Plan {
     let recorded = Plan::recorded(observed);
     if desired.spec.paused {
         return recorded;
@@ -202,9 +236,17 @@ impl<'a> Planner<'a> {
         } else if self.view.is_settled() {
             self.plan_learners();
             self.plan_promotion();
-            self.plan_scale_down();
-            self.plan_fencing();
-            self.plan_rollout();
+            if self.observed.restores.is_empty() {
+                self.plan_scale_down();
+                self.plan_fencing();
+                self.plan_rollout();
+            } else {
+                let names: Vec<&str> = self.observed.restores.keys().map(String::as_str).collect();
+                self.act(
+                    ActivityReason::Restoring,
+                    format!("SqliteRestore {} is under way", names.join(", ")),
+                );
+            }
             self.plan_removed_claims();
             self.plan_departures();
         } else {

@@ -11,6 +11,7 @@ use crate::crd::{
     Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState, SqliteCluster,
     SqliteClusterStatus, StorageStatus, VersionStatus,
 };
+use crate::error::Rejection;
 use crate::names::{FIELD_MANAGER, PORT_HTTP, PodRole};
 use client::admin::Member;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -46,9 +47,9 @@ pub fn status(
     desired: &Desired,
     observed: &Observed,
     plan: &Plan,
-    resize_rejection: Option<&str>,
+    rejection: Option<&Rejection>,
 ) -> SqliteClusterStatus {
-    let conditions = conditions::conditions(desired, observed, plan, resize_rejection);
+    let conditions = conditions::conditions(desired, observed, plan, rejection);
     let before = &observed.status;
     if desired.spec.paused {
         return SqliteClusterStatus {
@@ -107,6 +108,8 @@ pub fn status(
                 .min_by_key(|size| super::validate::parse_quantity(size)),
         }),
         rollout: plan.rollout.clone(),
+        backup: super::backups::health::status(desired, observed, plan),
+        restore: plan.restore.status.clone().or_else(|| before.restore.clone()),
         orphaned_volumes: orphaned(desired, observed, plan),
         conditions,
     }
@@ -236,7 +239,7 @@ pub async fn publish(
     ctx: &Context,
 ) -> Result<(), StatusError> {
     let (namespace, name) = (&desired.name.namespace, &desired.name.name);
-    ctx.metrics.publish(namespace, name, &status.conditions);
+    ctx.metrics.publish("SqliteCluster", namespace, name, &status.conditions);
     if *status == observed.status {
         return Ok(());
     }
@@ -255,7 +258,7 @@ pub async fn refuse(cluster: &SqliteCluster, message: &str, ctx: &Context) -> Re
     let meta = cluster.meta();
     let (namespace, name) =
         (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
-    ctx.metrics.publish(&namespace, &name, &conditions);
+    ctx.metrics.publish("SqliteCluster", &namespace, &name, &conditions);
     let status = SqliteClusterStatus {
         observed_generation: cluster.metadata.generation,
         conditions,
@@ -285,7 +288,7 @@ pub async fn refuse_unreadable(
     let before: Vec<Condition> =
         serde_json::from_value(object.data["status"]["conditions"].take()).unwrap_or_default();
     let conditions = conditions::refused(&before, generation, message, clock::now());
-    ctx.metrics.publish(namespace, name, &conditions);
+    ctx.metrics.publish("SqliteCluster", namespace, name, &conditions);
     if conditions == before {
         return Ok(());
     }

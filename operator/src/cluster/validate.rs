@@ -3,10 +3,12 @@
 //! The schema refuses most mistakes before they are stored; an object can be older than the schema, though, and a
 //! few rules need more than CEL.
 
+use super::backups::cron::Cron;
+use super::build::backup::{Mounts, StoreAccess};
 use super::window::Window;
 use crate::crd::{
-    AuthenticationMode, BootstrapPhase, Medium, PeerTraffic, RetentionPolicy, SqliteCluster,
-    SqliteClusterSpec,
+    AuthenticationMode, BackupSchedule, BackupStore, BootstrapPhase, Medium, PeerTraffic, RestorePhase,
+    RetentionPolicy, SqliteCluster, SqliteClusterSpec,
 };
 use crate::names::{
     ANNOTATION_APPROVED, ANNOTATION_RESTARTED, ANNOTATION_UPDATE, ClusterName, PodRole, content_hash,
@@ -50,6 +52,10 @@ pub struct Desired {
     pub replacement_after: Duration,
     /// How members talk to each other for now.
     pub peer_traffic: PeerTraffic,
+    /// When backups are due.
+    pub schedules: Vec<(BackupSchedule, Cron)>,
+    /// The store that the cluster begins with, once it is known and where it is not that of its own backups.
+    pub restore_store: Option<StoreAccess>,
     /// Revision of the pod templates; that of the voters' is named the same.
     pub voter_revision: String,
     /// Revision of the read replicas' pod template.
@@ -144,6 +150,15 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
             Err(error) => wrong.push(format!("spec.update.maintenanceWindows: {error}")),
         }
     }
+    let mut schedules = Vec::new();
+    for schedule in spec.backup.iter().flat_map(|backups| &backups.schedules) {
+        match Cron::parse(schedule) {
+            Ok(cron) => schedules.push((schedule.clone(), cron)),
+            Err(error) => {
+                wrong.push(format!("spec.backup.schedules, {}: {error}", schedule.name));
+            }
+        }
+    }
     let names: BTreeSet<_> = spec.services.iter().map(|service| service.name.as_str()).collect();
     if names.len() != spec.services.len() {
         wrong.push("spec.services holds a name twice".into());
@@ -157,6 +172,7 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
             wrong.push(format!("spec.resources requests more {resource} than its limit: lower the request"));
         }
     }
+    wrong.extend(store_mistakes(&spec));
     let name = cluster.name_any();
     if name.len() > 40 {
         wrong.push("metadata.name is longer than 40 characters".into());
@@ -189,8 +205,14 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         PeerTraffic::wanted(spec.security.tls.peers)
     };
     let peer_traffic = as_told.unwrap_or(at_once);
+    let restore_store = restore_store(cluster);
+    let mounts = |access: StoreAccess| Mounts::of(&access);
+    let stores = Stores {
+        backup: spec.backup.as_ref().map(StoreAccess::of).map(mounts),
+        restore: restore_store.clone().map(mounts),
+    };
     let nudges = Nudges { restarted_at: annotation(ANNOTATION_RESTARTED), updated_at: updated_at.clone() };
-    let voter_revision = revision(&spec, &image, peer_traffic, &nudges);
+    let voter_revision = revision(&spec, &image, peer_traffic, &stores, &nudges);
     Ok(Desired {
         name: cluster_name,
         uid,
@@ -200,6 +222,8 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         windows,
         volume_limit,
         peer_traffic,
+        restore_store,
+        schedules,
         generation: cluster.metadata.generation.unwrap_or_default(),
         voters: usize::try_from(spec.voters).unwrap_or(1),
         read_replicas: usize::try_from(spec.read_replicas).unwrap_or(0),
@@ -235,6 +259,38 @@ fn fencing_mistakes(name: &ClusterName, spec: &SqliteClusterSpec) -> Vec<String>
     wrong
 }
 
+fn store_mistakes(spec: &SqliteClusterSpec) -> Vec<String> {
+    let restore = spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.restore.as_ref());
+    let stores = [
+        ("spec.backup.store", spec.backup.as_ref().map(|backups| &backups.store)),
+        ("spec.bootstrap.restore.store", restore.and_then(|restore| restore.store.as_ref())),
+    ];
+    let names = |store: &BackupStore| {
+        let BackupStore { s3, gcs, azure, filesystem } = store;
+        [s3.is_some(), gcs.is_some(), azure.is_some(), filesystem.is_some()]
+            .iter()
+            .filter(|set| **set)
+            .count()
+    };
+    let wrong = stores.into_iter().filter(|(_, store)| store.is_some_and(|store| names(store) != 1));
+    wrong.map(|(field, _)| format!("{field} must be exactly one of s3, gcs, azure and filesystem")).collect()
+}
+
+/// The store that members are told of to begin with. One that is also that of backups is told of already.
+pub(crate) fn restore_store(cluster: &SqliteCluster) -> Option<StoreAccess> {
+    let wanted = cluster.spec.bootstrap.as_ref()?.restore.is_some();
+    let restore = cluster.status.as_ref()?.restore.as_ref()?;
+    let access = StoreAccess { store: restore.store.clone()?, encryption: restore.encryption.clone() };
+    let own = cluster.spec.backup.as_ref().map(StoreAccess::of);
+    (wanted && restore.phase != RestorePhase::Inert && own.as_ref() != Some(&access)).then_some(access)
+}
+
+/// What pods mount for stores of backups.
+struct Stores {
+    backup: Option<Mounts>,
+    restore: Option<Mounts>,
+}
+
 /// What asks for a change of the pods once.
 struct Nudges {
     restarted_at: Option<String>,
@@ -243,10 +299,16 @@ struct Nudges {
 
 /// Revision of the pod templates: a hash of the parts of the spec that make them and cannot be changed on a running pod,
 /// and of nothing else, so that a newer operator restarts nothing unless it is asked to.
-fn revision(spec: &SqliteClusterSpec, image: &str, peer_traffic: PeerTraffic, nudges: &Nudges) -> String {
+fn revision(
+    spec: &SqliteClusterSpec,
+    image: &str,
+    peer_traffic: PeerTraffic,
+    stores: &Stores,
+    nudges: &Nudges,
+) -> String {
     let in_memory = (spec.storage.medium == Medium::Memory).then_some(&spec.storage.size);
     let renderer = spec.update.follow_operator.then_some(env!("CARGO_PKG_VERSION"));
-    let inputs = json!({
+    let mut inputs = json!({
         "image": image,
         "raft": spec.raft,
         "placement": spec.placement,
@@ -259,6 +321,12 @@ fn revision(spec: &SqliteClusterSpec, image: &str, peer_traffic: PeerTraffic, nu
         "restartedAt": nudges.restarted_at,
         "updateAt": nudges.updated_at,
     });
+    // Named only where they are, so that a cluster without backups keeps the revision that it had.
+    for (name, mounts) in [("backup", &stores.backup), ("restore", &stores.restore)] {
+        if let Some(mounts) = mounts {
+            inputs[name] = json!(mounts);
+        }
+    }
     content_hash(inputs.to_string().as_bytes())
 }
 
@@ -351,6 +419,43 @@ mod tests {
         }));
         let Err(ValidateError::Invalid(wrong)) = validate(&wrong, "sqlited:1") else { panic!("valid") };
         assert_eq!(wrong.len(), 4, "{wrong:?}");
+    }
+
+    #[test]
+    fn a_schedule_that_makes_no_sense_is_named() {
+        let with = |cron: &str, zone: &str| {
+            let schedule = json!({"name": "nightly", "cron": cron, "timeZone": zone});
+            let backups = json!({"store": {"s3": {"bucket": "b"}}, "schedules": [schedule]});
+            validate(&cluster(json!({"storage": {"size": "1Gi"}, "backup": backups})), "sqlited:1")
+        };
+        assert_eq!(with("0 3 * * *", "Europe/Berlin").unwrap().schedules.len(), 1);
+        for (cron, zone) in [("0 25 * * *", "UTC"), ("0 3 * * *", "Mars/Olympus")] {
+            let wrong = with(cron, zone).unwrap_err().to_string();
+            assert!(wrong.contains("spec.backup.schedules, nightly"), "{wrong}");
+        }
+    }
+
+    /// The store that it begins with is mounted unless it is that of its backups, and nothing is where nothing is restored.
+    #[test]
+    fn the_store_of_the_beginning_is_known_once_it_is_written_down() {
+        let store = |bucket: &str| json!({"s3": {"bucket": bucket}});
+        let with = |backup: Option<&str>, phase: Option<&str>| {
+            let mut spec = json!({
+                "storage": {"size": "1Gi"}, "bootstrap": {"restore": {"backupRef": {"name": "b"}}},
+            });
+            if let Some(bucket) = backup {
+                spec["backup"] = json!({"store": store(bucket)});
+            }
+            let mut cluster = cluster(spec);
+            if let Some(phase) = phase {
+                let status = json!({"restore": {"phase": phase, "store": store("a"), "clusterID": "old"}});
+                cluster.status = serde_json::from_value(status).unwrap();
+            }
+            validate(&cluster, "sqlited:1").unwrap().restore_store.is_some()
+        };
+        assert!(!with(None, None));
+        assert!(with(None, Some("Pending")) && with(Some("b"), Some("Succeeded")));
+        assert!(!with(Some("a"), Some("Pending")) && !with(None, Some("Inert")));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `SqliteCluster`: a Raft group of voters and read replicas, as a user asks for it.
 
+use super::backup::Backups;
+use super::bootstrap::Bootstrap;
 use super::placement::Placement;
 use super::security::Security;
 use super::service::{ServiceSpec, default_services};
@@ -67,6 +69,12 @@ use std::collections::BTreeMap;
         priority = 1,
         description = "How the last change of the pods goes"
     ),
+    printcolumn(
+        name = "LAST-BACKUP",
+        type_ = "date",
+        json_path = ".status.backup.lastSuccessTime",
+        description = "The moment that the last successful backup holds"
+    ),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must begin with a letter and hold only a-z, 0-9 and '-': choose another name"),
@@ -122,6 +130,14 @@ pub struct SqliteClusterSpec {
     /// How the members get another image or other settings.
     #[serde(default)]
     pub update: Update,
+
+    /// What the cluster begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
+
+    /// Backups. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backups>,
 
     /// Settings of the database itself.
     #[serde(default)]

@@ -48,6 +48,11 @@ pub(super) fn open_objects(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A time in UTC.
+pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time"})
+}
+
 /// Conditions: a map by type, whose text has no bounds because only the operator writes it.
 pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

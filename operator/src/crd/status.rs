@@ -3,6 +3,8 @@
 //! Nothing in here moves while a cluster is at rest, so that steady state writes nothing: positions in the log,
 //! durations and percentages are metrics.
 
+use super::backup::{BackupEncryption, BackupStore};
+use super::bootstrap::RestoreTarget;
 use super::cluster::LossPoint;
 use super::security::PeerTraffic;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -70,6 +72,12 @@ pub struct SqliteClusterStatus {
     /// A change of the pods that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
+    /// How backups go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupStatus>,
+    /// The backup that the cluster began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<BootstrapRestoreStatus>,
     /// Claims of removed members that were kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
@@ -128,7 +136,7 @@ pub struct LeaderStatus {
     /// Term it was elected in.
     pub term: i64,
     /// Since when the operator knows it.
-    #[schemars(schema_with = "time_schema")]
+    #[schemars(schema_with = "super::schema::time")]
     pub since_time: Time,
 }
 
@@ -266,7 +274,7 @@ pub struct CanaryStatus {
     pub member: String,
     /// Since when it is in service with the new template; absent while it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "time_schema")]
+    #[schemars(schema_with = "super::schema::time")]
     pub in_service_since: Option<Time>,
     /// Whether it was in service for as long as it had to be.
     #[serde(default)]
@@ -294,6 +302,129 @@ pub enum RolloutState {
     Complete,
 }
 
-fn time_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "string", "format": "date-time"})
+/// How backups go. Nothing in here moves between backups: while the archive is on target, the last moment that can be
+/// reached is that many seconds ago.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStatus {
+    /// The moment that the last successful backup holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::time")]
+    pub last_success_time: Option<Time>,
+    /// The last time that restoring a backup was tried and worked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::time")]
+    pub last_verified_time: Option<Time>,
+    /// From when to when a restore can reach any moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_window: Option<RecoveryWindow>,
+    /// How far the continuous archive is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveStatus>,
+    /// The schedules, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub schedules: Vec<ScheduleStatus>,
+}
+
+/// From when to when a restore can reach any moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryWindow {
+    /// The first moment.
+    #[schemars(schema_with = "super::schema::time")]
+    pub earliest: Time,
+    /// The last one; absent while the archive is on target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::time")]
+    pub latest: Option<Time>,
+}
+
+/// How far the continuous archive is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ArchiveStatus {
+    /// It has no base backup yet.
+    Starting,
+    /// At most its target behind.
+    OnTarget,
+    /// Further behind.
+    Behind,
+    /// Writes are missing that no member has any more.
+    Broken,
+}
+
+/// How a schedule goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduleStatus {
+    /// Its name.
+    pub name: String,
+    /// What it counts by: expression and time zone.
+    pub cron: String,
+    /// From when on it counts: when it was first seen, or the last time that was due, whether a backup was made then or
+    /// not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::time")]
+    pub counted_from: Option<Time>,
+    /// The last time that was due and that a backup was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::time")]
+    pub last_schedule_time: Option<Time>,
+    /// The moment that its last successful backup holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::time")]
+    pub last_success_time: Option<Time>,
+    /// The last time that was due and for which no backup could begin within its deadline, if it is the last that was due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::time")]
+    pub missed_time: Option<Time>,
+    /// The next time that is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::time")]
+    pub next_time: Option<Time>,
+}
+
+/// The backup that the cluster began with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BootstrapRestoreStatus {
+    /// How far it is. Once it is done, spec.bootstrap changes nothing any more.
+    pub phase: RestorePhase,
+    /// The store that it is read from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<BackupStore>,
+    /// By which keys it is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<BackupEncryption>,
+    /// Of which cluster it is.
+    #[serde(default, rename = "clusterID", skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// Path of the backup; absent where a moment is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The moment; absent where a backup is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<RestoreTarget>,
+    /// Epoch of the cluster before: a restore raises it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_before: Option<i64>,
+    /// The last entry of the state that was restored, in the log of the cluster that it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_index: Option<i64>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// How far the beginning from a backup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RestorePhase {
+    /// It is known from where; the database is empty.
+    Pending,
+    /// The cluster has what the backup holds.
+    Succeeded,
+    /// It could not be had.
+    Failed,
+    /// The cluster had begun before, or took over volumes: nothing is restored.
+    Inert,
 }

@@ -1,5 +1,6 @@
 //! Command line of `kubectl sqlite`.
 
+use super::backups::Moment;
 use crate::render::Mode;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -9,6 +10,8 @@ Examples:
   kubectl sqlite status orders --watch
   kubectl sqlite plan orders -f orders.yaml          which pods the edited manifest would restart, in order
   kubectl sqlite sql orders 'SELECT count(*) FROM t'
+  kubectl sqlite backup now orders
+  kubectl sqlite restore orders --to 2026-01-02T03:04:05Z --confirm orders
   kubectl sqlite restart orders --dry-run            prints the change instead of making it";
 
 /// SQLite clusters of a Kubernetes.
@@ -144,6 +147,26 @@ pub enum Verb {
         #[arg(long)]
         yes: bool,
     },
+    /// Backups of a cluster
+    Backup {
+        /// What to do
+        #[command(subcommand)]
+        verb: BackupVerb,
+    },
+    /// Brings a cluster to another moment, in place; what it holds now is kept as a backup first
+    Restore {
+        /// Name of the cluster
+        name: String,
+        /// latest, backup/NAME, the index of an entry, or a time as 2026-01-02T03:04:05Z
+        #[arg(long, required_unless_present = "undo")]
+        to: Option<Moment>,
+        /// Undo this SqliteRestore
+        #[arg(long, conflicts_with = "to", value_name = "RESTORE")]
+        undo: Option<String>,
+        /// The cluster's name once more; without it the restore waits for spec.approval.confirmClusterName
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
     /// Consents to go on with what one survivor holds, after a quorum was lost for good
     RecoverQuorum {
         /// Name of the cluster
@@ -151,6 +174,39 @@ pub enum Verb {
         /// Which member
         #[arg(long)]
         survivor: String,
+    },
+}
+
+/// What to do with backups.
+#[derive(Clone, Debug, Subcommand)]
+pub enum BackupVerb {
+    /// Makes a backup at once
+    Now {
+        /// Name of the cluster
+        name: String,
+        /// Name of the SqliteBackup [default: the cluster's with the time]
+        #[arg(long)]
+        called: Option<String>,
+    },
+    /// Backups of a cluster, one a line
+    List {
+        /// Name of the cluster
+        name: String,
+    },
+    /// Has a backup restored for a test
+    Verify {
+        /// Name of the SqliteBackup
+        backup: String,
+    },
+    /// Makes a SqliteBackup of what is in the store already
+    Import {
+        /// Name of the cluster
+        name: String,
+        /// Where it is, below the prefix and the cluster's id
+        path: String,
+        /// Name of the SqliteBackup [default: the cluster's with the time]
+        #[arg(long)]
+        called: Option<String>,
     },
 }
 

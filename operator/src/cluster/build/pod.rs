@@ -1,5 +1,6 @@
 //! The pod of a member.
 
+use super::backup;
 use crate::cluster::resources::{metadata_mark, resources_mark};
 use crate::cluster::validate::Desired;
 use crate::crd::Spread;
@@ -89,18 +90,7 @@ pub fn template(desired: &Desired, role: PodRole) -> PodTemplateSpec {
             enable_service_links: Some(false),
             node_selector: Some(placement.node_selector.clone()).filter(|selector| !selector.is_empty()),
             priority_class_name: placement.priority_class_name.clone(),
-            security_context: Some(PodSecurityContext {
-                fs_group: Some(UID),
-                fs_group_change_policy: Some("OnRootMismatch".into()),
-                run_as_group: Some(UID),
-                run_as_non_root: Some(true),
-                run_as_user: Some(UID),
-                seccomp_profile: Some(SeccompProfile {
-                    type_: "RuntimeDefault".into(),
-                    ..SeccompProfile::default()
-                }),
-                ..PodSecurityContext::default()
-            }),
+            security_context: Some(security_context()),
             service_account_name: Some(desired.name.service_account()),
             termination_grace_period_seconds: Some(30),
             tolerations: Some(placement.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
@@ -108,6 +98,31 @@ pub fn template(desired: &Desired, role: PodRole) -> PodTemplateSpec {
             volumes: Some(volumes(desired)),
             ..PodSpec::default()
         }),
+    }
+}
+
+/// Of pods that pass the restricted standard.
+pub(super) fn security_context() -> PodSecurityContext {
+    PodSecurityContext {
+        fs_group: Some(UID),
+        fs_group_change_policy: Some("OnRootMismatch".into()),
+        run_as_group: Some(UID),
+        run_as_non_root: Some(true),
+        run_as_user: Some(UID),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
+        ..PodSecurityContext::default()
+    }
+}
+
+/// Of their containers.
+pub(super) fn confined() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Capabilities::default() }),
+        privileged: Some(false),
+        read_only_root_filesystem: Some(true),
+        run_as_non_root: Some(true),
+        ..SecurityContext::default()
     }
 }
 
@@ -123,7 +138,8 @@ fn volumes(desired: &Desired) -> Vec<Volume> {
         empty(DATA, EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(size) })
     });
     let tmp = empty("tmp", EmptyDirVolumeSource::default());
-    [tmp].into_iter().chain(memory).chain(users(desired)).chain(certificates(desired)).collect()
+    let stores = backup::volumes(desired).into_iter().map(|(volume, _)| volume);
+    [tmp].into_iter().chain(memory).chain(users(desired)).chain(certificates(desired)).chain(stores).collect()
 }
 
 fn container(desired: &Desired, role: PodRole) -> Container {
@@ -163,14 +179,7 @@ fn container(desired: &Desired, role: PodRole) -> Container {
         startup_probe: Some(probe("/started", 1, 600)),
         readiness_probe: Some(probe("/ready", 1, 3)),
         liveness_probe: Some(probe("/live", 10, 6)),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Capabilities::default() }),
-            privileged: Some(false),
-            read_only_root_filesystem: Some(true),
-            run_as_non_root: Some(true),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(confined()),
         volume_mounts: Some(mounts(desired)),
         ..Container::default()
     }
@@ -189,6 +198,7 @@ fn mounts(desired: &Desired) -> Vec<VolumeMount> {
             read_only: read_only.then_some(true),
             ..VolumeMount::default()
         })
+        .chain(backup::volumes(desired).into_iter().map(|(_, mount)| mount))
         .collect()
 }
 
@@ -250,6 +260,7 @@ fn args(desired: &Desired, role: PodRole) -> Vec<String> {
             format!("-node-plaintext={plaintext}"),
         ]);
     }
+    args.extend(backup::args(desired));
     args.push(format!("-raft-profile={}", spec.raft.profile.flag()));
     args.push(format!("-log-level={}", spec.observability.log_level.flag()));
     args.push("/data".into());

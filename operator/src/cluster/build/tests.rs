@@ -159,3 +159,108 @@ fn nothing_is_built_for_a_paused_cluster() {
     let world = World::serving(1, 0).spec(|spec| spec.paused = true);
     assert!(build(&world.desired, &world.observe(), &world.plan()).is_none());
 }
+
+/// The spec of a cluster with every part of a store that is mounted.
+fn backed_up(world: World) -> World {
+    world.spec(|spec| {
+        spec.backup = Some(
+            serde_json::from_value(json!({
+                "store": {"s3": {
+                    "bucket": "b", "prefix": "p", "endpoint": "https://minio:9000", "forcePathStyle": true,
+                    "secretRef": {"name": "store"}, "caSecretRef": {"name": "ca", "key": "tls.crt"},
+                }},
+                "encryption": {"keySecretRef": {"name": "keys", "key": "current"}},
+                "continuous": {},
+                "bytesPerSecond": 1_000_000,
+            }))
+            .unwrap(),
+        );
+    })
+}
+
+#[test]
+fn members_are_told_of_the_store_and_mount_what_it_needs() {
+    let resources = built(&backed_up(World::serving(3, 0)));
+    insta::assert_yaml_snapshot!("config_maps", resources.config_maps);
+    let pod = json(&resources.sets[0])["spec"]["template"]["spec"].clone();
+    let of_store = |list: &Value| -> Vec<Value> {
+        let named = |entry: &&Value| entry["name"].as_str().is_some_and(|name| name.starts_with("backup-"));
+        list.as_array().unwrap().iter().filter(named).cloned().collect()
+    };
+    insta::assert_yaml_snapshot!("store_volumes", of_store(&pod["volumes"]));
+    insta::assert_yaml_snapshot!("store_mounts", of_store(&pod["containers"][0]["volumeMounts"]));
+    let args = pod["containers"][0]["args"].to_string();
+    assert!(args.contains("\"-backup-config=/etc/sqlited/backup/config/config.json\""), "{args}");
+}
+
+#[test]
+fn settings_of_backups_restart_nobody_and_other_secrets_do() {
+    let world = backed_up(World::serving(3, 0));
+    let revision = world.desired.voter_revision.clone();
+    let edited = |edit: fn(&mut crate::crd::Backups)| {
+        backed_up(World::serving(3, 0))
+            .spec(|spec| edit(spec.backup.as_mut().unwrap()))
+            .desired
+            .voter_revision
+    };
+    assert_eq!(edited(|backups| backups.bytes_per_second = None), revision);
+    assert_eq!(edited(|backups| backups.store.s3.as_mut().unwrap().bucket = "c".into()), revision);
+    assert_ne!(edited(|backups| backups.store.s3.as_mut().unwrap().secret_ref = None), revision);
+    assert_ne!(edited(|backups| backups.encryption = None), revision);
+}
+
+/// A newer operator must not restart members of clusters that have no backups.
+#[test]
+fn a_cluster_without_backups_keeps_its_revision() {
+    assert_eq!(desired(|_| {}).voter_revision, "cb844272e18b");
+    assert!(built(&World::serving(3, 0)).config_maps.is_empty());
+}
+
+#[test]
+fn a_volume_holds_the_backups_of_a_filesystem_store() {
+    let world = World::serving(1, 0).spec(|spec| {
+        let backups = json!({"store": {"filesystem": {"claimName": "shared"}}});
+        spec.backup = Some(serde_json::from_value(backups).unwrap());
+    });
+    let pod = json(&built(&world).sets[0])["spec"]["template"]["spec"].clone();
+    let find = |list: &Value| list.as_array().unwrap().iter().find(|e| e["name"] == "backup-files").cloned();
+    assert_eq!(find(&pod["volumes"]).unwrap()["persistentVolumeClaim"]["claimName"], "shared");
+    let mount = find(&pod["containers"][0]["volumeMounts"]).unwrap();
+    assert_eq!(mount["mountPath"], "/var/lib/sqlited-backups");
+    assert!(mount.get("readOnly").is_none());
+}
+
+#[test]
+fn a_test_of_a_backup_is_a_pod_that_may_do_nothing_else() {
+    let world = backed_up(World::serving(3, 0)).spec(|spec| {
+        let schedules = json!([{"name": "nightly", "cron": "0 3 * * *", "verify": {
+            "every": "24h", "queries": [{"sql": "SELECT 1", "expect": "1"}],
+        }}]);
+        spec.backup.as_mut().unwrap().schedules = serde_json::from_value(schedules).unwrap();
+    });
+    let new = crate::cluster::backups::verify::NewVerifier {
+        job: "orders-verify-abc".into(),
+        backup: "orders-nightly-1".into(),
+        path: "full/1".into(),
+        schedule: "nightly".into(),
+        has_queries: true,
+    };
+    insta::assert_yaml_snapshot!("verifier", verifier::job(&world.desired, "c1", &new).unwrap());
+    let maps = built(&world).config_maps;
+    assert!(maps[0].data.as_ref().unwrap()["queries-nightly.json"].contains("SELECT 1"));
+}
+
+#[test]
+fn members_know_the_store_that_the_cluster_begins_with_apart() {
+    let claim = serde_json::from_value(json!({"filesystem": {"claimName": "old"}})).unwrap();
+    let access = backup::StoreAccess { store: claim, encryption: None };
+    let world = World::serving(1, 0).edit(|world| world.desired.restore_store = Some(access));
+    let resources = built(&world);
+    let pod = json(&resources.sets[0])["spec"]["template"]["spec"].clone();
+    let args = pod["containers"][0]["args"].to_string();
+    assert!(args.contains("\"-restore-config=/etc/sqlited/restore/config/config.json\""), "{args}");
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    let files = mounts.iter().find(|mount| mount["name"] == "restore-files").unwrap();
+    assert_eq!((&files["mountPath"], &files["readOnly"]), (&json!("/var/lib/sqlited-restore"), &json!(true)));
+    assert_eq!(resources.config_maps[0].metadata.name.as_deref(), Some("orders-restore"));
+}

@@ -2,6 +2,7 @@
 
 use crate::names::PodRole;
 use client::admin::{AddLearner, NodeId, Recover};
+use client::backup::StartRestore;
 
 /// Sizes of the StatefulSets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +86,8 @@ pub enum Step {
         /// Who shall leave.
         remove: Vec<(String, NodeId)>,
     },
+    /// Brings the backup into the cluster that it begins with.
+    Restore(StartRestore),
     /// Hands the leadership over.
     Transfer {
         /// From whom.
@@ -158,6 +161,7 @@ impl Step {
             | Self::RecoverQuorum { .. }
             | Self::DressPod { .. }
             | Self::ResizePod { .. }
+            | Self::Restore(_)
             | Self::RemoveLearner { .. }
             | Self::DeleteClaim { .. } => false,
         }
@@ -174,7 +178,7 @@ pub struct Activity {
 }
 
 impl Activity {
-    pub(super) fn new(reason: ActivityReason, message: String) -> Self {
+    pub(in crate::cluster) fn new(reason: ActivityReason, message: String) -> Self {
         Self { reason, message }
     }
 }
@@ -204,6 +208,8 @@ pub enum ActivityReason {
     RecoveringQuorum,
     /// TLS between members is turned on or off.
     SecuringPeers,
+    /// The database of a backup is on its way.
+    Restoring,
 }
 
 impl ActivityReason {
@@ -221,6 +227,7 @@ impl ActivityReason {
             Self::Fencing => "Fencing",
             Self::RecoveringQuorum => "RecoveringQuorum",
             Self::SecuringPeers => "SecuringPeers",
+            Self::Restoring => "Restoring",
         }
     }
 }
@@ -266,7 +273,7 @@ pub struct Obstacle {
 }
 
 impl Obstacle {
-    pub(super) fn new(reason: ObstacleReason, message: String) -> Self {
+    pub(in crate::cluster) fn new(reason: ObstacleReason, message: String) -> Self {
         Self { reason, message }
     }
 }
@@ -290,6 +297,10 @@ pub enum ObstacleReason {
     CanaryFailed,
     /// The wanted version cannot follow the one that runs.
     VersionSkew,
+    /// What the spec names is not there.
+    RefNotFound,
+    /// The backup that the cluster is to begin with cannot be had.
+    RestoreFailed,
 }
 
 impl ObstacleReason {
@@ -304,6 +315,8 @@ impl ObstacleReason {
             Self::DataLost => "DataLost",
             Self::CanaryFailed => "CanaryFailed",
             Self::VersionSkew => "VersionSkew",
+            Self::RefNotFound => "RefNotFound",
+            Self::RestoreFailed => "RestoreFailed",
         }
     }
 }

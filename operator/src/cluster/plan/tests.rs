@@ -21,6 +21,7 @@ fn steps(plan: &Plan) -> Vec<String> {
             Step::AddLearner(add) => format!("learn {}={}", add.name, add.node_id.0),
             Step::RemoveLearner { name, node_id } => format!("forget {name}={}", node_id.0),
             Step::ChangeVoters { add, remove } => format!("vote [{}] -[{}]", ids(add), ids(remove)),
+            Step::Restore(start) => format!("restore {}", start.name),
             Step::Transfer { from, to, .. } => format!("transfer {from} {to}"),
             Step::RecoverQuorum { pod, body } => format!("recover {pod} at {}", body.index),
             Step::DressPod { pod, .. } => format!("dress {pod}"),

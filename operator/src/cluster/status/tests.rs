@@ -316,7 +316,8 @@ fn numbers_for_columns_and_for_the_scale_subresource() {
 #[test]
 fn a_rejected_growth_is_told() {
     let world = World::serving(3, 0);
-    let status = status(&world.desired, &world.observe(), &world.plan(), Some("class cannot grow"));
+    let rejection = Rejection { reason: "ResizeRejected", message: "class cannot grow".into() };
+    let status = status(&world.desired, &world.observe(), &world.plan(), Some(&rejection));
     let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
     assert_eq!((stalled.reason.as_str(), stalled.message.as_str()), ("ResizeRejected", "class cannot grow"));
 }

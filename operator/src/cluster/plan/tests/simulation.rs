@@ -256,6 +256,7 @@ impl Simulation {
         match step {
             Step::SetServing { .. }
             | Step::RecreateSet { .. }
+            | Step::Restore(_)
             | Step::RecoverQuorum { .. }
             | Step::DressPod { .. }
             | Step::ResizePod { .. } => {}

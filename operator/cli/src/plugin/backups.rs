@@ -1,0 +1,221 @@
+//! Objects that the verbs of backups and restores make, and what they show. Pure.
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use kube::ResourceExt;
+use operator::crd::{SqliteBackup, SqliteCluster, SqliteRestore};
+use operator::names::LABEL_CLUSTER;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// A backup of a cluster as it is now.
+pub fn now(namespace: &str, cluster: &str, name: Option<&str>, at: Timestamp) -> Value {
+    let name = name.map_or_else(|| format!("{cluster}-{}", stamp(at)), str::to_owned);
+    backup(namespace, cluster, &name, json!({"clusterRef": {"name": cluster}}))
+}
+
+/// A backup that is in the store already.
+pub fn import(namespace: &str, cluster: &str, path: &str, name: Option<&str>, at: Timestamp) -> Value {
+    let name = name.map_or_else(|| format!("{cluster}-import-{}", stamp(at)), str::to_owned);
+    let spec = json!({"clusterRef": {"name": cluster}, "import": {"path": path}});
+    backup(namespace, cluster, &name, spec)
+}
+
+fn backup(namespace: &str, cluster: &str, name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1",
+        "kind": "SqliteBackup",
+        "metadata": {"name": name, "namespace": namespace, "labels": {LABEL_CLUSTER: cluster}},
+        "spec": spec,
+    })
+}
+
+fn stamp(at: Timestamp) -> String {
+    let at = TimeZone::UTC.to_datetime(at);
+    let (year, month, day) = (at.year(), at.month(), at.day());
+    let (hour, minute, second) = (at.hour(), at.minute(), at.second());
+    format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}")
+}
+
+/// Which moment a restore is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The last one in the archive.
+    Latest,
+    /// The last one not after this time.
+    Time(String),
+    /// After this entry.
+    Index(i64),
+    /// That of a SqliteBackup.
+    Backup(String),
+}
+
+impl std::str::FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "latest" {
+            return Ok(Self::Latest);
+        }
+        if let Some(name) = text.strip_prefix("backup/").filter(|name| !name.is_empty()) {
+            return Ok(Self::Backup(name.to_owned()));
+        }
+        if let Some(index) = text.parse::<i64>().ok().filter(|index| *index > 0) {
+            return Ok(Self::Index(index));
+        }
+        match text.parse::<Timestamp>() {
+            Ok(time) => Ok(Self::Time(time.to_string())),
+            Err(_) => {
+                Err("write latest, backup/NAME, the index of an entry, or a time as 2026-01-02T03:04:05Z"
+                    .into())
+            }
+        }
+    }
+}
+
+/// A restore of a cluster to a moment. It waits for the cluster's name unless `confirmed` is it.
+pub fn restore(
+    cluster: &SqliteCluster,
+    namespace: &str,
+    moment: &Moment,
+    confirmed: Option<&str>,
+    at: Timestamp,
+) -> Result<Value> {
+    let name = cluster.name_any();
+    if confirmed.is_some_and(|confirmed| confirmed != name) {
+        bail!("--confirm must be {name}, the name of the cluster whose data is replaced");
+    }
+    let mut spec = json!({"clusterRef": {"name": name}});
+    match moment {
+        Moment::Backup(backup) => spec["source"] = json!({"backupRef": {"name": backup}}),
+        _ => {
+            let backups = cluster.spec.backup.as_ref().context("the cluster has no spec.backup")?;
+            let status = cluster.status.as_ref();
+            let id = status.and_then(|s| s.cluster_id.clone()).context("the cluster has not begun yet")?;
+            spec["source"] = json!({"store": backups.store, "clusterID": id});
+            if let Some(encryption) = &backups.encryption {
+                spec["source"]["encryption"] = json!(encryption);
+            }
+            spec["target"] = match moment {
+                Moment::Time(time) => json!({"time": time}),
+                Moment::Index(index) => json!({"index": index}),
+                Moment::Latest | Moment::Backup(_) => json!({"latest": true}),
+            };
+        }
+    }
+    if let Some(confirmed) = confirmed {
+        spec["approval"] = json!({"confirmClusterName": confirmed});
+    }
+    Ok(json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1",
+        "kind": "SqliteRestore",
+        "metadata": {
+            "name": format!("{name}-restore-{}", stamp(at)),
+            "namespace": namespace,
+            "labels": {LABEL_CLUSTER: name},
+        },
+        "spec": spec,
+    }))
+}
+
+/// The backup by which a restore is undone.
+pub fn undo(restore: &SqliteRestore, cluster: &str) -> Result<Moment> {
+    let name = restore.name_any();
+    if restore.spec.cluster_ref.name != cluster {
+        bail!("{name} is a restore of {}, not of {cluster}", restore.spec.cluster_ref.name);
+    }
+    let undo = restore.status.as_ref().and_then(|status| status.undo_bookmark.as_ref());
+    let undo = undo.with_context(|| format!("{name} has kept nothing to go back to"))?;
+    Ok(Moment::Backup(undo.backup.clone()))
+}
+
+/// Backups, one a line, oldest first.
+pub fn list(backups: &[SqliteBackup]) -> String {
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "{:<44} {:<10} {:<20} {:>12} VERIFIED", "NAME", "SUCCEEDED", "TIME", "BYTES");
+    for backup in backups {
+        let status = backup.status.clone().unwrap_or_default();
+        let condition = |kind: &str| {
+            let found = status.conditions.iter().find(|condition| condition.type_ == kind);
+            found.map_or("-", |condition| condition.status.as_str()).to_owned()
+        };
+        let time = status.bookmark.as_ref().map_or("-".to_owned(), |bookmark| bookmark.time.0.to_string());
+        let bytes = status.size_bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
+        let (name, succeeded, verified) = (backup.name_any(), condition("Succeeded"), condition("Verified"));
+        let _ = writeln!(text, "{name:<44} {succeeded:<10} {time:<20} {bytes:>12} {verified}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at() -> Timestamp {
+        "2026-01-02T03:04:05Z".parse().expect("a time")
+    }
+
+    fn cluster() -> SqliteCluster {
+        serde_json::from_value(json!({
+            "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
+            "metadata": {"name": "orders", "namespace": "shop"},
+            "spec": {"storage": {"size": "1Gi"}, "backup": {"store": {"s3": {"bucket": "b"}}}},
+            "status": {"clusterID": "c1"},
+        }))
+        .expect("a cluster")
+    }
+
+    #[test]
+    fn moments() {
+        for (text, wanted) in [
+            ("latest", Some(Moment::Latest)),
+            ("4711", Some(Moment::Index(4711))),
+            ("backup/nightly", Some(Moment::Backup("nightly".into()))),
+            ("2026-01-02T04:04:05+01:00", Some(Moment::Time("2026-01-02T03:04:05Z".into()))),
+            ("backup/", None),
+            ("0", None),
+            ("yesterday", None),
+        ] {
+            assert_eq!(text.parse::<Moment>().ok(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_made_is_what_the_operator_reads() {
+        let backup: SqliteBackup =
+            serde_json::from_value(now("shop", "orders", None, at())).expect("a SqliteBackup");
+        assert_eq!(backup.name_any(), "orders-20260102030405");
+        let imported: SqliteBackup =
+            serde_json::from_value(import("shop", "orders", "full/1", Some("old"), at()))
+                .expect("a SqliteBackup");
+        assert_eq!(imported.spec.import.expect("an import").path, "full/1");
+        let to = |moment: &Moment, confirmed| -> SqliteRestore {
+            let restore = restore(&cluster(), "shop", moment, confirmed, at()).expect("a restore");
+            serde_json::from_value(restore).expect("a SqliteRestore")
+        };
+        let latest = to(&Moment::Latest, None);
+        assert_eq!(latest.spec.source.cluster_id.as_deref(), Some("c1"));
+        assert_eq!(latest.spec.approval.confirm_cluster_name, None);
+        let backup = to(&Moment::Backup("nightly".into()), Some("orders"));
+        assert_eq!(backup.spec.source.backup_ref.expect("a reference").name, "nightly");
+        assert_eq!(backup.spec.approval.confirm_cluster_name.as_deref(), Some("orders"));
+        assert!(restore(&cluster(), "shop", &Moment::Latest, Some("order"), at()).is_err());
+    }
+
+    #[test]
+    fn an_undo_is_what_the_restore_kept() {
+        let mut restore: SqliteRestore = serde_json::from_value(json!({
+            "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteRestore", "metadata": {"name": "back"},
+            "spec": {"clusterRef": {"name": "orders"}, "source": {"backupRef": {"name": "b"}}},
+        }))
+        .expect("a restore");
+        assert!(undo(&restore, "orders").is_err());
+        let status = json!({"undoBookmark":
+            {"backup": "back-undo", "index": 1, "term": 1, "time": "2026-01-02T03:04:05Z"}});
+        restore.status = serde_json::from_value(status).expect("a status");
+        assert_eq!(undo(&restore, "orders").expect("a backup"), Moment::Backup("back-undo".into()));
+        assert!(undo(&restore, "other").is_err());
+    }
+}

@@ -1,0 +1,101 @@
+//! A backup, from the object to the store: observe → plan → execute → status.
+//!
+//! One file for each word, as for clusters. The member that is asked makes the backup; which one that is does not matter,
+//! because a backup has one name wherever it is asked for.
+
+mod execute;
+mod observe;
+pub mod observed;
+pub mod plan;
+pub mod status;
+
+pub(crate) use execute::explain;
+pub(crate) use observe::find;
+
+use crate::cluster::access::AccessError;
+use crate::context::Context;
+use crate::stores::GuardedBackup;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use plan::{Step, plan};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The kind, as metrics spell it.
+pub const KIND: &str = "SqliteBackup";
+/// How soon to look again while a member is at it.
+const PROGRESS: Duration = Duration::from_secs(2);
+/// How soon to look again while something is waited for.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Why the reconcile of a backup failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// While finding the way in to the members.
+    #[error("cannot get in to the members")]
+    Access(#[from] AccessError),
+    /// While changing the object.
+    #[error("cannot execute")]
+    Execute(#[from] execute::ExecuteError),
+    /// While telling.
+    #[error("cannot write the status")]
+    Status(#[from] status::StatusError),
+}
+
+impl Error {
+    /// Name of the step, for metrics.
+    fn step(&self) -> &'static str {
+        match self {
+            Self::Access(_) => "backup-access",
+            Self::Execute(_) => "backup-execute",
+            Self::Status(_) => "backup-status",
+        }
+    }
+}
+
+/// The sentence.
+pub async fn reconcile(backup: Arc<GuardedBackup>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let backup = match &backup.0 {
+        Ok(backup) => backup,
+        Err(unreadable) => {
+            let (name, error) = (unreadable.metadata.name.as_deref(), &unreadable.error);
+            tracing::warn!(name, error, "a SqliteBackup is unreadable");
+            return Ok(Action::await_change());
+        }
+    };
+    let Some(seen) = observe::observe(backup, &ctx).await? else { return Ok(Action::await_change()) };
+    let step = plan(&seen.observed);
+    let outcome = execute::execute(backup, &seen, &step, &ctx).await?;
+    if seen.observed.object.is_deleted() {
+        return Ok(if step == Step::Nothing { Action::await_change() } else { Action::requeue(WAIT) });
+    }
+    let status = status::status(&seen.observed, &step, &outcome);
+    status::publish(backup, &status, seen.cluster.as_ref(), &ctx).await?;
+    ctx.failures.clear(&seen.observed.object.namespace, &failure_key(&backup.name_any()));
+    Ok(match step {
+        Step::Nothing => Action::await_change(),
+        _ if status::is_over(&status) => Action::await_change(),
+        Step::Follow { .. } | Step::Start { .. } => Action::requeue(PROGRESS),
+        _ => Action::requeue(WAIT),
+    })
+}
+
+/// What to do after a failure: again, after a while that doubles.
+pub fn error_policy(backup: Arc<GuardedBackup>, error: &Error, ctx: Arc<Context>) -> Action {
+    ctx.metrics.failed(error.step());
+    let (namespace, name) = (backup.namespace().unwrap_or_default(), backup.name_any());
+    let wait = ctx.failures.add(&namespace, &failure_key(&name));
+    tracing::warn!(
+        namespace,
+        name,
+        error = error as &dyn std::error::Error,
+        ?wait,
+        "the reconcile of a backup failed"
+    );
+    Action::requeue(wait)
+}
+
+/// Apart from a cluster of the same name.
+fn failure_key(name: &str) -> String {
+    format!("{KIND}/{name}")
+}

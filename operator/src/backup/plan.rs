@@ -1,0 +1,351 @@
+//! (what is asked for, what is) → the next step of a backup. Pure: no client, no clock.
+
+use super::observed::{Cluster, Observed};
+use super::status::is_over;
+use crate::crd::BackupDeletion;
+use client::backup::{Backup, JobState};
+use jiff::SignedDuration;
+
+/// How long the objects of a deleted backup are tried to be deleted before they are given up.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
+
+/// The next step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// It is over.
+    Nothing,
+    /// Marks the object, so that it does not go before what is in the store.
+    Hold,
+    /// Something has to come first.
+    Wait {
+        /// For programs.
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// Asks a member for the backup.
+    Start {
+        /// Which.
+        member: String,
+    },
+    /// A member is at it.
+    Follow {
+        /// Which.
+        member: String,
+        /// Hundredths that are done.
+        percent: u8,
+    },
+    /// Asks a member what is in the store.
+    LookUp {
+        /// Which.
+        member: String,
+        /// The path to look for.
+        path: String,
+    },
+    /// It is in the store.
+    Succeed(Box<Backup>),
+    /// It will not be in the store.
+    Fail {
+        /// For programs.
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// Has a member delete what is in the store.
+    DeleteObjects {
+        /// Which.
+        member: String,
+        /// What.
+        path: String,
+    },
+    /// Lets the object go.
+    Release {
+        /// Why something may be left in the store.
+        left: Option<String>,
+    },
+}
+
+/// The next step.
+pub fn plan(observed: &Observed) -> Step {
+    let object = &observed.object;
+    let deletes = object.spec.deletion_policy == BackupDeletion::Delete;
+    if let Some(since) = object.deleted {
+        return if object.held { let_go(observed, since) } else { Step::Nothing };
+    }
+    if deletes && !object.held {
+        return Step::Hold;
+    }
+    if is_over(&object.status) {
+        return Step::Nothing;
+    }
+    let done = |state| observed.jobs.iter().find(move |(_, job)| job.state == state);
+    if let Some(backup) = done(JobState::Succeeded).and_then(|(_, job)| job.backup.clone()) {
+        return Step::Succeed(Box::new(backup));
+    }
+    let deadline = SignedDuration::from_secs(object.spec.deadline_seconds.into());
+    let late = observed.now.duration_since(object.created) >= deadline;
+    if let (Some((member, job)), false) = (done(JobState::Running), late) {
+        return Step::Follow { member: member.clone(), percent: job.progress_percent.min(100) };
+    }
+    if let Some((member, job)) = done(JobState::Failed) {
+        let why = job.message.clone().unwrap_or_else(|| "it does not say why".into());
+        return Step::Fail { reason: "BackupFailed", message: format!("{member}: {why}") };
+    }
+    let next = next(observed);
+    match next {
+        _ if late => {
+            let why = match next {
+                Step::Wait { message, .. } => message,
+                _ => "no member finished it".into(),
+            };
+            let seconds = object.spec.deadline_seconds;
+            Step::Fail {
+                reason: "DeadlineExceeded",
+                message: format!("it is not in the store after {seconds} seconds: {why}"),
+            }
+        }
+        next => next,
+    }
+}
+
+/// What comes next for a backup of which no member knows.
+fn next(observed: &Observed) -> Step {
+    let object = &observed.object;
+    let wait = |reason, message: String| Step::Wait { reason, message };
+    let name = &object.spec.cluster_ref.name;
+    let Some(cluster) = &observed.cluster else {
+        return wait("RefNotFound", format!("there is no SqliteCluster {name} in this namespace"));
+    };
+    if cluster.access.is_none() {
+        let message = format!("SqliteCluster {name} has no store of backups: set its spec.backup");
+        return wait("NoStore", message);
+    }
+    // It may be at it still: another one would only do the same work beside it.
+    if let Some(asked) = &object.status.member
+        && cluster.silent.contains(asked)
+    {
+        return wait("MemberSilent", format!("waiting for {asked} to answer"));
+    }
+    let Some(member) = member(cluster, object.status.member.as_deref()) else {
+        return wait("NoMember", format!("no member of {name} is in service"));
+    };
+    match &object.spec.import {
+        Some(import) => Step::LookUp { member, path: import.path.clone() },
+        None => Step::Start { member },
+    }
+}
+
+/// Whom to ask: the best one, and the one that was asked before only if there is no other.
+fn member(cluster: &Cluster, before: Option<&str>) -> Option<String> {
+    let other = cluster.members.iter().find(|member| Some(member.as_str()) != before);
+    other.or(cluster.members.first()).cloned()
+}
+
+/// The object is to go, and waits for what is in the store.
+fn let_go(observed: &Observed, since: jiff::Timestamp) -> Step {
+    let status = &observed.object.status;
+    let Some(path) = status.path.clone() else { return Step::Release { left: None } };
+    let give_up = |why: &str| Step::Release { left: Some(format!("{path} may be left in the store: {why}")) };
+    let cluster = observed.cluster.as_ref();
+    if cluster.is_some_and(|cluster| cluster.ends) {
+        return give_up("the namespace is on its way out");
+    }
+    let access = cluster.and_then(|cluster| cluster.access.as_ref());
+    if access.is_some_and(|access| Some(&access.store) != status.store.as_ref()) {
+        return give_up("the cluster has another store by now");
+    }
+    if cluster.is_some_and(|cluster| {
+        cluster.cluster_id.is_some() && cluster.cluster_id.as_ref() != status.cluster_id.as_ref()
+    }) {
+        return give_up("it is of an earlier cluster of this name");
+    }
+    if observed.now.duration_since(since) >= PATIENCE {
+        return give_up("no member could delete it within half a minute");
+    }
+    match cluster.filter(|cluster| cluster.access.is_some()).and_then(|cluster| member(cluster, None)) {
+        Some(member) => Step::DeleteObjects { member, path },
+        None => Step::Wait { reason: "Deleting", message: format!("no member can delete {path}") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::observed::Object;
+    use crate::cluster::build::backup::StoreAccess;
+    use crate::crd::{BackupStore, SqliteBackupStatus};
+    use client::backup::{BackupJob, BackupKind};
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn store() -> BackupStore {
+        serde_json::from_value(json!({"filesystem": {"claimName": "b"}})).unwrap()
+    }
+
+    fn cluster(members: &[&str], silent: &[&str]) -> Cluster {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Cluster {
+            cluster_id: Some("c1".into()),
+            access: Some(StoreAccess { store: store(), encryption: None }),
+            members: names(members),
+            silent: names(silent),
+            ends: false,
+        }
+    }
+
+    fn seen(spec: serde_json::Value, age: i64, cluster: Option<Cluster>) -> Observed {
+        let mut whole = json!({"clusterRef": {"name": "orders"}});
+        for (key, value) in spec.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        Observed {
+            now: at(age),
+            object: Object {
+                namespace: "shop".into(),
+                name: "b".into(),
+                uid: "u".into(),
+                generation: 1,
+                created: at(0),
+                deleted: None,
+                held: false,
+                spec: serde_json::from_value(whole).unwrap(),
+                status: SqliteBackupStatus::default(),
+            },
+            cluster,
+            jobs: vec![],
+        }
+    }
+
+    fn backup() -> Backup {
+        Backup {
+            name: "b-1".into(),
+            kind: BackupKind::Full,
+            path: "p".into(),
+            cluster_id: "c1".into(),
+            epoch: 1,
+            index: 7,
+            term: 2,
+            time: "2026-01-01T00:00:00Z".into(),
+            size_bytes: 10,
+            stored_bytes: 5,
+            sha256: "ab".into(),
+            page_checksum: None,
+            sqlite_version: "3".into(),
+            member: "orders-1".into(),
+            encrypted: false,
+        }
+    }
+
+    fn job(state: JobState) -> BackupJob {
+        BackupJob {
+            name: "b-1".into(),
+            state,
+            progress_percent: 40,
+            backup: (state == JobState::Succeeded).then(backup),
+            message: (state == JobState::Failed).then(|| "disk".into()),
+        }
+    }
+
+    /// In short.
+    fn told(observed: &Observed) -> String {
+        match plan(observed) {
+            Step::Nothing => "nothing".into(),
+            Step::Hold => "hold".into(),
+            Step::Wait { reason, .. } => format!("wait {reason}"),
+            Step::Start { member } => format!("start {member}"),
+            Step::Follow { member, percent } => format!("follow {member} {percent}"),
+            Step::LookUp { member, path } => format!("look {member} {path}"),
+            Step::Succeed(backup) => format!("succeed {}", backup.path),
+            Step::Fail { reason, .. } => format!("fail {reason}"),
+            Step::DeleteObjects { member, path } => format!("delete {member} {path}"),
+            Step::Release { left } => format!("release {}", if left.is_some() { "left" } else { "clean" }),
+        }
+    }
+
+    #[test]
+    fn the_way_of_a_backup() {
+        let some = |members: &[&str]| Some(cluster(members, &[]));
+        let with = |jobs: &[(&str, JobState)], age: i64| {
+            let mut observed = seen(json!({}), age, some(&["orders-1", "orders-2", "orders-0"]));
+            observed.jobs = jobs.iter().map(|(member, state)| ((*member).into(), job(*state))).collect();
+            observed.object.status.member = Some("orders-1".into());
+            observed
+        };
+        let no_store = Cluster { access: None, ..cluster(&["orders-1"], &[]) };
+        let mut asked = seen(json!({}), 0, Some(cluster(&["orders-2"], &["orders-1"])));
+        asked.object.status.member = Some("orders-1".into());
+        for (what, observed, wanted) in [
+            ("no cluster", seen(json!({}), 0, None), "wait RefNotFound"),
+            ("no store", seen(json!({}), 0, Some(no_store)), "wait NoStore"),
+            ("nobody", seen(json!({}), 0, some(&[])), "wait NoMember"),
+            ("the best one", seen(json!({}), 0, some(&["orders-1", "orders-0"])), "start orders-1"),
+            ("under way", with(&[("orders-1", JobState::Running)], 5), "follow orders-1 40"),
+            ("done", with(&[("orders-1", JobState::Succeeded)], 5), "succeed p"),
+            ("done in the end", with(&[("orders-1", JobState::Succeeded)], 4000), "succeed p"),
+            ("failed", with(&[("orders-1", JobState::Failed)], 5), "fail BackupFailed"),
+            (
+                "failed there, done here",
+                with(&[("orders-1", JobState::Failed), ("orders-2", JobState::Succeeded)], 5),
+                "succeed p",
+            ),
+            ("forgotten by who was asked", with(&[], 5), "start orders-2"),
+            ("may be at it", asked, "wait MemberSilent"),
+            ("too late", with(&[("orders-1", JobState::Running)], 3600), "fail DeadlineExceeded"),
+            ("nobody for too long", seen(json!({}), 3600, some(&[])), "fail DeadlineExceeded"),
+            ("found", seen(json!({"import": {"path": "x"}}), 0, some(&["orders-1"])), "look orders-1 x"),
+            ("held first", seen(json!({"deletionPolicy": "Delete"}), 0, some(&["orders-1"])), "hold"),
+        ] {
+            assert_eq!(told(&observed), wanted, "{what}");
+        }
+    }
+
+    #[test]
+    fn who_was_asked_is_asked_again_if_there_is_nobody_else() {
+        let mut observed = seen(json!({}), 0, Some(cluster(&["orders-0"], &[])));
+        observed.object.status.member = Some("orders-0".into());
+        assert_eq!(told(&observed), "start orders-0");
+    }
+
+    #[test]
+    fn a_deleted_backup_waits_for_its_objects_only_so_long() {
+        let going = |age: i64, cluster: Option<Cluster>| {
+            let mut observed = seen(json!({"deletionPolicy": "Delete"}), age, cluster);
+            observed.object.deleted = Some(at(0));
+            observed.object.held = true;
+            observed.object.status.path = Some("p".into());
+            observed.object.status.store = Some(store());
+            observed.object.status.cluster_id = Some("c1".into());
+            observed
+        };
+        let one = || Some(cluster(&["orders-1"], &[]));
+        let moved = || {
+            let other = serde_json::from_value(json!({"filesystem": {"claimName": "other"}})).unwrap();
+            Cluster { access: Some(StoreAccess { store: other, encryption: None }), ..cluster(&["a"], &[]) }
+        };
+        let mut never = going(1, one());
+        never.object.status.path = None;
+        let mut free = going(1, one());
+        free.object.held = false;
+        for (what, observed, wanted) in [
+            ("deleted", going(1, one()), "delete orders-1 p"),
+            ("nobody", going(1, Some(cluster(&[], &[]))), "wait Deleting"),
+            ("too long", going(30, one()), "release left"),
+            ("no cluster", going(1, None), "wait Deleting"),
+            ("ends", going(1, Some(Cluster { ends: true, ..cluster(&["a"], &[]) })), "release left"),
+            ("another store", going(1, Some(moved())), "release left"),
+            (
+                "another cluster",
+                going(1, Some(Cluster { cluster_id: Some("c2".into()), ..cluster(&["a"], &[]) })),
+                "release left",
+            ),
+            ("nothing there", never, "release clean"),
+            ("not held", free, "nothing"),
+        ] {
+            assert_eq!(told(&observed), wanted, "{what}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Tells: the status of a backup is made from what was seen and done, and written if it says something new.
+
+use super::KIND;
+use super::execute::Outcome;
+use super::observed::Observed;
+use super::plan::Step;
+use crate::cluster::conditions::{Draft, dated, whole_second};
+use crate::context::Context;
+use crate::crd::{Bookmark, SqliteBackup, SqliteBackupStatus, SqliteCluster, VerificationResult};
+use crate::names::FIELD_MANAGER;
+use client::backup::Backup;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::EventType;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+
+/// Why a status could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The server refused it.
+    #[error("cannot write the status of {name}")]
+    Write {
+        /// Of which object.
+        name: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// Whether nothing will be done about it any more.
+pub fn is_over(status: &SqliteBackupStatus) -> bool {
+    status.completion_time.is_some()
+}
+
+/// Whether it is in the store.
+pub fn has_succeeded(status: &SqliteBackupStatus) -> bool {
+    is_over(status) && holds(&status.conditions, "Succeeded")
+}
+
+fn holds(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+/// How a backup goes, in a word and a sentence.
+enum State {
+    Over,
+    Waits(&'static str, String),
+    Runs(String),
+    Failed(&'static str, String),
+}
+
+/// The status after the step. Pure.
+pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> SqliteBackupStatus {
+    let before = &observed.object.status;
+    let now = observed.now;
+    let mut status =
+        SqliteBackupStatus { observed_generation: Some(observed.object.generation), ..before.clone() };
+    let state = match (step, outcome) {
+        (Step::Succeed(backup), _) | (_, Outcome::Found(backup)) => {
+            fill(&mut status, backup, observed, now);
+            State::Over
+        }
+        (Step::Fail { reason, message }, _) | (_, Outcome::Refused { reason, message }) => {
+            State::Failed(reason, message.clone())
+        }
+        (Step::Nothing, _) => State::Over,
+        (_, Outcome::Begun { member }) => {
+            status.member = Some(member.clone());
+            status.start_time.get_or_insert(Time(whole_second(now)));
+            State::Runs(format!("{member} is at it"))
+        }
+        (Step::Follow { member, .. }, _) => {
+            status.member = Some(member.clone());
+            status.start_time.get_or_insert(Time(whole_second(now)));
+            State::Runs(format!("{member} is at it"))
+        }
+        (_, Outcome::NotYet { message }) => State::Waits("NotYet", message.clone()),
+        (Step::Wait { reason, message }, _) => State::Waits(reason, message.clone()),
+        (Step::Hold, _) => State::Waits("Pending", "it has not begun".into()),
+        // A deleted object's status is not written.
+        (Step::Start { .. } | Step::LookUp { .. } | Step::DeleteObjects { .. } | Step::Release { .. }, _) => {
+            State::Over
+        }
+    };
+    let drafts = match state {
+        State::Over if is_over(&status) && !has_failed(before) => {
+            vec![draft("Succeeded", true, "Succeeded", "the backup is in the store".into())]
+        }
+        // As it was.
+        State::Over => {
+            status.conditions.clone_from(&before.conditions);
+            for condition in &mut status.conditions {
+                condition.observed_generation = Some(observed.object.generation);
+            }
+            return status;
+        }
+        State::Waits(reason, message) => vec![
+            draft("Succeeded", false, reason, message.clone()),
+            draft("Reconciling", true, reason, message),
+        ],
+        State::Runs(message) => vec![
+            draft("Succeeded", false, "Running", message.clone()),
+            draft("Reconciling", true, "Running", message),
+        ],
+        State::Failed(reason, message) => {
+            status.completion_time.get_or_insert(Time(whole_second(now)));
+            vec![draft("Succeeded", false, reason, message.clone()), draft("Stalled", true, reason, message)]
+        }
+    };
+    let finish = |draft| dated(draft, &before.conditions, now, observed.object.generation);
+    status.conditions = drafts.into_iter().map(finish).collect();
+    status.conditions.extend(verified(&status, &before.conditions, now, observed.object.generation));
+    status
+}
+
+fn has_failed(status: &SqliteBackupStatus) -> bool {
+    is_over(status) && !holds(&status.conditions, "Succeeded")
+}
+
+fn draft(kind: &'static str, holds: bool, reason: &'static str, message: String) -> Draft {
+    Draft { kind, holds, reason, message }
+}
+
+/// The condition that the last test of a backup leads to.
+pub(crate) fn verified(
+    status: &SqliteBackupStatus,
+    before: &[Condition],
+    now: Timestamp,
+    generation: i64,
+) -> Option<Condition> {
+    let verification = status.verification.as_ref()?;
+    let draft = match verification.result {
+        VerificationResult::Passed => draft(
+            "Verified",
+            true,
+            "Passed",
+            format!("it was restored in {} seconds", verification.restore_seconds.unwrap_or_default()),
+        ),
+        VerificationResult::Failed => {
+            let why = verification.message.clone().unwrap_or_else(|| "the test does not say why".into());
+            draft("Verified", false, "Failed", why)
+        }
+    };
+    Some(dated(draft, before, now, generation))
+}
+
+/// What the manifest tells of it.
+fn fill(status: &mut SqliteBackupStatus, backup: &Backup, observed: &Observed, now: Timestamp) {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let time = backup.time.parse().unwrap_or(now);
+    let access = observed.cluster.as_ref().and_then(|cluster| cluster.access.clone());
+    status.bookmark = Some(Bookmark {
+        index: number(backup.index),
+        term: number(backup.term),
+        time: Time(whole_second(time)),
+    });
+    status.cluster_id = Some(backup.cluster_id.clone());
+    status.encryption = access.as_ref().filter(|_| backup.encrypted).and_then(|a| a.encryption.clone());
+    status.store = access.map(|access| access.store);
+    status.path = Some(backup.path.clone());
+    status.member = Some(backup.member.clone());
+    status.size_bytes = Some(number(backup.size_bytes));
+    status.stored_bytes = Some(number(backup.stored_bytes));
+    status.sha256 = Some(backup.sha256.clone());
+    status.page_checksum.clone_from(&backup.page_checksum);
+    status.sqlite_version = Some(backup.sqlite_version.clone());
+    status.start_time.get_or_insert(Time(whole_second(now)));
+    status.completion_time.get_or_insert(Time(whole_second(now)));
+}
+
+/// Writes the status if it says something new, and tells of what ended.
+pub async fn publish(
+    backup: &SqliteBackup,
+    status: &SqliteBackupStatus,
+    cluster: Option<&SqliteCluster>,
+    ctx: &Context,
+) -> Result<(), StatusError> {
+    let (namespace, name) = (backup.namespace().unwrap_or_default(), backup.name_any());
+    ctx.metrics.publish(KIND, &namespace, &name, &status.conditions);
+    let before = backup.status.clone().unwrap_or_default();
+    if *status == before {
+        return Ok(());
+    }
+    let api: Api<SqliteBackup> = Api::namespaced(ctx.client.clone(), &namespace);
+    let patch = json!({
+        "apiVersion": SqliteBackup::api_version(&()),
+        "kind": SqliteBackup::kind(&()),
+        "metadata": {"name": name, "uid": backup.uid()},
+        "status": status,
+    });
+    ctx.metrics.status_writes.inc();
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
+        Ok(_) => {}
+        // It went in between, and another one of its name is not meant.
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => return Ok(()),
+        Err(source) => return Err(StatusError::Write { name, source }),
+    }
+    if !is_over(&before) && is_over(status) {
+        tell(backup, status, cluster, ctx).await;
+    }
+    Ok(())
+}
+
+async fn tell(
+    backup: &SqliteBackup,
+    status: &SqliteBackupStatus,
+    cluster: Option<&SqliteCluster>,
+    ctx: &Context,
+) {
+    let message = |kind: &str| {
+        let found = status.conditions.iter().find(|condition| condition.type_ == kind);
+        found.map(|condition| condition.message.clone()).unwrap_or_default()
+    };
+    let (type_, reason, note) = if has_succeeded(status) {
+        let index = status.bookmark.as_ref().map(|bookmark| bookmark.index).unwrap_or_default();
+        let bytes = status.size_bytes.unwrap_or_default();
+        (EventType::Normal, "BackupSucceeded", format!("index {index}, {bytes} bytes"))
+    } else {
+        (EventType::Warning, "BackupFailed", message("Succeeded"))
+    };
+    ctx.metrics.backup_ended(reason);
+    ctx.tell(&backup.object_ref(&()), type_, reason, "Backup", note.clone()).await;
+    if let Some(cluster) = cluster {
+        let note = format!("{}: {note}", backup.name_any());
+        ctx.tell(&cluster.object_ref(&()), type_, reason, "Backup", note).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! A step and what it came to, and what kstatus and people read.
+
+use super::*;
+use crate::backup::observed::{Cluster, Object};
+use crate::cluster::build::backup::StoreAccess;
+use crate::crd::{BackupStore, Verification};
+use client::backup::BackupKind;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+fn observed(status: SqliteBackupStatus) -> Observed {
+    let store: BackupStore = serde_json::from_value(json!({"s3": {"bucket": "b"}})).unwrap();
+    Observed {
+        now: now(),
+        object: Object {
+            namespace: "shop".into(),
+            name: "b".into(),
+            uid: "u".into(),
+            generation: 1,
+            created: now(),
+            deleted: None,
+            held: false,
+            spec: serde_json::from_value(json!({"clusterRef": {"name": "orders"}})).unwrap(),
+            status,
+        },
+        cluster: Some(Cluster {
+            access: Some(StoreAccess { store, encryption: None }),
+            ..Cluster::default()
+        }),
+        jobs: vec![],
+    }
+}
+
+fn backup() -> Backup {
+    Backup {
+        name: "b-1".into(),
+        kind: BackupKind::Full,
+        path: "p".into(),
+        cluster_id: "c1".into(),
+        epoch: 1,
+        index: 7,
+        term: 2,
+        time: "2026-01-01T00:00:00.5Z".into(),
+        size_bytes: 10,
+        stored_bytes: 5,
+        sha256: "ab".into(),
+        page_checksum: Some("cd".into()),
+        sqlite_version: "3".into(),
+        member: "orders-1".into(),
+        encrypted: false,
+    }
+}
+
+/// Conditions as `Kind=reason`, or `Kind!reason` for False.
+fn told(status: &SqliteBackupStatus) -> String {
+    let show =
+        |c: &Condition| format!("{}{}{}", c.type_, if c.status == "True" { "=" } else { "!" }, c.reason);
+    status.conditions.iter().map(show).collect::<Vec<_>>().join(" ")
+}
+
+fn after(before: SqliteBackupStatus, step: Step, outcome: Outcome) -> SqliteBackupStatus {
+    status(&observed(before), &step, &outcome)
+}
+
+#[test]
+fn each_state_is_told_as_tools_read_it() {
+    let fresh = SqliteBackupStatus::default;
+    let wait = Step::Wait { reason: "NoMember", message: "nobody".into() };
+    let start = || Step::Start { member: "orders-1".into() };
+    let refused = Outcome::Refused { reason: "Invalid", message: "no".into() };
+    let later = Outcome::NotYet { message: "busy".into() };
+    for (step, outcome, wanted) in [
+        (wait, Outcome::Done, "Succeeded!NoMember Reconciling=NoMember"),
+        (start(), Outcome::Begun { member: "orders-1".into() }, "Succeeded!Running Reconciling=Running"),
+        (start(), later, "Succeeded!NotYet Reconciling=NotYet"),
+        (start(), refused, "Succeeded!Invalid Stalled=Invalid"),
+        (
+            Step::Fail { reason: "DeadlineExceeded", message: "late".into() },
+            Outcome::Done,
+            "Succeeded!DeadlineExceeded Stalled=DeadlineExceeded",
+        ),
+        (Step::Succeed(Box::new(backup())), Outcome::Done, "Succeeded=Succeeded"),
+    ] {
+        let status = after(fresh(), step.clone(), outcome);
+        assert_eq!(told(&status), wanted, "{step:?}");
+        assert!(status.conditions.iter().all(|c| c.observed_generation == Some(1) && !c.message.is_empty()));
+        assert_eq!(is_over(&status), !wanted.contains("Reconciling"), "{step:?}");
+    }
+}
+
+#[test]
+fn what_the_manifest_says_is_in_the_status_and_stays() {
+    let done = after(SqliteBackupStatus::default(), Step::Succeed(Box::new(backup())), Outcome::Done);
+    assert_eq!(done.path.as_deref(), Some("p"));
+    assert_eq!(done.page_checksum.as_deref(), Some("cd"));
+    assert_eq!(done.bookmark.as_ref().unwrap().time.0.to_string(), "2026-01-01T00:00:00Z");
+    assert!(done.store.as_ref().unwrap().s3.is_some());
+    assert!(has_succeeded(&done));
+    assert_eq!(after(done.clone(), Step::Nothing, Outcome::Done), done, "a status at rest does not move");
+}
+
+#[test]
+fn a_test_of_it_is_a_condition() {
+    let mut done = after(SqliteBackupStatus::default(), Step::Succeed(Box::new(backup())), Outcome::Done);
+    let tested = |result, message: Option<&str>| Verification {
+        time: Time(now()),
+        result,
+        restore_seconds: Some(3),
+        message: message.map(str::to_owned),
+    };
+    done.verification = Some(tested(VerificationResult::Passed, None));
+    assert_eq!(verified(&done, &[], now(), 1).unwrap().status, "True");
+    done.verification = Some(tested(VerificationResult::Failed, Some("flipped bit")));
+    let failed = verified(&done, &[], now(), 1).unwrap();
+    assert_eq!((failed.status.as_str(), failed.message.as_str()), ("False", "flipped bit"));
+}

@@ -1,0 +1,216 @@
+//! Acts: makes the objects of backups that are due, and sends errands to the store. Network.
+
+use super::schedule::{BackupPlan, Expiry, NewBackup};
+use super::seen::{Probed, probe_purpose};
+use super::verify::{NewVerifier, Verdict};
+use crate::backup::status::{StatusError, publish, verified};
+use crate::backup::{explain, find};
+use crate::cluster::build::verifier;
+use crate::cluster::observed::Observed;
+use crate::cluster::plan::Plan;
+use crate::cluster::validate::Desired;
+use crate::cluster::view::View;
+use crate::context::Context;
+use crate::crd::{SqliteBackup, VerificationResult};
+use crate::names::{
+    ANNOTATION_SCHEDULED, FIELD_MANAGER, LABEL_CLUSTER, LABEL_SCHEDULE, MANAGED_BY, content_hash,
+};
+use crate::stores::GuardedBackup;
+use client::admin::RefusalReason;
+use client::admin_client::AdminClient;
+use client::backup::DeleteBackups;
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::runtime::events::EventType;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource};
+use serde_json::json;
+use std::time::Duration;
+
+/// How often the store is tried out.
+const PROBE: Duration = Duration::from_secs(600);
+/// How often it is while no leader has done so.
+const PROBE_AGAIN: Duration = Duration::from_secs(30);
+/// How often what is no longer kept is tried to be deleted.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Why a backup that is due was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupsError {
+    /// The server refused the object.
+    #[error("cannot create SqliteBackup {name}")]
+    Create {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// The server refused the Job that tests one.
+    #[error("cannot create Job {name}")]
+    Test {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// What a test came to could not be written down.
+    #[error("cannot write down what a test came to")]
+    Record(#[source] StatusError),
+    /// It cannot be made.
+    #[error("SqliteBackup {name} cannot be made")]
+    Encode {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Does what the plan says of backups.
+pub async fn act(
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    admin: &AdminClient,
+    ctx: &Context,
+) -> Result<(), BackupsError> {
+    let Some(backups) = &desired.spec.backup else { return Ok(()) };
+    let BackupPlan { schedules: _, create, expiry, verify, verdicts } = &plan.backups;
+    for new in create {
+        make(desired, new, ctx).await?;
+    }
+    for verdict in verdicts {
+        record(desired, verdict, ctx).await?;
+    }
+    if let Some((new, cluster_id)) = verify.as_ref().zip(observed.cluster_id()) {
+        test(desired, cluster_id, new, ctx).await?;
+    }
+    let view = View::of(observed, plan.cluster_id.as_deref());
+    let leader = view.leader().and_then(|leader| observed.pods.get(&leader.name)?.ip.as_deref());
+    let Some(base) = leader.map(crate::admin::base).filter(|_| !desired.spec.paused) else { return Ok(()) };
+    let tried = matches!(&observed.backups.probe, Some(Probed::Tried(_)));
+    let every = if tried { PROBE } else { PROBE_AGAIN };
+    let probe = probe(admin.clone(), base.clone());
+    ctx.probes.begin(&desired.name, &probe_purpose(backups), every, &ctx.triggers.clusters, probe);
+    if let Some(expiry) = expiry {
+        let purpose = content_hash(format!("{:?}{:?}", expiry.objects, expiry.paths).as_bytes());
+        let api: Api<SqliteBackup> = Api::namespaced(ctx.client.clone(), &desired.name.namespace);
+        let work = expire(admin.clone(), base, api, expiry.clone());
+        ctx.retentions.begin(&desired.name, &purpose, RETRY, &ctx.triggers.clusters, work);
+    }
+    Ok(())
+}
+
+/// Makes the object. One that is there already was made by an operator before.
+async fn make(desired: &Desired, new: &NewBackup, ctx: &Context) -> Result<(), BackupsError> {
+    let NewBackup { name, schedule, due } = new;
+    let object = json!({
+        "apiVersion": SqliteBackup::api_version(&()),
+        "kind": SqliteBackup::kind(&()),
+        "metadata": {
+            "name": name,
+            "namespace": desired.name.namespace,
+            "labels": {
+                (LABEL_CLUSTER): desired.name.name,
+                (LABEL_SCHEDULE): schedule,
+                "app.kubernetes.io/managed-by": MANAGED_BY,
+            },
+            "annotations": {(ANNOTATION_SCHEDULED): due.to_string()},
+        },
+        "spec": {"clusterRef": {"name": desired.name.name}},
+    });
+    let object: SqliteBackup = serde_json::from_value(object)
+        .map_err(|source| BackupsError::Encode { name: name.clone(), source })?;
+    let api: Api<SqliteBackup> = Api::namespaced(ctx.client.clone(), &desired.name.namespace);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+    match api.create(&params, &object).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        Err(source) => Err(BackupsError::Create { name: name.clone(), source }),
+    }
+}
+
+/// Writes down what a test came to.
+async fn record(desired: &Desired, verdict: &Verdict, ctx: &Context) -> Result<(), BackupsError> {
+    let key = ObjectRef::<GuardedBackup>::new(&verdict.backup).within(&desired.name.namespace);
+    let Some(found) = ctx.stores.backups.get(&key) else { return Ok(()) };
+    let Ok(backup) = &found.0 else { return Ok(()) };
+    let mut status = backup.status.clone().unwrap_or_default();
+    let (time, result) = (verdict.verification.time.0, verdict.verification.result);
+    status.verification = Some(verdict.verification.clone());
+    let generation = backup.metadata.generation.unwrap_or_default();
+    let condition = verified(&status, &status.conditions, time, generation);
+    let told = condition.as_ref().map(|condition| condition.message.clone()).unwrap_or_default();
+    status.conditions.retain(|condition| condition.type_ != "Verified");
+    status.conditions.extend(condition);
+    publish(backup, &status, None, ctx).await.map_err(BackupsError::Record)?;
+    let (type_, reason) = match result {
+        VerificationResult::Passed => (EventType::Normal, "BackupVerified"),
+        VerificationResult::Failed => (EventType::Warning, "BackupVerificationFailed"),
+    };
+    ctx.metrics.backup_ended(reason);
+    ctx.tell(&backup.object_ref(&()), type_, reason, "Verify", told.clone()).await;
+    if let Some(cluster) = find(ctx, &desired.name.namespace, &desired.name.name) {
+        let note = format!("{}: {told}", verdict.backup);
+        ctx.tell(&cluster.object_ref(&()), type_, reason, "Verify", note).await;
+    }
+    Ok(())
+}
+
+/// Makes the Job of a test. One that is there already was made before, and has not been heard of yet.
+async fn test(
+    desired: &Desired,
+    cluster_id: &str,
+    new: &NewVerifier,
+    ctx: &Context,
+) -> Result<(), BackupsError> {
+    let Some(job) = verifier::job(desired, cluster_id, new) else { return Ok(()) };
+    if ctx.tests.get(&desired.name, &desired.uid).as_ref() == Some(&new.job) {
+        return Ok(());
+    }
+    let api: Api<Job> = Api::namespaced(ctx.client.clone(), &desired.name.namespace);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+    match api.create(&params, &job).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+        Err(source) => return Err(BackupsError::Test { name: new.job.clone(), source }),
+    }
+    ctx.tests.set(&desired.name, &desired.uid, new.job.clone());
+    Ok(())
+}
+
+async fn probe(admin: AdminClient, base: String) -> Probed {
+    match admin.probe_store(&base).await {
+        Ok(probe) => Probed::Tried(probe),
+        Err(error) if error.refusal() == Some(RefusalReason::NoStore) => Probed::NotConfigured,
+        Err(error) => Probed::Failed(explain(&error)),
+    }
+}
+
+/// First what is in the store, then the objects: what is left of an attempt that failed is still known.
+async fn expire(
+    admin: AdminClient,
+    base: String,
+    api: Api<SqliteBackup>,
+    expiry: Expiry,
+) -> Result<(), String> {
+    let Expiry { objects, paths, archive_before } = expiry;
+    let body = DeleteBackups { paths, archive_before: archive_before.map(|time| time.to_string()) };
+    let deleted = admin.delete_backups(&base, &body).await.map_err(|error| explain(&error))?;
+    tracing::info!(paths = ?body.paths, objects = deleted.objects, "backups that are no longer kept were deleted");
+    for (name, uid) in objects {
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match api.delete(&name, &params).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+            Err(error) => return Err(format!("SqliteBackup {name} cannot be deleted: {error}")),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! When a schedule is due. Pure: the time is given.
+//!
+//! An expression that names its hours means the clock on the wall: what falls into the hour that is skipped in spring is
+//! due right after it, and what falls into the hour that comes twice in autumn is due once. One that runs through all hours
+//! means time that passes, and goes on through both changes.
+
+use crate::crd::BackupSchedule;
+use cronexpr::{Crontab, MakeTimestamp};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+/// Longer than any change of a clock.
+const CHANGE: SignedDuration = SignedDuration::from_hours(3);
+/// A schedule that has nothing in this time is not looked through further back.
+const LOOK_BACK_HOURS: [i64; 6] = [1, 24, 24 * 8, 24 * 32, 24 * 367, 24 * 366 * 5];
+
+/// A schedule cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum CronError {
+    /// The expression.
+    #[error("`{cron}`: {source}")]
+    Expression {
+        /// What was written.
+        cron: String,
+        /// What is wrong with it.
+        #[source]
+        source: cronexpr::Error,
+    },
+    /// The time zone.
+    #[error("time zone {time_zone}: {source}")]
+    TimeZone {
+        /// What was written.
+        time_zone: String,
+        /// What is wrong with it.
+        #[source]
+        source: jiff::Error,
+    },
+}
+
+/// Times that are due.
+#[derive(Clone, Debug)]
+pub struct Cron {
+    times: Crontab,
+    /// Whether `times` are to be read as a clock on the wall shows them, as though it were in UTC.
+    by_the_wall: bool,
+    zone: TimeZone,
+}
+
+impl Cron {
+    /// The times of a schedule.
+    pub fn parse(schedule: &BackupSchedule) -> Result<Self, CronError> {
+        let (cron, time_zone) = (&schedule.cron, &schedule.time_zone);
+        let zone = TimeZone::get(time_zone)
+            .map_err(|source| CronError::TimeZone { time_zone: time_zone.clone(), source })?;
+        let by_the_wall = cron.split_whitespace().nth(1).is_some_and(|hours| !hours.starts_with('*'));
+        let read_in = if by_the_wall { "UTC" } else { time_zone };
+        let times = cronexpr::parse_crontab(&format!("{cron} {read_in}"))
+            .map_err(|source| CronError::Expression { cron: cron.clone(), source })?;
+        Ok(Self { times, by_the_wall, zone })
+    }
+
+    /// The first time after `at`. None: never, as on the 30th of February.
+    pub fn after(&self, at: Timestamp) -> Option<Timestamp> {
+        if !self.by_the_wall {
+            return self.next(at);
+        }
+        // The wall's time as though it were in UTC, from a little earlier: it may have been set in between.
+        let wall = |at: Timestamp| TimeZone::UTC.to_timestamp(self.zone.to_datetime(at)).ok();
+        let mut candidate = wall(at.checked_sub(CHANGE).ok()?)?;
+        loop {
+            candidate = self.next(candidate)?;
+            let shown = TimeZone::UTC.to_datetime(candidate);
+            let due = self.zone.to_ambiguous_timestamp(shown).compatible().ok()?;
+            if due > at {
+                return Some(due);
+            }
+        }
+    }
+
+    fn next(&self, at: Timestamp) -> Option<Timestamp> {
+        self.times.find_next(MakeTimestamp(at)).ok().map(|next| next.timestamp())
+    }
+
+    /// The last time after `from` and not after `now`.
+    pub fn last(&self, from: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        for hours in LOOK_BACK_HOURS {
+            let start = now.checked_sub(SignedDuration::from_hours(hours)).unwrap_or(from).max(from);
+            let mut last = None;
+            let mut at = start;
+            while let Some(due) = self.after(at).filter(|due| *due <= now) {
+                last = Some(due);
+                at = due;
+            }
+            if last.is_some() || start == from {
+                return last;
+            }
+        }
+        None
+    }
+
+    /// The calendar day on which a moment is, in the schedule's time zone.
+    pub fn day(&self, at: Timestamp) -> jiff::civil::Date {
+        self.zone.to_datetime(at).date()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn cron(cron: &str, zone: &str) -> Cron {
+        let schedule = json!({"name": "n", "cron": cron, "timeZone": zone});
+        Cron::parse(&serde_json::from_value(schedule).unwrap()).unwrap()
+    }
+
+    fn series(cron: &Cron, from: &str, count: usize) -> Vec<String> {
+        let first = from.parse().unwrap();
+        std::iter::successors(Some(first), |at| cron.after(*at))
+            .skip(1)
+            .take(count)
+            .map(|t| t.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn the_clocks_of_berlin_go_forward() {
+        // On 29 March 2026 two o'clock is three o'clock.
+        for (expression, wanted) in [
+            ("15 1 * * *", ["2026-03-28T00:15:00Z", "2026-03-29T00:15:00Z", "2026-03-29T23:15:00Z"]),
+            ("30 2 * * *", ["2026-03-28T01:30:00Z", "2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"]),
+            ("0 3 * * *", ["2026-03-28T02:00:00Z", "2026-03-29T01:00:00Z", "2026-03-30T01:00:00Z"]),
+        ] {
+            assert_eq!(
+                series(&cron(expression, "Europe/Berlin"), "2026-03-27T20:00:00Z", 3),
+                wanted,
+                "{expression}"
+            );
+        }
+        let hourly = cron("30 * * * *", "Europe/Berlin");
+        let wanted = ["2026-03-29T00:30:00Z", "2026-03-29T01:30:00Z", "2026-03-29T02:30:00Z"];
+        assert_eq!(series(&hourly, "2026-03-29T00:00:00Z", 3), wanted);
+    }
+
+    #[test]
+    fn the_clocks_of_berlin_go_back() {
+        // On 25 October 2026 three o'clock is two o'clock once more.
+        for (expression, wanted) in [
+            ("15 1 * * *", ["2026-10-23T23:15:00Z", "2026-10-24T23:15:00Z", "2026-10-26T00:15:00Z"]),
+            ("30 2 * * *", ["2026-10-24T00:30:00Z", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]),
+            ("0 3 * * *", ["2026-10-24T01:00:00Z", "2026-10-25T02:00:00Z", "2026-10-26T02:00:00Z"]),
+        ] {
+            assert_eq!(
+                series(&cron(expression, "Europe/Berlin"), "2026-10-23T20:00:00Z", 3),
+                wanted,
+                "{expression}"
+            );
+        }
+        let hourly = cron("30 * * * *", "Europe/Berlin");
+        let wanted = ["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-25T02:30:00Z"];
+        assert_eq!(series(&hourly, "2026-10-25T00:00:00Z", 3), wanted);
+    }
+
+    #[test]
+    fn the_last_time_is_found_over_any_gap() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        for (expression, from, now, wanted) in [
+            ("* * * * *", "2020-01-01T00:00:00Z", "2026-01-01T00:00:30Z", Some("2026-01-01T00:00:00Z")),
+            ("0 4 1 1 *", "2020-01-01T00:00:00Z", "2025-12-31T00:00:00Z", Some("2025-01-01T04:00:00Z")),
+            ("0 4 * * *", "2026-01-02T04:00:00Z", "2026-01-03T03:59:59Z", None),
+            ("0 4 * * *", "2026-01-02T03:59:59Z", "2026-01-02T04:00:00Z", Some("2026-01-02T04:00:00Z")),
+            ("0 4 30 2 *", "2020-01-01T00:00:00Z", "2026-01-01T00:00:00Z", None),
+        ] {
+            let last = cron(expression, "UTC").last(at(from), at(now)).map(|time| time.to_string());
+            assert_eq!(last.as_deref(), wanted, "{expression} from {from}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_an_error() {
+        let parse = |cron: &str, zone: &str| {
+            let schedule = json!({"name": "n", "cron": cron, "timeZone": zone});
+            Cron::parse(&serde_json::from_value(schedule).unwrap())
+        };
+        assert!(parse("61 3 * * *", "UTC").is_err());
+        assert!(parse("0 3 * * *", "Mars/Olympus").is_err());
+    }
+}

@@ -1,0 +1,280 @@
+//! Tests of backups: the newest one of a schedule is restored by a Job beside the cluster, which tells what it found by the
+//! message that its container leaves. Pure, but for looking at the cache.
+
+use super::seen::{BackupState, BackupView};
+use crate::cluster::observed::Observed;
+use crate::cluster::validate::Desired;
+use crate::context::Context;
+use crate::crd::{BackupSchedule, Verification, VerificationResult, parse_period};
+use crate::names::{CONTAINER, ClusterName, LABEL_VERIFIES, content_hash};
+use client::backup::RestoreReport;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+/// Annotation of a test's pod: the SqliteBackup that it tests.
+pub const ANNOTATION_TESTS: &str = "sqlite-operator.io/tests";
+
+/// The pod of a test.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VerifierView {
+    /// The SqliteBackup that it tests.
+    pub backup: String,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// What it found. One that ended without a word, as one that was evicted, says nothing about the backup.
+    pub report: Option<RestoreReport>,
+}
+
+/// A test that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVerifier {
+    /// Name of the Job.
+    pub job: String,
+    /// The SqliteBackup.
+    pub backup: String,
+    /// Where it is in the store.
+    pub path: String,
+    /// The schedule whose queries are asked.
+    pub schedule: String,
+    /// Whether there are any.
+    pub has_queries: bool,
+}
+
+/// What a test came to, to be written down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// The SqliteBackup.
+    pub backup: String,
+    /// What it came to.
+    pub verification: Verification,
+}
+
+/// Pods of tests of a cluster's backups.
+pub fn see(name: &ClusterName, ctx: &Context) -> Vec<VerifierView> {
+    let ours = |pod: &Pod| {
+        pod.metadata.namespace.as_deref() == Some(&name.namespace)
+            && pod.labels().get(LABEL_VERIFIES) == Some(&name.name)
+    };
+    ctx.stores.verifiers.state_filter(ours).iter().filter_map(|pod| view(pod)).collect()
+}
+
+fn view(pod: &Pod) -> Option<VerifierView> {
+    let backup = pod.annotations().get(ANNOTATION_TESTS)?.clone();
+    let status = pod.status.as_ref();
+    let over = matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+    let container = status
+        .and_then(|status| status.container_statuses.as_ref()?.iter().find(|c| c.name == CONTAINER))
+        .and_then(|container| container.state.as_ref()?.terminated.as_ref());
+    let finished = container.and_then(|ended| ended.finished_at.as_ref()).map(|time| time.0);
+    let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let report = container.and_then(|ended| serde_json::from_str(ended.message.as_deref()?.trim()).ok());
+    Some(VerifierView { backup, ended: over.then(|| finished.or(created)).flatten(), report })
+}
+
+/// What ended and is not written down yet.
+pub fn verdicts(observed: &Observed) -> Vec<Verdict> {
+    let backup = |name: &str| observed.backups.backups.iter().find(|backup| backup.name == name);
+    observed
+        .backups
+        .verifiers
+        .iter()
+        .filter_map(|verifier| {
+            let (ended, report) = (verifier.ended?, verifier.report.as_ref()?);
+            let known = backup(&verifier.backup)?.verification.as_ref().map(|known| known.time.0);
+            let verification = verification(report, ended);
+            (known < Some(verification.time.0))
+                .then(|| Verdict { backup: verifier.backup.clone(), verification })
+        })
+        .collect()
+}
+
+fn verification(report: &RestoreReport, ended: Timestamp) -> Verification {
+    let time = Time(crate::cluster::conditions::whole_second(ended));
+    let milliseconds = report.restored.as_ref().map(|restored| restored.milliseconds);
+    let restore_seconds = milliseconds.and_then(|ms| i64::try_from(ms.div_ceil(1000)).ok());
+    match (&report.restored, &report.message) {
+        (Some(_), None) => {
+            Verification { time, result: VerificationResult::Passed, restore_seconds, message: None }
+        }
+        (_, message) => {
+            let message = message.clone().unwrap_or_else(|| "the test does not say why".into());
+            Verification { time, result: VerificationResult::Failed, restore_seconds, message: Some(message) }
+        }
+    }
+}
+
+/// The test that is due, one at a time.
+pub fn due(desired: &Desired, observed: &Observed) -> Option<NewVerifier> {
+    if observed.backups.verifiers.iter().any(|verifier| verifier.ended.is_none()) {
+        return None;
+    }
+    let schedules = || desired.spec.backup.iter().flat_map(|backups| &backups.schedules);
+    let reachable = |backup: &&BackupView| is_reachable(desired, observed, backup);
+    let mut asked = observed.backups.backups.iter().filter(reachable).filter(|backup| {
+        let last = backup.verification.as_ref().map(|verification| verification.time.0);
+        backup.verify_at.is_some_and(|asked| Some(asked) > last)
+    });
+    let by_hand = asked.next().and_then(|backup| {
+        new_verifier(
+            desired,
+            backup,
+            schedules().find(|schedule| Some(&schedule.name) == backup.schedule.as_ref()),
+        )
+    });
+    by_hand.or_else(|| schedules().filter_map(|schedule| of_schedule(desired, observed, schedule)).next())
+}
+
+/// Whether it is complete, and where the members read.
+fn is_reachable(desired: &Desired, observed: &Observed, backup: &BackupView) -> bool {
+    backup.state == BackupState::Succeeded
+        && !backup.terminating
+        && backup.store.as_ref() == desired.spec.backup.as_ref().map(|backups| &backups.store)
+        && backup.cluster_id.as_deref() == observed.cluster_id()
+}
+
+/// The test of a backup, with the queries of its schedule.
+fn new_verifier(
+    desired: &Desired,
+    backup: &BackupView,
+    schedule: Option<&BackupSchedule>,
+) -> Option<NewVerifier> {
+    // Another test of the same backup is another Job.
+    let again = backup.verification.as_ref().map(|verification| verification.time.0);
+    let hash = content_hash(format!("{}/{again:?}", backup.uid).as_bytes());
+    let queries = schedule.and_then(|schedule| schedule.verify.as_ref()).map(|verify| &verify.queries);
+    Some(NewVerifier {
+        job: format!("{}-verify-{hash}", desired.name.name),
+        backup: backup.name.clone(),
+        path: backup.path.clone()?,
+        schedule: schedule.map(|schedule| schedule.name.clone()).unwrap_or_default(),
+        has_queries: queries.is_some_and(|queries| !queries.is_empty()),
+    })
+}
+
+fn of_schedule(desired: &Desired, observed: &Observed, schedule: &BackupSchedule) -> Option<NewVerifier> {
+    let verify = schedule.verify.as_ref()?;
+    let every = SignedDuration::from_secs(parse_period(&verify.every)?);
+    let mine = || {
+        let of = move |backup: &&BackupView| backup.schedule.as_ref() == Some(&schedule.name);
+        observed.backups.backups.iter().filter(of)
+    };
+    let last = mine().filter_map(|backup| Some(backup.verification.as_ref()?.time.0)).max();
+    if last.is_some_and(|last| observed.now.duration_since(last) < every) {
+        return None;
+    }
+    let reachable = |backup: &&BackupView| is_reachable(desired, observed, backup);
+    let newest = mine().filter(reachable).max_by_key(|backup| backup.time)?;
+    new_verifier(desired, newest, Some(schedule))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::fixtures::{CLUSTER_ID, World};
+    use serde_json::{Value, json};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn backup(name: &str, age: i64) -> BackupView {
+        BackupView {
+            name: name.into(),
+            uid: name.into(),
+            schedule: Some("nightly".into()),
+            due: Some(at(-age)),
+            created: at(-age),
+            state: BackupState::Succeeded,
+            time: Some(at(-age)),
+            path: Some(format!("path-{name}")),
+            store: Some(serde_json::from_value(json!({"s3": {"bucket": "b"}})).unwrap()),
+            cluster_id: Some(CLUSTER_ID.into()),
+            verification: None,
+            verify_at: None,
+            message: String::new(),
+            terminating: false,
+        }
+    }
+
+    fn world(backups: Vec<BackupView>) -> World {
+        let spec = json!({"store": {"s3": {"bucket": "b"}}, "schedules": [
+            {"name": "nightly", "cron": "0 3 * * *", "verify": {"every": "24h"}},
+        ]});
+        World::serving(3, 0)
+            .spec(|s| s.backup = Some(serde_json::from_value(spec).unwrap()))
+            .edit(|world| world.observed.backups.backups = backups)
+    }
+
+    fn tested(backup: BackupView, age: i64) -> BackupView {
+        let verification = Verification {
+            time: Time(at(-age)),
+            result: VerificationResult::Passed,
+            restore_seconds: None,
+            message: None,
+        };
+        BackupView { verification: Some(verification), ..backup }
+    }
+
+    fn asked(backup: BackupView) -> BackupView {
+        BackupView { verify_at: Some(at(-60)), ..backup }
+    }
+
+    fn verifier(ended: Option<i64>, report: Option<Value>) -> VerifierView {
+        let report = report.map(|report| serde_json::from_value(report).unwrap());
+        VerifierView { backup: "new".into(), ended: ended.map(at), report }
+    }
+
+    #[test]
+    fn the_newest_is_tested_when_it_is_time() {
+        let due = |world: &World| due(&world.desired, &world.observed).map(|new| new.backup);
+        let both = || vec![backup("new", 100), backup("old", 90_000)];
+        let running = world(both()).edit(|w| w.observed.backups.verifiers = vec![verifier(None, None)]);
+        for (what, world, wanted) in [
+            ("none there", world(vec![]), None),
+            ("never tested", world(both()), Some("new")),
+            ("tested lately", world(vec![backup("new", 100), tested(backup("old", 90_000), 3_600)]), None),
+            ("long ago", world(vec![backup("new", 100), tested(backup("old", 90_000), 86_400)]), Some("new")),
+            ("the same once more", world(vec![tested(backup("new", 100_000), 90_000)]), Some("new")),
+            ("one at a time", running, None),
+            (
+                "by hand",
+                world(vec![asked(backup("new", 100)), tested(backup("old", 90_000), 3_600)]),
+                Some("new"),
+            ),
+            ("by hand, and done", world(vec![tested(asked(backup("new", 100)), 10)]), None),
+        ] {
+            assert_eq!(due(&world).as_deref(), wanted, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_test_of_the_same_backup_is_another_job() {
+        let job = |world: &World| due(&world.desired, &world.observed).unwrap().job;
+        let first = job(&world(vec![backup("new", 100_000)]));
+        assert_ne!(first, job(&world(vec![tested(backup("new", 100_000), 90_000)])));
+        assert!(first.starts_with("orders-verify-") && first.len() <= 63, "{first}");
+    }
+
+    #[test]
+    fn only_a_report_is_a_verdict_and_it_is_written_down_once() {
+        let restored = json!({
+            "clusterId": "c1", "epoch": 1, "backup": "p", "index": 7, "time": "2026-01-01T00:00:00Z",
+            "replayed": 0, "sizeBytes": 1, "milliseconds": 1500,
+        });
+        let found = |verifier: VerifierView, backup: BackupView| {
+            let world = world(vec![backup]).edit(|w| w.observed.backups.verifiers = vec![verifier]);
+            verdicts(&world.observed).into_iter().map(|verdict| verdict.verification).next()
+        };
+        let new = || backup("new", 100);
+        let passed = found(verifier(Some(0), Some(json!({"restored": restored}))), new()).unwrap();
+        assert_eq!((passed.result, passed.restore_seconds), (VerificationResult::Passed, Some(2)));
+        let failed = found(verifier(Some(0), Some(json!({"message": "a bit flipped"}))), new()).unwrap();
+        assert_eq!(failed.message.as_deref(), Some("a bit flipped"));
+        assert_eq!(found(verifier(Some(0), None), new()), None, "evicted");
+        assert_eq!(found(verifier(None, None), new()), None, "under way");
+        let written = tested(new(), 0);
+        assert_eq!(found(verifier(Some(0), Some(json!({"message": "x"}))), written), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! How a cluster begins with a backup: a situation, and what is done about it.
+
+use super::*;
+use crate::cluster::fixtures::World;
+use crate::names::PodRole;
+use serde_json::{Value, json};
+
+fn status(value: Value) -> BootstrapRestoreStatus {
+    serde_json::from_value(value).unwrap()
+}
+
+/// A cluster that is to begin with a backup of store `b`.
+fn wanted(world: World) -> World {
+    world.spec(|spec| {
+        let bootstrap = json!({"restore": {"backupRef": {"name": "nightly"}}});
+        spec.bootstrap = Some(serde_json::from_value(bootstrap).unwrap());
+    })
+}
+
+fn found() -> BootstrapRestoreStatus {
+    status(json!({
+        "phase": "Pending", "store": {"s3": {"bucket": "b"}}, "clusterID": "old", "path": "p",
+    }))
+}
+
+fn sees(world: World, source: Result<BootstrapRestoreStatus, &str>) -> World {
+    world.edit(|world| {
+        world.observed.bootstrap_restore.source = Some(source.map(Box::new).map_err(str::to_owned));
+    })
+}
+
+/// One voter, initialised, of which it is written down where it begins.
+fn initialised(epoch_before: Option<i64>, epoch: u64) -> World {
+    let world = World::new(3, 0).recorded(BootstrapPhase::Initialised).set(PodRole::Voter, 3);
+    let world = wanted(world.pod("orders-0").joined("orders-0", true).led_by("orders-0"));
+    world.edit(|world| {
+        world.observed.status.restore = Some(BootstrapRestoreStatus { epoch_before, ..found() });
+        for report in world.observed.reports.values_mut() {
+            report.epoch = epoch;
+        }
+    })
+}
+
+fn job(state: JobState) -> RestoreJob {
+    RestoreJob {
+        name: "bootstrap-cluster-uid".into(),
+        state,
+        progress_percent: 47,
+        restored: None,
+        message: (state == JobState::Failed).then(|| "a bit flipped".into()),
+    }
+}
+
+fn knows(world: World, state: JobState) -> World {
+    world.edit(|world| world.observed.bootstrap_restore.job = Some(job(state)))
+}
+
+fn of(world: &World) -> BootstrapPlan {
+    plan(&world.desired, &world.observe())
+}
+
+/// Phase, what is asked for, and what is told.
+fn told(world: &World) -> String {
+    let plan = of(world);
+    let phase = plan.status.as_ref().map_or("-".to_owned(), |status| format!("{:?}", status.phase));
+    let start = plan.start.as_ref().map_or("-".to_owned(), |start| format!("{:?}", start.source));
+    let activity = plan.activity.as_ref().map_or("-", |activity| activity.reason.as_str());
+    let obstacle = plan.obstacle.as_ref().map_or("-", |obstacle| obstacle.reason.as_str());
+    format!("{phase} {start} {activity} {obstacle}")
+}
+
+#[test]
+fn the_way_of_a_beginning() {
+    let new = || wanted(World::new(3, 0));
+    let begun = || initialised(Some(1), 1);
+    for (what, world, wanted) in [
+        ("not asked for", World::new(3, 0), "- - - -"),
+        ("found", sees(new(), Ok(found())), "Pending - Restoring -"),
+        ("not found", sees(new(), Err("no")), "- - Restoring -"),
+        (
+            "not found for long",
+            sees(new(), Err("no")).condition("Accepted", "False", "RefNotFound", 400),
+            "- - Restoring RefNotFound",
+        ),
+        ("a cluster that had begun", sees(wanted(World::serving(3, 0)), Ok(found())), "Inert - - -"),
+        (
+            "volumes that are taken over",
+            sees(new().claim("orders-0", Some("c1"), Some(7)), Ok(found())),
+            "Inert - - -",
+        ),
+        ("the epoch is written down first", initialised(None, 1), "Pending - Restoring -"),
+        ("then the leader is asked", begun(), "Pending Other Restoring -"),
+        ("nobody leads", begun().leaderless(), "Pending - Restoring -"),
+        ("under way", knows(begun(), JobState::Running), "Pending - Restoring -"),
+        ("done", knows(begun(), JobState::Succeeded), "Succeeded - - -"),
+        ("failed", knows(begun(), JobState::Failed), "Failed - - RestoreFailed"),
+        ("done and forgotten", initialised(Some(1), 2), "Succeeded - - -"),
+    ] {
+        assert_eq!(told(&world), wanted, "{what}");
+    }
+}
+
+#[test]
+fn what_is_over_stays_over() {
+    for phase in ["Succeeded", "Inert"] {
+        let world = wanted(World::serving(3, 0)).edit(|world| {
+            world.observed.status.restore = Some(status(json!({"phase": phase})));
+        });
+        assert_eq!(told(&world), format!("{phase} - - -"));
+        let plan = world.plan();
+        assert!(plan.activity.is_none() && plan.obstacle.is_none() && plan.steps.is_empty(), "{plan:#?}");
+    }
+}
+
+#[test]
+fn nothing_starts_before_it_is_written_down_with_what() {
+    let world = sees(wanted(World::new(3, 0)), Ok(found()));
+    let plan = world.plan();
+    assert!(plan.sizes.is_none() && plan.cluster_id.is_none());
+    assert_eq!(plan.restore.status, Some(found()));
+    let world = world.edit(|world| world.observed.status.restore = Some(found()));
+    assert!(world.plan().sizes.is_some());
+}
+
+#[test]
+fn the_leader_is_asked_for_exactly_that_backup_and_nothing_is_overwritten() {
+    let start = of(&initialised(Some(1), 1)).start.unwrap();
+    assert_eq!(start.name, "bootstrap-cluster-uid");
+    assert_eq!(start.cluster_id.as_deref(), Some("old"));
+    assert_eq!(start.target, RestoreTarget::Backup("p".into()));
+    assert_eq!(start.confirm_cluster_id, None);
+    let own = initialised(Some(1), 1).spec(|spec| {
+        spec.backup = Some(serde_json::from_value(json!({"store": {"s3": {"bucket": "b"}}})).unwrap());
+    });
+    assert_eq!(of(&own).start.unwrap().source, RestoreSource::Own);
+}
+
+#[test]
+fn a_target_is_a_moment_a_backup_or_the_last() {
+    let target = |value: Value| serde_json::from_value::<crate::crd::RestoreTarget>(value).unwrap();
+    let time = "2026-01-01T00:00:00Z";
+    for (wanted, path, expected) in [
+        (None, Some("p"), RestoreTarget::Backup("p".into())),
+        (None, None, RestoreTarget::Latest {}),
+        (Some(target(json!({"latest": true}))), Some("p"), RestoreTarget::Latest {}),
+        (Some(target(json!({"index": 7}))), None, RestoreTarget::Index(7)),
+        (Some(target(json!({"time": time}))), Some("p"), RestoreTarget::Time(time.into())),
+    ] {
+        assert_eq!(wire_target(wanted.as_ref(), path), expected);
+    }
+}

@@ -1,0 +1,99 @@
+//! A restore of a running cluster: observe → plan → execute → status.
+//!
+//! It waits for the word that data may be replaced, keeps where the cluster is as a backup, and only then asks the leader. One
+//! at a time for a cluster. A restore raises the cluster's epoch, which is written down before: one that happened is known as
+//! such even where no member remembers the job.
+
+mod execute;
+mod observe;
+pub mod observed;
+pub mod plan;
+pub mod status;
+
+use crate::cluster::access::AccessError;
+use crate::context::Context;
+use crate::stores::GuardedRestore;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use plan::{Step, plan};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The kind, as metrics spell it.
+pub const KIND: &str = "SqliteRestore";
+/// How soon to look again while something moves.
+const PROGRESS: Duration = Duration::from_secs(2);
+/// How soon to look again while something is waited for.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Why the reconcile of a restore failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// While finding the way in to the members.
+    #[error("cannot get in to the members")]
+    Access(#[from] AccessError),
+    /// While making the backup that undoes it.
+    #[error("cannot execute")]
+    Execute(#[from] execute::ExecuteError),
+    /// While telling.
+    #[error("cannot write the status")]
+    Status(#[from] status::StatusError),
+}
+
+impl Error {
+    /// Name of the step, for metrics.
+    fn step(&self) -> &'static str {
+        match self {
+            Self::Access(_) => "restore-access",
+            Self::Execute(_) => "restore-execute",
+            Self::Status(_) => "restore-status",
+        }
+    }
+}
+
+/// The sentence.
+pub async fn reconcile(restore: Arc<GuardedRestore>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let restore = match &restore.0 {
+        Ok(restore) => restore,
+        Err(unreadable) => {
+            let (name, error) = (unreadable.metadata.name.as_deref(), &unreadable.error);
+            tracing::warn!(name, error, "a SqliteRestore is unreadable");
+            return Ok(Action::await_change());
+        }
+    };
+    if restore.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let Some(seen) = observe::observe(restore, &ctx).await? else { return Ok(Action::await_change()) };
+    let step = plan(&seen.observed);
+    let outcome = execute::execute(restore, &seen, &step, &ctx).await?;
+    let status = status::status(&seen.observed, &step, &outcome);
+    status::publish(restore, &status, seen.cluster.as_ref(), &ctx).await?;
+    ctx.failures.clear(&seen.observed.object.namespace, &failure_key(&restore.name_any()));
+    Ok(match step {
+        Step::Nothing => Action::await_change(),
+        _ if status.completion_time.is_some() => Action::await_change(),
+        Step::Wait { .. } => Action::requeue(WAIT),
+        _ => Action::requeue(PROGRESS),
+    })
+}
+
+/// What to do after a failure: again, after a while that doubles.
+pub fn error_policy(restore: Arc<GuardedRestore>, error: &Error, ctx: Arc<Context>) -> Action {
+    ctx.metrics.failed(error.step());
+    let (namespace, name) = (restore.namespace().unwrap_or_default(), restore.name_any());
+    let wait = ctx.failures.add(&namespace, &failure_key(&name));
+    tracing::warn!(
+        namespace,
+        name,
+        error = error as &dyn std::error::Error,
+        ?wait,
+        "the reconcile of a restore failed"
+    );
+    Action::requeue(wait)
+}
+
+/// Apart from a cluster of the same name.
+fn failure_key(name: &str) -> String {
+    format!("{KIND}/{name}")
+}

@@ -1,0 +1,282 @@
+//! (what is asked for, what is) → the next step of a restore. Pure: no client, no clock.
+
+use super::observed::{Cluster, Observed, Source, Undo};
+use crate::cluster::restore::wire_target;
+use client::backup::{JobState, RestoreSource, StartRestore};
+
+/// The next step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// It is over.
+    Nothing,
+    /// Something has to come first.
+    Wait {
+        /// For programs.
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// Keeps where the cluster is.
+    Pin,
+    /// Waits for that.
+    AwaitPin,
+    /// Writes down in which epoch the cluster is.
+    Record {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// Asks the leader.
+    Start {
+        /// Who leads.
+        member: String,
+        /// For what.
+        body: Box<StartRestore>,
+    },
+    /// The leader is at it.
+    Follow {
+        /// Hundredths that are done.
+        percent: u8,
+    },
+    /// The cluster has what was asked for.
+    Succeed,
+    /// It will not have it by this object.
+    Fail {
+        /// For programs.
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
+}
+
+/// The next step.
+pub fn plan(observed: &Observed) -> Step {
+    let object = &observed.object;
+    if object.status.completion_time.is_some() {
+        return Step::Nothing;
+    }
+    match observed.job.as_ref().map(|job| (job, job.state)) {
+        Some((_, JobState::Succeeded)) => return Step::Succeed,
+        Some((job, JobState::Failed)) => {
+            let message = job.message.clone().unwrap_or_else(|| "no member says why".into());
+            return Step::Fail { reason: "RestoreFailed", message };
+        }
+        Some((job, JobState::Running)) => return Step::Follow { percent: job.progress_percent.min(100) },
+        None => {}
+    }
+    let wait = |reason, message: String| Step::Wait { reason, message };
+    let name = &object.spec.cluster_ref.name;
+    let Some(cluster) = &observed.cluster else {
+        return wait("RefNotFound", format!("there is no SqliteCluster {name} in this namespace"));
+    };
+    if object.spec.approval.confirm_cluster_name.as_ref() != Some(name) {
+        let message = format!(
+            "everything that {name} holds is replaced, once spec.approval.confirmClusterName is {name}"
+        );
+        return wait("AwaitingApproval", message);
+    }
+    if let Some(ahead) = &observed.ahead {
+        return wait("AnotherRestore", format!("SqliteRestore {ahead} of the same cluster comes first"));
+    }
+    let source = match &observed.source {
+        Ok(source) => source,
+        Err(missing) => return wait("SourceNotFound", missing.clone()),
+    };
+    if cluster.own.is_none() {
+        let message = format!(
+            "{name} has no store of backups, so that where it is cannot be kept first: set its spec.backup"
+        );
+        return wait("NoStore", message);
+    }
+    let Some((from, cluster_id)) = way(cluster, source).zip(cluster.cluster_id.as_ref()) else {
+        return no_way(cluster, name);
+    };
+    // Asked before and raised since: it happened, and who did it has forgotten.
+    let (before, leader) = (object.status.epoch_before, cluster.leader.as_ref());
+    let epoch = leader.map(|leader| i64::try_from(leader.epoch).unwrap_or(i64::MAX));
+    if before.is_some_and(|before| epoch.is_some_and(|epoch| epoch > before)) {
+        return Step::Succeed;
+    }
+    let Some(leader) = leader else { return wait("NoLeader", format!("{name} has no leader")) };
+    match (&observed.undo, before) {
+        (Undo::Missing, _) => Step::Pin,
+        (Undo::Running, _) => Step::AwaitPin,
+        (Undo::Foreign, _) => {
+            let message = format!("SqliteBackup {} is not this restore's: delete it", object.undo_name());
+            wait("NameConflict", message)
+        }
+        (Undo::Failed(why), _) => {
+            let message =
+                format!("where the cluster is could not be kept, so that nothing was restored: {why}");
+            Step::Fail { reason: "PinFailed", message }
+        }
+        (Undo::Done(_), None) => Step::Record { epoch: leader.epoch },
+        (Undo::Done(_), Some(_)) => Step::Start {
+            member: leader.member.clone(),
+            body: Box::new(StartRestore {
+                name: object.job_name(),
+                source: from,
+                cluster_id: Some(source.cluster_id.clone()),
+                target: wire_target(object.spec.target.as_ref(), source.path.as_deref()),
+                confirm_cluster_id: Some(cluster_id.clone()),
+            }),
+        },
+    }
+}
+
+/// How the members reach the source, if they do.
+fn way(cluster: &Cluster, source: &Source) -> Option<RestoreSource> {
+    // Keys are a file of several: what the store is read with is the members' own.
+    let own = cluster.own.as_ref().is_some_and(|own| own.store == source.access.store);
+    let other = cluster.other.as_ref().is_some_and(|other| other.store == source.access.store);
+    match (own, other) {
+        (true, _) => Some(RestoreSource::Own),
+        (false, true) => Some(RestoreSource::Other),
+        (false, false) => None,
+    }
+}
+
+fn no_way(cluster: &Cluster, name: &str) -> Step {
+    if cluster.cluster_id.is_none() {
+        return Step::Wait { reason: "NotBegun", message: format!("{name} has not begun yet") };
+    }
+    let message = format!(
+        "the members of {name} do not know that store: bring the backup up as a new cluster by spec.bootstrap.restore, or make the store that of its spec.backup first"
+    );
+    Step::Fail { reason: "StoreNotKnown", message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::build::backup::StoreAccess;
+    use crate::crd::{Bookmark, SqliteRestoreStatus, UndoBookmark};
+    use crate::restore::observed::{Leader, Object};
+    use client::backup::{RestoreJob, RestoreTarget};
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::json;
+
+    fn store(bucket: &str) -> StoreAccess {
+        let store = serde_json::from_value(json!({"s3": {"bucket": bucket}})).unwrap();
+        StoreAccess { store, encryption: None }
+    }
+
+    fn done() -> Undo {
+        let bookmark = Bookmark { index: 7, term: 1, time: Time(Timestamp::UNIX_EPOCH) };
+        Undo::Done(UndoBookmark { backup: "back-undo".into(), bookmark })
+    }
+
+    /// Approved, and everything there.
+    fn ready() -> Observed {
+        Observed {
+            now: Timestamp::UNIX_EPOCH,
+            object: Object {
+                namespace: "shop".into(),
+                name: "back".into(),
+                uid: "u".into(),
+                generation: 1,
+                spec: serde_json::from_value(json!({
+                    "clusterRef": {"name": "orders"}, "source": {"backupRef": {"name": "nightly"}},
+                    "approval": {"confirmClusterName": "orders"},
+                }))
+                .unwrap(),
+                status: SqliteRestoreStatus { epoch_before: Some(1), ..SqliteRestoreStatus::default() },
+            },
+            cluster: Some(Cluster {
+                cluster_id: Some("c1".into()),
+                own: Some(store("b")),
+                other: None,
+                leader: Some(Leader { member: "orders-0".into(), epoch: 1 }),
+            }),
+            source: Ok(Source { access: store("b"), cluster_id: "c1".into(), path: Some("p".into()) }),
+            undo: done(),
+            ahead: None,
+            job: None,
+        }
+    }
+
+    fn edited(edit: impl FnOnce(&mut Observed)) -> Observed {
+        let mut observed = ready();
+        edit(&mut observed);
+        observed
+    }
+
+    fn job(state: JobState) -> Observed {
+        edited(|o| {
+            o.job = Some(RestoreJob {
+                name: "restore-u".into(),
+                state,
+                progress_percent: 30,
+                restored: None,
+                message: None,
+            });
+        })
+    }
+
+    fn told(observed: &Observed) -> String {
+        match plan(observed) {
+            Step::Nothing => "nothing".into(),
+            Step::Wait { reason, .. } => format!("wait {reason}"),
+            Step::Pin => "pin".into(),
+            Step::AwaitPin => "await pin".into(),
+            Step::Record { epoch } => format!("record {epoch}"),
+            Step::Start { member, .. } => format!("start {member}"),
+            Step::Follow { percent } => format!("follow {percent}"),
+            Step::Succeed => "succeed".into(),
+            Step::Fail { reason, .. } => format!("fail {reason}"),
+        }
+    }
+
+    #[test]
+    fn the_way_of_a_restore() {
+        let cluster = |edit: fn(&mut Cluster)| edited(|o| edit(o.cluster.as_mut().unwrap()));
+        for (what, observed, wanted) in [
+            ("no cluster", edited(|o| o.cluster = None), "wait RefNotFound"),
+            (
+                "nobody agreed",
+                edited(|o| o.object.spec.approval.confirm_cluster_name = None),
+                "wait AwaitingApproval",
+            ),
+            (
+                "to another cluster",
+                edited(|o| o.object.spec.approval.confirm_cluster_name = Some("order".into())),
+                "wait AwaitingApproval",
+            ),
+            ("one at a time", edited(|o| o.ahead = Some("first".into())), "wait AnotherRestore"),
+            ("no such backup", edited(|o| o.source = Err("no".into())), "wait SourceNotFound"),
+            ("another store", cluster(|c| c.own = Some(store("c"))), "fail StoreNotKnown"),
+            ("no store", cluster(|c| c.own = None), "wait NoStore"),
+            ("not begun", cluster(|c| c.cluster_id = None), "wait NotBegun"),
+            ("nobody leads", cluster(|c| c.leader = None), "wait NoLeader"),
+            ("first where it is", edited(|o| o.undo = Undo::Missing), "pin"),
+            ("which takes a while", edited(|o| o.undo = Undo::Running), "await pin"),
+            ("or cannot be", edited(|o| o.undo = Undo::Failed("no".into())), "fail PinFailed"),
+            ("somebody else's", edited(|o| o.undo = Undo::Foreign), "wait NameConflict"),
+            ("then the epoch", edited(|o| o.object.status.epoch_before = None), "record 1"),
+            ("then the leader", ready(), "start orders-0"),
+            ("under way", job(JobState::Running), "follow 30"),
+            ("done", job(JobState::Succeeded), "succeed"),
+            ("failed", job(JobState::Failed), "fail RestoreFailed"),
+            (
+                "done and forgotten",
+                cluster(|c| c.leader = Some(Leader { member: "orders-1".into(), epoch: 2 })),
+                "succeed",
+            ),
+            (
+                "over",
+                edited(|o| o.object.status.completion_time = Some(Time(Timestamp::UNIX_EPOCH))),
+                "nothing",
+            ),
+        ] {
+            assert_eq!(told(&observed), wanted, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_leader_is_asked_with_the_clusters_own_id_as_a_confirmation() {
+        let Step::Start { body, .. } = plan(&ready()) else { panic!("not asked") };
+        assert_eq!(body.confirm_cluster_id.as_deref(), Some("c1"));
+        assert_eq!(body.target, RestoreTarget::Backup("p".into()));
+        assert_eq!((body.source, body.name.as_str()), (RestoreSource::Own, "restore-u"));
+    }
+}

@@ -1,0 +1,232 @@
+//! Tells: the status of a restore is made from what was seen and done, and written if it says something new.
+
+use super::KIND;
+use super::execute::Outcome;
+use super::observed::{Observed, Undo};
+use super::plan::Step;
+use crate::cluster::conditions::{Draft, dated, whole_second};
+use crate::context::Context;
+use crate::crd::{SqliteCluster, SqliteRestore, SqliteRestoreStatus};
+use crate::names::FIELD_MANAGER;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::EventType;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+
+/// Why a status could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The server refused it.
+    #[error("cannot write the status of {name}")]
+    Write {
+        /// Of which object.
+        name: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// How a restore goes, in a word and a sentence.
+enum State {
+    Waits(&'static str, String),
+    Runs(&'static str, String),
+    Done,
+    Failed(&'static str, String),
+}
+
+/// The status after the step. Pure.
+pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> SqliteRestoreStatus {
+    let before = &observed.object.status;
+    let (now, generation) = (observed.now, observed.object.generation);
+    let mut status = SqliteRestoreStatus { observed_generation: Some(generation), ..before.clone() };
+    if let Undo::Done(bookmark) = &observed.undo {
+        status.undo_bookmark = Some(bookmark.clone());
+    }
+    let state = match (step, outcome) {
+        (Step::Nothing, _) => {
+            status.undo_bookmark.clone_from(&before.undo_bookmark);
+            for condition in &mut status.conditions {
+                condition.observed_generation = Some(generation);
+            }
+            return status;
+        }
+        (Step::Fail { reason, message }, _) | (_, Outcome::Refused { reason, message }) => {
+            State::Failed(reason, message.clone())
+        }
+        (Step::Succeed, _) => State::Done,
+        (_, Outcome::NotYet { message }) => State::Runs("NotYet", message.clone()),
+        (Step::Wait { reason, message }, _) => State::Waits(reason, message.clone()),
+        (Step::Pin | Step::AwaitPin, _) => {
+            let undo = observed.object.undo_name();
+            State::Runs("Pinning", format!("where the cluster is is kept as SqliteBackup {undo} first"))
+        }
+        (Step::Record { epoch }, _) => {
+            status.epoch_before = i64::try_from(*epoch).ok();
+            status.start_time.get_or_insert(Time(whole_second(now)));
+            State::Runs("Restoring", "the leader is asked next".into())
+        }
+        (Step::Start { .. }, _) => State::Runs("Restoring", "the leader is at it".into()),
+        (Step::Follow { percent }, _) => {
+            status.progress_percent = Some(i32::from(*percent));
+            State::Runs("Restoring", "the leader is at it".into())
+        }
+    };
+    let draft =
+        |kind, holds, reason, message: &String| Draft { kind, holds, reason, message: message.clone() };
+    let drafts = match &state {
+        // Nothing moves until somebody does something; a tool that waits is to go on waiting.
+        State::Waits(reason, message) | State::Runs(reason, message) => {
+            vec![draft("Succeeded", false, reason, message), draft("Reconciling", true, reason, message)]
+        }
+        State::Done => {
+            status.completion_time.get_or_insert(Time(whole_second(now)));
+            status.progress_percent = Some(100);
+            if let Some(restored) = observed.job.as_ref().and_then(|job| job.restored.as_ref()) {
+                status.restored_index = i64::try_from(restored.index).ok();
+                status.restored_time = Some(restored.time.clone());
+            }
+            vec![draft("Succeeded", true, "Succeeded", &"the cluster has what was asked for".to_owned())]
+        }
+        State::Failed(reason, message) => {
+            status.completion_time.get_or_insert(Time(whole_second(now)));
+            vec![draft("Succeeded", false, reason, message), draft("Stalled", true, reason, message)]
+        }
+    };
+    status.conditions =
+        drafts.into_iter().map(|draft| dated(draft, &before.conditions, now, generation)).collect();
+    status
+}
+
+/// Writes the status if it says something new, and tells of what ended.
+pub async fn publish(
+    restore: &SqliteRestore,
+    status: &SqliteRestoreStatus,
+    cluster: Option<&SqliteCluster>,
+    ctx: &Context,
+) -> Result<(), StatusError> {
+    let (namespace, name) = (restore.namespace().unwrap_or_default(), restore.name_any());
+    ctx.metrics.publish(KIND, &namespace, &name, &status.conditions);
+    let before = restore.status.clone().unwrap_or_default();
+    if *status == before {
+        return Ok(());
+    }
+    let api: Api<SqliteRestore> = Api::namespaced(ctx.client.clone(), &namespace);
+    let patch = json!({
+        "apiVersion": SqliteRestore::api_version(&()),
+        "kind": SqliteRestore::kind(&()),
+        "metadata": {"name": name, "uid": restore.uid()},
+        "status": status,
+    });
+    ctx.metrics.status_writes.inc();
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
+        Ok(_) => {}
+        // It went in between, and another one of its name is not meant.
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => return Ok(()),
+        Err(source) => return Err(StatusError::Write { name, source }),
+    }
+    if before.completion_time.is_none() && status.completion_time.is_some() {
+        tell(restore, status, cluster, ctx).await;
+    }
+    Ok(())
+}
+
+async fn tell(
+    restore: &SqliteRestore,
+    status: &SqliteRestoreStatus,
+    cluster: Option<&SqliteCluster>,
+    ctx: &Context,
+) {
+    let Some(ended) = status.conditions.iter().find(|condition| condition.type_ == "Succeeded") else {
+        return;
+    };
+    let (type_, reason) = match ended.status.as_str() {
+        "True" => (EventType::Normal, "RestoreSucceeded"),
+        _ => (EventType::Warning, "RestoreFailed"),
+    };
+    ctx.tell(&restore.object_ref(&()), type_, reason, "Restore", ended.message.clone()).await;
+    if let Some(cluster) = cluster {
+        let note = format!("{}: {}", restore.name_any(), ended.message);
+        ctx.tell(&cluster.object_ref(&()), type_, reason, "Restore", note).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::restore::observed::{Cluster, Object};
+    use client::backup::{JobState, RestoreJob};
+    use jiff::Timestamp;
+
+    fn observed(status: SqliteRestoreStatus, job: Option<RestoreJob>) -> Observed {
+        let spec = json!({"clusterRef": {"name": "orders"}, "source": {"backupRef": {"name": "b"}}});
+        Observed {
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+            object: Object {
+                namespace: "shop".into(),
+                name: "back".into(),
+                uid: "u".into(),
+                generation: 1,
+                spec: serde_json::from_value(spec).unwrap(),
+                status,
+            },
+            cluster: Some(Cluster::default()),
+            source: Err(String::new()),
+            undo: Undo::Missing,
+            ahead: None,
+            job,
+        }
+    }
+
+    fn told(status: &SqliteRestoreStatus) -> String {
+        let sign = |status: &str| if status == "True" { "=" } else { "!" };
+        let show = |c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
+            format!("{}{}{}", c.type_, sign(&c.status), c.reason)
+        };
+        status.conditions.iter().map(show).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn each_state_is_told_as_tools_read_it() {
+        let wait = Step::Wait { reason: "AwaitingApproval", message: "say so".into() };
+        let later = Outcome::NotYet { message: "busy".into() };
+        let start = || Step::Start {
+            member: "orders-0".into(),
+            body: Box::new(serde_json::from_value(json!({"name": "n", "target": {"latest": {}}})).unwrap()),
+        };
+        for (step, outcome, wanted) in [
+            (wait, Outcome::Done, "Succeeded!AwaitingApproval Reconciling=AwaitingApproval"),
+            (Step::Pin, Outcome::Done, "Succeeded!Pinning Reconciling=Pinning"),
+            (Step::Record { epoch: 3 }, Outcome::Done, "Succeeded!Restoring Reconciling=Restoring"),
+            (start(), Outcome::Begun, "Succeeded!Restoring Reconciling=Restoring"),
+            (start(), later, "Succeeded!NotYet Reconciling=NotYet"),
+            (Step::Succeed, Outcome::Done, "Succeeded=Succeeded"),
+            (
+                Step::Fail { reason: "PinFailed", message: "no".into() },
+                Outcome::Done,
+                "Succeeded!PinFailed Stalled=PinFailed",
+            ),
+        ] {
+            let status = status(&observed(SqliteRestoreStatus::default(), None), &step, &outcome);
+            assert_eq!(told(&status), wanted, "{step:?}");
+            assert!(status.conditions.iter().all(|c| c.observed_generation == Some(1)));
+        }
+    }
+
+    #[test]
+    fn what_is_over_does_not_move() {
+        let job = RestoreJob {
+            name: "n".into(),
+            state: JobState::Succeeded,
+            progress_percent: 100,
+            restored: None,
+            message: None,
+        };
+        let done =
+            status(&observed(SqliteRestoreStatus::default(), Some(job)), &Step::Succeed, &Outcome::Done);
+        assert_eq!(done.progress_percent, Some(100));
+        assert_eq!(status(&observed(done.clone(), None), &Step::Nothing, &Outcome::Done), done);
+    }
+}
