@@ -152,14 +152,14 @@ impl Contents {
             let latest_us = match chain.segments.last() {
                 Some(segment) => segment.time_us,
                 // The archive's own backup, after which nothing has happened yet.
-                None if backup.kind == BackupKind::Base => manifest.entry_time_us,
+                None if backup.kind == BackupKind::Base => manifest.moment_us(),
                 None => continue,
             };
             windows.push(Window {
                 epoch: backup.epoch,
                 first_index: backup.index,
                 last_index: chain.last,
-                earliest: time_text(manifest.entry_time_us),
+                earliest: time_text(manifest.moment_us()),
                 latest: time_text(latest_us),
             });
         }
@@ -246,7 +246,7 @@ impl Contents {
     fn before(&self, is_early: impl Fn(&Manifest) -> bool) -> Result<&Manifest, NotReachable> {
         let first = self.manifests.first().ok_or(NotReachable::NoBackup)?;
         self.manifests.iter().rev().find(|manifest| is_early(manifest)).ok_or_else(|| {
-            NotReachable::TooEarly { index: first.backup.index, time: time_text(first.entry_time_us) }
+            NotReachable::TooEarly { index: first.backup.index, time: time_text(first.moment_us()) }
         })
     }
 

@@ -60,6 +60,13 @@ impl Manifest {
         Self { format: FORMAT, backup, entry_time_us, foreign_keys, parts, checksum: String::new() }
     }
 
+    /// The moment that it is of, in microseconds since 1970: that of its last entry, or of its making if no entry in it
+    /// has a clock.
+    pub fn moment_us(&self) -> i64 {
+        let made = || self.backup.time.parse::<jiff::Timestamp>().map_or(0, |made| made.as_microsecond());
+        if self.entry_time_us == 0 { made() } else { self.entry_time_us }
+    }
+
     /// Its text.
     pub fn encode(&self) -> serde_json::Result<Bytes> {
         let unsigned = Self { checksum: String::new(), ..self.clone() };
