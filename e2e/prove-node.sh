@@ -33,6 +33,10 @@ prove "an open reader for ten minutes, 2 GiB streamed" "READERS_SECONDS=600 STRE
 prove "crash at every step" "" crash
 prove "10,000 connections that say little" "CONNECTIONS=10000" connections
 prove "databases changed behind their backs" "CONSISTENCY_ROUNDS=10" consistency
+prove "restores to any moment, everything lost" "BACKUP_MOMENTS=100 BACKUP_DISASTERS=20" backup
+# shellcheck source=e2e/kube/lib.sh
+s3=$(. e2e/kube/lib.sh && echo "$KUBE_BIN/versitygw")
+[ ! -x "$s3" ] || prove "a large database to an S3 server and back" "BACKUP_MIB=2048 BACKUP_S3=$s3" backup large
 
 [ -n "$rows" ] || { echo "no proof is named like $wanted" >&2; exit 2; }
 {

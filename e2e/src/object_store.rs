@@ -1,16 +1,19 @@
 //! An S3 server in the namespace of a test: what its clusters back up to.
 
+use crate::processes;
 use crate::scenario::{Scenario, Skip};
 use crate::wait::eventually;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::PostParams;
 use serde_json::{Value, json};
+use std::fs;
 use std::time::Duration;
 
 const NAME: &str = "s3";
 const BUCKET: &str = "backups";
+const PREFIX: &str = "e2e";
 const PORT: u16 = 7070;
 /// On the local Kubernetes every node has this image (`e2e/kube/images.sh`).
 const IMAGE: &str = "versitygw:local";
@@ -60,17 +63,28 @@ impl ObjectStore {
         .await
     }
 
-    /// Takes the server away; what it held is gone.
-    pub async fn stop(&self) -> Result<()> {
-        self.api::<Pod>().delete(NAME, &DeleteParams::default().grace_period(0)).await?;
-        Ok(())
+    /// Changes one bit of a backup behind everybody's back.
+    pub async fn flip_a_bit(&self, path: &str) -> Result<()> {
+        let uid = self.api::<Pod>().get(NAME).await?.metadata.uid.unwrap_or_default();
+        let pid = processes::find(&uid, "versitygw").context("no S3 server runs")?;
+        // Below the bucket: the prefix, then the cluster's id.
+        let clusters = format!("/proc/{pid}/root/data/buckets/{BUCKET}/{PREFIX}");
+        let part = fs::read_dir(&clusters)?
+            .flatten()
+            .map(|cluster| cluster.path().join("backups").join(path).join("00000"))
+            .find(|part| part.exists())
+            .with_context(|| format!("{path} is not below {clusters}"))?;
+        let mut bytes = fs::read(&part)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        Ok(fs::write(&part, bytes)?)
     }
 
     /// The store as a spec names it.
     pub fn spec(&self) -> Value {
         json!({"s3": {
             "bucket": BUCKET,
-            "prefix": "e2e",
+            "prefix": PREFIX,
             "endpoint": format!("http://{NAME}.{}.svc:{PORT}", self.namespace),
             "forcePathStyle": true,
             "secretRef": {"name": NAME},

@@ -5,7 +5,7 @@ use client::backup::Catalogue;
 use e2e::database::Level;
 use e2e::ledger::Pace;
 use e2e::{Cluster, Manifest, ObjectStore, Scenario, eventually, scenario};
-use kube::api::{DynamicObject, PostParams};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -97,6 +97,39 @@ fn only_the_bucket_is_left() {
         ensure!(database.read_number(COUNT, Level::Linearizable).await? == 5);
         database.write("INSERT INTO t VALUES (5)").await?;
         again.assert_same_content(COUNT).await
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_backup_is_tried_out_and_a_damaged_one_is_found() {
+    scenario("a_backup_is_tried_out_and_a_damaged_one_is_found", async |test| {
+        let store = ObjectStore::start(test).await?;
+        let orders = test.named("orders");
+        let spec = json!({"store": store.spec()});
+        orders.apply(&Manifest::new("orders", 1).with("backup", spec)).await?;
+        orders.await_ready().await?;
+        let database = orders.service("rw").await?;
+        database.write("CREATE TABLE t (x INTEGER)").await?;
+        let backups = test.kubernetes.objects("SqliteBackup", &test.namespace);
+        for (name, damaged) in [("sound", false), ("damaged", true)] {
+            create(test, "SqliteBackup", name, json!({"clusterRef": {"name": "orders"}})).await?;
+            let made = await_succeeded(test, "SqliteBackup", name).await?;
+            if damaged {
+                store.flip_a_bit(made["path"].as_str().context("no path")?).await?;
+            }
+            // What `kubectl sqlite backup verify` does.
+            let asked = json!({"sqlite-operator.io/verifyAt": made["completionTime"]});
+            let asked = Patch::Merge(json!({"metadata": {"annotations": asked}}));
+            backups.patch(name, &PatchParams::default(), &asked).await?;
+            let found = eventually(&format!("{name} was tried out"), PATIENCE, async || {
+                let found = backups.get(name).await?.data["status"]["verification"].clone();
+                Ok(found["result"].is_string().then_some(found))
+            })
+            .await?;
+            ensure!(found["result"] == json!(if damaged { "Failed" } else { "Passed" }), "{name}: {found}");
+        }
+        Ok(())
     });
 }
 
