@@ -37,7 +37,7 @@ pub struct Parts {
     pub part_bytes: u64,
     /// Size of the file.
     pub size_bytes: u64,
-    /// SHA-256 of each part as it is in the store, in order.
+    /// The SHA-256 that each part in the store ends with, in order: that of everything before it.
     pub sums: Vec<String>,
 }
 

@@ -8,7 +8,7 @@
 //! Numbers have leading zeros, so that names in order are numbers in order.
 
 use super::pace::Pace;
-use super::seal::{Keyring, SealError};
+use super::seal::{Keyring, SealError, sum_of};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
@@ -72,19 +72,18 @@ impl Objects {
         name.split('/').fold(self.root.clone(), |path, part| path.join(part))
     }
 
-    /// Seals `plain` and puts it there; returns the size and the SHA-256 of what is in the store.
+    /// Seals `plain` and puts it there; returns the size of what is in the store, and the sum that it ends with.
     pub async fn put_sealed(&self, name: &str, plain: Bytes) -> Result<(u64, String), ObjectError> {
         let (keys, of) = (self.keys.clone(), name.to_owned());
-        let sealed = tokio::task::spawn_blocking(move || {
-            keys.seal(&of, &plain).map(|sealed| (super::seal::sha256_hex(&sealed), sealed))
-        });
-        let (sum, sealed) = sealed.await??;
+        let sealed = tokio::task::spawn_blocking(move || keys.seal(&of, &plain));
+        let sealed = sealed.await??;
+        let sum = sum_of(&sealed);
         let size = sealed.len() as u64;
         self.put(name, sealed).await?;
         Ok((size, sum))
     }
 
-    /// What was sealed, at most `at_most` bytes of it; if `sum` is said, what is in the store must have it.
+    /// What was sealed, at most `at_most` bytes of it; if `sum` is said, what is in the store must end with it.
     pub async fn get_sealed(
         &self,
         name: &str,
@@ -95,7 +94,7 @@ impl Objects {
         let (keys, of, sum) = (self.keys.clone(), name.to_owned(), sum.map(str::to_owned));
         let opened = tokio::task::spawn_blocking(move || {
             let plain = keys.open(&of, &sealed, at_most)?;
-            if sum.is_some_and(|sum| sum != super::seal::sha256_hex(&sealed)) {
+            if sum.is_some_and(|sum| sum != sum_of(&sealed)) {
                 return Err(SealError::Damaged {
                     name: of,
                     what: "it is not the object that the manifest names",

@@ -62,6 +62,11 @@ pub struct Keyring {
     keys: Vec<Key>,
 }
 
+/// The sum that an object ends with, in hexadecimal digits.
+pub fn sum_of(object: &[u8]) -> String {
+    hex(&object[object.len().saturating_sub(SHA256_OUTPUT_LEN)..])
+}
+
 /// SHA-256 in hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(digest(&SHA256, bytes).as_ref())
