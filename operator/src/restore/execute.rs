@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::crd::{SqliteBackup, SqliteRestore};
 use crate::names::{FIELD_MANAGER, LABEL_CLUSTER, MANAGED_BY};
 use client::admin::RefusalReason;
+use client::admin_client::AdminError;
 use client::backup::{JobState, StartRestore};
 use kube::api::PostParams;
 use kube::{Api, Resource};
@@ -53,7 +54,9 @@ pub enum Outcome {
         /// For people.
         message: String,
     },
-    /// A matter of a moment.
+    /// It may have begun: whoever knows of it will tell.
+    Unknown,
+    /// It did not begin, for a matter of a moment.
     NotYet {
         /// For people.
         message: String,
@@ -69,11 +72,11 @@ pub async fn execute(
 ) -> Result<Outcome, ExecuteError> {
     match step {
         Step::Pin => pin(restore, seen, ctx).await.map(|()| Outcome::Done),
-        Step::Start { member, body } => Ok(start(seen, member, body).await),
+        Step::Start { member, body, .. } => Ok(start(seen, member, body).await),
         Step::Nothing
         | Step::Wait { .. }
         | Step::AwaitPin
-        | Step::Record { .. }
+        | Step::AwaitWord
         | Step::Follow { .. }
         | Step::Succeed
         | Step::Fail { .. } => Ok(Outcome::Done),
@@ -119,12 +122,17 @@ async fn start(seen: &Seen, member: &str, body: &StartRestore) -> Outcome {
             Outcome::Refused { reason: "RestoreFailed", message: job.message.unwrap_or_default() }
         }
         Ok(_) => Outcome::Begun,
+        Err(error) if !matches!(error, AdminError::Refused { .. }) => {
+            tracing::warn!(member, error = &error as &dyn std::error::Error, "no word about a restore");
+            Outcome::Unknown
+        }
         Err(error) => {
             let message = format!("{member}: {}", explain(&error));
             match error.refusal() {
                 Some(RefusalReason::Invalid | RefusalReason::NotConfirmed) => {
                     Outcome::Refused { reason: "Refused", message }
                 }
+                Some(RefusalReason::OutcomeUnknown | RefusalReason::Internal) => Outcome::Unknown,
                 _ => Outcome::NotYet { message },
             }
         }

@@ -1,8 +1,8 @@
 //! A restore of a running cluster: observe → plan → execute → status.
 //!
 //! It waits for the word that data may be replaced, keeps where the cluster is as a backup, and only then asks the leader. One
-//! at a time for a cluster. A restore raises the cluster's epoch, which is written down before: one that happened is known as
-//! such even where no member remembers the job.
+//! at a time for a cluster. That the leader is asked is written down before, and it is asked once: a restore of which no member
+//! knows any more is not done again, because what was written since would be lost.
 
 mod execute;
 mod observe;
@@ -66,9 +66,18 @@ pub async fn reconcile(restore: Arc<GuardedRestore>, ctx: Arc<Context>) -> Resul
     }
     let Some(seen) = observe::observe(restore, &ctx).await? else { return Ok(Action::await_change()) };
     let step = plan(&seen.observed);
-    let outcome = execute::execute(restore, &seen, &step, &ctx).await?;
+    let mut restore = restore.clone();
+    if matches!(step, Step::Start { .. }) {
+        // Before it is done, and not by what a cache that is behind shows: it must not be done twice.
+        let asking = status::status(&seen.observed, &step, &execute::Outcome::Done);
+        if !status::publish(&restore, &asking, true, seen.cluster.as_ref(), &ctx).await? {
+            return Ok(Action::requeue(PROGRESS));
+        }
+        restore.status = Some(asking);
+    }
+    let outcome = execute::execute(&restore, &seen, &step, &ctx).await?;
     let status = status::status(&seen.observed, &step, &outcome);
-    status::publish(restore, &status, seen.cluster.as_ref(), &ctx).await?;
+    status::publish(&restore, &status, false, seen.cluster.as_ref(), &ctx).await?;
     ctx.failures.clear(&seen.observed.object.namespace, &failure_key(&restore.name_any()));
     Ok(match step {
         Step::Nothing => Action::await_change(),

@@ -66,9 +66,8 @@ pub async fn observe(restore: &SqliteRestore, ctx: &Context) -> Result<Option<Se
         other: restore_store(cluster),
         leader,
     });
-    if seen.observed.object.status.start_time.is_some() {
-        seen.observed.job = jobs(&seen.observed.object.job_name(), &seen.members, &seen.admin).await;
-    }
+    // The cache may be behind: whether it was asked for is not decided by the object alone.
+    seen.observed.job = jobs(&seen.observed.object.job_name(), &seen.members, &seen.admin).await;
     Ok(Some(seen))
 }
 

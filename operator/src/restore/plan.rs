@@ -3,6 +3,10 @@
 use super::observed::{Cluster, Observed, Source, Undo};
 use crate::cluster::restore::wire_target;
 use client::backup::{JobState, RestoreSource, StartRestore};
+use jiff::{SignedDuration, Timestamp};
+
+/// How long members may not know of a restore that the leader was asked for.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(2);
 
 /// The next step.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,18 +24,17 @@ pub enum Step {
     Pin,
     /// Waits for that.
     AwaitPin,
-    /// Writes down in which epoch the cluster is.
-    Record {
-        /// The epoch.
-        epoch: u64,
-    },
-    /// Asks the leader.
+    /// Writes down that the leader is asked and in which epoch the cluster is, then asks.
     Start {
         /// Who leads.
         member: String,
+        /// The epoch.
+        epoch: u64,
         /// For what.
         body: Box<StartRestore>,
     },
+    /// The leader was asked, and nobody who answers knows of it.
+    AwaitWord,
     /// The leader is at it.
     Follow {
         /// Hundredths that are done.
@@ -90,28 +93,25 @@ pub fn plan(observed: &Observed) -> Step {
     let Some((from, cluster_id)) = way(cluster, source).zip(cluster.cluster_id.as_ref()) else {
         return no_way(cluster, name);
     };
-    // Asked before and raised since: it happened, and who did it has forgotten.
-    let (before, leader) = (object.status.epoch_before, cluster.leader.as_ref());
-    let epoch = leader.map(|leader| i64::try_from(leader.epoch).unwrap_or(i64::MAX));
-    if before.is_some_and(|before| epoch.is_some_and(|epoch| epoch > before)) {
-        return Step::Succeed;
+    if let Some(asked) = &object.status.start_time {
+        return after_asking(observed, cluster, asked.0);
     }
-    let Some(leader) = leader else { return wait("NoLeader", format!("{name} has no leader")) };
-    match (&observed.undo, before) {
-        (Undo::Missing, _) => Step::Pin,
-        (Undo::Running, _) => Step::AwaitPin,
-        (Undo::Foreign, _) => {
+    let Some(leader) = &cluster.leader else { return wait("NoLeader", format!("{name} has no leader")) };
+    match &observed.undo {
+        Undo::Missing => Step::Pin,
+        Undo::Running => Step::AwaitPin,
+        Undo::Foreign => {
             let message = format!("SqliteBackup {} is not this restore's: delete it", object.undo_name());
             wait("NameConflict", message)
         }
-        (Undo::Failed(why), _) => {
+        Undo::Failed(why) => {
             let message =
                 format!("where the cluster is could not be kept, so that nothing was restored: {why}");
             Step::Fail { reason: "PinFailed", message }
         }
-        (Undo::Done(_), None) => Step::Record { epoch: leader.epoch },
-        (Undo::Done(_), Some(_)) => Step::Start {
+        Undo::Done(_) => Step::Start {
             member: leader.member.clone(),
+            epoch: leader.epoch,
             body: Box::new(StartRestore {
                 name: object.job_name(),
                 source: from,
@@ -121,6 +121,24 @@ pub fn plan(observed: &Observed) -> Step {
             }),
         },
     }
+}
+
+/// The leader was asked and no member knows of it: who did it was started again. It is never asked for twice, because what
+/// was written after the first time would be lost.
+fn after_asking(observed: &Observed, cluster: &Cluster, asked: Timestamp) -> Step {
+    let status = &observed.object.status;
+    let epoch = cluster.leader.as_ref().map(|leader| i64::try_from(leader.epoch).unwrap_or(i64::MAX));
+    if status.epoch_before.is_some_and(|before| epoch.is_some_and(|epoch| epoch > before)) {
+        return Step::Succeed;
+    }
+    if observed.now.duration_since(asked) < PATIENCE {
+        return Step::AwaitWord;
+    }
+    let undo = observed.object.undo_name();
+    let message = format!(
+        "the leader was asked, and no member knows what came of it: look at what the cluster holds. Another SqliteRestore tries again; SqliteBackup {undo} holds what was there before"
+    );
+    Step::Fail { reason: "OutcomeUnknown", message }
 }
 
 /// How the members reach the source, if they do.
@@ -152,7 +170,6 @@ mod tests {
     use crate::crd::{Bookmark, SqliteRestoreStatus, UndoBookmark};
     use crate::restore::observed::{Leader, Object};
     use client::backup::{RestoreJob, RestoreTarget};
-    use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
 
@@ -180,7 +197,7 @@ mod tests {
                     "approval": {"confirmClusterName": "orders"},
                 }))
                 .unwrap(),
-                status: SqliteRestoreStatus { epoch_before: Some(1), ..SqliteRestoreStatus::default() },
+                status: SqliteRestoreStatus::default(),
             },
             cluster: Some(Cluster {
                 cluster_id: Some("c1".into()),
@@ -213,14 +230,30 @@ mod tests {
         })
     }
 
+    /// The leader was asked in epoch 1 so many seconds ago, the epoch is this, and no member knows of it.
+    fn asked(seconds: i64, epoch: u64) -> Observed {
+        edited(|o| {
+            o.now = Timestamp::from_second(seconds).unwrap();
+            o.object.status.epoch_before = Some(1);
+            o.object.status.start_time = Some(Time(Timestamp::UNIX_EPOCH));
+            o.cluster.as_mut().unwrap().leader = Some(Leader { member: "orders-1".into(), epoch });
+        })
+    }
+
+    fn edited_asked(edit: impl FnOnce(&mut Observed)) -> Observed {
+        let mut observed = asked(0, 1);
+        edit(&mut observed);
+        observed
+    }
+
     fn told(observed: &Observed) -> String {
         match plan(observed) {
             Step::Nothing => "nothing".into(),
             Step::Wait { reason, .. } => format!("wait {reason}"),
             Step::Pin => "pin".into(),
             Step::AwaitPin => "await pin".into(),
-            Step::Record { epoch } => format!("record {epoch}"),
-            Step::Start { member, .. } => format!("start {member}"),
+            Step::Start { member, epoch, .. } => format!("start {member} {epoch}"),
+            Step::AwaitWord => "await word".into(),
             Step::Follow { percent } => format!("follow {percent}"),
             Step::Succeed => "succeed".into(),
             Step::Fail { reason, .. } => format!("fail {reason}"),
@@ -252,16 +285,18 @@ mod tests {
             ("which takes a while", edited(|o| o.undo = Undo::Running), "await pin"),
             ("or cannot be", edited(|o| o.undo = Undo::Failed("no".into())), "fail PinFailed"),
             ("somebody else's", edited(|o| o.undo = Undo::Foreign), "wait NameConflict"),
-            ("then the epoch", edited(|o| o.object.status.epoch_before = None), "record 1"),
-            ("then the leader", ready(), "start orders-0"),
+            ("then the leader", ready(), "start orders-0 1"),
+            ("asked just now", asked(0, 1), "await word"),
+            ("asked, and nobody knows", asked(120, 1), "fail OutcomeUnknown"),
+            (
+                "asked, and nobody leads",
+                edited_asked(|o| o.cluster.as_mut().unwrap().leader = None),
+                "await word",
+            ),
             ("under way", job(JobState::Running), "follow 30"),
             ("done", job(JobState::Succeeded), "succeed"),
             ("failed", job(JobState::Failed), "fail RestoreFailed"),
-            (
-                "done and forgotten",
-                cluster(|c| c.leader = Some(Leader { member: "orders-1".into(), epoch: 2 })),
-                "succeed",
-            ),
+            ("done and forgotten", asked(120, 2), "succeed"),
             (
                 "over",
                 edited(|o| o.object.status.completion_time = Some(Time(Timestamp::UNIX_EPOCH))),

@@ -56,18 +56,22 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
             State::Failed(reason, message.clone())
         }
         (Step::Succeed, _) => State::Done,
-        (_, Outcome::NotYet { message }) => State::Runs("NotYet", message.clone()),
+        // It was written down that the leader is asked; it did not begin, and is asked again.
+        (_, Outcome::NotYet { message }) => {
+            (status.epoch_before, status.start_time) = (None, None);
+            State::Runs("NotYet", message.clone())
+        }
         (Step::Wait { reason, message }, _) => State::Waits(reason, message.clone()),
         (Step::Pin | Step::AwaitPin, _) => {
             let undo = observed.object.undo_name();
             State::Runs("Pinning", format!("where the cluster is is kept as SqliteBackup {undo} first"))
         }
-        (Step::Record { epoch }, _) => {
+        (Step::Start { epoch, .. }, _) => {
             status.epoch_before = i64::try_from(*epoch).ok();
             status.start_time.get_or_insert(Time(whole_second(now)));
-            State::Runs("Restoring", "the leader is asked next".into())
+            State::Runs("Restoring", "the leader is asked".into())
         }
-        (Step::Start { .. }, _) => State::Runs("Restoring", "the leader is at it".into()),
+        (Step::AwaitWord, _) => State::Runs("Restoring", "waiting for a member that knows of it".into()),
         (Step::Follow { percent }, _) => {
             status.progress_percent = Some(i32::from(*percent));
             State::Runs("Restoring", "the leader is at it".into())
@@ -99,38 +103,44 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
     status
 }
 
-/// Writes the status if it says something new, and tells of what ended.
+/// Writes the status if it says something new, and tells of what ended. With `only_as_seen` it is written only over the object
+/// that it was decided on; false if that changed since, or is gone.
 pub async fn publish(
     restore: &SqliteRestore,
     status: &SqliteRestoreStatus,
+    only_as_seen: bool,
     cluster: Option<&SqliteCluster>,
     ctx: &Context,
-) -> Result<(), StatusError> {
+) -> Result<bool, StatusError> {
     let (namespace, name) = (restore.namespace().unwrap_or_default(), restore.name_any());
     ctx.metrics.publish(KIND, &namespace, &name, &status.conditions);
     let before = restore.status.clone().unwrap_or_default();
     if *status == before {
-        return Ok(());
+        return Ok(true);
     }
+    let version = restore.resource_version().filter(|_| only_as_seen);
     let api: Api<SqliteRestore> = Api::namespaced(ctx.client.clone(), &namespace);
-    let patch = json!({
+    let mut patch = json!({
         "apiVersion": SqliteRestore::api_version(&()),
         "kind": SqliteRestore::kind(&()),
         "metadata": {"name": name, "uid": restore.uid()},
         "status": status,
     });
+    if let Some(version) = version {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
     ctx.metrics.status_writes.inc();
     let params = PatchParams::apply(FIELD_MANAGER).force();
     match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
         Ok(_) => {}
         // It went in between, and another one of its name is not meant.
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => return Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => return Ok(false),
         Err(source) => return Err(StatusError::Write { name, source }),
     }
     if before.completion_time.is_none() && status.completion_time.is_some() {
         tell(restore, status, cluster, ctx).await;
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn tell(
@@ -194,12 +204,14 @@ mod tests {
         let later = Outcome::NotYet { message: "busy".into() };
         let start = || Step::Start {
             member: "orders-0".into(),
+            epoch: 3,
             body: Box::new(serde_json::from_value(json!({"name": "n", "target": {"latest": {}}})).unwrap()),
         };
         for (step, outcome, wanted) in [
             (wait, Outcome::Done, "Succeeded!AwaitingApproval Reconciling=AwaitingApproval"),
             (Step::Pin, Outcome::Done, "Succeeded!Pinning Reconciling=Pinning"),
-            (Step::Record { epoch: 3 }, Outcome::Done, "Succeeded!Restoring Reconciling=Restoring"),
+            (Step::AwaitWord, Outcome::Done, "Succeeded!Restoring Reconciling=Restoring"),
+            (start(), Outcome::Unknown, "Succeeded!Restoring Reconciling=Restoring"),
             (start(), Outcome::Begun, "Succeeded!Restoring Reconciling=Restoring"),
             (start(), later, "Succeeded!NotYet Reconciling=NotYet"),
             (Step::Succeed, Outcome::Done, "Succeeded=Succeeded"),
@@ -213,6 +225,20 @@ mod tests {
             assert_eq!(told(&status), wanted, "{step:?}");
             assert!(status.conditions.iter().all(|c| c.observed_generation == Some(1)));
         }
+    }
+
+    #[test]
+    fn it_is_written_down_that_the_leader_is_asked_unless_it_certainly_did_not_begin() {
+        let body =
+            || Box::new(serde_json::from_value(json!({"name": "n", "target": {"latest": {}}})).unwrap());
+        let step = Step::Start { member: "orders-0".into(), epoch: 3, body: body() };
+        let before = || observed(SqliteRestoreStatus::default(), None);
+        for outcome in [Outcome::Done, Outcome::Begun, Outcome::Unknown] {
+            let status = status(&before(), &step, &outcome);
+            assert_eq!((status.epoch_before, status.start_time.is_some()), (Some(3), true), "{outcome:?}");
+        }
+        let status = status(&before(), &step, &Outcome::NotYet { message: "busy".into() });
+        assert_eq!((status.epoch_before, status.start_time), (None, None));
     }
 
     #[test]
