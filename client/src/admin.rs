@@ -153,7 +153,7 @@ pub struct MemberReport {
     /// Of which cluster; absent while the member is of none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
-    /// Raised by restores and quorum-loss recovery; 0 while the member is of no cluster.
+    /// Raised by the recovery from a lost quorum; 0 while the member is of no cluster.
     pub epoch: u64,
     /// Its Raft id.
     pub node_id: NodeId,

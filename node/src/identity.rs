@@ -32,7 +32,7 @@ struct Kept {
 pub struct ClusterIdentity {
     /// Minted once for a cluster, in every peer message.
     pub cluster_id: String,
-    /// Raised by restores and quorum-loss recovery; a member with a lower one neither votes nor serves.
+    /// Raised by the recovery from a lost quorum; a member with a lower one neither votes nor serves.
     pub epoch: u64,
 }
 

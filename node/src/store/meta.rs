@@ -70,7 +70,7 @@ pub struct StoredMembership {
 pub struct Meta {
     /// What is written with every entry.
     pub applied: Applied,
-    /// Raised by restores and quorum-loss recovery.
+    /// Raised by the recovery from a lost quorum.
     pub epoch: u64,
     /// Of which cluster the data are; empty before the first entry.
     pub cluster_id: String,
