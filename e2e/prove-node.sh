@@ -19,7 +19,9 @@ prove() {
   # shellcheck disable=SC2086 # several variables, and perhaps no name
   if env $variables cargo test --profile ci --workspace --features node/failpoints --test "$test" -- --nocapture \
     --test-threads 1 $part >"$log" 2>&1; then outcome=held; else outcome='**failed**' failed=1; fi
-  said=$(grep -vE '^(test |running|$)|^ *(Compiling|Finished|Running|Blocking)|^(warning|error|failures)' "$log" | head -n 20 |
+  # A test's first words come after its name, on the same line.
+  said=$(sed -E 's/^test .* \.\.\. //' "$log" |
+    grep -vE '^(ok|FAILED|test |running|$)|^ *(Compiling|Finished|Running|Blocking)|^(warning|error|failures)' | head -n 30 |
     sed 's/|/\\|/g' | paste -sd '~' | sed 's/~/<br>/g')
   printf '   %s, %s s\n' "$outcome" "$((SECONDS - begin))"
   rows+="| $name | $outcome | ${said:--} | \`$variables cargo test --profile ci --workspace --features node/failpoints --test $test -- --nocapture ${part}\` |"$'\n'
