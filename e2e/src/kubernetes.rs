@@ -45,19 +45,18 @@ impl Kubernetes {
 
     /// Objects of one of the operator's kinds in a namespace.
     pub fn objects(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("sqlite-operator.io", "v1alpha1", kind));
-        Api::namespaced_with(self.client.clone(), namespace, &resource)
+        Api::namespaced_with(self.client.clone(), namespace, &resource(kind))
     }
 
     /// SqliteClusters of a namespace.
     pub fn clusters(&self, namespace: &str) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), namespace, &sqlite_cluster())
+        self.objects("SqliteCluster", namespace)
     }
 }
 
-/// The kind `SqliteCluster`.
-pub(crate) fn sqlite_cluster() -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk("sqlite-operator.io", "v1alpha1", "SqliteCluster"))
+/// One of the operator's kinds.
+fn resource(kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("sqlite-operator.io", "v1alpha1", kind))
 }
 
 /// Whether a TCP connection to the address of the one Service that every Kubernetes has comes about.

@@ -101,30 +101,36 @@ fn await_archived(c: &mut Cluster, index: u64) {
     });
 }
 
-/// Has member `i` make a backup; returns it.
-fn back_up(c: &mut Cluster, i: usize, name: &str) -> Value {
-    let (status, body) = c.post(i, "/cluster/backups", &json!({"name": name, "kind": "Full"}).to_string());
-    assert_eq!(status, 200, "{body}");
-    c.until("a backup", |c| {
-        let jobs: Value = serde_json::from_str(&c.get(i, "/cluster/backups/jobs").1).unwrap();
-        let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["name"] == name).unwrap().clone();
+/// Waits until a job of member `i` has succeeded; returns it.
+fn await_job(c: &Cluster, i: usize, path: &str, name: &str) -> Value {
+    let begun = Instant::now();
+    loop {
+        let jobs: Value = serde_json::from_str(&c.get(i, path).1).unwrap();
+        let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["name"] == name).unwrap();
         assert_ne!(job["state"], "Failed", "{job}");
-        (job["state"] == "Succeeded").then(|| job["backup"].clone())
-    })
+        if job["state"] == "Succeeded" {
+            return job.clone();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(300), "{job}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
 
+/// Has member `i` make a backup; returns it.
+fn back_up(c: &Cluster, i: usize, name: &str) -> Value {
+    let (status, body) = c.post(i, "/cluster/backups", &json!({"name": name, "kind": "Full"}).to_string());
+    assert_eq!(status, 200, "{body}");
+    await_job(c, i, "/cluster/backups/jobs", name)["backup"].clone()
+}
+
+/// Brings the cluster to another moment; returns what that came to.
 fn restore_in_place(c: &mut Cluster, name: &str, target: &Value, more: &Value) -> Value {
     let leader = leader_of(c);
     let mut request = json!({"name": name, "target": target, "confirmClusterId": cluster_id(c)});
     request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let (status, body) = c.post(leader, "/cluster/restore", &request.to_string());
     assert_eq!(status, 200, "{body}");
-    c.until("a restore", |c| {
-        let jobs: Value = serde_json::from_str(&c.get(leader, "/cluster/restore").1).unwrap();
-        let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["name"] == name).unwrap().clone();
-        assert_ne!(job["state"], "Failed", "{job}");
-        (job["state"] == "Succeeded").then(|| job["restored"].clone())
-    })
+    await_job(c, leader, "/cluster/restore", name)["restored"].clone()
 }
 
 fn files_below(directory: &Path) -> Vec<PathBuf> {
@@ -193,13 +199,13 @@ fn every_moment_comes_back_over_changes_of_the_leader() {
 
 #[test]
 fn what_is_damaged_or_missing_is_an_error_and_never_a_wrong_database() {
-    let (mut c, config) = members(1, None, false);
+    let (c, config) = members(1, None, false);
     c.create_ledger(0);
     for n in 0..50 {
         insert(&c, 0, n);
     }
-    let backup = back_up(&mut c, 0, "first");
-    assert_eq!(back_up(&mut c, 0, "first"), backup, "asked again, it is the same one");
+    let backup = back_up(&c, 0, "first");
+    assert_eq!(back_up(&c, 0, "first"), backup, "asked again, it is the same one");
     let id = cluster_id(&c);
     let to = format!("backup:{}", backup["path"].as_str().unwrap());
     let scratch = c.root().join("scratch");
@@ -453,21 +459,6 @@ fn peak_mib(pid: u32) -> u64 {
     kib >> 10
 }
 
-/// Waits until a job has succeeded; returns how long that took.
-fn await_job(c: &Cluster, i: usize, path: &str, name: &str) -> Duration {
-    let begun = Instant::now();
-    loop {
-        let jobs: Value = serde_json::from_str(&c.get(i, path).1).unwrap();
-        let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["name"] == name).unwrap();
-        assert_ne!(job["state"], "Failed", "{job}");
-        if job["state"] == "Succeeded" {
-            return begun.elapsed();
-        }
-        assert!(begun.elapsed() < Duration::from_secs(300), "{job}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn a_large_database_goes_out_and_comes_back() {
     const STATEMENT_MIB: usize = 8;
@@ -499,19 +490,16 @@ fn a_large_database_goes_out_and_comes_back() {
     peak_mib(pid);
     c.until("the backup's member answers", |c| (c.get(maker, "/cluster").0 == 200).then_some(()));
     let idle = peak_mib(pid);
-    let body = json!({"name": "large", "kind": "Full"}).to_string();
-    assert_eq!(c.post(maker, "/cluster/backups", &body).0, 200);
-    let out = await_job(&c, maker, "/cluster/backups/jobs", "large");
+    let begun = Instant::now();
+    let backup = back_up(&c, maker, "large");
+    let out = begun.elapsed();
     let peak = peak_mib(pid);
-    let jobs: Value = serde_json::from_str(&c.get(maker, "/cluster/backups/jobs").1).unwrap();
-    let backup = &jobs["jobs"][0]["backup"];
     let size = backup["sizeBytes"].as_f64().unwrap() / f64::from(1 << 20);
     assert!(peak < idle + 128, "the backup took {peak} MiB of memory, {idle} MiB before");
 
-    let target = json!({ "backup": backup["path"] });
-    let request = json!({"name": "back", "target": target, "confirmClusterId": cluster_id(&c)});
-    assert_eq!(c.post(leader, "/cluster/restore", &request.to_string()).0, 200);
-    let back = await_job(&c, leader, "/cluster/restore", "back");
+    let begun = Instant::now();
+    restore_in_place(&mut c, "back", &json!({ "backup": backup["path"] }), &json!({}));
+    let back = begun.elapsed();
     let rows = c.value(leader, "SELECT count(*) FROM large", "linearizable");
     assert_eq!(rows, json!(mib / STATEMENT_MIB * ((STATEMENT_MIB << 20) / 4000)));
     println!(

@@ -3,6 +3,7 @@
 use crate::admin::EventStreams;
 use crate::cluster::apply::Remembered;
 use crate::cluster::backups::Probed;
+use crate::crd::SqliteCluster;
 use crate::errands::Errands;
 use crate::metrics::Metrics;
 use crate::stores::{AllTriggers, Stores};
@@ -10,8 +11,9 @@ use crate::trusted::Trusted;
 use client::admin_client::AdminClient;
 use client::sql::Credentials;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
+use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Client, Resource, ResourceExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -71,6 +73,46 @@ impl Context {
             tracing::debug!(error = &error as &dyn std::error::Error, "an event could not be written");
         }
     }
+
+    /// The same about an object that belongs to a cluster, and about the cluster, where it is there.
+    pub async fn tell_both<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        cluster: Option<&SqliteCluster>,
+        (type_, reason, action): (EventType, &str, &str),
+        note: &str,
+    ) {
+        self.tell(&object.object_ref(&()), type_, reason, action, note.to_owned()).await;
+        if let Some(cluster) = cluster {
+            let note = format!("{}: {note}", object.name_any());
+            self.tell(&cluster.object_ref(&()), type_, reason, action, note).await;
+        }
+    }
+
+    /// What to do after the reconcile of an object of `kind` failed at `step`: again, after a while that doubles.
+    pub fn retry(
+        &self,
+        kind: &str,
+        object: &impl ResourceExt,
+        step: &'static str,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Action {
+        self.metrics.failed(step);
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let wait = self.failures.add(&namespace, &failure_key(kind, &name));
+        tracing::warn!(kind, namespace, name, error, ?wait, "a reconcile failed");
+        Action::requeue(wait)
+    }
+
+    /// The reconcile of an object of `kind` succeeded.
+    pub fn settled(&self, kind: &str, namespace: &str, name: &str) {
+        self.failures.clear(namespace, &failure_key(kind, name));
+    }
+}
+
+/// Objects of different kinds may have one name.
+fn failure_key(kind: &str, name: &str) -> String {
+    format!("{kind}/{name}")
 }
 
 /// Pods, by uid, whose resources the API server refused to change. Forgotten with the process: another one asks again.

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod names;
 pub mod restore;
 pub mod run;
+pub mod status;
 pub mod stores;
 pub mod telemetry;
 pub mod trusted;

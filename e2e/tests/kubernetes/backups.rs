@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use client::backup::Catalogue;
 use e2e::database::Level;
 use e2e::ledger::Pace;
-use e2e::{Cluster, Manifest, ObjectStore, Scenario, eventually, scenario};
+use e2e::{Cluster, Database, Manifest, ObjectStore, Scenario, eventually, scenario};
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -50,23 +50,24 @@ async fn await_archived(cluster: &Cluster) -> Result<()> {
     .await
 }
 
-fn backed_up(name: &str, store: &ObjectStore) -> Manifest {
-    Manifest::new(name, 3).with(
-        "backup",
-        json!({"store": store.spec(), "continuous": {"enabled": true, "rpoTargetSeconds": 1}}),
-    )
+/// A cluster with a store, an archive as `archive` says, and an empty table.
+async fn backed_up(test: &Scenario, voters: u32, archive: Value) -> Result<(ObjectStore, Cluster, Database)> {
+    let store = ObjectStore::start(test).await?;
+    let orders = test.named("orders");
+    let backup = json!({"store": store.spec(), "continuous": archive});
+    orders.apply(&Manifest::new("orders", voters).with("backup", backup)).await?;
+    orders.await_ready().await?;
+    let database = orders.service("rw").await?;
+    database.write("CREATE TABLE t (x INTEGER)").await?;
+    Ok((store, orders, database))
 }
 
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
 fn only_the_bucket_is_left() {
     scenario("only_the_bucket_is_left", async |test| {
-        let store = ObjectStore::start(test).await?;
-        let orders = test.named("orders");
-        orders.apply(&backed_up("orders", &store)).await?;
-        orders.await_ready().await?;
-        let database = orders.service("rw").await?;
-        database.write("CREATE TABLE t (x INTEGER)").await?;
+        let (store, orders, database) =
+            backed_up(test, 3, json!({"enabled": true, "rpoTargetSeconds": 1})).await?;
 
         // A backup under writes, made by a member that does not lead.
         let ledger = orders.start_writing(Pace::default()).await?;
@@ -104,13 +105,7 @@ fn only_the_bucket_is_left() {
 #[ignore = "needs Kubernetes: make e2e"]
 fn a_backup_is_tried_out_and_a_damaged_one_is_found() {
     scenario("a_backup_is_tried_out_and_a_damaged_one_is_found", async |test| {
-        let store = ObjectStore::start(test).await?;
-        let orders = test.named("orders");
-        let spec = json!({"store": store.spec()});
-        orders.apply(&Manifest::new("orders", 1).with("backup", spec)).await?;
-        orders.await_ready().await?;
-        let database = orders.service("rw").await?;
-        database.write("CREATE TABLE t (x INTEGER)").await?;
+        let (store, ..) = backed_up(test, 1, json!({"enabled": false})).await?;
         let backups = test.kubernetes.objects("SqliteBackup", &test.namespace);
         for (name, damaged) in [("sound", false), ("damaged", true)] {
             create(test, "SqliteBackup", name, json!({"clusterRef": {"name": "orders"}})).await?;
@@ -137,12 +132,8 @@ fn a_backup_is_tried_out_and_a_damaged_one_is_found() {
 #[ignore = "needs Kubernetes: make e2e"]
 fn back_to_an_earlier_moment_and_forth_again() {
     scenario("back_to_an_earlier_moment_and_forth_again", async |test| {
-        let store = ObjectStore::start(test).await?;
-        let orders = test.named("orders");
-        orders.apply(&backed_up("orders", &store)).await?;
-        orders.await_ready().await?;
-        let database = orders.service("rw").await?;
-        database.write("CREATE TABLE t (x INTEGER)").await?;
+        let (store, orders, database) =
+            backed_up(test, 3, json!({"enabled": true, "rpoTargetSeconds": 1})).await?;
         database.write("INSERT INTO t VALUES (1)").await?;
         let leader = orders.await_leader().await?;
         let index = orders.report(&leader).await?.applied_index;

@@ -269,14 +269,14 @@ impl Archiver {
         self.consensus.archived_before(next);
         let mut standing = self.standing.lock();
         let last = next.saturating_sub(1);
-        standing.earliest_us = contents.first_base(epoch, last).map(Manifest::moment_us);
+        let first = contents.first_base(epoch, last);
+        standing.earliest_us = first.map(Manifest::moment_us);
         let segment_us = contents.segments.last().map(|segment| segment.time_us);
-        let base_us = contents.first_base(epoch, last).map(|base| base.entry_time_us);
         // Entries are replayed by the present version of SQLite, so a base backup of its own comes first.
         let of_this_version = |base: &&Manifest| base.backup.sqlite_version == sqlite_version();
-        let base = standing.earliest_us.and_then(|_| contents.newest_base(epoch, last));
+        let base = first.and_then(|_| contents.newest_base(epoch, last));
         let base = base.filter(of_this_version);
-        standing.archived_us = segment_us.or(base_us).unwrap_or(0);
+        standing.archived_us = segment_us.or(first.map(|base| base.entry_time_us)).unwrap_or(0);
         Ok(Position { next, base_at: base.and_then(|base| base.backup.time.parse().ok()) })
     }
 

@@ -4,8 +4,8 @@
 use super::manifest::Parts;
 use super::objects::{ObjectError, Objects};
 use super::parts::{FetchError, PART, fetch_parts, put_parts};
-use crate::raft::command::{CommandView, Replacement};
-use crate::store::{Entry, Payload, Sha256Sum, Staging};
+use crate::raft::command::Replacement;
+use crate::store::{Entry, Sha256Sum, Staging};
 use std::fs::File;
 use std::io::{self, Read as _};
 use tokio::sync::mpsc;
@@ -37,11 +37,7 @@ pub enum ReplacedError {
 
 /// The database that an entry puts in the place of the present one.
 pub fn replacement_of(entry: &Entry) -> Option<Replacement> {
-    match &entry.payload {
-        // Bytes that make no sense are met, and reported, when the entry is applied.
-        Payload::Command(bytes) => CommandView::parse(bytes).ok()?.replacement,
-        Payload::Blank | Payload::Membership { .. } => None,
-    }
+    entry.readable_command()?.replacement
 }
 
 fn directory_of(sha256: Sha256Sum) -> String {

@@ -10,7 +10,6 @@
 //! Little endian, then sealed ([`super::seal`]). Only committed entries are archived: two leaders that archive the same
 //! entries say the same of them, so overlaps do no harm.
 
-use crate::raft::command::CommandView;
 use crate::store::{Checksum, Entry, LogId, Payload};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
@@ -89,11 +88,7 @@ pub fn size_of(entry: &Entry) -> usize {
 
 /// The clock of an entry, if it has one, in microseconds since 1970.
 pub fn time_of(entry: &Entry) -> Option<i64> {
-    match &entry.payload {
-        // Bytes that make no sense are met, and reported, when the entry is applied.
-        Payload::Command(bytes) => CommandView::parse(bytes).ok().map(|command| command.context.timestamp_us),
-        Payload::Blank | Payload::Membership { .. } => None,
-    }
+    entry.readable_command().map(|command| command.context.timestamp_us)
 }
 
 /// Of `known` those that belong into a segment of the entries from `first` to `last`.

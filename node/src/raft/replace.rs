@@ -11,7 +11,7 @@
 
 use super::Consensus;
 use super::calls::{CallError, Peers};
-use super::command::{CommandView, Replacement, RequestEncoder, RequestFlags};
+use super::command::{Replacement, RequestEncoder, RequestFlags};
 use super::forward::{RequestError, Route};
 use super::membership::describe;
 use super::stream_calls::{PeerStream, StreamKind};
@@ -374,11 +374,8 @@ impl StagedFiles {
 
     /// Waits until the file that an entry names, if it names one, is here.
     pub async fn ensure(&self, entry: &crate::store::Entry) -> io::Result<()> {
-        let crate::store::Payload::Command(bytes) = &entry.payload else { return Ok(()) };
-        // Bytes that make no sense are met again, and reported, when the entry is applied.
-        let Ok(CommandView { replacement: Some(replacement), .. }) = CommandView::parse(bytes) else {
-            return Ok(());
-        };
+        let replacement = entry.readable_command().and_then(|command| command.replacement);
+        let Some(replacement) = replacement else { return Ok(()) };
         let sha256 = Sha256Sum(replacement.sha256);
         {
             let mut named = self.named.lock();

@@ -50,6 +50,21 @@ pub struct Entry {
     pub wants_reply: bool,
 }
 
+impl Entry {
+    /// The command that it holds, if it holds one.
+    pub fn command(&self) -> Result<Option<CommandView<'_>>, Malformed> {
+        match &self.payload {
+            Payload::Command(bytes) => CommandView::parse(bytes).map(Some),
+            Payload::Blank | Payload::Membership { .. } => Ok(None),
+        }
+    }
+
+    /// The same where bytes that make no sense are left to whoever applies the entry, and reports them.
+    pub fn readable_command(&self) -> Option<CommandView<'_>> {
+        self.command().ok().flatten()
+    }
+}
+
 /// Results of an entry's requests, each the inside of a JSON array `results`; empty if nobody asked.
 pub type Reply = Vec<Bytes>;
 

@@ -4,21 +4,20 @@
 //! (a clone, where the file system can), because other members may still fetch it. It learns what has been applied and
 //! the membership before it is made the present generation, so that a crash leaves the old or the new one, whole.
 
-use super::apply::{Applier, Entry, LocalFailure, Payload};
+use super::apply::{Applier, Entry, LocalFailure};
 use super::generation::Generations;
 use super::meta::{self, Applied, Meta};
 use super::snapshot::ReadySnapshot;
 use super::staging::{Sha256Sum, Staging};
-use crate::raft::command::{CommandView, Replacement};
+use crate::raft::command::Replacement;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File};
 
 /// The database that an entry puts in the place of the present one, and the entry's time; none for other entries.
 pub fn replacement_of(entry: &Entry) -> Result<Option<(Replacement, i64)>, LocalFailure> {
-    let Payload::Command(bytes) = &entry.payload else { return Ok(None) };
-    let command = CommandView::parse(bytes)
-        .map_err(|source| LocalFailure::Malformed { index: entry.log_id.index, source })?;
-    Ok(command.replacement.map(|replacement| (replacement, command.context.timestamp_us)))
+    let command = entry.command();
+    let command = command.map_err(|source| LocalFailure::Malformed { index: entry.log_id.index, source })?;
+    Ok(command.and_then(|command| Some((command.replacement?, command.context.timestamp_us))))
 }
 
 /// Makes a complete, synced generation of the staged file that `entry` names.

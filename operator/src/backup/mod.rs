@@ -14,6 +14,7 @@ pub(crate) use observe::find;
 
 use crate::cluster::access::AccessError;
 use crate::context::Context;
+use crate::status::StatusError;
 use crate::stores::GuardedBackup;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
@@ -39,7 +40,7 @@ pub enum Error {
     Execute(#[from] execute::ExecuteError),
     /// While telling.
     #[error("cannot write the status")]
-    Status(#[from] status::StatusError),
+    Status(#[from] StatusError),
 }
 
 impl Error {
@@ -71,7 +72,7 @@ pub async fn reconcile(backup: Arc<GuardedBackup>, ctx: Arc<Context>) -> Result<
     }
     let status = status::status(&seen.observed, &step, &outcome);
     status::publish(backup, &status, seen.cluster.as_ref(), &ctx).await?;
-    ctx.failures.clear(&seen.observed.object.namespace, &failure_key(&backup.name_any()));
+    ctx.settled(KIND, &seen.observed.object.namespace, &backup.name_any());
     Ok(match step {
         Step::Nothing => Action::await_change(),
         _ if status::is_over(&status) => Action::await_change(),
@@ -82,20 +83,5 @@ pub async fn reconcile(backup: Arc<GuardedBackup>, ctx: Arc<Context>) -> Result<
 
 /// What to do after a failure: again, after a while that doubles.
 pub fn error_policy(backup: Arc<GuardedBackup>, error: &Error, ctx: Arc<Context>) -> Action {
-    ctx.metrics.failed(error.step());
-    let (namespace, name) = (backup.namespace().unwrap_or_default(), backup.name_any());
-    let wait = ctx.failures.add(&namespace, &failure_key(&name));
-    tracing::warn!(
-        namespace,
-        name,
-        error = error as &dyn std::error::Error,
-        ?wait,
-        "the reconcile of a backup failed"
-    );
-    Action::requeue(wait)
-}
-
-/// Apart from a cluster of the same name.
-fn failure_key(name: &str) -> String {
-    format!("{KIND}/{name}")
+    ctx.retry(KIND, &*backup, error.step(), error)
 }

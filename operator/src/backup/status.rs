@@ -7,28 +7,12 @@ use super::plan::Step;
 use crate::cluster::conditions::{Draft, dated, whole_second};
 use crate::context::Context;
 use crate::crd::{Bookmark, SqliteBackup, SqliteBackupStatus, SqliteCluster, VerificationResult};
-use crate::names::FIELD_MANAGER;
+use crate::status::{StatusError, write};
 use client::backup::Backup;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::{Patch, PatchParams};
+use kube::ResourceExt;
 use kube::runtime::events::EventType;
-use kube::{Api, Resource, ResourceExt};
-use serde_json::json;
-
-/// Why a status could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum StatusError {
-    /// The server refused it.
-    #[error("cannot write the status of {name}")]
-    Write {
-        /// Of which object.
-        name: String,
-        /// Why.
-        #[source]
-        source: kube::Error,
-    },
-}
 
 /// Whether nothing will be done about it any more.
 pub fn is_over(status: &SqliteBackupStatus) -> bool {
@@ -184,20 +168,8 @@ pub async fn publish(
     if *status == before {
         return Ok(());
     }
-    let api: Api<SqliteBackup> = Api::namespaced(ctx.client.clone(), &namespace);
-    let patch = json!({
-        "apiVersion": SqliteBackup::api_version(&()),
-        "kind": SqliteBackup::kind(&()),
-        "metadata": {"name": name, "uid": backup.uid()},
-        "status": status,
-    });
-    ctx.metrics.status_writes.inc();
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
-        Ok(_) => {}
-        // It went in between, and another one of its name is not meant.
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => return Ok(()),
-        Err(source) => return Err(StatusError::Write { name, source }),
+    if !write(backup, status, false, ctx).await? {
+        return Ok(());
     }
     if !is_over(&before) && is_over(status) {
         tell(backup, status, cluster, ctx).await;
@@ -223,11 +195,7 @@ async fn tell(
         (EventType::Warning, "BackupFailed", message("Succeeded"))
     };
     ctx.metrics.backup_ended(reason);
-    ctx.tell(&backup.object_ref(&()), type_, reason, "Backup", note.clone()).await;
-    if let Some(cluster) = cluster {
-        let note = format!("{}: {note}", backup.name_any());
-        ctx.tell(&cluster.object_ref(&()), type_, reason, "Backup", note).await;
-    }
+    ctx.tell_both(backup, cluster, (type_, reason, "Backup"), &note).await;
 }
 
 #[cfg(test)]

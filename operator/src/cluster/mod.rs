@@ -39,6 +39,8 @@ use std::time::{Duration, Instant};
 use validate::{Desired, validate};
 use view::View;
 
+/// The kind, as the log spells it.
+const KIND: &str = "SqliteCluster";
 /// How soon to look again while something moves.
 const PROGRESS: Duration = Duration::from_secs(1);
 /// How soon to look again while nothing does; changes are pushed.
@@ -78,7 +80,7 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
     }
     acted?;
     backed_up?;
-    ctx.failures.clear(&desired.name.namespace, &desired.name.name);
+    ctx.settled(KIND, &desired.name.namespace, &desired.name.name);
     ctx.metrics.reconciles.inc();
     let soon = plan.progresses() || observed.has_silent_members();
     Ok(Action::requeue(if soon { PROGRESS } else { REST }))
@@ -109,11 +111,7 @@ async fn act(
 /// What to do after a failure: again, after a while that doubles.
 pub fn error_policy(cluster: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Action {
     ctx.metrics.reconciles.inc();
-    ctx.metrics.failed(error.step());
-    let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
-    let wait = ctx.failures.add(&namespace, &name);
-    tracing::warn!(namespace, name, error = error as &dyn std::error::Error, ?wait, "a reconcile failed");
-    Action::requeue(wait)
+    ctx.retry(KIND, &*cluster, error.step(), error)
 }
 
 /// Follows the leader's events, or those of any member that belongs to the cluster.

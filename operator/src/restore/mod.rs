@@ -12,6 +12,7 @@ pub mod status;
 
 use crate::cluster::access::AccessError;
 use crate::context::Context;
+use crate::status::StatusError;
 use crate::stores::GuardedRestore;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
@@ -37,7 +38,7 @@ pub enum Error {
     Execute(#[from] execute::ExecuteError),
     /// While telling.
     #[error("cannot write the status")]
-    Status(#[from] status::StatusError),
+    Status(#[from] StatusError),
 }
 
 impl Error {
@@ -78,7 +79,7 @@ pub async fn reconcile(restore: Arc<GuardedRestore>, ctx: Arc<Context>) -> Resul
     let outcome = execute::execute(&restore, &seen, &step, &ctx).await?;
     let status = status::status(&seen.observed, &step, &outcome);
     status::publish(&restore, &status, false, seen.cluster.as_ref(), &ctx).await?;
-    ctx.failures.clear(&seen.observed.object.namespace, &failure_key(&restore.name_any()));
+    ctx.settled(KIND, &seen.observed.object.namespace, &restore.name_any());
     Ok(match step {
         Step::Nothing => Action::await_change(),
         _ if status.completion_time.is_some() => Action::await_change(),
@@ -89,20 +90,5 @@ pub async fn reconcile(restore: Arc<GuardedRestore>, ctx: Arc<Context>) -> Resul
 
 /// What to do after a failure: again, after a while that doubles.
 pub fn error_policy(restore: Arc<GuardedRestore>, error: &Error, ctx: Arc<Context>) -> Action {
-    ctx.metrics.failed(error.step());
-    let (namespace, name) = (restore.namespace().unwrap_or_default(), restore.name_any());
-    let wait = ctx.failures.add(&namespace, &failure_key(&name));
-    tracing::warn!(
-        namespace,
-        name,
-        error = error as &dyn std::error::Error,
-        ?wait,
-        "the reconcile of a restore failed"
-    );
-    Action::requeue(wait)
-}
-
-/// Apart from a cluster of the same name.
-fn failure_key(name: &str) -> String {
-    format!("{KIND}/{name}")
+    ctx.retry(KIND, &*restore, error.step(), error)
 }

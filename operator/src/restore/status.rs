@@ -7,26 +7,10 @@ use super::plan::Step;
 use crate::cluster::conditions::{Draft, dated, whole_second};
 use crate::context::Context;
 use crate::crd::{SqliteCluster, SqliteRestore, SqliteRestoreStatus};
-use crate::names::FIELD_MANAGER;
+use crate::status::{StatusError, write};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Patch, PatchParams};
+use kube::ResourceExt;
 use kube::runtime::events::EventType;
-use kube::{Api, Resource, ResourceExt};
-use serde_json::json;
-
-/// Why a status could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum StatusError {
-    /// The server refused it.
-    #[error("cannot write the status of {name}")]
-    Write {
-        /// Of which object.
-        name: String,
-        /// Why.
-        #[source]
-        source: kube::Error,
-    },
-}
 
 /// How a restore goes, in a word and a sentence.
 enum State {
@@ -118,24 +102,8 @@ pub async fn publish(
     if *status == before {
         return Ok(true);
     }
-    let version = restore.resource_version().filter(|_| only_as_seen);
-    let api: Api<SqliteRestore> = Api::namespaced(ctx.client.clone(), &namespace);
-    let mut patch = json!({
-        "apiVersion": SqliteRestore::api_version(&()),
-        "kind": SqliteRestore::kind(&()),
-        "metadata": {"name": name, "uid": restore.uid()},
-        "status": status,
-    });
-    if let Some(version) = version {
-        patch["metadata"]["resourceVersion"] = json!(version);
-    }
-    ctx.metrics.status_writes.inc();
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
-        Ok(_) => {}
-        // It went in between, and another one of its name is not meant.
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => return Ok(false),
-        Err(source) => return Err(StatusError::Write { name, source }),
+    if !write(restore, status, only_as_seen, ctx).await? {
+        return Ok(false);
     }
     if before.completion_time.is_none() && status.completion_time.is_some() {
         tell(restore, status, cluster, ctx).await;
@@ -156,11 +124,7 @@ async fn tell(
         "True" => (EventType::Normal, "RestoreSucceeded"),
         _ => (EventType::Warning, "RestoreFailed"),
     };
-    ctx.tell(&restore.object_ref(&()), type_, reason, "Restore", ended.message.clone()).await;
-    if let Some(cluster) = cluster {
-        let note = format!("{}: {}", restore.name_any(), ended.message);
-        ctx.tell(&cluster.object_ref(&()), type_, reason, "Restore", note).await;
-    }
+    ctx.tell_both(restore, cluster, (type_, reason, "Restore"), &ended.message).await;
 }
 
 #[cfg(test)]
@@ -169,6 +133,7 @@ mod tests {
     use crate::restore::observed::{Cluster, Object};
     use client::backup::{JobState, RestoreJob};
     use jiff::Timestamp;
+    use serde_json::json;
 
     fn observed(status: SqliteRestoreStatus, job: Option<RestoreJob>) -> Observed {
         let spec = json!({"clusterRef": {"name": "orders"}, "source": {"backupRef": {"name": "b"}}});

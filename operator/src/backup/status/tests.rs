@@ -5,6 +5,7 @@ use crate::backup::observed::{Cluster, Object};
 use crate::cluster::build::backup::StoreAccess;
 use crate::crd::{BackupStore, Verification};
 use client::backup::BackupKind;
+use serde_json::json;
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()

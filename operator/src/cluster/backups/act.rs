@@ -3,7 +3,7 @@
 use super::schedule::{BackupPlan, Expiry, NewBackup};
 use super::seen::{Probed, probe_purpose};
 use super::verify::{NewVerifier, Verdict};
-use crate::backup::status::{StatusError, publish, verified};
+use crate::backup::status::{publish, verified};
 use crate::backup::{explain, find};
 use crate::cluster::build::verifier;
 use crate::cluster::observed::Observed;
@@ -15,6 +15,7 @@ use crate::crd::{SqliteBackup, VerificationResult};
 use crate::names::{
     ANNOTATION_SCHEDULED, FIELD_MANAGER, LABEL_CLUSTER, LABEL_SCHEDULE, MANAGED_BY, content_hash,
 };
+use crate::status::StatusError;
 use crate::stores::GuardedBackup;
 use client::admin::RefusalReason;
 use client::admin_client::AdminClient;
@@ -152,11 +153,8 @@ async fn record(desired: &Desired, verdict: &Verdict, ctx: &Context) -> Result<(
         VerificationResult::Failed => (EventType::Warning, "BackupVerificationFailed"),
     };
     ctx.metrics.backup_ended(reason);
-    ctx.tell(&backup.object_ref(&()), type_, reason, "Verify", told.clone()).await;
-    if let Some(cluster) = find(ctx, &desired.name.namespace, &desired.name.name) {
-        let note = format!("{}: {told}", verdict.backup);
-        ctx.tell(&cluster.object_ref(&()), type_, reason, "Verify", note).await;
-    }
+    let cluster = find(ctx, &desired.name.namespace, &desired.name.name);
+    ctx.tell_both(backup, cluster.as_ref(), (type_, reason, "Verify"), &told).await;
     Ok(())
 }
 

@@ -1,0 +1,57 @@
+//! Writes the status of an object that is not a cluster.
+
+use crate::context::Context;
+use crate::names::FIELD_MANAGER;
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use std::fmt::Debug;
+
+/// Why a status could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The server refused it.
+    #[error("cannot write the status of {name}")]
+    Write {
+        /// Of which object.
+        name: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// Writes it; with `only_as_seen` only over `object` as it was seen. False if the object is gone, is another one of its name,
+/// or has changed where it must not have.
+pub async fn write<K>(
+    object: &K,
+    status: &impl Serialize,
+    only_as_seen: bool,
+    ctx: &Context,
+) -> Result<bool, StatusError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let mut patch = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {"name": name, "uid": object.uid()},
+        "status": status,
+    });
+    if let Some(version) = object.resource_version().filter(|_| only_as_seen) {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
+    ctx.metrics.status_writes.inc();
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), &namespace);
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
+        Ok(_) => Ok(true),
+        // It went in between, and another one of its name is not meant.
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
+        Err(source) => Err(StatusError::Write { name, source }),
+    }
+}
