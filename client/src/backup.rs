@@ -9,7 +9,7 @@
 //! | `DELETE /cluster/backups` | [`DeleteBackups`] | [`Deleted`]; repeatable: what is gone already is no error |
 //! | `POST /cluster/backups/probe` | – | [`Probe`]: writes, reads, lists and deletes an object |
 //! | `POST /cluster/restore` | [`StartRestore`] | [`RestoreJob`]; of the leader only; repeatable by name |
-//! | `GET /cluster/restore` | – | [`RestoreJobs`] of the member that was asked, since it started |
+//! | `GET /cluster/restore` | – | [`RestoreJobs`] of the member that was asked, since it started, and the last of the state |
 //!
 //! Errors answer with [`crate::admin::Refusal`]. Times are RFC 3339 in UTC.
 
@@ -30,6 +30,28 @@ pub struct BackupConfig {
     /// Bytes per second that backups send at most; absent: as fast as it goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
+}
+
+/// The other kind of file that `-restore-config` may be, YAML or JSON: a cluster may begin with what is at a URL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImportFile {
+    /// What is imported.
+    pub import: ImportConfig,
+}
+
+/// A database over HTTP: a SQLite file or SQL text, as it is or packed by gzip, Zstandard or LZ4.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImportConfig {
+    /// `http://` or `https://`; of a cluster of rqlite, `https://host:4001/db/backup`.
+    pub url: String,
+    /// Directory with the files `username` and `password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_dir: Option<String>,
+    /// PEM file of the CAs that the server's certificate is checked against, beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
 }
 
 /// Where backups are: one of the four.
@@ -355,7 +377,7 @@ pub enum RestoreSource {
     /// That of `-backup-config`.
     #[default]
     Own,
-    /// That of `-restore-config`.
+    /// What `-restore-config` names: a store, or an import.
     Other,
 }
 
@@ -368,7 +390,7 @@ pub struct StartRestore {
     /// Which store.
     #[serde(default)]
     pub source: RestoreSource,
-    /// The cluster whose backups are meant; absent: this one.
+    /// The cluster whose backups are meant; absent: this one. Of no use for an import, like any target but the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
     /// Which moment.
@@ -388,7 +410,7 @@ pub struct RestoreJob {
     pub state: JobState,
     /// Hundredths of the work, by bytes fetched and entries replayed.
     pub progress_percent: u8,
-    /// What it came to.
+    /// What it came to; absent for an import.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,
     /// Why it failed.
@@ -400,8 +422,12 @@ pub struct RestoreJob {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreJobs {
-    /// Newest last.
+    /// Newest last. The first may be one of which only the state itself tells: the last that came to its end.
     pub jobs: Vec<RestoreJob>,
+    /// Whether the member led, as a quorum confirmed, when it read the state: a restore that came to its end before is not
+    /// missing in the answer.
+    #[serde(default)]
+    pub confirmed: bool,
 }
 
 /// What a restore found and made. Also what `sqlited restore -report FILE` writes.

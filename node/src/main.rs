@@ -42,8 +42,8 @@ fn main() -> ExitCode {
         config::Command::HashPassword => hash_password(),
         config::Command::Check(config) => runtime().and_then(|rt| rt.block_on(check(&config))),
         // Its last line is what the client reads.
-        config::Command::WriteCanonical { input, output } => {
-            return match node::store::child(&input, &output) {
+        config::Command::WriteCanonical { input, output, taken } => {
+            return match node::store::child(&input, &output, taken) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(refused) => {
                     eprintln!("{refused}");

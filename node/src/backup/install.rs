@@ -1,10 +1,12 @@
 //! A restore in a running cluster: the leader has another process of this program bring the state back in a directory of
 //! its own, then puts it in the place of the present one on every member, as an entry of the log. What was there before
-//! stays in the archive, and comes back the same way.
+//! stays in the archive, and comes back the same way. An import goes the same way from where its file is here.
 
 use super::command::{PROGRESS, RESTORE};
+use super::import::{Import, ImportError};
 use crate::raft::{Consensus, LoadError};
-use client::backup::{RestoreReport, Restored, StartRestore};
+use crate::store::{self, CanonicalError, Scratch, Taken};
+use client::backup::{JobState, RestoreJob, RestoreReport, Restored, StartRestore};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -27,12 +29,21 @@ pub enum InstallError {
     /// Files could not be made or moved.
     #[error("restore in the data directory: {0}")]
     Io(#[from] io::Error),
+    /// The file to import did not come.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The file to import is not taken.
+    #[error(transparent)]
+    Canonical(#[from] CanonicalError),
     /// The state could not take the place of the present one.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// What the other process reported makes no sense.
     #[error("the report of the restore: {0}")]
     Report(#[from] serde_json::Error),
+    /// It could not be written into the state how it came.
+    #[error("mark the state: {0}")]
+    Mark(String),
 }
 
 /// A directory that is gone when it is dropped.
@@ -65,14 +76,66 @@ pub fn tidy(data_dir: &Path) -> io::Result<()> {
     Room::make(data_dir).map(drop)
 }
 
-/// Brings this cluster to the moment that `request` names, of the backups that `config` leads to.
+/// Where another state comes from.
+pub enum Origin {
+    /// Backups of a cluster.
+    Backups {
+        /// The settings of their store.
+        config: PathBuf,
+        /// The cluster.
+        cluster_id: String,
+    },
+    /// What the settings at this path name.
+    Import(PathBuf),
+}
+
+/// Puts the state that `request` names in the place of the present one.
 pub async fn install(
     consensus: &Arc<Consensus>,
+    origin: &Origin,
+    request: &StartRestore,
+    progress: &AtomicU8,
+) -> Result<Option<Restored>, InstallError> {
+    let (state, mut restored) = match origin {
+        Origin::Backups { config, cluster_id } => {
+            let (state, restored) = rebuild(consensus, config, cluster_id, request, progress).await?;
+            (state, Some(restored))
+        }
+        Origin::Import(settings) => (import(consensus, settings, progress).await?, None),
+    };
+    progress.store(REBUILT, Ordering::Relaxed);
+    if let Some(restored) = &mut restored {
+        restored.replaced_index = consensus.store().state().borrow().applied.log_id.map(|id| id.index);
+    }
+    mark(state.path(), &request.name, restored.as_ref()).await?;
+    let index = consensus.install(state).await?;
+    if let Some(restored) = &mut restored {
+        restored.installed_index = Some(index);
+    }
+    progress.store(100, Ordering::Relaxed);
+    Ok(restored)
+}
+
+async fn import(
+    consensus: &Consensus,
+    settings: &Path,
+    progress: &AtomicU8,
+) -> Result<Scratch, InstallError> {
+    let staging = consensus.store().staging();
+    let import = Import::read(settings)?;
+    let fetched = import.fetch(staging, |percent| progress.store(percent / 2, Ordering::Relaxed)).await?;
+    let state = staging.scratch();
+    store::write_in_child(fetched.path(), state.path(), Taken::DatabaseOrSql).await?;
+    Ok(state)
+}
+
+async fn rebuild(
+    consensus: &Consensus,
     config: &Path,
     cluster_id: &str,
     request: &StartRestore,
     progress: &AtomicU8,
-) -> Result<Restored, InstallError> {
+) -> Result<(Scratch, Restored), InstallError> {
     let room = Room::make(&consensus.config().directory)?;
     let report = room.path.join("report.json");
     let database = room.path.join("database.sqlite");
@@ -106,14 +169,31 @@ pub async fn install(
         }
         Err(error) => return Err(error.into()),
     };
-    let Some(mut restored) = report.restored else {
+    let Some(restored) = report.restored else {
         return Err(InstallError::Rebuild(report.message.unwrap_or_else(|| status.to_string())));
     };
-    progress.store(REBUILT, Ordering::Relaxed);
     let scratch = consensus.store().staging().scratch();
     std::fs::rename(&database, scratch.path())?;
-    restored.replaced_index = consensus.store().state().borrow().applied.log_id.map(|id| id.index);
-    restored.installed_index = Some(consensus.install_restored(scratch).await?);
-    progress.store(100, Ordering::Relaxed);
-    Ok(restored)
+    Ok((scratch, restored))
+}
+
+/// Writes into the state how it came: whoever leads next knows that it did.
+async fn mark(database: &Path, name: &str, restored: Option<&Restored>) -> Result<(), InstallError> {
+    let job = RestoreJob {
+        name: name.to_owned(),
+        state: JobState::Succeeded,
+        progress_percent: 100,
+        restored: restored.cloned(),
+        message: None,
+    };
+    let (database, mark) = (database.to_owned(), serde_json::to_vec(&job)?);
+    let written = tokio::task::spawn_blocking(move || store::write_mark(&database, &mark)).await;
+    written.map_err(io::Error::from)?.map_err(InstallError::Mark)
+}
+
+/// The restore that the state at `path` came by. Blocks.
+pub fn last(path: &Path) -> Result<Option<RestoreJob>, String> {
+    let mark = store::read_mark(path)?;
+    let read = || serde_json::from_slice(&mark).map_err(|error| format!("the mark of a restore: {error}"));
+    (!mark.is_empty()).then(read).transpose()
 }

@@ -7,6 +7,7 @@ mod archive;
 mod catalogue;
 mod command;
 mod full;
+mod import;
 mod install;
 mod jobs;
 mod manifest;
@@ -31,14 +32,16 @@ use catalogue::Contents;
 use client::admin::{Refusal, RefusalReason};
 use client::backup::{
     Backup, BackupJob, BackupJobs, BackupKind, Catalogue, DeleteBackups, Deleted, JobState, Probe,
-    RestoreJob, RestoreJobs, RestoreSource, Restored, StartBackup, StartRestore,
+    RestoreJob, RestoreJobs, RestoreSource, RestoreTarget, Restored, StartBackup, StartRestore,
 };
 use full::{Progress, Source, make_backup};
+use import::Import;
+use install::Origin;
 use jobs::{Jobs, Named};
 use manifest::ManifestError;
 use objects::{ObjectError, Objects};
 use parking_lot::Mutex;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -48,11 +51,18 @@ struct Configured {
     repository: Arc<Reloaded<Repository>>,
 }
 
+/// What `-restore-config` names.
+enum Other {
+    Store(Configured),
+    /// The settings of an import.
+    Import(PathBuf),
+}
+
 /// What a member does with backups.
 pub struct Backups {
     consensus: Arc<Consensus>,
     own: Option<Configured>,
-    other: Option<Configured>,
+    other: Option<Other>,
     foreign_keys: bool,
     backups: Jobs<BackupWork>,
     restores: Jobs<RestoreWork>,
@@ -71,7 +81,7 @@ struct BackupWork {
 struct RestoreWork {
     name: String,
     percent: AtomicU8,
-    outcome: Mutex<Option<Result<Restored, String>>>,
+    outcome: Mutex<Option<Result<Option<Restored>, String>>>,
 }
 
 fn state_of<T>(outcome: &Option<Result<T, String>>) -> JobState {
@@ -120,7 +130,7 @@ impl RestoreWork {
             name: self.name.clone(),
             state: state_of(&outcome),
             progress_percent: self.percent.load(Ordering::Relaxed),
-            restored,
+            restored: restored.flatten(),
             message,
         }
     }
@@ -148,6 +158,10 @@ fn is_name(name: &str) -> bool {
     (1..=253).contains(&name.len()) && name.chars().all(allowed) && !name.starts_with('.')
 }
 
+fn not_a_name(name: &str) -> String {
+    format!("{name:?}: a name has at most 253 lower-case letters, digits, - and .")
+}
+
 impl Backups {
     /// Reads the files of settings, if there are any, and archives in the background. An error names the flag.
     pub fn start(
@@ -170,7 +184,16 @@ impl Backups {
             .transpose()
         };
         let own = read("store of backups", "-backup-config", own)?;
-        let other = read("store to restore from", "-restore-config", other)?;
+        let other = match other {
+            Some(path) if repository::is_import(&path) => {
+                let import = Import::read(&path).map_err(|error| ("-restore-config", error.to_string()))?;
+                if import.is_plaintext() {
+                    tracing::warn!("what is imported comes without TLS: whoever is in between can change it");
+                }
+                Some(Other::Import(path))
+            }
+            path => read("store to restore from", "-restore-config", path)?.map(Other::Store),
+        };
         install::tidy(&consensus.config().directory).map_err(|e| ("DATA_DIR", e.to_string()))?;
         let numbers = Arc::<ArchiveNumbers>::default();
         if let Some(own) = &own {
@@ -208,8 +231,7 @@ impl Backups {
     /// Begins a backup of this member's database.
     pub fn start_backup(self: &Arc<Self>, request: &StartBackup) -> Result<BackupJob, Refusal> {
         if !is_name(&request.name) {
-            let message = format!("{:?}: a name has lower-case letters, digits, - and . only", request.name);
-            return Err(refusal(RefusalReason::Invalid, message));
+            return Err(refusal(RefusalReason::Invalid, not_a_name(&request.name)));
         }
         if request.kind == BackupKind::Base {
             return Err(refusal(RefusalReason::Invalid, "base backups are made by the archive itself"));
@@ -324,22 +346,35 @@ impl Backups {
     /// Begins to bring the cluster to another moment. Only on the leader.
     pub async fn start_restore(self: &Arc<Self>, request: StartRestore) -> Result<RestoreJob, Refusal> {
         let own_cluster = self.cluster_id()?;
-        let configured = match request.source {
-            RestoreSource::Own => self.own()?,
-            RestoreSource::Other => {
-                let none = || refusal(RefusalReason::NoStore, "this member has no -restore-config");
-                self.other.as_ref().ok_or_else(none)?
+        let cluster_id = request.cluster_id.clone().unwrap_or_else(|| own_cluster.clone());
+        let store = |configured: &Configured| Origin::Backups { config: configured.path.clone(), cluster_id };
+        let origin = match (request.source, &self.other) {
+            (RestoreSource::Own, _) => store(self.own()?),
+            (RestoreSource::Other, Some(Other::Store(configured))) => store(configured),
+            (RestoreSource::Other, Some(Other::Import(_)))
+                if request.target != (RestoreTarget::Latest {}) =>
+            {
+                let message = "what is imported has one moment: target must be {\"latest\": {}}";
+                return Err(refusal(RefusalReason::Invalid, message));
+            }
+            (RestoreSource::Other, Some(Other::Import(path))) => Origin::Import(path.clone()),
+            (RestoreSource::Other, None) => {
+                return Err(refusal(RefusalReason::NoStore, "this member has no -restore-config"));
             }
         };
-        let config = configured.path.clone();
-        let cluster_id = request.cluster_id.clone().unwrap_or_else(|| own_cluster.clone());
+        if !is_name(&request.name) {
+            return Err(refusal(RefusalReason::Invalid, not_a_name(&request.name)));
+        }
         // Asked again, it is answered; only what is new needs more.
         let known = self.restores.all().into_iter().find(|work| work.name == request.name);
         if let Some(known) = known.filter(|work| !matches!(*work.outcome.lock(), Some(Err(_)))) {
             return Ok(known.report());
         }
-        if !self.consensus.is_leader() {
+        if !self.consensus.leads_by_quorum().await {
             return Err(refusal(RefusalReason::NoLeader, "this member does not lead"));
+        }
+        if let Some(done) = self.last_restore().await?.filter(|done| done.name == request.name) {
+            return Ok(done);
         }
         if request.confirm_cluster_id.as_deref() != Some(&own_cluster) && self.holds_anything().await? {
             let message = "the database is not empty: confirmClusterId must be the id of this cluster";
@@ -360,7 +395,7 @@ impl Backups {
         if is_new {
             let (consensus, job) = (self.consensus.clone(), work.clone());
             tokio::spawn(async move {
-                let done = install::install(&consensus, &config, &cluster_id, &request, &job.percent).await;
+                let done = install::install(&consensus, &origin, &request, &job.percent).await;
                 match &done {
                     Ok(restored) => tracing::info!(?restored, "the cluster is at another moment"),
                     Err(error) => tracing::error!(name = job.name, %error, "a restore failed"),
@@ -371,16 +406,39 @@ impl Backups {
         Ok(work.report())
     }
 
-    async fn holds_anything(&self) -> Result<bool, Refusal> {
+    /// Looks at the database file.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Path) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let path = self.consensus.store().database_path();
-        let looked = tokio::task::spawn_blocking(move || crate::store::holds_anything(&path)).await;
+        let looked = tokio::task::spawn_blocking(move || look(&path)).await;
         let failed = |error: String| refusal(RefusalReason::Internal, error);
         looked.map_err(|error| failed(error.to_string()))?.map_err(failed)
     }
 
-    /// What was asked of this member.
-    pub fn restore_jobs(&self) -> RestoreJobs {
-        RestoreJobs { jobs: self.restores.all().iter().map(|work| work.report()).collect() }
+    async fn holds_anything(&self) -> Result<bool, Refusal> {
+        self.look(crate::store::holds_anything).await
+    }
+
+    /// The restore that the present state came by, if it did.
+    async fn last_restore(&self) -> Result<Option<RestoreJob>, Refusal> {
+        self.look(install::last).await
+    }
+
+    /// What was asked of this member, and the restore that the present state came by.
+    pub async fn restore_jobs(&self) -> Result<RestoreJobs, Refusal> {
+        let confirmed = self.consensus.leads_by_quorum().await;
+        let mut jobs: Vec<RestoreJob> = self.restores.all().iter().map(|work| work.report()).collect();
+        if let Some(last) = self.last_restore().await? {
+            match jobs.iter_mut().find(|job| job.name == last.name) {
+                // Who did it knows it best, unless it lost the lead before it heard that it is done.
+                Some(known) if known.state == JobState::Failed => *known = last,
+                Some(_) => {}
+                None => jobs.insert(0, last),
+            }
+        }
+        Ok(RestoreJobs { jobs, confirmed })
     }
 }
 

@@ -88,6 +88,12 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<BackupConfig, String> {
     serde_json::from_value(value).map_err(|error| named(&error))
 }
 
+/// Whether the file of settings at `path` names an import, not a store. What cannot be read is a store's: it says why.
+pub fn is_import(path: &Path) -> bool {
+    let value = std::fs::read(path).ok().and_then(|bytes| serde_yaml::from_slice(&bytes).ok());
+    value.is_some_and(|value: serde_json::Value| value.get("import").is_some())
+}
+
 /// The file of settings and all that it names.
 fn files(path: &Path) -> io::Result<Files> {
     let mut files = vec![read_file(path)?];

@@ -40,7 +40,11 @@ pub const FLAGS: &[Flag] = &[
         "",
         "the store of backups, its keys and the continuous archive: a file of YAML; changes are followed",
     ),
-    flag("restore-config", "", "a store that a restore may read beside that one: a file of the same kind"),
+    flag(
+        "restore-config",
+        "",
+        "what a restore may read beside that: a file of the same kind, or one that names what to import from a URL",
+    ),
     flag("raft-addr", "localhost:4002", "where the peer port listens"),
     flag("raft-adv-addr", "", "where peers reach it; default: -raft-addr"),
     flag(

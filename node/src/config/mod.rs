@@ -133,6 +133,8 @@ pub enum Command {
         input: PathBuf,
         /// The canonical one.
         output: PathBuf,
+        /// What the client's file may be.
+        taken: crate::store::Taken,
     },
 }
 

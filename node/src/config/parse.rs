@@ -4,6 +4,7 @@
 use super::flags::{self, FLAGS, WITHOUT_EFFECT};
 use super::values::Values;
 use super::{Command, ConfigError, file};
+use crate::store::Taken;
 
 /// Where a pod's data are, for `sqlited drain` without an argument.
 const DEFAULT_DATA_DIR: &str = "/data";
@@ -20,7 +21,9 @@ pub fn parse(
     }
     if arguments.peek().is_some_and(|first| first == crate::store::SUBCOMMAND) {
         return match arguments.collect::<Vec<_>>().as_slice() {
-            [_, input, output] => Ok(Command::WriteCanonical { input: input.into(), output: output.into() }),
+            [_, input, output, rest @ ..] if let Some(taken) = Taken::parse(rest) => {
+                Ok(Command::WriteCanonical { input: input.into(), output: output.into(), taken })
+            }
             _ => Err(ConfigError::Usage(format!("{} INPUT OUTPUT", crate::store::SUBCOMMAND))),
         };
     }

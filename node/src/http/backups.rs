@@ -34,7 +34,7 @@ pub async fn probe(app: &App) -> Answer {
 /// `GET /cluster/restore`, `POST /cluster/restore`
 pub async fn restore(app: &App, incoming: Incoming) -> Answer {
     if incoming.method == Method::GET {
-        return answer(Ok(app.backups.restore_jobs()));
+        return answer(app.backups.restore_jobs().await);
     }
     match read(incoming.body).await {
         Ok(request) => answer(app.backups.start_restore(request).await),

@@ -2,12 +2,11 @@
 
 use super::counters::Counter;
 use super::respond::{self, Answer};
-use super::script;
 use super::sql::{Incoming, bad_param, served_by};
 use super::{App, bookmark, redirect};
 use crate::raft::command::{RequestEncoder, RequestFlags};
 use crate::raft::{LoadError, Loaded, RequestError, Upload};
-use crate::store::{MAGIC, Position};
+use crate::store::{MAGIC, Position, statements};
 use axum::body::Body;
 use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
@@ -156,7 +155,7 @@ async fn load_sql(app: &App, beginning: BytesMut, body: Body, timeout: Duration,
             "invalid SQLite data: neither a database nor SQL text",
         );
     };
-    let statements = script::statements(text);
+    let statements = statements(text);
     if statements.is_empty() {
         return respond::error(StatusCode::BAD_REQUEST, "no statements");
     }

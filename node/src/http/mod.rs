@@ -17,7 +17,6 @@ mod receive;
 mod redirect;
 mod respond;
 mod routes;
-mod script;
 mod server;
 mod sql;
 mod status;

@@ -177,6 +177,11 @@ impl Consensus {
         server.current_leader == Some(server.id)
     }
 
+    /// Whether this member leads and a quorum has just said so: then everything acknowledged before is applied here.
+    pub async fn leads_by_quorum(&self) -> bool {
+        self.is_leader() && self.barrier.pass().await.is_ok()
+    }
+
     /// Whether any member is known to lead, and was heard of late. With pre-votes a member that is cut off keeps the
     /// last leader's vote for good, so knowing a name is not enough.
     pub fn knows_leader(&self) -> bool {

@@ -19,7 +19,7 @@ use super::types::PeerInfo;
 use super::waiters::Outcome;
 use super::wire::{get_u64, membership_from_store};
 use crate::identity::Identity;
-use crate::store::{CanonicalError, Scratch, Sha256Sum, Staging, Store, write_in_child};
+use crate::store::{CanonicalError, Scratch, Sha256Sum, Staging, Store, Taken, write_in_child};
 use bytes::{BufMut, Bytes, BytesMut};
 use client::admin::{Member, NodeId};
 use futures::StreamExt as _;
@@ -163,16 +163,16 @@ impl Consensus {
         let staging = self.store().staging().clone();
         let received = receive(staging.clone(), upload, None).await?.into_scratch();
         let canonical = staging.scratch();
-        write_in_child(received.path(), canonical.path()).await?;
+        write_in_child(received.path(), canonical.path(), Taken::Database).await?;
         drop(received);
         let index = self.spread_and_propose(canonical).await;
         drop(turn);
         index
     }
 
-    /// Puts a database that was restored from a backup in the place of the present one. It is one of ours, with the
-    /// internal table, and checked. Only on the leader.
-    pub async fn install_restored(self: &Arc<Self>, file: Scratch) -> Result<u64, LoadError> {
+    /// Puts a database that came from elsewhere in the place of the present one. It is one of ours, with the internal
+    /// table, and checked. Only on the leader.
+    pub async fn install(self: &Arc<Self>, file: Scratch) -> Result<u64, LoadError> {
         let turn = self.loading.lock().await;
         if !self.is_leader() {
             return Err(LoadError::NotLeader);

@@ -160,6 +160,7 @@ fn put_meta(out: &mut BytesMut, meta: &Meta) {
     put_bytes(out, meta.cluster_id.as_bytes());
     put_option(out, meta.membership.log_id.map(log_id_from).as_ref());
     put_bytes(out, &meta.membership.bytes);
+    put_bytes(out, &meta.mark);
 }
 
 /// Reads what a state is.
@@ -173,5 +174,6 @@ fn get_meta(frame: &mut Bytes) -> Result<Meta, WireError> {
     let cluster_id = get_str(frame)?;
     let log_id = get_option(frame)?.as_ref().map(log_id_to);
     let membership = StoredMembership { log_id, bytes: get_bytes(frame)?.to_vec() };
-    Ok(Meta { applied, epoch, cluster_id, membership })
+    let mark = get_bytes(frame)?.to_vec();
+    Ok(Meta { applied, epoch, cluster_id, membership, mark })
 }

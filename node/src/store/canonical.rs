@@ -5,8 +5,12 @@
 //! processor time, size of what it writes, open files, no core. It checks the whole file, then writes a *canonical* one
 //! (`VACUUM INTO`: the layout depends on the content only as SQLite writes it, pages of 4 KiB, no auto-vacuum), drops
 //! tables with names of ours and adds a fresh internal table. What a crafted file can do to the child ends with it.
+//!
+//! Where SQL text is taken too, the child first runs it, under the rules for statements of users, on an empty database.
 
+use super::guard::{Guard, Purpose};
 use super::meta::{self, RESERVED_PREFIX};
+use super::script::Statements;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -30,6 +34,32 @@ const SECONDS: u64 = 60;
 const SECONDS_PER_64_MIB: u64 = 10;
 /// The canonical file may be so much larger than the file it is made of.
 const ALLOWANCE: u64 = 16 << 20;
+/// Indexes may make so many times the size of the text out of SQL text, and running it takes so many times longer.
+const OF_TEXT: u64 = 4;
+/// Of a statement that fails, so much is repeated, in characters.
+const EXCERPT: usize = 80;
+/// Third argument of the subcommand: SQL text is taken too.
+const OR_SQL: &str = "or-sql";
+
+/// What is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Database files.
+    Database,
+    /// SQL text as well.
+    DatabaseOrSql,
+}
+
+impl Taken {
+    /// What the arguments of the subcommand after the two files say; none if they make no sense.
+    pub fn parse(rest: &[String]) -> Option<Self> {
+        match rest {
+            [] => Some(Self::Database),
+            [word] if word == OR_SQL => Some(Self::DatabaseOrSql),
+            _ => None,
+        }
+    }
+}
 
 /// A file does not become a database of ours.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +81,16 @@ pub enum Refused {
     /// It is damaged.
     #[error("it is damaged: {0}")]
     Damaged(String),
+    /// A statement of SQL text failed.
+    #[error("statement {number}, {excerpt:?}: {message}")]
+    Statement {
+        /// Which one, from 1.
+        number: u64,
+        /// How it begins.
+        excerpt: String,
+        /// Why.
+        message: String,
+    },
     /// SQLite failed.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
@@ -63,11 +103,12 @@ pub enum Refused {
 }
 
 /// Runs the child on `input`; afterwards `output` is the canonical file, not synced.
-pub async fn write_in_child(input: &Path, output: &Path) -> Result<(), CanonicalError> {
+pub async fn write_in_child(input: &Path, output: &Path, taken: Taken) -> Result<(), CanonicalError> {
     let size = std::fs::metadata(input)?.len();
     let child = tokio::process::Command::new(std::env::current_exe()?)
         .arg(SUBCOMMAND)
         .args([input, output])
+        .args((taken == Taken::DatabaseOrSql).then_some(OR_SQL))
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -75,7 +116,7 @@ pub async fn write_in_child(input: &Path, output: &Path) -> Result<(), Canonical
         .kill_on_drop(true)
         .spawn()?;
     // Waiting for the disk costs no processor time, but must end too.
-    let patience = Duration::from_secs(10 * cpu_seconds(size));
+    let patience = Duration::from_secs(10 * cpu_seconds(size, taken == Taken::DatabaseOrSql));
     let done = tokio::time::timeout(patience, child.wait_with_output()).await;
     let Ok(done) = done else { return Err(CanonicalError::Invalid("checking it took too long".into())) };
     let done = done?;
@@ -90,23 +131,73 @@ pub async fn write_in_child(input: &Path, output: &Path) -> Result<(), Canonical
     }
 }
 
-fn cpu_seconds(size: u64) -> u64 {
-    SECONDS + SECONDS_PER_64_MIB * (size >> 26)
+fn cpu_seconds(size: u64, is_text: bool) -> u64 {
+    let each = SECONDS_PER_64_MIB * if is_text { OF_TEXT } else { 1 };
+    SECONDS + each * (size >> 26)
 }
 
 /// What the child does.
-pub fn child(input: &Path, output: &Path) -> Result<(), Refused> {
+pub fn child(input: &Path, output: &Path, taken: Taken) -> Result<(), Refused> {
     let size = std::fs::metadata(input)?.len();
+    let is_text = taken == Taken::DatabaseOrSql && !is_database(input)?;
+    let largest = if is_text { size.saturating_mul(OF_TEXT) } else { size + size / 2 };
     let io = |e: rustix::io::Errno| Refused::Io(e.into());
     let limit = |resource, value| {
         setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) }).map_err(io)
     };
     limit(Resource::As, MEMORY)?;
-    limit(Resource::Cpu, cpu_seconds(size))?;
-    limit(Resource::Fsize, size + size / 2 + ALLOWANCE)?;
+    limit(Resource::Cpu, cpu_seconds(size, is_text))?;
+    limit(Resource::Fsize, largest.saturating_add(ALLOWANCE))?;
     limit(Resource::Nofile, FILES)?;
     limit(Resource::Core, 0)?;
-    write_canonical(input, output)
+    if !is_text {
+        return write_canonical(input, output);
+    }
+    let mut made = output.as_os_str().to_owned();
+    made.push(".run");
+    let made = Path::new(&made);
+    let written = run_text(input, made).and_then(|()| write_canonical(made, output));
+    match std::fs::remove_file(made) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => written,
+    }
+}
+
+fn is_database(path: &Path) -> std::io::Result<bool> {
+    let mut beginning = Vec::new();
+    File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut beginning)?;
+    Ok(beginning == MAGIC)
+}
+
+/// Makes the database `output` by running the SQL text `input`, all of it or nothing.
+fn run_text(input: &Path, output: &Path) -> Result<(), Refused> {
+    let mut connection = Connection::open(output)?;
+    // A database that did not become complete is thrown away.
+    connection.execute_batch("PRAGMA page_size=4096; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF")?;
+    configure(&connection)?;
+    let guard = Guard::install(&mut connection, Purpose::Write)?;
+    let mut statements = Statements::of(File::open(input)?);
+    let mut number = 0;
+    connection.execute_batch("BEGIN")?;
+    while let Some(statement) = statements.next()? {
+        number += 1;
+        let ran = guard.guarded(|| {
+            let mut statement = connection.prepare(statement)?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        });
+        ran.map_err(|error: rusqlite::Error| Refused::Statement {
+            number,
+            excerpt: statement.chars().take(EXCERPT).collect(),
+            message: guard.explain(&error).unwrap_or_else(|| error.to_string()),
+        })?;
+    }
+    if number == 0 {
+        return Err(Refused::Kind("it holds no statement"));
+    }
+    connection.execute_batch("COMMIT")?;
+    Ok(connection.close().map_err(|(_, error)| error)?)
 }
 
 /// Checks `input` and writes `output`.
@@ -239,6 +330,40 @@ mod tests {
         for (pragma, value) in [("page_size", 4096), ("auto_vacuum", 0)] {
             let sql = format!("PRAGMA {pragma}");
             assert_eq!(connection.query_row(&sql, [], |r| r.get::<_, i64>(0)).unwrap(), value, "{pragma}");
+        }
+    }
+
+    #[test]
+    fn sql_text_is_run_as_users_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |text: &str| {
+            let (input, output) = (dir.path().join("text"), dir.path().join("run"));
+            std::fs::write(&input, text).unwrap();
+            drop(std::fs::remove_file(&output));
+            run_text(&input, &output).map(|()| output).map_err(|refused| refused.to_string())
+        };
+        let dump = "PRAGMA foreign_keys=OFF;
+            BEGIN TRANSACTION;
+            CREATE TABLE t(a, b REFERENCES t);
+            INSERT INTO t VALUES('x;y', 7) RETURNING a;
+            CREATE TRIGGER r AFTER INSERT ON t BEGIN SELECT 1; SELECT 2; END;
+            PRAGMA user_version=4;
+            COMMIT;";
+        let connection = Connection::open(run(dump).unwrap()).unwrap();
+        let row = connection.query_row("SELECT a, b FROM t", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+        assert_eq!(row, ("x;y".to_owned(), 7));
+        for (text, part) in [
+            ("-- nothing\n", "no statement"),
+            (
+                "CREATE TABLE t(a); INSERT INTO u VALUES(1);",
+                "statement 2, \"INSERT INTO u VALUES(1);\": no such table: u",
+            ),
+            ("ATTACH '/tmp/other' AS o;", "not authorized"),
+            ("CREATE TABLE _sqlited_meta(a);", "not authorized"),
+            ("PRAGMA writable_schema=ON;", "not authorized"),
+        ] {
+            let refused = run(text).unwrap_err();
+            assert!(refused.contains(part), "{text}: {refused}");
         }
     }
 

@@ -11,6 +11,7 @@
 //!        72  epoch u64
 //!        80  cluster id: length u8 · 63 bytes
 //!       144  membership term u64 · leader u64 · index + 1 u64 (0 = none) · length u32 · bytes
+//!     61440  mark: length u32 (0 = none) · bytes
 //! ```
 
 use rusqlite::blob::Blob;
@@ -28,6 +29,7 @@ const APPLIED_AT: u64 = 16;
 const EPOCH_AT: u64 = 72;
 const MEMBERSHIP_AT: u64 = 144;
 const MEMBERSHIP_HEAD: usize = 28;
+const MARK_AT: u64 = 60 * 1024;
 const SIZE: usize = 64 * 1024;
 
 /// Position of an entry in Raft's log, free of any Raft library's types.
@@ -76,6 +78,9 @@ pub struct Meta {
     pub cluster_id: String,
     /// The last membership.
     pub membership: StoredMembership,
+    /// What the state itself says of how it came here; empty if it did not come from elsewhere. It is in the file before
+    /// an entry names that file, so that every member has the same, and lasts until another database takes its place.
+    pub mark: Vec<u8>,
 }
 
 /// How far a state is, as clients carry it from one member to another.
@@ -156,7 +161,7 @@ pub fn write_applied(connection: &Connection, applied: &Applied) -> Result<(), M
 
 /// Writes the membership. Part of the caller's transaction.
 pub fn write_membership(connection: &Connection, membership: &StoredMembership) -> Result<(), MetaError> {
-    if membership.bytes.len() > SIZE - MEMBERSHIP_AT as usize - MEMBERSHIP_HEAD {
+    if membership.bytes.len() > (MARK_AT - MEMBERSHIP_AT) as usize - MEMBERSHIP_HEAD {
         return Err(MetaError::TooLong("the membership"));
     }
     let mut part = Vec::with_capacity(MEMBERSHIP_HEAD + membership.bytes.len());
@@ -166,6 +171,14 @@ pub fn write_membership(connection: &Connection, membership: &StoredMembership) 
     part.extend_from_slice(&(membership.bytes.len() as u32).to_le_bytes());
     part.extend_from_slice(&membership.bytes);
     write_at(connection, MEMBERSHIP_AT, &part)
+}
+
+/// Writes the mark. Part of the caller's transaction.
+pub fn write_mark(connection: &Connection, mark: &[u8]) -> Result<(), MetaError> {
+    if mark.len() > SIZE - MARK_AT as usize - 4 {
+        return Err(MetaError::TooLong("the mark of a restore"));
+    }
+    write_at(connection, MARK_AT, &[&(mark.len() as u32).to_le_bytes(), mark].concat())
 }
 
 /// Writes cluster id and epoch. Part of the caller's transaction.
@@ -227,15 +240,17 @@ fn decode(state: &[u8]) -> Result<Meta, MetaError> {
     let cluster_id = std::str::from_utf8(&state[id_at..id_at + id_length])
         .map_err(|_| MetaError::Format("its cluster id is damaged"))?
         .to_owned();
+    let sized = |length_at: usize, damaged| {
+        let mut length = [0; 4];
+        length.copy_from_slice(&state[length_at..length_at + 4]);
+        let bytes = state.get(length_at + 4..length_at + 4 + u32::from_le_bytes(length) as usize);
+        bytes.map(<[u8]>::to_vec).ok_or(MetaError::Format(damaged))
+    };
     let at = MEMBERSHIP_AT as usize;
-    let mut length = [0; 4];
-    length.copy_from_slice(&state[at + 24..at + 28]);
-    let bytes = state
-        .get(at + MEMBERSHIP_HEAD..at + MEMBERSHIP_HEAD + u32::from_le_bytes(length) as usize)
-        .ok_or(MetaError::Format("its membership is damaged"))?
-        .to_vec();
+    let bytes = sized(at + MEMBERSHIP_HEAD - 4, "its membership is damaged")?;
     let membership = StoredMembership { log_id: log_id(at), bytes };
-    Ok(Meta { applied, epoch: word(EPOCH_AT as usize), cluster_id, membership })
+    let mark = sized(MARK_AT as usize, "its mark is damaged")?;
+    Ok(Meta { applied, epoch: word(EPOCH_AT as usize), cluster_id, membership, mark })
 }
 
 #[cfg(test)]
@@ -259,12 +274,15 @@ mod tests {
         write_applied(&c, &applied).unwrap();
         write_membership(&c, &membership).unwrap();
         write_cluster(&c, "c-1", 4).unwrap();
+        write_mark(&c, b"came from afar").unwrap();
         assert_eq!(read_position(&c).unwrap(), Position { epoch: 4, index: 0 });
         write_applied(&c, &Applied { log_id: Some(LogId { index: 1 << 40, ..LogId::default() }), ..applied })
             .unwrap();
         assert_eq!(read_position(&c).unwrap(), Position { epoch: 4, index: 1 << 40 });
         write_applied(&c, &applied).unwrap();
-        assert_eq!(read(&c).unwrap(), Some(Meta { applied, epoch: 4, cluster_id: "c-1".into(), membership }));
+        let cluster_id = "c-1".to_owned();
+        let mark = b"came from afar".to_vec();
+        assert_eq!(read(&c).unwrap(), Some(Meta { applied, epoch: 4, cluster_id, membership, mark }));
         assert_eq!((c.changes(), c.total_changes(), c.last_insert_rowid()), before);
     }
 
@@ -275,5 +293,6 @@ mod tests {
         let membership = StoredMembership { log_id: None, bytes: vec![0; SIZE] };
         assert!(matches!(write_membership(&c, &membership), Err(MetaError::TooLong(_))));
         assert!(matches!(write_cluster(&c, &"x".repeat(64), 0), Err(MetaError::TooLong(_))));
+        assert!(matches!(write_mark(&c, &[0; 5000]), Err(MetaError::TooLong(_))));
     }
 }

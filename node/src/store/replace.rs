@@ -47,7 +47,8 @@ pub fn prepare(
         ..Applied::default()
     };
     let epoch = if replacement.epoch == 0 { before.epoch } else { replacement.epoch };
-    let meta = Meta { applied, epoch, membership: applier.membership().clone(), ..before };
+    let mark = meta::read_existing(&connection)?.mark;
+    let meta = Meta { applied, epoch, membership: applier.membership().clone(), mark, ..before };
     connection.execute_batch("PRAGMA journal_mode=WAL; BEGIN IMMEDIATE").map_err(sqlite)?;
     meta::write_applied(&connection, &meta.applied)?;
     meta::write_membership(&connection, &meta.membership)?;

@@ -4,6 +4,7 @@
 use super::backup::{BackupError, BackupFormat, BackupOptions, Outlet, write_backup};
 use super::canonical::own_tables;
 use super::generation::Generations;
+use super::meta;
 use super::staging::Staging;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
@@ -85,6 +86,26 @@ pub fn write_user_copy(path: &Path, output: &Path) -> Result<(), String> {
         write_backup(path, &staging, &options, &mut IntoFile(File::create_new(output)?))
     };
     write().map_err(|error| error.to_string())
+}
+
+/// Writes the mark ([`super::Meta::mark`]) into the database at `path`, one of ours that nobody has open. Blocks.
+pub fn write_mark(path: &Path, mark: &[u8]) -> Result<(), String> {
+    let write = || -> Result<(), meta::MetaError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        meta::write_mark(&connection, mark)?;
+        connection.execute_batch("COMMIT")?;
+        // Closing the only connection moves the WAL into the file.
+        Ok(connection.close().map_err(|(_, error)| error)?)
+    };
+    write().map_err(|error| error.to_string())
+}
+
+/// The mark of the database at `path`. Blocks.
+pub fn read_mark(path: &Path) -> Result<Vec<u8>, String> {
+    let read = || Ok(meta::read_existing(&open(path)?)?.mark);
+    read().map_err(|error: meta::MetaError| error.to_string())
 }
 
 struct IntoFile(File);

@@ -1,8 +1,8 @@
 //! What a cluster begins with, if that is a backup: found out before anything starts, written down, and brought in after
 //! the cluster was initialised and before it counts as ready. Then it is over for good.
 //!
-//! What decides is pure. A restore raises the cluster's epoch, so that one which happened is known as such even where
-//! nobody remembers the job: the epoch before is written down before the leader is asked.
+//! What decides is pure. A restore that happened is part of the state that it brought, so that the leader knows of it, and
+//! may be asked again, even where nobody remembers the job.
 
 use super::build::backup::StoreAccess;
 use super::observed::Observed;
@@ -18,7 +18,7 @@ use crate::crd::{
 use crate::names::ClusterName;
 use crate::stores::GuardedBackup;
 use client::admin_client::AdminClient;
-use client::backup::{JobState, RestoreJob, RestoreSource, RestoreTarget, StartRestore};
+use client::backup::{JobState, RestoreJob, RestoreJobs, RestoreSource, RestoreTarget, StartRestore};
 use futures::future::join_all;
 use jiff::SignedDuration;
 use kube::runtime::reflector::ObjectRef;
@@ -89,7 +89,7 @@ pub async fn see(
         None => BootstrapView { source: Some(source(wanted, name, ctx)), job: None },
         Some(status) if status.phase == RestorePhase::Pending => {
             let job = job_name(cluster.metadata.uid.as_deref().unwrap_or_default());
-            BootstrapView { source: None, job: jobs(&job, observed, admin).await }
+            BootstrapView { source: None, job: jobs(&job, observed, admin).await.job }
         }
         Some(_) => BootstrapView::default(),
     }
@@ -108,7 +108,6 @@ fn source(
         cluster_id: wanted.cluster_id.clone(),
         path: None,
         target: wanted.target.clone(),
-        epoch_before: None,
         restored_index: None,
         message: None,
     };
@@ -136,13 +135,22 @@ pub(crate) fn complete_backup(namespace: &str, name: &str, ctx: &Context) -> Res
     complete.then_some(backup).ok_or_else(|| format!("SqliteBackup {name} is not in its store (yet)"))
 }
 
-/// What members know of a restore, the furthest of what they say.
-pub(crate) async fn jobs(name: &str, observed: &Observed, admin: &AdminClient) -> Option<RestoreJob> {
+/// What members said of a restore.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Heard {
+    /// The furthest of what they say.
+    pub job: Option<RestoreJob>,
+    /// Whether all members of the cluster answered, and the leader was one.
+    pub by_all: bool,
+}
+
+/// Asks members what they know of a restore. Network, reads only.
+pub(crate) async fn jobs(name: &str, observed: &Observed, admin: &AdminClient) -> Heard {
     let asked = observed.reports.keys().filter_map(|member| {
         let base = admin::base(observed.pods.get(member)?.ip.as_deref()?);
         Some(async move {
             match admin.restore_jobs(&base).await {
-                Ok(known) => known.jobs.into_iter().rfind(|job| job.name == name),
+                Ok(known) => Some((member.clone(), known)),
                 Err(error) => {
                     tracing::debug!(member, error = &error as &dyn std::error::Error, "no restore jobs");
                     None
@@ -150,8 +158,18 @@ pub(crate) async fn jobs(name: &str, observed: &Observed, admin: &AdminClient) -
             }
         })
     });
-    let found = join_all(asked).await.into_iter().flatten();
-    found.max_by_key(|job| match job.state {
+    let answers: BTreeMap<String, RestoreJobs> = join_all(asked).await.into_iter().flatten().collect();
+    let view = View::of(observed, observed.cluster_id());
+    Heard {
+        by_all: view.is_known()
+            && view.members().all(|member| answers.contains_key(&member.name))
+            && answers.values().any(|known| known.confirmed),
+        job: furthest(answers.into_values().flat_map(|known| known.jobs).filter(|job| job.name == name)),
+    }
+}
+
+fn furthest(jobs: impl Iterator<Item = RestoreJob>) -> Option<RestoreJob> {
+    jobs.max_by_key(|job| match job.state {
         JobState::Failed => 0,
         JobState::Running => 1,
         JobState::Succeeded => 2,
@@ -196,7 +214,6 @@ fn begin(observed: &Observed) -> BootstrapPlan {
             cluster_id: None,
             path: None,
             target: None,
-            epoch_before: None,
             restored_index: None,
             message: None,
         };
@@ -259,29 +276,15 @@ fn go_on(desired: &Desired, observed: &Observed, mut status: BootstrapRestoreSta
         }
         None => {}
     }
-    let waits = activity("the backup that the cluster begins with comes once there is a leader".into());
-    let plan =
-        |status, activity| BootstrapPlan { status: Some(status), activity, ..BootstrapPlan::default() };
-    let Some(leader) = view.leader().filter(|_| begun && view.is_settled()) else {
-        return plan(status, waits);
-    };
-    let epoch = number(leader.epoch);
-    match status.epoch_before {
-        None => {
-            status.epoch_before = Some(epoch);
-            plan(status, waits)
-        }
-        // It happened, and who did it has forgotten.
-        Some(before) if epoch > before => {
-            status.phase = RestorePhase::Succeeded;
-            plan(status, None)
-        }
-        Some(_) => {
-            let start = start(desired, &status);
-            let activity = activity("the leader is asked for the backup that the cluster begins with".into());
-            BootstrapPlan { status: Some(status), start: Some(start), activity, ..BootstrapPlan::default() }
-        }
+    if !begun || !view.is_settled() || view.leader().is_none() {
+        let activity =
+            activity("the backup that the cluster begins with comes once there is a leader".into());
+        return BootstrapPlan { status: Some(status), activity, ..BootstrapPlan::default() };
     }
+    // The leader answers what is there already, also when it was another that did it.
+    let start = start(desired, &status);
+    let activity = activity("the leader is asked for the backup that the cluster begins with".into());
+    BootstrapPlan { status: Some(status), start: Some(start), activity, ..BootstrapPlan::default() }
 }
 
 /// Without a word that data may be replaced: what somebody wrote in the meantime stays, and is told of.

@@ -119,9 +119,6 @@ pub struct SqliteRestoreStatus {
     /// Where the cluster was before: restoring this undoes the restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo_bookmark: Option<UndoBookmark>,
-    /// Epoch of the cluster before: a restore raises it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epoch_before: Option<i64>,
     /// The last entry of the state that was restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_index: Option<i64>,

@@ -405,9 +405,6 @@ pub struct BootstrapRestoreStatus {
     /// The moment; absent where a backup is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<RestoreTarget>,
-    /// Epoch of the cluster before: a restore raises it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epoch_before: Option<i64>,
     /// The last entry of the state that was restored, in the log of the cluster that it is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_index: Option<i64>,

@@ -1,8 +1,8 @@
 //! A restore of a running cluster: observe → plan → execute → status.
 //!
 //! It waits for the word that data may be replaced, keeps where the cluster is as a backup, and only then asks the leader. One
-//! at a time for a cluster. That the leader is asked is written down before, and it is asked once: a restore of which no member
-//! knows any more is not done again, because what was written since would be lost.
+//! at a time for a cluster. That the leader is asked is written down before; it is asked again only if it is certain that the
+//! restore did not happen, because what was written since would be lost.
 
 mod execute;
 mod observe;

@@ -1,7 +1,7 @@
 //! Looks: at the cluster, at the source and at the backup that undoes the restore in the caches, and at what members know
 //! of it. Network, reads only.
 
-use super::observed::{Cluster, Leader, Object, Observed, Source, Undo};
+use super::observed::{Cluster, Object, Observed, Source, Undo};
 use crate::backup::find;
 use crate::backup::status::{has_succeeded, is_over};
 use crate::clock;
@@ -50,6 +50,7 @@ pub async fn observe(restore: &SqliteRestore, ctx: &Context) -> Result<Option<Se
         object,
         cluster: None,
         job: None,
+        all_heard: false,
     };
     let mut seen = Seen { observed, cluster, members: Members::default(), admin: ctx.admin.clone() };
     if seen.observed.object.status.completion_time.is_some() {
@@ -59,7 +60,7 @@ pub async fn observe(restore: &SqliteRestore, ctx: &Context) -> Result<Option<Se
     seen.admin = access::access(cluster, ctx).await?.client(&ctx.admin);
     seen.members = members(cluster, &seen.admin, ctx).await;
     let view = View::of(&seen.members, seen.members.cluster_id());
-    let leader = view.leader().map(|leader| Leader { member: leader.name.clone(), epoch: leader.epoch });
+    let leader = view.leader().map(|leader| leader.name.clone());
     seen.observed.cluster = Some(Cluster {
         cluster_id: seen.members.status.cluster_id.clone(),
         own: cluster.spec.backup.as_ref().map(StoreAccess::of),
@@ -67,7 +68,8 @@ pub async fn observe(restore: &SqliteRestore, ctx: &Context) -> Result<Option<Se
         leader,
     });
     // The cache may be behind: whether it was asked for is not decided by the object alone.
-    seen.observed.job = jobs(&seen.observed.object.job_name(), &seen.members, &seen.admin).await;
+    let heard = jobs(&seen.observed.object.job_name(), &seen.members, &seen.admin).await;
+    (seen.observed.job, seen.observed.all_heard) = (heard.job, heard.by_all);
     Ok(Some(seen))
 }
 

@@ -22,6 +22,8 @@ pub struct Observed {
     pub ahead: Option<String>,
     /// What a member knows of the restore.
     pub job: Option<RestoreJob>,
+    /// Whether every member of the cluster answered what it knows of it.
+    pub all_heard: bool,
 }
 
 /// The object.
@@ -63,17 +65,8 @@ pub struct Cluster {
     pub own: Option<StoreAccess>,
     /// Where what it began with is, if its members know that store apart.
     pub other: Option<StoreAccess>,
-    /// Who leads, and in which epoch.
-    pub leader: Option<Leader>,
-}
-
-/// Who leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leader {
-    /// Name of the member.
-    pub member: String,
-    /// The cluster's epoch.
-    pub epoch: u64,
+    /// Name of the member that leads.
+    pub leader: Option<String>,
 }
 
 /// What a cluster is restored from.

@@ -5,8 +5,10 @@ use crate::cluster::restore::wire_target;
 use client::backup::{JobState, RestoreSource, StartRestore};
 use jiff::{SignedDuration, Timestamp};
 
-/// How long members may not know of a restore that the leader was asked for.
-const PATIENCE: SignedDuration = SignedDuration::from_mins(2);
+/// How long members may not be heard after the leader was asked for a restore.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+/// How long a request may be on its way.
+const ON_ITS_WAY: SignedDuration = SignedDuration::from_secs(30);
 
 /// The next step.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,12 +26,10 @@ pub enum Step {
     Pin,
     /// Waits for that.
     AwaitPin,
-    /// Writes down that the leader is asked and in which epoch the cluster is, then asks.
+    /// Writes down that the leader is asked, then asks.
     Start {
         /// Who leads.
         member: String,
-        /// The epoch.
-        epoch: u64,
         /// For what.
         body: Box<StartRestore>,
     },
@@ -93,8 +93,8 @@ pub fn plan(observed: &Observed) -> Step {
     let Some((from, cluster_id)) = way(cluster, source).zip(cluster.cluster_id.as_ref()) else {
         return no_way(cluster, name);
     };
-    if let Some(asked) = &object.status.start_time {
-        return after_asking(observed, cluster, asked.0);
+    if let Some(step) = object.status.start_time.as_ref().and_then(|asked| after_asking(observed, asked.0)) {
+        return step;
     }
     let Some(leader) = &cluster.leader else { return wait("NoLeader", format!("{name} has no leader")) };
     match &observed.undo {
@@ -110,8 +110,7 @@ pub fn plan(observed: &Observed) -> Step {
             Step::Fail { reason: "PinFailed", message }
         }
         Undo::Done(_) => Step::Start {
-            member: leader.member.clone(),
-            epoch: leader.epoch,
+            member: leader.clone(),
             body: Box::new(StartRestore {
                 name: object.job_name(),
                 source: from,
@@ -123,22 +122,24 @@ pub fn plan(observed: &Observed) -> Step {
     }
 }
 
-/// The leader was asked and no member knows of it: who did it was started again. It is never asked for twice, because what
-/// was written after the first time would be lost.
-fn after_asking(observed: &Observed, cluster: &Cluster, asked: Timestamp) -> Step {
-    let status = &observed.object.status;
-    let epoch = cluster.leader.as_ref().map(|leader| i64::try_from(leader.epoch).unwrap_or(i64::MAX));
-    if status.epoch_before.is_some_and(|before| epoch.is_some_and(|epoch| epoch > before)) {
-        return Step::Succeed;
+/// The leader was asked and no member that answered knows of it; none: it may be asked again.
+///
+/// A restore that came to its end is part of the state, and the leader asks a quorum before it says what it knows, so that
+/// when all members have answered and none knows of it, it did not happen: whoever did it was started again in the middle.
+/// A member that did not answer may still be at it.
+fn after_asking(observed: &Observed, asked: Timestamp) -> Option<Step> {
+    let since = observed.now.duration_since(asked);
+    if observed.all_heard && since >= ON_ITS_WAY {
+        return None;
     }
-    if observed.now.duration_since(asked) < PATIENCE {
-        return Step::AwaitWord;
+    if since < PATIENCE {
+        return Some(Step::AwaitWord);
     }
     let undo = observed.object.undo_name();
     let message = format!(
-        "the leader was asked, and no member knows what came of it: look at what the cluster holds. Another SqliteRestore tries again; SqliteBackup {undo} holds what was there before"
+        "the leader was asked, and members that may know what came of it do not answer: look at what the cluster holds. Another SqliteRestore tries again; SqliteBackup {undo} holds what was there before"
     );
-    Step::Fail { reason: "OutcomeUnknown", message }
+    Some(Step::Fail { reason: "OutcomeUnknown", message })
 }
 
 /// How the members reach the source, if they do.
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
     use crate::cluster::build::backup::StoreAccess;
     use crate::crd::{Bookmark, SqliteRestoreStatus, UndoBookmark};
-    use crate::restore::observed::{Leader, Object};
+    use crate::restore::observed::Object;
     use client::backup::{RestoreJob, RestoreTarget};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
@@ -203,12 +204,13 @@ mod tests {
                 cluster_id: Some("c1".into()),
                 own: Some(store("b")),
                 other: None,
-                leader: Some(Leader { member: "orders-0".into(), epoch: 1 }),
+                leader: Some("orders-0".into()),
             }),
             source: Ok(Source { access: store("b"), cluster_id: "c1".into(), path: Some("p".into()) }),
             undo: done(),
             ahead: None,
             job: None,
+            all_heard: true,
         }
     }
 
@@ -230,20 +232,14 @@ mod tests {
         })
     }
 
-    /// The leader was asked in epoch 1 so many seconds ago, the epoch is this, and no member knows of it.
-    fn asked(seconds: i64, epoch: u64) -> Observed {
+    /// The leader was asked so many seconds ago, and no member that answered knows of it.
+    fn asked(seconds: i64, all_heard: bool) -> Observed {
         edited(|o| {
             o.now = Timestamp::from_second(seconds).unwrap();
-            o.object.status.epoch_before = Some(1);
             o.object.status.start_time = Some(Time(Timestamp::UNIX_EPOCH));
-            o.cluster.as_mut().unwrap().leader = Some(Leader { member: "orders-1".into(), epoch });
+            o.cluster.as_mut().unwrap().leader = Some("orders-1".into());
+            o.all_heard = all_heard;
         })
-    }
-
-    fn edited_asked(edit: impl FnOnce(&mut Observed)) -> Observed {
-        let mut observed = asked(0, 1);
-        edit(&mut observed);
-        observed
     }
 
     fn told(observed: &Observed) -> String {
@@ -252,7 +248,7 @@ mod tests {
             Step::Wait { reason, .. } => format!("wait {reason}"),
             Step::Pin => "pin".into(),
             Step::AwaitPin => "await pin".into(),
-            Step::Start { member, epoch, .. } => format!("start {member} {epoch}"),
+            Step::Start { member, .. } => format!("start {member}"),
             Step::AwaitWord => "await word".into(),
             Step::Follow { percent } => format!("follow {percent}"),
             Step::Succeed => "succeed".into(),
@@ -285,18 +281,14 @@ mod tests {
             ("which takes a while", edited(|o| o.undo = Undo::Running), "await pin"),
             ("or cannot be", edited(|o| o.undo = Undo::Failed("no".into())), "fail PinFailed"),
             ("somebody else's", edited(|o| o.undo = Undo::Foreign), "wait NameConflict"),
-            ("then the leader", ready(), "start orders-0 1"),
-            ("asked just now", asked(0, 1), "await word"),
-            ("asked, and nobody knows", asked(120, 1), "fail OutcomeUnknown"),
-            (
-                "asked, and nobody leads",
-                edited_asked(|o| o.cluster.as_mut().unwrap().leader = None),
-                "await word",
-            ),
+            ("then the leader", ready(), "start orders-0"),
+            ("asked just now", asked(1, true), "await word"),
+            ("asked, and it did not happen", asked(40, true), "start orders-1"),
+            ("asked, and a member is not heard", asked(599, false), "await word"),
+            ("asked, and a member is not heard for long", asked(600, false), "fail OutcomeUnknown"),
             ("under way", job(JobState::Running), "follow 30"),
             ("done", job(JobState::Succeeded), "succeed"),
             ("failed", job(JobState::Failed), "fail RestoreFailed"),
-            ("done and forgotten", asked(120, 2), "succeed"),
             (
                 "over",
                 edited(|o| o.object.status.completion_time = Some(Time(Timestamp::UNIX_EPOCH))),

@@ -1,11 +1,74 @@
 //! SQL text of many statements, as a dump is: cut into its statements, without the transaction around them.
 
+use std::io::{self, Read};
+
+/// A statement of a text that comes in pieces is at most so long, in bytes: what SQLite is set to take.
+const LONGEST: usize = 16 << 20;
+/// Bytes read at once.
+const PIECE: usize = 1 << 20;
+
 /// The statements of `text`. What a dump says about its own transaction and about foreign keys is left out: the whole
 /// is one transaction anyway.
 pub fn statements(text: &str) -> Vec<&str> {
     let mut all = split(text);
     all.retain(|statement| !is_framing(statement));
     all
+}
+
+/// The same of a text that is read as it is needed.
+pub struct Statements<R> {
+    source: R,
+    buffer: Vec<u8>,
+    start: usize,
+    is_all: bool,
+    splitter: Splitter,
+}
+
+impl<R: Read> Statements<R> {
+    /// Of what `source` reads.
+    pub fn of(source: R) -> Self {
+        Self { source, buffer: Vec::new(), start: 0, is_all: false, splitter: Splitter::default() }
+    }
+
+    /// The next one; none at the end.
+    pub fn next(&mut self) -> io::Result<Option<&str>> {
+        let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+        let range = loop {
+            let Some((length, says)) = self.splitter.end(&self.buffer[self.start..], self.is_all) else {
+                if self.is_all {
+                    return Ok(None);
+                }
+                if self.buffer.len() - self.start > LONGEST {
+                    return Err(invalid("a statement is longer than 16 MiB"));
+                }
+                self.buffer.drain(..std::mem::take(&mut self.start));
+                self.is_all = self.read()? == 0;
+                continue;
+            };
+            let range = self.start..self.start + length;
+            self.start = range.end;
+            let text = str::from_utf8(&self.buffer[range.clone()]);
+            let text = text.map_err(|_| invalid("it is neither a database nor SQL text in UTF-8"))?;
+            if says && !is_framing(text.trim()) {
+                break range;
+            }
+        };
+        // Looked at above.
+        Ok(str::from_utf8(&self.buffer[range]).ok().map(str::trim))
+    }
+
+    fn read(&mut self) -> io::Result<usize> {
+        let known = self.buffer.len();
+        self.buffer.resize(known + PIECE, 0);
+        let read = loop {
+            match self.source.read(&mut self.buffer[known..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        self.buffer.truncate(known + *read.as_ref().unwrap_or(&0));
+        read
+    }
 }
 
 /// Whether a statement only says what is so anyway.
@@ -75,29 +138,53 @@ fn next_state(state: State, token: Token) -> State {
     }
 }
 
-fn split(text: &str) -> Vec<&str> {
-    let bytes = text.as_bytes();
-    let mut statements = Vec::new();
-    let (mut start, mut at, mut state) = (0, 0, State::Start);
-    let mut is_empty = true;
-    while at < bytes.len() {
-        let (token, length) = token(&bytes[at..]);
-        at += length;
-        if !matches!(token, Token::Space | Token::Semicolon) {
-            is_empty = false;
-        }
-        let before = state;
-        state = next_state(state, token);
-        let ended = matches!(token, Token::Semicolon) && state == State::Start;
-        if ended && (before != State::Start || !is_empty) {
-            statements.push(text[start..at].trim());
-        }
-        if ended {
-            (start, is_empty) = (at, true);
-        }
+/// Finds where a statement ends. It remembers how far it looked, so that more bytes may come.
+struct Splitter {
+    at: usize,
+    state: State,
+    is_empty: bool,
+}
+
+impl Default for Splitter {
+    fn default() -> Self {
+        Self { at: 0, state: State::Start, is_empty: true }
     }
-    if !is_empty {
-        statements.push(text[start..].trim());
+}
+
+impl Splitter {
+    /// The length of the statement that `bytes` begins with, and whether it says anything; then the next one is looked for.
+    /// None: it does not end here, and more is needed unless `is_all`.
+    fn end(&mut self, bytes: &[u8], is_all: bool) -> Option<(usize, bool)> {
+        while self.at < bytes.len() {
+            let (token, length) = token(&bytes[self.at..]);
+            if !is_all && self.at + length == bytes.len() {
+                // It may go on.
+                return None;
+            }
+            self.at += length;
+            self.is_empty &= matches!(token, Token::Space | Token::Semicolon);
+            self.state = next_state(self.state, token);
+            if matches!(token, Token::Semicolon) && self.state == State::Start {
+                let Self { at, is_empty, .. } = std::mem::take(self);
+                return Some((at, !is_empty));
+            }
+        }
+        if self.at == 0 || !is_all {
+            return None;
+        }
+        let Self { at, is_empty, .. } = std::mem::take(self);
+        Some((at, !is_empty))
+    }
+}
+
+fn split(text: &str) -> Vec<&str> {
+    let mut splitter = Splitter::default();
+    let (mut statements, mut start) = (Vec::new(), 0);
+    while let Some((length, says)) = splitter.end(&text.as_bytes()[start..], true) {
+        if says {
+            statements.push(text[start..start + length].trim());
+        }
+        start += length;
     }
     statements
 }
@@ -144,6 +231,7 @@ fn is_word(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -178,6 +266,33 @@ mod tests {
             ("PRAGMA user_version=3; é;ü", &["PRAGMA user_version=3;", "é;", "ü"]),
         ] {
             assert_eq!(statements(text), expected, "{text}");
+            // Also if it comes byte by byte.
+            let mut read = Statements::of(OneByOne(text.as_bytes()));
+            let mut all = Vec::new();
+            while let Some(statement) = read.next().unwrap() {
+                all.push(statement.to_owned());
+            }
+            assert_eq!(all, expected, "{text}");
         }
+    }
+
+    struct OneByOne<'a>(&'a [u8]);
+
+    impl Read for OneByOne<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = self.0.len().min(buffer.len()).min(1);
+            buffer[..n].copy_from_slice(&self.0[..n]);
+            self.0 = &self.0[n..];
+            Ok(n)
+        }
+    }
+
+    #[test]
+    fn what_never_ends_is_refused() {
+        let endless = io::Read::chain(&b"SELECT '"[..], io::repeat(b'x'));
+        let error = Statements::of(endless).next().unwrap_err();
+        assert!(error.to_string().contains("longer than 16 MiB"), "{error}");
+        let binary = Statements::of(&b"\xff\xfe;"[..]).next().unwrap_err();
+        assert!(binary.to_string().contains("neither a database nor SQL text"), "{binary}");
     }
 }

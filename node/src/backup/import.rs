@@ -1,0 +1,332 @@
+//! A database from elsewhere, over HTTP: a SQLite file or SQL text, as it is or compressed, from a server of files or from
+//! `/db/backup` of a cluster of rqlite.
+
+use crate::store::{Receiving, Scratch, Staging};
+use bytes::Bytes;
+use client::backup::{ImportConfig, ImportFile};
+use reqwest::{Certificate, Client, Response, StatusCode};
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long a server may say nothing. One that makes the file first says nothing meanwhile.
+const SILENT: Duration = Duration::from_secs(120);
+/// How long a server that fails is asked again.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Between two attempts: at first, and at most.
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Of what a server says about an error, so much is repeated, in bytes.
+const EXCERPT: usize = 300;
+/// Bytes unpacked at once.
+const PIECE: usize = 1 << 20;
+
+/// A database did not come from elsewhere.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The settings make no sense.
+    #[error("{0}")]
+    Settings(String),
+    /// The server cannot be asked, or its answer ended early.
+    #[error("{url}: {}", chain(.source))]
+    Http {
+        /// What was asked for, without a query.
+        url: String,
+        /// What is wrong.
+        source: reqwest::Error,
+    },
+    /// The server said nothing for long.
+    #[error("{url}: the server has sent nothing for {} s", SILENT.as_secs())]
+    Silent {
+        /// What was asked for, without a query.
+        url: String,
+    },
+    /// The server answered with an error.
+    #[error("{url}: {status}{said}")]
+    Status {
+        /// What was asked for, without a query.
+        url: String,
+        /// The answer.
+        status: StatusCode,
+        /// The beginning of what it said.
+        said: String,
+    },
+    /// The file could not be written, or does not unpack.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was done.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// All that is said about an error, outside in.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn io_at(what: &'static str) -> impl Fn(io::Error) -> ImportError {
+    move |source| ImportError::Io { what, source }
+}
+
+impl ImportError {
+    /// Whether another attempt may help.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Http { source, .. } => !source.is_builder() && !source.is_redirect(),
+            Self::Silent { .. } => true,
+            Self::Status { status, .. } => {
+                status.is_server_error()
+                    || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(status)
+            }
+            Self::Settings(_) | Self::Io { .. } => false,
+        }
+    }
+}
+
+/// Where a database comes from.
+pub struct Import {
+    client: Client,
+    config: ImportConfig,
+    /// Name and password.
+    user: Option<(String, String)>,
+    /// For people: a query may hold a signature.
+    shown: String,
+}
+
+impl Import {
+    /// Reads the settings at `path`, and the files that they name.
+    pub fn read(path: &Path) -> Result<Self, ImportError> {
+        let named = |file: &Path, error: &dyn std::fmt::Display| {
+            ImportError::Settings(format!("{}: {error}", file.display()))
+        };
+        let bytes = std::fs::read(path).map_err(|error| named(path, &error))?;
+        let ImportFile { import: config } =
+            serde_yaml::from_slice(&bytes).map_err(|error| named(path, &error))?;
+        let url =
+            reqwest::Url::parse(&config.url).map_err(|error| named(path, &format_args!("url: {error}")))?;
+        if !["http", "https"].contains(&url.scheme())
+            || !url.username().is_empty()
+            || url.password().is_some()
+        {
+            let what = "url: it must begin with http:// or https:// and hold no credentials; those belong into credentialsDir";
+            return Err(named(path, &what));
+        }
+        let text = |file: &Path| match std::fs::read_to_string(file) {
+            Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(error) => Err(named(file, &error)),
+        };
+        let user = match &config.credentials_dir {
+            Some(directory) => {
+                let directory = Path::new(directory);
+                Some((text(&directory.join("username"))?, text(&directory.join("password"))?))
+            }
+            None => None,
+        };
+        let mut client = Client::builder()
+            .connect_timeout(CONNECT)
+            .user_agent(concat!("sqlited/", env!("CARGO_PKG_VERSION")));
+        if let Some(file) = config.ca_file.as_ref().map(Path::new) {
+            let pem = std::fs::read(file).map_err(|error| named(file, &error))?;
+            for certificate in Certificate::from_pem_bundle(&pem).map_err(|error| named(file, &error))? {
+                client = client.add_root_certificate(certificate);
+            }
+        }
+        let client = client.build().map_err(|error| named(path, &error))?;
+        let mut shown = url;
+        shown.set_query(None);
+        Ok(Self { client, config, user, shown: shown.into() })
+    }
+
+    /// Whether everybody on the way can read along.
+    pub fn is_plaintext(&self) -> bool {
+        self.config.url.starts_with("http:")
+    }
+
+    /// Brings the file, unpacked but unchecked; tells `progress` in hundredths. A server that fails is asked again for
+    /// [`PATIENCE`] after it last sent anything.
+    pub async fn fetch(&self, staging: &Staging, progress: impl Fn(u8)) -> Result<Scratch, ImportError> {
+        let mut pause = PAUSE;
+        let mut last_sign = Instant::now();
+        let fetched = loop {
+            match self.attempt(staging, &progress, &mut last_sign).await {
+                Ok(fetched) => break fetched,
+                Err(error) if error.may_pass() && last_sign.elapsed() < PATIENCE => {
+                    tracing::warn!(%error, "an import goes wrong; trying again");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let staging = staging.clone();
+        let unpacked = tokio::task::spawn_blocking(move || unpack(fetched, &staging)).await;
+        unpacked.map_err(io::Error::from).and_then(|unpacked| unpacked).map_err(io_at("unpack an import"))
+    }
+
+    async fn ask(&self) -> Result<Response, ImportError> {
+        let mut request = self.client.get(&self.config.url);
+        if let Some((name, password)) = &self.user {
+            request = request.basic_auth(name, Some(password));
+        }
+        let mut response = self.in_time(request.send()).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let mut said = Vec::new();
+        while said.len() < EXCERPT
+            && let Some(piece) = self.in_time(response.chunk()).await?
+        {
+            said.extend_from_slice(&piece);
+        }
+        let said: String = String::from_utf8_lossy(&said).trim().chars().take(EXCERPT).collect();
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        Err(ImportError::Status { url: self.shown.clone(), status, said })
+    }
+
+    /// Waits for the server. Errors do not name the query.
+    async fn in_time<T>(&self, answer: impl Future<Output = reqwest::Result<T>>) -> Result<T, ImportError> {
+        let url = || self.shown.clone();
+        match timeout(SILENT, answer).await {
+            Ok(answer) => {
+                answer.map_err(|error| ImportError::Http { url: url(), source: error.without_url() })
+            }
+            Err(_) => Err(ImportError::Silent { url: url() }),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        staging: &Staging,
+        progress: &impl Fn(u8),
+        last_sign: &mut Instant,
+    ) -> Result<Scratch, ImportError> {
+        let mut response = self.ask().await?;
+        let size = response.content_length();
+        let mut receiving = staging.receive(size.unwrap_or(0)).map_err(io_at("receive an import"))?;
+        let (send, mut pieces) = mpsc::channel::<Bytes>(4);
+        let writing = tokio::task::spawn_blocking(move || -> io::Result<Receiving> {
+            while let Some(piece) = pieces.blocking_recv() {
+                receiving.write(&piece)?;
+            }
+            Ok(receiving)
+        });
+        let mut received = 0;
+        let sent = loop {
+            match self.in_time(response.chunk()).await {
+                Ok(Some(piece)) => {
+                    received += piece.len() as u64;
+                    *last_sign = Instant::now();
+                    progress((100 * received / size.unwrap_or(0).max(received).max(1)) as u8);
+                    // Who takes no more has failed, and says so itself.
+                    if send.send(piece).await.is_err() {
+                        break Ok(());
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        drop(send);
+        let written = writing.await.map_err(io::Error::from).and_then(|written| written);
+        sent?;
+        Ok(written.map_err(io_at("receive an import"))?.into_scratch())
+    }
+}
+
+/// Unpacks what is packed in a way that its first bytes tell: gzip (RFC 1952), Zstandard (RFC 8878) or LZ4 (frame format
+/// 1.6). Blocks.
+fn unpack(fetched: Scratch, staging: &Staging) -> io::Result<Scratch> {
+    let mut file = File::open(fetched.path())?;
+    let mut magic = Vec::new();
+    (&mut file).take(4).read_to_end(&mut magic)?;
+    file.seek(SeekFrom::Start(0))?;
+    let mut unpacked: Box<dyn Read> = match magic[..] {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::new(file)?),
+        [0x04, 0x22, 0x4d, 0x18] => Box::new(lz4_flex::frame::FrameDecoder::new(file)),
+        _ => return Ok(fetched),
+    };
+    let mut receiving = staging.receive(0)?;
+    let mut piece = vec![0; PIECE];
+    loop {
+        match unpacked.read(&mut piece)? {
+            0 => return Ok(receiving.into_scratch()),
+            n => receiving.write(&piece[..n])?,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::io::Write as _;
+
+    fn settings(dir: &Path, text: &str) -> Result<Import, String> {
+        let path = dir.join("import.yaml");
+        std::fs::write(&path, text.replace("DIR", dir.to_str().unwrap())).unwrap();
+        Import::read(&path).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn settings_by_table() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("user")).unwrap();
+        std::fs::write(dir.path().join("user/username"), "me\n").unwrap();
+        std::fs::write(dir.path().join("user/password"), "secret\n").unwrap();
+        let read =
+            settings(dir.path(), "import: {url: 'https://h/a?sig=s', credentialsDir: DIR/user}").unwrap();
+        assert_eq!(read.user, Some(("me".into(), "secret".into())));
+        assert_eq!((read.shown.as_str(), read.is_plaintext()), ("https://h/a", false));
+        for (text, part) in [
+            ("import: {}", "missing field `url`"),
+            ("import: {url: /a/file}", "url: "),
+            ("import: {url: 'ftp://h/a'}", "must begin with http"),
+            ("import: {url: 'http://me:secret@h/a'}", "hold no credentials"),
+            ("import: {url: 'http://h/a', typo: 1}", "unknown field `typo`"),
+            ("import: {url: 'http://h/a', credentialsDir: DIR/none}", "none/username"),
+            ("import: {url: 'http://h/a', caFile: DIR/none}", "none"),
+        ] {
+            let error = settings(dir.path(), text).err().unwrap_or_default();
+            assert!(error.contains(part), "{text}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_packed_is_unpacked() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::open(dir.path()).unwrap();
+        let plain = b"CREATE TABLE t(a);".repeat(100);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&plain).unwrap();
+        let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        lz4.write_all(&plain).unwrap();
+        let packed = [
+            plain.clone(),
+            gzip.finish().unwrap(),
+            zstd::encode_all(&plain[..], 1).unwrap(),
+            lz4.finish().unwrap(),
+        ];
+        for (n, bytes) in packed.iter().enumerate() {
+            let scratch = staging.scratch();
+            std::fs::write(scratch.path(), bytes).unwrap();
+            let unpacked = unpack(scratch, &staging).unwrap();
+            assert_eq!(std::fs::read(unpacked.path()).unwrap(), plain, "{n}");
+        }
+        for bytes in &packed[1..] {
+            let scratch = staging.scratch();
+            std::fs::write(scratch.path(), &bytes[..bytes.len() / 2]).unwrap();
+            assert!(unpack(scratch, &staging).is_err(), "one that is cut short");
+        }
+    }
+}
