@@ -38,7 +38,11 @@ prove "databases changed behind their backs" "CONSISTENCY_ROUNDS=10" consistency
 prove "restores to any moment, everything lost" "BACKUP_MOMENTS=100 BACKUP_DISASTERS=20" backup
 # shellcheck source=e2e/kube/lib.sh
 s3=$(. e2e/kube/lib.sh && echo "$KUBE_BIN/versitygw")
-[ ! -x "$s3" ] || prove "a large database to an S3 server and back" "BACKUP_MIB=2048 BACKUP_S3=$s3" backup large
+if [ -x "$s3" ]; then
+  prove "a large database to an S3 server and back" "BACKUP_MIB=2048 BACKUP_S3=$s3" backup large
+  prove "an S3 server that is away for five minutes" "BACKUP_AWAY=300 BACKUP_S3=$s3" backup_faults "--ignored away"
+  prove "writes while an S3 server gets a backup and the archive" "BACKUP_SECONDS=60 BACKUP_S3=$s3" backup_faults "--ignored latency"
+fi
 
 how="make prove WHAT=node"
 [ -z "$wanted" ] || how="e2e/prove-node.sh '$wanted'"

@@ -87,6 +87,9 @@ unit() {
   mkdir -p "$LOG_DIR"
   # Twice as long as it takes on two cores: a test that hangs is to be named, not waited for.
   timeout 2700 cargo test "${everything[@]}" --no-fail-fast >"$LOG_DIR/unit.log" 2>&1 || status=$?
+  if ((status == 0)); then
+    with_s3 >>"$LOG_DIR/unit.log" 2>&1 || status=$?
+  fi
   count "$LOG_DIR/unit.log"
   ((status == 0)) && return
   ((status != 124)) || grep 'has been running for over' "$LOG_DIR/unit.log" >&2
@@ -95,6 +98,14 @@ unit() {
   # It did not compile, or died: no test says so.
   grep -qE '^test result: FAILED' "$LOG_DIR/unit.log" || failed=$((failed + 1))
   return 1
+}
+
+# Tests of backups that need a real S3 server.
+with_s3() {
+  local server
+  server=$(. e2e/kube/lib.sh && echo "$KUBE_BIN/versitygw")
+  [ -x "$server" ] || e2e/kube/build.sh versitygw || return
+  BACKUP_S3=$server timeout 600 cargo test "${everything[@]}" --test backup_faults -- --ignored
 }
 
 # Clients made for rqlite, from their registries.

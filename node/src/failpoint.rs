@@ -102,6 +102,26 @@ places! {
     ApplyRan = "apply.ran",
     /// Apply: the entry is committed in the database, nobody told.
     ApplyCommitted = "apply.committed",
+    /// Backup: the state is pinned, nothing is in the store.
+    BackupPinned = "backup.pinned",
+    /// Backup or database that an entry names: a part is in the store.
+    BackupPart = "backup.part",
+    /// Backup: all parts are in the store, the manifest is not.
+    BackupParts = "backup.parts",
+    /// Backup: complete, nobody knows yet.
+    BackupComplete = "backup.complete",
+    /// Archive: entries are read, none of them is in the store.
+    ArchiveRead = "archive.read",
+    /// Archive: a database that an entry names is in the store, the entry is not.
+    ArchiveFile = "archive.file",
+    /// Archive: entries are in the store, nobody knows yet.
+    ArchivePut = "archive.put",
+    /// Restore: the state is back on the leader.
+    RestoreRebuilt = "restore.rebuilt",
+    /// Restore: the state says how it came.
+    RestoreMarked = "restore.marked",
+    /// Restore: the state took the place of the one before, nobody who asked knows yet.
+    RestoreInstalled = "restore.installed",
 }
 
 /// Passes a place. Fails only where a test says so.

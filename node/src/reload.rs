@@ -57,10 +57,31 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         make: impl Fn(&Files) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Arc<Self>, String> {
         let files = read().map_err(|e| e.to_string())?;
-        let reloaded = Arc::new(Self { current: ArcSwap::from_pointee(make(&files)?) });
-        let follower = Follower { what, read, make, seen: files, trouble: None };
+        let made = make(&files)?;
+        Ok(Self::begin(Follower { what, read, make, seen: files, trouble: None }, made))
+    }
+
+    /// The same, but beginning with what `otherwise` makes of the error if it cannot be had yet.
+    pub fn follow_from(
+        what: &'static str,
+        read: impl Fn() -> io::Result<Files> + Send + Sync + 'static,
+        make: impl Fn(&Files) -> Result<T, String> + Send + Sync + 'static,
+        otherwise: impl FnOnce(String) -> T,
+    ) -> Result<Arc<Self>, String> {
+        let seen = read();
+        let made = seen.as_ref().map_err(ToString::to_string).and_then(|files| make(files));
+        let follower = Follower { what, read, make, seen: seen.unwrap_or_default(), trouble: None };
+        Ok(Self::begin(follower, made.unwrap_or_else(otherwise)))
+    }
+
+    fn begin<R, M>(follower: Follower<R, M>, made: T) -> Arc<Self>
+    where
+        R: Fn() -> io::Result<Files> + Send + Sync + 'static,
+        M: Fn(&Files) -> Result<T, String> + Send + Sync + 'static,
+    {
+        let reloaded = Arc::new(Self { current: ArcSwap::from_pointee(made) });
         tokio::spawn(keep(follower, Arc::downgrade(&reloaded)));
-        Ok(reloaded)
+        reloaded
     }
 
     /// As the files were when they last made sense.

@@ -9,142 +9,17 @@ mod support;
 
 use rand::seq::IndexedRandom as _;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use support::backups::{
+    Outcome, await_archived, back_up, cluster_id, files_below, insert, leader_of, ledger, members, restore,
+    restore_in_place, settings,
+};
+use support::s3::S3;
 use support::{Cluster, cluster};
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
-}
-
-/// Writes settings of a store in a directory `store` of the cluster's; returns the file.
-fn settings(root: &Path, rpo: Option<u32>, encrypted: bool) -> PathBuf {
-    let mut settings = json!({"store": {"filesystem": {"path": root.join("store")}}});
-    if let Some(rpo) = rpo {
-        settings["continuous"] = json!({"enabled": true, "rpoTargetSeconds": rpo});
-    }
-    if encrypted {
-        let keys = root.join("keys");
-        std::fs::write(&keys, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
-        settings["encryption"] = json!({ "keyFile": keys });
-    }
-    let path = root.join("backup.yaml");
-    std::fs::write(&path, serde_json::to_string(&settings).unwrap()).unwrap();
-    path
-}
-
-/// Members that back up into a directory.
-fn members(n: usize, rpo: Option<u32>, encrypted: bool) -> (Cluster, PathBuf) {
-    let mut c = Cluster::empty();
-    let config = settings(c.root(), rpo, encrypted);
-    c.add_members(n, &["-backup-config", config.to_str().unwrap(), "-consistency-period", "1s"]);
-    (0..n).for_each(|i| c.start(i));
-    (0..n).for_each(|i| c.await_ready(i));
-    (c, config)
-}
-
-/// What `sqlited restore` or `verify` came to.
-struct Outcome {
-    restored: Value,
-    message: String,
-}
-
-fn restore(verb: &str, config: &Path, cluster_id: &str, to: &str, output: &Path) -> Outcome {
-    let done = Command::new(env!("CARGO_BIN_EXE_sqlited"))
-        .args([verb, "-backup-config", config.to_str().unwrap(), "-cluster-id", cluster_id, "-to", to])
-        .arg(output)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let restored = serde_json::from_slice(&done.stdout).unwrap_or(Value::Null);
-    let message = String::from_utf8(done.stderr).unwrap();
-    assert_eq!(done.status.success(), restored != Value::Null, "{message}");
-    Outcome { restored, message }
-}
-
-/// Numbers in the ledger of a database file, in the order in which they were applied.
-fn ledger(file: &Path) -> Vec<i64> {
-    let db = rusqlite::Connection::open(file).unwrap();
-    let check: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(check, "ok");
-    let mut rows = db.prepare("SELECT n FROM ledger ORDER BY rowid").unwrap();
-    rows.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
-}
-
-fn cluster_id(c: &Cluster) -> String {
-    c.report(0)["clusterId"].as_str().unwrap().to_owned()
-}
-
-/// Inserts the next number; returns the index of its entry.
-fn insert(c: &Cluster, i: usize, n: usize) -> u64 {
-    let statement = json!([["INSERT INTO ledger(n, filling) VALUES(?, hex(randomblob(50)))", n]]);
-    let (status, body) = c.post(i, "/db/execute?raft_index", &statement.to_string());
-    assert_eq!(status, 200, "{body}");
-    let answer: Value = serde_json::from_str(&body).unwrap();
-    answer["raft_index"].as_u64().unwrap_or_else(|| panic!("{answer}"))
-}
-
-fn leader_of(c: &mut Cluster) -> usize {
-    let any = (0..c.members.len()).find(|i| c.runs(*i)).unwrap();
-    c.await_leader(any)
-}
-
-/// Waits until the archive holds entry `index`, and a base backup before it.
-fn await_archived(c: &mut Cluster, index: u64) {
-    c.until("the archive gets there", |c| {
-        let leader = leader_of(c);
-        let (_, body) = c.get(leader, "/cluster/backups");
-        let catalogue: Value = serde_json::from_str(&body).ok()?;
-        let windows = catalogue["windows"].as_array()?;
-        windows.last().is_some_and(|window| window["lastIndex"].as_u64() >= Some(index)).then_some(())
-    });
-}
-
-/// Waits until a job of member `i` has succeeded; returns it.
-fn await_job(c: &Cluster, i: usize, path: &str, name: &str) -> Value {
-    let begun = Instant::now();
-    loop {
-        let jobs: Value = serde_json::from_str(&c.get(i, path).1).unwrap();
-        let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["name"] == name).unwrap();
-        assert_ne!(job["state"], "Failed", "{job}");
-        if job["state"] == "Succeeded" {
-            return job.clone();
-        }
-        assert!(begun.elapsed() < Duration::from_secs(300), "{job}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
-}
-
-/// Has member `i` make a backup; returns it.
-fn back_up(c: &Cluster, i: usize, name: &str) -> Value {
-    let (status, body) = c.post(i, "/cluster/backups", &json!({"name": name, "kind": "Full"}).to_string());
-    assert_eq!(status, 200, "{body}");
-    await_job(c, i, "/cluster/backups/jobs", name)["backup"].clone()
-}
-
-/// Brings the cluster to another moment; returns what that came to.
-fn restore_in_place(c: &mut Cluster, name: &str, target: &Value, more: &Value) -> Value {
-    let leader = leader_of(c);
-    let mut request = json!({"name": name, "target": target, "confirmClusterId": cluster_id(c)});
-    request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let (status, body) = c.post(leader, "/cluster/restore", &request.to_string());
-    assert_eq!(status, 200, "{body}");
-    await_job(c, leader, "/cluster/restore", name)["restored"].clone()
-}
-
-fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            all.extend(files_below(&path));
-        } else {
-            all.push(path);
-        }
-    }
-    all.sort();
-    all
 }
 
 #[test]
@@ -276,6 +151,20 @@ fn a_cluster_goes_back_in_place_and_forth_again() {
     assert_eq!(c.post(leader, "/cluster/restore", &unconfirmed).0, 409);
     assert_eq!(c.post(follower, "/cluster/restore", &unconfirmed).0, 503, "only the leader");
     let restored = restore_in_place(&mut c, "back", &target, &json!({}));
+    // Whoever leads next knows of it, and does not do it again.
+    c.kill(leader);
+    let next = leader_of(&mut c);
+    let known: Value = serde_json::from_str(&c.get(next, "/cluster/restore").1).unwrap();
+    assert_eq!(known["confirmed"], json!(true), "{known}");
+    assert_eq!(
+        (&known["jobs"][0]["name"], &known["jobs"][0]["state"]),
+        (&json!("back"), &json!("Succeeded"))
+    );
+    let request = json!({"name": "back", "target": target, "confirmClusterId": cluster_id(&c)}).to_string();
+    let again: Value = serde_json::from_str(&c.post(next, "/cluster/restore", &request).1).unwrap();
+    assert_eq!(again, known["jobs"][0], "it is not begun again");
+    c.start(leader);
+    c.await_ready(leader);
     assert_eq!(restored["index"], json!(index));
     let rows = |c: &Cluster, i| c.value(i, "SELECT count(*) || ' ' || max(n) FROM ledger", "linearizable");
     (0..3).for_each(|i| assert_eq!(rows(&c, i), json!("30 29"), "member {i}"));
@@ -405,50 +294,6 @@ fn what_makes_no_sense_is_refused() {
     assert!(job["message"].as_str().unwrap().contains("no complete backup"), "{job}");
 }
 
-/// An S3 server with a bucket, ended with the test.
-struct S3 {
-    process: Child,
-}
-
-impl S3 {
-    /// Starts `program` in `root`; returns it and the settings of its store.
-    fn start(program: &str, root: &Path) -> (Self, Value) {
-        let (access, secret) = ("access", "not really secret");
-        for directory in ["buckets/backups", "about", "credentials"] {
-            std::fs::create_dir_all(root.join(directory)).unwrap();
-        }
-        std::fs::write(root.join("credentials/accessKeyId"), access).unwrap();
-        std::fs::write(root.join("credentials/secretAccessKey"), secret).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = Command::new(program)
-            .args(["--port", &format!("127.0.0.1:{port}"), "posix", "--sidecar"])
-            .args([root.join("about"), root.join("buckets")])
-            .env("ROOT_ACCESS_KEY", access)
-            .env("ROOT_SECRET_KEY", secret)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the S3 server does not answer");
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
-        let store = json!({"s3": {
-            "bucket": "backups", "endpoint": format!("http://127.0.0.1:{port}"), "forcePathStyle": true,
-            "credentialsDir": root.join("credentials"),
-        }});
-        (Self { process }, store)
-    }
-}
-
-impl Drop for S3 {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
 /// Peak of a process's memory, in MiB, since the last call.
 fn peak_mib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -510,4 +355,30 @@ fn a_large_database_goes_out_and_comes_back() {
         peak.saturating_sub(idle),
         back.as_secs_f64()
     );
+}
+
+#[test]
+fn a_member_serves_without_the_credentials_of_its_store_and_takes_them_when_they_come() {
+    let mut c = Cluster::empty();
+    let keys = c.root().join("keys");
+    let config = c.root().join("backup.yaml");
+    let settings = json!({
+        "store": {"filesystem": {"path": c.root().join("store")}}, "encryption": {"keyFile": keys},
+        "continuous": {"enabled": true, "rpoTargetSeconds": 1},
+    });
+    std::fs::write(&config, settings.to_string()).unwrap();
+    c.add_members(1, &["-backup-config", config.to_str().unwrap()]);
+    c.start(0);
+    c.await_ready(0);
+    c.create_ledger(0);
+    let (status, body) = c.get(0, "/cluster/backups");
+    assert!(status == 502 && body.contains("keys"), "{status} {body}");
+    let behind = c.until("the report says so", |c| {
+        let report = c.report(0)["archive"].clone();
+        (report["state"] == "Behind").then_some(report)
+    });
+    assert!(behind["message"].as_str().unwrap().contains("keys"), "{behind}");
+    std::fs::write(&keys, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+    let index = insert(&c, 0, 1);
+    await_archived(&mut c, index);
 }

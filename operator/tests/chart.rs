@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use operator::metrics::Metrics;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -99,5 +99,67 @@ fn metrics_of_the_operator_that_are_asked_for_exist() {
     for name in asked {
         let family = name.trim_end_matches("_total").trim_end_matches("_bucket");
         assert!(known.contains(family), "{name} is none of {known:?}");
+    }
+}
+
+/// What a script for Argo CD says of an object.
+fn health(script: &str, object: &Value) -> (String, String) {
+    let lua = mlua::Lua::new();
+    lua.globals().set("obj", mlua::LuaSerdeExt::to_value(&lua, object).unwrap()).unwrap();
+    let said: mlua::Table = lua.load(read(&format!("charts/{script}"))).eval().unwrap();
+    (said.get("status").unwrap(), said.get("message").unwrap())
+}
+
+fn object(conditions: &Value) -> Value {
+    json!({"metadata": {"generation": 2}, "status": {"observedGeneration": 2, "conditions": conditions}})
+}
+
+fn condition(kind: &str, status: &str, reason: &str) -> Value {
+    json!({"type": kind, "status": status, "reason": reason, "message": "why"})
+}
+
+#[test]
+fn argo_cd_sees_how_a_cluster_is() {
+    let ready = || condition("Ready", "True", "Ready");
+    for (conditions, expected) in [
+        (json!([ready()]), "Healthy"),
+        (json!([ready(), condition("Reconciling", "True", "Scaling")]), "Progressing"),
+        (json!([ready(), condition("Stalled", "True", "QuorumLost")]), "Degraded"),
+        (json!([ready(), condition("Paused", "True", "Paused")]), "Suspended"),
+        (json!([condition("Ready", "True", "Hibernated")]), "Suspended"),
+        (json!([condition("Ready", "False", "NoQuorum")]), "Progressing"),
+        (json!([ready(), condition("UpdatePending", "True", "Supervised")]), "Suspended"),
+        (json!([ready(), condition("UpdatePending", "True", "NewerOperator")]), "Healthy"),
+        (json!([]), "Progressing"),
+    ] {
+        assert_eq!(health("argocd-health.lua", &object(&conditions)).0, expected, "{conditions}");
+    }
+    let stale =
+        json!({"metadata": {"generation": 3}, "status": {"observedGeneration": 2, "conditions": [ready()]}});
+    assert_eq!(health("argocd-health.lua", &stale).0, "Progressing");
+    assert_eq!(health("argocd-health.lua", &json!({"metadata": {}})).0, "Progressing");
+}
+
+#[test]
+fn argo_cd_sees_how_a_backup_or_a_restore_is() {
+    for (conditions, expected) in [
+        (json!([condition("Succeeded", "False", "Restoring")]), "Progressing: Restoring: why"),
+        (json!([condition("Succeeded", "False", "AwaitingApproval")]), "Suspended: AwaitingApproval: why"),
+        (json!([condition("Succeeded", "True", "Succeeded")]), "Healthy: Succeeded: why"),
+        (
+            json!([condition("Succeeded", "True", "Succeeded"), condition("Verified", "False", "Failed")]),
+            "Degraded: Failed: why",
+        ),
+        (
+            json!([
+                condition("Succeeded", "False", "BackupFailed"),
+                condition("Stalled", "True", "BackupFailed")
+            ]),
+            "Degraded: BackupFailed: why",
+        ),
+        (json!([]), "Progressing: the operator has not seen the object yet"),
+    ] {
+        let (status, message) = health("argocd-health-tasks.lua", &object(&conditions));
+        assert_eq!(format!("{status}: {message}"), expected, "{conditions}");
     }
 }

@@ -163,3 +163,34 @@ fn back_to_an_earlier_moment_and_forth_again() {
         orders.assert_same_content(COUNT).await
     });
 }
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_cluster_begins_with_what_another_one_serves() {
+    scenario("a_cluster_begins_with_what_another_one_serves", async |test| {
+        let old = test.named("old");
+        old.apply(&Manifest::new("old", 1)).await?;
+        old.await_ready().await?;
+        let database = old.service("rw").await?;
+        database.write("CREATE TABLE t (x INTEGER)").await?;
+        database.write("INSERT INTO t VALUES (1), (2), (3)").await?;
+
+        let new = test.named("new");
+        let url = format!("http://old-rw.{}.svc:4001/db/backup", test.namespace);
+        let import = json!({"url": url, "secretRef": {"name": "old-app"}});
+        new.apply(&Manifest::new("new", 3).with("bootstrap", json!({"import": import}))).await?;
+        new.await_ready().await?;
+        let database = new.service("rw").await?;
+        ensure!(database.read_number(COUNT, Level::Linearizable).await? == 3);
+        ensure!(new.object().await?.data["status"]["restore"]["phase"] == json!("Succeeded"));
+        database.write("INSERT INTO t VALUES (4)").await?;
+        // It is read once: whatever happens to the old cluster and to the members, the new one goes on.
+        old.delete().await?;
+        for n in 0..3 {
+            new.delete_pod(&format!("new-{n}")).await?;
+            new.await_ready().await?;
+        }
+        ensure!(database.read_number(COUNT, Level::Linearizable).await? == 4);
+        new.assert_same_content(COUNT).await
+    });
+}

@@ -10,8 +10,9 @@ use super::full::{BackupFailure, Progress, Source, make_backup};
 use super::manifest::{Manifest, ManifestError};
 use super::objects::{ObjectError, Objects};
 use super::replaced::{ReplacedError, keep, replacement_of};
-use super::repository::Repository;
+use super::repository::Known;
 use super::segment::{self, Segment, SegmentName};
+use crate::failpoint::{Place, pass};
 use crate::identity::ClusterIdentity;
 use crate::raft::Consensus;
 use crate::reload::Reloaded;
@@ -65,7 +66,7 @@ pub struct ArchiveNumbers {
 /// The archiver of one member: it works while the member leads.
 pub struct Archiver {
     consensus: Arc<Consensus>,
-    repository: Arc<Reloaded<Repository>>,
+    repository: Arc<Reloaded<Known>>,
     foreign_keys: bool,
     numbers: Arc<ArchiveNumbers>,
     standing: Mutex<Standing>,
@@ -121,7 +122,7 @@ impl Archiver {
     /// Of a member whose store is `repository`.
     pub fn new(
         consensus: Arc<Consensus>,
-        repository: Arc<Reloaded<Repository>>,
+        repository: Arc<Reloaded<Known>>,
         foreign_keys: bool,
         numbers: Arc<ArchiveNumbers>,
     ) -> Self {
@@ -131,34 +132,56 @@ impl Archiver {
     /// Archives for as long as the member runs.
     pub async fn run(self) {
         loop {
-            let repository = self.repository.current();
-            self.consensus.keep_for_archive(repository.continuous.is_some());
+            let known = self.repository.current();
+            let (continuous, repository) = match &*known {
+                Ok(repository) => (&repository.continuous, Ok(repository)),
+                Err(missing) => (&missing.continuous, Err(&missing.why)),
+            };
+            self.consensus.keep_for_archive(continuous.is_some());
             let cluster = self.consensus.identity().cluster();
-            let (Some(settings), Some(cluster), true) =
-                (&repository.continuous, cluster, self.consensus.is_leader())
+            let (Some(settings), Some(cluster), true) = (continuous, cluster, self.consensus.is_leader())
             else {
                 self.consensus.report_archive(None);
                 self.numbers.lag_milliseconds.store(0, Ordering::Relaxed);
                 sleep(LOOK).await;
                 continue;
             };
+            let goes_on = || self.consensus.is_leader() && Arc::ptr_eq(&known, &self.repository.current());
             *self.standing.lock() = Standing::new();
-            self.lead(&repository, settings, &cluster).await;
+            match repository {
+                Ok(repository) => {
+                    self.lead(&repository.cluster(&cluster.cluster_id), settings, &cluster, goes_on).await;
+                }
+                Err(why) => self.wait(why, settings, goes_on).await,
+            }
+        }
+    }
+
+    /// Says that there is nowhere to archive to, until there is.
+    async fn wait(&self, why: &str, settings: &ContinuousConfig, goes_on: impl Fn() -> bool) {
+        self.standing.lock().trouble = Some(why.to_owned());
+        let waiting = async {
+            while goes_on() {
+                sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = waiting => {}
+            () = self.keep_reporting(settings) => {}
         }
     }
 
     /// Archives as long as this member leads and the settings stay; failures are tried again.
     async fn lead(
         &self,
-        repository: &Arc<Repository>,
+        objects: &Objects,
         settings: &ContinuousConfig,
         cluster: &ClusterIdentity,
+        goes_on: impl Fn() -> bool,
     ) {
-        let objects = repository.cluster(&cluster.cluster_id);
-        let goes_on = || self.consensus.is_leader() && Arc::ptr_eq(repository, &self.repository.current());
         let archiving = async {
             while goes_on() {
-                if let Err(error) = self.archive(&objects, settings, cluster, &goes_on).await {
+                if let Err(error) = self.archive(objects, settings, cluster, &goes_on).await {
                     let error = error.to_string();
                     let said = self.standing.lock().trouble.replace(error.clone());
                     if said.as_ref() != Some(&error) {
@@ -323,9 +346,11 @@ impl Archiver {
         at: &mut Position,
         mut entries: Vec<Entry>,
     ) -> Result<(), ArchiveError> {
+        pass(Place::ArchiveRead)?;
         for n in 0..entries.len() {
             let Some(replacement) = replacement_of(&entries[n]) else { continue };
             if keep(objects, self.consensus.store().staging(), replacement).await? {
+                pass(Place::ArchiveFile)?;
                 continue;
             }
             // Without the file the entry cannot be replayed: the archive ends before it, and begins anew after it.
@@ -367,6 +392,7 @@ impl Archiver {
         segment.checksums = segment::checksums_for(&self.consensus.store().checksums(), first, last);
         let name = SegmentName { epoch: cluster.epoch, first, last, time_us };
         let (stored, _) = objects.put_sealed(&name.object(), segment.encode()).await?;
+        pass(Place::ArchivePut)?;
         self.numbers.segments.fetch_add(1, Ordering::Relaxed);
         self.numbers.bytes.fetch_add(stored, Ordering::Relaxed);
         at.next = last + 1;

@@ -85,6 +85,16 @@ pub enum NotReachable {
     },
 }
 
+/// What only serves moments before a time.
+pub struct OnlyBefore {
+    /// Base backups.
+    pub bases: Vec<Manifest>,
+    /// Segments.
+    pub segments: Vec<SegmentName>,
+    /// Entries before this, in microseconds since 1970, are not replayed any more; none if no backup stays.
+    pub oldest_us: Option<i64>,
+}
+
 /// Segments that go on without a hole after entry `from`.
 struct Chain {
     segments: Vec<SegmentName>,
@@ -252,7 +262,7 @@ impl Contents {
 
     /// Objects that only serve moments before `before`, in microseconds since 1970, of the archive: its own base backups
     /// but for the newest one before that time, and segments that no backup which stays needs.
-    pub fn only_before(&self, before: i64) -> (Vec<Manifest>, Vec<SegmentName>) {
+    pub fn only_before(&self, before: i64) -> OnlyBefore {
         let bases: Vec<&Manifest> =
             self.manifests.iter().filter(|m| m.backup.kind == BackupKind::Base).collect();
         let kept_base = bases.iter().rposition(|base| base.entry_time_us <= before).unwrap_or(0);
@@ -263,28 +273,20 @@ impl Contents {
             .filter(|m| !dropped.contains(m))
             // A backup that was asked for stands for itself: entries after it are kept from the first base on.
             .filter(|m| m.backup.kind == BackupKind::Base || bases.is_empty())
-            .map(|m| (m.backup.epoch, m.backup.index))
-            .min();
-        let segments = match oldest {
-            None => Vec::new(),
-            Some(oldest) => self
-                .segments
-                .iter()
-                .filter(|s| (s.epoch, s.last) <= oldest && s.time_us < before)
-                .cloned()
-                .collect(),
+            .min_by_key(|m| (m.backup.epoch, m.backup.index));
+        let is_unneeded = |s: &&SegmentName| {
+            let is_covered = |m: &Manifest| (s.epoch, s.last) <= (m.backup.epoch, m.backup.index);
+            oldest.is_some_and(is_covered) && s.time_us < before
         };
-        (dropped, segments)
+        let segments = self.segments.iter().filter(is_unneeded).cloned().collect();
+        let oldest_us = oldest.map(|oldest| oldest.entry_time_us.min(before));
+        OnlyBefore { bases: dropped, segments, oldest_us }
     }
 }
 
-/// Deletes backups and what [`Contents::only_before`] names; returns how many objects are gone. A manifest goes first: what
-/// is left of a backup without one is no backup.
-pub async fn delete(
-    objects: &Objects,
-    paths: &[String],
-    segments: &[SegmentName],
-) -> Result<u64, ObjectError> {
+/// Deletes backups and other objects; returns how many objects are gone. A manifest goes first: what is left of a backup
+/// without one is no backup.
+pub async fn delete(objects: &Objects, paths: &[String], others: Vec<String>) -> Result<u64, ObjectError> {
     let mut deleted = 0;
     for path in paths {
         let directory = format!("backups/{path}");
@@ -293,7 +295,7 @@ pub async fn delete(
         let rest = objects.list(&directory, None).await?.into_iter().map(|(name, _)| name).collect();
         deleted += objects.delete(rest).await?;
     }
-    deleted += objects.delete(segments.iter().map(SegmentName::object).collect()).await?;
+    deleted += objects.delete(others).await?;
     Ok(deleted)
 }
 

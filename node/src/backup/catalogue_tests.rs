@@ -116,9 +116,9 @@ fn windows_are_what_can_be_reached_without_a_hole() {
 fn what_only_serves_earlier_moments_goes() {
     let segments: &[(u64, u64, u64)] = &[(1, 1, 10), (1, 11, 20), (1, 21, 30), (1, 31, 40)];
     let go = |bases, before: i64| {
-        let (bases, segments) = contents(bases, segments).only_before(before * 1_000_000);
-        let bases: Vec<u64> = bases.iter().map(|base| base.backup.index).collect();
-        let segments: Vec<u64> = segments.iter().map(|segment| segment.first).collect();
+        let only = contents(bases, segments).only_before(before * 1_000_000);
+        let bases: Vec<u64> = only.bases.iter().map(|base| base.backup.index).collect();
+        let segments: Vec<u64> = only.segments.iter().map(|segment| segment.first).collect();
         (bases, segments)
     };
     let bases: &[(u64, u64)] = &[(1, 0), (1, 15), (1, 30)];

@@ -8,6 +8,7 @@ use super::manifest::{MANIFEST, Manifest};
 use super::objects::{ObjectError, Objects};
 use super::parts::{PART, put_parts};
 use super::seal::hex;
+use crate::failpoint::{Place, pass};
 use crate::store::{
     Checksum, LocalFailure, PageSum, PinnedSnapshot, Staging, Store, Streamed, sqlite_version,
 };
@@ -110,6 +111,7 @@ pub async fn make_backup(
     let time = crate::clock::now();
     let meta = pinned.meta.clone();
     let Some(last) = meta.applied.log_id else { return Err(BackupFailure::Empty) };
+    pass(Place::BackupPinned)?;
     progress.all.store(pinned.size, Ordering::Relaxed);
     let path = path_of(meta.epoch, last.index, name);
     let directory = format!("backups/{path}");
@@ -122,6 +124,7 @@ pub async fn make_backup(
     let read = reading.await?;
     let (parts, stored_bytes) = put?;
     let sha256 = read?;
+    pass(Place::BackupParts)?;
     let backup = Backup {
         name: name.into(),
         kind,
@@ -141,6 +144,7 @@ pub async fn make_backup(
     };
     let manifest = Manifest::new(backup, meta.applied.timestamp_us, source.foreign_keys, parts);
     objects.put(&format!("{directory}/{MANIFEST}"), manifest.encode()?).await?;
+    pass(Place::BackupComplete)?;
     Ok(manifest)
 }
 

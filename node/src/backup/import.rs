@@ -4,7 +4,7 @@
 use crate::store::{Receiving, Scratch, Staging};
 use bytes::Bytes;
 use client::backup::{ImportConfig, ImportFile};
-use reqwest::{Certificate, Client, Response, StatusCode};
+use reqwest::{Certificate, Client, Response, StatusCode, Url};
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
 use std::path::Path;
@@ -91,6 +91,23 @@ impl ImportError {
     }
 }
 
+fn bad(file: &Path, error: &dyn std::fmt::Display) -> ImportError {
+    ImportError::Settings(format!("{}: {error}", file.display()))
+}
+
+/// What the settings at `path` say, with the URL. What they name is looked at when it is needed.
+pub fn settings(path: &Path) -> Result<(ImportConfig, Url), ImportError> {
+    let bytes = std::fs::read(path).map_err(|error| bad(path, &error))?;
+    let ImportFile { import } = serde_yaml::from_slice(&bytes).map_err(|error| bad(path, &error))?;
+    let url = Url::parse(&import.url).map_err(|error| bad(path, &format_args!("url: {error}")))?;
+    let is_bare = url.username().is_empty() && url.password().is_none();
+    if !["http", "https"].contains(&url.scheme()) || !is_bare {
+        let what = "url: it must begin with http:// or https:// and hold no credentials; those belong into credentialsDir";
+        return Err(bad(path, &what));
+    }
+    Ok((import, url))
+}
+
 /// Where a database comes from.
 pub struct Import {
     client: Client,
@@ -104,24 +121,10 @@ pub struct Import {
 impl Import {
     /// Reads the settings at `path`, and the files that they name.
     pub fn read(path: &Path) -> Result<Self, ImportError> {
-        let named = |file: &Path, error: &dyn std::fmt::Display| {
-            ImportError::Settings(format!("{}: {error}", file.display()))
-        };
-        let bytes = std::fs::read(path).map_err(|error| named(path, &error))?;
-        let ImportFile { import: config } =
-            serde_yaml::from_slice(&bytes).map_err(|error| named(path, &error))?;
-        let url =
-            reqwest::Url::parse(&config.url).map_err(|error| named(path, &format_args!("url: {error}")))?;
-        if !["http", "https"].contains(&url.scheme())
-            || !url.username().is_empty()
-            || url.password().is_some()
-        {
-            let what = "url: it must begin with http:// or https:// and hold no credentials; those belong into credentialsDir";
-            return Err(named(path, &what));
-        }
+        let (config, mut shown) = settings(path)?;
         let text = |file: &Path| match std::fs::read_to_string(file) {
             Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
-            Err(error) => Err(named(file, &error)),
+            Err(error) => Err(bad(file, &error)),
         };
         let user = match &config.credentials_dir {
             Some(directory) => {
@@ -130,24 +133,17 @@ impl Import {
             }
             None => None,
         };
-        let mut client = Client::builder()
-            .connect_timeout(CONNECT)
-            .user_agent(concat!("sqlited/", env!("CARGO_PKG_VERSION")));
+        let agent = concat!("sqlited/", env!("CARGO_PKG_VERSION"));
+        let mut client = Client::builder().connect_timeout(CONNECT).user_agent(agent);
         if let Some(file) = config.ca_file.as_ref().map(Path::new) {
-            let pem = std::fs::read(file).map_err(|error| named(file, &error))?;
-            for certificate in Certificate::from_pem_bundle(&pem).map_err(|error| named(file, &error))? {
+            let pem = std::fs::read(file).map_err(|error| bad(file, &error))?;
+            for certificate in Certificate::from_pem_bundle(&pem).map_err(|error| bad(file, &error))? {
                 client = client.add_root_certificate(certificate);
             }
         }
-        let client = client.build().map_err(|error| named(path, &error))?;
-        let mut shown = url;
+        let client = client.build().map_err(|error| bad(path, &error))?;
         shown.set_query(None);
         Ok(Self { client, config, user, shown: shown.into() })
-    }
-
-    /// Whether everybody on the way can read along.
-    pub fn is_plaintext(&self) -> bool {
-        self.config.url.starts_with("http:")
     }
 
     /// Brings the file, unpacked but unchecked; tells `progress` in hundredths. A server that fails is asked again for
@@ -271,7 +267,7 @@ mod tests {
     use super::*;
     use std::io::Write as _;
 
-    fn settings(dir: &Path, text: &str) -> Result<Import, String> {
+    fn read(dir: &Path, text: &str) -> Result<Import, String> {
         let path = dir.join("import.yaml");
         std::fs::write(&path, text.replace("DIR", dir.to_str().unwrap())).unwrap();
         Import::read(&path).map_err(|error| error.to_string())
@@ -286,7 +282,7 @@ mod tests {
         let read =
             settings(dir.path(), "import: {url: 'https://h/a?sig=s', credentialsDir: DIR/user}").unwrap();
         assert_eq!(read.user, Some(("me".into(), "secret".into())));
-        assert_eq!((read.shown.as_str(), read.is_plaintext()), ("https://h/a", false));
+        assert_eq!(read.shown, "https://h/a");
         for (text, part) in [
             ("import: {}", "missing field `url`"),
             ("import: {url: /a/file}", "url: "),
@@ -296,7 +292,7 @@ mod tests {
             ("import: {url: 'http://h/a', credentialsDir: DIR/none}", "none/username"),
             ("import: {url: 'http://h/a', caFile: DIR/none}", "none"),
         ] {
-            let error = settings(dir.path(), text).err().unwrap_or_default();
+            let error = super::tests::read(dir.path(), text).err().unwrap_or_default();
             assert!(error.contains(part), "{text}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }

@@ -4,6 +4,7 @@
 
 use super::command::{PROGRESS, RESTORE};
 use super::import::{Import, ImportError};
+use crate::failpoint::{Place, pass};
 use crate::raft::{Consensus, LoadError};
 use crate::store::{self, CanonicalError, Scratch, Taken};
 use client::backup::{JobState, RestoreJob, RestoreReport, Restored, StartRestore};
@@ -104,11 +105,14 @@ pub async fn install(
         Origin::Import(settings) => (import(consensus, settings, progress).await?, None),
     };
     progress.store(REBUILT, Ordering::Relaxed);
+    pass(Place::RestoreRebuilt)?;
     if let Some(restored) = &mut restored {
         restored.replaced_index = consensus.store().state().borrow().applied.log_id.map(|id| id.index);
     }
     mark(state.path(), &request.name, restored.as_ref()).await?;
+    pass(Place::RestoreMarked)?;
     let index = consensus.install(state).await?;
+    pass(Place::RestoreInstalled)?;
     if let Some(restored) = &mut restored {
         restored.installed_index = Some(index);
     }

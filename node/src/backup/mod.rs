@@ -22,7 +22,7 @@ mod segment;
 
 pub use archive::ArchiveNumbers;
 pub use command::{Command, CommandError, RESTORE, USAGE, VERIFY};
-pub use repository::Repository;
+pub use repository::{Known, Repository};
 
 use crate::raft::Consensus;
 use crate::reload::Reloaded;
@@ -35,12 +35,12 @@ use client::backup::{
     RestoreJob, RestoreJobs, RestoreSource, RestoreTarget, Restored, StartBackup, StartRestore,
 };
 use full::{Progress, Source, make_backup};
-use import::Import;
 use install::Origin;
 use jobs::{Jobs, Named};
 use manifest::ManifestError;
 use objects::{ObjectError, Objects};
 use parking_lot::Mutex;
+use segment::SegmentName;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -48,7 +48,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// A file of settings, and what it says.
 struct Configured {
     path: PathBuf,
-    repository: Arc<Reloaded<Repository>>,
+    repository: Arc<Reloaded<Known>>,
 }
 
 /// What `-restore-config` names.
@@ -173,11 +173,15 @@ impl Backups {
         let read = |what, flag, path: Option<PathBuf>| {
             path.map(|path| {
                 let repository = Repository::follow(what, path.clone()).map_err(|error| (flag, error))?;
-                if repository.current().plaintext {
-                    tracing::warn!(
+                match &*repository.current() {
+                    Ok(repository) if repository.plaintext => tracing::warn!(
                         flag,
                         "the store is reached without TLS: whoever is in between can read along"
-                    );
+                    ),
+                    Ok(_) => {}
+                    Err(missing) => {
+                        tracing::error!(flag, error = missing.why, "the store cannot be used yet");
+                    }
                 }
                 Ok(Configured { path, repository })
             })
@@ -186,8 +190,9 @@ impl Backups {
         let own = read("store of backups", "-backup-config", own)?;
         let other = match other {
             Some(path) if repository::is_import(&path) => {
-                let import = Import::read(&path).map_err(|error| ("-restore-config", error.to_string()))?;
-                if import.is_plaintext() {
+                let settings = import::settings(&path);
+                let (_, url) = settings.map_err(|error| ("-restore-config", error.to_string()))?;
+                if url.scheme() == "http" {
                     tracing::warn!("what is imported comes without TLS: whoever is in between can change it");
                 }
                 Some(Other::Import(path))
@@ -225,7 +230,10 @@ impl Backups {
     }
 
     fn objects(&self) -> Result<Objects, Refusal> {
-        Ok(self.own()?.repository.current().cluster(&self.cluster_id()?))
+        match &*self.own()?.repository.current() {
+            Ok(repository) => Ok(repository.cluster(&self.cluster_id()?)),
+            Err(missing) => Err(refusal(RefusalReason::Store, &missing.why)),
+        }
     }
 
     /// Begins a backup of this member's database.
@@ -296,16 +304,20 @@ impl Backups {
             return Err(refusal(RefusalReason::Invalid, format!("{path:?} is no path of a backup")));
         }
         let mut paths = request.paths.clone();
-        let mut segments = Vec::new();
+        let mut others = Vec::new();
         if let Some(before) = &request.archive_before {
             let time = before.parse::<jiff::Timestamp>();
             let time = time.map_err(|e| refusal(RefusalReason::Invalid, format!("archiveBefore: {e}")))?;
             let contents = Contents::read(&objects, None).await.map_err(|e| refused_by_store(&e))?;
-            let (bases, only_before) = contents.only_before(time.as_microsecond());
-            paths.extend(bases.into_iter().map(|base| base.backup.path));
-            segments = only_before;
+            let only_before = contents.only_before(time.as_microsecond());
+            paths.extend(only_before.bases.into_iter().map(|base| base.backup.path));
+            others.extend(only_before.segments.iter().map(SegmentName::object));
+            if let Some(oldest_us) = only_before.oldest_us {
+                let files = replaced::only_before(&objects, oldest_us).await;
+                others.extend(files.map_err(|error| refused_by_store(&error))?);
+            }
         }
-        let objects = catalogue::delete(&objects, &paths, &segments).await;
+        let objects = catalogue::delete(&objects, &paths, others).await;
         Ok(Deleted { objects: objects.map_err(|error| refused_by_store(&error))? })
     }
 

@@ -3,17 +3,24 @@
 //! ```text
 //! backups/<epoch>-<index>-<name>/manifest.json, 00000, 00001, …     a backup; complete once it has its manifest
 //! log/<epoch>/<first>-<last>-<time>                                 entries of the log, see [`super::segment`]
-//! files/<sha256>/manifest.json, 00000, …                            a database that an entry of the log names
+//! files/<sha256>/parts.json, 00000, …                               a database that an entry of the log names
 //! ```
 //! Numbers have leading zeros, so that names in order are numbers in order.
 
 use super::pace::Pace;
 use super::seal::{Keyring, SealError, sum_of};
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutPayload};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// For how long answers that are cut short are asked for again, and how long in between.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The store did not do what it was asked, or what it has is not what was put there.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +43,9 @@ pub enum ObjectError {
     /// An object could not be made or read.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// A step failed here.
+    #[error(transparent)]
+    Local(std::io::Error),
     /// The thread that worked on it ended.
     #[error("a thread ended: {0}")]
     Thread(#[from] tokio::task::JoinError),
@@ -116,11 +126,8 @@ impl Objects {
 
     /// The bytes of an object, if it is there.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>, ObjectError> {
-        let got = match self.store.get(&self.path(name)).await {
-            Ok(got) => got.bytes().await,
-            Err(error) => Err(error),
-        };
-        match got {
+        let path = self.path(name);
+        match read(|| async { self.store.get(&path).await?.bytes().await }.boxed()).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(failed("read", name, source)),
@@ -133,25 +140,37 @@ impl Objects {
         directory: &str,
         after: Option<&str>,
     ) -> Result<Vec<(String, u64)>, ObjectError> {
+        let listed = self.list_all(directory, after).await?;
+        let named = |meta: ObjectMeta| Some((self.name_of(&meta.location)?, meta.size));
+        let mut listed: Vec<(String, u64)> = listed.into_iter().filter_map(named).collect();
+        listed.sort();
+        Ok(listed)
+    }
+
+    async fn list_all(&self, directory: &str, after: Option<&str>) -> Result<Vec<ObjectMeta>, ObjectError> {
         let under = self.path(directory);
-        let listed = match after {
-            Some(after) => self.store.list_with_offset(Some(&under), &self.path(after)),
-            None => self.store.list(Some(&under)),
+        let after = after.map(|after| self.path(after));
+        let list = || match &after {
+            Some(after) => self.store.list_with_offset(Some(&under), after).try_collect().boxed(),
+            None => self.store.list(Some(&under)).try_collect().boxed(),
         };
-        let mut listed: Vec<(String, u64)> = listed
-            .try_filter_map(
-                |meta| async move { Ok(self.name_of(&meta.location).map(|name| (name, meta.size))) },
-            )
-            .try_collect()
-            .await
-            .map_err(|source| failed("list", directory, source))?;
+        read(list).await.map_err(|source| failed("list", directory, source))
+    }
+
+    /// Names below a directory, in order, with when each was last written, in microseconds since 1970 by the store's clock.
+    pub async fn written(&self, directory: &str) -> Result<Vec<(String, i64)>, ObjectError> {
+        let listed = self.list_all(directory, None).await?;
+        let named =
+            |meta: ObjectMeta| Some((self.name_of(&meta.location)?, meta.last_modified.timestamp_micros()));
+        let mut listed: Vec<(String, i64)> = listed.into_iter().filter_map(named).collect();
         listed.sort();
         Ok(listed)
     }
 
     /// Directories directly below a directory, in order.
     pub async fn directories(&self, directory: &str) -> Result<Vec<String>, ObjectError> {
-        let listed = self.store.list_with_delimiter(Some(&self.path(directory))).await;
+        let under = self.path(directory);
+        let listed = read(|| self.store.list_with_delimiter(Some(&under)).boxed()).await;
         let listed = listed.map_err(|source| failed("list", directory, source))?;
         let mut names: Vec<String> =
             listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
@@ -183,9 +202,36 @@ impl Objects {
     }
 }
 
-fn failed(action: &'static str, name: &str, error: object_store::Error) -> ObjectError {
+/// Reads, once more if an answer was cut short: requests are tried again by the client of the store, their answers not.
+async fn read<'a, T>(read: impl Fn() -> BoxFuture<'a, object_store::Result<T>>) -> object_store::Result<T> {
+    let until = Instant::now() + READ_AGAIN;
+    loop {
+        match read().await {
+            Err(error) if may_pass(&error) && Instant::now() < until => sleep(PAUSE).await,
+            outcome => return outcome,
+        }
+    }
+}
+
+fn may_pass(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::Generic { .. }) && !is_refusal(error)
+}
+
+/// Whether the store refused who asks. Of a list that is refused the client of the store only says so in words.
+fn is_refusal(error: &object_store::Error) -> bool {
     use object_store::Error as E;
-    let refused = matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. });
+    match error {
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => true,
+        E::Generic { .. } => {
+            let text = error.to_string();
+            ["status code: 401", "status code: 403"].iter().any(|status| text.contains(status))
+        }
+        _ => false,
+    }
+}
+
+fn failed(action: &'static str, name: &str, error: object_store::Error) -> ObjectError {
+    let refused = is_refusal(&error);
     ObjectError::Store { action, name: name.to_owned(), why: in_short(&error.to_string()), refused }
 }
 

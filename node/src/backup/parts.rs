@@ -2,6 +2,7 @@
 
 use super::manifest::{Parts, part_name};
 use super::objects::{ObjectError, Objects};
+use crate::failpoint::{Place, pass};
 use futures::{StreamExt as _, TryStreamExt as _};
 use std::fs::File;
 use std::io;
@@ -48,6 +49,7 @@ pub async fn put_parts(
         .map(|(n, piece)| async move {
             let size = piece.len() as u64;
             let (stored, sum) = objects.put_sealed(&part_name(directory, n), piece.into()).await?;
+            pass(Place::BackupPart).map_err(ObjectError::Local)?;
             Ok::<_, ObjectError>((size, stored, sum))
         })
         .buffered(SENDING);

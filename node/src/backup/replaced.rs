@@ -6,6 +6,7 @@ use super::objects::{ObjectError, Objects};
 use super::parts::{FetchError, PART, fetch_parts, put_parts};
 use crate::raft::command::Replacement;
 use crate::store::{Entry, Sha256Sum, Staging};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use tokio::sync::mpsc;
@@ -40,8 +41,27 @@ pub fn replacement_of(entry: &Entry) -> Option<Replacement> {
     entry.readable_command()?.replacement
 }
 
+/// Where they are.
+const DIRECTORY: &str = "files";
+/// The store's clock may differ from the cluster's by so much, in microseconds.
+const CLOCKS_DIFFER_US: i64 = 3600 * 1_000_000;
+
 fn directory_of(sha256: Sha256Sum) -> String {
-    format!("files/{sha256}")
+    format!("{DIRECTORY}/{sha256}")
+}
+
+/// Names of files that only moments before `before_us` need. A file is written, or its list once more, after its entry was
+/// applied: one that was last written before then was named by an entry before then.
+pub async fn only_before(objects: &Objects, before_us: i64) -> Result<Vec<String>, ObjectError> {
+    let all = objects.written(DIRECTORY).await?;
+    let of = |name: &str| name.split('/').nth(1).unwrap_or_default().to_owned();
+    let mut newest = BTreeMap::<String, i64>::new();
+    for (name, written_us) in &all {
+        let newest = newest.entry(of(name)).or_insert(*written_us);
+        *newest = (*newest).max(*written_us);
+    }
+    let is_old = |name: &str| newest.get(&of(name)).is_some_and(|us| *us < before_us - CLOCKS_DIFFER_US);
+    Ok(all.into_iter().map(|(name, _)| name).filter(|name| is_old(name)).collect())
 }
 
 fn list_of(sha256: Sha256Sum) -> String {
@@ -58,8 +78,12 @@ pub async fn keep(
     let mut file = match File::open(staging.path(sha256)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Another leader may have kept it.
-            return Ok(objects.get(&list_of(sha256)).await?.is_some());
+            // Another leader may have kept it. Written once more, it counts as needed from now on.
+            let name = list_of(sha256);
+            return match objects.get(&name).await? {
+                Some(list) => objects.put(&name, list).await.map(|()| true).map_err(Into::into),
+                None => Ok(false),
+            };
         }
         Err(error) => return Err(error.into()),
     };

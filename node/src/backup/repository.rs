@@ -36,10 +36,25 @@ pub struct Repository {
     pub plaintext: bool,
 }
 
+/// A store that cannot be used until what its settings name is there: a member serves all the same.
+pub struct Missing {
+    /// What is wrong.
+    pub why: String,
+    /// Settings of the archive, if there is to be one.
+    pub continuous: Option<ContinuousConfig>,
+}
+
+/// A store, if everything that its settings name is there.
+pub type Known = Result<Repository, Missing>;
+
 impl Repository {
-    /// Reads the file of settings at `path`, and follows it and what it names.
-    pub fn follow(what: &'static str, path: PathBuf) -> Result<Arc<Reloaded<Self>>, String> {
-        Reloaded::follow(what, move || files(&path), Self::of)
+    /// Reads the file of settings at `path`, and follows it and what it names. Settings that make no sense are an error, and
+    /// files that are not there yet are none.
+    pub fn follow(what: &'static str, path: PathBuf) -> Result<Arc<Reloaded<Known>>, String> {
+        let (_, bytes) = read_file(&path).map_err(|error| error.to_string())?;
+        let continuous = parse(&path, &bytes)?.continuous.filter(|continuous| continuous.enabled);
+        let missing = move |why| Err(Missing { why, continuous });
+        Reloaded::follow_from(what, move || files(&path), |files| Self::of(files).map(Ok), missing)
     }
 
     /// Reads it once.

@@ -1,10 +1,13 @@
 //! Verbs for tests with real processes: `cluster(3)`, `kill`, `start`, `execute`, `query`, `await_ready`.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod backups;
 pub mod certificates;
 pub mod disk;
+pub mod http_faults;
 pub mod ledger;
 pub mod proxy;
+pub mod s3;
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;
@@ -90,7 +93,7 @@ pub struct Cluster {
 
 /// Ports that were free a moment ago, all different. Below the range from which the kernel takes the ports of outgoing
 /// connections: one of those would sit on the port of a member that is down for a moment.
-fn free_ports(n: usize) -> Vec<u16> {
+pub fn free_ports(n: usize) -> Vec<u16> {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock().unwrap();
     let mut ports = Vec::new();

@@ -144,6 +144,10 @@ impl Plugin {
             Verb::Restore { name, to, undo, confirm } => {
                 self.restore(name, to.as_ref(), undo.as_deref(), confirm.as_deref(), args).await?;
             }
+            Verb::Branch { name, new, to } => {
+                let made = backups::branch(&self.cluster(name).await?, &self.namespace, new, to)?;
+                self.make::<SqliteCluster>(made, args).await?;
+            }
             Verb::Sql { .. } => bail!("the shell is run without a task of its own"),
         }
         Ok(ExitCode::SUCCESS)

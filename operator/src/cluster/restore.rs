@@ -1,4 +1,4 @@
-//! What a cluster begins with, if that is a backup: found out before anything starts, written down, and brought in after
+//! What a cluster begins with, if that is a backup or an import: found out before anything starts, written down, and brought in after
 //! the cluster was initialised and before it counts as ready. Then it is over for good.
 //!
 //! What decides is pure. A restore that happened is part of the state that it brought, so that the leader knows of it, and
@@ -13,7 +13,8 @@ use crate::admin;
 use crate::backup::status::has_succeeded;
 use crate::context::Context;
 use crate::crd::{
-    BootstrapPhase, BootstrapRestore, BootstrapRestoreStatus, RestorePhase, SqliteBackup, SqliteCluster,
+    Bootstrap, BootstrapPhase, BootstrapRestore, BootstrapRestoreStatus, RestorePhase, SqliteBackup,
+    SqliteCluster,
 };
 use crate::names::ClusterName;
 use crate::stores::GuardedBackup;
@@ -27,10 +28,10 @@ use std::collections::BTreeMap;
 /// A backup that is not there for this long needs a human.
 const NOT_FOUND_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
-/// What is known of the backup that a cluster is to begin with.
+/// What is known of what a cluster is to begin with.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BootstrapView {
-    /// What the spec's reference leads to; none where nothing is asked for, or it is written down already.
+    /// What the spec leads to; none where nothing is asked for, or it is written down already.
     pub source: Option<Result<Box<BootstrapRestoreStatus>, String>>,
     /// What a member knows of the restore.
     pub job: Option<RestoreJob>,
@@ -81,12 +82,15 @@ pub async fn see(
     admin: &AdminClient,
     ctx: &Context,
 ) -> BootstrapView {
-    let Some(wanted) = cluster.spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.restore.as_ref())
-    else {
+    let Some(wanted) = cluster.spec.bootstrap.as_ref().filter(|bootstrap| bootstrap.is_with_data()) else {
         return BootstrapView::default();
     };
     match &observed.status.restore {
-        None => BootstrapView { source: Some(source(wanted, name, ctx)), job: None },
+        None => {
+            // Where an import comes from is in the spec alone.
+            let restore = wanted.restore.clone().unwrap_or_default();
+            BootstrapView { source: Some(source(&restore, name, ctx)), job: None }
+        }
         Some(status) if status.phase == RestorePhase::Pending => {
             let job = job_name(cluster.metadata.uid.as_deref().unwrap_or_default());
             BootstrapView { source: None, job: jobs(&job, observed, admin).await.job }
@@ -179,7 +183,7 @@ fn furthest(jobs: impl Iterator<Item = RestoreJob>) -> Option<RestoreJob> {
 /// What is to be done. Pure.
 pub fn plan(desired: &Desired, observed: &Observed) -> BootstrapPlan {
     let recorded = observed.status.restore.clone();
-    let wanted = desired.spec.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.restore.is_some());
+    let wanted = desired.spec.bootstrap.as_ref().is_some_and(Bootstrap::is_with_data);
     let kept = BootstrapPlan { status: recorded.clone(), ..BootstrapPlan::default() };
     if !wanted || desired.spec.paused {
         return kept;
@@ -200,7 +204,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> BootstrapPlan {
 
 fn failed(why: &str) -> String {
     format!(
-        "the backup that the cluster is to begin with cannot be had: {why}. Correct spec.bootstrap, delete the cluster with its claims, and create it again"
+        "what the cluster is to begin with cannot be had: {why}. Correct spec.bootstrap, delete the cluster with its claims, and create it again"
     )
 }
 
@@ -223,7 +227,7 @@ fn begin(observed: &Observed) -> BootstrapPlan {
     match &observed.bootstrap_restore.source {
         Some(Ok(source)) => BootstrapPlan {
             status: Some((**source).clone()),
-            activity: restoring("it is written down which backup the cluster begins with"),
+            activity: restoring("it is written down what the cluster begins with"),
             ..BootstrapPlan::default()
         },
         Some(Err(missing)) => {
@@ -242,8 +246,8 @@ fn begin(observed: &Observed) -> BootstrapPlan {
             }
         }
         None => BootstrapPlan {
-            missing: Some("it is not known which backup the cluster begins with".into()),
-            activity: restoring("waiting for the backup that the cluster begins with"),
+            missing: Some("it is not known what the cluster begins with".into()),
+            activity: restoring("waiting for what the cluster begins with"),
             ..BootstrapPlan::default()
         },
     }
@@ -271,19 +275,18 @@ fn go_on(desired: &Desired, observed: &Observed, mut status: BootstrapRestoreSta
         }
         Some(JobState::Running) => {
             let percent = job.map(|job| job.progress_percent / 10 * 10).unwrap_or_default();
-            let activity = activity(format!("the backup that the cluster begins with is {percent} % there"));
+            let activity = activity(format!("what the cluster begins with is {percent} % there"));
             return BootstrapPlan { status: Some(status), activity, ..BootstrapPlan::default() };
         }
         None => {}
     }
     if !begun || !view.is_settled() || view.leader().is_none() {
-        let activity =
-            activity("the backup that the cluster begins with comes once there is a leader".into());
+        let activity = activity("what the cluster begins with comes once there is a leader".into());
         return BootstrapPlan { status: Some(status), activity, ..BootstrapPlan::default() };
     }
     // The leader answers what is there already, also when it was another that did it.
     let start = start(desired, &status);
-    let activity = activity("the leader is asked for the backup that the cluster begins with".into());
+    let activity = activity("the leader is asked for what the cluster begins with".into());
     BootstrapPlan { status: Some(status), start: Some(start), activity, ..BootstrapPlan::default() }
 }
 

@@ -4,7 +4,7 @@
 //! few rules need more than CEL.
 
 use super::backups::cron::Cron;
-use super::build::backup::{Mounts, StoreAccess};
+use super::build::backup::{Beginning, Mounts, StoreAccess};
 use super::window::Window;
 use crate::crd::{
     AuthenticationMode, BackupSchedule, BackupStore, BootstrapPhase, Medium, PeerTraffic, RestorePhase,
@@ -54,8 +54,8 @@ pub struct Desired {
     pub peer_traffic: PeerTraffic,
     /// When backups are due.
     pub schedules: Vec<(BackupSchedule, Cron)>,
-    /// The store that the cluster begins with, once it is known and where it is not that of its own backups.
-    pub restore_store: Option<StoreAccess>,
+    /// What the cluster begins with, once it is known and where it is not in the store of its own backups.
+    pub beginning: Option<Beginning>,
     /// Revision of the pod templates; that of the voters' is named the same.
     pub voter_revision: String,
     /// Revision of the read replicas' pod template.
@@ -205,11 +205,10 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         PeerTraffic::wanted(spec.security.tls.peers)
     };
     let peer_traffic = as_told.unwrap_or(at_once);
-    let restore_store = restore_store(cluster);
-    let mounts = |access: StoreAccess| Mounts::of(&access);
+    let beginning = beginning(cluster);
     let stores = Stores {
-        backup: spec.backup.as_ref().map(StoreAccess::of).map(mounts),
-        restore: restore_store.clone().map(mounts),
+        backup: spec.backup.as_ref().map(|backups| Mounts::of(&StoreAccess::of(backups))),
+        restore: beginning.as_ref().map(Beginning::mounts),
     };
     let nudges = Nudges { restarted_at: annotation(ANNOTATION_RESTARTED), updated_at: updated_at.clone() };
     let voter_revision = revision(&spec, &image, peer_traffic, &stores, &nudges);
@@ -222,7 +221,7 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         windows,
         volume_limit,
         peer_traffic,
-        restore_store,
+        beginning,
         schedules,
         generation: cluster.metadata.generation.unwrap_or_default(),
         voters: usize::try_from(spec.voters).unwrap_or(1),
@@ -283,6 +282,16 @@ pub(crate) fn restore_store(cluster: &SqliteCluster) -> Option<StoreAccess> {
     let access = StoreAccess { store: restore.store.clone()?, encryption: restore.encryption.clone() };
     let own = cluster.spec.backup.as_ref().map(StoreAccess::of);
     (wanted && restore.phase != RestorePhase::Inert && own.as_ref() != Some(&access)).then_some(access)
+}
+
+/// What members are told of to begin with: that store, or what is imported.
+fn beginning(cluster: &SqliteCluster) -> Option<Beginning> {
+    let import = || {
+        let import = cluster.spec.bootstrap.as_ref()?.import.clone()?;
+        let known = cluster.status.as_ref()?.restore.as_ref()?;
+        (known.phase != RestorePhase::Inert).then_some(Beginning::Import(import))
+    };
+    restore_store(cluster).map(Beginning::Store).or_else(import)
 }
 
 /// What pods mount for stores of backups.
@@ -451,7 +460,7 @@ mod tests {
                 let status = json!({"restore": {"phase": phase, "store": store("a"), "clusterID": "old"}});
                 cluster.status = serde_json::from_value(status).unwrap();
             }
-            validate(&cluster, "sqlited:1").unwrap().restore_store.is_some()
+            validate(&cluster, "sqlited:1").unwrap().beginning.is_some()
         };
         assert!(!with(None, None));
         assert!(with(None, Some("Pending")) && with(Some("b"), Some("Succeeded")));

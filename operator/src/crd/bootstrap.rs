@@ -1,17 +1,47 @@
 //! What a cluster begins with.
 
-use super::backup::{BackupEncryption, BackupStore};
+use super::backup::{BackupEncryption, BackupStore, SecretKeyRef};
+use super::security::SecretRef;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a cluster begins with. It is read once: after the cluster has begun, it changes nothing.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, KubeSchema, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("!has(self.restore) || !has(self.import)")
+    .message("restore and import exclude each other: leave one out"))]
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {
-    /// With what a backup holds. Absent: with an empty database.
+    /// With what a backup holds. Neither this nor import: with an empty database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<BootstrapRestore>,
+    /// With a database from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<BootstrapImport>,
+}
+
+impl Bootstrap {
+    /// Whether the cluster begins with anything.
+    pub fn is_with_data(&self) -> bool {
+        self.restore.is_some() || self.import.is_some()
+    }
+}
+
+/// A database from elsewhere: a SQLite file or SQL text, as it is or packed by gzip, Zstandard or LZ4.
+#[derive(Clone, Debug, Default, PartialEq, Eq, KubeSchema, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("self.url.startsWith('https://') || self.url.startsWith('http://')")
+    .message("url must begin with https:// (or http://, by which everybody on the way can change what comes): of a cluster of rqlite write https://host:4001/db/backup"))]
+#[serde(rename_all = "camelCase")]
+pub struct BootstrapImport {
+    /// Where it is. The first leader fetches it; credentials belong into secretRef.
+    #[schemars(length(min = 9, max = 2048))]
+    pub url: String,
+    /// Secret with the keys username and password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+    /// Certificates of the authorities that the server's certificate is checked against, beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKeyRef>,
 }
 
 /// Which backup a cluster begins with.

@@ -19,7 +19,7 @@ pub use backup::{
     AzureStore, BackupEncryption, BackupSchedule, BackupStore, Backups, ContinuousBackup, FilesystemStore,
     GcsStore, Retention, S3Store, SecretKeyRef, Verify, VerifyQuery, parse_period,
 };
-pub use bootstrap::{Bootstrap, BootstrapRestore, ObjectRef, RestoreTarget};
+pub use bootstrap::{Bootstrap, BootstrapImport, BootstrapRestore, ObjectRef, RestoreTarget};
 pub use cluster::{
     Database, Disruption, DisruptionBudget, Fence, LogLevel, LossPoint, Observability, PodMetadata,
     PodTemplate, QuorumLoss, Raft, RaftProfile, Recovery, Resources, SqliteCluster, SqliteClusterSpec,

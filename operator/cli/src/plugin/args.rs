@@ -12,6 +12,7 @@ Examples:
   kubectl sqlite sql orders 'SELECT count(*) FROM t'
   kubectl sqlite backup now orders
   kubectl sqlite restore orders --to 2026-01-02T03:04:05Z --confirm orders
+  kubectl sqlite branch orders orders-test --to 2026-01-02T03:04:05Z
   kubectl sqlite restart orders --dry-run            prints the change instead of making it";
 
 /// SQLite clusters of a Kubernetes.
@@ -166,6 +167,16 @@ pub enum Verb {
         /// The cluster's name once more; without it the restore waits for spec.approval.confirmClusterName
         #[arg(long, value_name = "NAME")]
         confirm: Option<String>,
+    },
+    /// Makes a new cluster that begins where another one was at a moment
+    Branch {
+        /// Name of the cluster
+        name: String,
+        /// Name of the new one
+        new: String,
+        /// latest, backup/NAME, the index of an entry, or a time as 2026-01-02T03:04:05Z
+        #[arg(long, default_value = "latest")]
+        to: Moment,
     },
     /// Consents to go on with what one survivor holds, after a quorum was lost for good
     RecoverQuorum {

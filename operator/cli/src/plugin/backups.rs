@@ -86,23 +86,10 @@ pub fn restore(
     if confirmed.is_some_and(|confirmed| confirmed != name) {
         bail!("--confirm must be {name}, the name of the cluster whose data is replaced");
     }
-    let mut spec = json!({"clusterRef": {"name": name}});
-    match moment {
-        Moment::Backup(backup) => spec["source"] = json!({"backupRef": {"name": backup}}),
-        _ => {
-            let backups = cluster.spec.backup.as_ref().context("the cluster has no spec.backup")?;
-            let status = cluster.status.as_ref();
-            let id = status.and_then(|s| s.cluster_id.clone()).context("the cluster has not begun yet")?;
-            spec["source"] = json!({"store": backups.store, "clusterID": id});
-            if let Some(encryption) = &backups.encryption {
-                spec["source"]["encryption"] = json!(encryption);
-            }
-            spec["target"] = match moment {
-                Moment::Time(time) => json!({"time": time}),
-                Moment::Index(index) => json!({"index": index}),
-                Moment::Latest | Moment::Backup(_) => json!({"latest": true}),
-            };
-        }
+    let (source, target) = source(cluster, moment)?;
+    let mut spec = json!({"clusterRef": {"name": name}, "source": source});
+    if let Some(target) = target {
+        spec["target"] = target;
     }
     if let Some(confirmed) = confirmed {
         spec["approval"] = json!({"confirmClusterName": confirmed});
@@ -115,6 +102,50 @@ pub fn restore(
             "namespace": namespace,
             "labels": {LABEL_CLUSTER: name},
         },
+        "spec": spec,
+    }))
+}
+
+/// Where a moment of a cluster comes from, and which one is meant there.
+fn source(cluster: &SqliteCluster, moment: &Moment) -> Result<(Value, Option<Value>)> {
+    let target = match moment {
+        Moment::Backup(backup) => return Ok((json!({"backupRef": {"name": backup}}), None)),
+        Moment::Time(time) => json!({"time": time}),
+        Moment::Index(index) => json!({"index": index}),
+        Moment::Latest => json!({"latest": true}),
+    };
+    let backups = cluster.spec.backup.as_ref().context("the cluster has no spec.backup")?;
+    let status = cluster.status.as_ref();
+    let id = status.and_then(|s| s.cluster_id.clone()).context("the cluster has not begun yet")?;
+    let mut source = json!({"store": backups.store, "clusterID": id});
+    if let Some(encryption) = &backups.encryption {
+        source["encryption"] = json!(encryption);
+    }
+    Ok((source, Some(target)))
+}
+
+/// A new cluster that begins where another one was at a moment, and goes on by itself: of the same size and settings, but for
+/// backups, which are a matter of what the new one is for.
+pub fn branch(cluster: &SqliteCluster, namespace: &str, name: &str, moment: &Moment) -> Result<Value> {
+    if name == cluster.name_any() {
+        bail!("the branch needs a name of its own; to bring {name} itself back, use restore");
+    }
+    let (mut restore, target) = source(cluster, moment)?;
+    if let Some(target) = target {
+        restore["target"] = target;
+    }
+    let mut spec = json!(cluster.spec);
+    if let Some(spec) = spec.as_object_mut() {
+        // What is the other one's own: its backups, what it began with, and what is being done to it.
+        for field in ["backup", "bootstrap", "fencing", "hibernated", "paused", "recovery", "services"] {
+            spec.remove(field);
+        }
+    }
+    spec["bootstrap"] = json!({ "restore": restore });
+    Ok(json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1",
+        "kind": "SqliteCluster",
+        "metadata": {"name": name, "namespace": namespace},
         "spec": spec,
     }))
 }
@@ -202,6 +233,26 @@ mod tests {
         assert_eq!(backup.spec.source.backup_ref.expect("a reference").name, "nightly");
         assert_eq!(backup.spec.approval.confirm_cluster_name.as_deref(), Some("orders"));
         assert!(restore(&cluster(), "shop", &Moment::Latest, Some("order"), at()).is_err());
+    }
+
+    #[test]
+    fn a_branch_is_a_cluster_of_its_own() {
+        let mut orders = cluster();
+        orders.spec.paused = true;
+        orders.spec.voters = 5;
+        let branch = |name: &str, moment: &Moment| -> Result<SqliteCluster> {
+            Ok(serde_json::from_value(branch(&orders, "shop", name, moment)?)?)
+        };
+        let new = branch("orders-test", &Moment::Index(7)).expect("a cluster");
+        assert_eq!((new.name_any(), new.spec.voters, new.spec.paused), ("orders-test".into(), 5, false));
+        assert!(new.spec.backup.is_none());
+        let restore = new.spec.bootstrap.and_then(|bootstrap| bootstrap.restore).expect("a backup");
+        assert_eq!(restore.cluster_id.as_deref(), Some("c1"));
+        assert_eq!(restore.target.and_then(|target| target.index), Some(7));
+        let new = branch("orders-test", &Moment::Backup("nightly".into())).expect("a cluster");
+        let restore = new.spec.bootstrap.and_then(|bootstrap| bootstrap.restore).expect("a backup");
+        assert_eq!(restore.backup_ref.expect("a reference").name, "nightly");
+        assert!(branch("orders", &Moment::Latest).is_err());
     }
 
     #[test]

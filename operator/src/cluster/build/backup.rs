@@ -3,10 +3,10 @@
 
 use super::metadata;
 use crate::cluster::validate::Desired;
-use crate::crd::{BackupEncryption, BackupStore, Backups, SecretKeyRef};
+use crate::crd::{BackupEncryption, BackupStore, Backups, BootstrapImport, SecretKeyRef};
 use client::backup::{
-    AzureConfig, BackupConfig, ContinuousConfig, EncryptionConfig, FilesystemConfig, GcsConfig, S3Config,
-    StoreConfig, VerifyQuery,
+    AzureConfig, BackupConfig, ContinuousConfig, EncryptionConfig, FilesystemConfig, GcsConfig, ImportConfig,
+    ImportFile, S3Config, StoreConfig, VerifyQuery,
 };
 use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, SecretVolumeSource,
@@ -26,7 +26,7 @@ const CA_FILE: &str = "ca.crt";
 pub enum Use {
     /// That which backups are written to.
     Backup,
-    /// That which the cluster began with.
+    /// That which the cluster began with, or what it imported.
     Restore,
 }
 
@@ -76,6 +76,47 @@ impl StoreAccess {
     }
 }
 
+/// What a cluster begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// Something in a store of backups.
+    Store(StoreAccess),
+    /// Something at a URL.
+    Import(BootstrapImport),
+}
+
+impl Beginning {
+    /// What a pod mounts for it.
+    pub fn mounts(&self) -> Mounts {
+        match self {
+            Self::Store(access) => Mounts::of(access),
+            Self::Import(import) => Mounts {
+                credentials: import.secret_ref.as_ref().map(|secret| secret.name.clone()),
+                ca: import.ca_secret_ref.clone(),
+                keys: None,
+                claim: None,
+            },
+        }
+    }
+
+    fn config(&self) -> serde_json::Result<Option<String>> {
+        match self {
+            Self::Store(access) => {
+                config(Use::Restore, access, None).as_ref().map(serde_json::to_string_pretty).transpose()
+            }
+            Self::Import(import) => {
+                let directory = Use::Restore.directory();
+                let import = ImportConfig {
+                    url: import.url.clone(),
+                    credentials_dir: import.secret_ref.as_ref().map(|_| format!("{directory}/credentials")),
+                    ca_file: import.ca_secret_ref.as_ref().map(|_| format!("{directory}/ca/{CA_FILE}")),
+                };
+                serde_json::to_string_pretty(&ImportFile { import }).map(Some)
+            }
+        }
+    }
+}
+
 /// What a pod mounts for a store: all of a store that makes the pod's template.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mounts {
@@ -107,22 +148,27 @@ impl Mounts {
     }
 }
 
-/// What a store is used for, and the way to it, for each that members of the cluster know.
-fn stores(desired: &Desired) -> impl Iterator<Item = (Use, StoreAccess)> {
-    let access = |purpose| match purpose {
-        Use::Backup => desired.spec.backup.as_ref().map(StoreAccess::of),
-        Use::Restore => desired.restore_store.clone(),
+/// What each thing is used for that members of the cluster are told of, and what is mounted for it.
+fn told(desired: &Desired) -> impl Iterator<Item = (Use, Mounts)> {
+    let mounts = |purpose| match purpose {
+        Use::Backup => desired.spec.backup.as_ref().map(|backups| Mounts::of(&StoreAccess::of(backups))),
+        Use::Restore => desired.beginning.as_ref().map(Beginning::mounts),
     };
-    Use::ALL.into_iter().filter_map(move |purpose| Some((purpose, access(purpose)?)))
+    Use::ALL.into_iter().filter_map(move |purpose| Some((purpose, mounts(purpose)?)))
 }
 
 /// A ConfigMap for each store.
 pub fn config_maps(desired: &Desired) -> Vec<ConfigMap> {
     let backups = desired.spec.backup.as_ref();
-    stores(desired)
-        .filter_map(|(purpose, access)| {
-            let config = config(purpose, &access, backups.filter(|_| purpose == Use::Backup))?;
-            let json = serde_json::to_string_pretty(&config).ok()?;
+    told(desired)
+        .filter_map(|(purpose, _)| {
+            let json = match purpose {
+                Use::Backup => {
+                    let config = config(purpose, &StoreAccess::of(backups?), backups)?;
+                    serde_json::to_string_pretty(&config).ok()?
+                }
+                Use::Restore => desired.beginning.as_ref()?.config().ok()??,
+            };
             let mut metadata = metadata(desired, desired.name.config_map(purpose.word()), purpose.word());
             // It is the same whatever the members run.
             if let Some(labels) = &mut metadata.labels {
@@ -210,12 +256,12 @@ pub fn config(purpose: Use, access: &StoreAccess, backups: Option<&Backups>) -> 
 
 /// Volumes of a pod, with where they are mounted.
 pub fn volumes(desired: &Desired) -> Vec<(Volume, VolumeMount)> {
-    stores(desired).flat_map(|(purpose, access)| of_store(desired, purpose, &access)).collect()
+    told(desired).flat_map(|(purpose, mounts)| of_store(desired, purpose, mounts)).collect()
 }
 
 /// A Secret that is not there does not keep a member from starting: the database goes on, and the condition tells.
-pub(super) fn of_store(desired: &Desired, purpose: Use, access: &StoreAccess) -> Vec<(Volume, VolumeMount)> {
-    let Mounts { credentials, ca, keys, claim } = Mounts::of(access);
+pub(super) fn of_store(desired: &Desired, purpose: Use, mounts: Mounts) -> Vec<(Volume, VolumeMount)> {
+    let Mounts { credentials, ca, keys, claim } = mounts;
     let name = |part: &str| format!("{}-{part}", purpose.word());
     let at = |part: &str| format!("{}/{part}", purpose.directory());
     let mount = |part: &str, path: String, read_only: bool| VolumeMount {
@@ -266,5 +312,5 @@ pub(super) fn of_store(desired: &Desired, purpose: Use, access: &StoreAccess) ->
 
 /// What tells a member of the stores.
 pub fn args(desired: &Desired) -> impl Iterator<Item = String> {
-    stores(desired).map(|(purpose, _)| format!("-{}-config={}", purpose.word(), purpose.config_path()))
+    told(desired).map(|(purpose, _)| format!("-{}-config={}", purpose.word(), purpose.config_path()))
 }

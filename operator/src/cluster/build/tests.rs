@@ -254,7 +254,9 @@ fn a_test_of_a_backup_is_a_pod_that_may_do_nothing_else() {
 fn members_know_the_store_that_the_cluster_begins_with_apart() {
     let claim = serde_json::from_value(json!({"filesystem": {"claimName": "old"}})).unwrap();
     let access = backup::StoreAccess { store: claim, encryption: None };
-    let world = World::serving(1, 0).edit(|world| world.desired.restore_store = Some(access));
+    let world = World::serving(1, 0).edit(|world| {
+        world.desired.beginning = Some(backup::Beginning::Store(access));
+    });
     let resources = built(&world);
     let pod = json(&resources.sets[0])["spec"]["template"]["spec"].clone();
     let args = pod["containers"][0]["args"].to_string();
@@ -263,4 +265,24 @@ fn members_know_the_store_that_the_cluster_begins_with_apart() {
     let files = mounts.iter().find(|mount| mount["name"] == "restore-files").unwrap();
     assert_eq!((&files["mountPath"], &files["readOnly"]), (&json!("/var/lib/sqlited-restore"), &json!(true)));
     assert_eq!(resources.config_maps[0].metadata.name.as_deref(), Some("orders-restore"));
+}
+
+#[test]
+fn members_know_what_the_cluster_imports() {
+    let import = json!({
+        "url": "https://old:4001/db/backup", "secretRef": {"name": "old"}, "caSecretRef": {"name": "ca", "key": "pem"},
+    });
+    let import = backup::Beginning::Import(serde_json::from_value(import).unwrap());
+    let world = World::serving(1, 0).edit(|world| world.desired.beginning = Some(import));
+    let resources = built(&world);
+    let told: Value =
+        serde_json::from_str(&resources.config_maps[0].data.as_ref().unwrap()["config.json"]).unwrap();
+    let expected = json!({"import": {
+        "url": "https://old:4001/db/backup", "credentialsDir": "/etc/sqlited/restore/credentials",
+        "caFile": "/etc/sqlited/restore/ca/ca.crt",
+    }});
+    assert_eq!(told, expected);
+    let pod = json(&resources.sets[0])["spec"]["template"]["spec"].clone();
+    let volumes = pod["volumes"].to_string();
+    assert!(volumes.contains("restore-credentials") && volumes.contains("restore-ca"), "{volumes}");
 }

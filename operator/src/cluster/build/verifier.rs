@@ -1,6 +1,6 @@
 //! The Job that tests a backup: the members' own program restores it beside the cluster, in a pod that may do nothing else.
 
-use super::backup::{StoreAccess, Use, of_store, queries_path};
+use super::backup::{Mounts, StoreAccess, Use, of_store, queries_path};
 use super::metadata_of;
 use super::owner;
 use super::pod::{confined, security_context};
@@ -26,7 +26,7 @@ const KEPT_SECONDS: i32 = 3_600;
 
 /// The Job of a test; none where the cluster has no store, or no id.
 pub fn job(desired: &Desired, cluster_id: &str, new: &NewVerifier) -> Option<Job> {
-    let access = StoreAccess::of(desired.spec.backup.as_ref()?);
+    let store = Mounts::of(&StoreAccess::of(desired.spec.backup.as_ref()?));
     // Not the labels of members: Services and the observation of pods go by them.
     let mut labels = desired.name.labels("verifier", None);
     labels.remove(LABEL_CLUSTER);
@@ -38,7 +38,7 @@ pub fn job(desired: &Desired, cluster_id: &str, new: &NewVerifier) -> Option<Job
         ..metadata_of(&desired.name, owner(desired, true), new.job.clone(), "verifier")
     };
     let (mut volumes, mut mounts): (Vec<_>, Vec<_>) =
-        of_store(desired, Use::Backup, &access).into_iter().unzip();
+        of_store(desired, Use::Backup, store).into_iter().unzip();
     for (volume, path) in [(scratch(desired), "/scratch"), (empty("tmp"), "/tmp")] {
         let name = volume.name.clone();
         mounts.push(VolumeMount { name, mount_path: path.into(), ..VolumeMount::default() });

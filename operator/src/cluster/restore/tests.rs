@@ -130,6 +130,31 @@ fn the_leader_is_asked_for_exactly_that_backup_and_nothing_is_overwritten() {
 }
 
 #[test]
+fn an_import_goes_the_same_way() {
+    let importing = |world: World| {
+        world.spec(|spec| {
+            let bootstrap = json!({"import": {"url": "https://old:4001/db/backup"}});
+            spec.bootstrap = Some(serde_json::from_value(bootstrap).unwrap());
+        })
+    };
+    let nothing = || status(json!({"phase": "Pending"}));
+    let new = importing(World::new(3, 0));
+    assert_eq!(told(&sees(new, Ok(nothing()))), "Pending - Restoring -");
+    let begun = || {
+        importing(initialised())
+            .edit(|world| world.observed.status.restore = Some(status(json!({"phase": "Pending"}))))
+    };
+    assert_eq!(told(&begun()), "Pending Other Restoring -");
+    let start = of(&begun()).start.unwrap();
+    assert_eq!(
+        (start.target, start.cluster_id, start.confirm_cluster_id),
+        (RestoreTarget::Latest {}, None, None)
+    );
+    assert_eq!(told(&knows(begun(), JobState::Succeeded)), "Succeeded - - -");
+    assert_eq!(told(&knows(begun(), JobState::Failed)), "Failed - - RestoreFailed");
+}
+
+#[test]
 fn a_target_is_a_moment_a_backup_or_the_last() {
     let target = |value: Value| serde_json::from_value::<crate::crd::RestoreTarget>(value).unwrap();
     let time = "2026-01-01T00:00:00Z";
