@@ -74,7 +74,8 @@ fn database(hosts: &[&str]) -> Database {
     Database::new(config).unwrap()
 }
 
-const NO_OPTIONS: RequestOptions = RequestOptions { transaction: false, level: Level::Weak, timings: false };
+const NO_OPTIONS: RequestOptions =
+    RequestOptions { transaction: false, level: Level::Weak, timings: false, blob_array: false };
 const DONE: &str = r#"{"results":[{"last_insert_id":1,"rows_affected":1}]}"#;
 
 fn insert() -> [Statement; 1] {
@@ -89,7 +90,7 @@ async fn a_request_is_on_the_wire_as_rqlite_wants_it() {
         ..DatabaseConfig::new([host.base.as_str()])
     };
     let database = Database::new(config).unwrap();
-    let options = RequestOptions { transaction: true, level: Level::Strong, timings: false };
+    let options = RequestOptions { transaction: true, level: Level::Strong, ..RequestOptions::default() };
     database.request(&insert(), options).await.unwrap();
     let sent = r#"/db/request?level=strong&transaction= [["INSERT INTO t VALUES(?)",1]] Basic dTpw"#;
     assert_eq!(host.seen(), [sent]);

@@ -26,7 +26,7 @@ export function grid({ columns, types = [], values = [] }) {
   const widths = columns.map((name, at) => widthOf(name, types[at], values, at));
   const total = widths.reduce((sum, width) => sum + width, 0) + numberWidth(values.length);
   const head = el("tr", {}, el("th", { scope: "col", class: "n", "aria-label": "row" }, ""), ...columns.map((name, at) =>
-    el("th", { scope: "col", class: typeof values.find((row) => row[at] !== null)?.[at] === "number" ? "v-number" : "", title: `${name}${types[at] ? ` ${types[at]}` : ""}` }, el("span", {}, name), el("small", {}, types[at] ?? ""))));
+    el("th", { scope: "col", class: shown(values.find((row) => row[at] !== null)?.[at]).kind === "number" ? "v-number" : "", title: `${name}${types[at] ? ` ${types[at]}` : ""}` }, el("span", {}, name), el("small", {}, types[at] ?? ""))));
   const columnsOf = el("colgroup", {}, el("col"), ...widths.map(() => el("col")));
   [numberWidth(values.length), ...widths].forEach((width, at) => { columnsOf.children[at].style.width = `${width}px`; });
   const body = el("tbody");
