@@ -88,6 +88,8 @@ function startViews() {
   byId("run").addEventListener("click", () => (running ? running.abort() : runSelected()));
   byId("explain").addEventListener("click", explain);
   byId("schema-toggle").addEventListener("click", () => toggleSchema());
+  byId("schema-close").addEventListener("click", () => toggleSchema(false));
+  byId("schema").addEventListener("keydown", (event) => { if (event.key === "Escape") toggleSchema(false); });
   const fromAddress = () => view(VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : "query");
   addEventListener("hashchange", fromAddress);
   fromAddress();

@@ -55,7 +55,7 @@ function draw() {
   const found = objects.filter(({ name, table }) => `${name} ${table}`.toLowerCase().includes(wanted));
   const groups = GROUPS.map(([type, title]) => [title, found.filter((object) => object.type === type)]);
   tree.replaceChildren(...groups.filter(([, list]) => list.length > 0).map(([title, list]) =>
-    el("section", {}, el("h3", {}, title, el("small", {}, String(list.length))), ...list.map(entry))));
+    el("section", {}, el("h2", {}, title, el("small", {}, String(list.length))), ...list.map(entry))));
   if (found.length === 0) tree.append(el("p", { class: "note" }, objects.length === 0 ? "No tables yet." : "Nothing of that name."));
 }
 

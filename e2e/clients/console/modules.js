@@ -57,7 +57,7 @@ export async function modules(page) {
   assert.deepEqual(JSON.parse(await call(page, 'results', 'toJson', result)), [{ a: null, a_2: '', 'b,"': 'x"\n' }, { a: 1, a_2: "X'00ff'", 'b,"': true }]);
 
   const members = ['a', 'b', 'c', 'd'].map((id, at) => ({ id, leader: at === 0, voter: at < 3, reachable: true }));
-  for (const [width, rows] of [[800, 3], [320, 4]]) {
+  for (const [width, rows] of [[800, 3], [272, 3], [200, 4]]) {
     const { boxes } = await call(page, 'picture', 'layout', members, width);
     assert.equal(new Set(boxes.map(({ y }) => y)).size, rows, String(width));
     assert(boxes.every(({ x }) => x >= 0 && x < width), String(width));

@@ -172,6 +172,8 @@ await page.click('#tab-query');
 await page.click('#schema-toggle');
 await has('#schema summary', 'things');
 await page.screenshot({ path: join(pictures, 'phone.png') });
+await page.click('#schema-close');
+await page.waitForSelector('#schema', { state: 'hidden' });
 
 assert.equal(await page.evaluate(() => window.hacked), undefined);
 assert.deepEqual(wrong, []);
