@@ -61,10 +61,13 @@ export const getJson = async (path, options) => parseExact(await (await send(pat
  * where that does no harm, and says so by `onWait`.
  */
 export async function run(list, { level = "weak", transaction = false, signal, onWait = () => {} } = {}) {
-  const reads = list.every((statement) => isRead(typeof statement === "string" ? statement : statement[0]));
+  const kinds = list.map((statement) => isRead(typeof statement === "string" ? statement : statement[0]));
+  const reads = !kinds.includes(false);
+  // Each of the three needs the permissions of what is in it.
+  const endpoint = reads ? "query" : kinds.includes(true) ? "request" : "execute";
   const query = `timings&blob_array&level=${encodeURIComponent(level)}${transaction ? "&transaction" : ""}`;
   const options = { method: "POST", body: JSON.stringify(list), headers: { "Content-Type": "application/json" }, signal };
-  const path = `/db/${reads ? "query" : "request"}?${query}`;
+  const path = `/db/${endpoint}?${query}`;
   const started = performance.now();
   for (;;) {
     try {

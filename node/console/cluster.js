@@ -2,7 +2,7 @@
 
 import { drawCharts, short } from "./charts.js";
 import { byId, el } from "./dom.js";
-import { lagOf, seen } from "./monitor.js";
+import { forget, lagOf, seen } from "./monitor.js";
 import { picture } from "./picture.js";
 
 const EVENTS = 60;
@@ -19,6 +19,14 @@ export function startCluster() {
   new ResizeObserver(() => {
     if (Math.abs(place.clientWidth - width) > 1) drawCluster();
   }).observe(place);
+}
+
+/** Forgets it all: somebody else may come. `why`: what stands in its place. */
+export function clearCluster(why = "") {
+  forget();
+  known = null;
+  for (const id of ["facts", "picture", "members", "charts", "events"]) byId(id).replaceChildren();
+  if (why) byId("picture").append(el("p", { class: "note" }, why));
 }
 
 /** Takes news; draws only what can be seen. */

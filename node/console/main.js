@@ -1,7 +1,7 @@
 // Puts the parts together: views, running statements, shortcuts.
 
 import { ApiError, run } from "./api.js";
-import { drawCluster, startCluster, take } from "./cluster.js";
+import { clearCluster, drawCluster, startCluster, take } from "./cluster.js";
 import { byId, show } from "./dom.js";
 import { current, selected, setText, startEditor, text } from "./editor.js";
 import { remember, rewind, startHistory, walk } from "./history.js";
@@ -99,13 +99,17 @@ function enter() {
   if (may("query")) readSchema();
   allowTransfer();
   if (may("status")) startMonitor();
-  else byId("pill-text").textContent = "connected";
+  else {
+    byId("pill-text").textContent = "connected";
+    clearCluster("Your user may not see the cluster (permission “status”).");
+  }
   showMessage("Results come here.");
 }
 
 function leave() {
   running?.abort();
   stopMonitor();
+  clearCluster();
   forget();
   showMessage("");
 }

@@ -34,6 +34,9 @@ export function stop() {
   last = null;
 }
 
+/** Forgets what was seen. */
+export const forget = () => Object.assign(seen, { reachable: null, status: null, nodes: null, message: "", series: [] });
+
 function look() {
   clearTimeout(timer);
   if (!running || document.hidden) return;

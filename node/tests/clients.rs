@@ -60,6 +60,7 @@ fn members(n: usize) -> Cluster {
     let path = c.root().join("users.json");
     let text = json!([
         {"username": USER, "password": PASSWORD, "perms": ["execute", "query", "status", "leader-ops", "backup", "load", "ui"]},
+        {"username": "reader", "password": PASSWORD, "perms": ["query", "ui"]},
         {"username": "*", "perms": ["leader-ops", "join"]},
     ]);
     std::fs::write(&path, text.to_string()).unwrap();

@@ -162,6 +162,22 @@ await page.click('#tab-query');
 await run("SELECT count(*) AS n FROM things");
 assert.deepEqual(await cells(1), ['3']);
 
+step('a reader');
+await page.click('#user');
+assert.equal(await page.locator('#schema summary').count(), 0);
+await page.fill('#login-user', 'reader');
+await page.fill('#login-password', password);
+await page.keyboard.press('Enter');
+await has('#user', 'reader');
+await run("DELETE FROM things");
+await has('.message.error', 'you may not do this');
+await run("SELECT count(*) AS n FROM things");
+assert.deepEqual(await cells(1), ['3']);
+await page.click('#tab-cluster');
+await has('#picture', 'may not see the cluster');
+await page.click('#tab-data');
+assert(await page.isDisabled('#backup button[type=submit]'));
+
 step('a phone');
 await page.setViewportSize({ width: 320, height: 640 });
 for (const view of ['query', 'cluster', 'data']) {
