@@ -305,10 +305,10 @@ impl Session {
             let mut text = Vec::new();
             render(self.mode, rows, &mut text).map_err(ShellError::Output)?;
             let text = String::from_utf8_lossy(&text);
-            return match pager::show(&text).map_err(ShellError::Output)? {
-                true => Ok(()),
-                false => self.print(&text),
-            };
+            if pager::show(&text).map_err(ShellError::Output)? {
+                return Ok(());
+            }
+            return self.print(&text);
         }
         render(self.mode, rows, &mut self.output)
             .and_then(|()| self.output.flush())

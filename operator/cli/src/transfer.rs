@@ -2,7 +2,7 @@
 
 use crate::ShellError;
 use client::sql::{Answer, Database, Reply};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,7 @@ pub async fn download(database: &Database, query: &[(&str, &str)], path: &Path) 
     let mut copy = database.download("/db/backup", query).await?;
     let partial = Partial::beside(path);
     let mut file = File::create(&partial.path).map_err(failed)?;
-    let bar = ProgressBar::new_spinner().with_style(style("{spinner} {bytes} {bytes_per_sec}"));
-    bar.enable_steady_tick(TICK);
+    let bar = shown(ProgressBar::new_spinner(), "{spinner} {bytes} {bytes_per_sec}");
     let mut size = 0;
     while let Some(piece) = copy.next().await? {
         file.write_all(&piece).map_err(failed)?;
@@ -28,7 +27,6 @@ pub async fn download(database: &Database, query: &[(&str, &str)], path: &Path) 
         bar.set_position(size);
     }
     file.sync_all().map_err(failed)?;
-    bar.finish_and_clear();
     fs::rename(&partial.path, path).map_err(failed)?;
     Ok(size)
 }
@@ -38,9 +36,7 @@ pub async fn upload(database: &Database, endpoint: &str, path: &Path) -> Result<
     let failed = |source| ShellError::File { path: path.into(), source };
     let size = fs::metadata(path).map_err(failed)?.len();
     let sent = Arc::new(AtomicU64::new(0));
-    let bar = ProgressBar::new(size);
-    bar.set_style(style("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg}"));
-    bar.enable_steady_tick(TICK);
+    let bar = shown(ProgressBar::new(size), "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg}");
     let sending = database.upload(endpoint, path, sent.clone());
     let mut sending = std::pin::pin!(sending);
     let reply = loop {
@@ -53,7 +49,6 @@ pub async fn upload(database: &Database, endpoint: &str, path: &Path) -> Result<
             }
         }
     };
-    bar.finish_and_clear();
     first_error(&reply)
 }
 
@@ -66,8 +61,12 @@ fn first_error(reply: &Reply) -> Result<(), ShellError> {
     answer.first_error().map_or(Ok(()), |error| Err(ShellError::Statement(error.into())))
 }
 
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+/// A bar that goes away at the end, also of a failure. Without a terminal there is none.
+fn shown(bar: ProgressBar, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = bar.with_style(style).with_finish(ProgressFinish::AndClear);
+    bar.enable_steady_tick(TICK);
+    bar
 }
 
 /// A file that goes away unless it gets its name.
