@@ -16,7 +16,7 @@ fix: ## format, and write the generated files again
 	cargo run --quiet --profile ci -p operator -- crds --dir .
 unit: ## unit and integration tests
 	@e2e/test.sh unit
-clients: ## clients made for rqlite, from their registries, run against members
+clients: ## clients made for rqlite, the console in a browser, the shell in a terminal, run against members
 	@e2e/test.sh tools clients
 e2e: ## end-to-end tests (E2E_TESTS=part of a name, KEEP=1 keeps their namespaces)
 	@e2e/test.sh tools e2e

@@ -108,7 +108,7 @@ with_s3() {
   BACKUP_S3=$server timeout 600 cargo test "${everything[@]}" --test backup_faults -- --ignored
 }
 
-# Clients made for rqlite, from their registries.
+# Clients made for rqlite, from their registries; the console in a browser, the shell in a terminal.
 clients() {
   local status=0 tool
   mkdir -p "$LOG_DIR"
@@ -119,8 +119,10 @@ clients() {
     failed=$((failed + 1))
     return 1
   done
+  # A browser for the console, a terminal for the shell; the browser is Debian's, not one that a client brings along.
+  command -v chromium >/dev/null && command -v tmux >/dev/null || packages chromium tmux || { failed=$((failed + 1)); return 1; }
   quietly clients-build e2e/clients/build.sh "$TARGET/clients" || { failed=$((failed + 1)); return 1; }
-  CLIENTS=$TARGET/clients cargo test "${everything[@]}" --test clients -- --ignored --test-threads 1 \
+  CLIENTS=$TARGET/clients cargo test "${everything[@]}" --test clients --test terminal -- --ignored --test-threads 1 \
     >"$LOG_DIR/clients.log" 2>&1 || status=$?
   count "$LOG_DIR/clients.log"
   ((status == 0)) || show_failures "$LOG_DIR/clients.log" "$LOG_DIR/clients.log"

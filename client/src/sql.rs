@@ -12,12 +12,14 @@ mod database;
 mod error;
 mod members;
 mod statement;
+mod transfer;
 
-pub use database::{Credentials, Database, DatabaseConfig, Effect, Reply};
+pub use database::{Credentials, Database, DatabaseConfig, Effect, Reply, Trust};
 pub use error::SqlError;
 pub use members::ClusterNode;
 pub use reqwest::{Method, StatusCode};
 pub use statement::Statement;
+pub use transfer::Download;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -85,6 +87,8 @@ pub struct RequestOptions {
     pub level: Level,
     /// Ask for the time each statement took.
     pub timings: bool,
+    /// BLOBs as arrays of bytes instead of base64.
+    pub blob_array: bool,
 }
 
 /// Answer to a request.

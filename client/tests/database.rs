@@ -6,6 +6,7 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::IntoResponse;
 use client::sql::{Credentials, Database, DatabaseConfig, Level, RequestOptions, SqlError, Statement};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -74,7 +75,8 @@ fn database(hosts: &[&str]) -> Database {
     Database::new(config).unwrap()
 }
 
-const NO_OPTIONS: RequestOptions = RequestOptions { transaction: false, level: Level::Weak, timings: false };
+const NO_OPTIONS: RequestOptions =
+    RequestOptions { transaction: false, level: Level::Weak, timings: false, blob_array: false };
 const DONE: &str = r#"{"results":[{"last_insert_id":1,"rows_affected":1}]}"#;
 
 fn insert() -> [Statement; 1] {
@@ -89,7 +91,7 @@ async fn a_request_is_on_the_wire_as_rqlite_wants_it() {
         ..DatabaseConfig::new([host.base.as_str()])
     };
     let database = Database::new(config).unwrap();
-    let options = RequestOptions { transaction: true, level: Level::Strong, timings: false };
+    let options = RequestOptions { transaction: true, level: Level::Strong, ..RequestOptions::default() };
     database.request(&insert(), options).await.unwrap();
     let sent = r#"/db/request?level=strong&transaction= [["INSERT INTO t VALUES(?)",1]] Basic dTpw"#;
     assert_eq!(host.seen(), [sent]);
@@ -185,4 +187,22 @@ fn hosts_by_table() {
     ] {
         assert_eq!(Database::new(DatabaseConfig::new(hosts.clone())).is_ok(), valid, "{hosts:?}");
     }
+}
+
+#[tokio::test]
+async fn transfers_pass_over_who_is_not_there() {
+    let (absent, host) = (nobody().await, Host::answering(DONE).await);
+    let database = database(&[&absent, &host.base]);
+    let file = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    let text = std::fs::read_to_string(file).unwrap();
+    let sent = Arc::new(AtomicU64::new(0));
+    let reply = database.upload("/db/load", file, sent.clone()).await.unwrap();
+    assert_eq!((reply.status.as_u16(), reply.text().as_str()), (200, DONE));
+    assert_eq!(sent.load(Ordering::Relaxed), text.len() as u64);
+    let mut download = database.download("/db/backup", &[("fmt", "sql")]).await.unwrap();
+    assert_eq!(download.next().await.unwrap().unwrap(), DONE);
+    assert_eq!(download.next().await.unwrap(), None);
+    let seen = host.seen();
+    assert!(seen[0].starts_with("/db/load ") && seen[0].contains(text.trim_end()), "{seen:?}");
+    assert!(seen[1].starts_with("/db/backup?fmt=sql"), "{seen:?}");
 }

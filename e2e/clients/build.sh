@@ -12,5 +12,8 @@ cd "$(dirname "$0")"
 mkdir -p "$into/javascript"
 cp javascript/package.json javascript/package-lock.json javascript/program.js "$into/javascript/"
 (cd "$into/javascript" && npm ci --silent --no-audit --no-fund)
+mkdir -p "$into/console"
+cp console/package.json console/package-lock.json console/*.js "$into/console/"
+(cd "$into/console" && npm ci --silent --no-audit --no-fund)
 
 cargo build --quiet --locked --manifest-path rust/Cargo.toml --target-dir "$into/rust"

@@ -14,12 +14,36 @@ use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+/// Whose time a request is: looking at a member is not to hide how long its clients wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// Statements.
+    Sql,
+    /// Everything else.
+    Other,
+}
+
+impl RequestKind {
+    /// By its path.
+    pub fn of(path: &str) -> Self {
+        let sql = ["/db/execute", "/db/query", "/db/request"].iter().any(|prefix| path.starts_with(prefix));
+        if sql { Self::Sql } else { Self::Other }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sql => "sql",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// The numbers of one member.
 pub struct NodeMetrics {
     registry: Registry,
     requests: Family<[(&'static str, String); 1], Counter>,
     in_flight: Gauge,
-    duration: Histogram,
+    duration: Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>,
     leader: Gauge,
     ready: Gauge,
     term: Gauge<u64, AtomicU64>,
@@ -48,10 +72,11 @@ impl Default for NodeMetrics {
         let mut registry = Registry::with_prefix("sqlited");
         let requests = Family::default();
         registry.register("http_requests", "Requests of clients by status", requests.clone());
-        let duration = Histogram::new(exponential_buckets(0.000_1, 2.0, 18));
+        let new_histogram: fn() -> _ = || Histogram::new(exponential_buckets(0.000_1, 2.0, 18));
+        let duration = Family::new_with_constructor(new_histogram);
         registry.register_with_unit(
             "http_request_duration",
-            "Time of requests",
+            "Time until the answer to a request began, by kind",
             Unit::Seconds,
             duration.clone(),
         );
@@ -128,9 +153,9 @@ impl NodeMetrics {
     }
 
     /// Counts a request out.
-    pub fn request_ended(&self, started: Instant, status: StatusCode) {
+    pub fn request_ended(&self, started: Instant, kind: RequestKind, status: StatusCode) {
         self.in_flight.dec();
-        self.duration.observe(started.elapsed().as_secs_f64());
+        self.duration.get_or_create(&[("kind", kind.name())]).observe(started.elapsed().as_secs_f64());
         self.requests.get_or_create(&[("code", status.as_str().to_owned())]).inc();
     }
 

@@ -139,6 +139,26 @@ fn what_needs_no_credentials() {
 }
 
 #[test]
+fn the_console_is_told_who_asks_and_what_they_may() {
+    let (c, _) = member(&[
+        user("reader", "r", &["query", "ui"]),
+        user("writer", "w", &["execute"]),
+        json!({"username": "*", "perms": ["status"]}),
+    ]);
+    let asked = |http: Client| {
+        let answer = http.get(c.url(0, "/console/session")).send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    };
+    let (status, told) = asked(as_user("reader", "r"));
+    assert_eq!((status, told.as_str()), (200, r#"{"permissions":["query","status","ui"],"user":"reader"}"#));
+    for refused in [as_user("reader", "wrong"), as_user("writer", "w"), client()] {
+        assert_eq!(asked(refused), (401, String::new()));
+    }
+    // The page itself holds nothing to protect.
+    assert_eq!(client().get(c.url(0, "/console/")).send().unwrap().status(), 200);
+}
+
+#[test]
 fn users_are_exchanged_under_load_without_a_failed_request() {
     let old = user("app", "old", &["execute", "query"]);
     let new = user("app", &hash("new"), &["execute", "query"]);

@@ -44,6 +44,12 @@ fn javascript() -> Command {
     command
 }
 
+fn console() -> Command {
+    let mut command = Command::new("node");
+    command.arg(built().join("console/program.js"));
+    command
+}
+
 fn rust() -> Command {
     Command::new(built().join("rust/debug/sqlited-client-test"))
 }
@@ -53,7 +59,8 @@ fn members(n: usize) -> Cluster {
     let mut c = Cluster::empty();
     let path = c.root().join("users.json");
     let text = json!([
-        {"username": USER, "password": PASSWORD, "perms": ["execute", "query", "status", "leader-ops"]},
+        {"username": USER, "password": PASSWORD, "perms": ["execute", "query", "status", "leader-ops", "backup", "load", "ui"]},
+        {"username": "reader", "password": PASSWORD, "perms": ["query", "ui"]},
         {"username": "*", "perms": ["leader-ops", "join"]},
     ]);
     std::fs::write(&path, text.to_string()).unwrap();
@@ -144,4 +151,13 @@ fn rqlite_js() {
 #[ignore = "needs the clients: make test"]
 fn rqlite_rs() {
     against_one_and_three(rust);
+}
+
+/// Not a client, but run as they are: a browser on the page of a member while the leader dies.
+#[test]
+#[ignore = "needs the clients and Chromium: make test"]
+fn the_console() {
+    let mut three = members(3);
+    let leader = three.await_leader(0);
+    run(console(), &mut three, (leader + 1) % 3, |c| c.kill(leader));
 }

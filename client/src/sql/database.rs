@@ -50,6 +50,32 @@ pub struct DatabaseConfig {
     pub connect_timeout: Duration,
     /// For a whole request, whatever happens on the way.
     pub request_timeout: Duration,
+    /// Whom to believe over TLS, and who to be.
+    pub trust: Trust,
+}
+
+/// Whom to believe over TLS, and who to be; all of it as PEM.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// Authorities, in the place of those of the system.
+    pub authorities: Option<Vec<u8>>,
+    /// Certificate and key to show.
+    pub identity: Option<Vec<u8>>,
+    /// Believe everybody.
+    pub insecure: bool,
+}
+
+impl Trust {
+    fn apply(&self, mut http: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, SqlError> {
+        if let Some(pem) = &self.authorities {
+            let authorities = reqwest::Certificate::from_pem_bundle(pem).map_err(SqlError::Certificate)?;
+            http = http.tls_certs_only(authorities);
+        }
+        if let Some(pem) = &self.identity {
+            http = http.identity(reqwest::Identity::from_pem(pem).map_err(SqlError::Certificate)?);
+        }
+        Ok(http.tls_danger_accept_invalid_certs(self.insecure))
+    }
 }
 
 impl DatabaseConfig {
@@ -60,6 +86,7 @@ impl DatabaseConfig {
             credentials: None,
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(30),
+            trust: Trust::default(),
         }
     }
 }
@@ -92,14 +119,16 @@ impl Reply {
 
     /// Itself if the request succeeded, else the refusal.
     pub fn accepted(self) -> Result<Self, SqlError> {
-        if self.status.is_success() {
-            return Ok(self);
-        }
+        if self.status.is_success() { Ok(self) } else { Err(self.refusal()) }
+    }
+
+    /// Itself as a refusal.
+    pub(super) fn refusal(self) -> SqlError {
         let message = match self.text() {
             text if !text.is_empty() => excerpt(text.as_bytes()),
             _ => self.status.canonical_reason().unwrap_or("no reason given").to_owned(),
         };
-        Err(SqlError::Refused { host: self.host, status: self.status, message })
+        SqlError::Refused { host: self.host, status: self.status, message }
     }
 
     /// The body of a successful request as `T`.
@@ -121,10 +150,10 @@ impl Reply {
 /// * A redirect is followed to the given hosts only, and only with this request.
 #[derive(Clone, Debug)]
 pub struct Database {
-    http: reqwest::Client,
-    hosts: Arc<[Url]>,
+    pub(super) http: reqwest::Client,
+    pub(super) hosts: Arc<[Url]>,
     answered_last: Arc<AtomicUsize>,
-    credentials: Option<Credentials>,
+    pub(super) credentials: Option<Credentials>,
     request_timeout: Duration,
 }
 
@@ -135,14 +164,13 @@ impl Database {
         if hosts.is_empty() {
             return Err(SqlError::NoHosts);
         }
-        let http = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .connect_timeout(config.connect_timeout)
             .pool_idle_timeout(Duration::from_secs(15))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
-            .no_proxy()
-            .build()
-            .map_err(SqlError::Build)?;
+            .no_proxy();
+        let http = config.trust.apply(builder)?.build().map_err(SqlError::Build)?;
         Ok(Self {
             http,
             hosts,
@@ -198,6 +226,7 @@ impl Database {
         let mut query = vec![("level", options.level.name())];
         query.extend(options.transaction.then_some(("transaction", "")));
         query.extend(options.timings.then_some(("timings", "")));
+        query.extend(options.blob_array.then_some(("blob_array", "")));
         let body = serde_json::to_vec(statements).map_err(SqlError::Encode)?;
         self.send(effect, Method::POST, path, &query, Some(body.into())).await?.json()
     }
@@ -214,10 +243,9 @@ impl Database {
     ) -> Result<Reply, SqlError> {
         let deadline = Instant::now() + self.request_timeout;
         let call = Call { effect, method, path, query, body, deadline };
-        let first = self.answered_last.load(Ordering::Relaxed);
         let mut failure = None;
-        for turn in 0..self.hosts.len() {
-            match self.ask((first + turn) % self.hosts.len(), &call).await {
+        for at in self.order() {
+            match self.ask(at, &call).await {
                 Ok(reply) => return Ok(reply),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::PassOver(source)) => failure = Some(source),
@@ -226,8 +254,36 @@ impl Database {
                 break;
             }
         }
+        Err(self.unreachable(failure))
+    }
+
+    /// The hosts in the order in which they are asked.
+    pub(super) fn order(&self) -> impl Iterator<Item = usize> + use<> {
+        let (first, count) = (self.answered_last.load(Ordering::Relaxed), self.hosts.len());
+        (0..count).map(move |turn| (first + turn) % count)
+    }
+
+    /// A host answered: it is asked first from now on.
+    pub(super) fn answered(&self, at: usize) {
+        self.answered_last.store(at, Ordering::Relaxed);
+    }
+
+    /// No host gave an answer.
+    pub(super) fn unreachable(&self, failure: Option<reqwest::Error>) -> SqlError {
         let tried = self.hosts.iter().map(origin).collect::<Vec<_>>().join(", ");
-        Err(failure.map_or(SqlError::NoHosts, |source| SqlError::Unreachable { tried, source }))
+        failure.map_or(SqlError::NoHosts, |source| SqlError::Unreachable { tried, source })
+    }
+
+    /// A client of each host alone.
+    pub fn each(&self) -> Vec<Self> {
+        let alone =
+            |host: &Url| Self { hosts: [host.clone()].into(), answered_last: Arc::default(), ..self.clone() };
+        self.hosts.iter().map(alone).collect()
+    }
+
+    /// The hosts, as they are named in errors.
+    pub fn hosts(&self) -> Vec<String> {
+        self.hosts.iter().map(origin).collect()
     }
 
     /// Asks one host, and those it redirects to.
@@ -246,7 +302,7 @@ impl Database {
                 }
             };
             if received.status != StatusCode::MOVED_PERMANENTLY {
-                self.answered_last.store(at, Ordering::Relaxed);
+                self.answered(at);
                 return Ok(Reply { host: origin(host), status: received.status, body: received.body });
             }
             at = self.follow(host, &received.location).map_err(Failure::Final)?;
@@ -324,11 +380,11 @@ fn base_url(host: &str) -> Result<Url, SqlError> {
     Ok(url)
 }
 
-fn origin(host: &Url) -> String {
+pub(super) fn origin(host: &Url) -> String {
     host.origin().ascii_serialization()
 }
 
-fn target(host: &Url, path: &str, query: &[(&str, &str)]) -> Url {
+pub(super) fn target(host: &Url, path: &str, query: &[(&str, &str)]) -> Url {
     let mut url = host.clone();
     url.set_path(&format!("{}{path}", host.path().trim_end_matches('/')));
     url.set_query(None);

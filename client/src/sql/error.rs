@@ -21,6 +21,27 @@ pub enum SqlError {
     /// The HTTP client could not be made.
     #[error("cannot make an HTTP client")]
     Build(#[source] reqwest::Error),
+    /// A certificate or key makes no sense.
+    #[error("cannot use the certificate, key or authority")]
+    Certificate(#[source] reqwest::Error),
+    /// The file that is to be sent cannot be read.
+    #[error("cannot read the file")]
+    File(#[source] std::io::Error),
+    /// A body ended early.
+    #[error("{host} ended the answer early; this is not all of it")]
+    CutShort {
+        /// Who was asked.
+        host: String,
+        /// What went wrong.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// Nothing moved for minutes.
+    #[error("nothing came from {host} for minutes; whether it was done is not known")]
+    Stalled {
+        /// Who was asked.
+        host: String,
+    },
     /// The statements are no JSON.
     #[error("cannot encode the request")]
     Encode(#[source] serde_json::Error),
@@ -82,6 +103,6 @@ pub enum SqlError {
 impl SqlError {
     /// Whether a write may have been applied although there is no answer to it.
     pub fn outcome_unknown(&self) -> bool {
-        matches!(self, Self::OutcomeUnknown { .. } | Self::Unexpected { .. })
+        matches!(self, Self::OutcomeUnknown { .. } | Self::Unexpected { .. } | Self::Stalled { .. })
     }
 }

@@ -76,14 +76,37 @@ impl Authenticator {
             return Ok(());
         }
         let (name, password) = credentials().ok_or(Denied::Unauthorized)?;
-        let held = match users.quick(&name, &password) {
-            Quick::Right(held) => Some(held),
-            Quick::Wrong => None,
-            Quick::Unknown => self.check_slowly(users, name, password).await?,
-        };
-        match held {
+        match self.held(users, name, password).await? {
             Some(held) if held.or(everybody).cover(needed) => Ok(()),
             _ => Err(Denied::Unauthorized),
+        }
+    }
+
+    /// Who sent the header `Authorization`, none if its credentials are missing or wrong, and what they may do.
+    pub async fn identify(
+        &self,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<(Option<String>, Permissions), Denied> {
+        let users = self.users.current();
+        let everybody = users.everybody();
+        let Some((name, password)) = authorization.and_then(basic) else { return Ok((None, everybody)) };
+        Ok(match self.held(users, name.clone(), password).await? {
+            Some(held) => (Some(name), held.or(everybody)),
+            None => (None, everybody),
+        })
+    }
+
+    /// What a user may do, none if there is none with this password.
+    async fn held(
+        &self,
+        users: Arc<Users>,
+        name: String,
+        password: String,
+    ) -> Result<Option<Permissions>, Denied> {
+        match users.quick(&name, &password) {
+            Quick::Right(held) => Ok(Some(held)),
+            Quick::Wrong => Ok(None),
+            Quick::Unknown => self.check_slowly(users, name, password).await,
         }
     }
 

@@ -79,6 +79,18 @@ impl Permissions {
         Self(self.0 | other.0)
     }
 
+    /// Their names, each once.
+    pub fn names(self) -> Vec<&'static str> {
+        let mut held: Vec<(&str, Permission)> = Vec::new();
+        for (name, permission) in Permission::NAMES {
+            let is_new = held.last().is_none_or(|(_, last)| last != permission);
+            if is_new && self.0 & 1 << *permission as u8 != 0 {
+                held.push((name, *permission));
+            }
+        }
+        held.into_iter().map(|(name, _)| name).collect()
+    }
+
     /// Whether all of `needed` are in it.
     pub fn cover(self, needed: &[Permission]) -> bool {
         let has = |permission: Permission| self.0 & 1 << permission as u8 != 0;

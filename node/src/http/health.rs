@@ -6,11 +6,10 @@
 //! * `/live`: the runtimes tick. Never Raft, never the disk: restarting a member does not repair those.
 
 use super::App;
+use super::respond::{self, Answer};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
 use axum::routing::get;
 use client::admin::Phase;
 use std::sync::Arc;
@@ -41,7 +40,7 @@ pub async fn serve_health(
         .route("/started", get(async || "started\n"))
         .route("/live", get(live))
         .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(async |State(app): State<Arc<App>>| metrics(&app)))
         .with_state(app);
     axum::serve(listener, router).await
 }
@@ -53,7 +52,8 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
     }
 }
 
-async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+/// `GET /metrics`; on the client port too, for the console.
+pub fn metrics(app: &App) -> Answer {
     let text = app.metrics.encode(&app.consensus, app.tls.as_deref(), &app.backups.numbers);
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+    respond::stream_of("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into())
 }

@@ -5,6 +5,7 @@ mod backup;
 mod backups;
 mod body;
 mod bookmark;
+mod console;
 mod counters;
 mod health;
 mod load;
@@ -30,7 +31,7 @@ pub use server::{Server, serve_clients};
 
 use crate::auth::{Authenticator, Denied};
 use crate::backup::Backups;
-use crate::metrics::NodeMetrics;
+use crate::metrics::{NodeMetrics, RequestKind};
 use crate::raft::Consensus;
 use crate::tls::ServerTls;
 use axum::body::Body;
@@ -94,6 +95,7 @@ async fn handle(app: Arc<App>, request: Request<Body>) -> Answer {
     let pressed = app.metrics.request_started();
     let is_options = request.method() == Method::OPTIONS;
     let version = request.version();
+    let kind = RequestKind::of(request.uri().path());
     let mut answer = if is_options { respond::empty(StatusCode::OK) } else { dispatch(&app, request).await };
     let headers = answer.headers_mut();
     let name = HeaderName::from_static;
@@ -115,7 +117,7 @@ async fn handle(app: Arc<App>, request: Request<Body>) -> Answer {
     if version < Version::HTTP_2 && app.consensus.is_draining() {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    app.metrics.request_ended(pressed, answer.status());
+    app.metrics.request_ended(pressed, kind, answer.status());
     answer
 }
 
@@ -130,9 +132,7 @@ async fn dispatch(app: &Arc<App>, request: Request<Body>) -> Answer {
     {
         return match denied {
             Denied::Unauthorized => respond::empty(StatusCode::UNAUTHORIZED),
-            Denied::Busy => {
-                respond::error(StatusCode::SERVICE_UNAVAILABLE, "too many passwords are being checked")
-            }
+            Denied::Busy => respond::busy(),
         };
     }
     if !has_method {
@@ -161,7 +161,9 @@ async fn dispatch(app: &Arc<App>, request: Request<Body>) -> Answer {
         Endpoint::Reap => nodes::reap(app).await,
         Endpoint::Vars => counters::vars(app, &incoming.params),
         Endpoint::Licenses => pages::licenses(),
-        Endpoint::Console => pages::console(incoming.uri.path()),
+        Endpoint::Metrics => health::metrics(app),
+        Endpoint::Console => console::console(&incoming),
+        Endpoint::ConsoleSession => console::session(app, &incoming.headers).await,
         Endpoint::Cluster => admin::report(app),
         Endpoint::ClusterEvents => admin::events(app),
         Endpoint::ClusterInitialise => admin::initialise(app, incoming).await,

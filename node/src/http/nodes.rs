@@ -6,6 +6,7 @@ use super::receive::read_small;
 use super::respond::{self, Answer};
 use super::sql::{Incoming, bad_param};
 use super::{App, redirect};
+use crate::raft::Described;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
 use client::admin::{Member, RefusalReason, Transfer};
@@ -35,6 +36,33 @@ struct NodeView {
     time_s: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
+}
+
+/// How far a member is, with `progress`.
+#[derive(Clone, Debug, Serialize)]
+struct Progress {
+    term: u64,
+    applied_index: Option<u64>,
+    checksum: Option<ChecksumView>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ChecksumView {
+    index: u64,
+    sum: String,
+}
+
+impl Progress {
+    fn of(described: &Described) -> Self {
+        let view = |(index, sum)| ChecksumView { index, sum: format!("{sum:016x}") };
+        Self {
+            term: described.term,
+            applied_index: described.applied_index,
+            checksum: described.checksum.map(view),
+        }
+    }
 }
 
 /// Asks a member who it is.
@@ -42,10 +70,10 @@ async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: D
     let started = Instant::now();
     let own = member.node_id == app.consensus.identity().node_id();
     let described = if own {
-        Ok((app.consensus.config().api_address.clone(), crate::VERSION.to_owned()))
+        Ok(app.consensus.described())
     } else {
         let asked = app.consensus.describe_peer(member.node_id, &member.raft_address, timeout).await;
-        asked.map(|d| (d.api_address, d.version)).map_err(|e| e.to_string())
+        asked.map_err(|e| e.to_string())
     };
     let elapsed = started.elapsed();
     let is_leader = leader.as_deref() == Some(member.name.as_str());
@@ -60,11 +88,13 @@ async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: D
         time: None,
         time_s: None,
         error: None,
+        progress: None,
     };
     match described {
-        Ok((api_address, version)) => {
-            view.api_addr = format!("{}://{api_address}", app.scheme());
-            view.version = version;
+        Ok(described) => {
+            view.progress = Some(Progress::of(&described));
+            view.api_addr = format!("{}://{}", app.scheme(), described.api_address);
+            view.version = described.version;
             view.reachable = true;
             view.time = Some(elapsed.as_secs_f64());
             view.time_s = Some(format!("{elapsed:?}"));
@@ -88,6 +118,10 @@ pub async fn nodes(app: &Arc<App>, params: &Params) -> Answer {
     let probes = members.map(|m| probe(app.clone(), m, leader.clone(), timeout));
     let mut views = futures::future::join_all(probes).await;
     views.sort_by(|a, b| a.id.cmp(&b.id));
+    if !params.flag("progress") {
+        // Tools made for rqlite get what rqlite says.
+        views.iter_mut().for_each(|view| view.progress = None);
+    }
     let pretty = params.flag("pretty");
     if params.get("ver") == Some("2") {
         #[derive(Serialize)]
@@ -111,7 +145,8 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
             None => redirect::no_leader(app),
             Some(member) => {
                 let name = Some(member.name.clone());
-                let view = probe(app.clone(), member, name, PROBE_TIMEOUT).await;
+                let view =
+                    NodeView { progress: None, ..probe(app.clone(), member, name, PROBE_TIMEOUT).await };
                 respond::json_value(StatusCode::OK, &view, incoming.params.flag("pretty"))
             }
         };

@@ -36,6 +36,11 @@ pub fn error(status: StatusCode, message: impl std::fmt::Display) -> Answer {
     answer(status, Some(TEXT), Body::from(format!("{message}\n")))
 }
 
+/// Who asks has to wait: checking passwords takes time.
+pub fn busy() -> Answer {
+    error(StatusCode::SERVICE_UNAVAILABLE, "too many passwords are being checked")
+}
+
 /// Text as it is.
 pub fn text(status: StatusCode, body: String) -> Answer {
     answer(status, Some(TEXT), Body::from(body))

@@ -41,8 +41,12 @@ pub enum Endpoint {
     Vars,
     /// `/licenses`
     Licenses,
-    /// `/`, `/console`, `/console/`
+    /// `/metrics`
+    Metrics,
+    /// `/`, `/console`, `/console/…`
     Console,
+    /// `/console/session`
+    ConsoleSession,
     /// `/cluster`
     Cluster,
     /// `/cluster/events`
@@ -118,9 +122,12 @@ pub const ROUTES: &[Route] = &[
     route("/reap", false, Endpoint::Reap, POST, &[Snapshot]),
     route("/debug/vars", false, Endpoint::Vars, GET_POST, &[Status]),
     route("/licenses", false, Endpoint::Licenses, GET, &[Status]),
+    route("/metrics", false, Endpoint::Metrics, GET, &[Status]),
+    // The page holds no data: see `console.rs`.
     route("/", false, Endpoint::Console, GET_HEAD, &[]),
-    route("/console", false, Endpoint::Console, GET_HEAD, &[Ui]),
-    route("/console/", true, Endpoint::Console, GET_HEAD, &[Ui]),
+    route("/console", false, Endpoint::Console, GET_HEAD, &[]),
+    route("/console/session", false, Endpoint::ConsoleSession, GET, &[Ui]),
+    route("/console/", true, Endpoint::Console, GET_HEAD, &[]),
     route("/cluster", false, Endpoint::Cluster, GET, &[LeaderOps]),
     route("/cluster/events", false, Endpoint::ClusterEvents, GET, &[LeaderOps]),
     route("/cluster/initialise", false, Endpoint::ClusterInitialise, POST, &[All]),
@@ -170,6 +177,8 @@ mod tests {
             (Method::GET, "/cluster/events", Some(Some(Endpoint::ClusterEvents))),
             (Method::GET, "/", Some(Some(Endpoint::Console))),
             (Method::GET, "/console/", Some(Some(Endpoint::Console))),
+            (Method::HEAD, "/console/main.js", Some(Some(Endpoint::Console))),
+            (Method::GET, "/console/session", Some(Some(Endpoint::ConsoleSession))),
             (Method::POST, "/console", Some(None)),
             (Method::GET, "/boot", Some(None)),
             (Method::GET, "/db/backup/", Some(Some(Endpoint::Backup))),

@@ -23,6 +23,12 @@ pub struct Described {
     /// The last entry that it applied.
     #[serde(default)]
     pub applied_index: Option<u64>,
+    /// Its term.
+    #[serde(default)]
+    pub term: u64,
+    /// The checksum of its database that it knows last: after which entry, and what.
+    #[serde(default)]
+    pub checksum: Option<(u64, u64)>,
     /// Its disk is nearly full: it had better not lead.
     #[serde(default)]
     pub is_low_on_space: bool,
@@ -78,13 +84,20 @@ impl Consensus {
             }
             Kind::Checksums => self.answer_checksums().await,
             Kind::Reinstall => self.answer_reinstall(body).await,
-            Kind::Describe => to_json(&Described {
-                member: MemberRef { node_id: self.identity.node_id(), name: self.config.name.clone() },
-                api_address: self.config.api_address.clone(),
-                version: crate::VERSION.into(),
-                applied_index: self.store.state().borrow().applied.log_id.map(|id| id.index),
-                is_low_on_space: self.space.is_low(),
-            }),
+            Kind::Describe => to_json(&self.described()),
+        }
+    }
+
+    /// This member's own answer to "who are you?".
+    pub fn described(&self) -> Described {
+        Described {
+            member: MemberRef { node_id: self.identity.node_id(), name: self.config.name.clone() },
+            api_address: self.config.api_address.clone(),
+            version: crate::VERSION.into(),
+            applied_index: self.store.state().borrow().applied.log_id.map(|id| id.index),
+            term: self.metrics().current_term,
+            checksum: self.store.last_checksum().map(|checksum| (checksum.index, checksum.sum)),
+            is_low_on_space: self.space.is_low(),
         }
     }
 

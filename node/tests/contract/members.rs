@@ -43,6 +43,17 @@ fn nodes_leaders_and_removal() {
         list["nodes"].as_array().unwrap().iter().map(|n| n["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["n1", "n2", "n3"]);
     assert_eq!(c.get(0, "/nodes?timeout=1"), (400, "timeout is not a valid duration\n".into()));
+    // How far each is, which rqlite does not tell, for who asks for it.
+    let (_, body) = c.get((leader + 1) % 3, "/nodes?ver=2&progress");
+    let list: Value = serde_json::from_str(&body).unwrap();
+    for node in list["nodes"].as_array().unwrap() {
+        assert!(node["applied_index"].as_u64() > Some(0) && node["term"].as_u64() > Some(0), "{node}");
+        assert!(
+            node["checksum"].is_null() || node["checksum"]["sum"].as_str().unwrap().len() == 16,
+            "{node}"
+        );
+    }
+    assert!(nodes["n1"].get("applied_index").is_none());
     // E11
     let (status, body) = c.get(0, "/leader");
     let node: Value = serde_json::from_str(&body).unwrap();

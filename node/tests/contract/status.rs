@@ -187,9 +187,19 @@ fn counters_licences_and_the_way_to_the_console() {
         ("/", 302, "/console/"),
         ("/console", 301, "/console/"),
         ("/console/", 200, ""),
+        ("/console/main.js", 200, ""),
         ("/console/x", 404, ""),
     ] {
         let answer = c.send(Method::GET, 0, path, &[], b"");
         assert_eq!((answer.status, answer.header("location").as_str()), (status, to), "{path}");
     }
+    let page = c.send(Method::GET, 0, "/console/", &[("accept-encoding", "gzip")], b"");
+    assert_eq!(page.header("content-encoding"), "gzip");
+    let policy = page.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    let known = [("accept-encoding", "gzip"), ("if-none-match", &page.header("etag"))];
+    let again = c.send(Method::GET, 0, "/console/", &known, b"");
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    let (_, session) = c.get(0, "/console/session");
+    assert_eq!(session, r#"{"permissions":["all"],"user":null}"#);
 }

@@ -1,7 +1,7 @@
 //! Command line.
 
 use crate::render::Mode;
-use clap::{Parser, ValueEnum};
+use clap::{ArgAction, Parser, ValueEnum};
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +17,7 @@ SQL from -c or standard input stops at the first failure, with exit code 1. `.he
 
 /// A shell for sqlited: SQL statements end with `;`, commands begin with `.`
 #[derive(Clone, Debug, Parser)]
-#[command(name = "sqlite-cli", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "sqlite-cli", version, disable_version_flag = true, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Args {
     /// Member to talk to; may hold a port
     #[arg(short = 'H', long, env = "RQLITE_HOST", default_value = "localhost")]
@@ -28,6 +28,9 @@ pub struct Args {
     /// Protocol
     #[arg(short, long, value_enum, default_value = "http")]
     pub scheme: Scheme,
+    /// Path in front of the API's, where a proxy adds one
+    #[arg(short = 'P', long, default_value = "/")]
+    pub prefix: String,
     /// Further members, as host or host:port
     #[arg(short, long, value_delimiter = ',')]
     pub alternatives: Vec<String>,
@@ -37,12 +40,27 @@ pub struct Args {
     /// File whose first line is the password
     #[arg(long, value_name = "FILE", requires = "user")]
     pub password_file: Option<PathBuf>,
+    /// Believe any certificate: whoever is in between reads along
+    #[arg(short, long)]
+    pub insecure: bool,
+    /// File of the authorities that members' certificates are from, instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_cert: Option<PathBuf>,
+    /// File of a certificate to show
+    #[arg(short = 'd', long, value_name = "FILE", requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// File of its key
+    #[arg(short = 'k', long, value_name = "FILE", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
     /// Longest time for a request, as 30s or 500ms
     #[arg(short = 't', long, default_value = "30s", value_parser = duration)]
     pub http_timeout: Duration,
     /// Run this and exit; may be repeated
     #[arg(short, long, value_name = "SQL")]
     pub command: Vec<String>,
+    /// Print the version
+    #[arg(short = 'v', long, short_alias = 'V', action = ArgAction::Version)]
+    version: Option<bool>,
     /// How rows are shown [default: column on a terminal, else csv]
     #[arg(short, long, value_enum)]
     pub mode: Option<Mode>,
@@ -64,8 +82,9 @@ impl Args {
             Scheme::Http => "http",
             Scheme::Https => "https",
         };
+        let prefix = self.prefix.trim_matches('/');
         let all = std::iter::once(&self.host).chain(&self.alternatives);
-        all.map(|host| format!("{scheme}://{}", with_port(host.trim(), self.port))).collect()
+        all.map(|host| format!("{scheme}://{}/{prefix}", with_port(host.trim(), self.port))).collect()
     }
 }
 
@@ -115,10 +134,11 @@ mod tests {
     #[test]
     fn hosts_by_table() {
         for (arguments, expected) in [
-            (vec!["-H", "a", "-p", "5"], vec!["http://a:5"]),
-            (vec!["-H", "a:7", "-a", "b,c:9"], vec!["http://a:7", "http://b:4001", "http://c:9"]),
-            (vec!["-H", "::1", "-s", "https"], vec!["https://[::1]:4001"]),
-            (vec!["-H", "[::1]", "-a", "[::2]:5"], vec!["http://[::1]:4001", "http://[::2]:5"]),
+            (vec!["-H", "a", "-p", "5"], vec!["http://a:5/"]),
+            (vec!["-H", "a:7", "-a", "b,c:9"], vec!["http://a:7/", "http://b:4001/", "http://c:9/"]),
+            (vec!["-H", "::1", "-s", "https"], vec!["https://[::1]:4001/"]),
+            (vec!["-H", "[::1]", "-a", "[::2]:5"], vec!["http://[::1]:4001/", "http://[::2]:5/"]),
+            (vec!["-H", "a", "-P", "/db/one/"], vec!["http://a:4001/db/one"]),
         ] {
             assert_eq!(hosts(&arguments), expected, "{arguments:?}");
         }

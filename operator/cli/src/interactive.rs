@@ -2,12 +2,17 @@
 
 use crate::ShellError;
 use crate::command::{Command, is_command};
+use crate::complete::{candidates, wants_file};
+use crate::highlight::highlight;
 use crate::session::{Flow, Session};
 use crate::splitter::Splitter;
+use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::error::ReadlineError;
+use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Completer, Config, Editor, Helper, Highlighter, Hinter};
+use rustyline::{CompletionType, Config, Context, Editor, Helper, Hinter};
+use std::borrow::Cow;
 use std::path::PathBuf;
 use tokio::runtime::Handle;
 
@@ -23,10 +28,12 @@ pub fn run(session: &mut Session, runtime: &Handle) -> Result<(), ShellError> {
         .and_then(|config| config.history_ignore_dups(true))
         .map_err(ShellError::Terminal)?
         .auto_add_history(true)
+        .completion_type(CompletionType::List)
         .build();
     let mut editor =
         Editor::<Statements, DefaultHistory>::with_config(config).map_err(ShellError::Terminal)?;
-    editor.set_helper(Some(Statements));
+    let coloured = std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    editor.set_helper(Some(Statements { names: Vec::new(), files: FilenameCompleter::new(), coloured }));
     let history = std::env::home_dir().filter(|_| lines > 0).map(|home| home.join(".sqlite_cli_history"));
     load_history(&mut editor, history.as_ref());
     println!("Statements end with `;`. .help lists the commands, .exit leaves.");
@@ -45,6 +52,11 @@ fn read_and_run(
     runtime: &Handle,
 ) -> Result<(), ShellError> {
     loop {
+        if let Some(names) = runtime.block_on(session.changed_names())
+            && let Some(statements) = editor.helper_mut()
+        {
+            statements.names = names;
+        }
         let input = match editor.readline(PROMPT) {
             Ok(input) => input,
             Err(ReadlineError::Interrupted) => continue,
@@ -89,17 +101,51 @@ fn history_lines(setting: Option<&str>) -> usize {
     setting.and_then(|setting| setting.parse().ok()).unwrap_or(HISTORY_LINES)
 }
 
-/// Lets the editor go on to the next line until a statement is complete.
-#[derive(Completer, Helper, Highlighter, Hinter)]
-struct Statements;
+/// What the editor knows of SQL: where a statement is complete, what may be completed, in which colours.
+#[derive(Helper, Hinter)]
+struct Statements {
+    names: Vec<String>,
+    files: FilenameCompleter,
+    coloured: bool,
+}
 
 impl Validator for Statements {
+    /// Lets the editor go on to the next line until a statement is complete.
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         Ok(if is_complete(context.input()) {
             ValidationResult::Valid(None)
         } else {
             ValidationResult::Incomplete
         })
+    }
+}
+
+impl Completer for Statements {
+    type Candidate = Pair;
+
+    fn complete(
+        &self,
+        line: &str,
+        at: usize,
+        _context: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let before = &line[..at];
+        if is_command(line) && wants_file(before) {
+            return self.files.complete_path(line, at);
+        }
+        let (start, found) = candidates(before, &self.names);
+        let pair = |word: String| Pair { display: word.clone(), replacement: word };
+        Ok((start, found.into_iter().map(pair).collect()))
+    }
+}
+
+impl Highlighter for Statements {
+    fn highlight<'l>(&self, line: &'l str, _at: usize) -> Cow<'l, str> {
+        if self.coloured { highlight(line) } else { line.into() }
+    }
+
+    fn highlight_char(&self, _line: &str, _at: usize, _kind: CmdKind) -> bool {
+        self.coloured
     }
 }
 

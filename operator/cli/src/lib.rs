@@ -5,21 +5,25 @@
 
 mod args;
 pub mod command;
+mod complete;
 mod error;
+mod highlight;
 pub mod interactive;
 mod output;
+mod pager;
 mod password;
 pub mod plugin;
 pub mod render;
 pub mod script;
 pub mod session;
 pub mod splitter;
+mod transfer;
 
 pub use args::Args;
 pub use error::ShellError;
 pub use output::Output;
 
-use client::sql::{Credentials, Database, DatabaseConfig};
+use client::sql::{Credentials, Database, DatabaseConfig, Trust};
 use render::Mode;
 use session::Session;
 use std::io::{IsTerminal, stdin, stdout};
@@ -72,6 +76,20 @@ fn database(args: &Args, known: Option<Credentials>) -> Result<Database, ShellEr
         }
     };
     let request_timeout = args.http_timeout;
-    let config = DatabaseConfig { credentials, request_timeout, ..DatabaseConfig::new(args.hosts()) };
+    let trust = trust(args)?;
+    let config = DatabaseConfig { credentials, request_timeout, trust, ..DatabaseConfig::new(args.hosts()) };
     Database::new(config).map_err(ShellError::Sql)
+}
+
+/// Certificates, keys and authorities from their files.
+fn trust(args: &Args) -> Result<Trust, ShellError> {
+    let read = |path: &std::path::PathBuf| {
+        std::fs::read(path).map_err(|source| ShellError::File { path: path.clone(), source })
+    };
+    let authorities = args.ca_cert.as_ref().map(read).transpose()?;
+    let identity = match (&args.client_cert, &args.client_key) {
+        (Some(certificate), Some(key)) => Some([read(certificate)?, b"\n".to_vec(), read(key)?].concat()),
+        _ => None,
+    };
+    Ok(Trust { authorities, identity, insecure: args.insecure })
 }

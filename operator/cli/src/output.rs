@@ -2,7 +2,7 @@
 
 use crate::ShellError;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::Path;
 
 /// Standard output or a file.
@@ -29,6 +29,11 @@ impl Output {
     pub fn file(path: &Path) -> Result<Self, ShellError> {
         let file = File::create(path).map_err(|source| ShellError::File { path: path.into(), source })?;
         Ok(Self::File { name: path.display().to_string(), file: BufWriter::new(file) })
+    }
+
+    /// Whether people see it at once.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Standard(_)) && io::stdout().is_terminal()
     }
 
     /// What it is called.

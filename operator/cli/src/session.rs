@@ -2,13 +2,15 @@
 
 use crate::command::{self, Command};
 use crate::render::{Mode, render};
-use crate::{Output, ShellError, script};
+use crate::{Output, ShellError, pager, script, transfer};
 use client::sql::{
     Answer, ClusterNode, Database, Done, Effect, Level, Method, Reply, RequestOptions, Rows, StatementResult,
+    StatusCode,
 };
 use serde_json::{Value, json};
 use std::io::Write;
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 // Tables of SQLite and of sqlited itself are left out.
 const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') \
@@ -17,6 +19,14 @@ const INDEXES: &str = "SELECT name, tbl_name AS \"table\" FROM sqlite_schema \
     WHERE type = 'index' AND sql IS NOT NULL ORDER BY tbl_name, name";
 const SCHEMA: &str = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL \
     AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_sqlited\\_%' ESCAPE '\\' ORDER BY rowid";
+
+// For completions: one question, and as much as anybody remembers.
+const NAMES: &str = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') \
+    AND name NOT LIKE '\\_sqlited\\_%' ESCAPE '\\' \
+    UNION SELECT p.name FROM sqlite_schema AS m, pragma_table_info(m.name) AS p WHERE m.type = 'table' \
+    AND m.name NOT LIKE '\\_sqlited\\_%' ESCAPE '\\' ORDER BY 1 LIMIT 5000";
+/// How long the prompt waits for them.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether the shell goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +47,12 @@ pub struct Session {
     timer: bool,
     /// Tell of writes too, which scripts do not want to read.
     verbose: bool,
+    blob_array: bool,
+    force_writes: bool,
+    /// Larger rows go through the pager.
+    pager: bool,
+    /// The names of the database may not be those that were asked for last.
+    names_changed: bool,
     /// How many files are being read by each other.
     pub(crate) depth: usize,
 }
@@ -45,7 +61,19 @@ impl Session {
     /// A shell for this database.
     pub fn new(database: Database, mode: Mode, verbose: bool) -> Self {
         let (output, level) = (Output::standard(), Level::default());
-        Self { database, output, mode, level, timer: false, verbose, depth: 0 }
+        Self {
+            database,
+            output,
+            mode,
+            level,
+            timer: false,
+            verbose,
+            blob_array: false,
+            force_writes: false,
+            pager: verbose,
+            names_changed: true,
+            depth: 0,
+        }
     }
 
     /// The same, writing somewhere else.
@@ -57,14 +85,17 @@ impl Session {
     /// Runs one statement.
     pub async fn run_statement(&mut self, sql: &str) -> Result<(), ShellError> {
         let started = Instant::now();
-        let options = RequestOptions { level: self.level, ..RequestOptions::default() };
+        let options = self.options();
         let statements = [sql.into()];
-        let answer = if is_read(sql) {
+        let answer = if self.force_writes {
+            self.database.execute(&statements, options).await?
+        } else if is_read(sql) {
             self.database.query(&statements, options).await?
         } else {
             self.database.request(&statements, options).await?
         };
         let elapsed = started.elapsed();
+        self.names_changed |= changes_names(sql);
         self.show_answer(sql, answer)?;
         if self.timer {
             self.print(&format!("Time: {:.3} ms\n", elapsed.as_secs_f64() * 1e3))?;
@@ -76,6 +107,29 @@ impl Session {
     pub async fn run_command(&mut self, command: Command) -> Result<Flow, ShellError> {
         match command {
             Command::Exit => return Ok(Flow::Exit),
+            Command::Backup(path) => self.copy(&[], &path).await?,
+            Command::Dump { path, tables } => {
+                let mut query = vec![("fmt", "sql")];
+                query.extend(tables.as_deref().map(|tables| ("tables", tables)));
+                self.copy(&query, &path).await?;
+            }
+            Command::Load(path) => self.put("/db/load", &path).await?,
+            Command::Boot(path) => self.put("/boot", &path).await?,
+            Command::BlobArray(on) => self.blob_array = on,
+            Command::Changes(on) => self.verbose = on,
+            Command::ForceWrites(on) => self.force_writes = on,
+            Command::Pager(on) => self.pager = on,
+            Command::Expvar(key) => {
+                let query: Vec<_> = key.as_deref().map(|key| ("key", key)).into_iter().collect();
+                self.show_text("/debug/vars", &query).await?;
+            }
+            Command::Extensions => self.show_text("/status", &[("key", "extensions.names")]).await?,
+            Command::Reap => {
+                let reply = self.change(Method::POST, "/reap", &json!({})).await?;
+                self.print(&format!("{}\n", reply.text()))?;
+            }
+            Command::Snapshot(kept) => self.snapshot(kept).await?,
+            Command::SystemDump(path) => self.system_dump(&path).await?,
             Command::Help => self.print(&command::help())?,
             Command::Show => self.show_settings()?,
             Command::Consistency(None) => self.print(&format!("{}\n", self.level))?,
@@ -103,8 +157,7 @@ impl Session {
             Command::Status(key) => {
                 let mut query = vec![("pretty", "")];
                 query.extend(key.as_deref().map(|key| ("key", key)));
-                let reply = self.database.send(Effect::Reads, Method::GET, "/status", &query, None).await?;
-                self.print(&format!("{}\n", reply.accepted()?.text()))?;
+                self.show_text("/status", &query).await?;
             }
             Command::Remove(id) => {
                 self.change(Method::DELETE, "/remove", &json!({ "id": id })).await?;
@@ -116,6 +169,68 @@ impl Session {
         Ok(Flow::Continue)
     }
 
+    fn options(&self) -> RequestOptions {
+        RequestOptions { level: self.level, blob_array: self.blob_array, ..RequestOptions::default() }
+    }
+
+    /// Names of tables and columns, if they may have changed since they were asked for last.
+    pub async fn changed_names(&mut self) -> Option<Vec<String>> {
+        if !std::mem::take(&mut self.names_changed) {
+            return None;
+        }
+        // Who cannot be asked, or may not say, has nothing to complete; the prompt comes all the same.
+        let rows = tokio::time::timeout(NAMES_TIMEOUT, self.rows_of(NAMES)).await.ok()?.ok()?;
+        Some(rows.values.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect())
+    }
+
+    async fn copy(&mut self, query: &[(&str, &str)], path: &Path) -> Result<(), ShellError> {
+        let size = transfer::download(&self.database, query, path).await?;
+        if self.verbose {
+            self.print(&format!("{size} bytes in {}\n", path.display()))?;
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, endpoint: &str, path: &Path) -> Result<(), ShellError> {
+        transfer::upload(&self.database, endpoint, path).await?;
+        self.names_changed = true;
+        if self.verbose { self.print("OK\n") } else { Ok(()) }
+    }
+
+    async fn snapshot(&mut self, kept: Option<u64>) -> Result<(), ShellError> {
+        let kept = kept.map(|kept| kept.to_string());
+        let query: Vec<_> = kept.as_deref().map(|kept| ("trailing_logs", kept)).into_iter().collect();
+        let reply = self.database.send(Effect::Writes, Method::POST, "/snapshot", &query, None).await?;
+        let is_idle = reply.accepted()?.status == StatusCode::NO_CONTENT;
+        if self.verbose { self.print(if is_idle { "nothing to do\n" } else { "OK\n" }) } else { Ok(()) }
+    }
+
+    /// What each of the given hosts says of itself. One that cannot be asked is part of the picture.
+    async fn system_dump(&mut self, path: &Path) -> Result<(), ShellError> {
+        let mut file = Output::file(path)?;
+        for database in self.database.each() {
+            for (endpoint, query) in [
+                ("/status", &[("pretty", "")][..]),
+                ("/nodes", &[("ver", "2"), ("nonvoters", ""), ("pretty", "")]),
+                ("/debug/vars", &[]),
+                ("/readyz", &[]),
+            ] {
+                let said = match database.send(Effect::Reads, Method::GET, endpoint, query, None).await {
+                    Ok(reply) => reply.text(),
+                    Err(error) => ShellError::from(error).explain(),
+                };
+                let host = database.hosts().concat();
+                writeln!(file, "==== {host}{endpoint}\n{said}\n").map_err(ShellError::Output)?;
+            }
+        }
+        file.flush().map_err(ShellError::Output)
+    }
+
+    async fn show_text(&mut self, path: &str, query: &[(&str, &str)]) -> Result<(), ShellError> {
+        let reply = self.database.send(Effect::Reads, Method::GET, path, query, None).await?;
+        self.print(&format!("{}\n", reply.accepted()?.text()))
+    }
+
     async fn change(&self, method: Method, path: &str, body: &Value) -> Result<Reply, ShellError> {
         let query: &[_] = if path == "/leader" { &[("wait", "")] } else { &[] };
         let body = Some(body.to_string().into());
@@ -123,8 +238,7 @@ impl Session {
     }
 
     async fn rows_of(&self, sql: &str) -> Result<Rows, ShellError> {
-        let options = RequestOptions { level: self.level, ..RequestOptions::default() };
-        let answer = self.database.query(&[sql.into()], options).await?;
+        let answer = self.database.query(&[sql.into()], self.options()).await?;
         if let Some(error) = answer.first_error() {
             return Err(ShellError::Statement(error.into()));
         }
@@ -170,14 +284,32 @@ impl Session {
     }
 
     fn show_settings(&mut self) -> Result<(), ShellError> {
-        let on_off = if self.timer { "on" } else { "off" };
-        let (level, mode, output) = (self.level, self.mode, self.output.name());
-        self.print(&format!(
-            "consistency: {level}\n       mode: {mode}\n     output: {output}\n      timer: {on_off}\n"
-        ))
+        let on_off = |on| if on { "on" } else { "off" }.to_owned();
+        let settings = [
+            ("blobarray", on_off(self.blob_array)),
+            ("changes", on_off(self.verbose)),
+            ("consistency", self.level.to_string()),
+            ("forcewrites", on_off(self.force_writes)),
+            ("hosts", self.database.hosts().join(", ")),
+            ("mode", self.mode.to_string()),
+            ("output", self.output.name().to_owned()),
+            ("pager", on_off(self.pager)),
+            ("timer", on_off(self.timer)),
+        ];
+        let lines = settings.map(|(name, value)| format!("{name:>11}: {value}\n"));
+        self.print(&lines.concat())
     }
 
     fn show_rows(&mut self, rows: &Rows) -> Result<(), ShellError> {
+        if self.pager && self.output.is_terminal() {
+            let mut text = Vec::new();
+            render(self.mode, rows, &mut text).map_err(ShellError::Output)?;
+            let text = String::from_utf8_lossy(&text);
+            if pager::show(&text).map_err(ShellError::Output)? {
+                return Ok(());
+            }
+            return self.print(&text);
+        }
         render(self.mode, rows, &mut self.output)
             .and_then(|()| self.output.flush())
             .map_err(ShellError::Output)
@@ -208,6 +340,11 @@ fn keyword(sql: &str) -> &str {
 /// Whether a statement can only read, so that it may be asked of another member if the first breaks off.
 fn is_read(sql: &str) -> bool {
     ["SELECT", "VALUES", "EXPLAIN"].iter().any(|word| word.eq_ignore_ascii_case(keyword(sql)))
+}
+
+/// Whether a statement may make, rename or drop something with a name.
+fn changes_names(sql: &str) -> bool {
+    ["CREATE", "DROP", "ALTER"].iter().any(|word| word.eq_ignore_ascii_case(keyword(sql)))
 }
 
 /// What a write did. The counters mean something only after statements that change rows.

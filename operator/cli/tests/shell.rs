@@ -21,6 +21,9 @@ async fn server() -> (String, Seen) {
         log.lock().unwrap().push(format!("{uri} {body}").trim_end().to_owned());
         let answer = match (uri.path(), body.as_str()) {
             ("/readyz", _) => (StatusCode::SERVICE_UNAVAILABLE, "[+]node ok\n[+]leader does not exist"),
+            ("/db/backup", _) => (StatusCode::OK, "SQLite format 3"),
+            ("/boot", _) => (StatusCode::BAD_REQUEST, "invalid SQLite data"),
+            ("/snapshot", _) => (StatusCode::NO_CONTENT, ""),
             ("/nodes", _) => (StatusCode::OK, r#"{"nodes":[{"id":"n1","voter":true,"leader":true}]}"#),
             (_, body) if body.contains("SELECT") => {
                 (StatusCode::OK, r#"{"results":[{"columns":["a"],"types":["integer"],"values":[[1],[2]]}]}"#)
@@ -87,6 +90,14 @@ async fn commands_ask_what_they_say() {
             "id,api,raft,version,voter,leader,reachable,error\nn1,\"\",\"\",\"\",true,true,false,\n",
         ),
         (".status store.raft\n", "/status?pretty=&key=store.raft", "{\"results\":[{\"rows_affected\":1}]}\n"),
+        (".expvar http\n", "/debug/vars?key=http", "{\"results\":[{\"rows_affected\":1}]}\n"),
+        (".extensions\n", "/status?key=extensions.names", "{\"results\":[{\"rows_affected\":1}]}\n"),
+        (".snapshot 5\n", "/snapshot?trailing_logs=5", ""),
+        (".changes on\n.snapshot\n", "/snapshot", "nothing to do\n"),
+        (".reap\n", "/reap {}", "{\"results\":[{\"rows_affected\":1}]}\n"),
+        (".changes on\nDELETE FROM t;\n", r#"/db/request?level=weak ["DELETE FROM t"]"#, "1 row changed\n"),
+        (".forcewrites on\nSELECT 1;\n", r#"/db/execute?level=weak ["SELECT 1"]"#, "a\n1\n2\n"),
+        (".blobarray on\nSELECT 1;\n", r#"/db/query?level=weak&blob_array= ["SELECT 1"]"#, "a\n1\n2\n"),
         (".remove n2\n", r#"/remove {"id":"n2"}"#, ""),
         (".stepdown\n", "/leader?wait= {}", ""),
         (".stepdown n2\n", r#"/leader?wait= {"id":"n2"}"#, ""),
@@ -133,4 +144,33 @@ async fn nobody_there_is_told_in_plain_words() {
     let error = script::run(&mut session, "SELECT 1".as_bytes()).await.unwrap_err().explain();
     assert!(error.contains("no answer from http://127.0.0.1"), "{error}");
     assert!(error.contains("Is sqlited running there?"), "{error}");
+}
+
+#[tokio::test]
+async fn copies_and_files_go_through() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (copy, dump, system) = (path("copy.sqlite"), path("dump.sql"), path("system"));
+    let text = format!(".backup {copy}\n.dump {dump} t,u\n.restore {copy}\n.sysdump {system}");
+    let ran = run(&text).await;
+    ran.outcome.unwrap();
+    let backup = "/db/backup?fmt=sql&tables=t%2Cu";
+    assert_eq!(ran.seen[..3], ["/db/backup", backup, "/db/load SQLite format 3"]);
+    assert_eq!(std::fs::read_to_string(&copy).unwrap(), "SQLite format 3");
+    let said = std::fs::read_to_string(&system).unwrap();
+    assert!(said.contains("/status\n") && said.contains("leader does not exist"), "{said}");
+    let mut names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["copy.sqlite", "dump.sql", "system"]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_refused_or_not_there_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("no.sqlite");
+    let error = run(&format!(".restore {}", path.display())).await.outcome.unwrap_err().explain();
+    assert!(error.contains("no.sqlite: No such file"), "{error}");
+    std::fs::write(&path, "nonsense").unwrap();
+    let error = run(&format!(".boot {}", path.display())).await.outcome.unwrap_err().explain();
+    assert!(error.contains("(400 Bad Request): invalid SQLite data"), "{error}");
 }

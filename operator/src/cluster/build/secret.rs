@@ -16,7 +16,7 @@ pub const APPLICATION_USER: &str = "app";
 /// Name of the users' file that the operator writes.
 pub const USERS_FILE: &str = "sqlite-operator.json";
 /// What applications may do.
-const APPLICATION_PERMISSIONS: &[&str] = &["execute", "query", "backup", "status", "ready"];
+const APPLICATION_PERMISSIONS: &[&str] = &["execute", "query", "backup", "status", "ready", "ui"];
 
 const USERNAME: &str = "username";
 const PASSWORD: &str = "password";

@@ -1,0 +1,199 @@
+// The console in Debian's Chromium: what a person does with it, and what must never happen. Where the member is comes by
+// standard input: host port user password. CONSOLE_SCREENSHOTS names a directory for pictures.
+import assert from 'node:assert/strict';
+import { readFile, mkdtemp, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { chromium } from 'playwright-core';
+import { modules } from './modules.js';
+
+const PATIENCE = 20_000;
+const HOSTILE = `<img src=x onerror="window.hacked=1">`;
+const input = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const line = async () => (await input.next()).value;
+const [host, port, user, password] = (await line()).split(' ');
+const base = `http://${host}:${port}`;
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const pictures = process.env.CONSOLE_SCREENSHOTS ?? await mkdtemp(join(tmpdir(), 'console-'));
+
+// Chromium's own sandbox needs what a test machine's root does not have.
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox', '--disable-quic'] });
+const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: 'dark', acceptDownloads: true });
+context.setDefaultTimeout(PATIENCE);
+const page = await context.newPage();
+const wrong = [];
+page.on('pageerror', (error) => wrong.push(`error: ${error.message}`));
+page.on('request', (request) => { if (!request.url().startsWith(base) && !request.url().startsWith('blob:')) wrong.push(`asked ${request.url()}`); });
+page.on('console', (message) => { if (/Content Security|Trusted/i.test(message.text())) wrong.push(message.text()); });
+
+const step = (name) => console.log(name);
+const has = (selector, text) => page.locator(selector, { hasText: text }).first().waitFor();
+async function run(sql) {
+  await page.fill('#sql', sql);
+  await page.keyboard.press('Control+Enter');
+  await page.waitForFunction(() => document.querySelector('#run').textContent === 'Run' && !document.querySelector('.message.busy'));
+}
+const cells = (row) => page.locator(`[aria-rowindex="${row + 1}"] td:not(.n)`).allTextContents();
+async function accessible(what) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
+  assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`), [], what);
+}
+
+step('a wrong password');
+await page.goto(`${base}/console/`);
+await has('#login-title', 'Sign in');
+await accessible('login');
+await page.fill('#login-user', user);
+await page.fill('#login-password', `${password}x`);
+await page.keyboard.press('Enter');
+await has('#login-error', 'Wrong user name or password');
+await page.fill('#login-password', password);
+await page.keyboard.press('Enter');
+await page.waitForSelector('#login', { state: 'hidden' });
+await has('#user', user);
+
+step('decisions');
+await modules(page);
+
+step('a query');
+await run(`DROP TABLE IF EXISTS "${HOSTILE.replaceAll('"', '""')}"; DROP TABLE IF EXISTS things;
+  CREATE TABLE things(id INTEGER PRIMARY KEY, name TEXT, data BLOB, note TEXT);
+  CREATE INDEX things_by_name ON things(name);
+  CREATE TABLE "${HOSTILE.replaceAll('"', '""')}"("<b>bold</b>" TEXT);
+  INSERT INTO things VALUES(9223372036854775805, '${HOSTILE}', x'00ff10', NULL), (1, '', NULL, '<script>window.hacked=1</script>')`);
+await has('.message.ok', '2 rows changed');
+await run('SELECT * FROM things ORDER BY id DESC');
+assert.deepEqual(await cells(1), ['9223372036854775805', HOSTILE, "x'00ff10'  3 B", 'NULL']);
+assert.deepEqual(await cells(2), ['1', '', 'NULL', '<script>window.hacked=1</script>']);
+assert.equal(await page.locator('.v-null').count(), 2);
+await has('.foot', '2 rows');
+await page.locator('[aria-rowindex="2"] td').nth(2).dblclick();
+await has('#cell-value', HOSTILE);
+await page.keyboard.press('Escape');
+
+step('files of a result');
+const csv = page.waitForEvent('download');
+await page.click('button:text-is("CSV")');
+assert.equal((await readFile(await (await csv).path(), 'utf8')).split('\r\n')[1], `9223372036854775805,"${HOSTILE.replaceAll('"', '""')}",X'00ff10',`);
+
+step('many rows');
+await run('WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 100000) SELECT x, x * 2 AS y FROM c');
+await page.locator('.frame').focus();
+await page.keyboard.press('Control+End');
+assert.deepEqual(await (async () => { await page.waitForSelector('[aria-rowindex="100001"]'); return cells(100000); })(), ['100000', '200000']);
+assert((await page.locator('.grid tbody tr').count()) < 150);
+
+step('errors and plans');
+await run('SELECT * FROM nowhere');
+await has('.message.error', 'no such table: nowhere');
+await page.fill('#sql', "SELECT * FROM things WHERE name = 'x'");
+await page.keyboard.press('Control+Shift+Enter');
+await has('.step.search', 'things_by_name');
+
+step('the schema');
+await page.locator('#schema summary', { hasText: HOSTILE }).click();
+await has('.columns-of', '<b>bold</b>');
+await page.locator('#schema summary', { hasText: 'things' }).first().click();
+await has('.columns-of em', 'blob');
+await accessible('query, dark');
+await page.click('#theme');
+await accessible('query, light');
+await page.screenshot({ path: join(pictures, 'query.png') });
+await page.click('#theme');
+
+step('keys and history');
+await page.keyboard.press('Escape');
+await page.locator('body').click({ position: { x: 640, y: 24 } });
+await page.keyboard.press('?');
+await has('#shortcuts', 'Ctrl');
+await page.keyboard.press('Escape');
+await page.keyboard.press('Control+k');
+await has('.entries', 'nowhere');
+await page.keyboard.press('Escape');
+const stored = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie]));
+assert(!stored.includes(password) && !stored.includes(btoa(`${user}:${password}`)), stored);
+await page.fill('#sql', 'SELECT na');
+await page.press('#sql', 'End');
+await page.keyboard.type('m');
+await has('#choices', 'name');
+await page.keyboard.press('Tab');
+assert.equal(await page.inputValue('#sql'), 'SELECT name');
+
+step('the leader dies');
+await page.click('#tab-cluster');
+await page.waitForSelector('.box.leader');
+assert.equal(await page.locator('.box').count(), 3);
+const leader = await page.locator('.box.leader .name').textContent();
+await accessible('cluster, dark');
+step('half');
+await line();
+await page.waitForFunction((before) => {
+  const now = document.querySelector('.box.leader .name')?.textContent;
+  return now && now !== before;
+}, leader);
+await page.waitForSelector('.box.away');
+await has('#events', 'cannot be reached');
+await page.click('#tab-query');
+await run("INSERT INTO things(name) VALUES('after')");
+await has('.message.ok', '1 row changed');
+await page.click('#tab-cluster');
+await page.screenshot({ path: join(pictures, 'cluster.png') });
+
+step('backup and restore');
+await page.click('#tab-data');
+const backup = page.waitForEvent('download');
+await page.click('#backup button[type=submit]');
+const copy = await (await backup).path();
+assert.equal((await readFile(copy)).subarray(0, 15).toString(), 'SQLite format 3');
+await page.click('#tab-query');
+await run("DELETE FROM things");
+await page.click('#tab-data');
+await page.setInputFiles('#restore-file', copy);
+await has('#restore-phrase', 'Type replace');
+assert(await page.isDisabled('#restore-go'));
+await page.fill('#restore-typed', 'replace');
+await accessible('backup');
+await page.click('#restore-go');
+await has('#restore-state', 'Done');
+await page.click('#tab-query');
+await run("SELECT count(*) AS n FROM things");
+assert.deepEqual(await cells(1), ['3']);
+
+step('a reader');
+await page.click('#user');
+assert.equal(await page.locator('#schema summary').count(), 0);
+await page.fill('#login-user', 'reader');
+await page.fill('#login-password', password);
+await page.keyboard.press('Enter');
+await has('#user', 'reader');
+await run("DELETE FROM things");
+await has('.message.error', 'you may not do this');
+await run("SELECT count(*) AS n FROM things");
+assert.deepEqual(await cells(1), ['3']);
+await page.click('#tab-cluster');
+await has('#picture', 'may not see the cluster');
+await page.click('#tab-data');
+assert(await page.isDisabled('#backup button[type=submit]'));
+
+step('a phone');
+await page.setViewportSize({ width: 320, height: 640 });
+for (const view of ['query', 'cluster', 'data']) {
+  await page.click(`#tab-${view}`);
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 320, view);
+}
+await page.click('#tab-query');
+await page.click('#schema-toggle');
+await has('#schema summary', 'things');
+await page.screenshot({ path: join(pictures, 'phone.png') });
+await page.click('#schema-close');
+await page.waitForSelector('#schema', { state: 'hidden' });
+
+assert.equal(await page.evaluate(() => window.hacked), undefined);
+assert.deepEqual(wrong, []);
+await browser.close();
+if (!process.env.CONSOLE_SCREENSHOTS) await rm(pictures, { recursive: true });
+console.log('done');
+process.exit(0);

@@ -1,0 +1,90 @@
+//! Backups, dumps and restores: files of any size, with a bar that shows how far they are.
+
+use crate::ShellError;
+use client::sql::{Answer, Database, Reply};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How often the bar is drawn.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A copy of the database into a file, which is there whole or not at all. Returns its size in bytes.
+pub async fn download(database: &Database, query: &[(&str, &str)], path: &Path) -> Result<u64, ShellError> {
+    let failed = |source| ShellError::File { path: path.into(), source };
+    let mut copy = database.download("/db/backup", query).await?;
+    let partial = Partial::beside(path);
+    let mut file = File::create(&partial.path).map_err(failed)?;
+    let bar = shown(ProgressBar::new_spinner(), "{spinner} {bytes} {bytes_per_sec}");
+    let mut size = 0;
+    while let Some(piece) = copy.next().await? {
+        file.write_all(&piece).map_err(failed)?;
+        size += piece.len() as u64;
+        bar.set_position(size);
+    }
+    file.sync_all().map_err(failed)?;
+    fs::rename(&partial.path, path).map_err(failed)?;
+    Ok(size)
+}
+
+/// Posts a file.
+pub async fn upload(database: &Database, endpoint: &str, path: &Path) -> Result<(), ShellError> {
+    let failed = |source| ShellError::File { path: path.into(), source };
+    let size = fs::metadata(path).map_err(failed)?.len();
+    let sent = Arc::new(AtomicU64::new(0));
+    let bar = shown(ProgressBar::new(size), "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg}");
+    let sending = database.upload(endpoint, path, sent.clone());
+    let mut sending = std::pin::pin!(sending);
+    let reply = loop {
+        match tokio::time::timeout(TICK, &mut sending).await {
+            Ok(reply) => break reply?.accepted()?,
+            Err(_) => {
+                let sent = sent.load(Ordering::Relaxed);
+                bar.set_position(sent);
+                bar.set_message(if sent < size { "" } else { "the members take it over" });
+            }
+        }
+    };
+    first_error(&reply)
+}
+
+/// `/boot` answers with nothing, `/db/load` as to a statement.
+fn first_error(reply: &Reply) -> Result<(), ShellError> {
+    if reply.body.is_empty() {
+        return Ok(());
+    }
+    let answer: Answer = reply.clone().json()?;
+    answer.first_error().map_or(Ok(()), |error| Err(ShellError::Statement(error.into())))
+}
+
+/// A bar that goes away at the end, also of a failure. Without a terminal there is none.
+fn shown(bar: ProgressBar, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = bar.with_style(style).with_finish(ProgressFinish::AndClear);
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+/// A file that goes away unless it gets its name.
+struct Partial {
+    path: PathBuf,
+}
+
+impl Partial {
+    fn beside(path: &Path) -> Self {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".part");
+        Self { path: name.into() }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // It has its name, or was never made.
+        drop(fs::remove_file(&self.path));
+    }
+}

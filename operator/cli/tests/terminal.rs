@@ -1,0 +1,187 @@
+//! The shell as somebody types into it, in a terminal of tmux, against a member.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A member of a cluster of its own.
+struct Member {
+    process: Child,
+    port: u16,
+}
+
+impl Member {
+    fn start(directory: &Path) -> Self {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_sqlite-cli")).with_file_name("sqlited");
+        assert!(program.exists(), "{} is built with the workspace", program.display());
+        let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap().port()).collect();
+        drop(listeners);
+        let log = File::create(directory.join("log")).unwrap();
+        let mut command = Command::new(program);
+        for (flag, port) in ["-http-addr", "-raft-addr", "-health-addr"].iter().zip(&ports) {
+            command.args([*flag, &format!("127.0.0.1:{port}")]);
+        }
+        let process = command.arg(directory.join("data")).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Self { process, port: ports[0] }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// A terminal with the shell in it.
+struct Terminal {
+    /// A server of tmux for this test alone.
+    socket: PathBuf,
+}
+
+impl Terminal {
+    fn open(home: &Path, port: u16, pager: &str) -> Self {
+        let terminal = Self { socket: home.join("tmux") };
+        let variable = |name: &str, value: &str| format!("{name}={value}");
+        let shell = format!("'{}' -H 127.0.0.1 -p {port}", env!("CARGO_BIN_EXE_sqlite-cli"));
+        terminal.tmux(&[
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            "100",
+            "-y",
+            "30",
+            "-e",
+            &variable("HOME", &home.display().to_string()),
+            "-e",
+            &variable("PAGER", pager),
+            &shell,
+        ]);
+        terminal
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> String {
+        let output = Command::new("tmux").arg("-S").arg(&self.socket).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn types(&self, text: &str) {
+        // A semicolon at the end would part two commands of tmux.
+        let escaped = text.strip_suffix(';').map(|text| format!("{text}\\;"));
+        self.tmux(&["send-keys", "-l", escaped.as_deref().unwrap_or(text)]);
+    }
+
+    fn presses(&self, key: &str) {
+        self.tmux(&["send-keys", key]);
+    }
+
+    fn enters(&self, text: &str) {
+        self.types(text);
+        self.presses("Enter");
+    }
+
+    /// What is on the screen, colours too if `-e` is asked for.
+    fn screen(&self, option: &[&str]) -> String {
+        self.tmux(&[&["capture-pane", "-p"], option].concat())
+    }
+
+    /// Waits until the screen shows all of these.
+    fn shows(&self, texts: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let screen = self.screen(&[]);
+            if texts.iter().all(|text| screen.contains(text)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{texts:?} is not on the screen:\n{screen}");
+            std::thread::park_timeout(LOOK);
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        let asked = Command::new("tmux").arg("-S").arg(&self.socket).arg("has-session").output();
+        asked.is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It is gone when the shell has ended.
+        drop(Command::new("tmux").arg("-S").arg(&self.socket).arg("kill-server").output());
+    }
+}
+
+#[test]
+#[ignore = "needs tmux, and sqlited beside the shell: make test"]
+fn somebody_types() {
+    let home = TempDir::new().unwrap();
+    let member = Member::start(home.path());
+    let terminal = Terminal::open(home.path(), member.port, "sed -n 2,4p");
+    terminal.shows(&["sqlite>"]);
+
+    // The member may have no leader yet: then it waits.
+    terminal.enters("CREATE TABLE parcels(id INTEGER PRIMARY KEY, weight REAL);");
+    terminal.shows(&["OK"]);
+    terminal.types(".tab");
+    terminal.presses("Tab");
+    terminal.shows(&["sqlite> .tables"]);
+    terminal.presses("Enter");
+    terminal.shows(&["name\n-------\nparcels"]);
+
+    // A statement goes on until its semicolon.
+    terminal.enters("INSERT INTO parcels");
+    terminal.enters("VALUES(1, 2.5), (2, 40);");
+    terminal.shows(&["2 rows changed"]);
+    terminal.types("SELECT * FROM parc");
+    terminal.presses("Tab");
+    terminal.shows(&["SELECT * FROM parcels"]);
+    let coloured = terminal.screen(&["-e"]);
+    assert!(coloured.contains("34m"), "keywords have a colour: {coloured:?}");
+    terminal.enters(";");
+    terminal.shows(&["id  weight\n--  ------\n 1     2.5\n 2      40"]);
+
+    terminal.enters("SELECT weights FROM parcels;");
+    terminal.shows(&["Error: no such column: weights"]);
+
+    // More than a screen goes through the pager, which here shows three lines of it.
+    terminal.enters(
+        "WITH RECURSIVE c(x) AS (VALUES(501) UNION ALL SELECT x + 1 FROM c LIMIT 99) SELECT x FROM c;",
+    );
+    terminal.shows(&["---\n501\n502\nsqlite>"]);
+
+    let copy = home.path().join("copy.sqlite");
+    terminal.enters(&format!(".backup {}", copy.display()));
+    terminal.shows(&["bytes in"]);
+    assert!(std::fs::read(&copy).unwrap().starts_with(b"SQLite format 3\0"));
+    terminal.enters("DROP TABLE parcels;");
+    terminal.shows(&["DROP TABLE parcels;\nOK"]);
+    let restore = format!(".restore {}", copy.display());
+    terminal.enters(&restore);
+    terminal.shows(&[&format!("{restore}\nOK")]);
+    terminal.enters("SELECT sum(weight) AS kilograms FROM parcels;");
+    terminal.shows(&["kilograms\n---------\n     42.5"]);
+
+    terminal.presses("Up");
+    terminal.presses("Up");
+    terminal.shows(&["sqlite> .restore"]);
+    terminal.presses("C-c");
+    terminal.enters(".exit");
+    let deadline = Instant::now() + PATIENCE;
+    while terminal.is_open() {
+        assert!(Instant::now() < deadline, "it does not end:\n{}", terminal.screen(&[]));
+        std::thread::park_timeout(LOOK);
+    }
+    let history = std::fs::read_to_string(home.path().join(".sqlite_cli_history")).unwrap();
+    assert!(history.contains("INSERT INTO parcels"), "{history}");
+}
