@@ -3,7 +3,7 @@
 mod admin;
 mod backup;
 mod backups;
-mod body;
+pub(crate) mod body;
 mod bookmark;
 mod counters;
 mod health;
@@ -17,7 +17,7 @@ mod receive;
 mod redirect;
 mod respond;
 mod routes;
-mod script;
+pub(crate) mod script;
 mod server;
 mod sql;
 mod status;
