@@ -46,6 +46,8 @@ pub struct DatabaseConfig {
     pub hosts: Vec<String>,
     /// Who asks. Sent to the given hosts only.
     pub credentials: Option<Credentials>,
+    /// Whose certificates the hosts show, PEM; none: those that the system trusts.
+    pub authority: Option<Vec<u8>>,
     /// For a TCP connection to one host.
     pub connect_timeout: Duration,
     /// For a whole request, whatever happens on the way.
@@ -58,6 +60,7 @@ impl DatabaseConfig {
         Self {
             hosts: hosts.into_iter().map(Into::into).collect(),
             credentials: None,
+            authority: None,
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(30),
         }
@@ -135,14 +138,17 @@ impl Database {
         if hosts.is_empty() {
             return Err(SqlError::NoHosts);
         }
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .connect_timeout(config.connect_timeout)
             .pool_idle_timeout(Duration::from_secs(15))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
-            .no_proxy()
-            .build()
-            .map_err(SqlError::Build)?;
+            .no_proxy();
+        if let Some(authority) = &config.authority {
+            let authorities = reqwest::Certificate::from_pem_bundle(authority).map_err(SqlError::Build)?;
+            http = http.tls_certs_only(authorities);
+        }
+        let http = http.build().map_err(SqlError::Build)?;
         Ok(Self {
             http,
             hosts,

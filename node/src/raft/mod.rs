@@ -40,6 +40,7 @@ mod teller;
 #[allow(missing_docs, reason = "aliases of openraft's types, named as they are there")]
 mod types;
 mod waiters;
+mod whereabouts;
 pub(crate) mod wire;
 
 pub use admission::PeerSecurity;

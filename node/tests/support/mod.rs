@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod disk;
 pub mod ledger;
+pub mod memory;
 pub mod proxy;
 
 use reqwest::Method;
