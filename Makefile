@@ -25,6 +25,8 @@ test: ## all of the above that only checks: what CI runs
 prove: ## the same tests with the full counts (WHAT=node, or part of an end-to-end test's name); writes docs/measurements*.md
 	@e2e/prove.sh $(WHAT)
 
+fuzz: ## what comes from outside, made up by libFuzzer (TARGET=auth|database|log|peer|request|sql, SECONDS=600 each); docs/security.md
+	@e2e/fuzz.sh run "$(or $(TARGET),all)" "$(or $(SECONDS),600)"
 bench: ## sqlited beside etcd, hiqlite and others on this machine (PEERS, REPS, CLIENTS, SECONDS_EACH, QUICK=1, AGAIN=1); writes docs/performance.md
 	@bench/compare.sh
 
@@ -43,4 +45,4 @@ help:
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo demo-down verify fix unit clients e2e test prove bench image kube-up kube-down help
+.PHONY: demo demo-down verify fix unit clients e2e test prove fuzz bench image kube-up kube-down help

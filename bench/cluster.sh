@@ -8,6 +8,7 @@
 # BENCH_DIR    data, logs and pid files; the data are deleted by `start`. A disk, not a tmpfs: fdatasync is what is measured
 # BENCH_PORT   first port (default 15000)
 # BENCH_FLAGS  further flags of the members
+# SECURE=1     sqlited with TLS on both ports and a user with a hashed password; BENCH_DIR/ca.pem and user are for clients
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
@@ -32,6 +33,21 @@ pid() { cat "$dir/$1.pid"; }
 is_ours() { [[ -r /proc/$1/cmdline ]] && tr '\0' '\n' <"/proc/$1/cmdline" | grep -qxF "$dir/data$2"; }
 each() { for n in "${members[@]}"; do "$1" "$n"; done | paste -sd, -; }
 
+# Certificates for loopback, of an authority of the cluster's own, and a user.
+secure() {
+  local password
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=bench \
+    -keyout "$dir/ca.key" -out "$dir/ca.pem"
+  openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=member -keyout "$dir/member.key" \
+    -out "$dir/member.csr"
+  openssl x509 -req -in "$dir/member.csr" -CA "$dir/ca.pem" -CAkey "$dir/ca.key" -CAcreateserial -days 2 \
+    -out "$dir/member.pem" -extfile <(echo subjectAltName=IP:127.0.0.1)
+  password=$(openssl rand -hex 16)
+  (umask 077; echo "bench:$password" >"$dir/user")
+  printf '[{"username": "bench", "password": "%s", "perms": ["all"]}]\n' \
+    "$("$program" hash-password <<<"$password")" >"$dir/users.json"
+}
+
 start_member() {
   local flags=() more=()
   read -ra more <<<"${BENCH_FLAGS:-}"
@@ -40,6 +56,8 @@ start_member() {
       flags=(-node-id "$1" -http-addr "$(client "$1")" -raft-addr "$(peer "$1")"
         -bootstrap-expect ${#members[@]} -join "$(each peer)")
       [[ $kind = rqlite ]] || flags+=(-health-addr "$(health "$1")" -log-level warn)
+      [[ -z ${SECURE:-} ]] || flags+=(-auth "$dir/users.json" -http-cert "$dir/member.pem" -http-key "$dir/member.key"
+        -node-cert "$dir/member.pem" -node-key "$dir/member.key" -node-ca-cert "$dir/ca.pem")
       flags+=("${more[@]}" "$dir/data$1")
       ;;
     etcd)
@@ -97,6 +115,7 @@ case ${1:-} in
     stop
     rm -rf "$dir"/data[123] "$dir"/[123].log
     mkdir -p "$dir"
+    [[ -z ${SECURE:-} ]] || secure 2>"$dir/secure.log"
     for n in "${members[@]}"; do start_member "$n"; done
     for n in "${members[@]}"; do await_ready "$n" || { stop; exit 1; }; done
     if [[ $kind = dqlite ]]; then "${BENCH:-$target/release/bench}" form --addrs "$(each client)" || { stop; exit 1; }; fi
@@ -104,5 +123,5 @@ case ${1:-} in
   stop) stop ;;
   addrs) each client ;;
   pids) each pid ;;
-  *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -35,6 +35,7 @@ prove "an open reader for ten minutes, 2 GiB streamed" "READERS_SECONDS=600 STRE
 prove "crash at every step" "" crash
 prove "10,000 connections that say little" "CONNECTIONS=10000" connections
 prove "databases changed behind their backs" "CONSISTENCY_ROUNDS=10" consistency
+prove "2 GiB booted and loaded in 256 MiB of memory" "LOAD_MIB=2048" large
 prove "restores to any moment, everything lost" "BACKUP_MOMENTS=100 BACKUP_DISASTERS=20" backup
 # shellcheck source=e2e/kube/lib.sh
 s3=$(. e2e/kube/lib.sh && echo "$KUBE_BIN/versitygw")
@@ -47,6 +48,7 @@ fi
 how="make prove WHAT=node"
 [ -z "$wanted" ] || how="e2e/prove-node.sh '$wanted'"
 [ -n "$rows" ] || { echo "no proof is named like $wanted" >&2; exit 2; }
+fuzzing=$(sed -n '/^## Fuzzing/,$p' "$page")
 {
   echo "# Measurements of the node"
   echo
@@ -56,6 +58,7 @@ how="make prove WHAT=node"
   echo "| what | outcome | what it said | command |"
   echo "|---|---|---|---|"
   printf '%s' "$rows"
+  [ -z "$fuzzing" ] || printf '\n%s\n' "$fuzzing"
 } >"$page"
 echo "written: $page"
 exit $failed

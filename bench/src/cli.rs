@@ -73,6 +73,12 @@ pub struct Common {
     /// Process ids of the members in the same order, for their CPU time, writes and memory
     #[arg(long, value_delimiter = ',')]
     pub pids: Vec<u32>,
+    /// Certificate of the authority whose certificates the members show, PEM: talk HTTPS
+    #[arg(long)]
+    pub ca: Option<PathBuf>,
+    /// File with `user:password`, by which clients say who they are
+    #[arg(long)]
+    pub user_file: Option<PathBuf>,
     /// Name in the records
     #[arg(long, default_value = "sqlited")]
     pub tag: String,

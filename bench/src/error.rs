@@ -10,6 +10,14 @@ pub enum BenchError {
     /// The addresses make no client.
     #[error("--addrs")]
     Addresses(#[source] SqlError),
+    /// What --ca or --user-file names is not what it should be.
+    #[error("{}: {message}", path.display())]
+    Access {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// Nobody leads.
     #[error("no leader among --addrs within 30 s: are the members running?")]
     NoLeader,

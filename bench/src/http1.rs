@@ -1,18 +1,29 @@
 //! One kept-alive HTTP/1.1 connection, written by hand to keep the client's share of the machine small.
 
+use crate::access::Access;
 use crate::target::OperationError;
 use std::io::Write;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A connection with one request in flight.
-#[derive(Debug)]
 pub struct HttpConnection {
-    stream: TcpStream,
-    host: String,
+    stream: Box<dyn Stream>,
+    /// The headers that all requests have.
+    headers: String,
     request: Vec<u8>,
     received: Vec<u8>,
     body: Vec<u8>,
+}
+
+/// A connection's bytes, by TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl std::fmt::Debug for HttpConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpConnection").finish_non_exhaustive()
+    }
 }
 
 /// What stands before a body.
@@ -30,11 +41,16 @@ enum Length {
 
 impl HttpConnection {
     /// Connects.
-    pub async fn open(host: &str) -> Result<Self, OperationError> {
+    pub async fn open(host: &str, access: &Access) -> Result<Self, OperationError> {
         let stream = TcpStream::connect(host).await?;
         stream.set_nodelay(true)?;
+        let stream: Box<dyn Stream> = match &access.tls {
+            None => Box::new(stream),
+            Some(tls) => Box::new(tls.connect(Access::server_name(host)?, stream).await?),
+        };
+        let headers = format!("Host: {host}\r\nContent-Type: application/json\r\n{}", access.header());
         let (request, received, body) = Default::default();
-        Ok(Self { stream, host: host.into(), request, received, body })
+        Ok(Self { stream, headers, request, received, body })
     }
 
     /// Posts JSON; returns status and body of the answer.
@@ -42,12 +58,13 @@ impl HttpConnection {
         self.request.clear();
         write!(
             self.request,
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            self.host,
+            "POST {path} HTTP/1.1\r\n{}Content-Length: {}\r\n\r\n",
+            self.headers,
             body.len()
         )?;
         self.request.extend_from_slice(body);
         self.stream.write_all(&self.request).await?;
+        self.stream.flush().await?;
         self.received.clear();
         let start = self.receive_until(0, b"\r\n\r\n").await? + 4;
         let head = parse_head(&self.received[..start])?;
@@ -169,7 +186,7 @@ mod tests {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         });
-        let mut connection = HttpConnection::open(&address).await.unwrap();
+        let mut connection = HttpConnection::open(&address, &Access::default()).await.unwrap();
         assert_eq!(connection.post("/x", b"1").await.unwrap(), (200, b"hello".as_slice()));
         assert_eq!(connection.post("/x", b"2").await.unwrap(), (200, b"abcde".as_slice()));
         assert!(matches!(

@@ -4,6 +4,7 @@
 //! measured together. While it runs, the CPU time, the bytes written and the memory of the server processes are read
 //! from `/proc`. Each measurement is one JSON line ([`Record`](record::Record)); [`report`] makes tables of them.
 
+mod access;
 pub mod cli;
 pub mod compare;
 mod dqlite;
@@ -25,6 +26,7 @@ pub mod work;
 
 pub use error::BenchError;
 
+use access::Access;
 use cli::{Cli, Command, FailoverOptions, Kind, RunOptions, To};
 use dqlite::Dqlite;
 use etcd::Etcd;
@@ -60,7 +62,7 @@ pub async fn run(cli: Cli) -> Result<(), BenchError> {
         return Ok(());
     };
     match common.kind {
-        Kind::Rqlite => measure(Rqlite::new(common.addrs.clone())?, &command).await,
+        Kind::Rqlite => measure(Rqlite::new(common.addrs.clone(), Access::read(common)?)?, &command).await,
         Kind::Dqlite => measure(Dqlite::new(common.addrs.clone()), &command).await,
         Kind::Etcd => measure(Etcd::new(common.addrs.clone()), &command).await,
     }

@@ -1,6 +1,7 @@
 //! Servers with rqlite's HTTP API.
 
 use crate::BenchError;
+use crate::access::Access;
 use crate::http1::{HttpConnection, find};
 use crate::random::Random;
 use crate::target::{Connection, OperationError, Target};
@@ -16,16 +17,22 @@ const INSERT: &str = "INSERT INTO bench(v) VALUES(?)";
 pub struct Rqlite {
     addrs: Vec<String>,
     database: Database,
+    access: Access,
     /// Which address clients start with; none spreads them over all.
     first: Option<usize>,
 }
 
 impl Rqlite {
     /// The cluster at these addresses.
-    pub fn new(addrs: Vec<String>) -> Result<Self, BenchError> {
-        let config = DatabaseConfig::new(addrs.iter().map(|addr| format!("http://{addr}")));
+    pub fn new(addrs: Vec<String>, access: Access) -> Result<Self, BenchError> {
+        let hosts = addrs.iter().map(|addr| format!("{}://{addr}", access.scheme()));
+        let config = DatabaseConfig {
+            trust: Trust { authorities: access.authority.clone(), ..Trust::default() },
+            credentials: access.credentials.clone(),
+            ..DatabaseConfig::new(hosts)
+        };
         let database = Database::new(config).map_err(BenchError::Addresses)?;
-        Ok(Self { addrs, database, first: None })
+        Ok(Self { addrs, database, access, first: None })
     }
 
     async fn create(&self) -> Result<(), BenchError> {
@@ -48,7 +55,7 @@ impl Target for Rqlite {
 
     async fn leader(&self) -> Option<usize> {
         let leader = self.database.leader().await.ok()?;
-        let address = leader.api_addr.trim_start_matches("http://");
+        let address = leader.api_addr.split("://").last()?;
         self.addrs.iter().position(|addr| addr == address)
     }
 
@@ -59,7 +66,7 @@ impl Target for Rqlite {
     /// rqlite's `POST /leader`: steps down and waits until another member leads.
     async fn transfer(&self, leader: usize) -> Option<Result<(), OperationError>> {
         let step_down = async {
-            let mut http = HttpConnection::open(&self.addrs[leader]).await?;
+            let mut http = HttpConnection::open(&self.addrs[leader], &self.access).await?;
             match http.post("/leader?wait", b"").await? {
                 (200, _) => Ok(()),
                 (status, body) => Err(refused(status, body)),
@@ -70,7 +77,7 @@ impl Target for Rqlite {
 
     async fn connect(&self, client: usize, attempt: usize) -> Result<RqliteConnection, OperationError> {
         let at = (self.first.unwrap_or(client) + attempt) % self.addrs.len();
-        let http = HttpConnection::open(&self.addrs[at]).await?;
+        let http = HttpConnection::open(&self.addrs[at], &self.access).await?;
         Ok(RqliteConnection { http, body: String::new() })
     }
 

@@ -11,6 +11,8 @@ pub mod config;
 pub mod control;
 pub mod discovery;
 pub mod failpoint;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod identity;
 pub mod metrics;

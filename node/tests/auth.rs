@@ -84,6 +84,7 @@ fn hash(password: &str) -> String {
 
 #[test]
 fn each_route_for_each_permission() {
+    // C3, F1
     let users: Vec<Value> = NAMES.iter().map(|name| user(name, name, &[name])).collect();
     let (c, _) = member(&users);
     let mut asked = 0;
@@ -160,6 +161,7 @@ fn the_console_is_told_who_asks_and_what_they_may() {
 
 #[test]
 fn users_are_exchanged_under_load_without_a_failed_request() {
+    // B9
     let old = user("app", "old", &["execute", "query"]);
     let new = user("app", &hash("new"), &["execute", "query"]);
     let (mut c, path) = member(std::slice::from_ref(&old));
@@ -202,6 +204,7 @@ fn users_are_exchanged_under_load_without_a_failed_request() {
 
 #[test]
 fn users_that_make_no_sense_are_refused_at_the_start() {
+    // B5, F1
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users.json");
     for (users, expected) in [

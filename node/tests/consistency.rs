@@ -122,6 +122,7 @@ fn change_a_row(c: &mut Cluster, victims: &[usize]) {
 
 #[test]
 fn a_state_that_most_do_not_have_is_replaced() {
+    // B2
     let mut c = filled(3);
     await_agreement(&mut c);
     for victim in [1, c.await_leader(0)] {

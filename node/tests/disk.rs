@@ -109,6 +109,7 @@ fn a_member_whose_disk_is_full_serves_what_it_has_and_comes_back() {
 
 #[test]
 fn a_member_whose_sync_fails_ends_and_acknowledges_nothing_more() {
+    // B2
     let strace = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
     if !strace.is_ok_and(|status| status.success()) {
         assert!(std::env::var_os("CI").is_none(), "strace is not installed");

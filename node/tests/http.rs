@@ -28,6 +28,7 @@ fn a_large_result_is_streamed_whole() {
 
 #[test]
 fn probes_metrics_and_noise_on_every_port() {
+    // B10
     use std::io::{Read as _, Write as _};
     let mut c = member();
     let health = format!("http://127.0.0.1:{}", c.members[0].health);

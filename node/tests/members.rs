@@ -4,6 +4,7 @@
 mod support;
 
 use serde_json::json;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::{Cluster, StopAtEnd, cluster, cluster_with};
 
@@ -147,6 +148,7 @@ fn the_leaders_death_loses_nothing_that_was_acknowledged() {
 
 #[test]
 fn what_a_living_member_accepted_does_not_fail_when_the_leader_dies() {
+    // B14
     let mut c = cluster(3);
     c.execute(0, &json!(["CREATE TABLE t(a)"]));
     let (begun, done) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -186,11 +188,15 @@ fn all_killed_at_once_come_back_with_everything() {
     for n in 0..20 {
         c.execute(n % 3, &json!([["INSERT INTO t VALUES(?)", n]]));
     }
+    let file = |c: &Cluster, i: usize| std::fs::metadata(c.members[i].dir.join("db.sqlite")).unwrap().ino();
+    let files: Vec<u64> = (0..3).map(|i| file(&c, i)).collect();
     (0..3).for_each(|i| c.kill(i));
     (0..3).for_each(|i| c.start(i));
     (0..3).for_each(|i| c.await_ready(i));
     for i in 0..3 {
         assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), json!(20));
+        // B8
+        assert_eq!(file(&c, i), files[i], "it goes on with the file that it had");
     }
 }
 
@@ -473,6 +479,7 @@ fn silent_members_are_reaped() {
 
 #[test]
 fn two_of_five_go_on_by_a_file_that_names_them() {
+    // F4
     let mut c = cluster(5);
     c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
     (0..5).for_each(|i| drop(c.value(i, "SELECT a FROM t", "linearizable")));

@@ -144,7 +144,7 @@ fn is_json(path: &Path) -> bool {
 }
 
 /// User and password of Basic authentication (RFC 7617).
-fn basic(header: &HeaderValue) -> Option<(String, String)> {
+pub fn basic(header: &HeaderValue) -> Option<(String, String)> {
     let text = header.to_str().ok()?;
     let (scheme, encoded) = text.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

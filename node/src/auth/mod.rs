@@ -4,10 +4,10 @@
 //! credentials. A password is plain text, or a hash: Argon2 in PHC form, or bcrypt. A name may stand in several entries;
 //! each password has the permissions of its own entry, so that passwords are exchanged with an overlap.
 
-mod authenticator;
+pub(crate) mod authenticator;
 mod password;
 mod permission;
-mod users;
+pub(crate) mod users;
 
 pub use authenticator::{Authenticator, Denied, plain_password};
 pub use password::hash;

@@ -144,6 +144,7 @@ pub const WITHOUT_EFFECT: &[(&str, bool)] = &[
     ("raft-leader-lease-timeout", false),
     ("raft-commit-timeout", false),
     ("compress-snap-transport", true),
+    ("db-max-ro-conns", false),
     ("cpu-profile", false),
     ("mem-profile", false),
     ("trace-profile", false),

@@ -262,6 +262,9 @@ mod tests {
 
     #[test]
     fn what_rqlite_knows_is_taken() {
-        assert!(run("-raft-snap 8192 -compress-snap-transport -raft-log-level=WARN d").is_ok());
+        assert!(
+            run("-raft-snap 8192 -db-max-ro-conns 256 -compress-snap-transport -raft-log-level=WARN d")
+                .is_ok()
+        );
     }
 }

@@ -67,6 +67,10 @@ pub async fn boot(app: &Arc<App>, incoming: Incoming) -> Answer {
         Ok(beginning) => beginning,
         Err(error) => return respond::error(StatusCode::SERVICE_UNAVAILABLE, error),
     };
+    if beginning.len() < BEGINNING {
+        // As of an upload that broke off: the whole may come yet.
+        return respond::error(StatusCode::SERVICE_UNAVAILABLE, "the body ended before a database began");
+    }
     if !beginning.starts_with(&MAGIC[..BEGINNING]) {
         return respond::error(StatusCode::BAD_REQUEST, "invalid SQLite data");
     }

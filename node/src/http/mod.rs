@@ -3,7 +3,7 @@
 mod admin;
 mod backup;
 mod backups;
-mod body;
+pub(crate) mod body;
 mod bookmark;
 mod console;
 mod counters;

@@ -117,19 +117,24 @@ impl Common {
     }
 }
 
-fn decode(
+/// Reads the body of an endpoint that takes SQL as it is too, if it is said to be plain text.
+fn decode_any(
     app: &App,
     headers: &HeaderMap,
     body: &[u8],
     flags: RequestFlags,
 ) -> Result<EncodedRequest, BadBody> {
-    let id = app.consensus.proposer().next_request_id();
     let is_text = headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/plain"));
     if is_text {
         let sql = std::str::from_utf8(body).map_err(|_| BadBody::Invalid)?;
-        return decode_text(sql, flags, id);
+        return decode_text(sql, flags, app.consensus.proposer().next_request_id());
     }
-    decode_json(body, flags, id)
+    decode(app, body, flags)
+}
+
+/// Reads a body of JSON, whatever it is said to be: browsers call every string plain text.
+fn decode(app: &App, body: &[u8], flags: RequestFlags) -> Result<EncodedRequest, BadBody> {
+    decode_json(body, flags, app.consensus.proposer().next_request_id())
 }
 
 /// Says who answered.
@@ -167,7 +172,7 @@ pub async fn execute(app: &App, incoming: Incoming) -> Answer {
         Ok(body) => body,
         Err(answer) => return answer,
     };
-    let request = match decode(app, &incoming.headers, &bytes, common.flags) {
+    let request = match decode_any(app, &incoming.headers, &bytes, common.flags) {
         Ok(request) => request,
         Err(error) => return bad_body(&error, common.pretty),
     };
@@ -208,7 +213,7 @@ async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
         Ok(body) => body,
         Err(answer) => return answer,
     };
-    let request = match decode(app, &incoming.headers, &bytes, RequestFlags::default()) {
+    let request = match decode_any(app, &incoming.headers, &bytes, RequestFlags::default()) {
         Ok(request) => Some(request),
         Err(BadBody::NoStatements) if wait => None,
         Err(error) => return bad_body(&error, common.pretty),
@@ -272,7 +277,7 @@ pub async fn query(app: &App, incoming: Incoming) -> Answer {
         match app.room.receive(incoming.body).await {
             Ok(body) => {
                 room = Some(body.room);
-                decode(app, &incoming.headers, &body.bytes, common.flags)
+                decode_any(app, &incoming.headers, &body.bytes, common.flags)
             }
             Err(answer) => return answer,
         }
@@ -331,7 +336,7 @@ pub async fn request(app: &App, incoming: Incoming) -> Answer {
         Err(answer) => return answer,
     };
     common.flags = common.flags.with(RequestFlags::UNIFIED, true);
-    let request = match decode(app, &incoming.headers, &bytes, common.flags) {
+    let request = match decode(app, &bytes, common.flags) {
         Ok(request) => request,
         Err(error) => return bad_body(&error, common.pretty),
     };
@@ -383,7 +388,7 @@ pub async fn sql(app: &App, incoming: Incoming) -> Answer {
         }
     } else {
         match app.room.receive(incoming.body).await {
-            Ok(body) => decode(app, &incoming.headers, &body.bytes, common.flags),
+            Ok(body) => decode(app, &body.bytes, common.flags),
             Err(answer) => return answer,
         }
     };

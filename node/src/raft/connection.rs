@@ -52,7 +52,7 @@ pub struct Hello {
 }
 
 impl Hello {
-    fn encode(&self) -> Bytes {
+    pub fn encode(&self) -> Bytes {
         let mut body = BytesMut::new();
         body.put_u8(match self.purpose {
             Purpose::Append => 1,
@@ -67,7 +67,7 @@ impl Hello {
         body.freeze()
     }
 
-    fn decode(mut body: Bytes) -> Result<Self, WireError> {
+    pub fn decode(mut body: Bytes) -> Result<Self, WireError> {
         let purpose = match get_u8(&mut body)? {
             1 => Purpose::Append,
             2 => Purpose::Calls,

@@ -24,6 +24,7 @@ use super::state_machine::StateMachine;
 use super::teller::Teller;
 use super::types::{Metrics, PeerInfo, Raft, ServerMetrics};
 use super::waiters::{Leadership, Waiters};
+use super::whereabouts::Whereabouts;
 use crate::failpoint::{Place, pass};
 use crate::identity::Identity;
 use crate::space::Space;
@@ -210,10 +211,11 @@ impl Consensus {
         let staged = StagedFiles::new(store.clone(), identity.clone(), peers.clone());
         let applying = Arc::new(Applying::from(last.index));
         let teller = Teller::start(waiters.clone(), &clients);
+        let whereabouts = Whereabouts::default();
         let raft = Raft::new(
             identity.node_id().0,
             Arc::new(raft_config(config.profile)?),
-            PeerClients::new(peers.clone()),
+            PeerClients::new(peers.clone(), whereabouts.clone()),
             log_store,
             StateMachine::new(
                 store.clone(),
@@ -226,6 +228,7 @@ impl Consensus {
         )
         .await
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
+        tokio::spawn(whereabouts.follow(raft.clone()));
         let first_phase = if identity.cluster().is_some() { Phase::CatchingUp } else { Phase::Uninitialised };
         let consensus = Arc::new(Self {
             proposer: Proposer::start(

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a member says of its database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Said {
+pub struct Said {
     /// A page on its disk is not what was written there.
     damaged: bool,
     /// The first entry that is not known to be archived: what all have to keep.
@@ -36,7 +36,7 @@ struct Said {
 }
 
 impl Said {
-    fn encode(&self) -> Bytes {
+    pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(9 + 16 * self.checksums.len());
         out.put_u8(self.damaged.into());
         out.put_u64_le(self.next_to_archive);
@@ -47,7 +47,7 @@ impl Said {
         out.freeze()
     }
 
-    fn decode(mut body: Bytes) -> Result<Self, WireError> {
+    pub fn decode(mut body: Bytes) -> Result<Self, WireError> {
         let damaged = get_u8(&mut body)? != 0;
         let mut said = Self { damaged, next_to_archive: get_u64(&mut body)?, checksums: Vec::new() };
         while body.has_remaining() {

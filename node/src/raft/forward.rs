@@ -464,14 +464,14 @@ impl Consensus {
 }
 
 /// A query as it is sent to the leader.
-struct QueryCall {
+pub struct QueryCall {
     level: Level,
     timeout: Duration,
     options: QueryOptions,
 }
 
 impl QueryCall {
-    fn encode(&self, request: &EncodedRequest) -> Bytes {
+    pub fn encode(&self, request: &EncodedRequest) -> Bytes {
         let mut body = BytesMut::with_capacity(request.bytes().len() + 25);
         body.put_u8(match self.level {
             Level::None | Level::Weak | Level::Auto => 1,
@@ -487,7 +487,7 @@ impl QueryCall {
         body.freeze()
     }
 
-    fn decode(mut body: Bytes) -> io::Result<(Self, EncodedRequest)> {
+    pub fn decode(mut body: Bytes) -> io::Result<(Self, EncodedRequest)> {
         let level = match get_u8(&mut body)? {
             2 => Level::Linearizable,
             3 => Level::Strong,
@@ -504,7 +504,7 @@ impl QueryCall {
     }
 }
 
-pub(super) enum ExecuteError {
+pub(crate) enum ExecuteError {
     /// It was not appended, nor run.
     NotLeader,
     /// The leader received it before; what is applied will tell.
@@ -526,7 +526,7 @@ impl From<ExecuteError> for RequestError {
     }
 }
 
-pub(super) fn write_answer(outcome: Result<(u64, Position, Bytes), ExecuteError>) -> Bytes {
+pub(crate) fn write_answer(outcome: Result<(u64, Position, Bytes), ExecuteError>) -> Bytes {
     let mut out = BytesMut::new();
     match outcome {
         Ok((index, position, results)) => {
@@ -563,7 +563,7 @@ pub(super) fn write_answer(outcome: Result<(u64, Position, Bytes), ExecuteError>
     out.freeze()
 }
 
-pub(super) fn read_answer(mut answer: Bytes) -> Result<(u64, Position, Bytes), ExecuteError> {
+pub(crate) fn read_answer(mut answer: Bytes) -> Result<(u64, Position, Bytes), ExecuteError> {
     let internal = |e: WireError| ExecuteError::Failed(RequestError::Internal(e.to_string()));
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     let kind = get_u8(&mut answer).map_err(internal)?;

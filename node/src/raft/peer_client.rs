@@ -6,6 +6,7 @@ use super::snapshot_send::{SendError, Sending};
 use super::snapshot_stream::Intent;
 use super::state_machine::SnapshotData;
 use super::types::{PeerInfo, Snapshot, TypeConfig, Vote};
+use super::whereabouts::Whereabouts;
 use super::wire::{self, AppendRequest, put_append};
 use crate::tls::{ReadHalf, WriteHalf};
 use bytes::{Bytes, BytesMut};
@@ -33,12 +34,13 @@ const WRITE_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub struct PeerClients {
     peers: Arc<Peers>,
+    whereabouts: Whereabouts,
 }
 
 impl PeerClients {
-    /// Clients that speak for the member that `peers` speaks for.
-    pub fn new(peers: Arc<Peers>) -> Self {
-        Self { peers }
+    /// Clients that speak for the member that `peers` speaks for, with members where `whereabouts` says they are.
+    pub fn new(peers: Arc<Peers>, whereabouts: Whereabouts) -> Self {
+        Self { peers, whereabouts }
     }
 }
 
@@ -46,7 +48,8 @@ impl RaftNetworkFactory<TypeConfig> for PeerClients {
     type Network = PeerClient;
 
     async fn new_client(&mut self, target: u64, node: &PeerInfo) -> PeerClient {
-        PeerClient { peers: self.peers.clone(), target, address: node.raft_addr.clone(), stream: None }
+        let (peers, whereabouts) = (self.peers.clone(), self.whereabouts.clone());
+        PeerClient { peers, whereabouts, target, address: node.raft_addr.clone(), stream: None }
     }
 }
 
@@ -54,7 +57,9 @@ impl RaftNetworkFactory<TypeConfig> for PeerClients {
 /// large append delays no heartbeat.
 pub struct PeerClient {
     peers: Arc<Peers>,
+    whereabouts: Whereabouts,
     target: u64,
+    /// Where it was when Raft asked for this.
     address: String,
     stream: Option<AppendStream>,
 }
@@ -73,12 +78,17 @@ fn network(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
 }
 
 impl PeerClient {
+    /// Where the member is now.
+    fn address(&self) -> String {
+        self.whereabouts.of(self.target).unwrap_or_else(|| self.address.clone())
+    }
+
     async fn call(&self, kind: Kind, body: &[u8], option: &RPCOption) -> Rpc<Bytes> {
-        self.peers.call(self.target, &self.address, kind, body, option.soft_ttl()).await.map_err(|error| {
-            match error {
-                CallError::NotSent(_) => unreachable(&error),
-                CallError::Broken(_) | CallError::TimedOut(_) | CallError::Remote(_) => network(&error),
-            }
+        let address = self.address();
+        let answer = self.peers.call(self.target, &address, kind, body, option.soft_ttl()).await;
+        answer.map_err(|error| match error {
+            CallError::NotSent(_) => unreachable(&error),
+            CallError::Broken(_) | CallError::TimedOut(_) | CallError::Remote(_) => network(&error),
         })
     }
 
@@ -184,7 +194,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             let stream = match self.stream.take() {
                 Some(stream) => stream,
                 None => {
-                    let dialled = self.peers.connect(Purpose::Append, self.target, &self.address).await;
+                    let dialled = self.peers.connect(Purpose::Append, self.target, &self.address()).await;
                     let (read, write) = dialled.map_err(|e| unreachable(&e))?.0.into_split();
                     AppendStream { frames: FrameReader::new(read), write }
                 }
@@ -236,7 +246,8 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             let error = io::Error::other("only a pinned snapshot can be sent");
             return Err(StreamingError::Network(NetworkError::new(&error)));
         };
-        let sending = Sending::new(&self.peers, self.target, &self.address, vote, Intent::CatchUp, *pinned);
+        let address = self.address();
+        let sending = Sending::new(&self.peers, self.target, &address, vote, Intent::CatchUp, *pinned);
         let sent = tokio::select! {
             sent = sending.run() => sent,
             closed = cancel => return Err(StreamingError::Closed(closed)),
@@ -246,7 +257,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             Err(error) => {
                 // Who is down is asked again and again.
                 if !matches!(error, SendError::Connect(_)) {
-                    tracing::warn!(%error, to = self.address, "a snapshot was not installed");
+                    tracing::warn!(%error, to = address, "a snapshot was not installed");
                 }
                 Err(match error {
                     SendError::Broken(_) => StreamingError::Network(NetworkError::new(&error)),

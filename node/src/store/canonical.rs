@@ -201,7 +201,7 @@ fn run_text(input: &Path, output: &Path) -> Result<(), Refused> {
 }
 
 /// Checks `input` and writes `output`.
-fn write_canonical(input: &Path, output: &Path) -> Result<(), Refused> {
+pub fn write_canonical(input: &Path, output: &Path) -> Result<(), Refused> {
     check_header(input)?;
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;

@@ -4,7 +4,7 @@
 
 mod apply;
 mod backup;
-mod canonical;
+pub(crate) mod canonical;
 mod checkpoint;
 mod dump;
 mod encode;

@@ -1,12 +1,13 @@
 //! Where we do better than rqlite on purpose: one test for each of those points that exists.
 
 use super::member;
-use super::support::cluster;
+use super::support::{cluster, cluster_with};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 #[test]
 fn nothing_is_rewritten() {
+    // B1
     let c = member();
     let body = r#"["INSERT INTO foo(name) VALUES(RANDOM() || datetime('now'))"]"#;
     let expected =
@@ -16,6 +17,7 @@ fn nothing_is_rewritten() {
 
 #[test]
 fn a_statement_that_does_not_compile_ends_its_transaction() {
+    // B3
     let c = member();
     let body = r#"["INSERT INTO foo(name) VALUES('a')", "INSERT INTO nowhere VALUES(1)", "INSERT INTO foo(name) VALUES('b')"]"#;
     let (_, answer) = c.post(0, "/db/request?transaction", body);
@@ -28,6 +30,7 @@ fn a_statement_that_does_not_compile_ends_its_transaction() {
 
 #[test]
 fn auto_and_its_time_work_for_requests_too() {
+    // B4
     let mut c = cluster(1);
     let flags = ["-raft-non-voter", "-join", &format!("127.0.0.1:{}", c.members[0].raft)];
     let replica = c.member("replica", &flags);
@@ -60,6 +63,7 @@ fn auto_and_its_time_work_for_requests_too() {
 
 #[test]
 fn large_results_are_streamed_also_through_a_follower() {
+    // B7
     let mut c = cluster(3);
     let leader = c.await_leader(0);
     let follower = (leader + 1) % 3;
@@ -89,6 +93,7 @@ fn large_results_are_streamed_also_through_a_follower() {
 
 #[test]
 fn what_would_be_undefined_is_refused() {
+    // B11
     let c = member();
     // Transactions of the server's own first: what it compiled for itself is not for users.
     c.execute(0, &json!(["UPDATE foo SET name = name"]));
@@ -122,6 +127,7 @@ fn what_would_be_undefined_is_refused() {
 
 #[test]
 fn a_time_for_the_proposal_is_no_time_for_the_execution() {
+    // B13
     let mut c = cluster(3);
     let leader = c.await_leader(0);
     c.execute(leader, &json!(["CREATE TABLE foo(id INTEGER PRIMARY KEY)"]));
@@ -139,6 +145,19 @@ fn a_time_for_the_proposal_is_no_time_for_the_execution() {
     c.start(other);
     c.await_ready(leader);
     assert_eq!(c.value(leader, "SELECT count(*) FROM foo", "linearizable"), json!(1));
+}
+
+#[test]
+fn a_write_without_measure_ends_by_its_steps() {
+    let c = cluster_with(1, &["-write-step-limit", "100000"]);
+    c.execute(0, &json!(["CREATE TABLE foo(id INTEGER PRIMARY KEY)"]));
+    let bomb =
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) INSERT INTO foo SELECT x FROM c";
+    // B13
+    let (status, answer) = c.post(0, "/db/execute?db_timeout=1h", &json!([bomb]).to_string());
+    assert_eq!(status, 200);
+    assert!(answer.starts_with(r#"{"results":[{"error":"execute timeout: "#), "{answer}");
+    assert_eq!(c.value(0, "SELECT count(*) FROM foo", "weak"), json!(0));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! C1–C9: what all endpoints share.
 
 use super::member;
-use super::support::cluster;
+use super::support::{Cluster, cluster, cluster_with};
 use reqwest::Method;
 
 #[test]
@@ -80,7 +80,7 @@ fn forwarding_redirects_and_who_answered() {
     let leader_raft = format!("127.0.0.1:{}", c.members[leader].raft);
     c.execute(leader, &serde_json::json!(["CREATE TABLE foo(id INTEGER PRIMARY KEY, name TEXT)"]));
     let insert = br#"["INSERT INTO foo(name) VALUES('a')"]"#;
-    // C7, C9
+    // C7, C9, B12
     for (path, body) in [
         ("/db/execute", &insert[..]),
         ("/db/query", br#"["SELECT * FROM foo"]"#),
@@ -135,4 +135,34 @@ fn forwarding_redirects_and_who_answered() {
     assert_eq!(c.get(follower, "/db/query?level=none&q=SELECT+1").0, 200);
     assert_eq!(c.send(Method::GET, follower, "/db/backup?noleader", &[], b"").status, 200);
     assert_eq!(c.post(follower, "/db/execute?queue&noleader", "[\"UPDATE foo SET name = 'queued'\"]").0, 200);
+}
+
+#[test]
+fn a_member_answers_before_it_is_of_a_cluster() {
+    let mut c = Cluster::empty();
+    let lonely =
+        c.member("lonely", &["-join", "127.0.0.1:1", "-join-attempts", "1000", "-join-interval", "1s"]);
+    c.start(lonely);
+    c.until("the first answer", |c| {
+        std::net::TcpStream::connect(("127.0.0.1", c.members[lonely].http)).is_ok().then_some(())
+    });
+    // C1, E12, E14
+    assert_eq!(c.status(lonely, "store.ready"), serde_json::json!(false));
+    assert_eq!(c.status(lonely, "store.leader"), serde_json::json!({"node_id": "", "addr": ""}));
+    assert_eq!(c.get(lonely, "/readyz"), (503, "[+]node ok\n[+]leader does not exist".into()));
+    assert_eq!(c.get(lonely, "/readyz?noleader"), (200, "[+]node ok".into()));
+    // C8
+    assert_eq!(c.get(lonely, "/db/query?timeout=100ms&q=SELECT+1"), (503, "leader not found\n".into()));
+    assert_eq!(c.get(lonely, "/nodes"), (200, "{}".into()));
+    assert_eq!(c.terminate(lonely), Some(0));
+}
+
+#[test]
+fn other_origins_are_let_in_if_they_are_named() {
+    let c = cluster_with(1, &["-http-allow-origin", "https://example.com"]);
+    // C2
+    for (method, path) in [(Method::OPTIONS, "/db/query"), (Method::GET, "/status"), (Method::GET, "/nope")] {
+        let answer = c.send(method, 0, path, &[], b"");
+        assert_eq!(answer.header("access-control-allow-origin"), "https://example.com", "{path}");
+    }
 }

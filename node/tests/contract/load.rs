@@ -124,6 +124,9 @@ fn booting() {
     let file = database(1000);
     // E8
     assert_eq!(load(&c, 0, "/boot", b"CREATE TABLE x(y)"), (400, "invalid SQLite data\n".into()));
+    for short in [&b""[..], b"SQLite", &file[..12]] {
+        assert_eq!(load(&c, 0, "/boot", short).0, 503, "{} bytes", short.len());
+    }
     assert_eq!(load(&c, 0, "/boot", &file), (200, String::new()));
     assert_eq!(c.value(0, "SELECT count(*) FROM foo", "weak"), json!(1000));
     c.execute(0, &json!(["INSERT INTO foo(name) VALUES('more')"]));
@@ -138,6 +141,7 @@ fn booting() {
 
 #[test]
 fn memory_does_not_grow_with_the_file() {
+    // B6
     let c = cluster(1);
     let file = database(1);
     // A large value, zeroed: 200 MB of pages that are cheap to make.

@@ -1,17 +1,19 @@
 //! rqlite's contract on real processes, one file for each family of endpoints. A comment `// C13` names the line of the
-//! contract that a check is about: C what all answers share, E endpoints, S semantics; `better.rs` is where we differ on
-//! purpose.
+//! contract that a check is about, `audit.rs` has the list of them and sees to it that each is named; `better.rs` is where
+//! we differ on purpose.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod backup;
 mod better;
 mod docs;
 mod general;
 mod load;
 mod members;
+mod program;
 mod queue;
 mod semantics;
 mod sql;

@@ -94,3 +94,29 @@ fn nodes_leaders_and_removal() {
     assert!(!body.contains(&format!("\"{name}\"")), "{body}");
     assert_eq!(c.delete(next, "/remove", r#"{"id":"nobody"}"#), (200, String::new()));
 }
+
+#[test]
+fn replicas_are_listed_if_asked_for_and_forward_what_an_administrator_wants() {
+    let mut c = cluster(1);
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let replica = c.member("replica", &["-raft-non-voter", "-join", &join]);
+    c.start(replica);
+    c.await_ready(replica);
+    let names = |c: &super::Cluster, i: usize, path: &str| -> Vec<(String, bool)> {
+        let nodes: Value = serde_json::from_str(&c.get(i, path).1).unwrap();
+        let nodes = nodes.as_object().unwrap();
+        nodes.iter().map(|(name, node)| (name.clone(), node["voter"].as_bool().unwrap())).collect()
+    };
+    // E13
+    for i in [0, replica] {
+        assert_eq!(names(&c, i, "/nodes"), [("n1".to_owned(), true)]);
+        let all = [("n1".to_owned(), true), ("replica".to_owned(), false)];
+        assert_eq!(names(&c, i, "/nodes?nonvoters"), all);
+    }
+    // E11: there is nobody to step down for.
+    let (status, message) = c.post(replica, "/leader", "");
+    assert!(status == 500 && message.starts_with("stepdown: "), "{status} {message}");
+    // E10, C7: of itself, through the leader.
+    assert_eq!(c.delete(replica, "/remove", r#"{"id":"replica"}"#), (200, String::new()));
+    assert_eq!(names(&c, 0, "/nodes?nonvoters"), [("n1".to_owned(), true)]);
+}

@@ -113,3 +113,20 @@ fn queued_writes_survive_the_leader_and_are_applied_once() {
     assert_eq!(c.value(follower, "SELECT count(*) FROM foo", "weak"), json!(600));
     assert_eq!(c.value(follower, "SELECT count(*) FROM foo WHERE n <> id - 1", "weak"), json!(0));
 }
+
+#[test]
+fn queued_statements_are_whole_or_not_at_all_if_that_is_said() {
+    let mut c = Cluster::empty();
+    let i = c.member("alone", &["-write-queue-tx", "-write-queue-timeout", "1h"]);
+    c.start(i);
+    c.await_ready(i);
+    c.execute(i, &json!(["CREATE TABLE foo(id INTEGER PRIMARY KEY, name TEXT)"]));
+    // E2
+    sequence(&c, "/db/execute?queue", r#"["INSERT INTO foo(name) VALUES('with another one')"]"#);
+    sequence(&c, "/db/execute?queue", r#"["nonsense"]"#);
+    sequence(&c, "/db/execute?queue&wait", "[]");
+    assert_eq!(c.value(i, "SELECT count(*) FROM foo", "weak"), json!(0));
+    sequence(&c, "/db/execute?queue", r#"["INSERT INTO foo(name) VALUES('alone')"]"#);
+    sequence(&c, "/db/execute?queue&wait", "[]");
+    assert_eq!(c.value(i, "SELECT count(*) FROM foo", "weak"), json!(1));
+}

@@ -88,7 +88,7 @@ fn levels_staleness_and_bookmarks() {
 fn replicas_agree_on_chance_and_time() {
     let mut c = cluster(3);
     let leader = c.await_leader(0);
-    // S5
+    // S5, B1
     c.execute(
         leader,
         &json!([
@@ -139,7 +139,7 @@ fn what_sqlite_has_here() {
 }
 
 #[test]
-fn a_name_may_come_back_from_the_same_place() {
+fn a_name_may_come_back_from_the_same_place_and_from_another() {
     let mut c = cluster(3);
     let leader = c.await_leader(0);
     let away = (leader + 1) % 3;
@@ -154,4 +154,21 @@ fn a_name_may_come_back_from_the_same_place() {
     let (_, nodes) = c.get(leader, "/nodes?nonvoters");
     let nodes: serde_json::Value = serde_json::from_str(&nodes).unwrap();
     assert_eq!(nodes.as_object().unwrap().len(), 3);
+    // From another place it takes the place of what it was.
+    c.kill(away);
+    let elsewhere = c.member("elsewhere", &[]);
+    let place = c.members.remove(elsewhere);
+    (c.members[away].http, c.members[away].raft) = (place.http, place.raft);
+    c.start(away);
+    c.await_ready(away);
+    let address = json!(format!("127.0.0.1:{}", place.raft));
+    c.until("the new address on the leader", |c| {
+        let nodes: serde_json::Value = serde_json::from_str(&c.get(leader, "/nodes?nonvoters").1).unwrap();
+        assert_eq!(nodes.as_object().unwrap().len(), 3);
+        (nodes[&c.members[away].name]["addr"] == address).then_some(())
+    });
+    c.execute(away, &json!(["INSERT INTO foo DEFAULT VALUES"]));
+    c.until("its writes there", |c| {
+        (c.value(away, "SELECT count(*) FROM foo", "none") == json!(3)).then_some(())
+    });
 }

@@ -51,6 +51,11 @@ fn bodies() {
     assert_eq!(answer.text(), r#"{"results":[{"columns":["n"],"types":["integer"],"values":[[1]]}]}"#);
     let answer = c.send(Method::POST, 0, "/db/execute", &text, b"INSERT INTO foo(name) VALUES('text')");
     assert_eq!(answer.text(), r#"{"results":[{"last_insert_id":1,"rows_affected":1}]}"#);
+    // Only these two take text; browsers call the JSON of all others so too.
+    for path in ["/db/request", "/db/sql"] {
+        assert_eq!(c.send(Method::POST, 0, path, &text, b"SELECT 1").text(), "invalid JSON body\n", "{path}");
+        assert_eq!(c.send(Method::POST, 0, path, &text, b"[\"SELECT 1\"]").status, 200, "{path}");
+    }
     let odd = [("content-type", "application/x-www-form-urlencoded")];
     assert_eq!(c.send(Method::POST, 0, "/db/query", &odd, b"[\"SELECT 1\"]").status, 200);
 }
@@ -278,4 +283,31 @@ fn a_list_is_one_entry() {
         let of = |name: &str| name.rsplit_once('-').unwrap().0.to_owned();
         assert!(group.iter().all(|name| of(name) == of(group[0])), "{group:?}");
     }
+}
+
+#[test]
+fn what_only_reads_stays_out_of_the_log() {
+    let c = member();
+    let log = |c: &Cluster| c.status(0, "store.raft.last_log_index").as_u64().unwrap();
+    let before = log(&c);
+    // E4
+    for level in ["none", "weak", "linearizable", "auto"] {
+        let path = format!("/db/request?raft_index&level={level}");
+        let (status, body) = c.post(0, &path, r#"["SELECT count(*) AS n FROM foo"]"#);
+        let expected = r#"{"results":[{"columns":["n"],"types":["integer"],"values":[[0]]}]}"#;
+        assert_eq!((status, body.as_str()), (200, expected), "{level}");
+    }
+    assert_eq!(log(&c), before);
+    for body in
+        [r#"["SELECT 1", "UPDATE foo SET name = name"]"#, r#"["UPDATE foo SET name = name RETURNING id"]"#]
+    {
+        assert!(c.post(0, "/db/request?raft_index", body).1.contains("\"raft_index\":"), "{body}");
+    }
+    assert_eq!(log(&c), before + 2);
+    // E5
+    let (status, body) = c.post(0, "/db/sql?timings&pretty", r#"["DELETE FROM foo"]"#);
+    let sql: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &sql["results"][0]["original"]), (200, &json!("DELETE FROM foo")));
+    assert!(sql["time"].is_number() && body.starts_with("{\n    \"results\""), "{body}");
+    assert_eq!(log(&c), before + 2);
 }

@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod disk;
 pub mod http_faults;
 pub mod ledger;
+pub mod memory;
 pub mod proxy;
 pub mod s3;
 

@@ -3,5 +3,7 @@
 
 mod disk;
 mod fault_io;
+mod segment;
 
 pub use disk::{FaultDisk, Plan, Survival};
+pub use segment::StreamWriter;

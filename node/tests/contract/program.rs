@@ -1,0 +1,52 @@
+//! F4, F5: the program's command line and its data directory.
+
+use super::support::cluster;
+use std::process::{Command, Output};
+
+fn sqlited(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sqlited")).args(arguments).output().unwrap()
+}
+
+#[test]
+fn flags_and_exit_codes() {
+    // F5
+    for (arguments, code, said) in [
+        (&["-version"][..], 0, ""),
+        (&["--version"], 0, ""),
+        (&["-no-such-flag", "d"], 2, "flag provided but not defined: -no-such-flag"),
+        (&["d", "-fk"], 2, "nothing may come after the data directory"),
+        (&["-node-id"], 2, "flag needs an argument: -node-id"),
+        (&[], 1, "fatal: no data directory set"),
+        (&["-http-addr", "localhost:4002", "d"], 1, "fatal: HTTP and Raft addresses must differ"),
+        (&["-raft-addr=0.0.0.0:4002", "d"], 1, "fatal: advertised Raft address is not routable"),
+        (&["-join=a:1", "-disco-mode=dns", "d"], 1, "fatal: -join and -disco-mode contradict each other"),
+        (&["-bootstrap-expect=3", "d"], 1, "fatal: -bootstrap-expect needs -join"),
+        (
+            &["-raft-non-voter", "-bootstrap-expect=3", "-join=a:1", "d"],
+            1,
+            "fatal: bootstrapping only applicable",
+        ),
+        (&["-fk=perhaps", "d"], 2, "invalid value \"perhaps\" for flag -fk"),
+    ] {
+        let output = sqlited(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(said), "{arguments:?}: {stderr}");
+    }
+    assert!(sqlited(&["-version"]).stdout.starts_with(b"sqlited "));
+}
+
+#[test]
+fn signals_end_it_in_order_and_the_directory_has_what_tools_look_for() {
+    let mut c = cluster(1);
+    // F4
+    let dir = c.members[0].dir.clone();
+    assert!(dir.join("raft").is_dir() && dir.join("db.sqlite").is_file());
+    // F5
+    for signal in ["TERM", "INT"] {
+        c.signal(0, signal);
+        assert_eq!(c.await_end(0, signal).code(), Some(0), "SIG{signal}");
+        c.start(0);
+        c.await_ready(0);
+    }
+}
