@@ -2,7 +2,7 @@
 
 use crate::names::{ClusterName, PORT_HTTP};
 use crate::stores::Triggers;
-use client::admin::{MemberReport, NodeId, Phase, Role};
+use client::admin::{Certificates, MemberReport, NodeId, Phase, Role};
 use client::admin_client::AdminClient;
 use client::backup::ArchiveState;
 use futures::StreamExt;
@@ -101,6 +101,7 @@ struct Gist {
     /// How full the volume is, in twentieths.
     volume: Option<u64>,
     archive: Option<ArchiveState>,
+    certificates: Certificates,
 }
 
 impl Gist {
@@ -119,6 +120,7 @@ impl Gist {
             membership: (membership.log_index, membership.committed, membership.joint),
             members: members.collect(),
             archive: report.archive.as_ref().map(|archive| archive.state),
+            certificates: report.certificates.clone(),
             volume: report.storage.map(|usage| usage.used_percent() / 5),
         }
     }

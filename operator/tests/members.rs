@@ -101,6 +101,7 @@ impl Node {
             consistency: None,
             storage: None,
             archive: None,
+            certificates: Default::default(),
             message: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::members::ClusterNodes;
 use super::{Answer, ClusterNode, RequestOptions, SqlError, Statement};
+use crate::trust::Trust;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, StatusCode, Url};
@@ -46,6 +47,8 @@ pub struct DatabaseConfig {
     pub hosts: Vec<String>,
     /// Who asks. Sent to the given hosts only.
     pub credentials: Option<Credentials>,
+    /// Whose certificates `https` hosts must have; none: of whom the machine trusts.
+    pub trust: Option<Trust>,
     /// For a TCP connection to one host.
     pub connect_timeout: Duration,
     /// For a whole request, whatever happens on the way.
@@ -58,6 +61,7 @@ impl DatabaseConfig {
         Self {
             hosts: hosts.into_iter().map(Into::into).collect(),
             credentials: None,
+            trust: None,
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(30),
         }
@@ -140,9 +144,8 @@ impl Database {
             .pool_idle_timeout(Duration::from_secs(15))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
-            .no_proxy()
-            .build()
-            .map_err(SqlError::Build)?;
+            .no_proxy();
+        let http = Trust::applied(config.trust.as_ref(), http).build().map_err(SqlError::Build)?;
         Ok(Self {
             http,
             hosts,
