@@ -28,6 +28,10 @@ pub struct Args {
     /// Protocol
     #[arg(short, long, value_enum, default_value = "http")]
     pub scheme: Scheme,
+    /// File with the certificates of the authorities that members must be of, with --scheme https; else whom the machine
+    /// trusts
+    #[arg(long, value_name = "FILE")]
+    pub ca_cert: Option<PathBuf>,
     /// Further members, as host or host:port
     #[arg(short, long, value_delimiter = ',')]
     pub alternatives: Vec<String>,

@@ -2,6 +2,7 @@
 
 use crate::command::CommandError;
 use client::sql::SqlError;
+use client::trust::TrustError;
 use std::error::Error;
 use std::fmt::Write;
 use std::io;
@@ -30,6 +31,15 @@ pub enum ShellError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A file that should hold authorities holds none.
+    #[error("{}", path.display())]
+    Trust {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TrustError,
     },
     /// Scripts read each other in a circle.
     #[error("{}: files nested too deeply; does one read itself?", path.display())]

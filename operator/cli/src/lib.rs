@@ -20,6 +20,7 @@ pub use error::ShellError;
 pub use output::Output;
 
 use client::sql::{Credentials, Database, DatabaseConfig};
+use client::trust::Trust;
 use render::Mode;
 use session::Session;
 use std::io::{IsTerminal, stdin, stdout};
@@ -28,12 +29,21 @@ use tokio::runtime::Handle;
 
 /// Runs the shell until its input ends.
 pub fn run(args: Args, runtime: &Handle) -> ExitCode {
-    run_as(args, None, runtime)
+    run_as(args, Known::default(), runtime)
 }
 
-/// The same, as a user whose password is known, unless the arguments name another one.
-pub fn run_as(args: Args, credentials: Option<Credentials>, runtime: &Handle) -> ExitCode {
-    match start(args, credentials, runtime) {
+/// What is known without arguments, which stand over it.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// A user whose password is known.
+    pub credentials: Option<Credentials>,
+    /// Whom to trust.
+    pub trust: Option<Trust>,
+}
+
+/// The same, with what is known already.
+pub fn run_as(args: Args, known: Known, runtime: &Handle) -> ExitCode {
+    match start(args, known, runtime) {
         Ok(code) => code,
         Err(error) => {
             error.report();
@@ -42,10 +52,10 @@ pub fn run_as(args: Args, credentials: Option<Credentials>, runtime: &Handle) ->
     }
 }
 
-fn start(args: Args, credentials: Option<Credentials>, runtime: &Handle) -> Result<ExitCode, ShellError> {
+fn start(args: Args, known: Known, runtime: &Handle) -> Result<ExitCode, ShellError> {
     let interactive = args.command.is_empty() && stdin().is_terminal();
     let default_mode = if stdout().is_terminal() { Mode::Column } else { Mode::Csv };
-    let database = database(&args, credentials)?;
+    let database = database(&args, known)?;
     let mut session = Session::new(database, args.mode.unwrap_or(default_mode), interactive);
     if interactive {
         interactive::run(&mut session, runtime)?;
@@ -63,15 +73,23 @@ fn start(args: Args, credentials: Option<Credentials>, runtime: &Handle) -> Resu
     Ok(ExitCode::SUCCESS)
 }
 
-fn database(args: &Args, known: Option<Credentials>) -> Result<Database, ShellError> {
+fn database(args: &Args, known: Known) -> Result<Database, ShellError> {
     let credentials = match &args.user {
-        None => known,
+        None => known.credentials,
         Some(user) => {
             let password = password::read(user, args.password_file.as_deref())?;
             Some(Credentials { user: user.clone(), password })
         }
     };
+    let trust = match &args.ca_cert {
+        None => known.trust,
+        Some(path) => {
+            let pem =
+                std::fs::read(path).map_err(|source| ShellError::File { path: path.clone(), source })?;
+            Some(Trust::new(&pem, None).map_err(|source| ShellError::Trust { path: path.clone(), source })?)
+        }
+    };
     let request_timeout = args.http_timeout;
-    let config = DatabaseConfig { credentials, request_timeout, ..DatabaseConfig::new(args.hosts()) };
+    let config = DatabaseConfig { credentials, trust, request_timeout, ..DatabaseConfig::new(args.hosts()) };
     Database::new(config).map_err(ShellError::Sql)
 }

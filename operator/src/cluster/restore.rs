@@ -9,7 +9,6 @@ use super::observed::Observed;
 use super::plan::{Activity, ActivityReason, Obstacle, ObstacleReason};
 use super::validate::Desired;
 use super::view::View;
-use crate::admin;
 use crate::backup::status::has_succeeded;
 use crate::context::Context;
 use crate::crd::{
@@ -139,7 +138,7 @@ pub(crate) fn complete_backup(namespace: &str, name: &str, ctx: &Context) -> Res
 /// What members know of a restore, the furthest of what they say.
 pub(crate) async fn jobs(name: &str, observed: &Observed, admin: &AdminClient) -> Option<RestoreJob> {
     let asked = observed.reports.keys().filter_map(|member| {
-        let base = admin::base(observed.pods.get(member)?.ip.as_deref()?);
+        let base = observed.pods.get(member)?.base()?;
         Some(async move {
             match admin.restore_jobs(&base).await {
                 Ok(known) => known.jobs.into_iter().rfind(|job| job.name == name),
