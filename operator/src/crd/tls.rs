@@ -23,15 +23,14 @@ pub struct Tls {
     /// one after the other, and no request fails.
     #[serde(default)]
     pub peers: TlsMode,
-    /// Between clients and members. Absent: Managed in a cluster that begins, and as it was in one that began before. It
-    /// can be turned on and off while the cluster serves: see plaintextClients.
+    /// Between clients and members. Absent: as the cluster began. It can be turned on and off while the cluster serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<TlsMode>,
-    /// Whether clients are answered without TLS too. Allow, while they move from one to the other: both are answered, and
-    /// clients says which of them applications are told to use.
+    /// Whether clients are answered without TLS too. Allow while they move: both are answered, and clients says which of
+    /// them applications are told.
     #[serde(default)]
     pub plaintext_clients: PlaintextClients,
-    /// Further names that clients call the cluster by, for certificates of Managed and CertManager.
+    /// Further names that clients call the cluster by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),
@@ -44,12 +43,12 @@ pub struct Tls {
     /// With clients CertManager: who issues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients_issuer_ref: Option<IssuerRef>,
-    /// With peers Secret: a Secret of the same namespace with `tls.crt`, `tls.key` and `ca.crt`. Its certificate must be
-    /// for every member, as `*.<cluster>-nodes.<namespace>.svc` is. Changes need no restart.
+    /// With peers Secret: a Secret with `tls.crt`, `tls.key` and `ca.crt`, for every member, as
+    /// `*.<cluster>-nodes.<namespace>.svc` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers_secret_ref: Option<SecretRef>,
-    /// With clients Secret: a Secret of the same namespace with `tls.crt`, `tls.key` and `ca.crt`. Its certificate must be
-    /// for `<cluster>-nodes.<namespace>.svc` and for the Service of the voters. Changes need no restart.
+    /// With clients Secret: a Secret with `tls.crt`, `tls.key` and `ca.crt`, for `<cluster>-nodes.<namespace>.svc` and the
+    /// Service of the voters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients_secret_ref: Option<SecretRef>,
 }

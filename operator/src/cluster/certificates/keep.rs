@@ -42,9 +42,12 @@ pub struct Kept {
     pub view: PortView,
     /// What is next.
     pub next: Next,
-    wanted: Wanted,
-    mode: TlsMode,
-    read: Instant,
+    /// What was to be when that was found out.
+    pub wanted: Wanted,
+    /// Where certificates come from.
+    pub mode: TlsMode,
+    /// When it was read.
+    pub read: Instant,
 }
 
 /// What is known of the ports of a cluster.

@@ -14,6 +14,7 @@ mod pki;
 mod wanted;
 
 pub use keep::{Kept, KeptPorts, keep};
+pub use wanted::wanted;
 
 use super::secrets::SecretError;
 

@@ -61,7 +61,59 @@ fn tells_tls(mode: TlsMode, now: ClientTraffic, mut pods: impl Iterator<Item = C
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::certificates::Kept;
+    use crate::cluster::certificates::exchange::{Handed, Next, Offer, PortView};
+    use crate::cluster::certificates::wanted;
+    use crate::cluster::fixtures::World;
+    use crate::crd::PlaintextClients;
     use ClientTraffic::{AnswersBoth, Plaintext, Tls};
+
+    /// A cluster that rests, and whose spec wants `mode` for its clients, who are answered as `now` says.
+    fn resting(mode: TlsMode, plaintext: PlaintextClients, now: ClientTraffic, provided: bool) -> World {
+        let world = World::serving(3, 0).spec(|spec| {
+            spec.security.tls.clients = Some(mode);
+            spec.security.tls.plaintext_clients = plaintext;
+        });
+        world.edit(|world| {
+            world.desired.client_traffic = now;
+            let revision = world.desired.voter_revision.clone();
+            for pod in world.observed.pods.values_mut() {
+                (pod.client_traffic, pod.revision) = (now, Some(revision.clone()));
+            }
+            for set in world.observed.sets.values_mut() {
+                set.revision = Some(revision.clone());
+            }
+            if provided {
+                let kept = Kept {
+                    view: PortView { offer: Offer::Nobody, handed: Some(Handed::default()) },
+                    next: Next::default(),
+                    wanted: wanted(&world.desired, Port::Clients),
+                    mode,
+                    read: std::time::Instant::now(),
+                };
+                world.observed.certificates = Some([(Port::Clients, kept)].into());
+            }
+        })
+    }
+
+    #[test]
+    fn clients_are_led_one_step_at_a_time_and_not_without_certificates() {
+        use PlaintextClients::{Allow, Refuse};
+        for (mode, plaintext, now, provided, expected) in [
+            (TlsMode::Managed, Refuse, Plaintext, false, Plaintext),
+            (TlsMode::Managed, Refuse, Plaintext, true, AnswersBoth),
+            (TlsMode::Managed, Refuse, AnswersBoth, true, Tls),
+            (TlsMode::Managed, Allow, AnswersBoth, true, AnswersBoth),
+            (TlsMode::Disabled, Refuse, Tls, true, AnswersBoth),
+            (TlsMode::Disabled, Refuse, AnswersBoth, false, Plaintext),
+        ] {
+            let plan = resting(mode, plaintext, now, provided).plan();
+            assert_eq!(plan.client_traffic, Some(expected), "{mode:?} {plaintext:?} {now:?} {provided}");
+            let settles = now == ClientTraffic::wanted(mode, plaintext, now);
+            let moves = plan.activity.as_ref().is_some_and(|a| a.reason == ActivityReason::SecuringClients);
+            assert_eq!(moves, !settles, "{:?}", plan.activity);
+        }
+    }
 
     #[test]
     fn applications_are_told_what_every_member_understands() {
