@@ -35,13 +35,17 @@ await_voters() {
   done
 }
 
+# told KEY — what applications are told.
+told() { kubectl -n $namespace get secret $cluster-app -o go-template="{{with index .data \"$1\"}}{{.}}{{end}}" | base64 -d; }
+
 # sql PATH [DATA] — a request through the Service, as an application would send it.
 sql() {
-  local password
-  password=$(kubectl -n $namespace get secret $cluster-app -o jsonpath='{.data.password}' | base64 -d)
+  local password uri
+  password=$(told password) uri=$(told uri)
+  told ca.crt >"$LOG_DIR/demo-ca.crt"
   # Not as an argument: every user of the machine reads those.
-  curl -sS --fail-with-body --config <(printf 'user = "app:%s"\n' "$password") \
-    ${2:+-H 'Content-Type: application/json' -d "$2"} "http://127.0.0.1:$port$1"
+  curl -sS --fail-with-body --config <(printf 'user = "app:%s"\n' "$password") --cacert "$LOG_DIR/demo-ca.crt" \
+    ${2:+-H 'Content-Type: application/json' -d "$2"} "${uri%%:*}://127.0.0.1:$port$1"
 }
 
 step "Building sqlited and sqlite-operator (minutes the first time)"

@@ -10,6 +10,9 @@ pub enum BenchError {
     /// The addresses make no client.
     #[error("--addrs")]
     Addresses(#[source] SqlError),
+    /// What --ca names is no authority.
+    #[error("--ca")]
+    Authority(#[source] client::trust::TrustError),
     /// What --ca or --user-file names is not what it should be.
     #[error("{}: {message}", path.display())]
     Access {

@@ -7,6 +7,7 @@ use crate::random::Random;
 use crate::target::{Connection, OperationError, Target};
 use crate::work::{Operation, Work};
 use client::sql::{Database, DatabaseConfig, Level, RequestOptions};
+use client::trust::Trust;
 use std::fmt::Write;
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS bench(id INTEGER PRIMARY KEY, v TEXT)";
@@ -26,8 +27,9 @@ impl Rqlite {
     /// The cluster at these addresses.
     pub fn new(addrs: Vec<String>, access: Access) -> Result<Self, BenchError> {
         let hosts = addrs.iter().map(|addr| format!("{}://{addr}", access.scheme()));
+        let trust = access.authority.as_deref().map(|pem| Trust::new(pem, None)).transpose();
         let config = DatabaseConfig {
-            trust: Trust { authorities: access.authority.clone(), ..Trust::default() },
+            trust: trust.map_err(BenchError::Authority)?,
             credentials: access.credentials.clone(),
             ..DatabaseConfig::new(hosts)
         };

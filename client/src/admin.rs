@@ -194,9 +194,37 @@ pub struct MemberReport {
     /// On a leader that archives: how far it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<crate::backup::ArchiveReport>,
+    /// The certificates of its ports.
+    #[serde(default)]
+    pub certificates: Certificates,
     /// Why it is not serving, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// The certificates of a member's ports, as they are in force: what it read last and could use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Certificates {
+    /// Of the port between members, if it talks TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<PortCertificates>,
+    /// Of the port for clients, if it talks TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<PortCertificates>,
+}
+
+/// The certificates of a port. Each is named by the SHA-256 of its DER form, in hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortCertificates {
+    /// What the port shows.
+    pub certificate: String,
+    /// When that ends, in seconds since 1970.
+    pub not_after: i64,
+    /// The authorities of which one must have signed what others show; empty if they need not show anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorities: Vec<String>,
 }
 
 /// What comparing a member's database with the others' came to.

@@ -12,9 +12,10 @@ use crate::backup::{
     StartRestore,
 };
 use crate::sql::Credentials;
+use crate::trust::Trust;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
 
@@ -132,14 +133,12 @@ pub struct AdminClient {
 impl AdminClient {
     /// A client with its own connection pool.
     pub fn new(timeouts: AdminTimeouts) -> Result<Self, AdminError> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(timeouts.connect)
-            .pool_idle_timeout(Duration::from_secs(15))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(AdminError::Build)?;
-        Ok(Self { http, timeouts, credentials: None })
+        Ok(Self { http: http(timeouts, None)?, timeouts, credentials: None })
+    }
+
+    /// A client with a connection pool of its own, by which members talk TLS with certificates of `trust`.
+    pub fn trusting(&self, trust: &Trust) -> Result<Self, AdminError> {
+        Ok(Self { http: http(self.timeouts, Some(trust))?, ..self.clone() })
     }
 
     /// The same connections, with credentials for each request.
@@ -150,6 +149,22 @@ impl AdminClient {
 
     fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
         Credentials::sign(self.credentials.as_ref(), self.http.request(method, url))
+    }
+
+    /// Whether the member at `base` lets the user by whom this client asks read and write. Nothing is run: credentials are
+    /// looked at before the method, and the path is none to GET.
+    pub async fn lets_in(&self, base: &str) -> Result<bool, AdminError> {
+        let url = format!("{base}/db/request");
+        let sent = self.request(Method::GET, &url).timeout(self.timeouts.report).send().await;
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(source) => return Err(AdminError::Transport { url, source: source.without_url() }),
+        };
+        match answer.status() {
+            StatusCode::UNAUTHORIZED => Ok(false),
+            StatusCode::METHOD_NOT_ALLOWED => Ok(true),
+            _ => Err(refused(url, answer).await),
+        }
     }
 
     /// What the member at `base` (as `http://10.0.0.7:4001`) knows of itself and of its cluster.
@@ -285,6 +300,15 @@ impl AdminClient {
             body: excerpt(&body),
         })
     }
+}
+
+fn http(timeouts: AdminTimeouts, trust: Option<&Trust>) -> Result<reqwest::Client, AdminError> {
+    let builder = reqwest::Client::builder()
+        .connect_timeout(timeouts.connect)
+        .pool_idle_timeout(Duration::from_secs(15))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
+    Trust::applied(trust, builder).build().map_err(AdminError::Build)
 }
 
 /// NDJSON out of a byte stream, with a limit on silence and on the length of a line.

@@ -7,3 +7,4 @@ pub mod admin;
 pub mod admin_client;
 pub mod backup;
 pub mod sql;
+pub mod trust;

@@ -14,7 +14,7 @@ mod members;
 mod statement;
 mod transfer;
 
-pub use database::{Credentials, Database, DatabaseConfig, Effect, Reply, Trust};
+pub use database::{Credentials, Database, DatabaseConfig, Effect, Reply};
 pub use error::SqlError;
 pub use members::ClusterNode;
 pub use reqwest::{Method, StatusCode};

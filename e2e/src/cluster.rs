@@ -10,6 +10,7 @@ use crate::wait::{Hopeless, eventually};
 use anyhow::{Context, Result, bail};
 use client::admin::{MemberReport, Role};
 use client::sql::Credentials;
+use client::trust::Trust;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -24,6 +25,8 @@ const API_PORT: u16 = 4001;
 /// Secrets with a user: of applications, and of the operator.
 const APPLICATION: &str = "app";
 const OPERATOR: &str = "operator";
+/// Annotation of pods that talk TLS to clients.
+const CLIENT_TRAFFIC: &str = "sqlite-operator.io/client-traffic";
 const CLUSTER_LABEL: &str = "sqlite-operator.io/cluster";
 
 /// How long a cluster may take to become what its spec says.
@@ -287,7 +290,7 @@ impl Cluster {
     /// pods that the Service selects, one after the other, which is said once per test.
     pub async fn service(&self, suffix: &str) -> Result<Database> {
         let name = format!("{}-{suffix}", self.name);
-        let user = self.user(APPLICATION).await?;
+        let (user, trust) = (self.user(APPLICATION).await?, self.trust().await?);
         let services = Api::<Service>::namespaced(self.kubernetes.client.clone(), &self.namespace);
         let spec = services.get(&name).await?.spec.with_context(|| format!("Service {name} has no spec"))?;
         if self.kubernetes.direct_network {
@@ -299,7 +302,7 @@ impl Cluster {
                 Ok(connection??.peer_addr().ok())
             })
             .await?;
-            let database = Database::at(vec![format!("http://{address}:{API_PORT}")])?;
+            let database = Database::trusting(vec![format!("{address}:{API_PORT}")], trust.as_ref())?;
             return Ok(database.by(user));
         }
         println!("no route to Services: {name} is reached by port-forwards to its pods");
@@ -309,32 +312,47 @@ impl Cluster {
         for pod in pods.list(&ListParams::default().labels(&selector.join(","))).await? {
             forwards.push(Forward::open(pods.clone(), pod.name_any(), API_PORT).await?);
         }
-        Ok(Database::forwarded(forwards)?.by(user))
+        Ok(Database::forwarded(forwards, trust.as_ref())?.by(user))
     }
 
     /// The database of one member.
     pub async fn member(&self, pod: &str) -> Result<Database> {
         let pods = self.kubernetes.pods(&self.namespace);
         let user = self.user(OPERATOR).await?;
+        let object = pods.get(pod).await?;
+        let talks_tls = object.annotations().contains_key(CLIENT_TRAFFIC);
+        let trust = if talks_tls { self.trust().await? } else { None };
         if self.kubernetes.direct_network {
-            let address = pods.get(pod).await?.status.and_then(|status| status.pod_ip);
+            let address = object.status.and_then(|status| status.pod_ip);
             let address = address.with_context(|| format!("{pod} has no address yet"))?;
-            return Ok(Database::at(vec![format!("http://{address}:{API_PORT}")])?.by(user));
+            let hosts = vec![format!("{address}:{API_PORT}")];
+            return Ok(Database::trusting(hosts, trust.as_ref())?.by(user));
         }
-        Ok(Database::forwarded(vec![Forward::open(pods, pod.to_owned(), API_PORT).await?])?.by(user))
+        let forward = Forward::open(pods, pod.to_owned(), API_PORT).await?;
+        Ok(Database::forwarded(vec![forward], trust.as_ref())?.by(user))
     }
 
-    /// The user in Secret `<name>-<suffix>`; none if there is no such Secret.
-    pub async fn user(&self, suffix: &str) -> Result<Option<Credentials>> {
+    /// An entry of Secret `<name>-<suffix>`.
+    pub async fn entry(&self, suffix: &str, key: &str) -> Result<Option<String>> {
         let name = format!("{}-{suffix}", self.name);
         let secrets = Api::<Secret>::namespaced(self.kubernetes.client.clone(), &self.namespace);
-        let Some(secret) = secrets.get_opt(&name).await? else { return Ok(None) };
-        let entry = |key: &str| {
-            let bytes = secret.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.clone());
-            String::from_utf8(bytes.with_context(|| format!("Secret {name} has no {key}"))?)
-                .context("not text")
-        };
-        Ok(Some(Credentials { user: entry("username")?, password: entry("password")? }))
+        let data = secrets.get_opt(&name).await?.and_then(|secret| secret.data);
+        let entry = data.and_then(|mut data| data.remove(key));
+        entry.map(|bytes| String::from_utf8(bytes.0).context("not text")).transpose()
+    }
+
+    /// Whom applications are told to trust; none if they are to talk without TLS.
+    pub async fn trust(&self) -> Result<Option<Trust>> {
+        let Some(pem) = self.entry(APPLICATION, "ca.crt").await? else { return Ok(None) };
+        // A name that every certificate for clients has, because tests call members by their addresses.
+        let name = format!("{}-nodes.{}.svc", self.name, self.namespace);
+        Ok(Some(Trust::new(pem.as_bytes(), Some(&name))?))
+    }
+
+    /// The user in Secret `<name>-<suffix>`; none if there is none.
+    pub async fn user(&self, suffix: &str) -> Result<Option<Credentials>> {
+        let entries = (self.entry(suffix, "username").await?, self.entry(suffix, "password").await?);
+        Ok(entries.0.zip(entries.1).map(|(user, password)| Credentials { user, password }))
     }
 
     /// Starts to write through the Service for reads and writes.

@@ -3,6 +3,7 @@
 use crate::forward::Forward;
 use anyhow::{Context, Result, bail};
 use client::sql::Credentials;
+use client::trust::Trust;
 use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -49,12 +50,17 @@ pub struct Database {
 impl Database {
     /// The API at one or more base addresses (`http://host:port`), asked in turn.
     pub fn at(bases: Vec<String>) -> Result<Self> {
-        Self::new(bases, Vec::new())
+        Self::new(bases, Vec::new(), None)
     }
 
-    pub(crate) fn forwarded(forwards: Vec<Forward>) -> Result<Self> {
-        let bases = forwards.iter().map(|forward| format!("http://{}", forward.address)).collect();
-        Self::new(bases, forwards)
+    /// The API at hosts with their ports, by TLS if there is somebody to trust.
+    pub(crate) fn trusting(hosts: Vec<String>, trust: Option<&Trust>) -> Result<Self> {
+        Self::new(urls(hosts, trust), Vec::new(), trust)
+    }
+
+    pub(crate) fn forwarded(forwards: Vec<Forward>, trust: Option<&Trust>) -> Result<Self> {
+        let hosts = forwards.iter().map(|forward| forward.address.to_string()).collect();
+        Self::new(urls(hosts, trust), forwards, trust)
     }
 
     /// The same, asked by a user; none: by nobody.
@@ -67,11 +73,12 @@ impl Database {
         Credentials::sign(self.user.as_ref(), self.http.request(method, url))
     }
 
-    fn new(bases: Vec<String>, forwards: Vec<Forward>) -> Result<Self> {
+    fn new(bases: Vec<String>, forwards: Vec<Forward>, trust: Option<&Trust>) -> Result<Self> {
         if bases.is_empty() {
             bail!("no address to reach the database at");
         }
-        let http = Client::builder().timeout(PATIENCE).connect_timeout(Duration::from_secs(1)).build()?;
+        let http = Client::builder().timeout(PATIENCE).connect_timeout(Duration::from_secs(1));
+        let http = Trust::applied(trust, http).build()?;
         Ok(Self {
             http,
             bases: Arc::new(bases),
@@ -147,6 +154,11 @@ impl Database {
             .json()
             .await?)
     }
+}
+
+fn urls(hosts: Vec<String>, trust: Option<&Trust>) -> Vec<String> {
+    let scheme = if trust.is_some() { "https" } else { "http" };
+    hosts.into_iter().map(|host| format!("{scheme}://{host}")).collect()
 }
 
 /// How a write did not succeed.

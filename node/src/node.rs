@@ -240,8 +240,12 @@ impl Node {
             reap: config.reap,
         };
         let raft_addr = config.raft_addr.clone();
-        let peers =
-            PeerSecurity { tls: security.peers, auth: security.auth.clone(), join_as: security.join_as };
+        let peers = PeerSecurity {
+            tls: security.peers,
+            clients: security.clients.clone(),
+            auth: security.auth.clone(),
+            join_as: security.join_as,
+        };
         let here = tokio::runtime::Handle::current();
         let starting = runtime.handle.spawn(async move {
             let listener = listen(&raft_addr).await?;

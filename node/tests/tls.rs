@@ -59,6 +59,47 @@ fn clients_may_talk_both_while_they_move() {
 }
 
 #[test]
+fn both_are_answered_under_load_while_the_certificate_is_exchanged() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let mut c = member(&old, &["-http-allow-plaintext"]);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let told = |c: &Cluster| c.report(0)["certificates"]["clients"]["certificate"].clone();
+    let before = told(&c);
+    assert_eq!(before.as_str().map(str::len), Some(64), "{before}");
+    let secure = c.url(0, "/db/execute");
+    let plain = secure.replace("https://", "http://");
+    let (stop, by_tls, in_the_clear) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        for (url, done) in [(&secure, &by_tls), (&plain, &in_the_clear)] {
+            let (stop, old, new) = (&stop, &old, &new);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let http = trusting(&[old, new], None);
+                    for _ in 0..5 {
+                        let answer = http.post(url).body(r#"["INSERT INTO t VALUES(1)"]"#).send().unwrap();
+                        assert_eq!(answer.status(), 200);
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        c.await_more(&by_tls, 10);
+        c.await_more(&in_the_clear, 10);
+        new.issue(c.root(), "http", HOST);
+        // What is told is what new connections meet.
+        c.ask_by("https", trusting(&[&old, &new], None));
+        c.until("the member tells of the new certificate", |c| (told(c) != before).then_some(()));
+        assert!(trusting(&[&new], None).get(c.url(0, "/status")).send().is_ok());
+        c.await_more(&by_tls, 10);
+        c.await_more(&in_the_clear, 10);
+    });
+    c.ask_by("https", trusting(&[&new], None));
+    let expected = by_tls.load(Ordering::Relaxed) + in_the_clear.load(Ordering::Relaxed);
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(expected));
+}
+
+#[test]
 fn clients_show_a_certificate_if_they_have_to() {
     let authority = Authority::new("clients");
     let mut c = Cluster::empty();
@@ -235,10 +276,16 @@ fn certificates_of_members_are_exchanged_with_their_authority() {
                 });
             }
         };
-        // Both are trusted; then the new one signs; then the old one is forgotten.
+        // Both are trusted; then the new one signs; then the old one is forgotten. Each member tells of each step.
+        let told = |c: &Cluster, i| c.report(i)["certificates"]["peers"].clone();
+        let before: Vec<_> = (0..3).map(|i| told(&c, i)["certificate"].clone()).collect();
+        assert!(before.iter().all(|certificate| certificate.is_string()), "{before:?}");
         let ca = c.root().join("peers-ca.crt");
         std::fs::write(&ca, old.pem() + &new.pem()).unwrap();
         read_anew(&mut c, 1);
+        for i in 0..3 {
+            assert_eq!(told(&c, i)["authorities"].as_array().map(Vec::len), Some(2));
+        }
         for i in 0..3 {
             let name = c.members[i].name.clone();
             let dir = c.root().join(format!("new-{name}"));
@@ -249,6 +296,9 @@ fn certificates_of_members_are_exchanged_with_their_authority() {
             std::fs::rename(files.key, c.root().join(format!("{name}.key"))).unwrap();
         }
         read_anew(&mut c, 2);
+        for (i, before) in before.iter().enumerate() {
+            assert_ne!(&told(&c, i)["certificate"], before);
+        }
         std::fs::write(&ca, new.pem()).unwrap();
         read_anew(&mut c, 3);
         // New connections are made by what there is now.

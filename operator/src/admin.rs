@@ -1,8 +1,9 @@
 //! The members' administrative API as the operator uses it: by pod IP, and one stream of events per cluster.
 
+use crate::crd::ClientTraffic;
 use crate::names::{ClusterName, PORT_HTTP};
 use crate::stores::Triggers;
-use client::admin::{MemberReport, NodeId, Phase, Role};
+use client::admin::{Certificates, MemberReport, NodeId, Phase, Role};
 use client::admin_client::AdminClient;
 use client::backup::ArchiveState;
 use futures::StreamExt;
@@ -13,9 +14,11 @@ use tokio::task::JoinHandle;
 /// A member that was not heard for this long makes a difference.
 const UNHEARD_MILLISECONDS: u64 = 1_000;
 
-/// Base of a member's API by the address of its pod.
-pub fn base(ip: &str) -> String {
-    if ip.contains(':') { format!("http://[{ip}]:{PORT_HTTP}") } else { format!("http://{ip}:{PORT_HTTP}") }
+/// Base of a member's API by the address of its pod, and by how that answers.
+pub fn base(ip: &str, traffic: ClientTraffic) -> String {
+    let scheme = if traffic == ClientTraffic::Plaintext { "http" } else { "https" };
+    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+    format!("{scheme}://{host}:{PORT_HTTP}")
 }
 
 /// One stream of events per cluster: what a member reports as changed asks for a reconcile at once.
@@ -101,6 +104,7 @@ struct Gist {
     /// How full the volume is, in twentieths.
     volume: Option<u64>,
     archive: Option<ArchiveState>,
+    certificates: Certificates,
 }
 
 impl Gist {
@@ -119,6 +123,7 @@ impl Gist {
             membership: (membership.log_index, membership.committed, membership.joint),
             members: members.collect(),
             archive: report.archive.as_ref().map(|archive| archive.state),
+            certificates: report.certificates.clone(),
             volume: report.storage.map(|usage| usage.used_percent() / 5),
         }
     }
@@ -131,8 +136,9 @@ mod tests {
 
     #[test]
     fn addresses_of_both_families() {
-        assert_eq!(base("10.0.0.1"), "http://10.0.0.1:4001");
-        assert_eq!(base("fd00::1"), "http://[fd00::1]:4001");
+        assert_eq!(base("10.0.0.1", ClientTraffic::Plaintext), "http://10.0.0.1:4001");
+        assert_eq!(base("10.0.0.1", ClientTraffic::AnswersBoth), "https://10.0.0.1:4001");
+        assert_eq!(base("fd00::1", ClientTraffic::Tls), "https://[fd00::1]:4001");
     }
 
     #[test]

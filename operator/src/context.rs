@@ -1,15 +1,16 @@
 //! What every reconcile needs and none owns.
 
 use crate::admin::EventStreams;
+use crate::cluster::access::Way;
 use crate::cluster::apply::Remembered;
 use crate::cluster::backups::Probed;
+use crate::cluster::certificates::KeptPorts;
 use crate::crd::SqliteCluster;
 use crate::errands::Errands;
 use crate::metrics::Metrics;
 use crate::stores::{AllTriggers, Stores};
 use crate::trusted::Trusted;
 use client::admin_client::AdminClient;
-use client::sql::Credentials;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder};
@@ -38,9 +39,11 @@ pub struct Context {
     /// What is counted.
     pub metrics: Metrics,
     /// How to get in to members.
-    pub known: Trusted<Credentials>,
-    /// For how many read replicas there are certificates.
-    pub provided: Trusted<usize>,
+    pub known: Trusted<Way>,
+    /// What is known of certificates.
+    pub certificates: Trusted<KeptPorts>,
+    /// What names that which applications were told last.
+    pub told: Trusted<String>,
     /// Image of members whose spec names none.
     pub node_image: String,
     /// What was applied, so that it is not applied again.

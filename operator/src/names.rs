@@ -1,5 +1,6 @@
 //! Names, labels and annotations: every string that another part of the system must spell the same way.
 
+use crate::crd::Port;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -46,6 +47,23 @@ pub const ANNOTATION_RESTARTED: &str = "sqlite-operator.io/restartedAt";
 pub const ANNOTATION_UPDATE: &str = "sqlite-operator.io/updateAt";
 /// Annotation of a SqliteBackup: another value, a time, has it tested once.
 pub const ANNOTATION_VERIFY: &str = "sqlite-operator.io/verifyAt";
+/// Annotation of a SqliteCluster: another value has another authority take the place of the present one, on each port whose
+/// authority is the cluster's own.
+pub const ANNOTATION_ROTATE_CERTIFICATES: &str = "sqlite-operator.io/rotateCertificatesAt";
+/// Annotation of a SqliteCluster: another value has other passwords take the place of those that the operator made.
+pub const ANNOTATION_ROTATE_PASSWORD: &str = "sqlite-operator.io/rotatePasswordAt";
+/// Annotation of Secrets with an authority or with passwords: the wish for others that was answered.
+pub const ANNOTATION_ROTATED: &str = "sqlite-operator.io/rotated-at";
+/// Annotation of the operator's Secret: when other passwords were handed over, in seconds since 1970.
+pub const ANNOTATION_HANDED_OVER: &str = "sqlite-operator.io/handed-over";
+/// Annotation of Secrets with certificates: fingerprints of the authorities that they are of.
+pub const ANNOTATION_ISSUERS: &str = "sqlite-operator.io/issuers";
+/// Annotation of Secrets with certificates: since when all authorities in it are trusted, in seconds since 1970.
+pub const ANNOTATION_TRUSTED_SINCE: &str = "sqlite-operator.io/trusted-since";
+/// Annotation of pods: what the kubelet was last asked to look for.
+pub const ANNOTATION_REFRESHED: &str = "sqlite-operator.io/refreshed";
+/// Annotation of pods that talk TLS to clients: whether they answer without it too.
+pub const ANNOTATION_CLIENT_TRAFFIC: &str = "sqlite-operator.io/client-traffic";
 /// Annotation of claims: which cluster's data is on the volume.
 pub const ANNOTATION_CLUSTER_ID: &str = "sqlite-operator.io/cluster-id";
 /// Annotation of claims: Raft id of the member that lives on the volume.
@@ -93,6 +111,14 @@ pub struct ClusterName {
     pub namespace: String,
     /// Name.
     pub name: String,
+}
+
+/// How names of what belongs to a port spell it.
+fn part(port: Port) -> &'static str {
+    match port {
+        Port::Peers => "peer",
+        Port::Clients => "client",
+    }
 }
 
 impl fmt::Display for ClusterName {
@@ -162,14 +188,29 @@ impl ClusterName {
         format!("{}-users", self.name)
     }
 
-    /// Name of the Secret with the members' authority and its key.
-    pub fn authority_secret(&self) -> String {
-        format!("{}-peer-ca", self.name)
+    /// Name of the Secret with the authority of a port, and its key.
+    pub fn authority_secret(&self, port: Port) -> String {
+        format!("{}-{}-ca", self.name, part(port))
     }
 
-    /// Name of the Secret with the members' certificates.
-    pub fn peer_secret(&self) -> String {
-        format!("{}-peer-tls", self.name)
+    /// Name of the Secret with the certificates of a port, which pods mount.
+    pub fn certificates_secret(&self, port: Port) -> String {
+        format!("{}-{}-tls", self.name, part(port))
+    }
+
+    /// Name of the Certificate that cert-manager is asked for.
+    pub fn certificate(&self, port: Port) -> String {
+        format!("{}-{}", self.name, part(port))
+    }
+
+    /// Name of the Secret that cert-manager puts it into.
+    pub fn issued_secret(&self, port: Port) -> String {
+        format!("{}-{}-issued", self.name, part(port))
+    }
+
+    /// The name that every certificate for clients is for, whatever the spec says: that of the headless Service.
+    pub fn tls_name(&self) -> String {
+        format!("{}.{}.svc", self.nodes_service(), self.namespace)
     }
 
     /// Name of the ConfigMap with what members are told of a store of backups: `backup` or `restore`.

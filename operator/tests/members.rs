@@ -9,8 +9,8 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use client::admin::{
-    AddLearner, ChangeVoters, Changed, Initialise, Member, MemberRef, MemberReport, Membership, NodeId,
-    Phase, Refusal, RefusalReason, Role, Transfer, Transferred,
+    AddLearner, Certificates, ChangeVoters, Changed, Initialise, Member, MemberRef, MemberReport, Membership,
+    NodeId, Phase, PortCertificates, Refusal, RefusalReason, Role, Transfer, Transferred,
 };
 use client::admin_client::{AdminClient, AdminTimeouts};
 use client::backup::{
@@ -24,13 +24,15 @@ use kube::runtime::reflector::store;
 use kube::runtime::watcher::Event;
 use operator::admin::EventStreams;
 use operator::cluster::access::Access;
+use operator::cluster::certificates::exchange::Handed;
 use operator::cluster::observe::ObserveError;
 use operator::cluster::observed::Observed;
 use operator::cluster::plan::Plan;
 use operator::cluster::{execute, observe, plan, validate};
 use operator::context::Context;
-use operator::crd::{SqliteBackup, SqliteCluster};
+use operator::crd::{ClientTraffic, Port, SecretRef, SqliteBackup, SqliteCluster, TlsMode};
 use operator::metrics::Metrics;
+use operator::names::ClusterName;
 use operator::stores::{AllTriggers, Stores, Triggers};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -52,6 +54,10 @@ struct Raft {
     backups: Vec<(NodeId, String)>,
     /// Paths that were to be deleted.
     deleted: Vec<String>,
+    /// What members loaded of certificates.
+    certificates: BTreeMap<String, Certificates>,
+    /// Whether they accept whatever password there is.
+    lets_in: bool,
 }
 
 #[derive(Clone)]
@@ -101,6 +107,7 @@ impl Node {
             consistency: None,
             storage: None,
             archive: None,
+            certificates: raft.certificates.get(&self.name).cloned().unwrap_or_default(),
             message: None,
         }
     }
@@ -203,6 +210,11 @@ impl Node {
         body(Deleted { objects: 3 })
     }
 
+    async fn let_in(State(node): State<Self>) -> StatusCode {
+        let lets_in = node.raft.lock().unwrap().lets_in;
+        if lets_in { StatusCode::METHOD_NOT_ALLOWED } else { StatusCode::UNAUTHORIZED }
+    }
+
     async fn probe() -> axum::response::Response {
         body(Probe { writable: true, readable: true, deletable: true, message: None })
     }
@@ -225,6 +237,7 @@ impl Node {
             .route("/cluster/backups", post(Self::start_backup).delete(Self::delete_backups))
             .route("/cluster/backups/jobs", get(Self::backup_jobs))
             .route("/cluster/backups/probe", post(Self::probe))
+            .route("/db/request", get(Self::let_in))
             .with_state(self);
         let listener = tokio::net::TcpListener::bind((ip, 4001)).await.unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -304,7 +317,7 @@ fn claims(count: usize, inhabited: bool) -> Vec<Value> {
 /// What the API server would hold of the cluster.
 /// As the operator does, where nobody has to say who they are.
 async fn look(cluster: &SqliteCluster, ctx: &Context) -> Result<Observed, ObserveError> {
-    observe::observe(cluster, &Access::Open(None), &ctx.admin, ctx).await
+    observe::observe(cluster, &Access::Open(Box::default()), &ctx.admin, ctx).await
 }
 
 fn context(ips: &[Ipv4Addr]) -> Context {
@@ -393,7 +406,8 @@ fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr]) -
         client,
         metrics: Metrics::new(),
         known: Default::default(),
-        provided: Default::default(),
+        certificates: Default::default(),
+        told: Default::default(),
         node_image: "i".into(),
         remembered: Default::default(),
         refused_resizes: Default::default(),
@@ -487,37 +501,184 @@ impl ApiServer {
     }
 }
 
+/// A cluster that serves, with an API server that keeps its Secrets.
+struct Serving {
+    server: ApiServer,
+    ctx: Arc<Context>,
+    cluster: SqliteCluster,
+    raft: Arc<Mutex<Raft>>,
+}
+
+impl Serving {
+    async fn start(test: u8) -> Self {
+        let (ips, raft) = members(test).await;
+        {
+            let mut raft = raft.lock().unwrap();
+            raft.cluster_id = Some(CLUSTER_ID.into());
+            raft.members = (0..3).map(|i| member(NodeId(100 + i), &format!("orders-{i}"), true)).collect();
+            raft.leader = Some(NodeId(100));
+        }
+        let server = ApiServer::default();
+        let mut ctx = context_with(server.client(), &ips);
+        ctx.stores.claims = cache(&claims(3, true));
+        let mut cluster = cluster();
+        cluster.status.as_mut().unwrap().bootstrap.as_mut().unwrap().phase =
+            operator::crd::BootstrapPhase::Complete;
+        Self { server, ctx: Arc::new(ctx), cluster, raft }
+    }
+
+    /// One reconcile; what it writes into the status is there for the next.
+    async fn reconcile(&mut self) {
+        let object = Arc::new(kube::core::DeserializeGuard(Ok(self.cluster.clone())));
+        operator::cluster::reconcile(object, self.ctx.clone()).await.unwrap();
+        if let Some(status) = self.server.status.lock().unwrap().clone() {
+            self.cluster.status = serde_json::from_value(status).unwrap();
+        }
+    }
+
+    fn annotate(&mut self, key: &str, value: &str) {
+        self.cluster.metadata.annotations.get_or_insert_default().insert(key.into(), value.into());
+    }
+
+    /// An entry of a Secret.
+    fn entry(&self, secret: &str, key: &str) -> Option<String> {
+        let secrets = self.server.secrets.lock().unwrap();
+        let secret: k8s_openapi::api::core::v1::Secret =
+            serde_json::from_value(secrets.get(secret)?.clone()).unwrap();
+        Some(String::from_utf8(secret.data?.get(key)?.0.clone()).unwrap())
+    }
+
+    /// What members of the port between them have to mount.
+    fn handed(&self) -> Handed {
+        let name = ClusterName::new("shop", "orders");
+        let known = self.ctx.certificates.get(&name, "u").unwrap();
+        known[&Port::Peers].view.handed.clone().unwrap()
+    }
+
+    /// The kubelet brings it to every pod.
+    fn load(&self) {
+        let handed = self.handed();
+        let mut raft = self.raft.lock().unwrap();
+        for name in ["orders-0", "orders-1", "orders-2"] {
+            let peers = PortCertificates {
+                certificate: handed.leaves[name].fingerprint.clone(),
+                not_after: handed.leaves[name].not_after,
+                authorities: handed.trusted.iter().cloned().collect(),
+            };
+            raft.certificates.insert(name.into(), Certificates { peers: Some(peers), clients: None });
+        }
+    }
+
+    fn reason(&self, kind: &str) -> Option<String> {
+        let conditions = &self.cluster.status.as_ref().unwrap().conditions;
+        conditions.iter().find(|condition| condition.type_ == kind).map(|c| c.reason.clone())
+    }
+}
+
+#[tokio::test]
+async fn an_authority_is_exchanged_once_every_member_has_loaded_each_step() {
+    let mut world = Serving::start(11).await;
+    world.reconcile().await;
+    world.load();
+    world.reconcile().await;
+    let before = world.handed();
+    assert_eq!((before.trusted.len(), world.reason("CertificatesValid").as_deref()), (1, Some("Valid")));
+    world.server.asked();
+
+    world.annotate("sqlite-operator.io/rotateCertificatesAt", "once");
+    world.reconcile().await;
+    let both = world.handed();
+    assert!(both.trusted.len() == 2 && both.trusted.is_superset(&before.trusted));
+    assert_eq!(both.leaves, before.leaves, "nobody shows what not everybody trusts");
+    let asked = world.server.asked();
+    let hurried = asked.iter().filter(|asked| asked.contains("/pods/orders-")).count();
+    assert_eq!(hurried, 3, "the kubelet is asked to hurry: {asked:?}");
+    world.reconcile().await;
+    assert_eq!(world.handed(), both, "it waits");
+    assert_eq!(world.reason("Reconciling").as_deref(), Some("RotatingCertificates"));
+
+    world.load();
+    world.reconcile().await;
+    let issued = world.handed();
+    assert_eq!(issued.trusted, both.trusted, "the first is trusted until nobody shows it");
+    assert!(issued.leaves.iter().all(|(name, leaf)| before.leaves[name] != *leaf));
+    world.load();
+    world.reconcile().await;
+    let after = world.handed();
+    assert!(after.trusted.len() == 1 && after.trusted.is_disjoint(&before.trusted));
+    assert_eq!(after.leaves, issued.leaves);
+    world.load();
+    world.reconcile().await;
+    assert_eq!(
+        (world.reason("Reconciling"), world.reason("CertificatesValid").as_deref()),
+        (None, Some("Valid"))
+    );
+    world.server.asked();
+    world.reconcile().await;
+    assert_eq!(world.server.asked(), Vec::<String>::new(), "a wish is answered once");
+}
+
+#[tokio::test]
+async fn a_password_is_accepted_before_it_is_told_and_for_a_while_after() {
+    let mut world = Serving::start(12).await;
+    world.cluster.spec.security.rotation_overlap_seconds = 0;
+    world.reconcile().await;
+    let told = |world: &Serving| world.entry("orders-app", "password").unwrap();
+    let hashes = |world: &Serving| {
+        let users = world.entry("orders-users", "sqlite-operator.json").unwrap();
+        serde_json::from_str::<Value>(&users).unwrap().as_array().unwrap().len()
+    };
+    let (first, own) = (told(&world), world.entry("orders-operator", "password").unwrap());
+    assert_eq!(hashes(&world), 2);
+
+    world.annotate("sqlite-operator.io/rotatePasswordAt", "once");
+    for _ in 0..3 {
+        world.reconcile().await;
+    }
+    assert_eq!((told(&world), hashes(&world)), (first.clone(), 4), "told before it is accepted");
+    assert_eq!(world.reason("Reconciling").as_deref(), Some("RotatingPassword"));
+    world.raft.lock().unwrap().lets_in = true;
+    world.reconcile().await;
+    world.reconcile().await;
+    let second = told(&world);
+    assert!(second != first && world.entry("orders-operator", "password").unwrap() != own);
+    assert_eq!(world.entry("orders-app", "uri").unwrap().matches(&second).count(), 1);
+    for _ in 0..3 {
+        world.reconcile().await;
+    }
+    assert_eq!((told(&world), hashes(&world)), (second, 2), "the former one is forgotten");
+    assert_eq!(world.entry("orders-operator", "former-password"), None);
+    world.server.asked();
+    world.reconcile().await;
+    assert_eq!(world.server.asked(), Vec::<String>::new(), "a wish is answered once");
+}
+
+#[tokio::test]
+async fn nothing_starts_without_certificates_that_somebody_else_is_to_make() {
+    let mut world = Serving::start(13).await;
+    let tls = &mut world.cluster.spec.security.tls;
+    (tls.peers, tls.peers_secret_ref) = (TlsMode::Secret, Some(SecretRef { name: "mine".into() }));
+    world.reconcile().await;
+    assert_eq!(world.reason("CertificatesValid").as_deref(), Some("SecretMissing"));
+    let asked = world.server.asked();
+    assert!(!asked.iter().any(|asked| asked.contains("/statefulsets/")), "{asked:?}");
+    world.reconcile().await;
+    assert_eq!(world.reason("Reconciling").as_deref(), Some("AwaitingCertificates"));
+}
+
 #[tokio::test]
 async fn a_cluster_at_rest_costs_the_api_server_nothing() {
-    let (ips, raft) = members(5).await;
-    {
-        let mut raft = raft.lock().unwrap();
-        raft.cluster_id = Some(CLUSTER_ID.into());
-        raft.members = (0..3).map(|i| member(NodeId(100 + i), &format!("orders-{i}"), true)).collect();
-        raft.leader = Some(NodeId(100));
-    }
-    let server = ApiServer::default();
-    let mut ctx = context_with(server.client(), &ips);
-    ctx.stores.claims = cache(&claims(3, true));
-    let ctx = Arc::new(ctx);
-    let mut cluster = cluster();
-    cluster.status.as_mut().unwrap().bootstrap.as_mut().unwrap().phase =
-        operator::crd::BootstrapPhase::Complete;
-    let reconcile = async |cluster: &SqliteCluster| {
-        let object = Arc::new(kube::core::DeserializeGuard(Ok(cluster.clone())));
-        operator::cluster::reconcile(object, ctx.clone()).await.unwrap();
-    };
-    reconcile(&cluster).await;
+    let mut world = Serving::start(5).await;
+    world.reconcile().await;
+    let Serving { server, ctx, .. } = &world;
+    let (server, ctx) = (server.clone(), ctx.clone());
     let first = server.asked();
     assert_eq!(first.iter().filter(|asked| asked.ends_with("/orders/status")).count(), 1, "{first:?}");
     let secrets = server.secrets.lock().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(secrets, "orders-app orders-operator orders-peer-ca orders-peer-tls orders-users");
-    cluster.status = serde_json::from_value(server.status.lock().unwrap().clone().unwrap()).unwrap();
-    assert!(
-        cluster.status.as_ref().unwrap().conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
-    );
+    assert_eq!(world.reason("Ready").as_deref(), Some("Serving"));
     for _ in 0..20 {
-        reconcile(&cluster).await;
+        world.reconcile().await;
         assert_eq!(server.asked(), Vec::<String>::new());
     }
     assert_eq!(ctx.metrics.status_writes.get(), 1);
@@ -601,7 +762,8 @@ async fn a_member_that_does_not_answer_is_simply_not_heard_of() {
 async fn events_arrive_whole_and_the_end_is_an_end() {
     let (ips, _raft) = members(3).await;
     let admin = AdminClient::new(AdminTimeouts::default()).unwrap();
-    let events = admin.events(&operator::admin::base(&ips[0].to_string())).await.unwrap();
+    let events =
+        admin.events(&operator::admin::base(&ips[0].to_string(), ClientTraffic::Plaintext)).await.unwrap();
     let events: Vec<_> = tokio::time::timeout(Duration::from_secs(5), events.collect()).await.unwrap();
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].as_ref().unwrap().name, "orders-0");
@@ -611,7 +773,7 @@ async fn events_arrive_whole_and_the_end_is_an_end() {
 async fn a_refusal_keeps_its_reason() {
     let (ips, _raft) = members(4).await;
     let admin = AdminClient::new(AdminTimeouts::default()).unwrap();
-    let base = operator::admin::base(&ips[0].to_string());
+    let base = operator::admin::base(&ips[0].to_string(), ClientTraffic::Plaintext);
     let error = admin.change_voters(&base, &ChangeVoters::default()).await.unwrap_err();
     assert_eq!(error.refusal(), Some(RefusalReason::NotCaughtUp));
 }

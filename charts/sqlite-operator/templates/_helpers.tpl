@@ -63,9 +63,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [serviceaccounts]
   verbs: [get, list, watch, create, patch]
-# By name: users and their passwords. Never listed or watched.
+# By name: users and their passwords, certificates and their keys. Never listed or watched.
 - apiGroups: [""]
   resources: [secrets]
+  verbs: [get, create, patch]
+# By name: what cert-manager is asked for, where a cluster wants its certificates.
+- apiGroups: [cert-manager.io]
+  resources: [certificates]
   verbs: [get, create, patch]
 # By name: what members are told of stores of backups. Never listed or watched.
 - apiGroups: [""]

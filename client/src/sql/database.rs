@@ -2,6 +2,7 @@
 
 use super::members::ClusterNodes;
 use super::{Answer, ClusterNode, RequestOptions, SqlError, Statement};
+use crate::trust::Trust;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, StatusCode, Url};
@@ -46,47 +47,21 @@ pub struct DatabaseConfig {
     pub hosts: Vec<String>,
     /// Who asks. Sent to the given hosts only.
     pub credentials: Option<Credentials>,
+    /// Whose certificates `https` hosts must have; none: of whom the machine trusts.
+    pub trust: Option<Trust>,
     /// For a TCP connection to one host.
     pub connect_timeout: Duration,
     /// For a whole request, whatever happens on the way.
     pub request_timeout: Duration,
-    /// Whom to believe over TLS, and who to be.
-    pub trust: Trust,
-}
-
-/// Whom to believe over TLS, and who to be; all of it as PEM.
-#[derive(Clone, Debug, Default)]
-pub struct Trust {
-    /// Authorities, in the place of those of the system.
-    pub authorities: Option<Vec<u8>>,
-    /// Certificate and key to show.
-    pub identity: Option<Vec<u8>>,
-    /// Believe everybody.
-    pub insecure: bool,
-}
-
-impl Trust {
-    fn apply(&self, mut http: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, SqlError> {
-        if let Some(pem) = &self.authorities {
-            let authorities = reqwest::Certificate::from_pem_bundle(pem).map_err(SqlError::Certificate)?;
-            http = http.tls_certs_only(authorities);
-        }
-        if let Some(pem) = &self.identity {
-            http = http.identity(reqwest::Identity::from_pem(pem).map_err(SqlError::Certificate)?);
-        }
-        Ok(http.tls_danger_accept_invalid_certs(self.insecure))
-    }
-}
-
-impl DatabaseConfig {
+    impl DatabaseConfig {
     /// These hosts, with a second for a connection and 30 s for a request.
     pub fn new(hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             hosts: hosts.into_iter().map(Into::into).collect(),
             credentials: None,
+            trust: None,
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(30),
-            trust: Trust::default(),
         }
     }
 }
@@ -170,7 +145,7 @@ impl Database {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .no_proxy();
-        let http = config.trust.apply(builder)?.build().map_err(SqlError::Build)?;
+        let http = Trust::applied(config.trust.as_ref(), builder).build().map_err(SqlError::Build)?;
         Ok(Self {
             http,
             hosts,

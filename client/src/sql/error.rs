@@ -21,9 +21,6 @@ pub enum SqlError {
     /// The HTTP client could not be made.
     #[error("cannot make an HTTP client")]
     Build(#[source] reqwest::Error),
-    /// A certificate or key makes no sense.
-    #[error("cannot use the certificate, key or authority")]
-    Certificate(#[source] reqwest::Error),
     /// The file that is to be sent cannot be read.
     #[error("cannot read the file")]
     File(#[source] std::io::Error),

@@ -8,6 +8,7 @@ mod neighbours;
 mod rest;
 mod scaling;
 mod security;
+mod tls;
 mod updates;
 
 /// `make prove` repeats what `make test` shows once.

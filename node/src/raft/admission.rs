@@ -4,8 +4,8 @@ use super::Consensus;
 use super::connection::{Hello, Purpose};
 use crate::auth::{Authenticator, Denied, Permission};
 use crate::identity::ClusterIdentity;
-use crate::tls::{Names, PeerTls};
-use client::admin::{Refusal, RefusalReason};
+use crate::tls::{Names, PeerTls, ServerTls};
+use client::admin::{Certificates, Refusal, RefusalReason};
 use client::sql::Credentials;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use parking_lot::Mutex;
@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub struct PeerSecurity {
     /// TLS between members.
     pub tls: Option<Arc<PeerTls>>,
+    /// TLS of the client port, of which reports tell.
+    pub clients: Option<Arc<ServerTls>>,
     /// Whose users may join.
     pub auth: Option<Arc<Authenticator>>,
     /// What this member shows when it joins.
@@ -100,6 +102,14 @@ impl Consensus {
     /// When the certificate of the peer port ends, in seconds since 1970.
     pub fn certificate_not_after(&self) -> Option<i64> {
         self.security.tls.as_ref().map(|tls| tls.not_after())
+    }
+
+    /// The certificates of both ports.
+    pub(super) fn certificates(&self) -> Certificates {
+        Certificates {
+            peers: self.security.tls.as_ref().map(|tls| tls.certificates()),
+            clients: self.security.clients.as_ref().map(|tls| tls.certificates()),
+        }
     }
 
     /// What this member shows when it joins.

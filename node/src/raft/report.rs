@@ -3,7 +3,7 @@
 use super::Consensus;
 use super::membership::{SILENT, describe, member_ref, quorum_silent};
 use super::types::Metrics;
-use client::admin::{ConsistencyState, MemberReport, Membership, NodeId, Phase, Role};
+use client::admin::{Certificates, ConsistencyState, MemberReport, Membership, NodeId, Phase, Role};
 use client::backup::ArchiveReport;
 use openraft::ServerState;
 use std::sync::Arc;
@@ -48,6 +48,7 @@ impl Consensus {
             consistency: Some(self.consistency.borrow().report()),
             storage: Some(self.space.usage()),
             archive: self.archive_report(),
+            certificates: self.certificates(),
             message,
         }
     }
@@ -104,6 +105,7 @@ struct Gist {
     membership: Membership,
     consistency: Option<ConsistencyState>,
     archive: Option<ArchiveReport>,
+    certificates: Certificates,
     members: Vec<(bool, bool)>,
     /// How full the volume is, in twentieths.
     volume: Option<u64>,
@@ -138,6 +140,7 @@ impl Gist {
             membership,
             consistency,
             archive: report.archive.clone(),
+            certificates: report.certificates.clone(),
             members,
             volume,
         }

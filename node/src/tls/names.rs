@@ -48,8 +48,30 @@ impl Names {
         expected.is_none_or(|expected| shown.and_then(|names| names.common_name.as_deref()) == Some(expected))
     }
 
-    /// Whether it names this member: in the first label of a DNS name, the rest of which names the cluster.
+    /// Whether it names this member: in the first label of a DNS name, the rest of which names the cluster. A wildcard
+    /// names every member: authorities that are not the cluster's own make one certificate for all.
     pub fn name_member(&self, member: &str) -> bool {
-        self.dns.iter().any(|name| name.split('.').next() == Some(member))
+        let labels = || self.dns.iter().filter_map(|name| name.split('.').next());
+        labels().any(|label| label == member || label == "*")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_by_name() {
+        for (name, member, expected) in [
+            ("db-0.nodes.shop.svc", "db-0", true),
+            ("db-0.nodes.shop.svc", "db-1", false),
+            ("db-0", "db-0", true),
+            ("*.nodes.shop.svc", "db-1", true),
+            ("db-*.nodes.shop.svc", "db-1", false),
+            ("nodes.db-1.svc", "db-1", false),
+        ] {
+            let names = Names { dns: vec![name.to_owned()], ..Names::default() };
+            assert_eq!(names.name_member(member), expected, "{name} for {member}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use super::pem::{self, Material, Pair};
 use super::server::server_config;
 use super::{begins_with_tls, refused};
 use crate::reload::Reloaded;
+use client::admin::PortCertificates;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
@@ -67,7 +68,7 @@ pub struct PeerTls {
 struct Current {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
-    not_after: i64,
+    told: PortCertificates,
 }
 
 impl PeerTls {
@@ -78,7 +79,7 @@ impl PeerTls {
         let verify_client = files.verify_client;
         let own = [files.certificate, files.key];
         let current = pem::follow("certificates of the peer port", own, files.ca, move |material| {
-            let Material { pair, not_after, roots } = material;
+            let Material { pair, told, roots } = material;
             let own = Pair { chain: pair.chain.clone(), key: pair.key.clone_key() };
             let server = server_config(pair, roots.clone().filter(|_| verify_client), VERSIONS)?;
             let client = ClientConfig::builder_with_provider(pem::provider())
@@ -92,7 +93,7 @@ impl PeerTls {
                 None => client.dangerous().with_custom_certificate_verifier(Arc::new(Anybody)),
             };
             let client = client.with_client_auth_cert(own.chain, own.key).map_err(|e| e.to_string())?;
-            Ok(Current { server: Arc::new(server), client: Arc::new(client), not_after })
+            Ok(Current { server: Arc::new(server), client: Arc::new(client), told })
         })?;
         let (common_name, member_name, plaintext) = (files.common_name, files.member_name, files.plaintext);
         Ok(Self { current, server_name, common_name, member_name, plaintext })
@@ -100,7 +101,12 @@ impl PeerTls {
 
     /// When the certificate ends, in seconds since 1970.
     pub fn not_after(&self) -> i64 {
-        self.current.current().not_after
+        self.current.current().told.not_after
+    }
+
+    /// What is shown and trusted at this moment.
+    pub fn certificates(&self) -> PortCertificates {
+        self.current.current().told.clone()
     }
 
     /// Whether who calls must have a certificate in its member's name.

@@ -2,10 +2,12 @@
 
 use super::names::Names;
 use crate::reload::{Files, Reloaded, read_file};
+use client::admin::PortCertificates;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,8 +28,8 @@ pub struct Pair {
 pub struct Material {
     /// What the port shows.
     pub pair: Pair,
-    /// When its certificate ends, in seconds since 1970.
-    pub not_after: i64,
+    /// What is told of it.
+    pub told: PortCertificates,
     /// Whose certificates others must show.
     pub roots: Option<Arc<RootCertStore>>,
 }
@@ -45,9 +47,14 @@ pub fn follow<T: Send + Sync + 'static>(
     Reloaded::follow(what, read, move |files: &Files| {
         let [certificate, key, ca @ ..] = files.as_slice() else { return Err("files are missing".into()) };
         let pair = pair(certificate, key)?;
-        let not_after = Names::of(&pair.chain[0])?.not_after;
-        let roots = ca.first().map(roots).transpose()?;
-        make(Material { pair, not_after, roots })
+        let authorities = ca.first().map(certificates).transpose()?;
+        let told = PortCertificates {
+            certificate: fingerprint(&pair.chain[0]),
+            not_after: Names::of(&pair.chain[0])?.not_after,
+            authorities: authorities.iter().flatten().map(fingerprint).collect(),
+        };
+        let roots = ca.first().zip(authorities).map(|(file, found)| roots(file, found)).transpose()?;
+        make(Material { pair, told, roots })
     })
 }
 
@@ -69,13 +76,18 @@ fn certificates((path, bytes): &File) -> Result<Vec<CertificateDer<'static>>, St
     if chain.is_empty() { Err(of(path, "no certificate in it".into())) } else { Ok(chain) }
 }
 
-/// Reads the certificates of authorities: all of the file, so that two are trusted while one takes over from the other.
-fn roots(file: &File) -> Result<Arc<RootCertStore>, String> {
+/// The certificates of authorities: all of the file, so that two are trusted while one takes over from the other.
+fn roots(file: &File, found: Vec<CertificateDer<'static>>) -> Result<Arc<RootCertStore>, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(file)? {
+    for certificate in found {
         roots.add(certificate).map_err(|e| of(&file.0, e.to_string()))?;
     }
     Ok(Arc::new(roots))
+}
+
+/// What names a certificate in reports.
+fn fingerprint(certificate: &CertificateDer<'static>) -> String {
+    Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn of(path: &Path, message: String) -> String {

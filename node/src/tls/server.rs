@@ -4,6 +4,7 @@ use super::names::Names;
 use super::pem::{self, Pair};
 use super::refused;
 use crate::reload::Reloaded;
+use client::admin::PortCertificates;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use std::io;
@@ -37,7 +38,7 @@ pub struct ServerTls {
 
 struct Current {
     config: Arc<ServerConfig>,
-    not_after: i64,
+    told: PortCertificates,
 }
 
 impl ServerTls {
@@ -48,14 +49,19 @@ impl ServerTls {
         let current = pem::follow("certificates of the client port", own, files.client_ca, |material| {
             let mut config = server_config(material.pair, material.roots, rustls::ALL_VERSIONS)?;
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            Ok(Current { config: Arc::new(config), not_after: material.not_after })
+            Ok(Current { config: Arc::new(config), told: material.told })
         })?;
         Ok(Self { current, client_common_name, plaintext })
     }
 
     /// When the certificate ends, in seconds since 1970.
     pub fn not_after(&self) -> i64 {
-        self.current.current().not_after
+        self.current.current().told.not_after
+    }
+
+    /// What is shown at this moment.
+    pub fn certificates(&self) -> PortCertificates {
+        self.current.current().told.clone()
     }
 
     /// Shakes hands; none if the client talks without TLS and may.

@@ -2,6 +2,7 @@
 
 use crate::command::CommandError;
 use client::sql::SqlError;
+use client::trust::TrustError;
 use std::error::Error;
 use std::fmt::Write;
 use std::io;
@@ -31,6 +32,9 @@ pub enum ShellError {
         #[source]
         source: io::Error,
     },
+    /// Files that should hold authorities, or a certificate and its key, do not.
+    #[error("--ca-cert, --client-cert, --client-key")]
+    Trust(#[source] TrustError),
     /// Scripts read each other in a circle.
     #[error("{}: files nested too deeply; does one read itself?", path.display())]
     TooDeep {

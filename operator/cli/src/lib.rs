@@ -23,21 +23,32 @@ pub use args::Args;
 pub use error::ShellError;
 pub use output::Output;
 
-use client::sql::{Credentials, Database, DatabaseConfig, Trust};
+use client::sql::{Credentials, Database, DatabaseConfig};
+use client::trust::Trust;
 use render::Mode;
 use session::Session;
 use std::io::{IsTerminal, stdin, stdout};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::runtime::Handle;
 
 /// Runs the shell until its input ends.
 pub fn run(args: Args, runtime: &Handle) -> ExitCode {
-    run_as(args, None, runtime)
+    run_as(args, Known::default(), runtime)
 }
 
-/// The same, as a user whose password is known, unless the arguments name another one.
-pub fn run_as(args: Args, credentials: Option<Credentials>, runtime: &Handle) -> ExitCode {
-    match start(args, credentials, runtime) {
+/// What is known without arguments, which stand over it.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// A user whose password is known.
+    pub credentials: Option<Credentials>,
+    /// Whom to trust.
+    pub trust: Option<Trust>,
+}
+
+/// The same, with what is known already.
+pub fn run_as(args: Args, known: Known, runtime: &Handle) -> ExitCode {
+    match start(args, known, runtime) {
         Ok(code) => code,
         Err(error) => {
             error.report();
@@ -46,10 +57,10 @@ pub fn run_as(args: Args, credentials: Option<Credentials>, runtime: &Handle) ->
     }
 }
 
-fn start(args: Args, credentials: Option<Credentials>, runtime: &Handle) -> Result<ExitCode, ShellError> {
+fn start(args: Args, known: Known, runtime: &Handle) -> Result<ExitCode, ShellError> {
     let interactive = args.command.is_empty() && stdin().is_terminal();
     let default_mode = if stdout().is_terminal() { Mode::Column } else { Mode::Csv };
-    let database = database(&args, credentials)?;
+    let database = database(&args, known)?;
     let mut session = Session::new(database, args.mode.unwrap_or(default_mode), interactive);
     if interactive {
         interactive::run(&mut session, runtime)?;
@@ -67,23 +78,23 @@ fn start(args: Args, credentials: Option<Credentials>, runtime: &Handle) -> Resu
     Ok(ExitCode::SUCCESS)
 }
 
-fn database(args: &Args, known: Option<Credentials>) -> Result<Database, ShellError> {
+fn database(args: &Args, known: Known) -> Result<Database, ShellError> {
     let credentials = match &args.user {
-        None => known,
+        None => known.credentials,
         Some(user) => {
             let password = password::read(user, args.password_file.as_deref())?;
             Some(Credentials { user: user.clone(), password })
         }
     };
+    let trust = trust(args)?.or(known.trust);
     let request_timeout = args.http_timeout;
-    let trust = trust(args)?;
-    let config = DatabaseConfig { credentials, request_timeout, trust, ..DatabaseConfig::new(args.hosts()) };
+    let config = DatabaseConfig { credentials, trust, request_timeout, ..DatabaseConfig::new(args.hosts()) };
     Database::new(config).map_err(ShellError::Sql)
 }
 
-/// Certificates, keys and authorities from their files.
-fn trust(args: &Args) -> Result<Trust, ShellError> {
-    let read = |path: &std::path::PathBuf| {
+/// Whom to trust and who to be, from the files that are named; none if nothing is said of it.
+fn trust(args: &Args) -> Result<Option<Trust>, ShellError> {
+    let read = |path: &PathBuf| {
         std::fs::read(path).map_err(|source| ShellError::File { path: path.clone(), source })
     };
     let authorities = args.ca_cert.as_ref().map(read).transpose()?;
@@ -91,5 +102,9 @@ fn trust(args: &Args) -> Result<Trust, ShellError> {
         (Some(certificate), Some(key)) => Some([read(certificate)?, b"\n".to_vec(), read(key)?].concat()),
         _ => None,
     };
-    Ok(Trust { authorities, identity, insecure: args.insecure })
+    if authorities.is_none() && identity.is_none() && !args.insecure {
+        return Ok(None);
+    }
+    let trust = Trust::shown(authorities.as_deref(), identity.as_deref(), args.insecure);
+    trust.map(Some).map_err(ShellError::Trust)
 }

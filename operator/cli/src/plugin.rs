@@ -12,12 +12,13 @@ mod report;
 
 pub use args::PluginArgs;
 
-use crate::Args as ShellArgs;
+use crate::{Args as ShellArgs, Known};
 use anyhow::{Context, Result, bail};
 use args::{BackupVerb, Verb};
 use clap::Parser;
 use client::admin_client::{AdminClient, AdminTimeouts};
 use client::sql::Credentials;
+use client::trust::Trust;
 use edit::Edit;
 use forward::Forward;
 use futures::{StreamExt, TryStreamExt};
@@ -26,8 +27,9 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config, ResourceExt};
-use operator::crd::{AuthenticationMode, SqliteBackup, SqliteCluster, SqliteRestore};
-use operator::names::{ANNOTATION_VERIFY, ClusterName, LABEL_CLUSTER, PORT_HTTP};
+use operator::cluster::certificates::AUTHORITIES;
+use operator::crd::{AuthenticationMode, ClientTraffic, SqliteBackup, SqliteCluster, SqliteRestore};
+use operator::names::{ANNOTATION_CLIENT_TRAFFIC, ANNOTATION_VERIFY, ClusterName, LABEL_CLUSTER, PORT_HTTP};
 use serde_json::json;
 use std::process::ExitCode;
 use tokio::runtime::Handle;
@@ -40,20 +42,35 @@ pub fn run(args: PluginArgs, runtime: &Handle) -> Result<ExitCode> {
     // Only the first process-wide choice counts; a second one is the same.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     if let Verb::Sql { name, sql, mode } = &args.verb {
-        let (plugin, forward) = runtime.block_on(async {
+        let (way, known) = runtime.block_on(async {
             let plugin = Plugin::connect(&args).await?;
-            let forward = plugin.forward_to_any(name).await?;
-            Ok::<_, anyhow::Error>((plugin, forward))
+            let way = plugin.way_to_any(name).await?;
+            let credentials = plugin.credentials(name, ClusterName::application_secret).await?;
+            let known = Known { credentials, trust: way.trust.clone() };
+            Ok::<_, anyhow::Error>((way, known))
         })?;
-        let credentials = runtime.block_on(plugin.credentials(name, ClusterName::application_secret))?;
-        let mut shell = vec!["sqlite-cli".to_owned(), format!("--host={}", forward.address)];
+        let mut shell = vec!["sqlite-cli".to_owned(), format!("--host={}", way.forward.address)];
+        shell.push(format!("--scheme={}", way.scheme()));
         shell.extend(sql.iter().map(|sql| format!("--command={sql}")));
         shell.extend(mode.iter().map(|mode| format!("--mode={mode}")));
-        let code = crate::run_as(ShellArgs::try_parse_from(shell)?, credentials, runtime);
-        drop((plugin, forward));
+        let code = crate::run_as(ShellArgs::try_parse_from(shell)?, known, runtime);
+        drop(way);
         return Ok(code);
     }
     runtime.block_on(async { Plugin::connect(&args).await?.run(&args).await })
+}
+
+/// A local port that leads to a member, and how that is to be talked to.
+struct Way {
+    forward: Forward,
+    /// Whom to trust; none: the member talks without TLS.
+    trust: Option<Trust>,
+}
+
+impl Way {
+    fn scheme(&self) -> &'static str {
+        if self.trust.is_some() { "https" } else { "http" }
+    }
 }
 
 struct Plugin {
@@ -346,24 +363,45 @@ impl Plugin {
         Ok(())
     }
 
-    async fn forward_to_any(&self, name: &str) -> Result<Forward> {
+    async fn way_to_any(&self, name: &str) -> Result<Way> {
         let pods = self.pods_of(name).await?;
         let ready = |pod: &&Pod| {
             let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
             conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
         };
         let pod = pods.iter().find(ready).with_context(|| format!("no member of {name} is ready"))?;
-        Forward::open(self.pods(), pod.name_any(), port()).await
+        self.way_to(name, pod).await
+    }
+
+    async fn way_to(&self, name: &str, pod: &Pod) -> Result<Way> {
+        let trust = self.trust(name, pod).await?;
+        Ok(Way { forward: Forward::open(self.pods(), pod.name_any(), port()).await?, trust })
+    }
+
+    /// Whom to trust where a member talks TLS: as applications are told. Before they are, it answers without as well.
+    async fn trust(&self, name: &str, pod: &Pod) -> Result<Option<Trust>> {
+        let mark = pod.annotations().get(ANNOTATION_CLIENT_TRAFFIC).map(String::as_str);
+        if ClientTraffic::marked(mark) == ClientTraffic::Plaintext {
+            return Ok(None);
+        }
+        let cluster = ClusterName::new(&self.namespace, name);
+        let called = cluster.application_secret();
+        let secrets = Api::<Secret>::namespaced(self.client.clone(), &self.namespace);
+        let secret = secrets.get(&called).await.with_context(|| format!("Secret {called} cannot be read"))?;
+        let Some(pem) = secret.data.and_then(|mut data| data.remove(AUTHORITIES)) else { return Ok(None) };
+        let trust = Trust::new(&pem.0, Some(&cluster.tls_name()));
+        trust.map(Some).with_context(|| format!("{AUTHORITIES} of Secret {called}"))
     }
 
     async fn promote(&self, name: &str, member: &str) -> Result<()> {
         if ClusterName::new(&self.namespace, name).parse_member(member).is_none() {
             bail!("{member} is no member of {name}");
         }
-        let forward = Forward::open(self.pods(), member.to_owned(), port()).await?;
-        let base = format!("http://{}", forward.address);
+        let way = self.way_to(name, &self.pods().get(member).await?).await?;
+        let base = format!("{}://{}", way.scheme(), way.forward.address);
         let credentials = self.credentials(name, ClusterName::operator_secret).await?;
         let admin = AdminClient::new(AdminTimeouts::default())?.with_credentials(credentials);
+        let admin = way.trust.as_ref().map_or_else(|| Ok(admin.clone()), |trust| admin.trusting(trust))?;
         let report = admin.report(&base).await?;
         let done = admin.transfer(&base, Some(report.node_id)).await?;
         println!("{} leads in term {}", done.leader.name, done.term);

@@ -2,7 +2,6 @@
 
 use super::observe::Seen;
 use super::plan::Step;
-use crate::admin;
 use crate::context::Context;
 use crate::crd::{BackupPurpose, SqliteBackup};
 use crate::names::FINALIZER_BACKUP;
@@ -86,7 +85,7 @@ pub async fn execute(
 }
 
 fn base(seen: &Seen, member: &str) -> Option<String> {
-    seen.members.pods.get(member)?.ip.as_deref().map(admin::base)
+    seen.members.pods.get(member)?.base()
 }
 
 async fn start(backup: &SqliteBackup, seen: &Seen, member: &str) -> Outcome {

@@ -2,7 +2,6 @@
 
 use super::observed::{Cluster, Object, Observed};
 use super::status::is_over;
-use crate::admin;
 use crate::clock;
 use crate::cluster::access::{self, AccessError};
 use crate::cluster::build::backup::StoreAccess;
@@ -121,7 +120,7 @@ fn of_cluster(cluster: &SqliteCluster, members: &Members, ends: bool) -> Cluster
 async fn jobs(seen: &Seen) -> Vec<(String, BackupJob)> {
     let name = seen.observed.object.job_name();
     let asked = seen.members.reports.keys().filter_map(|member| {
-        let base = admin::base(seen.members.pods.get(member)?.ip.as_deref()?);
+        let base = seen.members.pods.get(member)?.base()?;
         let name = &name;
         Some(async move {
             match seen.admin.backup_jobs(&base).await {

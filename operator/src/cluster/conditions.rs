@@ -1,5 +1,6 @@
 //! Conditions of a cluster, as kstatus, `kubectl wait` and people read them. Pure.
 
+use super::certificates;
 use super::observed::Observed;
 use super::plan::{Plan, bucket};
 use super::validate::Desired;
@@ -43,6 +44,7 @@ pub(super) fn conditions(
     drafts.push(storage_healthy(desired, observed, plan));
     drafts.push(consistent(observed));
     drafts.extend(super::backups::health::conditions(desired, observed, plan));
+    drafts.extend(certificates::health::condition(desired, observed));
     if let Some(obstacle) = &plan.obstacle {
         let (reason, message) = (obstacle.reason.as_str(), obstacle.message.clone());
         drafts.push(Draft { kind: "Stalled", holds: true, reason, message });
@@ -56,7 +58,10 @@ pub(super) fn conditions(
         let (reason, message) = (pending.reason.as_str(), pending.message.clone());
         drafts.push(Draft { kind: "UpdatePending", holds: true, reason, message });
     }
-    drafts.into_iter().map(|draft| finish(draft, observed, desired.generation)).collect()
+    let carried = certificates::health::carried_over(desired, observed)
+        .map(|condition| Condition { observed_generation: Some(desired.generation), ..condition });
+    let drawn = drafts.into_iter().map(|draft| finish(draft, observed, desired.generation));
+    drawn.chain(carried).collect()
 }
 
 fn accepted(plan: &Plan) -> Draft {

@@ -7,7 +7,6 @@ use super::observed::Observed;
 use super::plan::{Plan, Step};
 use super::validate::Desired;
 use super::view::View;
-use crate::admin;
 use crate::context::Context;
 use crate::names::{
     ANNOTATION_METADATA, ANNOTATION_RESOURCES, CONTAINER, LABEL_SERVING, POD_MANAGER, SERVING_MANAGER,
@@ -186,9 +185,7 @@ impl Hands<'_> {
     }
 
     fn base(&self, pod: Option<&str>, step: &'static str) -> Result<String, ExecuteError> {
-        pod.and_then(|pod| self.observed.pods.get(pod)?.ip.as_deref())
-            .map(admin::base)
-            .ok_or(ExecuteError::NoAddress { step })
+        pod.and_then(|pod| self.observed.pods.get(pod)?.base()).ok_or(ExecuteError::NoAddress { step })
     }
 
     fn namespaced<K>(&self) -> Api<K>

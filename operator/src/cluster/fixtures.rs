@@ -59,6 +59,7 @@ pub(crate) fn report(name: &str, id: u64) -> ReportBuilder {
         consistency: None,
         storage: None,
         archive: None,
+        certificates: Default::default(),
         message: None,
     })
 }

@@ -3,6 +3,7 @@
 //! One file for each word. The middle of the sentence is pure; a reconcile remembers nothing that the next one needs.
 
 pub mod access;
+mod application;
 pub mod apply;
 pub mod backups;
 pub mod build;
@@ -11,7 +12,9 @@ pub(crate) mod conditions;
 pub mod execute;
 pub mod observe;
 pub mod observed;
+mod passwords;
 pub mod plan;
+mod refresh;
 pub mod resources;
 pub mod restore;
 mod secrets;
@@ -28,6 +31,7 @@ use crate::crd::SqliteCluster;
 use crate::error::Error;
 use crate::names::ClusterName;
 use crate::stores::Guarded;
+use access::Access;
 use build::build;
 use client::admin_client::AdminClient;
 use kube::runtime::controller::Action;
@@ -60,7 +64,7 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
     }
     let access = timed("access", &ctx, access::access(cluster, &ctx)).await?;
     let admin = access.client(&ctx.admin);
-    let observed = timed("observe", &ctx, observe::observe(cluster, &access, &admin, &ctx)).await?;
+    let mut observed = timed("observe", &ctx, observe::observe(cluster, &access, &admin, &ctx)).await?;
     let desired = match validate(cluster, &ctx.node_image) {
         Ok(desired) => desired,
         Err(invalid) => return refuse(cluster, &invalid.to_string(), &ctx).await,
@@ -68,9 +72,10 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
     let minted = uuid::Uuid::new_v4().to_string();
     let plan = plan(&desired, &observed, &minted);
     follow(&desired, &observed, &plan, &admin, &ctx);
-    let acted = act(cluster, &desired, &observed, &plan, &admin, &ctx).await;
+    let acted = act(cluster, &desired, &observed, &plan, &access, &ctx).await;
     // Whatever became of the rest: what is due is due.
     let backed_up = timed("backups", &ctx, backups::act::act(&desired, &observed, &plan, &admin, &ctx)).await;
+    observed.certificates = ctx.certificates.get(&desired.name, &desired.uid);
     let rejection = acted.as_ref().err().and_then(Error::rejection);
     let status = status::status(&desired, &observed, &plan, rejection.as_ref());
     let subject = cluster.object_ref(&());
@@ -92,14 +97,20 @@ async fn act(
     desired: &Desired,
     observed: &Observed,
     plan: &Plan,
-    admin: &AdminClient,
+    access: &Access,
     ctx: &Context,
 ) -> Result<(), Error> {
     let Some(prepared) = build(desired, observed, plan) else { return Ok(()) };
-    timed("certificates", ctx, certificates::provide(desired, ctx)).await?;
-    let (_applied, rejection) = timed("apply", ctx, apply::apply(desired, prepared, ctx)).await?;
     let subject = cluster.object_ref(&());
-    match timed("execute", ctx, execute::execute(desired, observed, plan, &subject, admin, ctx)).await {
+    // Nothing is started that would wait for certificates.
+    if !timed("certificates", ctx, certificates::keep(desired, observed, ctx)).await? {
+        return Ok(());
+    }
+    application::keep(desired, plan, access, ctx).await?;
+    passwords::keep(desired, observed, access, &subject, ctx).await?;
+    let (_applied, rejection) = timed("apply", ctx, apply::apply(desired, prepared, ctx)).await?;
+    let admin = access.client(&ctx.admin);
+    match timed("execute", ctx, execute::execute(desired, observed, plan, &subject, &admin, ctx)).await {
         Err(later) if later.passes() => {
             tracing::info!(cluster = %desired.name, reason = &later as &dyn std::error::Error, "not yet");
         }
@@ -119,8 +130,7 @@ fn follow(desired: &Desired, observed: &Observed, plan: &Plan, admin: &AdminClie
     let view = View::of(observed, plan.cluster_id.as_deref());
     let leader = view.leader().map(|leader| &leader.name);
     let member = || observed.reports.iter().find(|(_, r)| r.cluster_id.is_some()).map(|(pod, _)| pod);
-    let base =
-        leader.or_else(member).and_then(|pod| observed.pods.get(pod)?.ip.as_deref()).map(crate::admin::base);
+    let base = leader.or_else(member).and_then(|pod| observed.pods.get(pod)?.base());
     ctx.streams.follow(&desired.name, base.filter(|_| !desired.spec.paused), admin);
 }
 

@@ -7,13 +7,13 @@ use super::observed::{
 };
 use super::restore::{self, BootstrapView};
 use super::validate::parse_quantity;
-use crate::admin;
 use crate::clock;
 use crate::context::Context;
-use crate::crd::{DisruptionBudget, SqliteCluster};
+use crate::crd::{ClientTraffic, DisruptionBudget, SqliteCluster};
 use crate::names::{
-    ANNOTATION_CLUSTER_ID, ANNOTATION_METADATA, ANNOTATION_NODE_ID, ANNOTATION_RESOURCES,
-    ANNOTATION_REVISION, CONTAINER, ClusterName, LABEL_CLUSTER, LABEL_SERVING, PodRole,
+    ANNOTATION_CLIENT_TRAFFIC, ANNOTATION_CLUSTER_ID, ANNOTATION_METADATA, ANNOTATION_NODE_ID,
+    ANNOTATION_REFRESHED, ANNOTATION_RESOURCES, ANNOTATION_REVISION, CONTAINER, ClusterName, LABEL_CLUSTER,
+    LABEL_SERVING, PodRole,
 };
 use client::admin::MemberReport;
 use client::admin_client::AdminClient;
@@ -69,6 +69,8 @@ pub async fn observe(
         backups: super::backups::seen::see(cluster, &name, ctx),
         bootstrap_restore: BootstrapView::default(),
         restores: restore::running(cluster, &name, ctx),
+        certificates: ctx.certificates.get(&name, &cluster.uid().unwrap_or_default()),
+        exchanges_passwords: access.is_exchanging(),
         pods,
         reports,
         foreign,
@@ -107,8 +109,8 @@ async fn reports(
     ctx: &Context,
 ) -> BTreeMap<String, MemberReport> {
     let asked =
-        pods.iter().filter_map(|(name, pod)| Some((name, pod.ip.as_ref()?))).map(|(name, ip)| async move {
-            match admin.report(&admin::base(ip)).await {
+        pods.iter().filter_map(|(name, pod)| Some((name, pod.base()?))).map(|(name, base)| async move {
+            match admin.report(&base).await {
                 // The address of a pod that went may be another cluster's by now.
                 Ok(report) if report.name != *name => {
                     tracing::debug!(pod = name, found = report.name, "another pod has its address");
@@ -124,7 +126,13 @@ async fn reports(
                 }
             }
         });
-    join_all(asked).await.into_iter().flatten().collect()
+    let reports: BTreeMap<String, MemberReport> = join_all(asked).await.into_iter().flatten().collect();
+    // Nobody of those who are in service and talk TLS answers: whom to trust may have changed.
+    let silent = |pod: &PodView| pod.ready && pod.client_traffic != ClientTraffic::Plaintext;
+    if reports.is_empty() && pods.values().any(silent) {
+        ctx.known.forget(cluster);
+    }
+    reports
 }
 
 fn controls(cluster: &SqliteCluster, meta: &ObjectMeta) -> bool {
@@ -223,6 +231,10 @@ fn pod_view(pod: &Pod, ctx: &Context) -> PodView {
             .then(|| ready.and_then(|c| c.last_transition_time.as_ref().map(|time| time.0)).or(created))
             .flatten(),
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        client_traffic: ClientTraffic::marked(
+            pod.annotations().get(ANNOTATION_CLIENT_TRAFFIC).map(String::as_str),
+        ),
+        refreshed: pod.annotations().get(ANNOTATION_REFRESHED).cloned(),
         running: container.is_some_and(|state| state.running.is_some()),
         stuck,
         unschedulable: unscheduled.map(|condition| condition.message.clone().unwrap_or_default()),

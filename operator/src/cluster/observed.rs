@@ -1,8 +1,10 @@
 //! What is, as one reconcile sees it: plain data, made by [`super::observe`] and read by everything that decides.
 
 use super::backups::BackupsView;
+use super::certificates::KeptPorts;
 use super::restore::BootstrapView;
-use crate::crd::{BootstrapStatus, SqliteClusterStatus};
+use crate::admin;
+use crate::crd::{BootstrapStatus, ClientTraffic, SqliteClusterStatus};
 use crate::names::PodRole;
 use client::admin::{MemberReport, NodeId};
 use jiff::Timestamp;
@@ -37,6 +39,10 @@ pub struct Observed {
     pub bootstrap_restore: BootstrapView,
     /// Restores of it that are under way, with hundredths that are done.
     pub restores: BTreeMap<String, i32>,
+    /// What is known of the certificates; none: nothing was looked at yet.
+    pub certificates: Option<KeptPorts>,
+    /// Whether members are to accept other passwords before anybody is told.
+    pub exchanges_passwords: bool,
     /// Names of the cluster's Services, budgets and pinned templates, for those that are no longer wanted.
     pub children: BTreeSet<Child>,
 }
@@ -90,6 +96,10 @@ pub struct PodView {
     pub not_ready_since: Option<Timestamp>,
     /// Whether it is going away.
     pub terminating: bool,
+    /// How it answers clients.
+    pub client_traffic: ClientTraffic,
+    /// What the kubelet was last asked to look for.
+    pub refreshed: Option<String>,
     /// Whether the database container runs.
     pub running: bool,
     /// Why the container cannot start.
@@ -116,6 +126,13 @@ pub struct PodView {
     pub resize_refused: bool,
     /// When it was made.
     pub created: Option<Timestamp>,
+}
+
+impl PodView {
+    /// Base of the member's API, once the pod has an address.
+    pub fn base(&self) -> Option<String> {
+        Some(admin::base(self.ip.as_deref()?, self.client_traffic))
+    }
 }
 
 /// How the change of a pod's resources goes.

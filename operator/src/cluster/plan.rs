@@ -10,6 +10,7 @@ mod pods;
 mod rollout;
 mod sizes;
 mod step;
+mod traffic;
 mod update;
 mod upkeep;
 
@@ -28,7 +29,8 @@ use super::restore::{self, BootstrapPlan};
 use super::validate::Desired;
 use super::view::{View, slack};
 use crate::crd::{
-    BootstrapPhase, BootstrapStatus, DisruptionBudget, PeerTraffic, RolloutState, RolloutStatus,
+    BootstrapPhase, BootstrapStatus, ClientTraffic, DisruptionBudget, PeerTraffic, RolloutState,
+    RolloutStatus,
 };
 use identity::Identity;
 
@@ -61,6 +63,10 @@ pub struct Plan {
     pub volume_size: String,
     /// How members are to talk to each other from the next reconcile on.
     pub peer_traffic: Option<PeerTraffic>,
+    /// How clients are to be answered from the next reconcile on.
+    pub client_traffic: Option<ClientTraffic>,
+    /// Whether applications are to talk TLS: not before every member does, and as long as one does nothing else.
+    pub tells_tls: bool,
     /// Backups that are due, and those that are no longer kept.
     pub backups: BackupPlan,
     /// The backup that the cluster begins with.
@@ -79,6 +85,7 @@ impl Plan {
             bootstrap: observed.status.bootstrap.clone(),
             rollout: observed.status.rollout.clone(),
             peer_traffic: observed.status.peer_traffic,
+            client_traffic: observed.status.client_traffic,
             ..Self::default()
         }
     }
@@ -98,8 +105,17 @@ pub fn plan(desired: &Desired, observed: &Observed, minted: &str) -> Plan {
     if let Some(activity) = restore.activity.clone() {
         plan.activity = Some(activity);
     }
+    let (certificates, missing) = super::certificates::health::plan(desired, observed);
+    let waits = certificates.as_ref().is_some_and(|a| a.reason == ActivityReason::AwaitingCertificates);
+    if (plan.activity.is_none() || waits) && !desired.spec.paused {
+        plan.activity = certificates.or(plan.activity);
+    }
     if plan.obstacle.is_none() {
-        plan.obstacle.clone_from(&restore.obstacle);
+        plan.obstacle = restore.obstacle.clone().or(missing.filter(|_| !desired.spec.paused));
+    }
+    if plan.activity.is_none() && observed.exchanges_passwords && !desired.spec.paused {
+        let message = "the members are to accept the next passwords before anybody is told".into();
+        plan.activity = Some(Activity::new(ActivityReason::RotatingPassword, message));
     }
     if !plan.steps.iter().any(Step::is_disruptive) {
         plan.steps.extend(restore.start.clone().map(Step::Restore));
@@ -286,7 +302,7 @@ impl<'a> Planner<'a> {
             );
             self.plan.pending = Some(Pending { reason: PendingReason::NewerOperator, message });
         }
-        self.plan_peer_traffic();
+        self.plan_traffic();
         self.plan.revision.clone_from(&self.revision);
         self.plan.rollout = Some(self.rollout.clone());
         self.plan.volume_size.clone_from(&self.volume.1);
@@ -294,26 +310,6 @@ impl<'a> Planner<'a> {
         self.plan.sizes = Some(self.sizes.clone());
         self.plan.steps.extend(self.disruption.take());
         self.plan
-    }
-
-    /// The next step to where the spec wants the traffic between members, once all of them have taken the last one.
-    fn plan_peer_traffic(&mut self) {
-        let (now, wanted) =
-            (self.desired.peer_traffic, PeerTraffic::wanted(self.desired.spec.security.tls.peers));
-        let stable = self.rollout.stable_revision.as_ref() == Some(&self.desired.voter_revision);
-        let nobody = self.observed.pods.is_empty();
-        let rests = self.plan.activity.is_none()
-            && self.plan.obstacle.is_none()
-            && self.plan.steps.is_empty()
-            && self.disruption.is_none();
-        let may_step = rests && (stable || nobody);
-        self.plan.peer_traffic = Some(if may_step { now.towards(wanted) } else { now });
-        if now != wanted {
-            self.act(
-                ActivityReason::SecuringPeers,
-                format!("the traffic between members is {now:?} on its way to {wanted:?}"),
-            );
-        }
     }
 
     /// `minAvailable` by the slack of the configurations that are and that this plan leads to, whichever is less,

@@ -9,7 +9,6 @@ use super::observed::Observed;
 use super::plan::{Activity, ActivityReason, Obstacle, ObstacleReason};
 use super::validate::Desired;
 use super::view::View;
-use crate::admin;
 use crate::backup::status::has_succeeded;
 use crate::context::Context;
 use crate::crd::{
@@ -151,7 +150,7 @@ pub(crate) struct Heard {
 /// Asks members what they know of a restore. Network, reads only.
 pub(crate) async fn jobs(name: &str, observed: &Observed, admin: &AdminClient) -> Heard {
     let asked = observed.reports.keys().filter_map(|member| {
-        let base = admin::base(observed.pods.get(member)?.ip.as_deref()?);
+        let base = observed.pods.get(member)?.base()?;
         Some(async move {
             match admin.restore_jobs(&base).await {
                 Ok(known) => Some((member.clone(), known)),

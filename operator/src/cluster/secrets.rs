@@ -43,8 +43,12 @@ impl Secrets {
 
     /// What has this name, if it is the cluster's.
     pub async fn get(&self, name: &str) -> Result<Option<Secret>, SecretError> {
-        let found = self.api.get_opt(name).await.map_err(|source| failed(name, source))?;
-        found.map(|found| self.own(found)).transpose()
+        self.any(name).await?.map(|found| self.own(found)).transpose()
+    }
+
+    /// What has this name, whoever it belongs to.
+    pub async fn any(&self, name: &str) -> Result<Option<Secret>, SecretError> {
+        self.api.get_opt(name).await.map_err(|source| failed(name, source))
     }
 
     /// Creates it. What another operator made in between stands.

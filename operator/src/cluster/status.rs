@@ -75,6 +75,8 @@ pub fn status(
         version: version(desired, observed, plan),
         template_revision: Some(desired.voter_revision.clone()),
         peer_traffic: plan.peer_traffic.or(before.peer_traffic),
+        client_traffic: plan.client_traffic.or(before.client_traffic),
+        certificates: super::certificates::health::status(desired, observed),
         voters: count(view.voters().count()),
         ready_voters,
         voters_ready: Some(format!("{ready_voters}/{}", desired.voters)),
@@ -92,7 +94,9 @@ pub fn status(
             .iter()
             .map(|service| {
                 let host = desired.name.service(&service.name);
-                (service.name.clone(), format!("http://{host}.{}.svc:{PORT_HTTP}", desired.name.namespace))
+                let scheme = if plan.tells_tls { "https" } else { "http" };
+                let base = format!("{scheme}://{host}.{}.svc:{PORT_HTTP}", desired.name.namespace);
+                (service.name.clone(), base)
             })
             .collect(),
         storage: Some(StorageStatus {

@@ -5,14 +5,15 @@
 
 use super::backups::cron::Cron;
 use super::build::backup::{Beginning, Mounts, StoreAccess};
+use super::build::service;
 use super::window::Window;
 use crate::crd::{
-    AuthenticationMode, BackupSchedule, BackupStore, BootstrapPhase, Medium, PeerTraffic, RestorePhase,
-    RetentionPolicy, SqliteCluster, SqliteClusterSpec,
+    AuthenticationMode, BackupSchedule, BackupStore, BootstrapPhase, ClientTraffic, Medium, PeerTraffic,
+    Port, RestorePhase, RetentionPolicy, SqliteCluster, SqliteClusterSpec, TlsMode,
 };
 use crate::names::{
-    ANNOTATION_APPROVED, ANNOTATION_RESTARTED, ANNOTATION_UPDATE, ClusterName, PodRole, content_hash,
-    role_revision,
+    ANNOTATION_APPROVED, ANNOTATION_RESTARTED, ANNOTATION_ROTATE_CERTIFICATES, ANNOTATION_ROTATE_PASSWORD,
+    ANNOTATION_UPDATE, ClusterName, PodRole, content_hash, role_revision,
 };
 use kube::ResourceExt;
 use serde_json::json;
@@ -52,6 +53,14 @@ pub struct Desired {
     pub replacement_after: Duration,
     /// How members talk to each other for now.
     pub peer_traffic: PeerTraffic,
+    /// How clients are answered for now.
+    pub client_traffic: ClientTraffic,
+    /// Where the certificates for clients come from.
+    client_tls: TlsMode,
+    /// Wish for other authorities.
+    pub rotate_certificates: Option<String>,
+    /// Wish for other passwords.
+    pub rotate_passwords: Option<String>,
     /// When backups are due.
     pub schedules: Vec<(BackupSchedule, Cron)>,
     /// What the cluster begins with, once it is known and where it is not in the store of its own backups.
@@ -87,6 +96,19 @@ impl Desired {
     /// Whether clients have to say who they are.
     pub fn has_users(&self) -> bool {
         self.spec.security.authentication.mode == AuthenticationMode::Required
+    }
+
+    /// Where the certificates of a port come from.
+    pub fn tls_mode(&self, port: Port) -> TlsMode {
+        match port {
+            Port::Peers => self.spec.security.tls.peers,
+            Port::Clients => self.client_tls,
+        }
+    }
+
+    /// Where applications are sent to.
+    pub fn application_host(&self) -> String {
+        format!("{}.{}.svc", service::of_applications(&self.spec, &self.name), self.name.namespace)
     }
 
     /// Whether volumes end with their pods.
@@ -198,20 +220,24 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         return Err(ValidateError::Invalid(wrong));
     };
     // A cluster that begins needs no steps.
-    let as_told = cluster.status.as_ref().and_then(|status| status.peer_traffic);
-    let at_once = if has_begun.is_some() {
-        PeerTraffic::Plaintext
-    } else {
-        PeerTraffic::wanted(spec.security.tls.peers)
-    };
-    let peer_traffic = as_told.unwrap_or(at_once);
+    let tls = &spec.security.tls;
+    let told_of_peers = cluster.status.as_ref().and_then(|status| status.peer_traffic);
+    let begun_without = has_begun.map(|_| PeerTraffic::Plaintext);
+    let peer_traffic = told_of_peers.or(begun_without).unwrap_or(PeerTraffic::wanted(tls.peers));
+    let told_of_clients = cluster.status.as_ref().and_then(|status| status.client_traffic);
+    let clients_before = told_of_clients.or(has_begun.map(|_| ClientTraffic::Plaintext));
+    let client_tls = tls.mode(Port::Clients, clients_before);
+    let client_traffic = clients_before.unwrap_or_else(|| {
+        ClientTraffic::wanted(client_tls, tls.plaintext_clients, ClientTraffic::Plaintext)
+    });
     let beginning = beginning(cluster);
     let stores = Stores {
         backup: spec.backup.as_ref().map(|backups| Mounts::of(&StoreAccess::of(backups))),
         restore: beginning.as_ref().map(Beginning::mounts),
     };
     let nudges = Nudges { restarted_at: annotation(ANNOTATION_RESTARTED), updated_at: updated_at.clone() };
-    let voter_revision = revision(&spec, &image, peer_traffic, &stores, &nudges);
+    let traffic = (peer_traffic, client_traffic);
+    let voter_revision = revision(&spec, &image, traffic, &stores, &nudges);
     Ok(Desired {
         name: cluster_name,
         uid,
@@ -221,6 +247,10 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         windows,
         volume_limit,
         peer_traffic,
+        client_traffic,
+        client_tls,
+        rotate_certificates: annotation(ANNOTATION_ROTATE_CERTIFICATES),
+        rotate_passwords: annotation(ANNOTATION_ROTATE_PASSWORD),
         beginning,
         schedules,
         generation: cluster.metadata.generation.unwrap_or_default(),
@@ -311,7 +341,7 @@ struct Nudges {
 fn revision(
     spec: &SqliteClusterSpec,
     image: &str,
-    peer_traffic: PeerTraffic,
+    (peer_traffic, client_traffic): (PeerTraffic, ClientTraffic),
     stores: &Stores,
     nudges: &Nudges,
 ) -> String {
@@ -330,7 +360,10 @@ fn revision(
         "restartedAt": nudges.restarted_at,
         "updateAt": nudges.updated_at,
     });
-    // Named only where they are, so that a cluster without backups keeps the revision that it had.
+    // Named only where they are, so that a cluster without backups, or TLS for clients, keeps the revision that it had.
+    if client_traffic != ClientTraffic::Plaintext {
+        inputs["clientTraffic"] = json!(client_traffic);
+    }
     for (name, mounts) in [("backup", &stores.backup), ("restore", &stores.restore)] {
         if let Some(mounts) = mounts {
             inputs[name] = json!(mounts);
@@ -465,6 +498,26 @@ mod tests {
         assert!(!with(None, None));
         assert!(with(None, Some("Pending")) && with(Some("b"), Some("Succeeded")));
         assert!(!with(Some("a"), Some("Pending")) && !with(None, Some("Inert")));
+    }
+
+    #[test]
+    fn a_newer_operator_turns_on_no_tls_that_a_cluster_began_without() {
+        let mut old = cluster(json!({"storage": {"size": "1Gi"}}));
+        let new = validate(&old, "i").unwrap();
+        assert_eq!((new.client_traffic, new.tls_mode(Port::Clients)), (ClientTraffic::Tls, TlsMode::Managed));
+        let begun = |traffic: Value| {
+            let bootstrap = json!({"member": "orders-0", "phase": "Complete"});
+            serde_json::from_value(json!({"bootstrap": bootstrap, "clientTraffic": traffic})).unwrap()
+        };
+        for (told, traffic, mode) in [
+            (Value::Null, ClientTraffic::Plaintext, TlsMode::Disabled),
+            (json!("Plaintext"), ClientTraffic::Plaintext, TlsMode::Disabled),
+            (json!("Tls"), ClientTraffic::Tls, TlsMode::Managed),
+        ] {
+            old.status = Some(begun(told.clone()));
+            let found = validate(&old, "i").unwrap();
+            assert_eq!((found.client_traffic, found.tls_mode(Port::Clients)), (traffic, mode), "{told}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod sqlite_backup;
 mod sqlite_restore;
 mod status;
 mod storage;
+mod tls;
 mod update;
 
 pub use backup::{
@@ -25,7 +26,7 @@ pub use cluster::{
     PodTemplate, QuorumLoss, Raft, RaftProfile, Recovery, Resources, SqliteCluster, SqliteClusterSpec,
 };
 pub use placement::{Placement, Spread};
-pub use security::{Authentication, AuthenticationMode, PeerTls, PeerTraffic, SecretRef, Security, Tls};
+pub use security::{Authentication, AuthenticationMode, SecretRef, Security};
 pub use service::{ServiceSpec, ServiceTarget, ServiceType};
 pub use sqlite_backup::{
     BackupDeletion, BackupImport, BackupPurpose, Bookmark, SqliteBackup, SqliteBackupSpec,
@@ -35,11 +36,13 @@ pub use sqlite_restore::{
     RestoreApproval, RestoreSource, SqliteRestore, SqliteRestoreSpec, SqliteRestoreStatus, UndoBookmark,
 };
 pub use status::{
-    ArchiveStatus, BackupStatus, BootstrapPhase, BootstrapRestoreStatus, BootstrapStatus, CanaryStatus, Lag,
-    LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RecoveryWindow, RestorePhase, RolloutState,
-    RolloutStatus, ScheduleStatus, SqliteClusterStatus, StorageStatus, VersionStatus, VolumeBucket,
+    ArchiveStatus, BackupStatus, BootstrapPhase, BootstrapRestoreStatus, BootstrapStatus, CanaryStatus,
+    CertificateStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RecoveryWindow,
+    RestorePhase, RolloutState, RolloutStatus, ScheduleStatus, SqliteClusterStatus, StorageStatus,
+    VersionStatus, VolumeBucket,
 };
 pub use storage::{Autogrow, Medium, RetentionPolicy, Storage};
+pub use tls::{ClientTraffic, IssuerRef, PeerTraffic, PlaintextClients, Port, Tls, TlsMode, Traffic};
 pub use update::{Canary, CanaryFailure, MaintenanceWindow, Update, UpdateStrategy};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};

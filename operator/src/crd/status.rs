@@ -6,7 +6,7 @@
 use super::backup::{BackupEncryption, BackupStore};
 use super::bootstrap::RestoreTarget;
 use super::cluster::LossPoint;
-use super::security::PeerTraffic;
+use super::tls::{ClientTraffic, PeerTraffic, Port};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,13 @@ pub struct SqliteClusterStatus {
     /// How members talk to each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_traffic: Option<PeerTraffic>,
+    /// How clients are answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_traffic: Option<ClientTraffic>,
+    /// The certificates of the ports that talk TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
+    pub certificates: Vec<CertificateStatus>,
     /// Voters in the membership.
     #[serde(default)]
     pub voters: i32,
@@ -86,6 +93,19 @@ pub struct SqliteClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// The certificates of a port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// Which port.
+    pub port: Port,
+    /// When the first of them ends.
+    pub not_after: Time,
+    /// How far the exchange of their authority is, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<String>,
 }
 
 /// How the cluster began.

@@ -2,7 +2,6 @@
 
 use super::observe::Seen;
 use super::plan::Step;
-use crate::admin;
 use crate::backup::explain;
 use crate::context::Context;
 use crate::crd::{SqliteBackup, SqliteRestore};
@@ -112,7 +111,7 @@ async fn pin(restore: &SqliteRestore, seen: &Seen, ctx: &Context) -> Result<(), 
 }
 
 async fn start(seen: &Seen, member: &str, body: &StartRestore) -> Outcome {
-    let base = seen.members.pods.get(member).and_then(|pod| pod.ip.as_deref()).map(admin::base);
+    let base = seen.members.pods.get(member).and_then(|pod| pod.base());
     let Some(base) = base else {
         return Outcome::NotYet { message: format!("{member} has no address at this moment") };
     };

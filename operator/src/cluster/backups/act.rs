@@ -90,8 +90,8 @@ pub async fn act(
         test(desired, cluster_id, new, ctx).await?;
     }
     let view = View::of(observed, plan.cluster_id.as_deref());
-    let leader = view.leader().and_then(|leader| observed.pods.get(&leader.name)?.ip.as_deref());
-    let Some(base) = leader.map(crate::admin::base).filter(|_| !desired.spec.paused) else { return Ok(()) };
+    let leader = view.leader().and_then(|leader| observed.pods.get(&leader.name)?.base());
+    let Some(base) = leader.filter(|_| !desired.spec.paused) else { return Ok(()) };
     let tried = matches!(&observed.backups.probe, Some(Probed::Tried(_)));
     let every = if tried { PROBE } else { PROBE_AGAIN };
     let probe = probe(admin.clone(), base.clone());

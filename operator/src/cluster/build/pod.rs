@@ -1,12 +1,13 @@
 //! The pod of a member.
 
 use super::backup;
+use crate::cluster::certificates::exchange::SHARED;
 use crate::cluster::resources::{metadata_mark, resources_mark};
 use crate::cluster::validate::Desired;
-use crate::crd::Spread;
+use crate::crd::{ClientTraffic, Port, Spread};
 use crate::names::{
-    ANNOTATION_METADATA, ANNOTATION_RESOURCES, ANNOTATION_REVISION, CONTAINER, DATA, LABEL_SERVING,
-    PORT_HEALTH, PORT_HTTP, PORT_RAFT, PodRole, image_version,
+    ANNOTATION_CLIENT_TRAFFIC, ANNOTATION_METADATA, ANNOTATION_RESOURCES, ANNOTATION_REVISION, CONTAINER,
+    DATA, LABEL_SERVING, PORT_HEALTH, PORT_HTTP, PORT_RAFT, PodRole, image_version,
 };
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
@@ -24,6 +25,10 @@ use std::collections::BTreeMap;
 const PEER_TLS: &str = "peer-tls";
 /// Where it is.
 const PEER_TLS_PATH: &str = "/etc/sqlited/peer-tls";
+/// Name of the volume with the certificate for clients.
+const CLIENT_TLS: &str = "client-tls";
+/// Where it is.
+const CLIENT_TLS_PATH: &str = "/etc/sqlited/client-tls";
 /// Name of the volume with the files of users.
 const USERS: &str = "users";
 /// Where it is.
@@ -72,10 +77,12 @@ pub fn template(desired: &Desired, role: PodRole) -> PodTemplateSpec {
     let mut labels = desired.name.labels(role.label(), Some(&image_version(&desired.image)));
     labels.extend(desired.name.selector(Some(role)));
     labels.insert(LABEL_SERVING.into(), "true".into());
-    let annotations = BTreeMap::from([
+    let mut annotations = BTreeMap::from([
         (ANNOTATION_REVISION.to_owned(), desired.revision(role).to_owned()),
         ("kubectl.kubernetes.io/default-container".to_owned(), CONTAINER.to_owned()),
     ]);
+    let traffic = desired.client_traffic.mark();
+    annotations.extend(traffic.map(|mark| (ANNOTATION_CLIENT_TRAFFIC.to_owned(), mark.to_owned())));
     let placement = &spec.placement;
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
@@ -187,7 +194,7 @@ fn container(desired: &Desired, role: PodRole) -> Container {
 
 fn mounts(desired: &Desired) -> Vec<VolumeMount> {
     let users = desired.has_users().then_some((USERS, USERS_PATH, true));
-    let certificates = desired.peer_traffic.flag().is_some().then_some((PEER_TLS, PEER_TLS_PATH, true));
+    let certificates = ports(desired).map(|(_, volume, path)| (volume, path, true));
     [(DATA, "/data", false), ("tmp", "/tmp", false)]
         .into_iter()
         .chain(users)
@@ -202,15 +209,26 @@ fn mounts(desired: &Desired) -> Vec<VolumeMount> {
         .collect()
 }
 
-/// The certificates of all members, of which each takes its own: one Secret can be there before any pod.
-fn certificates(desired: &Desired) -> Option<Volume> {
-    let secret = SecretVolumeSource {
-        secret_name: Some(desired.name.peer_secret()),
-        default_mode: Some(0o440),
-        ..SecretVolumeSource::default()
-    };
-    let volume = Volume { name: PEER_TLS.into(), secret: Some(secret), ..Volume::default() };
-    desired.peer_traffic.flag().map(|_| volume)
+/// Ports that talk TLS, with the volume of their certificates and where it is.
+fn ports(desired: &Desired) -> impl Iterator<Item = (Port, &'static str, &'static str)> + use<> {
+    let peers = desired.peer_traffic.flag().map(|_| (Port::Peers, PEER_TLS, PEER_TLS_PATH));
+    let clients = desired.client_traffic.mark().map(|_| (Port::Clients, CLIENT_TLS, CLIENT_TLS_PATH));
+    peers.into_iter().chain(clients)
+}
+
+/// The certificates of all members, of which each takes its own: one Secret can be there before any pod. Whole directories,
+/// because the kubelet brings nothing new to single files.
+fn certificates(desired: &Desired) -> impl Iterator<Item = Volume> + use<> {
+    let name = desired.name.clone();
+    ports(desired).map(move |(port, volume, _)| Volume {
+        name: volume.into(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(name.certificates_secret(port)),
+            default_mode: Some(0o440),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    })
 }
 
 /// The files of users: those of the spec, and over them the operator's, so that nobody locks it out.
@@ -259,6 +277,15 @@ fn args(desired: &Desired, role: PodRole) -> Vec<String> {
             "-node-verify-member-name".to_owned(),
             format!("-node-plaintext={plaintext}"),
         ]);
+    }
+    if desired.client_traffic != ClientTraffic::Plaintext {
+        args.extend([
+            format!("-http-cert={CLIENT_TLS_PATH}/{SHARED}.crt"),
+            format!("-http-key={CLIENT_TLS_PATH}/{SHARED}.key"),
+        ]);
+    }
+    if desired.client_traffic == ClientTraffic::AnswersBoth {
+        args.push("-http-allow-plaintext".into());
     }
     args.extend(backup::args(desired));
     args.push(format!("-raft-profile={}", spec.raft.profile.flag()));

@@ -2,8 +2,8 @@
 
 use super::metadata;
 use crate::cluster::validate::Desired;
-use crate::crd::{ServiceSpec as Wanted, ServiceTarget};
-use crate::names::{LABEL_SERVING, PORT_HTTP, PORT_RAFT, PodRole};
+use crate::crd::{ServiceSpec as Wanted, ServiceTarget, SqliteClusterSpec};
+use crate::names::{ClusterName, LABEL_SERVING, PORT_HTTP, PORT_RAFT, PodRole};
 use k8s_openapi::api::core::v1::{Service, ServiceAccount, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -53,6 +53,13 @@ pub fn client(desired: &Desired, wanted: &Wanted) -> Service {
         }),
         status: None,
     }
+}
+
+/// The Service that applications are sent to.
+pub fn of_applications(spec: &SqliteClusterSpec, name: &ClusterName) -> String {
+    let voters = spec.services.iter().find(|service| service.target == ServiceTarget::Voters);
+    let service = voters.or(spec.services.first());
+    service.map_or_else(|| name.nodes_service(), |service| name.service(&service.name))
 }
 
 fn port(name: &str, port: i32) -> ServicePort {

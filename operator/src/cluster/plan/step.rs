@@ -208,6 +208,14 @@ pub enum ActivityReason {
     RecoveringQuorum,
     /// TLS between members is turned on or off.
     SecuringPeers,
+    /// TLS for clients is turned on or off.
+    SecuringClients,
+    /// A port has no certificates yet.
+    AwaitingCertificates,
+    /// One authority takes the place of another.
+    RotatingCertificates,
+    /// One password takes the place of another.
+    RotatingPassword,
     /// The database of a backup is on its way.
     Restoring,
 }
@@ -227,6 +235,10 @@ impl ActivityReason {
             Self::Fencing => "Fencing",
             Self::RecoveringQuorum => "RecoveringQuorum",
             Self::SecuringPeers => "SecuringPeers",
+            Self::SecuringClients => "SecuringClients",
+            Self::AwaitingCertificates => "AwaitingCertificates",
+            Self::RotatingCertificates => "RotatingCertificates",
+            Self::RotatingPassword => "RotatingPassword",
             Self::Restoring => "Restoring",
         }
     }
