@@ -85,7 +85,8 @@ impl Trust {
         identity: Option<&[u8]>,
         everybody: bool,
     ) -> Result<Self, TrustError> {
-        let authorities = authorities.map(Certificate::from_pem_bundle).transpose().map_err(TrustError::Shown)?;
+        let authorities =
+            authorities.map(Certificate::from_pem_bundle).transpose().map_err(TrustError::Shown)?;
         if authorities.as_ref().is_some_and(Vec::is_empty) {
             return Err(TrustError::Empty);
         }

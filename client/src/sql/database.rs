@@ -53,7 +53,9 @@ pub struct DatabaseConfig {
     pub connect_timeout: Duration,
     /// For a whole request, whatever happens on the way.
     pub request_timeout: Duration,
-    impl DatabaseConfig {
+}
+
+impl DatabaseConfig {
     /// These hosts, with a second for a connection and 30 s for a request.
     pub fn new(hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {

@@ -176,8 +176,9 @@ fn a_cluster_begins_with_what_another_one_serves() {
         database.write("INSERT INTO t VALUES (1), (2), (3)").await?;
 
         let new = test.named("new");
-        let url = format!("http://old-rw.{}.svc:4001/db/backup", test.namespace);
-        let import = json!({"url": url, "secretRef": {"name": "old-app"}});
+        let url = format!("https://old-rw.{}.svc:4001/db/backup", test.namespace);
+        let authority = json!({"name": "old-app", "key": "ca.crt"});
+        let import = json!({"url": url, "secretRef": {"name": "old-app"}, "caSecretRef": authority});
         new.apply(&Manifest::new("new", 3).with("bootstrap", json!({"import": import}))).await?;
         new.await_ready().await?;
         let database = new.service("rw").await?;
