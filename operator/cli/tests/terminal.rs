@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs::File;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -184,4 +185,52 @@ fn somebody_types() {
     }
     let history = std::fs::read_to_string(home.path().join(".sqlite_cli_history")).unwrap();
     assert!(history.contains("INSERT INTO parcels"), "{history}");
+}
+
+/// Output and exit code of the shell without a terminal.
+fn script(arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sqlite-cli"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // One that was told what to do by `-c` does not read.
+    drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+#[ignore = "needs sqlited beside the shell: make test"]
+fn nobody_types() {
+    let home = TempDir::new().unwrap();
+    let member = Member::start(home.path());
+    let absent = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // The first host is not there.
+    let (host, other) = (format!("127.0.0.1:{absent}"), format!("127.0.0.1:{}", member.port));
+    let hosts = ["-H", &host, "-a", &other];
+    let deadline = Instant::now() + PATIENCE;
+    while script(&[&hosts[..], &["-c", ".leader"]].concat(), "").0 != Some(0) {
+        assert!(Instant::now() < deadline, "no leader");
+        std::thread::park_timeout(LOOK);
+    }
+    for (arguments, input, expected) in [
+        (&["-c", "CREATE TABLE t(a)", "-c", "INSERT INTO t VALUES(1)"][..], "", (0, "", "")),
+        (&[], "SELECT a FROM t;\nSELECT 'b' AS b", (0, "a\n1\nb\nb\n", "")),
+        (&["-m", "json", "-c", "SELECT a FROM t"], "", (0, "[{\"a\":1}]\n", "")),
+        (&[], "SELECT 1 AS n;\n\nnonsense;\nSELECT 2;", (1, "n\n1\n", "Error: line 3: near \"nonsense\"")),
+        (&["-u", "a:b"], "", (2, "", "error: invalid value 'a:b'")),
+        (&["-k", "key"], "", (2, "", "--client-cert")),
+        (&["--ca-cert", "/nowhere/ca"], "", (1, "", "Error: /nowhere/ca: No such file")),
+    ] {
+        let (code, stdout, stderr) = script(&[&hosts[..], arguments].concat(), input);
+        assert_eq!((code, stdout.as_str()), (Some(expected.0), expected.1), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains(expected.2) && (stderr.is_empty() || code != Some(0)),
+            "{arguments:?}: {stderr}"
+        );
+    }
 }
