@@ -22,7 +22,7 @@ pub enum TrustError {
     #[error("no certificates, or no certificate with its key (PEM)")]
     Shown(#[source] reqwest::Error),
     /// There is none.
-    #[error("no certificate of an authority in it")]
+    #[error("there is no certificate in the file of authorities; it has to be PEM")]
     Empty,
     /// One cannot be used.
     #[error("a certificate of an authority cannot be used")]
@@ -168,8 +168,8 @@ mod tests {
     #[test]
     fn what_is_no_authority_is_refused() {
         for (pem, expected) in [
-            ("", "no certificate of an authority in it"),
-            ("nonsense", "no certificate of an authority in it"),
+            ("", "there is no certificate in the file of authorities; it has to be PEM"),
+            ("nonsense", "there is no certificate in the file of authorities; it has to be PEM"),
             ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be used"),
         ] {
             let error = Trust::new(pem.as_bytes(), None).expect_err(pem).to_string();

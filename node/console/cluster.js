@@ -46,6 +46,7 @@ function pill() {
   if (reachable === null) [state, text] = ["", "connected"];
   else if (!reachable) [state, text] = ["bad", "no answer"];
   else {
+    document.title = `${status.store.node_id} · sqlited`;
     const leader = leaderOf(nodes), away = nodes.filter((node) => !node.reachable).length;
     const { term, consistency } = status.cluster;
     text = leader ? `${leader} leads · term ${term}` : "no leader";

@@ -14,7 +14,7 @@ const place = byId("results");
 
 /** Says what is going on. */
 export function showMessage(text, kind = "note") {
-  place.replaceChildren(el("p", { class: `message ${kind}`, role: kind === "error" ? "alert" : undefined }, text));
+  place.replaceChildren(el("p", { class: `message ${kind}`, role: kind === "error" ? "alert" : "status" }, text));
 }
 
 /** Shows an answer of `api.run` to `list` of SQL. */
@@ -25,7 +25,8 @@ export function showAnswer(list, answer) {
   const withRows = results.findLastIndex((result) => result.columns);
   let at = failed >= 0 ? failed : withRows >= 0 ? withRows : results.length - 1;
   at = Math.min(at, TABS - 1);
-  const foot = el("div", { class: "foot" });
+  // Read aloud instead of the rows.
+  const foot = el("div", { class: "foot", role: "status" });
   const body = el("div", { class: "body" });
   const tabs = el("div", { class: "chips", role: "tablist", "aria-label": "Results" });
   const select = (index) => {

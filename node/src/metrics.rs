@@ -38,12 +38,15 @@ impl RequestKind {
     }
 }
 
+/// A label whose values are known beforehand.
+type Label = [(&'static str, &'static str); 1];
+
 /// The numbers of one member.
 pub struct NodeMetrics {
     registry: Registry,
     requests: Family<[(&'static str, String); 1], Counter>,
     in_flight: Gauge,
-    duration: Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>,
+    duration: Family<Label, Histogram, fn() -> Histogram>,
     leader: Gauge,
     ready: Gauge,
     term: Gauge<u64, AtomicU64>,
@@ -61,7 +64,7 @@ pub struct NodeMetrics {
     log_segments: Gauge<u64, AtomicU64>,
     voters: Gauge,
     learners: Gauge,
-    certificates: Family<[(&'static str, &'static str); 1], Gauge>,
+    certificates: Family<Label, Gauge>,
     archive_lag: Gauge<u64, AtomicU64>,
     archive_segments: Gauge<u64, AtomicU64>,
     archive_bytes: Gauge<u64, AtomicU64>,

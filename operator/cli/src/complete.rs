@@ -81,7 +81,7 @@ mod tests {
             ("SEL", 0, &["SELECT"]),
             ("SELECT * FROM order", 14, &["\"order items\"", "orders", "order"]),
             ("SELECT * FROM t WHERE grou", 22, &["\"group\"", "group"]),
-            ("SELECT ä,orders", 9, &["orders"]),
+            ("SELECT ä,orders", 10, &["orders"]),
             ("SELECT ", 7, &[]),
             ("SELECT xyz", 7, &[]),
             ("", 0, &[]),

@@ -1,7 +1,9 @@
 //! The shell as somebody types into it, in a terminal of tmux, against a member.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::fs::File;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,6 +21,10 @@ struct Member {
 
 impl Member {
     fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[])
+    }
+
+    fn start_with(directory: &Path, flags: &[&str]) -> Self {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_sqlite-cli")).with_file_name("sqlited");
         assert!(program.exists(), "{} is built with the workspace", program.display());
         let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -26,6 +32,7 @@ impl Member {
         drop(listeners);
         let log = File::create(directory.join("log")).unwrap();
         let mut command = Command::new(program);
+        command.args(flags);
         for (flag, port) in ["-http-addr", "-raft-addr", "-health-addr"].iter().zip(&ports) {
             command.args([*flag, &format!("127.0.0.1:{port}")]);
         }
@@ -184,4 +191,94 @@ fn somebody_types() {
     }
     let history = std::fs::read_to_string(home.path().join(".sqlite_cli_history")).unwrap();
     assert!(history.contains("INSERT INTO parcels"), "{history}");
+}
+
+/// Output and exit code of the shell without a terminal.
+fn script(arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sqlite-cli"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // One that was told what to do by `-c` does not read.
+    drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+#[ignore = "needs sqlited beside the shell: make test"]
+fn nobody_types() {
+    let home = TempDir::new().unwrap();
+    let member = Member::start(home.path());
+    let absent = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // The first host is not there.
+    let (host, other) = (format!("127.0.0.1:{absent}"), format!("127.0.0.1:{}", member.port));
+    let hosts = ["-H", &host, "-a", &other];
+    let deadline = Instant::now() + PATIENCE;
+    while script(&[&hosts[..], &["-c", ".leader"]].concat(), "").0 != Some(0) {
+        assert!(Instant::now() < deadline, "no leader");
+        std::thread::park_timeout(LOOK);
+    }
+    for (arguments, input, expected) in [
+        (&["-c", "CREATE TABLE t(a)", "-c", "INSERT INTO t VALUES(1)"][..], "", (0, "", "")),
+        (&[], "SELECT a FROM t;\nSELECT 'b' AS b", (0, "a\n1\nb\nb\n", "")),
+        (&["-m", "json", "-c", "SELECT a FROM t"], "", (0, "[{\"a\":1}]\n", "")),
+        (&[], "SELECT 1 AS n;\n\nnonsense;\nSELECT 2;", (1, "n\n1\n", "Error: line 3: near \"nonsense\"")),
+        (&["-u", "a:b"], "", (2, "", "error: invalid value 'a:b'")),
+        (&["-k", "key"], "", (2, "", "--client-cert")),
+        (&["--ca-cert", "/nowhere/ca"], "", (1, "", "Error: /nowhere/ca: No such file")),
+    ] {
+        let (code, stdout, stderr) = script(&[&hosts[..], arguments].concat(), input);
+        assert_eq!((code, stdout.as_str()), (Some(expected.0), expected.1), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains(expected.2) && (stderr.is_empty() || code != Some(0)),
+            "{arguments:?}: {stderr}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs sqlited beside the shell: make test"]
+fn over_tls() {
+    let home = TempDir::new().unwrap();
+    let write = |name: &str, text: String| {
+        let path = home.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let certificate = write("crt", params.signed_by(&key, &authority).unwrap().pem());
+    let (key, ca) = (write("key", key.serialize_pem()), write("ca", authority.pem()));
+    let flags = ["-http-cert", &certificate, "-http-key", &key, "-http-verify-client", "-http-ca-cert", &ca];
+    let member = Member::start_with(home.path(), &flags);
+    let host = format!("127.0.0.1:{}", member.port);
+    let shown = ["-d", &certificate, "-k", &key];
+    let ask = |arguments: &[&str]| {
+        script(&[&["-s", "https", "-H", &host, "-c", "VALUES(1)"], arguments].concat(), "")
+    };
+    let believed = [&["--ca-cert", &ca], &shown[..]].concat();
+    let deadline = Instant::now() + PATIENCE;
+    while ask(&believed).0 != Some(0) {
+        assert!(Instant::now() < deadline, "{:?}", ask(&believed));
+        std::thread::park_timeout(LOOK);
+    }
+    for (arguments, expected) in [
+        ([&["-i"], &shown[..]].concat(), None),
+        (shown.to_vec(), Some("UnknownIssuer")),
+        (vec!["--ca-cert", &ca], Some("no answer from")),
+        (vec!["--ca-cert", &key], Some("no certificate in the file of authorities")),
+        (vec!["-i", "-d", &ca, "-k", &ca], Some("cannot use the certificate")),
+    ] {
+        let (code, _, stderr) = ask(&arguments);
+        assert_eq!(code, Some(i32::from(expected.is_some())), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(expected.unwrap_or_default()), "{arguments:?}: {stderr}");
+    }
 }
