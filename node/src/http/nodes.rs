@@ -5,7 +5,7 @@ use super::params::Params;
 use super::receive::read_small;
 use super::respond::{self, Answer};
 use super::sql::{Incoming, bad_param};
-use super::{App, redirect};
+use super::{App, Scheme, redirect};
 use crate::raft::Described;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
@@ -66,7 +66,13 @@ impl Progress {
 }
 
 /// Asks a member who it is.
-async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: Duration) -> NodeView {
+async fn probe(
+    app: Arc<App>,
+    scheme: Scheme,
+    member: Member,
+    leader: Option<String>,
+    timeout: Duration,
+) -> NodeView {
     let started = Instant::now();
     let own = member.node_id == app.consensus.identity().node_id();
     let described = if own {
@@ -79,7 +85,7 @@ async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: D
     let is_leader = leader.as_deref() == Some(member.name.as_str());
     let mut view = NodeView {
         id: member.name,
-        api_addr: format!("{}://{}", app.scheme(), member.api_address),
+        api_addr: format!("{}://{}", scheme.as_str(), member.api_address),
         addr: member.raft_address,
         version: String::new(),
         voter: member.voter,
@@ -93,7 +99,7 @@ async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: D
     match described {
         Ok(described) => {
             view.progress = Some(Progress::of(&described));
-            view.api_addr = format!("{}://{}", app.scheme(), described.api_address);
+            view.api_addr = format!("{}://{}", scheme.as_str(), described.api_address);
             view.version = described.version;
             view.reachable = true;
             view.time = Some(elapsed.as_secs_f64());
@@ -105,7 +111,7 @@ async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: D
 }
 
 /// `GET /nodes`
-pub async fn nodes(app: &Arc<App>, params: &Params) -> Answer {
+pub async fn nodes(app: &Arc<App>, scheme: Scheme, params: &Params) -> Answer {
     let checked = params.integer("retries").and_then(|_| params.duration("timeout"));
     let timeout = match checked {
         Ok(timeout) => timeout.unwrap_or(PROBE_TIMEOUT),
@@ -115,7 +121,7 @@ pub async fn nodes(app: &Arc<App>, params: &Params) -> Answer {
     let leader = report.leader.map(|l| l.name);
     let with_learners = params.flag("nonvoters");
     let members = report.membership.members.into_iter().filter(|m| m.voter || with_learners);
-    let probes = members.map(|m| probe(app.clone(), m, leader.clone(), timeout));
+    let probes = members.map(|m| probe(app.clone(), scheme, m, leader.clone(), timeout));
     let mut views = futures::future::join_all(probes).await;
     views.sort_by(|a, b| a.id.cmp(&b.id));
     if !params.flag("progress") {
@@ -145,14 +151,14 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
             None => redirect::no_leader(app),
             Some(member) => {
                 let name = Some(member.name.clone());
-                let view =
-                    NodeView { progress: None, ..probe(app.clone(), member, name, PROBE_TIMEOUT).await };
+                let probed = probe(app.clone(), incoming.scheme, member, name, PROBE_TIMEOUT).await;
+                let view = NodeView { progress: None, ..probed };
                 respond::json_value(StatusCode::OK, &view, incoming.params.flag("pretty"))
             }
         };
     }
     if incoming.params.flag("redirect")
-        && let Some(answer) = redirect::to_leader(app, &incoming.uri)
+        && let Some(answer) = redirect::to_leader(app, incoming.scheme, &incoming.uri)
     {
         return answer;
     }
@@ -243,7 +249,7 @@ pub async fn remove(app: &App, incoming: Incoming) -> Answer {
         id: String,
     }
     if incoming.params.flag("redirect")
-        && let Some(answer) = redirect::to_leader(app, &incoming.uri)
+        && let Some(answer) = redirect::to_leader(app, incoming.scheme, &incoming.uri)
     {
         return answer;
     }
