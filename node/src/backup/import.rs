@@ -279,10 +279,10 @@ mod tests {
         std::fs::create_dir(dir.path().join("user")).unwrap();
         std::fs::write(dir.path().join("user/username"), "me\n").unwrap();
         std::fs::write(dir.path().join("user/password"), "secret\n").unwrap();
-        let read =
-            settings(dir.path(), "import: {url: 'https://h/a?sig=s', credentialsDir: DIR/user}").unwrap();
-        assert_eq!(read.user, Some(("me".into(), "secret".into())));
-        assert_eq!(read.shown, "https://h/a");
+        let signed = "import: {url: 'https://h/a?sig=s', credentialsDir: DIR/user}";
+        let import = read(dir.path(), signed).unwrap();
+        assert_eq!(import.user, Some(("me".into(), "secret".into())));
+        assert_eq!(import.shown, "https://h/a");
         for (text, part) in [
             ("import: {}", "missing field `url`"),
             ("import: {url: /a/file}", "url: "),
@@ -292,7 +292,7 @@ mod tests {
             ("import: {url: 'http://h/a', credentialsDir: DIR/none}", "none/username"),
             ("import: {url: 'http://h/a', caFile: DIR/none}", "none"),
         ] {
-            let error = super::tests::read(dir.path(), text).err().unwrap_or_default();
+            let error = read(dir.path(), text).err().unwrap_or_default();
             assert!(error.contains(part), "{text}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }

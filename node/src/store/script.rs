@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_never_ends_is_refused() {
-        let endless = io::Read::chain(&b"SELECT '"[..], io::repeat(b'x'));
+        let endless = Read::chain(&b"SELECT '"[..], io::repeat(b'x'));
         let error = Statements::of(endless).next().unwrap_err();
         assert!(error.to_string().contains("longer than 16 MiB"), "{error}");
         let binary = Statements::of(&b"\xff\xfe;"[..]).next().unwrap_err();
