@@ -69,9 +69,6 @@ impl Trust {
     fn apply(&self, mut http: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, SqlError> {
         if let Some(pem) = &self.authorities {
             let authorities = reqwest::Certificate::from_pem_bundle(pem).map_err(SqlError::Certificate)?;
-            if authorities.is_empty() {
-                return Err(SqlError::NoAuthority);
-            }
             http = http.tls_certs_only(authorities);
         }
         if let Some(pem) = &self.identity {

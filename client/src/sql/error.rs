@@ -24,9 +24,6 @@ pub enum SqlError {
     /// A certificate or key makes no sense.
     #[error("cannot use the certificate, key or authority")]
     Certificate(#[source] reqwest::Error),
-    /// A file of authorities holds none.
-    #[error("there is no certificate in the file of authorities; it has to be PEM")]
-    NoAuthority,
     /// The file that is to be sent cannot be read.
     #[error("cannot read the file")]
     File(#[source] std::io::Error),
