@@ -54,8 +54,15 @@ fn clients_may_talk_both_while_they_move() {
     let authority = Authority::new("clients");
     let c = member(&authority, &["-http-allow-plaintext"]);
     assert_eq!(c.get(0, "/status").0, 200);
-    let plain = format!("http://127.0.0.1:{}/status", c.members[0].http);
-    assert_eq!(Client::new().get(plain).send().unwrap().status(), 200);
+    let plain = format!("http://127.0.0.1:{}", c.members[0].http);
+    assert_eq!(Client::new().get(format!("{plain}/status")).send().unwrap().status(), 200);
+    // Who is told where members are is told how to go on as it came.
+    let secure = plain.replace("http://", "https://");
+    for (base, http) in [(&plain, Client::new()), (&secure, trusting(&[&authority], None))] {
+        let answer = http.get(format!("{base}/nodes")).send().unwrap().text().unwrap();
+        let nodes: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(nodes["n1"]["api_addr"], json!(base));
+    }
 }
 
 #[test]

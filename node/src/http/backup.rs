@@ -49,7 +49,7 @@ pub async fn backup(app: &Arc<App>, incoming: Incoming) -> Answer {
         app.consensus.copy_here(options).await
     } else {
         if params.flag("redirect")
-            && let Some(answer) = redirect::to_leader(app, &incoming.uri)
+            && let Some(answer) = redirect::to_leader(app, incoming.scheme, &incoming.uri)
         {
             return answer;
         }

@@ -35,7 +35,7 @@ pub async fn load(app: &Arc<App>, incoming: Incoming) -> Answer {
         Err(error) => return bad_param(&error),
     };
     if incoming.params.flag("redirect")
-        && let Some(answer) = redirect::to_leader(app, &incoming.uri)
+        && let Some(answer) = redirect::to_leader(app, incoming.scheme, &incoming.uri)
     {
         return answer;
     }

@@ -68,10 +68,22 @@ pub struct App {
     pub about: About,
 }
 
-impl App {
-    /// `http` or `https`: of this port, and so of the other members'.
-    fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "https" } else { "http" }
+/// How a request came. Who is told addresses of other members is told them so: both may be answered here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// By TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As addresses begin.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
     }
 }
 
@@ -91,11 +103,12 @@ pub struct About {
 }
 
 /// Answers one request of the client port.
-async fn handle(app: Arc<App>, request: Request<Body>) -> Answer {
+async fn handle(app: Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer {
     let pressed = app.metrics.request_started();
     let is_options = request.method() == Method::OPTIONS;
     let version = request.version();
-    let mut answer = if is_options { respond::empty(StatusCode::OK) } else { dispatch(&app, request).await };
+    let mut answer =
+        if is_options { respond::empty(StatusCode::OK) } else { dispatch(&app, scheme, request).await };
     let headers = answer.headers_mut();
     let name = HeaderName::from_static;
     headers.insert(name("x-rqlite-version"), HeaderValue::from_static(RQLITE_VERSION));
@@ -120,7 +133,7 @@ async fn handle(app: Arc<App>, request: Request<Body>) -> Answer {
     answer
 }
 
-async fn dispatch(app: &Arc<App>, request: Request<Body>) -> Answer {
+async fn dispatch(app: &Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer {
     let (route, has_method) = match routes::find(request.method(), request.uri().path()) {
         Match::Found(route) => (route, true),
         Match::WrongMethod(route) => (route, false),
@@ -144,7 +157,8 @@ async fn dispatch(app: &Arc<App>, request: Request<Body>) -> Answer {
         Err(error) => return respond::error(StatusCode::BAD_REQUEST, error),
     };
     let (head, body) = request.into_parts();
-    let incoming = Incoming { method: head.method, uri: head.uri, params, headers: head.headers, body };
+    let incoming =
+        Incoming { scheme, method: head.method, uri: head.uri, params, headers: head.headers, body };
     match route.endpoint {
         Endpoint::Execute => sql::execute(app, incoming).await,
         Endpoint::Query => sql::query(app, incoming).await,
@@ -154,7 +168,7 @@ async fn dispatch(app: &Arc<App>, request: Request<Body>) -> Answer {
         Endpoint::Load => load::load(app, incoming).await,
         Endpoint::Boot => load::boot(app, incoming).await,
         Endpoint::Status => status::status(app, &incoming.params).await,
-        Endpoint::Nodes => nodes::nodes(app, &incoming.params).await,
+        Endpoint::Nodes => nodes::nodes(app, scheme, &incoming.params).await,
         Endpoint::Ready => status::ready(app, &incoming.params).await,
         Endpoint::Remove => nodes::remove(app, incoming).await,
         Endpoint::Leader => nodes::leader(app, incoming).await,

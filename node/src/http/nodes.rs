@@ -5,7 +5,7 @@ use super::params::Params;
 use super::receive::read_small;
 use super::respond::{self, Answer};
 use super::sql::{Incoming, bad_param};
-use super::{App, redirect};
+use super::{App, Scheme, redirect};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
 use client::admin::{Member, RefusalReason, Transfer};
@@ -38,7 +38,13 @@ struct NodeView {
 }
 
 /// Asks a member who it is.
-async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: Duration) -> NodeView {
+async fn probe(
+    app: Arc<App>,
+    scheme: Scheme,
+    member: Member,
+    leader: Option<String>,
+    timeout: Duration,
+) -> NodeView {
     let started = Instant::now();
     let own = member.node_id == app.consensus.identity().node_id();
     let described = if own {
@@ -51,7 +57,7 @@ async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: D
     let is_leader = leader.as_deref() == Some(member.name.as_str());
     let mut view = NodeView {
         id: member.name,
-        api_addr: format!("{}://{}", app.scheme(), member.api_address),
+        api_addr: format!("{}://{}", scheme.as_str(), member.api_address),
         addr: member.raft_address,
         version: String::new(),
         voter: member.voter,
@@ -63,7 +69,7 @@ async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: D
     };
     match described {
         Ok((api_address, version)) => {
-            view.api_addr = format!("{}://{api_address}", app.scheme());
+            view.api_addr = format!("{}://{api_address}", scheme.as_str());
             view.version = version;
             view.reachable = true;
             view.time = Some(elapsed.as_secs_f64());
@@ -75,7 +81,7 @@ async fn probe(app: Arc<App>, member: Member, leader: Option<String>, timeout: D
 }
 
 /// `GET /nodes`
-pub async fn nodes(app: &Arc<App>, params: &Params) -> Answer {
+pub async fn nodes(app: &Arc<App>, scheme: Scheme, params: &Params) -> Answer {
     let checked = params.integer("retries").and_then(|_| params.duration("timeout"));
     let timeout = match checked {
         Ok(timeout) => timeout.unwrap_or(PROBE_TIMEOUT),
@@ -85,7 +91,7 @@ pub async fn nodes(app: &Arc<App>, params: &Params) -> Answer {
     let leader = report.leader.map(|l| l.name);
     let with_learners = params.flag("nonvoters");
     let members = report.membership.members.into_iter().filter(|m| m.voter || with_learners);
-    let probes = members.map(|m| probe(app.clone(), m, leader.clone(), timeout));
+    let probes = members.map(|m| probe(app.clone(), scheme, m, leader.clone(), timeout));
     let mut views = futures::future::join_all(probes).await;
     views.sort_by(|a, b| a.id.cmp(&b.id));
     let pretty = params.flag("pretty");
@@ -111,13 +117,13 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
             None => redirect::no_leader(app),
             Some(member) => {
                 let name = Some(member.name.clone());
-                let view = probe(app.clone(), member, name, PROBE_TIMEOUT).await;
+                let view = probe(app.clone(), incoming.scheme, member, name, PROBE_TIMEOUT).await;
                 respond::json_value(StatusCode::OK, &view, incoming.params.flag("pretty"))
             }
         };
     }
     if incoming.params.flag("redirect")
-        && let Some(answer) = redirect::to_leader(app, &incoming.uri)
+        && let Some(answer) = redirect::to_leader(app, incoming.scheme, &incoming.uri)
     {
         return answer;
     }
@@ -208,7 +214,7 @@ pub async fn remove(app: &App, incoming: Incoming) -> Answer {
         id: String,
     }
     if incoming.params.flag("redirect")
-        && let Some(answer) = redirect::to_leader(app, &incoming.uri)
+        && let Some(answer) = redirect::to_leader(app, incoming.scheme, &incoming.uri)
     {
         return answer;
     }

@@ -1,12 +1,12 @@
 //! `?redirect`: the client goes to the leader itself instead of being forwarded.
 
-use super::App;
 use super::counters::Counter;
 use super::respond::{self, Answer};
+use super::{App, Scheme};
 use axum::http::{StatusCode, Uri};
 
 /// The answer that sends the client to the leader; none if this member leads.
-pub fn to_leader(app: &App, uri: &Uri) -> Option<Answer> {
+pub fn to_leader(app: &App, scheme: Scheme, uri: &Uri) -> Option<Answer> {
     if app.consensus.is_leader() {
         return None;
     }
@@ -17,7 +17,8 @@ pub fn to_leader(app: &App, uri: &Uri) -> Option<Answer> {
         }
         Some(address) => {
             let path = uri.path_and_query().map_or("/", |p| p.as_str());
-            respond::redirect(StatusCode::MOVED_PERMANENTLY, &format!("{}://{address}{path}", app.scheme()))
+            let location = format!("{}://{address}{path}", scheme.as_str());
+            respond::redirect(StatusCode::MOVED_PERMANENTLY, &location)
         }
     })
 }

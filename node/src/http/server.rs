@@ -1,6 +1,6 @@
 //! Connections of the client port: how many, how long they may take to say what they want, how they end.
 
-use super::{App, handle};
+use super::{App, Scheme, handle};
 use crate::tls::ServerTls;
 use axum::body::Body;
 use hyper::body::Incoming;
@@ -63,10 +63,10 @@ pub fn serve_clients(listener: TcpListener, app: Arc<App>, tls: Option<Arc<Serve
             let (app, tls, watcher) = (app.clone(), tls.clone(), graceful.watcher());
             tokio::spawn(async move {
                 let ended = match &tls {
-                    None => converse(stream, app, watcher).await,
+                    None => converse(stream, Scheme::Http, app, watcher).await,
                     Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                        Ok(Ok(Ok(stream))) => converse(stream, app, watcher).await,
-                        Ok(Ok(Err(plaintext))) => converse(plaintext, app, watcher).await,
+                        Ok(Ok(Ok(stream))) => converse(stream, Scheme::Https, app, watcher).await,
+                        Ok(Ok(Err(plaintext))) => converse(plaintext, Scheme::Http, app, watcher).await,
                         Ok(Err(error)) => Err(error.into()),
                         Err(_) => Err("no handshake in time".into()),
                     },
@@ -86,12 +86,13 @@ pub fn serve_clients(listener: TcpListener, app: Arc<App>, tls: Option<Arc<Serve
 /// Answers the requests of one connection.
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    scheme: Scheme,
     app: Arc<App>,
     watcher: Watcher,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let app = app.clone();
-        async move { Ok::<_, Infallible>(handle(app, request.map(Body::new)).await) }
+        async move { Ok::<_, Infallible>(handle(app, scheme, request.map(Body::new)).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);

@@ -6,7 +6,7 @@ use super::params::{BadParam, Params};
 use super::queue::QueueError;
 use super::receive::Held;
 use super::respond::{self, Answer, Envelope};
-use super::{App, bookmark, redirect};
+use super::{App, Scheme, bookmark, redirect};
 use crate::raft::command::{EncodedRequest, RequestFlags};
 use crate::raft::{Freshness, Level, QueryAnswer, QueryOptions, ReadBody, RequestError};
 use crate::store::Position;
@@ -28,6 +28,8 @@ const SERVED_BY: HeaderName = HeaderName::from_static("x-rqlite-served-by");
 
 /// A request whose body has not been read.
 pub struct Incoming {
+    /// How it came.
+    pub scheme: Scheme,
     /// Its method.
     pub method: Method,
     /// Where it went, with its parameters as they came.
@@ -159,7 +161,7 @@ pub async fn execute(app: &App, incoming: Incoming) -> Answer {
         return enqueue(app, incoming, &common).await;
     }
     if common.redirect
-        && let Some(answer) = redirect::to_leader(app, &incoming.uri)
+        && let Some(answer) = redirect::to_leader(app, incoming.scheme, &incoming.uri)
     {
         return answer;
     }
@@ -258,7 +260,7 @@ pub async fn query(app: &App, incoming: Incoming) -> Answer {
         Ok(read) => read,
         Err(error) => return bad_param(&error),
     };
-    if let Some(answer) = redirect_query(app, &common, &options, &incoming.uri) {
+    if let Some(answer) = redirect_query(app, &common, &options, (incoming.scheme, &incoming.uri)) {
         return answer;
     }
     let mut room = None;
@@ -284,13 +286,18 @@ pub async fn query(app: &App, incoming: Incoming) -> Answer {
 }
 
 /// Sends the client to the leader, if it asked for that and the query needs the leader.
-fn redirect_query(app: &App, common: &Common, options: &QueryOptions, uri: &Uri) -> Option<Answer> {
+fn redirect_query(
+    app: &App,
+    common: &Common,
+    options: &QueryOptions,
+    (scheme, uri): (Scheme, &Uri),
+) -> Option<Answer> {
     let needs_leader = match options.level {
         Level::None => false,
         Level::Auto => !app.consensus.is_learner(),
         Level::Weak | Level::Linearizable | Level::Strong => true,
     };
-    if common.redirect && needs_leader { redirect::to_leader(app, uri) } else { None }
+    if common.redirect && needs_leader { redirect::to_leader(app, scheme, uri) } else { None }
 }
 
 async fn run_query(
@@ -341,12 +348,12 @@ pub async fn request(app: &App, incoming: Incoming) -> Answer {
         Err(error) => return respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     };
     if only_reads && options.level != Level::Strong {
-        match redirect_query(app, &common, &options, &incoming.uri) {
+        match redirect_query(app, &common, &options, (incoming.scheme, &incoming.uri)) {
             Some(answer) => answer,
             None => run_query(app, request, Some(room), options, &common, &incoming.params, started).await,
         }
     } else if common.redirect
-        && let Some(answer) = redirect::to_leader(app, &incoming.uri)
+        && let Some(answer) = redirect::to_leader(app, incoming.scheme, &incoming.uri)
     {
         answer
     } else {
