@@ -492,6 +492,26 @@ mod tests {
     }
 
     #[test]
+    fn a_newer_operator_turns_on_no_tls_that_a_cluster_began_without() {
+        let mut old = cluster(json!({"storage": {"size": "1Gi"}}));
+        let new = validate(&old, "i").unwrap();
+        assert_eq!((new.client_traffic, new.tls_mode(Port::Clients)), (ClientTraffic::Tls, TlsMode::Managed));
+        let begun = |traffic: Value| {
+            let bootstrap = json!({"member": "orders-0", "phase": "Complete"});
+            serde_json::from_value(json!({"bootstrap": bootstrap, "clientTraffic": traffic})).unwrap()
+        };
+        for (told, traffic, mode) in [
+            (Value::Null, ClientTraffic::Plaintext, TlsMode::Disabled),
+            (json!("Plaintext"), ClientTraffic::Plaintext, TlsMode::Disabled),
+            (json!("Tls"), ClientTraffic::Tls, TlsMode::Managed),
+        ] {
+            old.status = Some(begun(told.clone()));
+            let found = validate(&old, "i").unwrap();
+            assert_eq!((found.client_traffic, found.tls_mode(Port::Clients)), (traffic, mode), "{told}");
+        }
+    }
+
+    #[test]
     fn an_unset_image_is_resolved_once() {
         let mut old = cluster(json!({"storage": {"size": "1Gi"}}));
         let first = validate(&old, "sqlited:1").unwrap();

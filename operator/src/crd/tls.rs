@@ -128,7 +128,7 @@ impl Port {
 
 impl Tls {
     /// What a cluster that begins has for clients, if nothing is said.
-    const CLIENTS_AT_FIRST: TlsMode = TlsMode::Disabled;
+    const CLIENTS_AT_FIRST: TlsMode = TlsMode::Managed;
 
     /// Where the certificates of a port come from. `clients` is how clients are answered now, if the cluster has begun.
     pub fn mode(&self, port: Port, clients: Option<ClientTraffic>) -> TlsMode {
