@@ -168,7 +168,7 @@ async fn refuses_plaintext(test: &Scenario, orders: &Cluster) -> Result<()> {
 #[ignore = "needs Kubernetes: make e2e"]
 fn a_password_is_exchanged_under_writes() {
     scenario("a_password_is_exchanged_under_writes", async |test| {
-        let orders = cluster(test, json!({"rotationOverlapSeconds": 15})).await?;
+        let orders = cluster(test, json!({"rotationOverlapSeconds": 8})).await?;
         orders.await_ready().await?;
         let before = orders.user(APPLICATION).await?.context("no user")?;
         let first = orders.start_writing(Pace::default()).await?;

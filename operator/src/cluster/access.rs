@@ -68,6 +68,8 @@ pub struct Way {
     pub passwords: Option<Passwords>,
     /// Whether applications are told the password that they are to be told.
     pub told: bool,
+    /// Whether what members know of users was changed just now.
+    pub changed: bool,
     /// A client that trusts the authorities of the cluster's client port, where that talks TLS.
     trusting: Option<AdminClient>,
 }
@@ -119,7 +121,7 @@ pub async fn access(cluster: &SqliteCluster, ctx: &Context) -> Result<Access, Ac
     let keeper = Keeper { secrets, cluster, name: &name };
     match keeper.keep(&ctx.admin, talks_tls).await {
         Ok(Some(way)) => {
-            ctx.known.set(&name, &uid, way.clone());
+            ctx.known.set(&name, &uid, Way { changed: false, ..way.clone() });
             Ok(Access::Open(Box::new(way)))
         }
         Ok(None) => Ok(Access::NotYet),
@@ -160,14 +162,14 @@ impl Keeper<'_> {
         let passwords = Passwords::read(&found, operator.password.clone(), application.password.clone());
         let fingerprint = passwords.fingerprint();
         let users = self.secrets.get(&self.name.users_secret()).await?;
-        if users.and_then(|users| users.annotations().get(ANNOTATION_USERS).cloned()).as_ref()
-            != Some(&fingerprint)
-        {
+        let known = users.and_then(|users| users.annotations().get(ANNOTATION_USERS).cloned());
+        let changed = known.as_ref() != Some(&fingerprint);
+        if changed {
             let hashes = hashes(passwords.clone()).await?;
             self.secrets.apply(&secret::users(self.name, owner(), &hashes, fingerprint)).await?;
         }
         let told = passwords.current.application == application.password;
-        Ok(Some(Way { credentials: Some(operator), passwords: Some(passwords), told, trusting }))
+        Ok(Some(Way { credentials: Some(operator), passwords: Some(passwords), told, changed, trusting }))
     }
 
     /// A client that trusts whom applications are told to trust; none while there is nobody.
@@ -202,7 +204,7 @@ async fn hashes(passwords: Passwords) -> Result<secret::UserHashes, AccessError>
     hashes.await.map_err(|error| AccessError::Hash(error.to_string()))?
 }
 
-/// With the least that Argon2 may cost: a password of 244 random bits cannot be guessed, and each member computes it.
+/// With the least that Argon2 may cost: a password of 180 random bits cannot be guessed, and each member computes it.
 fn hash(password: &str) -> Result<String, AccessError> {
     use argon2::password_hash::PasswordHasher as _;
     let failed = |error: String| AccessError::Hash(error);
