@@ -1,5 +1,8 @@
 //! SQL text of many statements, as a dump is: cut into its statements, without the transaction around them.
 
+/// What SQLite takes for space. Whatever else Unicode calls so belongs to a name.
+const SPACE: [char; 5] = [' ', '\t', '\n', '\r', '\u{c}'];
+
 /// The statements of `text`. What a dump says about its own transaction and about foreign keys is left out: the whole
 /// is one transaction anyway.
 pub fn statements(text: &str) -> Vec<&str> {
@@ -90,14 +93,14 @@ fn split(text: &str) -> Vec<&str> {
         state = next_state(state, token);
         let ended = matches!(token, Token::Semicolon) && state == State::Start;
         if ended && (before != State::Start || !is_empty) {
-            statements.push(text[start..at].trim());
+            statements.push(text[start..at].trim_matches(SPACE));
         }
         if ended {
             (start, is_empty) = (at, true);
         }
     }
     if !is_empty {
-        statements.push(text[start..].trim());
+        statements.push(text[start..].trim_matches(SPACE));
     }
     statements
 }
@@ -110,7 +113,7 @@ fn token(bytes: &[u8]) -> (Token, usize) {
     };
     match bytes[0] {
         b';' => (Token::Semicolon, 1),
-        b' ' | b'\t' | b'\n' | b'\r' | 0x0c => (Token::Space, 1),
+        byte if SPACE.contains(&char::from(byte)) => (Token::Space, 1),
         b'/' if bytes.get(1) == Some(&b'*') => (Token::Space, until(b"*/", 2)),
         b'-' if bytes.get(1) == Some(&b'-') => (Token::Space, until(b"\n", 2)),
         b'[' => (Token::Other, until(b"]", 1)),
@@ -175,6 +178,8 @@ mod tests {
                 &["CREATE TABLE t(a);"],
             ),
             ("begin immediate;pragma FOREIGN_KEYS = on;END TRANSACTION;BEGIN x", &["BEGIN x"]),
+            ("\u{b}", &["\u{b}"]),
+            ("\u{a0}x ;\t\u{c}y\u{a0}", &["\u{a0}x ;", "y\u{a0}"]),
             ("PRAGMA user_version=3; é;ü", &["PRAGMA user_version=3;", "é;", "ü"]),
         ] {
             assert_eq!(statements(text), expected, "{text}");
