@@ -69,7 +69,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         otherwise: impl FnOnce(String) -> T,
     ) -> Result<Arc<Self>, String> {
         let seen = read();
-        let made = seen.as_ref().map_err(ToString::to_string).and_then(|files| make(files));
+        let made = seen.as_ref().map_err(ToString::to_string).and_then(&make);
         let follower = Follower { what, read, make, seen: seen.unwrap_or_default(), trouble: None };
         Ok(Self::begin(follower, made.unwrap_or_else(otherwise)))
     }

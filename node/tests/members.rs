@@ -193,10 +193,10 @@ fn all_killed_at_once_come_back_with_everything() {
     (0..3).for_each(|i| c.kill(i));
     (0..3).for_each(|i| c.start(i));
     (0..3).for_each(|i| c.await_ready(i));
-    for i in 0..3 {
+    for (i, before) in files.into_iter().enumerate() {
         assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), json!(20));
         // B8
-        assert_eq!(file(&c, i), files[i], "it goes on with the file that it had");
+        assert_eq!(file(&c, i), before, "it goes on with the file that it had");
     }
 }
 

@@ -45,7 +45,7 @@ fn parameters(query: &str) {
 fn script(text: &str) {
     let mut rest = text;
     for statement in statements(text) {
-        assert!(!statement.trim().is_empty());
+        assert!(!statement.is_empty());
         let at = rest.find(statement).expect("a statement is a piece of the text");
         rest = &rest[at + statement.len()..];
     }

@@ -6,7 +6,7 @@
 //! must not have happened though SQLite ran them ([`super::watched`]). Then the entry is replayed from its start with that
 //! statement left out and its error recorded; seeds are per statement, so that the others see the same as before.
 
-use super::entry_run::{Attempt, Count, EntryRun, replicated};
+use super::entry_run::{Attempt, Count, EntryRun, LeftOut, Muted, replicated};
 use super::entry_vfs::{self, EntryVfs};
 use super::freelist::Freelist;
 use super::meta::{self, Applied, LogId, MetaError, StoredMembership};
@@ -236,24 +236,37 @@ impl Applier {
         if let Some(flags) = command.sole_vacuum().map_err(malformed)? {
             return self.vacuum(entry, time, flags);
         }
-        let mut failed = Vec::new();
+        let mut left_out = LeftOut::default();
         let mut count = Count::Estimate;
         loop {
             self.begin()?;
-            let run = EntryRun::new(&self.on, entry, self.foreign_keys, count, &failed);
+            let run = EntryRun::new(&self.on, entry, self.foreign_keys, count, &left_out);
             match run.run(&command)? {
                 Attempt::Finished(reply) => {
+                    let before = self.applied;
                     self.applied.timestamp_us = time;
-                    self.commit(entry.log_id)?;
-                    if self.on.guard.changed_statistics() {
-                        self.reopen()?;
+                    let Some(error) = self.try_commit(entry.log_id)? else {
+                        if self.on.guard.changed_statistics() {
+                            self.reopen()?;
+                        }
+                        return Ok(reply);
+                    };
+                    self.applied = before;
+                    if left_out.muted.len() == command.count as usize {
+                        let what = "commit an entry of which nothing was run";
+                        return Err(LocalFailure::Sqlite { what, source: error });
                     }
-                    return Ok(reply);
+                    if left_out.flushes {
+                        left_out.muted = Muted::all(&command, &error).map_err(malformed)?;
+                    }
+                    left_out.flushes = true;
                 }
-                Attempt::Without(failure) => failed.push(failure),
+                Attempt::Refused => left_out.flushes = true,
+                Attempt::Without(failure) => left_out.failed.push(failure),
+                Attempt::WithoutRequest(muted) => left_out.muted.push(muted),
                 Attempt::Recount => {
                     // What was recorded so far came about on this connection, whose count is not the others'.
-                    failed.clear();
+                    left_out = LeftOut::default();
                     count = Count::Exact;
                 }
             }
@@ -311,6 +324,12 @@ impl Applier {
     }
 
     fn commit(&mut self, log_id: LogId) -> Result<(), LocalFailure> {
+        let what = "commit the entry's transaction";
+        self.try_commit(log_id)?.map_or(Ok(()), |source| Err(LocalFailure::Sqlite { what, source }))
+    }
+
+    /// Commits, or returns why SQLite refuses to on every replica.
+    fn try_commit(&mut self, log_id: LogId) -> Result<Option<rusqlite::Error>, LocalFailure> {
         let (changes, total_changes) = self.on.watch.changes(&self.on.connection);
         self.applied.log_id = Some(log_id);
         self.applied.last_insert_rowid = self.on.connection.last_insert_rowid();
@@ -318,10 +337,17 @@ impl Applier {
         self.applied.total_changes = total_changes as i64;
         meta::write_applied(&self.on.connection, &self.applied)?;
         pass(Place::ApplyRan).map_err(|source| LocalFailure::Io { what: "apply an entry", source })?;
-        self.on.control("/* own */ COMMIT", "commit the entry's transaction")?;
+        let full_before = entry_vfs::full_writes();
+        let committed = self.on.control("/* own */ COMMIT", "commit the entry's transaction");
+        match committed {
+            Ok(()) => {}
+            Err(LocalFailure::Sqlite { source, .. }) => return replicated(source, full_before).map(Some),
+            Err(other) => return Err(other),
+        }
         self.on.watch.committed(&self.on.connection, &self.applied);
         self.note_pages()?;
-        self.pages.record(log_id.index, false, |freelist| freelist.pages(&self.on.connection)).map(drop)
+        self.pages.record(log_id.index, false, |freelist| freelist.pages(&self.on.connection))?;
+        Ok(None)
     }
 
     /// Takes up what the transaction that has just ended changed.

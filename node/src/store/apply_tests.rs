@@ -380,3 +380,38 @@ fn local_time_is_universal_time() {
     let options = "SELECT count(*) FROM pragma_compile_options WHERE compile_options = 'ENABLE_STAT4'";
     assert_eq!(f.value(options), "0");
 }
+
+/// A virtual table keeps writes until the commit, and fails there if what made it was undone in between.
+#[test]
+fn a_virtual_table_whose_making_was_undone_stops_nobody() {
+    let fts4 = "CREATE VIRTUAL TABLE f USING fts4(a)";
+    let fts5 = "CREATE VIRTUAL TABLE f USING fts5(a)";
+    let insert = "INSERT INTO f VALUES('some words')";
+    for make in [fts4, fts5] {
+        let mut f = fixture(true);
+        f.one(
+            0,
+            &[
+                "CREATE TABLE p(id INTEGER PRIMARY KEY)",
+                "CREATE TABLE c(p REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
+                "CREATE TABLE t(a)",
+            ],
+        );
+        let child = format!("{make}; {insert}; INSERT INTO c VALUES(1)");
+        let replies = f.entry(&[
+            (0, &["INSERT INTO t VALUES('before')"]),
+            (TX, &[make, insert, "nonsense"]),
+            // The name is free again.
+            (TX, &[make, insert]),
+            (0, &["DROP TABLE f", &child, "INSERT INTO t VALUES('after')"]),
+        ]);
+        assert!(replies[1].ends_with(r#"{"error":"near \"nonsense\": syntax error"}"#), "{}", replies[1]);
+        assert!(!replies[2].contains("error"), "{}", replies[2]);
+        assert!(replies[3].contains("FOREIGN KEY constraint failed"), "{}", replies[3]);
+        assert_eq!(f.value("SELECT group_concat(a) FROM t"), "before,after");
+        assert_eq!(f.value("SELECT count(*) FROM sqlite_schema WHERE name = 'f'"), "0");
+        assert_eq!(f.one(TX, &[make, insert]).matches("error").count(), 0);
+        assert_eq!(f.value("SELECT count(*) FROM f WHERE f MATCH 'words'"), "1");
+        assert_eq!(f.value("PRAGMA integrity_check"), "ok");
+    }
+}

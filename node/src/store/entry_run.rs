@@ -37,10 +37,50 @@ pub struct Failed {
     rest: Option<&'static str>,
 }
 
+/// A request that is answered without being run.
+pub struct Muted {
+    request: u32,
+    output: Vec<u8>,
+}
+
+impl Muted {
+    /// Answers every statement of `request`, the entry's `number`th, with `error`.
+    fn refused(number: u32, request: &RequestView<'_>, error: &rusqlite::Error) -> Self {
+        let message = format!("the transaction cannot be committed: {}", encode::error_text(error));
+        let statements = if request.flags.has(RequestFlags::TRANSACTION) { 1 } else { request.count };
+        let mut output = Vec::new();
+        (0..statements).for_each(|_| encode::write_error(&mut output, &message, false));
+        Self { request: number, output }
+    }
+
+    /// The same of all requests of an entry.
+    pub fn all(command: &CommandView<'_>, error: &rusqlite::Error) -> Result<Vec<Self>, Malformed> {
+        let numbered = (0..).zip(command.requests());
+        numbered.map(|(number, request)| Ok(Self::refused(number, &request?, error))).collect()
+    }
+}
+
+/// What is left out of an attempt.
+#[derive(Default)]
+pub struct LeftOut {
+    /// Statements that failed in earlier attempts.
+    pub failed: Vec<Failed>,
+    /// Requests that are not run.
+    pub muted: Vec<Muted>,
+    /// Virtual tables keep some of their writes until the commit, and fail then where what made them was undone in
+    /// between, for one. After such a failure they write what they kept after each request, so that it is known whose
+    /// it is.
+    pub flushes: bool,
+}
+
 /// How an attempt ended.
 pub enum Attempt {
     /// All requests were run.
     Finished(Reply),
+    /// A virtual table fails at a boundary between requests: the entry is to be undone and run again with flushes.
+    Refused,
+    /// The entry is to be undone and run again without this request.
+    WithoutRequest(Muted),
     /// The entry is to be undone and run again without this statement.
     Without(Failed),
     /// The entry is to be undone and run again with an exact count.
@@ -53,19 +93,19 @@ pub struct EntryRun<'a> {
     entry: &'a Entry,
     foreign_keys: bool,
     count: Count,
-    failed: &'a [Failed],
+    left_out: &'a LeftOut,
 }
 
 impl<'a> EntryRun<'a> {
-    /// An attempt at `entry` that leaves out what `failed` in earlier ones.
+    /// An attempt at `entry` without what is `left_out`.
     pub fn new(
         on: &'a WriterConnection,
         entry: &'a Entry,
         foreign_keys: bool,
         count: Count,
-        failed: &'a [Failed],
+        left_out: &'a LeftOut,
     ) -> Self {
-        Self { on, entry, foreign_keys, count, failed }
+        Self { on, entry, foreign_keys, count, left_out }
     }
 
     /// Runs all requests of `command`.
@@ -76,19 +116,45 @@ impl<'a> EntryRun<'a> {
             Count::Exact => limit,
         };
         let mut reply = Reply::new();
-        for (number, request) in command.requests().enumerate() {
+        for (number, request) in (0..).zip(command.requests()) {
             let request = request.map_err(|source| self.malformed(source))?;
             let mut sink = Bounded::new(REPLY_LIMIT);
-            self.on.watch.begin_request(budget);
-            let mut run = RequestRun { entry: self, number: number as u32, request: &request };
-            if let Some(end) = run.run(command.context.seed, &mut sink)? {
-                return Ok(end);
+            match self.left_out.muted.iter().find(|muted| muted.request == number) {
+                Some(muted) => sink.buffer().extend_from_slice(&muted.output),
+                None => {
+                    self.on.watch.begin_request(budget);
+                    let mut run = RequestRun { entry: self, number, request: &request, aborted: false };
+                    let refusal = match run.run(command.context.seed, &mut sink) {
+                        Ok(Some(end)) => return Ok(end),
+                        Ok(None) => self.flush()?,
+                        Err(Stop::Refused(_)) if !self.left_out.flushes => return Ok(Attempt::Refused),
+                        Err(Stop::Refused(error)) => Some(error),
+                        Err(Stop::Local(failure)) => return Err(failure),
+                    };
+                    if let Some(error) = refusal {
+                        let output = sink.into_bytes();
+                        return Ok(Attempt::WithoutRequest(match run.aborted {
+                            true => Muted { request: number, output },
+                            false => Muted::refused(number, &request, &error),
+                        }));
+                    }
+                }
             }
             if self.entry.wants_reply {
                 reply.push(sink.into_bytes().into());
             }
         }
         Ok(Attempt::Finished(reply))
+    }
+
+    /// Has virtual tables write what they keep, if that is wanted; returns why they cannot. A savepoint makes them.
+    fn flush(&self) -> Result<Option<rusqlite::Error>, LocalFailure> {
+        if !self.left_out.flushes {
+            return Ok(None);
+        }
+        let full_before = entry_vfs::full_writes();
+        let flushed = self.on.connection.execute_batch("SAVEPOINT flush; RELEASE flush");
+        flushed.err().map(|error| replicated(error, full_before)).transpose()
     }
 
     fn malformed(&self, source: Malformed) -> LocalFailure {
@@ -101,6 +167,22 @@ struct RequestRun<'a> {
     entry: &'a EntryRun<'a>,
     number: u32,
     request: &'a RequestView<'a>,
+    /// What it did was undone.
+    aborted: bool,
+}
+
+/// Why a request was not run to its end.
+enum Stop {
+    /// A failure of this replica alone.
+    Local(LocalFailure),
+    /// A virtual table failed at a savepoint.
+    Refused(rusqlite::Error),
+}
+
+impl From<LocalFailure> for Stop {
+    fn from(failure: LocalFailure) -> Self {
+        Self::Local(failure)
+    }
 }
 
 /// What became of one statement.
@@ -113,13 +195,12 @@ enum Ran {
 
 impl RequestRun<'_> {
     /// Runs the statements; returns how the attempt ended, if it did.
-    fn run(&mut self, entry_seed: u64, sink: &mut Bounded) -> Result<Option<Attempt>, LocalFailure> {
+    fn run(&mut self, entry_seed: u64, sink: &mut Bounded) -> Result<Option<Attempt>, Stop> {
         let on = self.entry.on;
         let all_or_nothing = self.request.flags.has(RequestFlags::TRANSACTION);
         if all_or_nothing {
-            on.control("/* own */ SAVEPOINT request", "begin a request")?;
+            self.control("/* own */ SAVEPOINT request", "begin a request")?;
         }
-        let mut aborted = false;
         let mut statements = self.request.statements();
         let mut number = 0;
         while let Some(view) = statements.next().map_err(|source| self.entry.malformed(source))? {
@@ -136,7 +217,7 @@ impl RequestRun<'_> {
                         encode::write_error(sink.buffer(), &message, false);
                     }
                     if all_or_nothing {
-                        aborted = true;
+                        self.aborted = true;
                         break;
                     }
                 }
@@ -144,16 +225,26 @@ impl RequestRun<'_> {
             number += 1;
         }
         if all_or_nothing {
-            if !aborted && self.violates_deferred() {
+            if !self.aborted && self.violates_deferred() {
                 encode::write_error(sink.buffer(), FOREIGN_KEY_FAILED, false);
-                aborted = true;
+                self.aborted = true;
             }
-            if aborted {
-                on.control("/* own */ ROLLBACK TO request", "undo a request")?;
+            if self.aborted {
+                self.control("/* own */ ROLLBACK TO request", "undo a request")?;
             }
-            on.control("/* own */ RELEASE request", "end a request")?;
+            self.control("/* own */ RELEASE request", "end a request")?;
         }
         Ok(None)
+    }
+
+    /// Runs a statement of the applier's own.
+    fn control(&self, sql: &str, what: &'static str) -> Result<(), Stop> {
+        let full_before = entry_vfs::full_writes();
+        match self.entry.on.control(sql, what) {
+            Ok(()) => Ok(()),
+            Err(LocalFailure::Sqlite { source, .. }) => Err(Stop::Refused(replicated(source, full_before)?)),
+            Err(failure) => Err(failure.into()),
+        }
     }
 
     /// Why a statement is not run at all: one before it used up what the request may take.
@@ -162,7 +253,7 @@ impl RequestRun<'_> {
     }
 
     fn failures(&self) -> impl Iterator<Item = &Failed> {
-        self.entry.failed.iter().filter(|f| f.request == self.number)
+        self.entry.left_out.failed.iter().filter(|f| f.request == self.number)
     }
 
     fn violates_deferred(&self) -> bool {
@@ -175,12 +266,12 @@ impl RequestRun<'_> {
         view: &crate::raft::command::StatementView<'_>,
         all_or_nothing: bool,
         sink: &mut Bounded,
-    ) -> Result<Ran, LocalFailure> {
+    ) -> Result<Ran, Stop> {
         let on = self.entry.on;
         // A deferred foreign key is checked when the client's statement would have committed.
         let deferred = self.entry.foreign_keys && !all_or_nothing;
         if deferred {
-            on.control("/* own */ SAVEPOINT statement", "begin a statement")?;
+            self.control("/* own */ SAVEPOINT statement", "begin a statement")?;
         }
         let skip = self.failures().find(|f| f.statement == number).map(|f| (f.sub, f.message.as_str()));
         let unified = self.request.flags.has(RequestFlags::UNIFIED);
@@ -192,16 +283,20 @@ impl RequestRun<'_> {
             return Ok(Ran::End(self.undo(number, *sub, *verdict)));
         }
         if on.connection.is_autocommit() {
-            return self.transaction_ended(outcome, number, full_before).map(Ran::End);
+            return Ok(Ran::End(self.transaction_ended(outcome, number, full_before)?));
         }
         let mut ran = self.judge(outcome, full_before)?;
         if deferred {
             if matches!(ran, Ran::Fine) && self.violates_deferred() {
-                on.control("/* own */ ROLLBACK TO statement", "undo a statement")?;
+                self.control("/* own */ ROLLBACK TO statement", "undo a statement")?;
+                if self.entry.flush()?.is_some() {
+                    let failed = self.failed(number, 0, FOREIGN_KEY_FAILED.into(), None);
+                    return Ok(Ran::End(Attempt::Without(failed)));
+                }
                 sink.buffer().truncate(mark);
                 ran = Ran::Failed(Some(FOREIGN_KEY_FAILED.into()));
             }
-            on.control("/* own */ RELEASE statement", "end a statement")?;
+            self.control("/* own */ RELEASE statement", "end a statement")?;
         }
         Ok(ran)
     }

@@ -6,6 +6,8 @@ use std::io::{self, Read};
 const LONGEST: usize = 16 << 20;
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
+/// What SQLite takes for space. Whatever else Unicode calls so belongs to a name.
+const SPACE: [char; 5] = [' ', '\t', '\n', '\r', '\u{c}'];
 
 /// The statements of `text`. What a dump says about its own transaction and about foreign keys is left out: the whole
 /// is one transaction anyway.
@@ -49,12 +51,12 @@ impl<R: Read> Statements<R> {
             self.start = range.end;
             let text = str::from_utf8(&self.buffer[range.clone()]);
             let text = text.map_err(|_| invalid("it is neither a database nor SQL text in UTF-8"))?;
-            if says && !is_framing(text.trim()) {
+            if says && !is_framing(text.trim_matches(SPACE)) {
                 break range;
             }
         };
         // Looked at above.
-        Ok(str::from_utf8(&self.buffer[range]).ok().map(str::trim))
+        Ok(str::from_utf8(&self.buffer[range]).ok().map(|text| text.trim_matches(SPACE)))
     }
 
     fn read(&mut self) -> io::Result<usize> {
@@ -182,7 +184,7 @@ fn split(text: &str) -> Vec<&str> {
     let (mut statements, mut start) = (Vec::new(), 0);
     while let Some((length, says)) = splitter.end(&text.as_bytes()[start..], true) {
         if says {
-            statements.push(text[start..start + length].trim());
+            statements.push(text[start..start + length].trim_matches(SPACE));
         }
         start += length;
     }
@@ -197,7 +199,7 @@ fn token(bytes: &[u8]) -> (Token, usize) {
     };
     match bytes[0] {
         b';' => (Token::Semicolon, 1),
-        b' ' | b'\t' | b'\n' | b'\r' | 0x0c => (Token::Space, 1),
+        byte if SPACE.contains(&char::from(byte)) => (Token::Space, 1),
         b'/' if bytes.get(1) == Some(&b'*') => (Token::Space, until(b"*/", 2)),
         b'-' if bytes.get(1) == Some(&b'-') => (Token::Space, until(b"\n", 2)),
         b'[' => (Token::Other, until(b"]", 1)),
@@ -263,6 +265,8 @@ mod tests {
                 &["CREATE TABLE t(a);"],
             ),
             ("begin immediate;pragma FOREIGN_KEYS = on;END TRANSACTION;BEGIN x", &["BEGIN x"]),
+            ("\u{b}", &["\u{b}"]),
+            ("\u{a0}x ;\t\u{c}y\u{a0}", &["\u{a0}x ;", "y\u{a0}"]),
             ("PRAGMA user_version=3; é;ü", &["PRAGMA user_version=3;", "é;", "ü"]),
         ] {
             assert_eq!(statements(text), expected, "{text}");

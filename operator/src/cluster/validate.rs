@@ -321,7 +321,7 @@ fn beginning(cluster: &SqliteCluster) -> Option<Beginning> {
         let known = cluster.status.as_ref()?.restore.as_ref()?;
         (known.phase != RestorePhase::Inert).then_some(Beginning::Import(import))
     };
-    restore_store(cluster).map(Beginning::Store).or_else(import)
+    restore_store(cluster).map(Box::new).map(Beginning::Store).or_else(import)
 }
 
 /// What pods mount for stores of backups.

@@ -80,7 +80,7 @@ impl StoreAccess {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Beginning {
     /// Something in a store of backups.
-    Store(StoreAccess),
+    Store(Box<StoreAccess>),
     /// Something at a URL.
     Import(BootstrapImport),
 }

@@ -256,7 +256,7 @@ fn members_know_the_store_that_the_cluster_begins_with_apart() {
     let claim = serde_json::from_value(json!({"filesystem": {"claimName": "old"}})).unwrap();
     let access = backup::StoreAccess { store: claim, encryption: None };
     let world = World::serving(1, 0).edit(|world| {
-        world.desired.beginning = Some(backup::Beginning::Store(access));
+        world.desired.beginning = Some(backup::Beginning::Store(Box::new(access)));
     });
     let resources = built(&world);
     let pod = json(&resources.sets[0])["spec"]["template"]["spec"].clone();
