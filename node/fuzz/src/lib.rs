@@ -9,8 +9,11 @@ pub mod peer;
 pub mod request;
 pub mod sql;
 
+/// A body: what is done with an input. It panics if something is wrong.
+pub type Body = fn(&[u8]);
+
 /// Names and bodies.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Body); 6] = [
     ("auth", auth::run),
     ("database", database::run),
     ("log", log::run),
