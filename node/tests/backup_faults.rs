@@ -128,7 +128,7 @@ fn a_member_ends_while_it_makes_a_backup() {
         assert_eq!(catalogue(&c).len(), usize::from(place == Place::BackupComplete), "{}", place.name());
         // Another member makes it, or finds it made.
         let made = back_up(&c, other, &name);
-        assert_eq!(catalogue(&c), [made.clone()]);
+        assert_eq!(catalogue(&c), std::slice::from_ref(&made));
         let out = c.root().join("out.sqlite");
         let to = format!("backup:{}", made["path"].as_str().unwrap());
         let back = restore("restore", &config, &id, &to, &out);
