@@ -60,8 +60,10 @@ pub fn ledger(file: &Path) -> Vec<i64> {
     rows.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
+/// The cluster's id, of a member that runs.
 pub fn cluster_id(c: &Cluster) -> String {
-    c.report(0)["clusterId"].as_str().unwrap().to_owned()
+    let any = (0..c.members.len()).find(|i| c.runs(*i)).unwrap();
+    c.report(any)["clusterId"].as_str().unwrap().to_owned()
 }
 
 /// Inserts the next number; returns the index of its entry.
