@@ -516,3 +516,24 @@ fn two_of_five_go_on_by_a_file_that_names_them() {
     c.until("it is refused", |c| (0..3).any(|i| c.log(i).contains("at epoch")).then_some(()));
     assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(2));
 }
+
+#[test]
+fn a_member_that_joins_long_after_a_database_was_loaded_gets_it() {
+    let mut c = cluster(1);
+    let file = c.root().join("loaded.sqlite");
+    let loaded = rusqlite::Connection::open(&file).unwrap();
+    loaded.execute_batch("CREATE TABLE t(a); INSERT INTO t VALUES(1), (2)").unwrap();
+    loaded.close().unwrap();
+    let load = reqwest::blocking::Client::new().post(c.url(0, "/db/load"));
+    assert_eq!(load.body(std::fs::read(&file).unwrap()).send().unwrap().status().as_u16(), 200);
+    let staging = c.members[0].dir.join("staging");
+    c.until("the loaded file is thrown away", |_| {
+        std::fs::read_dir(&staging).unwrap().next().is_none().then_some(())
+    });
+    c.execute(0, &json!(["INSERT INTO t VALUES(3)"]));
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let second = c.member("second", &["-join", &join]);
+    c.start(second);
+    c.await_ready(second);
+    assert_eq!(c.value(second, "SELECT count(*) FROM t", "none"), json!(3));
+}

@@ -447,6 +447,17 @@ impl Consensus {
         retention::purge(&self.raft, &self.log, upto).await.map_err(RequestError::Internal)
     }
 
+    /// Purges the log up to entry `index`, unless the database file on disk lacks it or it is to be archived first.
+    pub(super) async fn purge_up_to(&self, index: u64) -> Result<(), String> {
+        let durable = self.store.checkpoint().await.map_err(|e| e.to_string())?.log_id;
+        let may = durable.is_some_and(|durable| durable.index >= index)
+            && self.archived.bound(&self.log, index) == Some(index);
+        if may {
+            retention::purge(&self.raft, &self.log, index).await?;
+        }
+        Ok(())
+    }
+
     /// Hands over leadership if this member leads and another voter can.
     pub async fn hand_over(&self) -> Result<Option<Transferred>, Refusal> {
         let metrics = self.metrics();

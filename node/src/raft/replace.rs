@@ -7,7 +7,8 @@
 //! staged call = sha256                       answer = size u64, then the file
 //! ```
 //! A member that applies the entry without having the file fetches it from whoever has it; until then it applies
-//! nothing. A staged file is kept until every member applied the entry, or the log does not reach back to it any more.
+//! nothing. A staged file is kept as long as the log reaches back to the entry, because a member that joins may be sent it;
+//! once every member has applied the entry the log is purged up to there.
 
 use super::Consensus;
 use super::calls::{CallError, Peers};
@@ -302,13 +303,9 @@ impl Consensus {
                 }
             };
             for (sha256, age) in staged {
-                let named = self.staged.named(sha256);
-                let unneeded = match named {
+                let unneeded = match self.staged.named(sha256) {
                     None => age > ORPHAN,
-                    Some(index) => {
-                        let is_archived = self.archived.needed().is_none_or(|needed| needed > index);
-                        self.first_log_index() > index || is_archived && self.everybody_applied(index).await
-                    }
+                    Some(index) => self.is_out_of_reach(index).await,
                 };
                 if unneeded {
                     match self.store().staging().remove(sha256) {
@@ -318,6 +315,19 @@ impl Consensus {
                 }
             }
         }
+    }
+
+    /// Whether nobody can be sent entry `index` any more. A member that joins gets entries as long as the log has them, so
+    /// that the log is purged first, once all that are members now have applied the entry.
+    async fn is_out_of_reach(&self, index: u64) -> bool {
+        let is_purged = || self.log.purged().is_some_and(|(purged, _)| purged >= index);
+        if !is_purged()
+            && self.everybody_applied(index).await
+            && let Err(error) = self.purge_up_to(index).await
+        {
+            tracing::warn!(error, "the log is not purged of an entry that names a database");
+        }
+        is_purged()
     }
 
     async fn everybody_applied(&self, index: u64) -> bool {
