@@ -6,7 +6,7 @@ use crate::cluster::backups::act::BackupsError;
 use crate::cluster::certificates::CertificateError;
 use crate::cluster::execute::ExecuteError;
 use crate::cluster::observe::ObserveError;
-use crate::cluster::status::StatusError;
+use crate::status::StatusError;
 
 /// Why a reconcile failed.
 #[derive(Debug, thiserror::Error)]

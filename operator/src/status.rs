@@ -24,6 +24,13 @@ pub enum StatusError {
     },
 }
 
+impl StatusError {
+    /// Whether the object changed since it was seen.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Self::Write { source: kube::Error::Api(status), .. } if status.is_conflict())
+    }
+}
+
 /// Writes it; with `only_as_seen` only over `object` as it was seen. False if the object is gone, is another one of its name,
 /// or has changed where it must not have.
 pub async fn write<K>(

@@ -13,6 +13,7 @@ use crate::crd::{
 };
 use crate::error::Rejection;
 use crate::names::{FIELD_MANAGER, PORT_HTTP, PodRole};
+use crate::status::StatusError;
 use client::admin::Member;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -20,27 +21,6 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
 use kube::{Api, Resource};
 use serde_json::json;
-
-/// Why a status could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum StatusError {
-    /// The server refused it.
-    #[error("cannot write the status of {name}")]
-    Write {
-        /// Of which object.
-        name: String,
-        /// Why.
-        #[source]
-        source: kube::Error,
-    },
-}
-
-impl StatusError {
-    /// Whether the object changed since it was seen.
-    pub fn is_stale(&self) -> bool {
-        matches!(self, Self::Write { source: kube::Error::Api(status), .. } if status.is_conflict())
-    }
-}
 
 /// The status of a cluster. Pure.
 pub fn status(
