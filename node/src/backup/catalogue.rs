@@ -116,7 +116,7 @@ impl Contents {
             .try_collect()
             .await?;
         let directory = epoch.map_or_else(|| "log".to_owned(), segment::directory);
-        let listed = objects.list(&directory, None).await?;
+        let listed = objects.list(&directory).await?;
         let mut contents = Self {
             manifests: manifests.into_iter().flatten().collect(),
             segments: listed.iter().filter_map(|(name, _)| SegmentName::parse(name)).collect(),
@@ -292,7 +292,7 @@ pub async fn delete(objects: &Objects, paths: &[String], others: Vec<String>) ->
         let directory = format!("backups/{path}");
         let manifest = format!("{directory}/{}", super::manifest::MANIFEST);
         deleted += objects.delete(vec![manifest]).await?;
-        let rest = objects.list(&directory, None).await?.into_iter().map(|(name, _)| name).collect();
+        let rest = objects.list(&directory).await?.into_iter().map(|(name, _)| name).collect();
         deleted += objects.delete(rest).await?;
     }
     deleted += objects.delete(others).await?;

@@ -342,9 +342,7 @@ impl Backups {
         let (mut readable, mut deletable) = (false, false);
         if writable {
             readable = tried(objects.get(&name).await.map(|read| read == Some(content)))
-                && tried(
-                    objects.list("probe", None).await.map(|listed| listed.iter().any(|(n, _)| *n == name)),
-                );
+                && tried(objects.list("probe").await.map(|listed| listed.iter().any(|(n, _)| *n == name)));
             deletable = tried(objects.delete(vec![name]).await.map(|_| true));
         }
         Ok(Probe {

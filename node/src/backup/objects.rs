@@ -134,32 +134,24 @@ impl Objects {
         }
     }
 
-    /// Names and sizes below a directory, in order; only those after the name `after`, if it is said.
-    pub async fn list(
-        &self,
-        directory: &str,
-        after: Option<&str>,
-    ) -> Result<Vec<(String, u64)>, ObjectError> {
-        let listed = self.list_all(directory, after).await?;
+    /// Names and sizes below a directory, in order.
+    pub async fn list(&self, directory: &str) -> Result<Vec<(String, u64)>, ObjectError> {
+        let listed = self.list_all(directory).await?;
         let named = |meta: ObjectMeta| Some((self.name_of(&meta.location)?, meta.size));
         let mut listed: Vec<(String, u64)> = listed.into_iter().filter_map(named).collect();
         listed.sort();
         Ok(listed)
     }
 
-    async fn list_all(&self, directory: &str, after: Option<&str>) -> Result<Vec<ObjectMeta>, ObjectError> {
+    async fn list_all(&self, directory: &str) -> Result<Vec<ObjectMeta>, ObjectError> {
         let under = self.path(directory);
-        let after = after.map(|after| self.path(after));
-        let list = || match &after {
-            Some(after) => self.store.list_with_offset(Some(&under), after).try_collect().boxed(),
-            None => self.store.list(Some(&under)).try_collect().boxed(),
-        };
+        let list = || self.store.list(Some(&under)).try_collect().boxed();
         read(list).await.map_err(|source| failed("list", directory, source))
     }
 
     /// Names below a directory, in order, with when each was last written, in microseconds since 1970 by the store's clock.
     pub async fn written(&self, directory: &str) -> Result<Vec<(String, i64)>, ObjectError> {
-        let listed = self.list_all(directory, None).await?;
+        let listed = self.list_all(directory).await?;
         let named =
             |meta: ObjectMeta| Some((self.name_of(&meta.location)?, meta.last_modified.timestamp_micros()));
         let mut listed: Vec<(String, i64)> = listed.into_iter().filter_map(named).collect();
