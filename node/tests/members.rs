@@ -517,23 +517,60 @@ fn two_of_five_go_on_by_a_file_that_names_them() {
     assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(2));
 }
 
-#[test]
-fn a_member_that_joins_long_after_a_database_was_loaded_gets_it() {
-    let mut c = cluster(1);
+/// A cluster of one whose database was loaded, with two rows.
+fn loaded() -> Cluster {
+    let c = cluster(1);
     let file = c.root().join("loaded.sqlite");
     let loaded = rusqlite::Connection::open(&file).unwrap();
     loaded.execute_batch("CREATE TABLE t(a); INSERT INTO t VALUES(1), (2)").unwrap();
     loaded.close().unwrap();
     let load = reqwest::blocking::Client::new().post(c.url(0, "/db/load"));
     assert_eq!(load.body(std::fs::read(&file).unwrap()).send().unwrap().status().as_u16(), 200);
+    c
+}
+
+/// Starts another member, and waits until it serves; returns its number.
+fn join(c: &mut Cluster) -> usize {
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let second = c.member("second", &["-join", &join]);
+    c.start(second);
+    c.await_ready(second);
+    second
+}
+
+#[test]
+fn a_member_that_joins_long_after_a_database_was_loaded_gets_it() {
+    let mut c = loaded();
     let staging = c.members[0].dir.join("staging");
     c.until("the loaded file is thrown away", |_| {
         std::fs::read_dir(&staging).unwrap().next().is_none().then_some(())
     });
     c.execute(0, &json!(["INSERT INTO t VALUES(3)"]));
-    let join = format!("127.0.0.1:{}", c.members[0].raft);
-    let second = c.member("second", &["-join", &join]);
-    c.start(second);
-    c.await_ready(second);
+    let second = join(&mut c);
     assert_eq!(c.value(second, "SELECT count(*) FROM t", "none"), json!(3));
+}
+
+#[test]
+fn a_member_that_joins_right_after_a_database_was_loaded_gets_it() {
+    // It is sent the cluster's first entry, which says who the members are, and the database's in one message.
+    let mut c = loaded();
+    let second = join(&mut c);
+    assert_eq!(c.value(second, "SELECT count(*) FROM t", "none"), json!(2));
+    assert!(c.log(second).contains("fetched a database that an entry names"), "{}", c.log(second));
+}
+
+#[test]
+fn a_member_that_is_sent_an_entry_whose_database_is_nowhere_takes_anothers_state() {
+    let mut c = loaded();
+    for file in std::fs::read_dir(c.members[0].dir.join("staging")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let second = join(&mut c);
+    assert_eq!(c.value(second, "SELECT count(*) FROM t", "none"), json!(2));
+    assert!(c.log(second).contains("has another member's state"), "{}", c.log(second));
+    // It goes on from there, and says the same as the others.
+    c.execute(0, &json!(["INSERT INTO t VALUES(3)"]));
+    c.until("the entry is there", |c| {
+        (c.value(second, "SELECT count(*) FROM t", "none") == json!(3)).then_some(())
+    });
 }

@@ -208,10 +208,10 @@ impl Consensus {
         peers_file::consume(&config.directory, &identity, &mut log_store, &store).await?;
         let last = store.state().borrow().applied.log_id.unwrap_or_default();
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
-        let staged = StagedFiles::new(store.clone(), identity.clone(), peers.clone());
+        let whereabouts = Whereabouts::default();
+        let staged = StagedFiles::new(store.clone(), identity.node_id(), peers.clone(), whereabouts.clone());
         let applying = Arc::new(Applying::from(last.index));
         let teller = Teller::start(waiters.clone(), &clients);
-        let whereabouts = Whereabouts::default();
         let raft = Raft::new(
             identity.node_id().0,
             Arc::new(raft_config(config.profile)?),

@@ -195,6 +195,10 @@ impl Consensus {
                 () = sleep(self.config.consistency_period) => {}
                 // The thread that reads the pages has found something. The channel ends with the store.
                 changed = damage.changed() => if changed.is_err() { return },
+                index = self.staged.nowhere() => {
+                    self.pass_over(index).await;
+                    continue;
+                }
             }
             if !matches!(*self.phase.borrow(), Phase::Serving | Phase::Fenced) {
                 continue;
@@ -214,7 +218,7 @@ impl Consensus {
             let source = sources.get(attempts % sources.len().max(1));
             attempts += 1;
             match source {
-                Some(source) => match self.reinstall(source).await {
+                Some(source) => match self.reinstall(source, 0).await {
                     Ok(()) => drop(self.consistency.send_replace(Verdict::Unknown)),
                     Err(error) => tracing::warn!(%error, from = %source.name, "could not take over a state"),
                 },

@@ -163,6 +163,7 @@ mod tests {
     use crate::raft::state_machine::StateMachine;
     use crate::raft::teller::Teller;
     use crate::raft::waiters::{Leadership, Waiters};
+    use crate::raft::whereabouts::Whereabouts;
     use crate::store::Store;
     use openraft::testing::log::{StoreBuilder, Suite};
     use std::sync::Arc;
@@ -181,7 +182,7 @@ mod tests {
             let waiters = Waiters::new(Leadership::default());
             let teller = Teller::start(waiters.clone(), &tokio::runtime::Handle::current());
             let peers = Arc::new(Peers::new(identity.clone(), None));
-            let staged = StagedFiles::new(store.clone(), identity.clone(), peers);
+            let staged = StagedFiles::new(store.clone(), identity.node_id(), peers, Whereabouts::default());
             let applying = Arc::new(Applying::from(0));
             Ok((
                 dir,

@@ -1,4 +1,5 @@
-//! A member whose database is wrong takes another member's.
+//! A member whose database is wrong, or which is to apply an entry that names a database which is nowhere any more
+//! ([`super::replace`]), takes another member's.
 //!
 //! Its log is right: it goes on voting and acknowledging entries. It hands over if it leads, leaves service
 //! ([`Phase::Fenced`]), and stops applying; then a member that has the right state, and has applied as much, sends it as
@@ -11,6 +12,7 @@
 
 use super::Consensus;
 use super::calls::{CallError, Kind};
+use super::membership::describe;
 use super::snapshot_send::Sending;
 use super::snapshot_stream::Intent;
 use super::wire::get_u64;
@@ -28,7 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 const BEHIND: Duration = Duration::from_secs(30);
 /// How long this member may go on leading after it handed over.
 const HANDED_OVER: Duration = Duration::from_secs(5);
-/// Between two attempts to hand over.
+/// How long a member may take to say what it has applied.
+const DESCRIBED: Duration = Duration::from_secs(2);
+/// Between two attempts to hand over, or to find a state to take.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a member could not take over another's state.
@@ -54,15 +58,15 @@ impl Consensus {
         *self.phase.borrow() == Phase::Fenced
     }
 
-    /// Takes this member out of service and puts `source`'s state in the place of its own.
-    pub(super) async fn reinstall(&self, source: &Member) -> Result<(), ReinstallError> {
+    /// Takes this member out of service and puts `source`'s state, with at least entry `at_least`, in the place of its own.
+    pub(super) async fn reinstall(&self, source: &Member, at_least: u64) -> Result<(), ReinstallError> {
         self.give_up_leading().await?;
         let fenced = self.phase.send_if_modified(|phase| {
-            let serves = *phase == Phase::Serving;
-            if serves {
+            let is_up = matches!(*phase, Phase::Serving | Phase::CatchingUp);
+            if is_up {
                 *phase = Phase::Fenced;
             }
-            serves
+            is_up
         });
         if fenced {
             tracing::warn!(from = %source.name, "out of service; another member's state takes the place of this one's");
@@ -70,7 +74,7 @@ impl Consensus {
         let mut phase = self.phase.subscribe();
         let goes_down = phase.wait_for(|phase| !matches!(phase, Phase::Fenced));
         tokio::select! {
-            replaced = self.replace_by(source) => replaced?,
+            replaced = self.replace_by(source, at_least) => replaced?,
             _ = goes_down => return Err(ReinstallError::GoesDown),
         }
         self.reinstalls.fetch_add(1, Ordering::Relaxed);
@@ -79,14 +83,33 @@ impl Consensus {
         Ok(())
     }
 
-    async fn replace_by(&self, source: &Member) -> Result<(), ReinstallError> {
+    /// Takes the state of a member that has applied entry `index`, which this one cannot apply.
+    pub(super) async fn pass_over(&self, index: u64) {
+        let own = self.identity.node_id();
+        for member in describe(&self.metrics()).members {
+            if member.node_id == own {
+                continue;
+            }
+            let described = self.describe_peer(member.node_id, &member.raft_address, DESCRIBED).await;
+            if !described.is_ok_and(|described| described.applied_index.is_some_and(|at| at >= index)) {
+                continue;
+            }
+            match self.reinstall(&member, index).await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, from = %member.name, "could not take over a state"),
+            }
+        }
+        sleep(PAUSE).await;
+    }
+
+    async fn replace_by(&self, source: &Member, at_least: u64) -> Result<(), ReinstallError> {
         let _held = self.applying.hold().await;
         let applied = self.store.state().borrow().applied.log_id.map_or(0, |id| id.index);
         let before = self.store.installs();
         let _open = self.receiving().open_for_replacement();
         let mut body = BytesMut::with_capacity(16);
         body.put_u64_le(self.identity.node_id().0);
-        body.put_u64_le(applied);
+        body.put_u64_le(applied.max(at_least));
         let sent =
             self.peers.call(source.node_id.0, &source.raft_address, Kind::Reinstall, &body, PATIENCE).await;
         // The answer may be lost after the state is in place.

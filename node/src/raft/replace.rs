@@ -7,8 +7,9 @@
 //! staged call = sha256                       answer = size u64, then the file
 //! ```
 //! A member that applies the entry without having the file fetches it from whoever has it; until then it applies
-//! nothing. A staged file is kept as long as the log reaches back to the entry, because a member that joins may be sent it;
-//! once every member has applied the entry the log is purged up to there.
+//! nothing. If nobody has it, it takes the whole state of a member that applied the entry ([`super::reinstall`]). A staged
+//! file is kept as long as the log reaches back to the entry, because a member that joins may be sent it; once every member
+//! has applied the entry the log is purged up to there.
 
 use super::Consensus;
 use super::calls::{CallError, Peers};
@@ -16,10 +17,9 @@ use super::command::{Replacement, RequestEncoder, RequestFlags};
 use super::forward::{RequestError, Route};
 use super::membership::describe;
 use super::stream_calls::{PeerStream, StreamKind};
-use super::types::PeerInfo;
 use super::waiters::Outcome;
-use super::wire::{get_u64, membership_from_store};
-use crate::identity::Identity;
+use super::whereabouts::Whereabouts;
+use super::wire::get_u64;
 use crate::store::{CanonicalError, Scratch, Sha256Sum, Staging, Store, Taken, write_in_child};
 use bytes::{BufMut, Bytes, BytesMut};
 use client::admin::{Member, NodeId};
@@ -349,15 +349,27 @@ impl Consensus {
 /// Makes sure that a staged file is here before an entry that names it is applied.
 pub struct StagedFiles {
     store: Store,
-    identity: Arc<Identity>,
+    own: u64,
     peers: Arc<Peers>,
+    whereabouts: Whereabouts,
     named: parking_lot::Mutex<Vec<(Sha256Sum, u64)>>,
+    /// Index of an entry that waits for a file which every other member was asked for and none has.
+    nowhere: watch::Sender<Option<u64>>,
     stop: watch::Sender<bool>,
 }
 
+/// What asking every other member for a file came to.
+enum Search {
+    Fetched,
+    /// Each of them answered that it does not have it.
+    Nowhere,
+    /// Some did not answer.
+    Unfinished,
+}
+
 impl StagedFiles {
-    /// Of the member `identity`.
-    pub fn new(store: Store, identity: Arc<Identity>, peers: Arc<Peers>) -> Arc<Self> {
+    /// Of member `own`; the others are asked where `whereabouts` says they are.
+    pub fn new(store: Store, own: NodeId, peers: Arc<Peers>, whereabouts: Whereabouts) -> Arc<Self> {
         // What is there already was named by an entry that was applied, or will be by one that is met again.
         let applied = store.state().borrow().applied.log_id.map_or(0, |id| id.index);
         let found = store.staging().staged().unwrap_or_else(|error| {
@@ -365,7 +377,8 @@ impl StagedFiles {
             Vec::new()
         });
         let named = parking_lot::Mutex::new(found.into_iter().map(|(sum, _)| (sum, applied)).collect());
-        Arc::new(Self { store, identity, peers, named, stop: watch::Sender::new(false) })
+        let (nowhere, stop) = (watch::Sender::default(), watch::Sender::new(false));
+        Arc::new(Self { store, own: own.0, peers, whereabouts, named, nowhere, stop })
     }
 
     /// Nothing is fetched any more: the member goes down.
@@ -382,75 +395,100 @@ impl StagedFiles {
         self.named.lock().retain(|(known, _)| *known != sha256);
     }
 
-    /// Waits until the file that an entry names, if it names one, is here.
+    /// Waits until an entry cannot be applied because no member has the file that it names; returns its index.
+    pub async fn nowhere(&self) -> u64 {
+        let mut nowhere = self.nowhere.subscribe();
+        match nowhere.wait_for(Option::is_some).await.map(|index| *index) {
+            Ok(Some(index)) => index,
+            // It lives as long as this does.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits until the file that an entry names, if it names one, is here, or the entry need not be applied any more.
     pub async fn ensure(&self, entry: &crate::store::Entry) -> io::Result<()> {
         let replacement = entry.readable_command().and_then(|command| command.replacement);
         let Some(replacement) = replacement else { return Ok(()) };
-        let sha256 = Sha256Sum(replacement.sha256);
+        let (sha256, index) = (Sha256Sum(replacement.sha256), entry.log_id.index);
         {
             let mut named = self.named.lock();
             named.retain(|(known, _)| *known != sha256);
-            named.push((sha256, entry.log_id.index));
-        }
-        let applied = self.store.state().borrow().applied.log_id;
-        if applied.is_some_and(|applied| applied.index >= entry.log_id.index) {
-            return Ok(());
+            named.push((sha256, index));
         }
         let mut stop = self.stop.subscribe();
-        while !self.store.staging().has(sha256) {
+        while !self.has_applied(index) && !self.store.staging().has(sha256) {
             tokio::select! {
-                () = self.fetch(sha256, replacement.size) => {}
+                () = self.look_for(sha256, replacement.size, index) => {}
                 _ = stop.wait_for(|stop| *stop) => {
                     return Err(io::Error::other("going down before a staged database was here"));
                 }
             }
         }
+        self.nowhere.send_replace(None);
         Ok(())
     }
 
-    /// Asks every other member for a file, once.
-    async fn fetch(&self, sha256: Sha256Sum, size: u64) {
-        for (id, info) in self.others() {
-            match self.fetch_from(id, &info.raft_addr, sha256, size).await {
-                Ok(()) => {
-                    tracing::info!(%sha256, from = info.name, "fetched a database that an entry names");
-                    return;
-                }
-                Err(error) => tracing::debug!(%error, %sha256, from = info.name, "not fetched"),
+    fn has_applied(&self, index: u64) -> bool {
+        self.store.state().borrow().applied.log_id.is_some_and(|applied| applied.index >= index)
+    }
+
+    /// Asks every other member for the file that entry `index` names, once.
+    async fn look_for(&self, sha256: Sha256Sum, size: u64, index: u64) {
+        let found = self.fetch(sha256, size).await;
+        match found {
+            Search::Fetched => return,
+            Search::Nowhere if self.nowhere.send_replace(Some(index)).is_none() => {
+                tracing::warn!(%sha256, index, "no member has the database that an entry names");
             }
+            Search::Nowhere | Search::Unfinished => {}
         }
-        tracing::warn!(%sha256, "no member has the database that an entry names; asking again");
         tokio::time::sleep(ROUND).await;
     }
 
-    fn others(&self) -> Vec<(u64, PeerInfo)> {
-        let own = self.identity.node_id();
-        let stored = self.store.state().borrow().membership.clone();
-        match membership_from_store(&stored) {
-            Ok(stored) => stored
-                .nodes()
-                .filter(|(id, _)| NodeId(**id) != own)
-                .map(|(id, info)| (*id, info.clone()))
-                .collect(),
-            Err(error) => {
-                tracing::error!(%error, "the membership cannot be read");
-                Vec::new()
+    async fn fetch(&self, sha256: Sha256Sum, size: u64) -> Search {
+        // Of Raft's membership, not of the database's: the entry that says who is a member may come in one batch with
+        // the one that names the file, before any of them is applied.
+        let others = self.whereabouts.all().into_iter().filter(|(id, _)| *id != self.own);
+        let mut refused = 0;
+        let mut asked = 0;
+        for (id, address) in others {
+            asked += 1;
+            match self.fetch_from(id, &address, sha256, size).await {
+                Ok(Ok(())) => {
+                    tracing::info!(%sha256, from = address, "fetched a database that an entry names");
+                    return Search::Fetched;
+                }
+                Ok(Err(refusal)) => {
+                    refused += 1;
+                    tracing::debug!(refusal, %sha256, from = address, "does not have it");
+                }
+                Err(error) => tracing::debug!(%error, %sha256, from = address, "not fetched"),
             }
         }
+        if asked > 0 && refused == asked { Search::Nowhere } else { Search::Unfinished }
     }
 
-    async fn fetch_from(&self, id: u64, address: &str, sha256: Sha256Sum, size: u64) -> io::Result<()> {
+    /// Fetches a file from one member; the inner error is that member's refusal.
+    async fn fetch_from(
+        &self,
+        id: u64,
+        address: &str,
+        sha256: Sha256Sum,
+        size: u64,
+    ) -> io::Result<Result<(), String>> {
         const ANSWER: Duration = Duration::from_secs(5);
         let opened = self.peers.open_stream(id, address, StreamKind::Staged, &sha256.0).await;
         let mut stream = opened.map_err(io::Error::other)?;
-        stream.head(ANSWER).await?.map_err(io::Error::other)?;
+        if let Err(refusal) = stream.head(ANSWER).await? {
+            return Ok(Err(refusal));
+        }
         let (send, upload) = mpsc::channel(4);
         let staging = self.store.staging().clone();
         let (kept, ()) = tokio::join!(keep(staging, upload, sha256, size), async {
             stream.pass_on(&send).await;
             drop(send);
         });
-        kept
+        kept.map(Ok)
     }
 }
 

@@ -17,6 +17,11 @@ impl Whereabouts {
         self.0.lock().get(&id).cloned()
     }
 
+    /// Of all members.
+    pub fn all(&self) -> Vec<(u64, String)> {
+        self.0.lock().iter().map(|(id, address)| (*id, address.clone())).collect()
+    }
+
     /// Follows the membership until Raft ends.
     pub async fn follow(self, raft: Raft) {
         let mut watch = raft.server_metrics();

@@ -129,7 +129,11 @@ impl Scrub {
         loop {
             let began = Instant::now();
             let generation = self.writer.state().borrow().generation;
-            let connection = PinnedRange::open(&self.generations.path(generation))?;
+            let connection = match PinnedRange::open(&self.generations.path(generation)) {
+                // Another database took its place before it was open, and the file is gone.
+                Err(_) if self.writer.state().borrow().generation != generation => return Ok(false),
+                opened => opened?,
+            };
             let Some(pinned) = self.writer.pin_range(connection, generation)? else { return Ok(false) };
             let next = pinned.read(first, &self.pages)?;
             drop(pinned);
