@@ -3,6 +3,7 @@
 
 mod support;
 
+use reqwest::Method;
 use serde_json::json;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -179,6 +180,39 @@ fn what_a_living_member_accepted_does_not_fail_when_the_leader_dies() {
         assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), all, "applied twice");
         assert_eq!(c.value(i, "SELECT count(DISTINCT a) FROM t", "linearizable"), all);
     }
+}
+
+#[test]
+fn what_a_client_sends_again_under_a_key_is_applied_once() {
+    // B14
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    c.execute(leader, &json!(["CREATE TABLE t(id INTEGER PRIMARY KEY, a)"]));
+    let key = [("Idempotency-Key", "order-1")];
+    let insert = |c: &Cluster, i: usize, path: &str| {
+        let answer = c.send(Method::POST, i, path, &key, br#"["INSERT INTO t(a) VALUES(1)"]"#);
+        (answer.status, answer.text())
+    };
+    let first = insert(&c, leader, "/db/execute");
+    assert_eq!(first.0, 200, "{first:?}");
+    // The member that took it is gone; another one knows the answer, also when all have been down.
+    c.kill(leader);
+    let other = (leader + 1) % 3;
+    c.await_leader(other);
+    assert_eq!(insert(&c, other, "/db/execute"), first);
+    c.start(leader);
+    c.await_ready(leader);
+    for i in 0..3 {
+        c.kill(i);
+    }
+    (0..3).for_each(|i| c.start(i));
+    (0..3).for_each(|i| c.await_ready(i));
+    assert_eq!(insert(&c, leader, "/db/execute"), first);
+    assert_eq!(c.value(other, "SELECT count(*) FROM t", "strong"), json!(1));
+    let (status, text) = insert(&c, leader, "/db/execute?queue");
+    assert!(status == 400 && text.contains("queued"), "{status} {text}");
+    let answer = c.send(Method::POST, leader, "/db/execute", &[("Idempotency-Key", "a b")], b"[]");
+    assert!(answer.status == 400 && answer.text().contains("visible ASCII"), "{answer:?}");
 }
 
 #[test]

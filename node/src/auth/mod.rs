@@ -9,7 +9,7 @@ mod password;
 mod permission;
 pub(crate) mod users;
 
-pub use authenticator::{Authenticator, Denied, plain_password};
+pub use authenticator::{Authenticator, Denied, basic, plain_password};
 pub use password::hash;
 pub use permission::{Permission, Permissions};
 pub use users::{Users, UsersError};

@@ -8,6 +8,7 @@ mod bookmark;
 mod console;
 mod counters;
 mod health;
+mod idempotency;
 mod load;
 mod nodes;
 mod pages;

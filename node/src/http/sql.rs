@@ -6,8 +6,8 @@ use super::params::{BadParam, Params};
 use super::queue::QueueError;
 use super::receive::Held;
 use super::respond::{self, Answer, Envelope};
-use super::{App, Scheme, bookmark, redirect};
-use crate::raft::command::{EncodedRequest, RequestFlags};
+use super::{App, Scheme, bookmark, idempotency, redirect};
+use crate::raft::command::{EncodedRequest, IdempotencyKey, Malformed, RequestFlags};
 use crate::raft::{Freshness, Level, QueryAnswer, QueryOptions, ReadBody, RequestError};
 use crate::store::Position;
 use axum::body::Body;
@@ -57,6 +57,7 @@ fn bad_body(error: &BadBody, pretty: bool) -> Answer {
 /// Parameters that the endpoints share.
 struct Common {
     flags: RequestFlags,
+    key: Option<IdempotencyKey>,
     timeout: Option<Duration>,
     statement_timeout: Option<Duration>,
     redirect: bool,
@@ -64,7 +65,7 @@ struct Common {
 }
 
 impl Common {
-    fn read(params: &Params) -> Result<Self, BadParam> {
+    fn read(params: &Params, headers: &HeaderMap) -> Result<Self, BadParam> {
         let flags = [
             ("transaction", RequestFlags::TRANSACTION),
             ("associative", RequestFlags::ASSOCIATIVE),
@@ -79,6 +80,7 @@ impl Common {
         params.duration("linearizable_timeout")?;
         Ok(Self {
             flags,
+            key: idempotency::read(headers)?,
             timeout: params.duration("timeout")?.map(|t| t.min(LONGEST)),
             statement_timeout: params.duration("db_timeout")?.filter(|t| !t.is_zero()),
             redirect: params.flag("redirect"),
@@ -158,11 +160,16 @@ fn failed(app: &App, error: &RequestError, pretty: bool) -> Answer {
 pub async fn execute(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
     app.counters.count(Counter::Executions);
-    let common = match Common::read(&incoming.params) {
+    let common = match Common::read(&incoming.params, &incoming.headers) {
         Ok(common) => common,
         Err(error) => return bad_param(&error),
     };
     if incoming.params.flag("queue") {
+        if common.key.is_some() {
+            let message =
+                "Idempotency-Key is not for queued writes: they are answered before they are applied";
+            return respond::error(StatusCode::BAD_REQUEST, message);
+        }
         return enqueue(app, incoming, &common).await;
     }
     if common.redirect
@@ -182,6 +189,13 @@ pub async fn execute(app: &App, incoming: Incoming) -> Answer {
     apply(app, request, room, &common, &incoming.params, started).await
 }
 
+fn with_key(request: EncodedRequest, key: Option<&IdempotencyKey>) -> Result<EncodedRequest, Malformed> {
+    match key {
+        None => Ok(request),
+        Some(key) => request.with_key(key),
+    }
+}
+
 async fn apply(
     app: &App,
     request: EncodedRequest,
@@ -190,6 +204,10 @@ async fn apply(
     params: &Params,
     started: Instant,
 ) -> Answer {
+    let request = match with_key(request, common.key.as_ref()) {
+        Ok(request) => request,
+        Err(error) => return respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
+    };
     match app.consensus.execute_within(request, common.apply_timeout(), common.statement_timeout).await {
         Ok(done) => {
             let envelope = Envelope::asked_for(params, started, done.index);
@@ -259,7 +277,7 @@ async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
 pub async fn query(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
     app.counters.count(Counter::Queries);
-    let read = Common::read(&incoming.params);
+    let read = Common::read(&incoming.params, &incoming.headers);
     let options = |c: Common| c.query_options(&incoming.params, &incoming.headers).map(|o| (c, o));
     let (common, options) = match read.and_then(options) {
         Ok(read) => read,
@@ -332,7 +350,7 @@ async fn run_query(
 pub async fn request(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
     app.counters.count(Counter::Requests);
-    let read = Common::read(&incoming.params);
+    let read = Common::read(&incoming.params, &incoming.headers);
     let options = |c: Common| c.query_options(&incoming.params, &incoming.headers).map(|o| (c, o));
     let (mut common, options) = match read.and_then(options) {
         Ok(read) => read,
@@ -383,7 +401,7 @@ fn only_reads(app: &App, request: &EncodedRequest) -> Result<bool, crate::store:
 /// rewrite, and `rewritten` is never there.
 pub async fn sql(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
-    let common = match Common::read(&incoming.params) {
+    let common = match Common::read(&incoming.params, &incoming.headers) {
         Ok(common) => common,
         Err(error) => return bad_param(&error),
     };
@@ -403,7 +421,7 @@ pub async fn sql(app: &App, incoming: Incoming) -> Answer {
         Ok(request) => request,
         Err(error) => return bad_body(&error, common.pretty),
     };
-    let originals = || -> Result<Vec<Value>, crate::raft::command::Malformed> {
+    let originals = || -> Result<Vec<Value>, Malformed> {
         let mut statements = request.view()?.statements();
         let mut all = Vec::new();
         while let Some(statement) = statements.next()? {

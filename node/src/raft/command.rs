@@ -6,7 +6,7 @@
 //!           | format u8 (1) · kind u8 (2 = replace) · database u32 (0) · replacement · context · count u32 (1) · …
 //! replacement = sha256 [32] · size u64 · epoch u64 (0 = as it is)
 //! context   = timestamp i64 (µs since 1970) · seed u64 · step limit u64 (0 = none)
-//! request   = id (node u64 · boot u64 · sequence u64) · flags u16 · count u32 · count × statement
+//! request   = id (node u64 · boot u64 · sequence u64) · flags u16 · count u32 · [key [32], if flags & 64] · count × statement
 //! statement = length u32 (MAX = the text of the statement before) · text · parameters u16 · parameters × parameter
 //! parameter = tag u8 · [name: length u16 · text, if tag & 0x80] · value
 //! value     = (0) · (1) i64 · (2) f64 · (3) length u32 · UTF-8 · (4) length u32 · bytes
@@ -73,6 +73,8 @@ impl RequestFlags {
     pub const UNIFIED: u16 = 1 << 4;
     /// Column names as `table.column`.
     pub const QUALIFY_COLUMNS: u16 = 1 << 5;
+    /// A key follows under which the answer is kept: the same request is not run again.
+    pub const KEYED: u16 = 1 << 6;
 
     /// Whether `flag` is set.
     pub fn has(self, flag: u16) -> bool {
@@ -85,6 +87,9 @@ impl RequestFlags {
         if on { Self(self.0 | flag) } else { self }
     }
 }
+
+/// What a client calls a request that it may send again: a hash of its name and of its user's.
+pub type IdempotencyKey = [u8; 32];
 
 /// A value bound to a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,12 +122,14 @@ pub struct RequestEncoder {
     previous_sql: std::ops::Range<usize>,
 }
 
-const COUNT_AT: usize = 24 + 2;
+const FLAGS_AT: usize = 24;
+const COUNT_AT: usize = FLAGS_AT + 2;
+const HEAD: usize = COUNT_AT + 4;
 
 impl RequestEncoder {
     /// Begins a request; `size_hint` in bytes avoids growing the buffer.
     pub fn new(flags: RequestFlags, size_hint: usize) -> Self {
-        let mut buf = BytesMut::with_capacity(COUNT_AT + 4 + size_hint);
+        let mut buf = BytesMut::with_capacity(HEAD + size_hint);
         buf.put_bytes(0, 24);
         buf.put_u16_le(flags.0);
         buf.put_u32_le(0);
@@ -216,13 +223,28 @@ impl EncodedRequest {
         Ok(Self(bytes))
     }
 
+    /// The same under a key. Its answer is kept by every member, so that it cannot say how long it took here.
+    pub fn with_key(&self, key: &IdempotencyKey) -> Result<Self, Malformed> {
+        let view = self.view()?;
+        let flags = (view.flags.0 | RequestFlags::KEYED) & !RequestFlags::TIMINGS;
+        let mut buf = BytesMut::with_capacity(self.0.len() + key.len());
+        buf.put_slice(&self.0[..FLAGS_AT]);
+        buf.put_u16_le(flags);
+        buf.put_u32_le(view.count);
+        buf.put_slice(key);
+        buf.put_slice(view.body());
+        Ok(Self(buf.freeze()))
+    }
+
     /// One request of the statements of all `parts`, in order: a request's first statement never refers to one before.
+    /// Keys of the parts are left out.
     pub fn merge(parts: &[Self], flags: RequestFlags, id: RequestId) -> Result<Self, Malformed> {
         let mut all = RequestEncoder::new(flags, parts.iter().map(|part| part.0.len()).sum());
         let mut count = 0;
         for part in parts {
-            count += part.view()?.count;
-            all.buf.put_slice(&part.0[COUNT_AT + 4..]);
+            let part = part.view()?;
+            count += part.count;
+            all.buf.put_slice(part.body());
         }
         let mut bytes = BytesMut::from(all.finish(id).0);
         bytes[COUNT_AT..COUNT_AT + 4].copy_from_slice(&count.to_le_bytes());
@@ -355,6 +377,8 @@ pub struct RequestView<'a> {
     pub flags: RequestFlags,
     /// How many statements it holds.
     pub count: u32,
+    /// The key under which its answer is kept, if it has one.
+    pub key: Option<IdempotencyKey>,
     rest: Reader<'a>,
 }
 
@@ -365,7 +389,13 @@ impl<'a> RequestView<'a> {
         let id = RequestId { node: r.u64()?, boot: r.u64()?, sequence: r.u64()? };
         let flags = RequestFlags(r.u16()?);
         let count = r.u32()?;
-        Ok(Self { id, flags, count, rest: r })
+        let key = if flags.has(RequestFlags::KEYED) { Some(r.array()?) } else { None };
+        Ok(Self { id, flags, count, key, rest: r })
+    }
+
+    /// The bytes of its statements.
+    pub fn body(&self) -> &'a [u8] {
+        &self.rest.bytes[self.rest.at..]
     }
 
     /// The statements, in order.
@@ -568,6 +598,22 @@ mod tests {
             let cut = CommandView::parse(&command[..end]);
             assert!(cut.is_err() || cut.unwrap().requests().any(|r| r.is_err()), "{end}");
         }
+    }
+
+    #[test]
+    fn a_key_reads_back_and_costs_the_time_it_took() {
+        let mut e = RequestEncoder::new(RequestFlags(RequestFlags::TIMINGS | RequestFlags::TRANSACTION), 0);
+        e.statement("INSERT INTO t VALUES(?)");
+        assert!(e.param(None, Param::Integer(-1)));
+        let plain = e.finish(RequestId { node: 7, boot: 1, sequence: 9 });
+        let keyed = plain.with_key(&[5; 32]).unwrap();
+        let (plain, view) = (plain.view().unwrap(), keyed.view().unwrap());
+        assert_eq!((view.id, view.count, view.key, view.body()), (plain.id, 1, Some([5; 32]), plain.body()));
+        assert_eq!(view.flags, RequestFlags(RequestFlags::KEYED | RequestFlags::TRANSACTION));
+        assert_eq!(view.statements().next().unwrap().unwrap().sql, "INSERT INTO t VALUES(?)");
+        let merged = EncodedRequest::merge(&[keyed.clone()], RequestFlags(0), RequestId::default()).unwrap();
+        assert_eq!((merged.view().unwrap().key, merged.view().unwrap().body()), (None, plain.body()));
+        assert!(EncodedRequest::from_peer(keyed.into_bytes().slice(..HEAD + 31)).is_err());
     }
 
     #[test]

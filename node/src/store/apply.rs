@@ -9,6 +9,7 @@
 use super::entry_run::{Attempt, Count, EntryRun, LeftOut, Muted, replicated};
 use super::entry_vfs::{self, EntryVfs};
 use super::freelist::Freelist;
+use super::kept_replies::{self, KeptReply};
 use super::meta::{self, Applied, LogId, MetaError, StoredMembership};
 use super::pages::{Checksum, Pages};
 use super::writer_connection::WriterConnection;
@@ -240,12 +241,12 @@ impl Applier {
         let mut count = Count::Estimate;
         loop {
             self.begin()?;
-            let run = EntryRun::new(&self.on, entry, self.foreign_keys, count, &left_out);
+            let run = EntryRun::new(&self.on, (entry, time), self.foreign_keys, count, &left_out);
             match run.run(&command)? {
-                Attempt::Finished(reply) => {
+                Attempt::Finished(reply, kept) => {
                     let before = self.applied;
                     self.applied.timestamp_us = time;
-                    let Some(error) = self.try_commit(entry.log_id)? else {
+                    let Some(error) = self.try_commit(entry.log_id, &kept)? else {
                         if self.on.guard.changed_statistics() {
                             self.reopen()?;
                         }
@@ -325,16 +326,22 @@ impl Applier {
 
     fn commit(&mut self, log_id: LogId) -> Result<(), LocalFailure> {
         let what = "commit the entry's transaction";
-        self.try_commit(log_id)?.map_or(Ok(()), |source| Err(LocalFailure::Sqlite { what, source }))
+        self.try_commit(log_id, &[])?.map_or(Ok(()), |source| Err(LocalFailure::Sqlite { what, source }))
     }
 
-    /// Commits, or returns why SQLite refuses to on every replica.
-    fn try_commit(&mut self, log_id: LogId) -> Result<Option<rusqlite::Error>, LocalFailure> {
+    /// Commits, and keeps answers with it, or returns why SQLite refuses to on every replica.
+    fn try_commit(
+        &mut self,
+        log_id: LogId,
+        kept: &[KeptReply],
+    ) -> Result<Option<rusqlite::Error>, LocalFailure> {
         let (changes, total_changes) = self.on.watch.changes(&self.on.connection);
         self.applied.log_id = Some(log_id);
         self.applied.last_insert_rowid = self.on.connection.last_insert_rowid();
         self.applied.changes = changes as i64;
         self.applied.total_changes = total_changes as i64;
+        kept_replies::keep(&self.on.connection, kept, self.applied.timestamp_us)
+            .map_err(|source| LocalFailure::Sqlite { what: "keep the answers of an entry", source })?;
         meta::write_applied(&self.on.connection, &self.applied)?;
         pass(Place::ApplyRan).map_err(|source| LocalFailure::Io { what: "apply an entry", source })?;
         let full_before = entry_vfs::full_writes();

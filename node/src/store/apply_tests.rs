@@ -56,6 +56,68 @@ impl Fixture {
 
 const TX: u16 = RequestFlags::TRANSACTION;
 
+impl Fixture {
+    /// Applies one entry of requests under keys, each (key, statement), `seconds` after the first possible moment.
+    fn keyed(&mut self, seconds: i64, requests: &[(u8, &str)]) -> Vec<String> {
+        let requests: Vec<_> = requests
+            .iter()
+            .map(|(key, statement)| {
+                let mut e = RequestEncoder::new(RequestFlags::default(), 0);
+                e.statement(statement);
+                e.finish(RequestId::default()).with_key(&[*key; 32]).unwrap()
+            })
+            .collect();
+        let timestamp_us = 1_700_000_000_000_000 + seconds * 1_000_000;
+        let context = EntryContext { timestamp_us, seed: 7, step_limit: 0 };
+        let bytes =
+            encode_execute(context, requests.iter().map(|r| r.bytes()).collect::<Vec<_>>().into_iter());
+        let log_id = LogId { term: 1, leader: 2, index: self.next };
+        self.next += 1;
+        let entry = Entry { log_id, payload: Payload::Command(bytes), wants_reply: true };
+        let reply = self.applier.apply(&entry).unwrap();
+        reply.iter().map(|b| String::from_utf8(b.to_vec()).unwrap()).collect()
+    }
+}
+
+#[test]
+fn a_request_under_a_key_is_applied_once_and_answered_alike_for_ten_minutes() {
+    const INSERT: &str = "INSERT INTO t(a) VALUES(5)";
+    let other = [r#"{"error":"this Idempotency-Key was used for another request"}"#];
+    let mut f = fixture(false);
+    f.one(0, &["CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE)"]);
+    f.one(0, &["INSERT INTO t VALUES(40, 1)"]);
+    let first = [r#"{"last_insert_id":41,"rows_affected":1}"#];
+    // Twice in one entry, and again in a later one.
+    assert_eq!(f.keyed(0, &[(1, INSERT), (1, INSERT)]), [first[0], first[0]]);
+    let counters = f.one(RequestFlags::UNIFIED, &["SELECT changes(), total_changes(), last_insert_rowid()"]);
+    assert!(counters.contains("[[1,2,41]]"), "{counters}");
+    assert_eq!(f.keyed(599, &[(1, INSERT)]), first);
+    assert_eq!(f.keyed(599, &[(1, "DELETE FROM t")]), other);
+    assert_eq!(f.value("SELECT count(*) FROM t"), "2");
+    // A failure is an answer too.
+    let failure = f.keyed(599, &[(2, INSERT)]);
+    assert!(failure[0].contains("UNIQUE"), "{failure:?}");
+    f.one(0, &["DELETE FROM t WHERE a = 5"]);
+    assert_eq!(f.keyed(599, &[(2, INSERT)]), failure);
+    assert_eq!(f.value("SELECT count(*) FROM _sqlited_replies"), "2");
+    // After ten minutes the first is forgotten, and only that.
+    assert_eq!(f.keyed(601, &[(1, INSERT)]), first);
+    assert_eq!(f.value("SELECT count(*) FROM t"), "2");
+    assert_eq!(f.keyed(1300, &[(3, "DELETE FROM t")]), [r#"{"last_insert_id":41,"rows_affected":2}"#]);
+    assert_eq!(f.value("SELECT count(*) FROM _sqlited_replies"), "1");
+    assert_eq!(f.keyed(1300, &[(4, "SELECT 1; VACUUM; SELECT * FROM _sqlited_replies")]).len(), 1);
+}
+
+#[test]
+fn an_answer_too_large_to_keep_is_not_given_again_but_the_request_is_not_run_again() {
+    let mut f = fixture(false);
+    f.one(0, &["CREATE TABLE t(a)"]);
+    let large = "INSERT INTO t VALUES(zeroblob(60000)) RETURNING hex(a)";
+    assert!(f.keyed(0, &[(1, large)])[0].len() > kept_replies::LARGEST);
+    assert!(f.keyed(0, &[(1, large)])[0].contains("too large to be kept"));
+    assert_eq!(f.value("SELECT count(*) FROM t"), "1");
+}
+
 #[test]
 fn a_failed_statement_undoes_itself_and_a_failed_transaction_all_of_it() {
     let mut f = fixture(false);

@@ -4,6 +4,7 @@ use super::apply::{Entry, LocalFailure, Reply};
 use super::encode::{self, Bounded, Sink as _, Style};
 use super::entry_vfs;
 use super::execute::{Mode, StatementError, run_statement};
+use super::kept_replies::{KeptReply, Keyed};
 use super::watched::Verdict;
 use super::writer_connection::WriterConnection;
 use crate::raft::command::{CommandView, Malformed, RequestFlags, RequestView};
@@ -75,8 +76,8 @@ pub struct LeftOut {
 
 /// How an attempt ended.
 pub enum Attempt {
-    /// All requests were run.
-    Finished(Reply),
+    /// All requests were run: their results, and those of them to be kept.
+    Finished(Reply, Vec<KeptReply>),
     /// A virtual table fails at a boundary between requests: the entry is to be undone and run again with flushes.
     Refused,
     /// The entry is to be undone and run again without this request.
@@ -91,21 +92,23 @@ pub enum Attempt {
 pub struct EntryRun<'a> {
     on: &'a WriterConnection,
     entry: &'a Entry,
+    /// Its time, in microseconds since 1970.
+    time: i64,
     foreign_keys: bool,
     count: Count,
     left_out: &'a LeftOut,
 }
 
 impl<'a> EntryRun<'a> {
-    /// An attempt at `entry` without what is `left_out`.
+    /// An attempt at `entry`, whose time is `time`, without what is `left_out`.
     pub fn new(
         on: &'a WriterConnection,
-        entry: &'a Entry,
+        (entry, time): (&'a Entry, i64),
         foreign_keys: bool,
         count: Count,
         left_out: &'a LeftOut,
     ) -> Self {
-        Self { on, entry, foreign_keys, count, left_out }
+        Self { on, entry, time, foreign_keys, count, left_out }
     }
 
     /// Runs all requests of `command`.
@@ -116,8 +119,16 @@ impl<'a> EntryRun<'a> {
             Count::Exact => limit,
         };
         let mut reply = Reply::new();
+        let mut kept = Vec::new();
         for (number, request) in (0..).zip(command.requests()) {
             let request = request.map_err(|source| self.malformed(source))?;
+            let keyed = Keyed::of(&request);
+            if let Some(known) = self.known(keyed, &kept)? {
+                if self.entry.wants_reply {
+                    reply.push(known.into());
+                }
+                continue;
+            }
             let mut sink = Bounded::new(REPLY_LIMIT);
             match self.left_out.muted.iter().find(|muted| muted.request == number) {
                 Some(muted) => sink.buffer().extend_from_slice(&muted.output),
@@ -140,11 +151,22 @@ impl<'a> EntryRun<'a> {
                     }
                 }
             }
+            let output = sink.into_bytes();
+            kept.extend(keyed.map(|keyed| keyed.answered(&output)));
             if self.entry.wants_reply {
-                reply.push(sink.into_bytes().into());
+                reply.push(output.into());
             }
         }
-        Ok(Attempt::Finished(reply))
+        Ok(Attempt::Finished(reply, kept))
+    }
+
+    /// The answer to a request that was run before.
+    fn known(&self, keyed: Option<Keyed>, kept: &[KeptReply]) -> Result<Option<Vec<u8>>, LocalFailure> {
+        let Some(keyed) = keyed else { return Ok(None) };
+        let what = "look for an answer that was kept";
+        keyed
+            .known(kept, &self.on.connection, self.time)
+            .map_err(|source| LocalFailure::Sqlite { what, source })
     }
 
     /// Has virtual tables write what they keep, if that is wanted; returns why they cannot. A savepoint makes them.

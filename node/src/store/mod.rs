@@ -15,6 +15,7 @@ mod execute;
 mod freelist;
 mod generation;
 mod guard;
+mod kept_replies;
 mod meta;
 mod pages;
 mod reader;
