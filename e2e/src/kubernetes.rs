@@ -22,6 +22,7 @@ pub struct Kubernetes {
     pub direct_network: bool,
     /// Whether its nodes are processes of this machine, so that a process in a pod can be killed from here.
     pub local_processes: bool,
+    config: Config,
 }
 
 impl Kubernetes {
@@ -32,10 +33,17 @@ impl Kubernetes {
         };
         let local_processes = file.current_context.as_deref() == Some(LOCAL_CONTEXT);
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        let client = Client::try_from(config)?;
+        let client = Client::try_from(config.clone())?;
         let forced = std::env::var_os("E2E_PORT_FORWARD").is_some();
         let direct_network = !forced && reaches_services(&client).await?;
-        Ok(Self { client, direct_network, local_processes })
+        Ok(Self { client, direct_network, local_processes, config })
+    }
+
+    /// A connection that speaks for another account, as far as this one may.
+    pub fn impersonating(&self, account: &str) -> Result<Client> {
+        let mut config = self.config.clone();
+        config.auth_info.impersonate = Some(account.to_owned());
+        Ok(Client::try_from(config)?)
     }
 
     /// Pods of a namespace.

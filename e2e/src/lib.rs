@@ -12,7 +12,7 @@ pub mod kubernetes;
 pub mod ledger;
 pub mod object_store;
 mod processes;
-mod scenario;
+pub mod scenario;
 mod wait;
 
 pub use cluster::{Cluster, Manifest};

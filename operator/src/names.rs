@@ -223,6 +223,11 @@ impl ClusterName {
         self.set(role)
     }
 
+    /// Name of the NetworkPolicy of the members.
+    pub fn network_policy(&self) -> String {
+        self.name.clone()
+    }
+
     /// Name of the ServiceAccount of the pods.
     pub fn service_account(&self) -> String {
         self.name.clone()

@@ -9,6 +9,7 @@ use futures::{StreamExt, future};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{self, ObjectRef, Store, store};
@@ -99,6 +100,8 @@ pub struct Stores {
     pub services: Store<PartialObjectMeta<Service>>,
     /// PodDisruptionBudgets.
     pub budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
+    /// NetworkPolicies.
+    pub network_policies: Store<PartialObjectMeta<NetworkPolicy>>,
     /// ServiceAccounts.
     pub accounts: Store<PartialObjectMeta<ServiceAccount>>,
     /// Backups.
@@ -129,6 +132,7 @@ impl Stores {
             templates: watch.of_clusters(LABEL_TEMPLATE),
             services: watch.of_clusters(LABEL_CLUSTER),
             budgets: watch.of_clusters(LABEL_CLUSTER),
+            network_policies: watch.of_clusters(LABEL_CLUSTER),
             accounts: watch.of_clusters(LABEL_CLUSTER),
             backups: watch.start(watcher::Config::default(), move |backup: &GuardedBackup| {
                 let namespace = backup.namespace().unwrap_or_default();
@@ -158,6 +162,7 @@ impl Stores {
             templates,
             services,
             budgets,
+            network_policies,
             accounts,
             backups,
             restores,
@@ -172,6 +177,7 @@ impl Stores {
             templates.wait_until_ready(),
             services.wait_until_ready(),
             budgets.wait_until_ready(),
+            network_policies.wait_until_ready(),
             accounts.wait_until_ready(),
             backups.wait_until_ready(),
             restores.wait_until_ready(),

@@ -394,6 +394,7 @@ fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr]) -
             templates: cache(&[template]),
             services: cache(&bare(&["orders-nodes", "orders-rw", "orders-ro", "orders-any"])),
             budgets: cache(&bare(&["orders"])),
+            network_policies: cache(&bare(&["orders"])),
             accounts: cache(&bare(&["orders"])),
             backups: cache_of(vec![]),
             restores: cache_of(vec![]),

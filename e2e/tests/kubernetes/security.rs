@@ -4,7 +4,9 @@ use anyhow::{Context, Result, ensure};
 use client::sql::Credentials;
 use e2e::database::{Database, Level};
 use e2e::ledger::Pace;
-use e2e::{Manifest, eventually, scenario};
+use e2e::scenario::OPERATOR_NAMESPACE;
+use e2e::{Manifest, Scenario, eventually, scenario};
+use k8s_openapi::api::authorization::v1::SelfSubjectRulesReview;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
@@ -125,5 +127,48 @@ fn members_move_to_tls_under_writes() {
         test.reported("to TLS between members", &report)?;
         report.nothing_lost()?;
         report.outage_at_most(Duration::from_secs(2))
+    });
+}
+
+/// Groups of which every account may something, asking for its own rights above all.
+const OF_EVERYBODY: [&str; 3] = ["authentication.k8s.io/", "authorization.k8s.io/", "certificates.k8s.io/"];
+
+/// What the operator's account may do in a namespace with clusters, one line for each rule. What every account may do
+/// is left out.
+async fn rights(test: &Scenario) -> Result<Vec<String>> {
+    let account = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:sqlite-operator");
+    let review = json!({"spec": {"namespace": test.namespace}});
+    let client = test.kubernetes.impersonating(&account)?;
+    let reviews = Api::<SelfSubjectRulesReview>::all(client);
+    let review = reviews.create(&PostParams::default(), &serde_json::from_value(review)?).await?;
+    let rules = review.status.context("no rules")?.resource_rules;
+    let join = |list: Option<Vec<String>>| {
+        let mut list = list.unwrap_or_default();
+        list.sort();
+        list.join(",")
+    };
+    let lines = rules.into_iter().map(|rule| {
+        let names = join(rule.resource_names);
+        let names = if names.is_empty() { names } else { format!(" named {names}") };
+        format!("{}/{}{names}: {}", join(rule.api_groups), join(rule.resources), join(Some(rule.verbs)))
+    });
+    let mut lines: Vec<_> =
+        lines.filter(|line| !OF_EVERYBODY.iter().any(|own| line.starts_with(own))).collect();
+    lines.sort();
+    Ok(lines)
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn the_operator_may_do_what_is_written_down_and_no_more() {
+    scenario("the_operator_may_do_what_is_written_down_and_no_more", async |test| {
+        let written: Vec<_> = include_str!("operator-rights.txt").lines().map(str::to_owned).collect();
+        let found = rights(test).await?;
+        ensure!(
+            found == written,
+            "operator-rights.txt says otherwise; the operator may now:\n{}",
+            found.join("\n")
+        );
+        Ok(())
     });
 }

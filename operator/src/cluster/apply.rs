@@ -11,6 +11,7 @@ use crate::names::{FIELD_MANAGER, content_hash};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -129,6 +130,7 @@ pub async fn apply(
             config_maps,
             templates,
             budgets,
+            network_policy,
             claims,
             sets,
             surplus,
@@ -148,6 +150,9 @@ pub async fn apply(
         // Before any change that the plan may lead to.
         for budget in budgets {
             applier.apply(budget, &stores.budgets).await?;
+        }
+        if let Some(policy) = network_policy {
+            applier.apply(policy, &stores.network_policies).await?;
         }
         for claim in claims {
             match applier.send(claim).await {
@@ -262,6 +267,7 @@ impl Applier<'_> {
         match child {
             Child::Service(name) => self.remove::<Service>(name).await,
             Child::Budget(name) => self.remove::<PodDisruptionBudget>(name).await,
+            Child::NetworkPolicy(name) => self.remove::<NetworkPolicy>(name).await,
             Child::Template(revision) => {
                 self.remove::<ControllerRevision>(&desired.name.template(revision)).await
             }

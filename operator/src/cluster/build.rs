@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod budget;
 pub mod claim;
+pub mod network;
 pub mod pod;
 pub mod secret;
 pub mod service;
@@ -13,10 +14,11 @@ pub mod verifier;
 use super::observed::{Child, Observed};
 use super::plan::{Plan, Sizes};
 use super::validate::Desired;
-use crate::crd::SqliteCluster;
+use crate::crd::{NetworkPolicyMode, SqliteCluster};
 use crate::names::{ClusterName, PodRole, image_version, role_revision};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
@@ -46,6 +48,8 @@ pub struct Resources<State> {
     pub templates: Vec<ControllerRevision>,
     /// What evictions must leave running.
     pub budgets: Vec<PodDisruptionBudget>,
+    /// Who reaches which port of the members.
+    pub network_policy: Option<NetworkPolicy>,
     /// Marks on claims.
     pub claims: Vec<PersistentVolumeClaim>,
     /// The pods of each role.
@@ -65,6 +69,7 @@ impl Resources<Prepared> {
             config_maps,
             templates,
             budgets,
+            network_policy,
             claims,
             sets,
             surplus,
@@ -77,6 +82,7 @@ impl Resources<Prepared> {
             config_maps,
             templates,
             budgets,
+            network_policy,
             claims,
             sets,
             surplus,
@@ -112,6 +118,7 @@ pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Reso
         config_maps: backup::config_maps(desired),
         templates,
         budgets,
+        network_policy: network::policy(desired),
         claims: plan.claims.iter().map(|mark| claim::marked(desired, mark)).collect(),
         sets,
         surplus,
@@ -147,6 +154,7 @@ fn surplus(
             *name == nodes || services.iter().any(|service| service.metadata.name.as_ref() == Some(name))
         }
         Child::Budget(name) => budgets.iter().any(|budget| budget.metadata.name.as_ref() == Some(name)),
+        Child::NetworkPolicy(_) => desired.spec.security.network_policy == NetworkPolicyMode::Managed,
         Child::Template(revision) => in_use(revision),
     };
     observed.children.iter().filter(|child| !is_wanted(child)).cloned().collect()

@@ -9,7 +9,7 @@ use super::restore::{self, BootstrapView};
 use super::validate::parse_quantity;
 use crate::clock;
 use crate::context::Context;
-use crate::crd::{ClientTraffic, DisruptionBudget, SqliteCluster};
+use crate::crd::{ClientTraffic, DisruptionBudget, NetworkPolicyMode, SqliteCluster};
 use crate::names::{
     ANNOTATION_CLIENT_TRAFFIC, ANNOTATION_CLUSTER_ID, ANNOTATION_METADATA, ANNOTATION_NODE_ID,
     ANNOTATION_REFRESHED, ANNOTATION_RESOURCES, ANNOTATION_REVISION, CONTAINER, ClusterName, LABEL_CLUSTER,
@@ -21,6 +21,7 @@ use futures::future::join_all;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -258,16 +259,21 @@ fn pod_view(pod: &Pod, ctx: &Context) -> PodView {
 fn children(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> BTreeSet<Child> {
     let services = of(&ctx.stores.services, name);
     let budgets = of(&ctx.stores.budgets, name);
+    let policies = of(&ctx.stores.network_policies, name);
     let templates = of(&ctx.stores.templates, name);
     let services =
         services.iter().filter(|s| controls(cluster, &s.metadata)).map(|s| Child::Service(s.name_any()));
     let budgets =
         budgets.iter().filter(|b| controls(cluster, &b.metadata)).map(|b| Child::Budget(b.name_any()));
+    let policies = policies
+        .iter()
+        .filter(|p| controls(cluster, &p.metadata))
+        .map(|p| Child::NetworkPolicy(p.name_any()));
     let templates = templates
         .iter()
         .filter(|t| controls(cluster, &t.metadata))
         .filter_map(|t| Some(Child::Template(t.annotations().get(ANNOTATION_REVISION)?.clone())));
-    services.chain(budgets).chain(templates).collect()
+    services.chain(budgets).chain(policies).chain(templates).collect()
 }
 
 /// Objects that hold our names and that this cluster does not control. A cache answers for what is labelled; what it
@@ -290,6 +296,10 @@ async fn foreign(
     }
     for budget in budgets {
         found.extend(look.at::<PodDisruptionBudget, _>(&ctx.stores.budgets, &budget).await?);
+    }
+    if cluster.spec.security.network_policy == NetworkPolicyMode::Managed {
+        let policy = name.network_policy();
+        found.extend(look.at::<NetworkPolicy, _>(&ctx.stores.network_policies, &policy).await?);
     }
     found.extend(look.at::<ServiceAccount, _>(&ctx.stores.accounts, &name.service_account()).await?);
     Ok(found)

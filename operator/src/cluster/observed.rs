@@ -221,6 +221,8 @@ pub enum Child {
     Service(String),
     /// A PodDisruptionBudget.
     Budget(String),
+    /// A NetworkPolicy.
+    NetworkPolicy(String),
     /// A ControllerRevision that keeps a pod template of this revision.
     Template(String),
 }

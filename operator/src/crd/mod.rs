@@ -26,7 +26,7 @@ pub use cluster::{
     PodTemplate, QuorumLoss, Raft, RaftProfile, Recovery, Resources, SqliteCluster, SqliteClusterSpec,
 };
 pub use placement::{Placement, Spread};
-pub use security::{Authentication, AuthenticationMode, SecretRef, Security};
+pub use security::{Authentication, AuthenticationMode, NetworkPolicyMode, SecretRef, Security};
 pub use service::{ServiceSpec, ServiceTarget, ServiceType};
 pub use sqlite_backup::{
     BackupDeletion, BackupImport, BackupPurpose, Bookmark, SqliteBackup, SqliteBackupSpec,

@@ -15,6 +15,10 @@ pub struct Security {
     /// What is encrypted.
     #[serde(default)]
     pub tls: Tls,
+    /// Whether a NetworkPolicy keeps everybody but the members from the port by which they replicate. Clients, the
+    /// operator and monitoring reach the other ports from everywhere.
+    #[serde(default)]
+    pub network_policy: NetworkPolicyMode,
     /// For how long what was exchanged is accepted beside what took its place: the password of applications, and the
     /// authority that clients trust.
     #[serde(default = "default_overlap")]
@@ -27,6 +31,7 @@ impl Default for Security {
         Self {
             authentication: Authentication::default(),
             tls: Tls::default(),
+            network_policy: NetworkPolicyMode::default(),
             rotation_overlap_seconds: default_overlap(),
         }
     }
@@ -61,6 +66,16 @@ pub enum AuthenticationMode {
     Required,
     /// They need not.
     Disabled,
+}
+
+/// Whether a NetworkPolicy is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NetworkPolicyMode {
+    /// One is. It has an effect where the network of the Kubernetes cluster enforces them.
+    #[default]
+    Managed,
+    /// None is.
+    None,
 }
 
 /// A Secret of the cluster's namespace.

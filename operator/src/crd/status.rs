@@ -410,8 +410,9 @@ pub struct ScheduleStatus {
 pub struct BootstrapRestoreStatus {
     /// How far it is. Once it is done, spec.bootstrap changes nothing any more.
     pub phase: RestorePhase,
-    /// The store that it is read from.
+    /// The store that it is read from, as the spec says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::open_object")]
     pub store: Option<BackupStore>,
     /// By which keys it is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]

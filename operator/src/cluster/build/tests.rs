@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cluster::fixtures::{World, desired};
-use crate::crd::{DisruptionBudget, Spread};
+use crate::crd::{DisruptionBudget, NetworkPolicyMode, Spread};
 use serde_json::{Value, json};
 
 fn built(world: &World) -> Resources<Prepared> {
@@ -20,6 +20,7 @@ fn a_serving_cluster_with_replicas() {
     insta::assert_yaml_snapshot!("nodes", resources.nodes);
     insta::assert_yaml_snapshot!("services", resources.services);
     insta::assert_yaml_snapshot!("budgets", resources.budgets);
+    insta::assert_yaml_snapshot!("network_policy", resources.network_policy);
     assert_eq!(resources.sets.len(), 2);
     assert!(resources.surplus.is_empty());
     assert!(resources.claims.is_empty());
@@ -132,6 +133,17 @@ fn what_is_no_longer_wanted_is_surplus() {
     let wanted =
         [Child::Service("orders-old".into()), Child::Budget("orders".into()), Child::Template("old".into())];
     assert_eq!(built(&world).surplus, wanted);
+}
+
+#[test]
+fn a_network_policy_can_be_left_out() {
+    let world = World::serving(1, 0).spec(|spec| spec.security.network_policy = NetworkPolicyMode::None);
+    let world = world.edit(|world| {
+        world.observed.children = [Child::NetworkPolicy("orders".into())].into();
+    });
+    let resources = built(&world);
+    assert_eq!(resources.network_policy, None);
+    assert_eq!(resources.surplus, [Child::NetworkPolicy("orders".into())]);
 }
 
 #[test]
