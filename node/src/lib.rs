@@ -4,6 +4,7 @@
 //! [`store`]. [`node`](mod@node) puts the parts together.
 
 pub mod auth;
+mod background;
 pub mod backup;
 pub mod clock;
 mod cluster;

@@ -434,7 +434,7 @@ fn drain_hands_over_and_goes_on_serving() {
     assert_eq!(c.report(leader)["phase"], json!("Draining"));
     // Clients go elsewhere, one request after the other.
     for (i, expected) in [(leader, "close"), ((leader + 1) % 3, "")] {
-        let answer = c.send(reqwest::Method::GET, i, "/status", &[], b"");
+        let answer = c.send(Method::GET, i, "/status", &[], b"");
         assert_eq!((answer.status, answer.header("connection").as_str()), (200, expected), "{i}");
     }
 }

@@ -24,6 +24,7 @@ pub use archive::ArchiveNumbers;
 pub use command::{Command, CommandError, RESTORE, USAGE, VERIFY};
 pub use repository::{Known, Repository};
 
+use crate::background::Background;
 use crate::raft::Consensus;
 use crate::reload::Reloaded;
 use archive::Archiver;
@@ -68,6 +69,8 @@ pub struct Backups {
     restores: Jobs<RestoreWork>,
     /// Backups are made one at a time.
     turn: tokio::sync::Mutex<()>,
+    /// Where they are made, and the log is archived.
+    background: Background,
     /// Numbers of the archive.
     pub numbers: Arc<ArchiveNumbers>,
 }
@@ -201,10 +204,11 @@ impl Backups {
         };
         install::tidy(&consensus.config().directory).map_err(|e| ("DATA_DIR", e.to_string()))?;
         let numbers = Arc::<ArchiveNumbers>::default();
+        let background = Background::start().map_err(|e| ("-backup-config", e.to_string()))?;
         if let Some(own) = &own {
             let repository = own.repository.clone();
             let archiver = Archiver::new(consensus.clone(), repository, foreign_keys, numbers.clone());
-            tokio::spawn(archiver.run());
+            background.spawn(archiver.run());
         }
         Ok(Arc::new(Self {
             consensus,
@@ -214,6 +218,7 @@ impl Backups {
             backups: Jobs::default(),
             restores: Jobs::default(),
             turn: tokio::sync::Mutex::default(),
+            background,
             numbers,
         }))
     }
@@ -252,7 +257,7 @@ impl Backups {
         );
         if is_new {
             let (backups, job, kind) = (self.clone(), work.clone(), request.kind);
-            tokio::spawn(async move {
+            self.background.spawn(async move {
                 let turn = backups.turn.lock().await;
                 let outcome = backups.back_up(&objects, &job, kind).await;
                 drop(turn);

@@ -85,9 +85,12 @@ impl Objects {
     /// Seals `plain` and puts it there; returns the size of what is in the store, and the sum that it ends with.
     pub async fn put_sealed(&self, name: &str, plain: Bytes) -> Result<(u64, String), ObjectError> {
         let (keys, of) = (self.keys.clone(), name.to_owned());
-        let sealed = tokio::task::spawn_blocking(move || keys.seal(&of, &plain));
-        let sealed = sealed.await??;
-        let sum = sum_of(&sealed);
+        let sealed = tokio::task::spawn_blocking(move || {
+            let sealed = keys.seal(&of, &plain)?;
+            let sum = sum_of(&sealed);
+            Ok::<_, SealError>((sealed, sum))
+        });
+        let (sealed, sum) = sealed.await??;
         let size = sealed.len() as u64;
         self.put(name, sealed).await?;
         Ok((size, sum))
