@@ -347,12 +347,19 @@ impl LogLevel {
 }
 
 /// Additions to the pods of the members.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, KubeSchema, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("!has(self.serviceAccountAnnotations) || self.serviceAccountAnnotations.all(k, !k.startsWith('sqlite-operator.io/'))")
+    .message("annotations under sqlite-operator.io/ belong to the operator: use a prefix of your own"))]
 #[serde(rename_all = "camelCase")]
 pub struct PodTemplate {
     /// Labels and annotations.
     #[serde(default)]
     pub metadata: PodMetadata,
+    /// Annotations of the members' ServiceAccount, by which clouds give pods an identity, to reach a store of backups
+    /// without a Secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "super::schema::annotations")]
+    pub service_account_annotations: BTreeMap<String, String>,
 }
 
 /// Labels and annotations to add to each pod. They are changed on running pods, without a restart.

@@ -5,12 +5,18 @@ use crate::cluster::validate::Desired;
 use crate::crd::{ServiceSpec as Wanted, ServiceTarget, SqliteClusterSpec};
 use crate::names::{ClusterName, LABEL_SERVING, PORT_HTTP, PORT_RAFT, PodRole};
 use k8s_openapi::api::core::v1::{Service, ServiceAccount, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// The ServiceAccount of the pods. It has no rights and its token is not mounted.
+/// The ServiceAccount of the pods. It has no rights in Kubernetes and its token is not mounted; a cloud may know it by its
+/// annotations.
 pub fn account(desired: &Desired) -> ServiceAccount {
+    let annotations = desired.spec.pod_template.service_account_annotations.clone();
     ServiceAccount {
-        metadata: metadata(desired, desired.name.service_account(), "identity"),
+        metadata: ObjectMeta {
+            annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
+            ..metadata(desired, desired.name.service_account(), "identity")
+        },
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     }

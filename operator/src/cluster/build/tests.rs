@@ -136,6 +136,15 @@ fn what_is_no_longer_wanted_is_surplus() {
 }
 
 #[test]
+fn clouds_know_the_account_by_its_annotations() {
+    let role = ("eks.amazonaws.com/role-arn".to_owned(), "arn:aws:iam::1:role/backups".to_owned());
+    let world = World::serving(1, 0)
+        .spec(|spec| spec.pod_template.service_account_annotations = [role.clone()].into());
+    assert_eq!(built(&world).service_account.metadata.annotations, Some([role].into()));
+    assert_eq!(built(&World::serving(1, 0)).service_account.metadata.annotations, None);
+}
+
+#[test]
 fn a_network_policy_can_be_left_out() {
     let world = World::serving(1, 0).spec(|spec| spec.security.network_policy = NetworkPolicyMode::None);
     let world = world.edit(|world| {
