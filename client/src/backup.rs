@@ -143,6 +143,21 @@ pub struct EncryptionConfig {
     /// A file of keys, one on each line: 32 bytes in base64. The first one encrypts, all of them decrypt; a key is changed
     /// by putting a new one before it.
     pub key_file: String,
+    /// What to do with objects that are not encrypted.
+    #[serde(default)]
+    pub unencrypted: Unencrypted,
+}
+
+/// What to do, where there are keys, with what was not encrypted by any of them: whoever can write to the store could have
+/// put it there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Unencrypted {
+    /// It is not restored.
+    #[default]
+    Refuse,
+    /// It is restored: for backups from before there were keys.
+    Accept,
 }
 
 /// The continuous archive of the log.

@@ -73,6 +73,26 @@ fn every_moment_comes_back_over_changes_of_the_leader() {
 }
 
 #[test]
+fn with_keys_only_what_they_encrypted_is_restored() {
+    let (c, config) = members(1, None, false);
+    c.create_ledger(0);
+    let last = insert(&c, 0, 1);
+    back_up(&c, 0, "from-before-the-keys");
+    let out = c.root().join("out.sqlite");
+    // The same store, by somebody who has keys.
+    settings(c.root(), None, true);
+    let refused = restore("restore", &config, &cluster_id(&c), "latest", &out);
+    assert!(refused.message.contains("it is not encrypted"), "{}", refused.message);
+    assert!(!out.exists());
+    let mut accepting: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    accepting["encryption"]["unencrypted"] = json!("accept");
+    std::fs::write(&config, accepting.to_string()).unwrap();
+    let accepted = restore("restore", &config, &cluster_id(&c), "latest", &out);
+    assert_eq!(accepted.restored["index"], json!(last), "{}", accepted.message);
+    assert_eq!(ledger(&out), [1]);
+}
+
+#[test]
 fn what_is_damaged_or_missing_is_an_error_and_never_a_wrong_database() {
     let (c, config) = members(1, None, false);
     c.create_ledger(0);

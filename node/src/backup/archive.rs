@@ -274,12 +274,14 @@ impl Archiver {
 
     /// Where the archive of the epoch ends, as the store and the other members say.
     async fn find_position(&self, objects: &Objects, epoch: u64) -> Result<Position, ArchiveError> {
-        let contents = match Contents::read(objects, Some(epoch)).await {
+        let mut contents = match Contents::read(objects, Some(epoch)).await {
             Ok(contents) => contents,
             // Credentials that only write are enough to archive; then what was there before is not known.
             Err(ManifestError::Objects(error)) if error.is_refusal() => Contents::default(),
             Err(error) => return Err(error.into()),
         };
+        // Those from before there were keys are not restored with them.
+        contents.manifests.retain(|manifest| objects.accepts(manifest.backup.encrypted));
         let archived = contents.last_archived(epoch).map_or(0, |last| last + 1);
         let next = match archived.max(self.consensus.next_to_archive()) {
             // What comes before the base backup that is to be made serves nothing.

@@ -78,6 +78,11 @@ impl Objects {
         self.keys.encrypts()
     }
 
+    /// Whether objects that are `encrypted`, or not, are read.
+    pub fn accepts(&self, encrypted: bool) -> bool {
+        encrypted || self.keys.accepts_unencrypted()
+    }
+
     fn path(&self, name: &str) -> Path {
         name.split('/').fold(self.root.clone(), |path, part| path.join(part))
     }

@@ -6,6 +6,7 @@ use super::seal::Keyring;
 use crate::reload::{Files, Reloaded, read_directory, read_file};
 use client::backup::{
     AzureConfig, BackupConfig, ContinuousConfig, FilesystemConfig, GcsConfig, S3Config, StoreConfig,
+    Unencrypted,
 };
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
@@ -71,7 +72,9 @@ impl Repository {
             Some(encryption) => {
                 let file = Path::new(&encryption.key_file);
                 let text = text_of(files, file)?;
-                Keyring::parse(text).map_err(|error| format!("{}: {error}", file.display()))?
+                Keyring::parse(text)
+                    .map_err(|error| format!("{}: {error}", file.display()))?
+                    .accepting_unencrypted(encryption.unencrypted == Unencrypted::Accept)
             }
             None => Keyring::default(),
         };

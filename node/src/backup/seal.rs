@@ -41,6 +41,12 @@ pub enum SealError {
         /// Id of the key, in hexadecimal digits.
         key: String,
     },
+    /// There are keys, and it is not encrypted with any.
+    #[error(
+        "{0}: it is not encrypted, so that anybody who can write to the store may have put it there; if it is from before \
+         there were keys, set encryption.unencrypted to accept"
+    )]
+    NotEncrypted(String),
     /// It could not be compressed or encrypted.
     #[error("{name}: cannot be {what}")]
     Failed {
@@ -60,6 +66,7 @@ struct Key {
 #[derive(Default)]
 pub struct Keyring {
     keys: Vec<Key>,
+    accepts_unencrypted: bool,
 }
 
 /// The sum that an object ends with, in hexadecimal digits.
@@ -105,12 +112,23 @@ impl Keyring {
         if keys.is_empty() {
             return Err("it holds no key".into());
         }
-        Ok(Self { keys })
+        Ok(Self { keys, accepts_unencrypted: false })
+    }
+
+    /// The same, which opens what is not encrypted too, if `accept`.
+    #[must_use]
+    pub fn accepting_unencrypted(self, accept: bool) -> Self {
+        Self { accepts_unencrypted: accept, ..self }
     }
 
     /// Whether what is sealed is encrypted.
     pub fn encrypts(&self) -> bool {
         !self.keys.is_empty()
+    }
+
+    /// Whether what is not encrypted is opened: where there are no keys, or it is to be.
+    pub fn accepts_unencrypted(&self) -> bool {
+        self.accepts_unencrypted || !self.encrypts()
     }
 
     /// Makes the object `name` of `plain`.
@@ -159,6 +177,7 @@ impl Keyring {
             return Err(damaged("it claims to hold more than it may"));
         }
         let decrypted = match head[8] {
+            0 if !self.accepts_unencrypted() => return Err(SealError::NotEncrypted(name.into())),
             0 => None,
             ENCRYPTED => Some(self.decrypt(name, head, rest)?),
             _ => return Err(damaged("it is of another version")),
@@ -245,6 +264,14 @@ mod tests {
         let newer = rotated.seal("log/1", b"secret").unwrap();
         assert!(matches!(ring.open("log/1", &newer, 10), Err(SealError::NoKey { .. })));
         assert!(matches!(Keyring::default().open("log/1", &object, 10), Err(SealError::NoKey { .. })));
+    }
+
+    #[test]
+    fn with_keys_only_what_they_encrypted_counts() {
+        let object = Keyring::default().seal("log/1", b"anybody's").unwrap();
+        let ring = || Keyring::parse(&key(1)).unwrap();
+        assert!(matches!(ring().open("log/1", &object, 10), Err(SealError::NotEncrypted(_))));
+        assert_eq!(ring().accepting_unencrypted(true).open("log/1", &object, 10).unwrap(), b"anybody's");
     }
 
     #[test]

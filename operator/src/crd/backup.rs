@@ -162,6 +162,19 @@ pub struct BackupEncryption {
     /// A key of a Secret that holds encryption keys, one on each line: 32 bytes in base64. The first one encrypts, all of
     /// them decrypt; a key is changed by putting a new one before it.
     pub key_secret_ref: SecretKeyRef,
+    /// What to do with objects of the store that none of the keys encrypted.
+    #[serde(default)]
+    pub unencrypted: UnencryptedObjects,
+}
+
+/// What to do with objects of the store that none of the keys encrypted: whoever can write to it may have put them there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum UnencryptedObjects {
+    /// They are not restored.
+    #[default]
+    Refuse,
+    /// They are: for backups from before there were keys.
+    Accept,
 }
 
 /// A continuous archive of all writes.

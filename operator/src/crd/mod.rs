@@ -18,7 +18,7 @@ mod update;
 
 pub use backup::{
     AzureStore, BackupEncryption, BackupSchedule, BackupStore, Backups, ContinuousBackup, FilesystemStore,
-    GcsStore, Retention, S3Store, SecretKeyRef, Verify, VerifyQuery, parse_period,
+    GcsStore, Retention, S3Store, SecretKeyRef, UnencryptedObjects, Verify, VerifyQuery, parse_period,
 };
 pub use bootstrap::{Bootstrap, BootstrapImport, BootstrapRestore, ObjectRef, RestoreTarget};
 pub use cluster::{

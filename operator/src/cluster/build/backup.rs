@@ -3,10 +3,10 @@
 
 use super::metadata;
 use crate::cluster::validate::Desired;
-use crate::crd::{BackupEncryption, BackupStore, Backups, BootstrapImport, SecretKeyRef};
+use crate::crd::{BackupEncryption, BackupStore, Backups, BootstrapImport, SecretKeyRef, UnencryptedObjects};
 use client::backup::{
     AzureConfig, BackupConfig, ContinuousConfig, EncryptionConfig, FilesystemConfig, GcsConfig, ImportConfig,
-    ImportFile, S3Config, StoreConfig, VerifyQuery,
+    ImportFile, S3Config, StoreConfig, Unencrypted, VerifyQuery,
 };
 use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, SecretVolumeSource,
@@ -242,7 +242,13 @@ pub fn config(purpose: Use, access: &StoreAccess, backups: Option<&Backups>) -> 
     let continuous = backups.and_then(|backups| backups.continuous.as_ref());
     Some(BackupConfig {
         store: s3.or(gcs).or(azure).or(files)?,
-        encryption: access.encryption.as_ref().map(|_| EncryptionConfig { key_file }),
+        encryption: access.encryption.as_ref().map(|encryption| EncryptionConfig {
+            key_file,
+            unencrypted: match encryption.unencrypted {
+                UnencryptedObjects::Refuse => Unencrypted::Refuse,
+                UnencryptedObjects::Accept => Unencrypted::Accept,
+            },
+        }),
         continuous: continuous.map(|continuous| ContinuousConfig {
             enabled: continuous.enabled,
             rpo_target_seconds: u32::try_from(continuous.rpo_target_seconds).unwrap_or(u32::MAX),
