@@ -143,8 +143,8 @@ pub struct EncryptionConfig {
     /// A file of keys, one on each line: 32 bytes in base64. The first one encrypts, all of them decrypt; a key is changed
     /// by putting a new one before it.
     pub key_file: String,
-    /// What to do with objects that are not encrypted.
-    #[serde(default)]
+    /// What to do with objects that are not encrypted. Written only where it is said: members of before do not know it.
+    #[serde(default, skip_serializing_if = "Unencrypted::is_default")]
     pub unencrypted: Unencrypted,
 }
 
@@ -158,6 +158,12 @@ pub enum Unencrypted {
     Refuse,
     /// It is restored: for backups from before there were keys.
     Accept,
+}
+
+impl Unencrypted {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The continuous archive of the log.
