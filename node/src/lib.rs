@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod backup;
+pub mod changes;
 pub mod clock;
 mod cluster;
 pub mod config;
