@@ -31,6 +31,7 @@ prove "generated statements on three stores" "DETERMINISM_STATEMENTS=1000000" de
 prove "power cuts, 50 each of one, two, all members" "POWER_ROUNDS=50" power
 prove "kills of the leader, no failed request on the others" "MEMBERS_ROUNDS=30" members living_member
 prove "leadership handed over under load" "LEADERSHIP_ROUNDS=30 LEADERSHIP_SECONDS=600" leadership
+prove "a million changes at a sink, the leader killed ten times" "CHANGES=1000000 KILLS=10" changes "--ignored proof"
 prove "an open reader for ten minutes, 2 GiB streamed" "READERS_SECONDS=600 STREAM_MIB=2048" readers
 prove "crash at every step" "" crash
 prove "10,000 connections that say little" "CONNECTIONS=10000" connections

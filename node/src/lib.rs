@@ -6,6 +6,7 @@
 pub mod auth;
 mod background;
 pub mod backup;
+pub mod changes;
 pub mod clock;
 mod cluster;
 pub mod config;

@@ -1,7 +1,9 @@
 //! Numbers for `/metrics`, in OpenMetrics' text form.
 
 use crate::backup::ArchiveNumbers;
+use crate::changes::ChangesNumbers;
 use crate::raft::Consensus;
+use crate::store::CaptureState;
 use crate::tls::ServerTls;
 use axum::http::StatusCode;
 use client::admin::{ConsistencyState, Phase, Role};
@@ -68,6 +70,14 @@ pub struct NodeMetrics {
     archive_lag: Gauge<u64, AtomicU64>,
     archive_segments: Gauge<u64, AtomicU64>,
     archive_bytes: Gauge<u64, AtomicU64>,
+    changes_events: Gauge<u64, AtomicU64>,
+    changes_bytes: Gauge<u64, AtomicU64>,
+    changes_lost: Gauge<u64, AtomicU64>,
+    changes_watermark: Gauge<u64, AtomicU64>,
+    changes_delivered: Gauge<u64, AtomicU64>,
+    changes_failed: Gauge<u64, AtomicU64>,
+    changes_given_up: Gauge<u64, AtomicU64>,
+    changes_lag: Gauge<u64, AtomicU64>,
 }
 
 impl Default for NodeMetrics {
@@ -134,6 +144,29 @@ impl Default for NodeMetrics {
             ),
             archive_segments: wide("archive_segments", "Segments put into the archive since the start"),
             archive_bytes: wide("archive_written_bytes", "Bytes put into the archive since the start"),
+            changes_events: wide(
+                "changes_captured",
+                "Changes of rows captured since capture was switched on",
+            ),
+            changes_bytes: wide("changes_kept_bytes", "Bytes of captured changes that are kept"),
+            changes_lost: wide(
+                "changes_lost",
+                "Changes dropped before the sink had them: it was away too long",
+            ),
+            changes_watermark: wide("changes_high_watermark", "The sink has all changes up to this entry"),
+            changes_delivered: wide(
+                "changes_delivered",
+                "Changes that the sink took from here since the start",
+            ),
+            changes_failed: wide(
+                "changes_failed_attempts",
+                "Envelopes that the sink did not take, since the start",
+            ),
+            changes_given_up: wide("changes_given_up", "Changes given up after transmit_max_retries"),
+            changes_lag: wide(
+                "changes_lag_milliseconds",
+                "Age of the oldest change that waits for the sink; 0 on members that do not send",
+            ),
             registry,
             requests,
             in_flight,
@@ -163,7 +196,27 @@ impl NodeMetrics {
     }
 
     /// The present numbers as text.
-    pub fn encode(&self, consensus: &Consensus, tls: Option<&ServerTls>, archive: &ArchiveNumbers) -> String {
+    pub fn encode(
+        &self,
+        consensus: &Consensus,
+        tls: Option<&ServerTls>,
+        archive: &ArchiveNumbers,
+        changes: &ChangesNumbers,
+    ) -> String {
+        match consensus.store().capture() {
+            Ok(state) => {
+                let number = |f: fn(&CaptureState) -> u64| state.as_ref().map_or(0, f);
+                self.changes_events.set(number(|state| state.events));
+                self.changes_bytes.set(number(|state| state.bytes));
+                self.changes_lost.set(number(|state| state.lost));
+                self.changes_watermark.set(number(|state| state.delivered));
+            }
+            Err(error) => tracing::warn!(%error, "the numbers of captured changes are not known"),
+        }
+        self.changes_delivered.set(changes.delivered.load(Ordering::Relaxed));
+        self.changes_failed.set(changes.failed.load(Ordering::Relaxed));
+        self.changes_given_up.set(changes.given_up.load(Ordering::Relaxed));
+        self.changes_lag.set(changes.lag_milliseconds());
         self.archive_lag.set(archive.lag_milliseconds.load(Ordering::Relaxed));
         self.archive_segments.set(archive.segments.load(Ordering::Relaxed));
         self.archive_bytes.set(archive.bytes.load(Ordering::Relaxed));

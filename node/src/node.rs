@@ -1,6 +1,7 @@
 //! One member, started and stopped in order.
 
 use crate::backup::Backups;
+use crate::changes::Changes;
 use crate::cluster::{self, FormError};
 use crate::config::Config;
 use crate::control;
@@ -95,6 +96,7 @@ pub struct Node {
     consensus: Arc<Consensus>,
     clients: Server,
     queue: Arc<Queue>,
+    changes: Arc<Changes>,
     health: Option<JoinHandle<io::Result<()>>>,
     control: JoinHandle<()>,
     forming: JoinHandle<Result<(), FormError>>,
@@ -258,6 +260,8 @@ impl Node {
         let (own_store, other_store) = (config.backup_config.clone(), config.restore_config.clone());
         let backups = Backups::start(consensus.clone(), own_store, other_store, foreign_keys)
             .map_err(|(flag, message)| NodeError::Named { flag, message })?;
+        let changes = Changes::start(consensus.clone(), config.changes.clone())
+            .map_err(|error| NodeError::Named { flag: "-cdc-config", message: error.to_string() })?;
         let counters = Arc::<Counters>::default();
         let queue = Queue::start(config.write_queue, consensus.clone(), counters.clone());
         let app = Arc::new(App {
@@ -268,6 +272,7 @@ impl Node {
             auth: security.auth,
             tls: security.clients.clone(),
             backups,
+            changes: changes.clone(),
             room: BodyRoom::default(),
             about: About {
                 http_bind: http_address.to_string(),
@@ -292,7 +297,19 @@ impl Node {
         let former = consensus.clone();
         let forming = runtime.handle.spawn(async move { cluster::form(&former, &config).await });
         tracing::info!(%http_address, "serving");
-        Ok(Self { consensus, clients, queue, health, control, forming, drain, runtime, leave, http_address })
+        Ok(Self {
+            consensus,
+            clients,
+            queue,
+            changes,
+            health,
+            control,
+            forming,
+            drain,
+            runtime,
+            leave,
+            http_address,
+        })
     }
 
     /// Where the client port listens.
@@ -363,6 +380,7 @@ impl Node {
         self.forming.abort();
         // They are requests in flight that never end by themselves: the time for those would be waited out.
         self.consensus.end_reports();
+        self.changes.end();
         self.clients.stop(if in_order { REQUESTS } else { Duration::ZERO }).await;
         self.control.abort();
         let consensus = self.consensus.clone();

@@ -7,12 +7,18 @@
 //! `DETERMINISM_STATEMENTS` says how many; the proof takes 1,000,000.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use base64::Engine as _;
 use bytes::Bytes;
-use node::raft::command::{EntryContext, Param, RequestEncoder, RequestFlags, RequestId, encode_execute};
-use node::store::{Checksum, Entry, LogId, Payload, Store};
+use node::raft::command::{
+    CaptureSettings, ChangesCommand, EntryContext, Param, RequestEncoder, RequestFlags, RequestId,
+    encode_changes, encode_execute,
+};
+use node::store::{Checksum, Cursor, Entry, LogId, Payload, Store};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -34,6 +40,8 @@ const SCHEMA: &[&str] = &[
     "CREATE TRIGGER keyed_i AFTER INSERT ON keyed BEGIN INSERT INTO audit(what, who, n, m) VALUES('i', new.id, changes(), last_insert_rowid()); END",
     "CREATE TRIGGER keyed_d BEFORE DELETE ON keyed WHEN old.a % 7 = 0 BEGIN SELECT RAISE(ROLLBACK, 'sevens stay'); END",
     "CREATE TRIGGER plain_u AFTER UPDATE ON plain BEGIN INSERT INTO audit(what, who, n) SELECT 'u', count(*), random() FROM clustered; END",
+    "CREATE TABLE failing(a UNIQUE)",
+    "CREATE TRIGGER failing_i BEFORE INSERT ON failing BEGIN INSERT OR FAIL INTO keyed(a) VALUES(new.a); SELECT RAISE(FAIL, 'no') WHERE new.a % 5 = 0; END",
     "CREATE VIEW both AS SELECT id, a FROM keyed UNION ALL SELECT id, a FROM counted",
     "CREATE TRIGGER both_i INSTEAD OF INSERT ON both BEGIN INSERT INTO counted(a) VALUES(new.a); INSERT OR IGNORE INTO keyed(a) VALUES(new.a); END",
     "CREATE VIRTUAL TABLE texts USING fts5(title, body, prefix='2 3')",
@@ -60,7 +68,7 @@ impl Generator {
     fn statement(&mut self) -> String {
         let (n, m, k) = (self.n(2000), self.n(50), self.n(20) + 1);
         let (v, w) = (self.word(), self.word());
-        match self.n(74) {
+        match self.n(78) {
             0..=5 => format!("INSERT INTO plain VALUES({n}, '{v}', random())"),
             6..=8 => format!("INSERT INTO plain SELECT value, randomblob({m}), changes() FROM json_each('[1,2,{n}]')"),
             9..=14 => format!("INSERT INTO keyed(a) VALUES({n})"),
@@ -113,6 +121,10 @@ impl Generator {
             70 => "DELETE FROM plain WHERE rowid % 3 = 0".into(),
             71 => format!("INSERT INTO plain SELECT a, b, row_number() OVER (PARTITION BY a ORDER BY c) FROM plain LIMIT {m}"),
             72 => format!("SELECT count(*), {m} FROM keyed"),
+            73 => format!("INSERT OR FAIL INTO keyed(a) SELECT a FROM plain WHERE a > {n} LIMIT {k}"),
+            74 => format!("INSERT INTO keyed(a) SELECT a FROM plain WHERE a > {n} LIMIT {k}"),
+            75 => format!("INSERT INTO failing(a) VALUES({m})"),
+            76 => format!("UPDATE OR REPLACE keyed SET id = id + 1 WHERE id BETWEEN {n} AND {n} + 3"),
             _ => format!("INSERT INTO keyed(a) VALUES({n}); INSERT INTO keyed(a) VALUES({n})"),
         }
     }
@@ -211,8 +223,126 @@ fn differing_rows(stores: [&Store; 2]) -> Vec<String> {
     found
 }
 
+/// The tables of which captured changes are followed, with columns that they always have and that are stored.
+const FOLLOWED: &[(&str, &[&str])] = &[
+    ("plain", &["a", "b", "c"]),
+    ("keyed", &["id", "a", "b", "c"]),
+    ("counted", &["id", "a", "at"]),
+    ("clustered", &["a", "b", "c"]),
+    ("made", &["a", "b", "j"]),
+    ("audit", &["what", "who", "n", "m", "at"]),
+    ("failing", &["a"]),
+];
+
+/// The rows that tables must have after the changes that were captured of them, and how often.
+#[derive(Default)]
+struct Followed {
+    rows: BTreeMap<(String, String), i64>,
+    cursor: u64,
+    seen: u64,
+}
+
+impl Followed {
+    /// Takes what was captured since.
+    fn follow(&mut self, store: &Store) {
+        let mut reader = store.changes_reader();
+        let mut cursor = Cursor::after_entry(self.cursor);
+        loop {
+            let page = reader.read(cursor, 1 << 20).unwrap().unwrap();
+            assert_eq!(page.state.gap, None);
+            for part in &page.parts {
+                assert!(part.cursor > cursor);
+                cursor = part.cursor;
+                let events: Vec<Value> = part
+                    .events
+                    .split(|byte| *byte == b'\n')
+                    .map(|event| serde_json::from_slice(event).unwrap())
+                    .collect();
+                assert_eq!(events.len() as u64, part.count);
+                events.iter().for_each(|event| self.take(event));
+            }
+            if !page.is_full {
+                self.cursor = page.position.index;
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, event: &Value) {
+        self.seen += 1;
+        let table = event["table"].as_str().unwrap();
+        assert!(!table.starts_with("texts") && !table.starts_with("boxes"), "{event}");
+        let Some((_, columns)) = FOLLOWED.iter().find(|(name, _)| *name == table) else { return };
+        let is_keyless = table == "clustered";
+        assert_eq!(event.get("new_row_id").is_none() && event.get("old_row_id").is_none(), is_keyless);
+        for (side, count) in [("before", -1), ("after", 1)] {
+            let Some(row) = event.get(side) else { continue };
+            let row: Vec<String> = columns.iter().map(|column| plain(&row[*column])).collect();
+            *self.rows.entry((table.to_owned(), row.join("|"))).or_default() += count;
+        }
+    }
+
+    fn check(&mut self, store: &Store, seed: u64) {
+        self.rows.retain(|_, count| *count != 0);
+        let mut rows: BTreeMap<(String, String), i64> = BTreeMap::new();
+        for (table, columns) in FOLLOWED {
+            let sql = format!("SELECT {} FROM {table}", columns.join(", "));
+            let read = |row: &rusqlite::Row<'_>| {
+                let values = (0..columns.len()).map(|i| row.get::<_, rusqlite::types::Value>(i));
+                Ok(values.map(|value| plain(&json(value.unwrap()))).collect::<Vec<_>>().join("|"))
+            };
+            let found: Vec<String> =
+                store.readers().inspect(|c| c.prepare(&sql)?.query_map([], read)?.collect()).unwrap();
+            for row in found {
+                *rows.entry(((*table).to_owned(), row)).or_default() += 1;
+            }
+        }
+        let differing: Vec<_> = self
+            .rows
+            .iter()
+            .filter(|(row, count)| rows.get(*row) != Some(count))
+            .chain(rows.iter().filter(|(row, count)| self.rows.get(*row) != Some(count)))
+            .take(6)
+            .collect();
+        assert!(differing.is_empty(), "seed {seed}: {differing:#?}");
+    }
+}
+
+/// A number is the same number, whether it was written as an integer or not.
+fn plain(value: &Value) -> String {
+    // As far as serde_json reads numbers exactly.
+    value.as_f64().map_or_else(|| value.to_string(), |n| format!("{n:.12e}"))
+}
+
+fn json(value: rusqlite::types::Value) -> Value {
+    use rusqlite::types::Value as V;
+    match value {
+        V::Null => Value::Null,
+        V::Integer(n) => n.into(),
+        V::Real(n) => n.into(),
+        V::Text(text) => text.into(),
+        V::Blob(bytes) => base64::engine::general_purpose::STANDARD.encode(bytes).into(),
+    }
+}
+
+fn changes(index: u64, command: &ChangesCommand) -> Entry {
+    let context = EntryContext { timestamp_us: 1_750_000_000_000_000, seed: 9, step_limit: 0 };
+    let command = encode_changes(context, command);
+    let log_id = LogId { term: 1 + index / 1000, leader: 7, index };
+    Entry { log_id, payload: Payload::Command(command), wants_reply: false }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_stay_equal() {
+    stay_equal(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_stay_equal_and_capture_what_changes() {
+    stay_equal(Some(Followed::default())).await;
+}
+
+async fn stay_equal(mut followed: Option<Followed>) {
     let statements = number("DETERMINISM_STATEMENTS", 5_000);
     let seed = number("DETERMINISM_SEED", 1);
     println!("seed {seed}, {statements} statements");
@@ -234,8 +364,27 @@ async fn three_replicas_stay_equal() {
     }
 
     let (mut done, mut index) = (0, 1);
+    if followed.is_some() {
+        let settings = CaptureSettings {
+            row_ids_only: false,
+            has_sink: true,
+            table_filter: "^[a-t]".into(),
+            max_bytes: 1 << 30,
+            retain_bytes: 1 << 18,
+        };
+        execute(&stores[0], &[changes(index, &ChangesCommand::On(settings.clone()))], 1).await;
+        execute(&stores[1], &[changes(index, &ChangesCommand::On(settings.clone()))], 1).await;
+        execute(&stores[2], &[changes(index, &ChangesCommand::On(settings))], 1).await;
+        index += 1;
+    }
     while done < statements {
         let mut entries = Vec::new();
+        if let Some(followed) = &followed
+            && followed.seen > 0
+        {
+            entries.push(changes(index, &ChangesCommand::Delivered { entry: followed.cursor }));
+            index += 1;
+        }
         for _ in 0..schedule.random_range(5..60) {
             let (entry, count) = generator.entry(index);
             entries.push(entry);
@@ -277,6 +426,16 @@ async fn three_replicas_stay_equal() {
                 differences(&stores[0], store)
             );
         }
+        if let Some(followed) = &mut followed {
+            followed.follow(&stores[0]);
+            followed.check(&stores[0], seed);
+        }
+    }
+    if let Some(followed) = &followed {
+        println!("{} changes captured", followed.seen);
+        assert!(followed.seen > statements / 2);
+        let state = stores[0].capture().unwrap().unwrap();
+        assert!(state.events >= followed.seen && state.delivered > 0 && state.lost == 0, "{state:?}");
     }
     // What was added up along the way is what is on disk.
     for (store, directory) in stores.iter().zip(&directories) {

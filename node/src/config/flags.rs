@@ -45,6 +45,11 @@ pub const FLAGS: &[Flag] = &[
         "",
         "what a restore may read beside that: a file of the same kind, or one that names what to import from a URL",
     ),
+    flag(
+        "cdc-config",
+        "",
+        "where changes of rows are sent: a URL, stdout, or a JSON file that says more (docs/changes.md); the same on all voters",
+    ),
     flag("raft-addr", "localhost:4002", "where the peer port listens"),
     flag("raft-adv-addr", "", "where peers reach it; default: -raft-addr"),
     flag(

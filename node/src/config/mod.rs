@@ -10,6 +10,7 @@ mod values;
 pub use flags::usage;
 pub use parse::parse;
 
+use crate::changes::ChangesConfig;
 use crate::discovery::Discovery;
 use crate::http::QueueConfig;
 use crate::raft::{Profile, Reap};
@@ -49,6 +50,8 @@ pub struct Config {
     pub backup_config: Option<PathBuf>,
     /// The store that a restore may read beside it: a file of settings.
     pub restore_config: Option<PathBuf>,
+    /// How changes are captured and sent.
+    pub changes: Option<ChangesConfig>,
     /// Where the peer port listens.
     pub raft_addr: String,
     /// Where peers reach it.

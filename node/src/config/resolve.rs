@@ -2,6 +2,7 @@
 
 use super::values::Values;
 use super::{Config, ConfigError, LogFormat};
+use crate::changes::ChangesConfig;
 use crate::discovery::Discovery;
 use crate::http::QueueConfig;
 use crate::raft::{Profile, Reap};
@@ -123,6 +124,16 @@ impl Values {
         Discovery::parse(&mode, &config, port).map_err(ConfigError::Invalid)
     }
 
+    fn changes(&self, non_voter: bool) -> Result<Option<ChangesConfig>, ConfigError> {
+        let Some(value) = self.option("cdc-config") else { return Ok(None) };
+        if non_voter {
+            let message = "-cdc-config is for voting nodes: a read replica sends nothing, and has /db/changes without it";
+            return Err(ConfigError::Invalid(message.into()));
+        }
+        let config = ChangesConfig::read(&value);
+        config.map(Some).map_err(|error| ConfigError::Invalid(format!("-cdc-config: {error}")))
+    }
+
     /// All of it.
     pub fn config(&self, data_dir: PathBuf) -> Result<Config, ConfigError> {
         let invalid = |message: &str| Err(ConfigError::Invalid(message.into()));
@@ -186,6 +197,7 @@ impl Values {
             http_tls: self.http_tls()?,
             auth: self.path("auth"),
             backup_config: self.path("backup-config"),
+            changes: self.changes(non_voter)?,
             restore_config: self.path("restore-config"),
             raft_addr,
             raft_adv_addr,

@@ -5,6 +5,7 @@ mod backup;
 mod backups;
 pub(crate) mod body;
 mod bookmark;
+mod changes;
 mod console;
 mod counters;
 mod health;
@@ -32,6 +33,7 @@ pub use server::{Server, serve_clients};
 
 use crate::auth::{Authenticator, Denied};
 use crate::backup::Backups;
+use crate::changes::Changes;
 use crate::metrics::{NodeMetrics, RequestKind};
 use crate::raft::Consensus;
 use crate::tls::ServerTls;
@@ -63,6 +65,8 @@ pub struct App {
     pub tls: Option<Arc<ServerTls>>,
     /// What is done with backups.
     pub backups: Arc<Backups>,
+    /// Captured changes.
+    pub changes: Arc<Changes>,
     /// Room for bodies.
     pub room: BodyRoom,
     /// Values shown in diagnostics.
@@ -164,6 +168,7 @@ async fn dispatch(app: &Arc<App>, scheme: Scheme, request: Request<Body>) -> Ans
         Endpoint::Query => sql::query(app, incoming).await,
         Endpoint::Request => sql::request(app, incoming).await,
         Endpoint::Sql => sql::sql(app, incoming).await,
+        Endpoint::Changes => changes::changes(app, incoming).await,
         Endpoint::Backup => backup::backup(app, incoming).await,
         Endpoint::Load => load::load(app, incoming).await,
         Endpoint::Boot => load::boot(app, incoming).await,

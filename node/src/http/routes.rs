@@ -17,6 +17,8 @@ pub enum Endpoint {
     Request,
     /// `/db/sql`
     Sql,
+    /// `/db/changes`
+    Changes,
     /// `/db/backup`
     Backup,
     /// `/db/load`
@@ -110,6 +112,7 @@ pub const ROUTES: &[Route] = &[
     route("/db/query", true, Endpoint::Query, GET_POST, &[Query]),
     route("/db/request", true, Endpoint::Request, POST, &[Query, Execute]),
     route("/db/sql", true, Endpoint::Sql, GET_POST, &[Query]),
+    route("/db/changes", true, Endpoint::Changes, GET, &[Query]),
     route("/db/backup", true, Endpoint::Backup, GET, &[Backup]),
     route("/db/load", true, Endpoint::Load, POST, &[Load]),
     route("/boot", false, Endpoint::Boot, POST, &[Load]),

@@ -84,6 +84,9 @@ fn whole(app: &App) -> Value {
     if !app.about.discovery.is_empty() {
         whole["disco"] = json!({ "mode": app.about.discovery });
     }
+    if let Some(changes) = app.changes.status() {
+        whole["cdc"] = changes;
+    }
     whole
 }
 

@@ -4,6 +4,9 @@
 //! ```text
 //! command   = format u8 (1) · kind u8 (1 = execute) · database u32 (0) · context · count u32 · count × (length u32 · request)
 //!           | format u8 (1) · kind u8 (2 = replace) · database u32 (0) · replacement · context · count u32 (1) · …
+//!           | format u8 (1) · kind u8 (3 = changes) · database u32 (0) · changes · context · count u32 (0)
+//! changes   = (0 = off) u8 | (1 = on) u8 · flags u8 (1 = row ids only, 2 = has a sink) · most bytes u64 · retained bytes u64
+//!             · length u32 · table filter | (2 = delivered) u8 · entry u64
 //! replacement = sha256 [32] · size u64 · epoch u64 (0 = as it is)
 //! context   = timestamp i64 (µs since 1970) · seed u64 · step limit u64 (0 = none)
 //! request   = id (node u64 · boot u64 · sequence u64) · flags u16 · count u32 · [key [32], if flags & 64] · count × statement
@@ -20,6 +23,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub const FORMAT: u8 = 1;
 const KIND_EXECUTE: u8 = 1;
 const KIND_REPLACE: u8 = 2;
+const KIND_CHANGES: u8 = 3;
 const SAME_SQL: u32 = u32::MAX;
 const NAMED: u8 = 0x80;
 
@@ -43,6 +47,35 @@ pub struct Replacement {
     pub size: u64,
     /// The cluster's epoch from then on; 0 leaves it as it is.
     pub epoch: u64,
+}
+
+/// How the changes of rows are captured: the same on every member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaptureSettings {
+    /// Without the values.
+    pub row_ids_only: bool,
+    /// Whether the leader sends them on: what is dropped before that is lost.
+    pub has_sink: bool,
+    /// Regular expression of the names of tables; empty takes all.
+    pub table_filter: String,
+    /// Bytes of changes that are kept at most.
+    pub max_bytes: u64,
+    /// Bytes of changes that are kept though the sink has them.
+    pub retain_bytes: u64,
+}
+
+/// What an entry says of the capture of changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangesCommand {
+    /// It ends, and what was captured goes.
+    Off,
+    /// It begins, or goes on in another way.
+    On(CaptureSettings),
+    /// The sink has all changes up to an entry.
+    Delivered {
+        /// That entry.
+        entry: u64,
+    },
 }
 
 /// Names a request for good, so that a retry inside the cluster is never applied twice.
@@ -313,11 +346,38 @@ pub fn encode_replace(context: EntryContext, replacement: &Replacement, request:
     buf.freeze()
 }
 
+/// The bytes of a command about the capture of changes.
+pub fn encode_changes(context: EntryContext, command: &ChangesCommand) -> Bytes {
+    let execute = encode_execute(context, std::iter::empty());
+    let mut buf = BytesMut::with_capacity(execute.len() + 64);
+    buf.put_slice(&execute[..6]);
+    buf[1] = KIND_CHANGES;
+    match command {
+        ChangesCommand::Off => buf.put_u8(0),
+        ChangesCommand::On(settings) => {
+            buf.put_u8(1);
+            buf.put_u8(u8::from(settings.row_ids_only) | u8::from(settings.has_sink) << 1);
+            buf.put_u64_le(settings.max_bytes);
+            buf.put_u64_le(settings.retain_bytes);
+            buf.put_u32_le(settings.table_filter.len() as u32);
+            buf.put_slice(settings.table_filter.as_bytes());
+        }
+        ChangesCommand::Delivered { entry } => {
+            buf.put_u8(2);
+            buf.put_u64_le(*entry);
+        }
+    }
+    buf.put_slice(&execute[6..]);
+    buf.freeze()
+}
+
 /// A command read in place.
 #[derive(Clone, Debug)]
 pub struct CommandView<'a> {
     /// The database that takes the place of the present one, if that is what the command is for.
     pub replacement: Option<Replacement>,
+    /// What it says of the capture of changes, if that is what it is for.
+    pub changes: Option<ChangesCommand>,
     /// The world it is executed in.
     pub context: EntryContext,
     /// How many requests it holds.
@@ -333,7 +393,7 @@ impl<'a> CommandView<'a> {
             return Err(Malformed(0, "a format of another version"));
         }
         let kind = r.u8()?;
-        if !matches!(kind, KIND_EXECUTE | KIND_REPLACE) {
+        if !matches!(kind, KIND_EXECUTE | KIND_REPLACE | KIND_CHANGES) {
             return Err(Malformed(1, "unknown kind"));
         }
         if r.u32()? != 0 {
@@ -344,9 +404,10 @@ impl<'a> CommandView<'a> {
         } else {
             None
         };
+        let changes = if kind == KIND_CHANGES { Some(r.changes()?) } else { None };
         let context = EntryContext { timestamp_us: r.u64()? as i64, seed: r.u64()?, step_limit: r.u64()? };
         let count = r.u32()?;
-        Ok(Self { replacement, context, count, rest: r })
+        Ok(Self { replacement, changes, context, count, rest: r })
     }
 
     /// If all of it is one VACUUM: how that is to be answered.
@@ -514,6 +575,27 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(length)?).map_err(|_| Malformed(at, "not UTF-8"))
     }
 
+    fn changes(&mut self) -> Result<ChangesCommand, Malformed> {
+        let at = self.at;
+        Ok(match self.u8()? {
+            0 => ChangesCommand::Off,
+            1 => {
+                let flags = self.u8()?;
+                let (max_bytes, retain_bytes) = (self.u64()?, self.u64()?);
+                let length = self.u32()?;
+                ChangesCommand::On(CaptureSettings {
+                    row_ids_only: flags & 1 != 0,
+                    has_sink: flags & 2 != 0,
+                    table_filter: self.text(length as usize)?.to_owned(),
+                    max_bytes,
+                    retain_bytes,
+                })
+            }
+            2 => ChangesCommand::Delivered { entry: self.u64()? },
+            _ => return Err(Malformed(at, "unknown kind of changes")),
+        })
+    }
+
     fn param(&mut self) -> Result<(Option<&'a str>, Param<'a>), Malformed> {
         let at = self.at;
         let tag = self.u8()?;
@@ -545,6 +627,26 @@ impl<'a> Reader<'a> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_command_about_changes_reads_back_as_written() {
+        let context = EntryContext { timestamp_us: 5, seed: 6, step_limit: 0 };
+        let settings = CaptureSettings {
+            row_ids_only: true,
+            has_sink: false,
+            table_filter: "^t".into(),
+            max_bytes: 7,
+            retain_bytes: 1 << 40,
+        };
+        for command in
+            [ChangesCommand::Off, ChangesCommand::On(settings), ChangesCommand::Delivered { entry: 9 }]
+        {
+            let bytes = encode_changes(context, &command);
+            let view = CommandView::parse(&bytes).unwrap();
+            assert_eq!((view.context, view.count, view.changes.as_ref()), (context, 0, Some(&command)));
+            assert!(CommandView::parse(&bytes[..bytes.len() - 1]).is_err());
+        }
+    }
 
     #[test]
     fn a_request_reads_back_as_written() {

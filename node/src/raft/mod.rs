@@ -52,5 +52,6 @@ pub use execute::{Executed, LONGEST};
 pub use forward::{Freshness, Level, QueryAnswer, QueryOptions, ReadBody, RequestError};
 pub use join::{JoinRequest, Joined};
 pub use membership::{Administer, Administered};
+pub use propose::ProposeError;
 pub use reap::Reap;
 pub use replace::{LoadError, Loaded, Upload};

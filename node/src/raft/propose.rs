@@ -3,7 +3,10 @@
 //! While one entry is on its way to a quorum of disks, requests gather for the next: under load one sync and one
 //! transaction serve many requests, and an idle member proposes at once.
 
-use super::command::{EncodedRequest, EntryContext, Replacement, RequestId, encode_execute, encode_replace};
+use super::command::{
+    ChangesCommand, EncodedRequest, EntryContext, Replacement, RequestId, encode_changes, encode_execute,
+    encode_replace,
+};
 use super::types::{CommandBytes, LeaderId, Raft, Responder, TypeConfig};
 use super::waiters::{Leadership, Waiters};
 use crate::clock;
@@ -142,6 +145,20 @@ impl Proposer {
     pub async fn propose_blank(&self) -> Result<u64, ProposeError> {
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
         let written = self.raft.write_blank().await;
+        match written {
+            Ok(response) => Ok(response.log_id.index),
+            Err(openraft::errors::RaftError::APIError(error)) => Err(error.into()),
+            Err(openraft::errors::RaftError::Fatal(fatal)) => Err(ProposeError::Stopped(fatal.to_string())),
+        }
+    }
+
+    /// Proposes what is to become of the capture of changes, if this member leads; returns the entry's index once applied
+    /// here.
+    pub async fn propose_changes(&self, command: &ChangesCommand) -> Result<u64, ProposeError> {
+        let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
+        let command = CommandBytes(encode_changes(context, command));
+        #[expect(clippy::disallowed_methods, reason = "this is the place")]
+        let written = self.raft.client_write(command).await;
         match written {
             Ok(response) => Ok(response.log_id.index),
             Err(openraft::errors::RaftError::APIError(error)) => Err(error.into()),

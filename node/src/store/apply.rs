@@ -13,9 +13,9 @@ use super::kept_replies::{self, KeptReply};
 use super::meta::{self, Applied, LogId, MetaError, StoredMembership};
 use super::pages::{Checksum, Pages};
 use super::writer_connection::WriterConnection;
-use super::{encode, wal_capture};
+use super::{changes, encode, wal_capture};
 use crate::failpoint::{Place, pass};
-use crate::raft::command::{CommandView, Malformed, RequestFlags};
+use crate::raft::command::{ChangesCommand, CommandView, Malformed, RequestFlags};
 use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
@@ -234,6 +234,9 @@ impl Applier {
         // Entry time never stands still or goes back, whichever leader's clock it came from.
         let time = command.context.timestamp_us.max(self.applied.timestamp_us.saturating_add(1));
         self.vfs.set_time(time);
+        if let Some(changes) = &command.changes {
+            return self.set_changes(entry, time, changes);
+        }
         if let Some(flags) = command.sole_vacuum().map_err(malformed)? {
             return self.vacuum(entry, time, flags);
         }
@@ -304,7 +307,33 @@ impl Applier {
         Ok(if entry.wants_reply { vec![out.into()] } else { Reply::new() })
     }
 
+    /// Does what an entry says about the capture of changes.
+    fn set_changes(
+        &mut self,
+        entry: &Entry,
+        time: i64,
+        command: &ChangesCommand,
+    ) -> Result<Reply, LocalFailure> {
+        self.begin()?;
+        self.applied.timestamp_us = time;
+        // Before the statements of our own, which count too.
+        self.note_counters(entry.log_id);
+        let done = changes::execute(&self.on.connection, entry.log_id.index, command);
+        let what = "do what an entry says of changes";
+        let is_other = done.map_err(|source| LocalFailure::Sqlite { what, source })?;
+        self.commit_noted(entry.log_id)?
+            .map_or(Ok(()), |source| Err(LocalFailure::Sqlite { what, source }))?;
+        if is_other {
+            // The hook counts for statements that are compiled while it is there.
+            self.reopen()?;
+        }
+        Ok(Reply::new())
+    }
+
     fn begin(&self) -> Result<(), LocalFailure> {
+        if let Some(recorder) = &self.on.recorder {
+            recorder.begin_entry();
+        }
         wal_capture::begin(self.page_size);
         self.on.control("/* own */ BEGIN IMMEDIATE", "begin the entry's transaction")?;
         if self.on.connection.changes() != 0 {
@@ -329,19 +358,33 @@ impl Applier {
         self.try_commit(log_id, &[])?.map_or(Ok(()), |source| Err(LocalFailure::Sqlite { what, source }))
     }
 
-    /// Commits, and keeps answers with it, or returns why SQLite refuses to on every replica.
+    /// Commits, with the answers that are kept and the changes that are captured, or returns why SQLite refuses to on every
+    /// replica.
     fn try_commit(
         &mut self,
         log_id: LogId,
         kept: &[KeptReply],
     ) -> Result<Option<rusqlite::Error>, LocalFailure> {
+        self.note_counters(log_id);
+        // What follows counts on the connection, and not in the entry.
+        kept_replies::keep(&self.on.connection, kept, self.applied.timestamp_us)
+            .map_err(|source| LocalFailure::Sqlite { what: "keep the answers of an entry", source })?;
+        if let Some(recorder) = &self.on.recorder {
+            recorder.write(&self.on.connection, log_id.index, self.applied.timestamp_us.div_euclid(1000))?;
+        }
+        self.commit_noted(log_id)
+    }
+
+    /// Takes the position and the counters as the entry leaves them.
+    fn note_counters(&mut self, log_id: LogId) {
         let (changes, total_changes) = self.on.watch.changes(&self.on.connection);
         self.applied.log_id = Some(log_id);
         self.applied.last_insert_rowid = self.on.connection.last_insert_rowid();
         self.applied.changes = changes as i64;
         self.applied.total_changes = total_changes as i64;
-        kept_replies::keep(&self.on.connection, kept, self.applied.timestamp_us)
-            .map_err(|source| LocalFailure::Sqlite { what: "keep the answers of an entry", source })?;
+    }
+
+    fn commit_noted(&mut self, log_id: LogId) -> Result<Option<rusqlite::Error>, LocalFailure> {
         meta::write_applied(&self.on.connection, &self.applied)?;
         pass(Place::ApplyRan).map_err(|source| LocalFailure::Io { what: "apply an entry", source })?;
         let full_before = entry_vfs::full_writes();

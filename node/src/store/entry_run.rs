@@ -5,6 +5,7 @@ use super::encode::{self, Bounded, Sink as _, Style};
 use super::entry_vfs;
 use super::execute::{Mode, StatementError, run_statement};
 use super::kept_replies::{KeptReply, Keyed};
+use super::recorder::Mark;
 use super::watched::Verdict;
 use super::writer_connection::WriterConnection;
 use crate::raft::command::{CommandView, Malformed, RequestFlags, RequestView};
@@ -179,6 +180,18 @@ impl<'a> EntryRun<'a> {
         flushed.err().map(|error| replicated(error, full_before)).transpose()
     }
 
+    /// How far the changes of rows are noted, if they are captured.
+    fn noted(&self) -> Option<Mark> {
+        self.on.recorder.as_ref().map(|recorder| recorder.mark())
+    }
+
+    /// What came after `mark` was undone.
+    fn undo_noted(&self, mark: Option<Mark>) {
+        if let (Some(recorder), Some(mark)) = (&self.on.recorder, mark) {
+            recorder.undo_to(mark);
+        }
+    }
+
     fn malformed(&self, source: Malformed) -> LocalFailure {
         LocalFailure::Malformed { index: self.entry.log_id.index, source }
     }
@@ -220,6 +233,7 @@ impl RequestRun<'_> {
     fn run(&mut self, entry_seed: u64, sink: &mut Bounded) -> Result<Option<Attempt>, Stop> {
         let on = self.entry.on;
         let all_or_nothing = self.request.flags.has(RequestFlags::TRANSACTION);
+        let noted = self.entry.noted();
         if all_or_nothing {
             self.control("/* own */ SAVEPOINT request", "begin a request")?;
         }
@@ -253,6 +267,7 @@ impl RequestRun<'_> {
             }
             if self.aborted {
                 self.control("/* own */ ROLLBACK TO request", "undo a request")?;
+                self.entry.undo_noted(noted);
             }
             self.control("/* own */ RELEASE request", "end a request")?;
         }
@@ -292,6 +307,7 @@ impl RequestRun<'_> {
         let on = self.entry.on;
         // A deferred foreign key is checked when the client's statement would have committed.
         let deferred = self.entry.foreign_keys && !all_or_nothing;
+        let noted = self.entry.noted();
         if deferred {
             self.control("/* own */ SAVEPOINT statement", "begin a statement")?;
         }
@@ -311,6 +327,7 @@ impl RequestRun<'_> {
         if deferred {
             if matches!(ran, Ran::Fine) && self.violates_deferred() {
                 self.control("/* own */ ROLLBACK TO statement", "undo a statement")?;
+                self.entry.undo_noted(noted);
                 if self.entry.flush()?.is_some() {
                     let failed = self.failed(number, 0, FOREIGN_KEY_FAILED.into(), None);
                     return Ok(Ran::End(Attempt::Without(failed)));

@@ -2,6 +2,7 @@
 
 use super::encode::{self, Bounded, RowsError, Sink, Style, error_text};
 use super::guard::Guard;
+use super::recorder::Recorder;
 use super::text::is_single;
 use super::watched::{Verdict, Watch};
 use crate::raft::command::{Malformed, Param, StatementView};
@@ -89,6 +90,8 @@ pub struct On<'a> {
     pub guard: &'a Guard,
     /// On the writer: what follows each statement.
     pub watch: Option<&'a Watch>,
+    /// On the writer, while changes are captured.
+    pub recorder: Option<&'a Recorder>,
 }
 
 /// Runs `view` and writes the entry of its last SQL statement; nothing is written for an empty text or an error that
@@ -109,7 +112,7 @@ pub fn run_statement(
     }
     let started = Instant::now();
     let params = view.params().collect::<Result<Vec<_>, _>>().map_err(StatementError::Malformed)?;
-    let run = Run { on, mode, style, started };
+    let run = Run { on, mode, style, started, text: view.sql };
     on.guard.guarded(|| {
         if is_single(view.sql) {
             if let Some((0, message)) = skip {
@@ -128,6 +131,7 @@ struct Run<'a> {
     mode: Mode,
     style: Style,
     started: Instant,
+    text: &'a str,
 }
 
 type Params<'p> = [(Option<&'p str>, Param<'p>)];
@@ -198,16 +202,25 @@ impl Run<'_> {
         let Some(watch) = self.on.watch else {
             return self.answer(statement, sub, sink).map(|()| wanted);
         };
+        let connection = self.on.connection;
+        let recording =
+            self.on.recorder.map(|recorder| (recorder, recorder.begin_statement(connection, self.on.guard)));
         watch.before(statement, || match alone {
             Some(sql) => Cow::Borrowed(sql),
             None => statement.expanded_sql().unwrap_or_default().into(),
         });
         let outcome = self.answer(statement, sub, sink);
-        if let Some(verdict) = watch.after(statement) {
+        let verdict = watch.after(statement);
+        let unclear = recording.is_some_and(|(recorder, mark)| {
+            let failed = matches!(outcome, Err(StatementError::Sqlite { .. }));
+            recorder.end_statement(connection, self.on.guard, mark, failed, self.text)
+        });
+        let unclear = unclear.then_some(Verdict::FailedHalfway);
+        if let Some(verdict) = verdict.or(unclear) {
             return Err(StatementError::Undo { sub, verdict });
         }
         outcome?;
-        if self.on.guard.named_at_random(self.on.connection) {
+        if self.on.guard.named_at_random(connection) {
             return Err(StatementError::Undo { sub, verdict: Verdict::RandomNames });
         }
         Ok(wanted)
@@ -295,7 +308,7 @@ mod tests {
         let view = statements.next().unwrap().unwrap();
         let mut sink = Bounded::new(1 << 20);
         let style = Style::from(RequestFlags::default());
-        let on = On { connection: c, guard, watch: None };
+        let on = On { connection: c, guard, watch: None, recorder: None };
         if let Err(error) = run_statement(on, &view, mode, style, &mut sink, None) {
             return error.text(guard);
         }

@@ -5,6 +5,7 @@
 mod apply;
 mod backup;
 pub(crate) mod canonical;
+mod changes;
 mod checkpoint;
 mod dump;
 mod encode;
@@ -18,12 +19,15 @@ mod guard;
 mod kept_replies;
 mod meta;
 mod pages;
+mod preupdate;
 mod reader;
+mod recorder;
 mod replace;
 mod restored;
 mod script;
 mod scrub;
 mod snapshot;
+mod spool;
 mod staging;
 mod text;
 mod value;
@@ -35,9 +39,10 @@ mod writer_connection;
 pub use apply::{Entry, LocalFailure, Payload, Reply};
 pub use backup::{BackupError, BackupFormat, BackupOptions, Outlet};
 pub use canonical::{CanonicalError, MAGIC, SUBCOMMAND, Taken, child, write_in_child};
+pub use changes::{CaptureState, ChangesReader, Cursor, Gap, Page, Part};
 pub use checkpoint::Durable;
 pub use encode::{Sink, Stopped};
-pub use meta::{Applied, LogId, Meta, Position, RESERVED_PREFIX, StoredMembership};
+pub use meta::{Applied, LogId, Meta, MetaError, Position, RESERVED_PREFIX, StoredMembership};
 pub use pages::{Checksum, Damage, PageSum};
 pub use reader::{Diagnostics, Inline, Limits, ReadError, ReadPool};
 pub use restored::{Seed, first_value, holds_anything, integrity, read_mark, write_mark, write_user_copy};
@@ -215,6 +220,16 @@ impl Store {
     /// Writes a copy of the present state for a client. Blocks.
     pub fn write_backup(&self, options: &BackupOptions, outlet: &mut dyn Outlet) -> Result<(), BackupError> {
         backup::write_backup(&self.database_path(), &self.staging, options, outlet)
+    }
+
+    /// How changes are captured; none if they are not. Reads the database.
+    pub fn capture(&self) -> Result<Option<CaptureState>, ReadError> {
+        self.readers.inspect(changes::read_state)
+    }
+
+    /// Reads captured changes.
+    pub fn changes_reader(&self) -> ChangesReader {
+        ChangesReader::new(self.generations.clone(), self.writer.state())
     }
 
     /// Moves the WAL into the database file as far as readers allow; returns how far that is on disk then.

@@ -341,7 +341,7 @@ impl Reader {
             let deadline = self.origin.elapsed().saturating_add(timeout).as_nanos();
             let deadline = deadline.min(u128::from(u64::MAX - 1)) as u64;
             self.budget.deadline.store(deadline, Ordering::Relaxed);
-            let on = On { connection: &self.connection, guard: &self.guard, watch: None };
+            let on = On { connection: &self.connection, guard: &self.guard, watch: None, recorder: None };
             match run_statement(on, &view, Mode::Query, style, sink, None) {
                 Ok(()) => {}
                 Err(StatementError::Malformed(error)) => return Err(error.into()),

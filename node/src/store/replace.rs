@@ -5,6 +5,7 @@
 //! the membership before it is made the present generation, so that a crash leaves the old or the new one, whole.
 
 use super::apply::{Applier, Entry, LocalFailure};
+use super::changes;
 use super::generation::Generations;
 use super::meta::{self, Applied, Meta};
 use super::snapshot::ReadySnapshot;
@@ -49,10 +50,13 @@ pub fn prepare(
     let epoch = if replacement.epoch == 0 { before.epoch } else { replacement.epoch };
     let mark = meta::read_existing(&connection)?.mark;
     let meta = Meta { applied, epoch, membership: applier.membership().clone(), mark, ..before };
-    connection.execute_batch("PRAGMA journal_mode=WAL; BEGIN IMMEDIATE").map_err(sqlite)?;
+    connection
+        .execute_batch("PRAGMA journal_mode=WAL; PRAGMA secure_delete=FAST; BEGIN IMMEDIATE")
+        .map_err(sqlite)?;
     meta::write_applied(&connection, &meta.applied)?;
     meta::write_membership(&connection, &meta.membership)?;
     meta::write_cluster(&connection, &meta.cluster_id, meta.epoch)?;
+    changes::carry_over(applier.connection(), &connection).map_err(sqlite)?;
     connection.execute_batch("COMMIT").map_err(sqlite)?;
     // Closing the only connection moves the WAL into the file.
     connection.close().map_err(|(_, source)| sqlite(source))?;

@@ -40,6 +40,9 @@ pub enum Verdict {
     /// It made a table whose columns SQLite named at random.
     #[error("more than five columns have the same name: name them with AS, SQLite would do it at random")]
     RandomNames,
+    /// It failed, and it cannot be told whether what it changed until then stays.
+    #[error("undone: it ended by FAIL before its first row was done, and changes are captured")]
+    FailedHalfway,
 }
 
 /// What the entry's counters are, against those of the connection. They part when the connection is opened, and at

@@ -6,6 +6,8 @@ use super::entry_vfs::EntryVfs;
 use super::execute::On;
 use super::guard::{Guard, Purpose};
 use super::meta::{self, Meta, MetaError};
+use super::preupdate;
+use super::recorder::{self, Recorder};
 use super::watched::Watch;
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
@@ -22,6 +24,8 @@ pub struct WriterConnection {
     pub random: EntryRandom,
     /// What is to be noticed of statements.
     pub watch: Watch,
+    /// What follows the rows that change; none while changes are not captured. After the connection: it must outlive it.
+    pub recorder: Option<Arc<Recorder>>,
     /// Pages in the WAL after the last commit.
     wal_pages: Arc<AtomicU64>,
 }
@@ -49,12 +53,21 @@ impl WriterConnection {
                 Ok(())
             }))
             .map_err(install)?;
-        Ok((Self { connection, guard, random, watch, wal_pages }, meta))
+        let recorder = recorder::of(&connection, path)?.map(Arc::new);
+        if let Some(recorder) = &recorder {
+            preupdate::follow(&connection, recorder);
+        }
+        Ok((Self { connection, guard, random, watch, recorder, wal_pages }, meta))
     }
 
     /// Where statements of an entry run.
     pub fn on(&self) -> On<'_> {
-        On { connection: &self.connection, guard: &self.guard, watch: Some(&self.watch) }
+        On {
+            connection: &self.connection,
+            guard: &self.guard,
+            watch: Some(&self.watch),
+            recorder: self.recorder.as_deref(),
+        }
     }
 
     /// Pages in the WAL after the last commit.

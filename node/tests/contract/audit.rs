@@ -51,6 +51,7 @@ const LINES: &[(&str, &str)] = &[
     ("S6", "what SQLite is built with"),
     ("S7", "a name comes back, from the same address or another"),
     ("F1", "the file of users"),
+    ("F3", "change capture"),
     ("F4", "the data directory; raft/peers.json"),
     ("F5", "flags, exit codes, signals"),
     ("B1", "nothing is rewritten, nothing diverges"),

@@ -1,6 +1,6 @@
 //! The examples of the pages in `docs/` say what happens.
 
-use super::support::cluster;
+use super::support::Cluster;
 use std::process::Command;
 
 /// A command and what it prints.
@@ -51,7 +51,13 @@ fn the_examples_of_the_api_page() {
     let page = include_str!("../../../docs/api.md");
     let examples = examples(page);
     assert!(examples.len() >= 20, "{}", examples.len());
-    let mut c = cluster(1);
+    let mut c = Cluster::empty();
+    let capture = c.root().join("cdc.json");
+    std::fs::write(&capture, "{}").unwrap();
+    c.add_members(1, &["-cdc-config", capture.to_str().unwrap()]);
+    c.start(0);
+    c.await_ready(0);
+    c.until("capture", |c| (c.status(0, "cdc.enabled") == true).then_some(()));
     let address = format!("127.0.0.1:{}", c.members[0].http);
     let directory = tempfile::tempdir().unwrap();
     for Example { command, output } in examples {

@@ -26,6 +26,12 @@ fn flags_and_exit_codes() {
             1,
             "fatal: bootstrapping only applicable",
         ),
+        (
+            &["-raft-non-voter", "-join=a:1", "-cdc-config=stdout", "d"],
+            1,
+            "fatal: -cdc-config is for voting nodes",
+        ),
+        (&["-cdc-config=/nowhere/cdc.json", "d"], 1, "fatal: -cdc-config: /nowhere/cdc.json: No such file"),
         (&["-fk=perhaps", "d"], 2, "invalid value \"perhaps\" for flag -fk"),
     ] {
         let output = sqlited(arguments);

@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod memory;
 pub mod proxy;
 pub mod s3;
+pub mod sink;
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;
@@ -52,6 +53,17 @@ impl Door {
         let (status, body) = (answer.status().as_u16(), answer.text().unwrap());
         assert!(status == 200 && !body.contains("\"error\""), "{statements}: {status} {body}");
         serde_json::from_str(&body).unwrap()
+    }
+}
+
+impl Door {
+    /// Runs statements; whether an answer says that they succeeded.
+    pub fn try_execute(&self, statements: &Value) -> bool {
+        let Ok(answer) = self.http.post(&self.execute).body(statements.to_string()).send() else {
+            return false;
+        };
+        let ok = answer.status().is_success();
+        answer.text().is_ok_and(|body| ok && !body.contains("\"error\""))
     }
 }
 
@@ -170,6 +182,12 @@ impl Cluster {
     /// Further flags of one member, for its next start.
     pub fn add_flags(&mut self, i: usize, flags: &[&str]) {
         self.members[i].flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    }
+
+    /// The last `n` arguments of one member go, for its next start.
+    pub fn remove_flags(&mut self, i: usize, n: usize) {
+        let flags = &mut self.members[i].flags;
+        flags.truncate(flags.len() - n);
     }
 
     /// `n` members that are to bootstrap together, not started yet.
@@ -422,8 +440,18 @@ impl Cluster {
     }
 
     /// Waits until `condition` gives something.
-    pub fn until<T>(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn until<T>(&mut self, what: &str, condition: impl FnMut(&mut Self) -> Option<T>) -> T {
+        self.until_within(PATIENCE, what, condition)
+    }
+
+    /// The same, for as long as `patience`.
+    pub fn until_within<T>(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        mut condition: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(result) = condition(self) {
                 return result;
