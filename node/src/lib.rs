@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod node;
 pub mod raft;
 mod reload;
+mod secret;
 pub mod security;
 mod space;
 pub mod store;

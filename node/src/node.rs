@@ -1,7 +1,7 @@
 //! One member, started and stopped in order.
 
 use crate::backup::Backups;
-use crate::cluster::{self, FormError};
+use crate::cluster::{self, FormError, RegistryContact};
 use crate::config::Config;
 use crate::control;
 use crate::http::{About, App, BodyRoom, Counters, Queue, Server, serve_clients, serve_health};
@@ -259,6 +259,7 @@ impl Node {
         let backups = Backups::start(consensus.clone(), own_store, other_store, foreign_keys)
             .map_err(|(flag, message)| NodeError::Named { flag, message })?;
         let counters = Arc::<Counters>::default();
+        let registry = Arc::<RegistryContact>::default();
         let queue = Queue::start(config.write_queue, consensus.clone(), counters.clone());
         let app = Arc::new(App {
             consensus: consensus.clone(),
@@ -272,6 +273,7 @@ impl Node {
             about: About {
                 http_bind: http_address.to_string(),
                 discovery: config.join.mode(),
+                registry: registry.clone(),
                 allow_origin: config.http_allow_origin.as_deref().and_then(|o| HeaderValue::from_str(o).ok()),
                 foreign_keys,
                 started: crate::clock::now(),
@@ -289,8 +291,13 @@ impl Node {
         });
         let control = control::serve(&directory, drain.clone()).map_err(NodeError::Control)?;
         let leave = config.leave_on_shutdown;
+        if let Some(found_in) = config.join.registry().cloned() {
+            let staying =
+                cluster::stay_registered(consensus.clone(), config.clone(), found_in, registry.clone());
+            tokio::spawn(staying);
+        }
         let former = consensus.clone();
-        let forming = runtime.handle.spawn(async move { cluster::form(&former, &config).await });
+        let forming = runtime.handle.spawn(async move { cluster::form(&former, &config, &registry).await });
         tracing::info!(%http_address, "serving");
         Ok(Self { consensus, clients, queue, health, control, forming, drain, runtime, leave, http_address })
     }

@@ -1,12 +1,14 @@
 //! What a member is asked to be: by its command line, by environment variables, by a file of YAML. The command line
 //! stands over the environment, and that over the file; all three have the same names ([`flags`]).
 
+mod expand;
 mod file;
 mod flags;
 mod parse;
 mod resolve;
 mod values;
 
+pub use expand::expand_environment;
 pub use flags::usage;
 pub use parse::parse;
 

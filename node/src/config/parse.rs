@@ -176,6 +176,14 @@ mod tests {
             "-disco-mode consul -disco-config {} -bootstrap-expect 3 d",
             "-disco-mode dns -disco-config {\"name\":\"x\"} d",
             "-disco-mode dns -disco-config /does/not/exist -bootstrap-expect 3 d",
+            "-disco-mode dns -bootstrap-expect 3 d",
+            "-disco-mode consul-kv -bootstrap-expect 3 d",
+            "-disco-mode etcd-kv -bootstrap-expect 1 d",
+            "-disco-mode etcd-kv -join h:1 d",
+            "-disco-mode etcd-kv -managed d",
+            "-disco-mode etcd-kv -disco-key / d",
+            "-disco-mode consul-kv -disco-config {\"token\":\"secret\"} d",
+            "-disco-mode consul-kv -disco-config {\"basic_auth\":{\"password\":\"secret\"}} d",
             "-raft-heartbeat-timeout 1s -raft-election-timeout 1s d",
         ] {
             assert!(invalid(line), "{line}");

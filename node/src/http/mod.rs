@@ -31,6 +31,7 @@ pub use server::{Server, serve_clients};
 
 use crate::auth::{Authenticator, Denied};
 use crate::backup::Backups;
+use crate::cluster::RegistryContact;
 use crate::metrics::{NodeMetrics, RequestKind};
 use crate::raft::Consensus;
 use crate::tls::ServerTls;
@@ -94,6 +95,8 @@ pub struct About {
     pub http_bind: String,
     /// How other members are found; empty: they are named one by one.
     pub discovery: &'static str,
+    /// How the registry among them was last met.
+    pub registry: Arc<RegistryContact>,
     /// `Access-Control-Allow-Origin`, if configured.
     pub allow_origin: Option<HeaderValue>,
     /// Whether foreign keys are enforced.

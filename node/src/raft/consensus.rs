@@ -380,7 +380,8 @@ impl Consensus {
         }
     }
 
-    pub(super) async fn await_leader_change(&self, at_most: Duration) {
+    /// Waits until who leads may have changed, but not for long.
+    pub async fn await_leader_change(&self, at_most: Duration) {
         let mut watch = self.raft.server_metrics();
         // Either is a reason to look again.
         drop(tokio::time::timeout(at_most, watch.changed()).await);
