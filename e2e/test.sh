@@ -107,7 +107,7 @@ with_servers() {
   [ -x "$bin/versitygw" ] || e2e/kube/build.sh versitygw || return
   [ -x "$bin/etcd" ] || e2e/kube/build.sh kube || return
   BACKUP_S3=$bin/versitygw DISCO_ETCD=$bin/etcd timeout 600 \
-    cargo test "${everything[@]}" --test backup_faults --test discovery -- --ignored
+    cargo test "${everything[@]}" --test automatic --test backup_faults --test discovery -- --ignored
 }
 
 # Clients made for rqlite, from their registries; the console in a browser, the shell in a terminal.

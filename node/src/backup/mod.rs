@@ -4,6 +4,7 @@
 //! is done without a member. `docs/backup.md` says what is promised and what is where in the store ([`objects`]).
 
 mod archive;
+mod automatic;
 mod catalogue;
 mod command;
 mod full;
@@ -21,6 +22,10 @@ mod seal;
 mod segment;
 
 pub use archive::ArchiveNumbers;
+pub use automatic::{
+    AutoBackupConfig, AutoBackups, AutoRestore, AutoRestoreConfig, AutoRestoreError, LastBackup, PlaceError,
+    is_pending,
+};
 pub use command::{Command, CommandError, RESTORE, USAGE, VERIFY};
 pub use repository::{Known, Repository};
 

@@ -45,6 +45,12 @@ pub const FLAGS: &[Flag] = &[
         "",
         "what a restore may read beside that: a file of the same kind, or one that names what to import from a URL",
     ),
+    flag(
+        "auto-backup",
+        "",
+        "where the leader puts a copy of the database at an interval: a JSON file in rqlite's form",
+    ),
+    flag("auto-restore", "", "the copy that a new cluster begins with: a JSON file in rqlite's form"),
     flag("raft-addr", "localhost:4002", "where the peer port listens"),
     flag("raft-adv-addr", "", "where peers reach it; default: -raft-addr"),
     flag(

@@ -12,6 +12,7 @@ pub use expand::expand_environment;
 pub use flags::usage;
 pub use parse::parse;
 
+use crate::backup::{AutoBackupConfig, AutoRestoreConfig};
 use crate::discovery::Discovery;
 use crate::http::QueueConfig;
 use crate::raft::{Profile, Reap};
@@ -51,6 +52,10 @@ pub struct Config {
     pub backup_config: Option<PathBuf>,
     /// The store that a restore may read beside it: a file of settings.
     pub restore_config: Option<PathBuf>,
+    /// Where the leader puts a copy at an interval.
+    pub auto_backup: Option<AutoBackupConfig>,
+    /// What a new cluster begins with.
+    pub auto_restore: Option<AutoRestoreConfig>,
     /// Where the peer port listens.
     pub raft_addr: String,
     /// Where peers reach it.

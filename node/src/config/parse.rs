@@ -241,6 +241,35 @@ mod tests {
     }
 
     #[test]
+    fn automatic_backups_by_table() {
+        let file = |json: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(json.as_bytes()).unwrap();
+            file
+        };
+        let backup = file(r#"{"type": "file", "interval": "5m", "sub": {"dir": "/backups", "name": "db"}}"#);
+        let restore = file(r#"{"type": "file", "sub": {"dir": "/backups", "name": "db"}}"#);
+        let (backup, restore) = (backup.path().display(), restore.path().display());
+        let config = run(&format!("-auto-backup {backup} -auto-restore {restore} d")).unwrap();
+        assert!(config.auto_backup.is_some() && config.auto_restore.is_some());
+        for (line, part) in [
+            (format!("-auto-restore {restore} -bootstrap-expect 3 -join a:1,b:1,c:1 d"), None),
+            (format!("-auto-restore {restore} -disco-mode etcd-kv d"), None),
+            (format!("-auto-restore {restore} -join a:1 d"), Some("-auto-restore is for new clusters")),
+            (format!("-auto-restore {restore} -managed d"), Some("-managed leaves restores to the operator")),
+            (format!("-auto-restore {backup} d"), Some("unknown field `interval`")),
+            (format!("-auto-backup {restore} d"), Some("missing field `interval`")),
+            ("-auto-backup /does/not/exist d".into(), Some("-auto-backup /does/not/exist: No such file")),
+        ] {
+            match (run(&line), part) {
+                (Ok(_), None) => {}
+                (Err(ConfigError::Invalid(error)), Some(part)) => assert!(error.contains(part), "{error}"),
+                (found, _) => panic!("{line}: {:?}", found.err()),
+            }
+        }
+    }
+
+    #[test]
     fn tls_by_table() {
         let invalid = |line: &str| matches!(run(line), Err(ConfigError::Invalid(_)));
         for line in [

@@ -3,6 +3,7 @@
 use super::expand::expand_environment;
 use super::values::Values;
 use super::{Config, ConfigError, LogFormat};
+use crate::backup::{AutoBackupConfig, AutoRestoreConfig};
 use crate::discovery::Discovery;
 use crate::http::QueueConfig;
 use crate::raft::{Profile, Reap};
@@ -153,6 +154,16 @@ impl Values {
         Discovery::parse(&mode, &config, port, self.text("disco-key")).map_err(ConfigError::Invalid)
     }
 
+    fn automatic(&self) -> Result<(Option<AutoBackupConfig>, Option<AutoRestoreConfig>), ConfigError> {
+        let of = |flag: &str| {
+            let flag = flag.to_owned();
+            move |error: String| ConfigError::Invalid(format!("-{flag} {error}"))
+        };
+        let backup = self.path("auto-backup").map(|path| AutoBackupConfig::read(&path));
+        let restore = self.path("auto-restore").map(|path| AutoRestoreConfig::read(&path));
+        Ok((backup.transpose().map_err(of("auto-backup"))?, restore.transpose().map_err(of("auto-restore"))?))
+    }
+
     /// All of it.
     pub fn config(&self, data_dir: PathBuf) -> Result<Config, ConfigError> {
         let invalid = |message: &str| Err(ConfigError::Invalid(message.into()));
@@ -206,6 +217,16 @@ impl Values {
         if non_voter && join.is_empty() && !managed {
             return invalid("a read replica needs -join or -disco-mode");
         }
+        let (auto_backup, auto_restore) = self.automatic()?;
+        if auto_restore.is_some() && managed {
+            return invalid("-managed leaves restores to the operator; -auto-restore contradicts it");
+        }
+        let joins = matches!(join, Discovery::Listed(_)) && !join.is_empty() && bootstrap_expect == 0;
+        if auto_restore.is_some() && joins {
+            return invalid(
+                "-auto-restore is for new clusters; a member that joins one with -join gets its state",
+            );
+        }
         if self.option("join-as").is_some() && self.path("auth").is_none() {
             return invalid("-join-as names a user of -auth, which is missing");
         }
@@ -229,6 +250,8 @@ impl Values {
             auth: self.path("auth"),
             backup_config: self.path("backup-config"),
             restore_config: self.path("restore-config"),
+            auto_backup,
+            auto_restore,
             raft_addr,
             raft_adv_addr,
             health_addr,

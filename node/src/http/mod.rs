@@ -30,7 +30,7 @@ pub use routes::{ROUTES, Route};
 pub use server::{Server, serve_clients};
 
 use crate::auth::{Authenticator, Denied};
-use crate::backup::Backups;
+use crate::backup::{AutoBackups, Backups, LastBackup};
 use crate::cluster::RegistryContact;
 use crate::metrics::{NodeMetrics, RequestKind};
 use crate::raft::Consensus;
@@ -63,6 +63,10 @@ pub struct App {
     pub tls: Option<Arc<ServerTls>>,
     /// What is done with backups.
     pub backups: Arc<Backups>,
+    /// Backups at an interval.
+    pub auto_backups: Option<Arc<AutoBackups>>,
+    /// When the last copy of the database was made.
+    pub last_backup: Arc<LastBackup>,
     /// Room for bodies.
     pub room: BodyRoom,
     /// Values shown in diagnostics.

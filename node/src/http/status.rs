@@ -91,6 +91,12 @@ fn whole(app: &App) -> Value {
             whole["disco"]["error"] = json!(error);
         }
     }
+    if let Some(backups) = &app.auto_backups {
+        whole["auto_backups"] = backups.report();
+    }
+    if let Some(at) = app.last_backup.time() {
+        whole["last_backup_time"] = json!(at.to_string());
+    }
     whole
 }
 
