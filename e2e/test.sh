@@ -88,7 +88,7 @@ unit() {
   # Twice as long as it takes on two cores: a test that hangs is to be named, not waited for.
   timeout 2700 cargo test "${everything[@]}" --no-fail-fast >"$LOG_DIR/unit.log" 2>&1 || status=$?
   if ((status == 0)); then
-    with_s3 >>"$LOG_DIR/unit.log" 2>&1 || status=$?
+    with_servers >>"$LOG_DIR/unit.log" 2>&1 || status=$?
   fi
   count "$LOG_DIR/unit.log"
   ((status == 0)) && return
@@ -100,12 +100,14 @@ unit() {
   return 1
 }
 
-# Tests of backups that need a real S3 server.
-with_s3() {
-  local server
-  server=$(. e2e/kube/lib.sh && echo "$KUBE_BIN/versitygw")
-  [ -x "$server" ] || e2e/kube/build.sh versitygw || return
-  BACKUP_S3=$server timeout 600 cargo test "${everything[@]}" --test backup_faults -- --ignored
+# Tests that need a real S3 server, or a real etcd.
+with_servers() {
+  local bin
+  bin=$(. e2e/kube/lib.sh && echo "$KUBE_BIN")
+  [ -x "$bin/versitygw" ] || e2e/kube/build.sh versitygw || return
+  [ -x "$bin/etcd" ] || e2e/kube/build.sh kube || return
+  BACKUP_S3=$bin/versitygw DISCO_ETCD=$bin/etcd timeout 600 \
+    cargo test "${everything[@]}" --test automatic --test backup_faults --test discovery -- --ignored
 }
 
 # Clients made for rqlite, from their registries; the console in a browser, the shell in a terminal.

@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod node;
 pub mod raft;
 mod reload;
+mod secret;
 pub mod security;
 mod space;
 pub mod store;

@@ -1,8 +1,9 @@
 //! One member, started and stopped in order.
 
-use crate::backup::Backups;
+use crate::background::Background;
+use crate::backup::{AutoBackups, AutoRestore, AutoRestoreError, Backups, LastBackup, is_pending};
 use crate::changes::Changes;
-use crate::cluster::{self, FormError};
+use crate::cluster::{self, FormError, RegistryContact};
 use crate::config::Config;
 use crate::control;
 use crate::http::{About, App, BodyRoom, Counters, Queue, Server, serve_clients, serve_health};
@@ -74,6 +75,9 @@ pub enum NodeError {
     /// The member did not come to be of a cluster.
     #[error(transparent)]
     Form(#[from] FormError),
+    /// The cluster cannot begin with the backup that it is to begin with.
+    #[error(transparent)]
+    AutoRestore(#[from] AutoRestoreError),
     /// A local failure ended consensus.
     #[error("this member cannot go on: {0}")]
     Failed(String),
@@ -100,6 +104,7 @@ pub struct Node {
     health: Option<JoinHandle<io::Result<()>>>,
     control: JoinHandle<()>,
     forming: JoinHandle<Result<(), FormError>>,
+    restoring: Option<JoinHandle<Result<(), AutoRestoreError>>>,
     drain: Arc<Drain>,
     runtime: ConsensusRuntime,
     leave: bool,
@@ -217,6 +222,9 @@ impl Node {
             data_dir = %directory.display(),
             "starting"
         );
+        let has_restore = config.auto_restore.is_some();
+        let is_held_back = is_pending(&directory, has_restore, identity.cluster().is_none())
+            .map_err(|source| NodeError::DataDir { path: directory.display().to_string(), source })?;
         let (foreign_keys, scrub_period) = (config.foreign_keys, config.scrub_period);
         let store_directory = directory.clone();
         let store =
@@ -240,6 +248,7 @@ impl Node {
             consistency_period: config.consistency_period,
             disk_reserve_bytes: config.disk_reserve_bytes,
             reap: config.reap,
+            is_held_back,
         };
         let raft_addr = config.raft_addr.clone();
         let peers = PeerSecurity {
@@ -258,11 +267,22 @@ impl Node {
         let consensus = starting.await.map_err(|e| NodeError::Failed(e.to_string()))??;
 
         let (own_store, other_store) = (config.backup_config.clone(), config.restore_config.clone());
-        let backups = Backups::start(consensus.clone(), own_store, other_store, foreign_keys)
-            .map_err(|(flag, message)| NodeError::Named { flag, message })?;
+        let background = Arc::new(Background::start().map_err(NodeError::Thread)?);
+        let backups =
+            Backups::start(consensus.clone(), own_store, other_store, foreign_keys, background.clone())
+                .map_err(|(flag, message)| NodeError::Named { flag, message })?;
         let changes = Changes::start(consensus.clone(), config.changes.clone())
             .map_err(|error| NodeError::Named { flag: "-cdc-config", message: error.to_string() })?;
         let counters = Arc::<Counters>::default();
+        let last_backup = Arc::<LastBackup>::default();
+        let auto_backups = config.auto_backup.clone().map(|auto| {
+            AutoBackups::start(consensus.clone(), auto, counters.clone(), last_backup.clone(), &background)
+                .map_err(|error| NodeError::Named { flag: "-auto-backup", message: error.to_string() })
+        });
+        let auto_restore = config.auto_restore.clone().filter(|_| is_held_back);
+        let restoring =
+            auto_restore.map(|auto| tokio::spawn(AutoRestore::new(consensus.clone(), auto).run()));
+        let registry = Arc::<RegistryContact>::default();
         let queue = Queue::start(config.write_queue, consensus.clone(), counters.clone());
         let app = Arc::new(App {
             consensus: consensus.clone(),
@@ -273,10 +293,13 @@ impl Node {
             tls: security.clients.clone(),
             backups,
             changes: changes.clone(),
+            auto_backups: auto_backups.transpose()?,
+            last_backup,
             room: BodyRoom::default(),
             about: About {
                 http_bind: http_address.to_string(),
                 discovery: config.join.mode(),
+                registry: registry.clone(),
                 allow_origin: config.http_allow_origin.as_deref().and_then(|o| HeaderValue::from_str(o).ok()),
                 foreign_keys,
                 started: crate::clock::now(),
@@ -294,8 +317,13 @@ impl Node {
         });
         let control = control::serve(&directory, drain.clone()).map_err(NodeError::Control)?;
         let leave = config.leave_on_shutdown;
+        if let Some(found_in) = config.join.registry().cloned() {
+            let staying =
+                cluster::stay_registered(consensus.clone(), config.clone(), found_in, registry.clone());
+            tokio::spawn(staying);
+        }
         let former = consensus.clone();
-        let forming = runtime.handle.spawn(async move { cluster::form(&former, &config).await });
+        let forming = runtime.handle.spawn(async move { cluster::form(&former, &config, &registry).await });
         tracing::info!(%http_address, "serving");
         Ok(Self {
             consensus,
@@ -305,6 +333,7 @@ impl Node {
             health,
             control,
             forming,
+            restoring,
             drain,
             runtime,
             leave,
@@ -329,6 +358,16 @@ impl Node {
         let mut restart = self.consensus.restart();
         let failed = phase.wait_for(|phase| *phase == Phase::Failed);
         let mut outcome = Ok(());
+        let restoring = async {
+            match self.restoring.as_mut() {
+                None => std::future::pending().await,
+                Some(restoring) => match restoring.await {
+                    Ok(Ok(())) => std::future::pending().await,
+                    Ok(Err(error)) => NodeError::AutoRestore(error),
+                    Err(error) => NodeError::Failed(error.to_string()),
+                },
+            }
+        };
         tokio::pin!(shutdown);
         let forming = async {
             match (&mut self.forming).await {
@@ -356,6 +395,7 @@ impl Node {
                 outcome = Err(NodeError::Failed(message));
             }
             error = forming => outcome = Err(error),
+            error = restoring => outcome = Err(error),
         }
         let stopped = self.stop(outcome.is_ok()).await;
         outcome.and(stopped).map(|()| Ended::InOrder)
@@ -378,6 +418,9 @@ impl Node {
             }
         }
         self.forming.abort();
+        if let Some(restoring) = &self.restoring {
+            restoring.abort();
+        }
         // They are requests in flight that never end by themselves: the time for those would be waited out.
         self.consensus.end_reports();
         self.changes.end();

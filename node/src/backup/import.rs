@@ -162,9 +162,7 @@ impl Import {
                 Err(error) => return Err(error),
             }
         };
-        let staging = staging.clone();
-        let unpacked = tokio::task::spawn_blocking(move || unpack(fetched, &staging)).await;
-        unpacked.map_err(io::Error::from).and_then(|unpacked| unpacked).map_err(io_at("unpack an import"))
+        unpacked(fetched, staging).await
     }
 
     async fn ask(&self) -> Result<Response, ImportError> {
@@ -236,6 +234,13 @@ impl Import {
         sent?;
         Ok(written.map_err(io_at("receive an import"))?.into_scratch())
     }
+}
+
+/// Unpacks a file that came from elsewhere.
+pub async fn unpacked(fetched: Scratch, staging: &Staging) -> Result<Scratch, ImportError> {
+    let staging = staging.clone();
+    let unpacked = tokio::task::spawn_blocking(move || unpack(fetched, &staging)).await;
+    unpacked.map_err(io::Error::from).and_then(|unpacked| unpacked).map_err(io_at("unpack an import"))
 }
 
 /// Unpacks what is packed in a way that its first bytes tell: gzip (RFC 1952), Zstandard (RFC 8878) or LZ4 (frame format

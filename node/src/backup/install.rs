@@ -2,8 +2,9 @@
 //! its own, then puts it in the place of the present one on every member, as an entry of the log. What was there before
 //! stays in the archive, and comes back the same way. An import goes the same way from where its file is here.
 
+use super::automatic::{AutoRestoreConfig, Place as BackupPlace, PlaceError};
 use super::command::{PROGRESS, RESTORE};
-use super::import::{Import, ImportError};
+use super::import::{Import, ImportError, unpacked};
 use crate::failpoint::{Place, pass};
 use crate::raft::{Consensus, LoadError};
 use crate::store::{self, CanonicalError, Scratch, Taken};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
@@ -33,6 +35,17 @@ pub enum InstallError {
     /// The file to import did not come.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// The automatic backup did not come.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// It did not come in time.
+    #[error("{place}: it has not come within {within:?}")]
+    Late {
+        /// From where.
+        place: String,
+        /// The time that it had.
+        within: Duration,
+    },
     /// The file to import is not taken.
     #[error(transparent)]
     Canonical(#[from] CanonicalError),
@@ -88,6 +101,8 @@ pub enum Origin {
     },
     /// What the settings at this path name.
     Import(PathBuf),
+    /// An automatic backup.
+    Automatic(AutoRestoreConfig),
 }
 
 /// Puts the state that `request` names in the place of the present one.
@@ -102,7 +117,14 @@ pub async fn install(
             let (state, restored) = rebuild(consensus, config, cluster_id, request, progress).await?;
             (state, Some(restored))
         }
-        Origin::Import(settings) => (import(consensus, settings, progress).await?, None),
+        Origin::Import(settings) => {
+            let fetched = fetch_import(consensus, settings, progress).await?;
+            (checked(consensus, fetched, Taken::DatabaseOrSql).await?, None)
+        }
+        Origin::Automatic(config) => {
+            let fetched = fetch_automatic(consensus, config).await?;
+            (checked(consensus, fetched, Taken::DatabaseOrSql).await?, None)
+        }
     };
     progress.store(REBUILT, Ordering::Relaxed);
     pass(Place::RestoreRebuilt)?;
@@ -120,16 +142,28 @@ pub async fn install(
     Ok(restored)
 }
 
-async fn import(
+async fn fetch_import(
     consensus: &Consensus,
     settings: &Path,
     progress: &AtomicU8,
 ) -> Result<Scratch, InstallError> {
-    let staging = consensus.store().staging();
     let import = Import::read(settings)?;
-    let fetched = import.fetch(staging, |percent| progress.store(percent / 2, Ordering::Relaxed)).await?;
-    let state = staging.scratch();
-    store::write_in_child(fetched.path(), state.path(), Taken::DatabaseOrSql).await?;
+    let told = |percent| progress.store(percent / 2, Ordering::Relaxed);
+    Ok(import.fetch(consensus.store().staging(), told).await?)
+}
+
+async fn fetch_automatic(consensus: &Consensus, config: &AutoRestoreConfig) -> Result<Scratch, InstallError> {
+    let staging = consensus.store().staging();
+    let place = BackupPlace::open(&config.storage)?;
+    let fetched = tokio::time::timeout(config.timeout, place.fetch(staging)).await;
+    let late = |_| InstallError::Late { place: place.to_string(), within: config.timeout };
+    Ok(unpacked(fetched.map_err(late)??, staging).await?)
+}
+
+/// Makes a file of ours of one from elsewhere.
+async fn checked(consensus: &Consensus, fetched: Scratch, taken: Taken) -> Result<Scratch, InstallError> {
+    let state = consensus.store().staging().scratch();
+    store::write_in_child(fetched.path(), state.path(), taken).await?;
     Ok(state)
 }
 

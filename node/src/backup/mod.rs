@@ -4,6 +4,7 @@
 //! is done without a member. `docs/backup.md` says what is promised and what is where in the store ([`objects`]).
 
 mod archive;
+mod automatic;
 mod catalogue;
 mod command;
 mod full;
@@ -21,6 +22,10 @@ mod seal;
 mod segment;
 
 pub use archive::ArchiveNumbers;
+pub use automatic::{
+    AutoBackupConfig, AutoBackups, AutoRestore, AutoRestoreConfig, AutoRestoreError, LastBackup, PlaceError,
+    is_pending,
+};
 pub use command::{Command, CommandError, RESTORE, USAGE, VERIFY};
 pub use repository::{Known, Repository};
 
@@ -70,7 +75,7 @@ pub struct Backups {
     /// Backups are made one at a time.
     turn: tokio::sync::Mutex<()>,
     /// Where they are made, and the log is archived.
-    background: Background,
+    background: Arc<Background>,
     /// Numbers of the archive.
     pub numbers: Arc<ArchiveNumbers>,
 }
@@ -172,6 +177,7 @@ impl Backups {
         own: Option<PathBuf>,
         other: Option<PathBuf>,
         foreign_keys: bool,
+        background: Arc<Background>,
     ) -> Result<Arc<Self>, (&'static str, String)> {
         let read = |what, flag, path: Option<PathBuf>| {
             path.map(|path| {
@@ -204,7 +210,6 @@ impl Backups {
         };
         install::tidy(&consensus.config().directory).map_err(|e| ("DATA_DIR", e.to_string()))?;
         let numbers = Arc::<ArchiveNumbers>::default();
-        let background = Background::start().map_err(|e| ("-backup-config", e.to_string()))?;
         if let Some(own) = &own {
             let repository = own.repository.clone();
             let archiver = Archiver::new(consensus.clone(), repository, foreign_keys, numbers.clone());

@@ -230,7 +230,8 @@ fn is_refusal(error: &object_store::Error) -> bool {
     }
 }
 
-fn failed(action: &'static str, name: &str, error: object_store::Error) -> ObjectError {
+/// What an error of a store is, without what nobody wants to read.
+pub fn failed(action: &'static str, name: &str, error: object_store::Error) -> ObjectError {
     let refused = is_refusal(&error);
     ObjectError::Store { action, name: name.to_owned(), why: in_short(&error.to_string()), refused }
 }

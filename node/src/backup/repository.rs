@@ -183,11 +183,13 @@ fn open(config: &StoreConfig, files: &Files) -> Result<Opened, String> {
     }
 }
 
-fn retry() -> RetryConfig {
+/// How failed requests are tried again.
+pub fn retry() -> RetryConfig {
     RetryConfig { backoff: BackoffConfig::default(), max_retries: 4, retry_timeout: RETRY }
 }
 
-fn client() -> ClientOptions {
+/// How long requests may take.
+pub fn client() -> ClientOptions {
     ClientOptions::new().with_timeout(REQUEST).with_connect_timeout(CONNECT)
 }
 

@@ -50,6 +50,12 @@ pub const FLAGS: &[Flag] = &[
         "",
         "where changes of rows are sent: a URL, stdout, or a JSON file that says more (docs/changes.md); the same on all voters",
     ),
+    flag(
+        "auto-backup",
+        "",
+        "where the leader puts a copy of the database at an interval: a JSON file in rqlite's form",
+    ),
+    flag("auto-restore", "", "the copy that a new cluster begins with: a JSON file in rqlite's form"),
     flag("raft-addr", "localhost:4002", "where the peer port listens"),
     flag("raft-adv-addr", "", "where peers reach it; default: -raft-addr"),
     flag(
@@ -79,11 +85,21 @@ pub const FLAGS: &[Flag] = &[
         "what is done without TLS while a cluster moves to it: refuse; accept calls; or dial so too",
     ),
     flag("join", "", "peer addresses of members to join through, separated by commas"),
-    flag("disco-mode", "", "how other members are found instead of by -join: dns or dns-srv"),
+    flag(
+        "disco-mode",
+        "",
+        "how other members are found instead of by -join: dns, dns-srv, consul-kv or etcd-kv",
+    ),
+    flag(
+        "disco-key",
+        "rqlite",
+        "of consul-kv and etcd-kv: the leader is registered in the key DISCO-KEY/leader",
+    ),
     flag(
         "disco-config",
         "",
-        "its settings in JSON, or a file of them: {\"name\", \"port\"} for dns, {\"name\", \"service\"} for dns-srv",
+        "its settings in JSON, or a file of them, which is where passwords belong: {\"name\", \"port\"} for dns, \
+         {\"name\", \"service\"} for dns-srv, {\"address\", …} for consul-kv, {\"endpoints\", …} for etcd-kv",
     ),
     flag("join-as", "", "the user of -auth whose name and password are shown when joining"),
     flag("join-attempts", "5", "how often joining is tried"),

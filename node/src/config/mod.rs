@@ -1,15 +1,18 @@
 //! What a member is asked to be: by its command line, by environment variables, by a file of YAML. The command line
 //! stands over the environment, and that over the file; all three have the same names ([`flags`]).
 
+mod expand;
 mod file;
 mod flags;
 mod parse;
 mod resolve;
 mod values;
 
+pub use expand::expand_environment;
 pub use flags::usage;
 pub use parse::parse;
 
+use crate::backup::{AutoBackupConfig, AutoRestoreConfig};
 use crate::changes::ChangesConfig;
 use crate::discovery::Discovery;
 use crate::http::QueueConfig;
@@ -52,6 +55,10 @@ pub struct Config {
     pub restore_config: Option<PathBuf>,
     /// How changes are captured and sent.
     pub changes: Option<ChangesConfig>,
+    /// Where the leader puts a copy at an interval.
+    pub auto_backup: Option<AutoBackupConfig>,
+    /// What a new cluster begins with.
+    pub auto_restore: Option<AutoRestoreConfig>,
     /// Where the peer port listens.
     pub raft_addr: String,
     /// Where peers reach it.

@@ -176,6 +176,14 @@ mod tests {
             "-disco-mode consul -disco-config {} -bootstrap-expect 3 d",
             "-disco-mode dns -disco-config {\"name\":\"x\"} d",
             "-disco-mode dns -disco-config /does/not/exist -bootstrap-expect 3 d",
+            "-disco-mode dns -bootstrap-expect 3 d",
+            "-disco-mode consul-kv -bootstrap-expect 3 d",
+            "-disco-mode etcd-kv -bootstrap-expect 1 d",
+            "-disco-mode etcd-kv -join h:1 d",
+            "-disco-mode etcd-kv -managed d",
+            "-disco-mode etcd-kv -disco-key / d",
+            "-disco-mode consul-kv -disco-config {\"token\":\"secret\"} d",
+            "-disco-mode consul-kv -disco-config {\"basic_auth\":{\"password\":\"secret\"}} d",
             "-raft-heartbeat-timeout 1s -raft-election-timeout 1s d",
         ] {
             assert!(invalid(line), "{line}");
@@ -230,6 +238,35 @@ mod tests {
         assert!(error.contains("for SQLITED_FK"), "{error}");
         let error = run("-config /does/not/exist d").err().unwrap().to_string();
         assert!(error.contains("/does/not/exist"), "{error}");
+    }
+
+    #[test]
+    fn automatic_backups_by_table() {
+        let file = |json: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(json.as_bytes()).unwrap();
+            file
+        };
+        let backup = file(r#"{"type": "file", "interval": "5m", "sub": {"dir": "/backups", "name": "db"}}"#);
+        let restore = file(r#"{"type": "file", "sub": {"dir": "/backups", "name": "db"}}"#);
+        let (backup, restore) = (backup.path().display(), restore.path().display());
+        let config = run(&format!("-auto-backup {backup} -auto-restore {restore} d")).unwrap();
+        assert!(config.auto_backup.is_some() && config.auto_restore.is_some());
+        for (line, part) in [
+            (format!("-auto-restore {restore} -bootstrap-expect 3 -join a:1,b:1,c:1 d"), None),
+            (format!("-auto-restore {restore} -disco-mode etcd-kv d"), None),
+            (format!("-auto-restore {restore} -join a:1 d"), Some("-auto-restore is for new clusters")),
+            (format!("-auto-restore {restore} -managed d"), Some("-managed leaves restores to the operator")),
+            (format!("-auto-restore {backup} d"), Some("unknown field `interval`")),
+            (format!("-auto-backup {restore} d"), Some("missing field `interval`")),
+            ("-auto-backup /does/not/exist d".into(), Some("-auto-backup /does/not/exist: No such file")),
+        ] {
+            match (run(&line), part) {
+                (Ok(_), None) => {}
+                (Err(ConfigError::Invalid(error)), Some(part)) => assert!(error.contains(part), "{error}"),
+                (found, _) => panic!("{line}: {:?}", found.err()),
+            }
+        }
     }
 
     #[test]

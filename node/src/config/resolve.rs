@@ -1,7 +1,9 @@
 //! Makes a [`Config`] of what was set, and refuses what contradicts itself.
 
+use super::expand::expand_environment;
 use super::values::Values;
 use super::{Config, ConfigError, LogFormat};
+use crate::backup::{AutoBackupConfig, AutoRestoreConfig};
 use crate::changes::ChangesConfig;
 use crate::discovery::Discovery;
 use crate::http::QueueConfig;
@@ -9,6 +11,25 @@ use crate::raft::{Profile, Reap};
 use crate::tls::{PeerTlsFiles, Plaintext, ServerTlsFiles};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Whether JSON holds a secret itself, not the name of a variable that does.
+fn holds_secret(json: &str) -> bool {
+    fn look(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Object(fields) => fields.iter().any(|(name, value)| match value {
+                serde_json::Value::String(text)
+                    if ["password", "token", "key_pem"].contains(&name.as_str()) =>
+                {
+                    !text.is_empty() && !text.starts_with('$')
+                }
+                value => look(value),
+            }),
+            serde_json::Value::Array(values) => values.iter().any(look),
+            _ => false,
+        }
+    }
+    serde_json::from_str(json).is_ok_and(|value| look(&value))
+}
 
 impl Values {
     fn profile(&self) -> Result<Profile, ConfigError> {
@@ -115,13 +136,33 @@ impl Values {
         }
         let text = self.text("disco-config");
         let config = if text.trim_start().starts_with('{') {
+            if holds_secret(text) {
+                return Err(ConfigError::Invalid(
+                    "-disco-config holds a password, a token or a key, which everybody on this machine can read in \
+                     the command line: name a file that holds it instead"
+                        .into(),
+                ));
+            }
             text.to_owned()
+        } else if text.is_empty() {
+            String::new()
         } else {
             std::fs::read_to_string(text)
                 .map_err(|e| ConfigError::Invalid(format!("-disco-config {text}: {e}")))?
         };
+        let config = expand_environment(&config);
         let port = raft_adv_addr.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(4002);
-        Discovery::parse(&mode, &config, port).map_err(ConfigError::Invalid)
+        Discovery::parse(&mode, &config, port, self.text("disco-key")).map_err(ConfigError::Invalid)
+    }
+
+    fn automatic(&self) -> Result<(Option<AutoBackupConfig>, Option<AutoRestoreConfig>), ConfigError> {
+        let of = |flag: &str| {
+            let flag = flag.to_owned();
+            move |error: String| ConfigError::Invalid(format!("-{flag} {error}"))
+        };
+        let backup = self.path("auto-backup").map(|path| AutoBackupConfig::read(&path));
+        let restore = self.path("auto-restore").map(|path| AutoRestoreConfig::read(&path));
+        Ok((backup.transpose().map_err(of("auto-backup"))?, restore.transpose().map_err(of("auto-restore"))?))
     }
 
     fn changes(&self, non_voter: bool) -> Result<Option<ChangesConfig>, ConfigError> {
@@ -164,16 +205,38 @@ impl Values {
         if bootstrap_expect > 0 && non_voter {
             return invalid("bootstrapping only applicable to voting nodes");
         }
-        if !non_voter && bootstrap_expect == 0 && !matches!(join, Discovery::Listed(_)) {
+        if bootstrap_expect > 0 && join.registry().is_some() {
+            return invalid(&format!(
+                "-bootstrap-expect means nothing with -disco-mode {}: who registers first makes the cluster, the \
+                 others join it",
+                join.mode()
+            ));
+        }
+        if !non_voter
+            && bootstrap_expect == 0
+            && matches!(join, Discovery::Dns { .. } | Discovery::DnsSrv { .. })
+        {
             return invalid(
                 "-disco-mode needs -bootstrap-expect on a voter: how many make a new cluster together",
             );
         }
         if managed && (bootstrap_expect > 0 || !join.is_empty()) {
-            return invalid("-managed waits for the operator; -join and -bootstrap-expect contradict it");
+            return invalid(
+                "-managed waits for the operator; -join, -disco-mode and -bootstrap-expect contradict it",
+            );
         }
         if non_voter && join.is_empty() && !managed {
-            return invalid("a read replica needs -join");
+            return invalid("a read replica needs -join or -disco-mode");
+        }
+        let (auto_backup, auto_restore) = self.automatic()?;
+        if auto_restore.is_some() && managed {
+            return invalid("-managed leaves restores to the operator; -auto-restore contradicts it");
+        }
+        let joins = matches!(join, Discovery::Listed(_)) && !join.is_empty() && bootstrap_expect == 0;
+        if auto_restore.is_some() && joins {
+            return invalid(
+                "-auto-restore is for new clusters; a member that joins one with -join gets its state",
+            );
         }
         if self.option("join-as").is_some() && self.path("auth").is_none() {
             return invalid("-join-as names a user of -auth, which is missing");
@@ -199,6 +262,8 @@ impl Values {
             backup_config: self.path("backup-config"),
             changes: self.changes(non_voter)?,
             restore_config: self.path("restore-config"),
+            auto_backup,
+            auto_restore,
             raft_addr,
             raft_adv_addr,
             health_addr,

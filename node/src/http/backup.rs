@@ -69,11 +69,12 @@ pub async fn backup(app: &Arc<App>, incoming: Incoming) -> Answer {
     if forwarded_to.is_some() {
         app.counters.count(Counter::RemoteBackups);
     }
+    let last_backup = app.last_backup.clone();
     let body = async_stream::stream! {
         let mut next = Some(Ok(first));
         loop {
             match next {
-                Some(Ok(piece)) if piece.is_empty() => return,
+                Some(Ok(piece)) if piece.is_empty() => { last_backup.is_now(); return }
                 Some(Ok(piece)) => yield Ok(piece),
                 // An error ends the connection: the client must not take a part for the whole.
                 Some(Err(error)) => { yield Err(error); return }

@@ -32,8 +32,9 @@ pub use routes::{ROUTES, Route};
 pub use server::{Server, serve_clients};
 
 use crate::auth::{Authenticator, Denied};
-use crate::backup::Backups;
+use crate::backup::{AutoBackups, Backups, LastBackup};
 use crate::changes::Changes;
+use crate::cluster::RegistryContact;
 use crate::metrics::{NodeMetrics, RequestKind};
 use crate::raft::Consensus;
 use crate::tls::ServerTls;
@@ -67,6 +68,10 @@ pub struct App {
     pub backups: Arc<Backups>,
     /// Captured changes.
     pub changes: Arc<Changes>,
+    /// Backups at an interval.
+    pub auto_backups: Option<Arc<AutoBackups>>,
+    /// When the last copy of the database was made.
+    pub last_backup: Arc<LastBackup>,
     /// Room for bodies.
     pub room: BodyRoom,
     /// Values shown in diagnostics.
@@ -99,6 +104,8 @@ pub struct About {
     pub http_bind: String,
     /// How other members are found; empty: they are named one by one.
     pub discovery: &'static str,
+    /// How the registry among them was last met.
+    pub registry: Arc<RegistryContact>,
     /// `Access-Control-Allow-Origin`, if configured.
     pub allow_origin: Option<HeaderValue>,
     /// Whether foreign keys are enforced.

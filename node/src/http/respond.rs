@@ -181,7 +181,9 @@ pub fn request_error(error: &RequestError, pretty: bool) -> Answer {
         }
         RequestError::NoSpace => self::error(StatusCode::INSUFFICIENT_STORAGE, error),
         RequestError::OutcomeUnknown(message) => failed_request(message, pretty),
-        RequestError::Stale | RequestError::ExecuteTimeout => failed_request(&error.to_string(), pretty),
+        RequestError::Stale | RequestError::ExecuteTimeout | RequestError::NotReady => {
+            failed_request(&error.to_string(), pretty)
+        }
         RequestError::Refused(_) | RequestError::OtherEpoch { .. } => {
             self::error(StatusCode::CONFLICT, error)
         }

@@ -82,7 +82,20 @@ fn whole(app: &App) -> Value {
         "cluster": serde_json::to_value(&report).unwrap_or_default(),
     });
     if !app.about.discovery.is_empty() {
+        let (last_contact, error) = app.about.registry.report();
         whole["disco"] = json!({ "mode": app.about.discovery });
+        if let Some(at) = last_contact {
+            whole["disco"]["last_contact"] = json!(at.to_string());
+        }
+        if let Some(error) = error {
+            whole["disco"]["error"] = json!(error);
+        }
+    }
+    if let Some(backups) = &app.auto_backups {
+        whole["auto_backups"] = backups.report();
+    }
+    if let Some(at) = app.last_backup.time() {
+        whole["last_backup_time"] = json!(at.to_string());
     }
     if let Some(changes) = app.changes.status() {
         whole["cdc"] = changes;

@@ -32,6 +32,9 @@ pub struct Described {
     /// Its disk is nearly full: it had better not lead.
     #[serde(default)]
     pub is_low_on_space: bool,
+    /// What its cluster begins with is still on its way: it does not serve.
+    #[serde(default)]
+    pub is_held_back: bool,
 }
 
 impl Consensus {
@@ -98,6 +101,7 @@ impl Consensus {
             term: self.metrics().current_term,
             checksum: self.store.last_checksum().map(|checksum| (checksum.index, checksum.sum)),
             is_low_on_space: self.space.is_low(),
+            is_held_back: self.is_held_back(),
         }
     }
 

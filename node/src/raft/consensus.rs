@@ -86,6 +86,8 @@ pub struct ConsensusConfig {
     pub disk_reserve_bytes: u64,
     /// After which silence members are removed.
     pub reap: Reap,
+    /// Not to serve before [`Consensus::let_serve`].
+    pub is_held_back: bool,
 }
 
 /// Consensus could not be started.
@@ -156,6 +158,7 @@ pub struct Consensus {
     pub(super) space: Space,
     pub(super) log_met_full_disk: Arc<AtomicBool>,
     pub(super) applying: Arc<Applying>,
+    pub(super) held_back: AtomicBool,
     pub(super) consistency: watch::Sender<Verdict>,
     pub(super) archived: Arc<Archived>,
     pub(super) reinstalls: AtomicU64,
@@ -256,6 +259,7 @@ impl Consensus {
             space,
             log_met_full_disk,
             applying,
+            held_back: AtomicBool::new(config.is_held_back),
             consistency: watch::Sender::default(),
             archived: Arc::default(),
             reinstalls: AtomicU64::new(0),
@@ -380,7 +384,8 @@ impl Consensus {
         }
     }
 
-    pub(super) async fn await_leader_change(&self, at_most: Duration) {
+    /// Waits until who leads may have changed, but not for long.
+    pub async fn await_leader_change(&self, at_most: Duration) {
         let mut watch = self.raft.server_metrics();
         // Either is a reason to look again.
         drop(tokio::time::timeout(at_most, watch.changed()).await);
@@ -404,7 +409,7 @@ impl Consensus {
             if phase == Phase::Uninitialised && self.identity.cluster().is_some() {
                 self.phase.send_replace(Phase::CatchingUp);
             }
-            if phase == Phase::CatchingUp && self.has_caught_up().await {
+            if phase == Phase::CatchingUp && !self.is_held_back() && self.has_caught_up().await {
                 // Draining may have come in between.
                 self.phase.send_if_modified(|phase| {
                     let was_behind = *phase == Phase::CatchingUp;

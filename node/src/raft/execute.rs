@@ -135,6 +135,9 @@ impl Consensus {
         if self.space.is_low() {
             return Attempt::Failed(RequestError::NoSpace);
         }
+        if let Err(error) = self.may_serve() {
+            return Attempt::Failed(error);
+        }
         match self.proposer().submit(request.clone(), leader, not_after).await {
             Ok(_room) => settle(ticket, leader).await,
             Err(ProposeError::NotLeader) => Attempt::Again,

@@ -123,6 +123,9 @@ pub enum RequestError {
     /// The disk has no room for more.
     #[error("no space left: the disk of the member that would write it is nearly full")]
     NoSpace,
+    /// What the cluster begins with is still on its way.
+    #[error("store not ready")]
+    NotReady,
     /// Refused by the leader.
     #[error("{}", .0.message)]
     Refused(Refusal),
@@ -255,6 +258,7 @@ impl Consensus {
             level => level,
         };
         if level == Level::None {
+            self.may_serve()?;
             if let Some(freshness) = options.freshness {
                 self.check_freshness(freshness)?;
             }
@@ -325,6 +329,7 @@ impl Consensus {
         bookmark: Option<Position>,
         timeout: Duration,
     ) -> Result<u64, ExecuteError> {
+        self.may_serve().map_err(ExecuteError::Failed)?;
         let failed = |error| Err(ExecuteError::Failed(error));
         let deadline = Instant::now() + timeout;
         if let Some(bookmark) = bookmark {
@@ -555,6 +560,7 @@ pub(crate) fn write_answer(outcome: Result<(u64, Position, Bytes), ExecuteError>
             out.put_u64_le(index);
         }
         Err(ExecuteError::Failed(RequestError::NoSpace)) => out.put_u8(9),
+        Err(ExecuteError::Failed(RequestError::NotReady)) => out.put_u8(10),
         Err(ExecuteError::Failed(error)) => {
             out.put_u8(3);
             out.put_slice(error.to_string().as_bytes());
@@ -581,6 +587,7 @@ pub(crate) fn read_answer(mut answer: Bytes) -> Result<(u64, Position, Bytes), E
         7 => ExecuteError::Failed(RequestError::Behind(word()?)),
         8 => ExecuteError::Failed(RequestError::ExecuteTimeout),
         9 => ExecuteError::Failed(RequestError::NoSpace),
+        10 => ExecuteError::Failed(RequestError::NotReady),
         _ => ExecuteError::Failed(RequestError::Internal(text(&answer))),
     })
 }

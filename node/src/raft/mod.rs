@@ -14,6 +14,7 @@ mod contact;
 mod copies;
 mod execute;
 pub(crate) mod forward;
+mod held_back;
 mod join;
 mod local_read;
 mod log_store;

@@ -160,6 +160,7 @@ impl Consensus {
     }
 
     async fn load_here(self: &Arc<Self>, upload: Upload) -> Result<u64, LoadError> {
+        self.may_serve()?;
         let turn = self.loading.lock().await;
         let staging = self.store().staging().clone();
         let received = receive(staging.clone(), upload, None).await?.into_scratch();

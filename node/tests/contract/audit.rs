@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The lines: C what all answers share, E endpoints, S semantics, F files and flags, B where we do better than rqlite on
-/// purpose. Formats of files for what is not served yet (change capture, rqlite's own backups) are not among them.
+/// purpose. The format of files for what is not served yet (change capture) is not among them.
 const LINES: &[(&str, &str)] = &[
     ("C1", "served from the start of the process; prefixes; 404 and 405 without a body"),
     ("C2", "OPTIONS without credentials; the version in each answer; CORS"),
@@ -51,6 +51,7 @@ const LINES: &[(&str, &str)] = &[
     ("S6", "what SQLite is built with"),
     ("S7", "a name comes back, from the same address or another"),
     ("F1", "the file of users"),
+    ("F2", "the files of automatic backups and restores"),
     ("F3", "change capture"),
     ("F4", "the data directory; raft/peers.json"),
     ("F5", "flags, exit codes, signals"),

@@ -1,6 +1,6 @@
 //! Authorities and certificates, made for a test.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
 use std::path::{Path, PathBuf};
 
 /// Signs certificates.
@@ -53,12 +53,23 @@ impl Authority {
         path.to_str().unwrap().to_owned()
     }
 
+    /// Writes a certificate that says nothing of whose it is.
+    pub fn issue_nameless(&self, dir: &Path, file: &str) -> Files {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        self.sign(params, dir, file)
+    }
+
     /// Writes a certificate for `names` (DNS or addresses), the first of which is the common name too; over what may be
     /// there.
     pub fn issue(&self, dir: &Path, file: &str, names: &[&str]) -> Files {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).unwrap();
         params.distinguished_name.push(DnType::CommonName, names[0].as_str());
+        self.sign(params, dir, file)
+    }
+
+    fn sign(&self, params: CertificateParams, dir: &Path, file: &str) -> Files {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let files =

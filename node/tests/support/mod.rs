@@ -8,6 +8,7 @@ pub mod http_faults;
 pub mod ledger;
 pub mod memory;
 pub mod proxy;
+pub mod registry;
 pub mod s3;
 pub mod sink;
 

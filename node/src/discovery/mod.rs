@@ -1,4 +1,13 @@
-//! Where the members are found that a new one joins or makes a cluster with: named one by one, or by DNS.
+//! Where the members are found that a new one joins or makes a cluster with: named one by one, by DNS, or by who is
+//! registered in a key-value store.
+
+mod ask;
+mod consul;
+mod etcd;
+mod registry;
+
+pub use ask::RegistryError;
+pub use registry::{Entry, Registered, Registry};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::RData;
@@ -25,6 +34,8 @@ pub enum Discovery {
         /// `_service._tcp.name`.
         name: String,
     },
+    /// Whoever is registered as the leader.
+    Registry(Registry),
 }
 
 /// The value of `-disco-config` for `dns`.
@@ -44,8 +55,12 @@ struct DnsSrvConfig {
 }
 
 impl Discovery {
-    /// By DNS, as a mode and its configuration in JSON say; `port` is where peers listen unless said otherwise.
-    pub fn parse(mode: &str, config: &str, port: u16) -> Result<Self, String> {
+    /// As a mode and its configuration in JSON say; `port` is where peers listen unless said otherwise, `key` what the key
+    /// of a registry begins with.
+    pub fn parse(mode: &str, config: &str, port: u16, key: &str) -> Result<Self, String> {
+        if let Some(registry) = Registry::parse(mode, config, key) {
+            return registry.map(Self::Registry);
+        }
         let malformed = |e: serde_json::Error| format!("-disco-config: {e}");
         match mode {
             "dns" => {
@@ -56,7 +71,9 @@ impl Discovery {
                 let config: DnsSrvConfig = serde_json::from_str(config).map_err(malformed)?;
                 Ok(Self::DnsSrv { name: format!("_{}._tcp.{}", config.service, config.name) })
             }
-            other => Err(format!("-disco-mode {other:?} is not known; there are dns and dns-srv")),
+            other => Err(format!(
+                "-disco-mode {other:?} is not known; there are dns, dns-srv, consul-kv and etcd-kv"
+            )),
         }
     }
 
@@ -71,6 +88,15 @@ impl Discovery {
             Self::Listed(_) => "",
             Self::Dns { .. } => "dns",
             Self::DnsSrv { .. } => "dns-srv",
+            Self::Registry(registry) => registry.mode(),
+        }
+    }
+
+    /// The registry, if there is one.
+    pub fn registry(&self) -> Option<&Registry> {
+        match self {
+            Self::Registry(registry) => Some(registry),
+            _ => None,
         }
     }
 
@@ -78,6 +104,10 @@ impl Discovery {
     pub async fn addresses(&self) -> io::Result<Vec<String>> {
         match (self, std::env::var(OVERRIDE)) {
             (Self::Listed(addresses), _) => Ok(addresses.clone()),
+            (Self::Registry(registry), _) => {
+                let entry = registry.read().await.map_err(io::Error::other)?;
+                Ok(entry.registered.into_iter().map(|leader| leader.addr).collect())
+            }
             (_, Ok(hosts)) => {
                 Ok(hosts.split(',').filter(|host| !host.is_empty()).map(str::to_owned).collect())
             }
@@ -110,6 +140,7 @@ impl std::fmt::Display for Discovery {
         match self {
             Self::Listed(addresses) => f.write_str(&addresses.join(",")),
             Self::Dns { name, .. } | Self::DnsSrv { name } => f.write_str(name),
+            Self::Registry(registry) => registry.fmt(f),
         }
     }
 }
@@ -137,12 +168,12 @@ mod tests {
                 Ok(Discovery::DnsSrv { name: "_raft._tcp.db.example".into() }),
             ),
         ] {
-            assert_eq!(Discovery::parse(mode, config, 4002), expected);
+            assert_eq!(Discovery::parse(mode, config, 4002, "rqlite"), expected);
         }
         for (mode, config) in
             [("dns", ""), ("dns", r#"{"nam": "x"}"#), ("dns-srv", r#"{"name": "x"}"#), ("x", "{}")]
         {
-            assert!(Discovery::parse(mode, config, 4002).is_err(), "{mode} {config}");
+            assert!(Discovery::parse(mode, config, 4002, "rqlite").is_err(), "{mode} {config}");
         }
     }
 

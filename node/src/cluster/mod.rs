@@ -1,7 +1,12 @@
 //! How a member with an empty disk comes to be of a cluster: alone, with others that are new too, by joining, or by
 //! waiting for the operator. What it once became is on disk and is never asked again.
 
+mod by_registry;
+
+pub use by_registry::{RegistryContact, stay_registered};
+
 use crate::config::Config;
+use crate::discovery::RegistryError;
 use crate::raft::{Consensus, Joined, RequestError};
 use client::admin::{AddLearner, NodeId, Refusal, RefusalReason};
 use std::collections::BTreeMap;
@@ -30,6 +35,9 @@ pub enum FormError {
         /// The last answer.
         last: String,
     },
+    /// The registry is not to be asked so.
+    #[error(transparent)]
+    Registry(RegistryError),
     /// The others did not appear.
     #[error("only {found} of {expected} expected members appeared within {within:?}")]
     Bootstrap {
@@ -43,7 +51,11 @@ pub enum FormError {
 }
 
 /// Makes the member one of a cluster, as configured.
-pub async fn form(consensus: &Arc<Consensus>, config: &Config) -> Result<(), FormError> {
+pub async fn form(
+    consensus: &Arc<Consensus>,
+    config: &Config,
+    contact: &RegistryContact,
+) -> Result<(), FormError> {
     if consensus.identity().cluster().is_some() {
         consensus.go_on_founding().await.map_err(FormError::Initialise)?;
         if !config.managed {
@@ -54,6 +66,9 @@ pub async fn form(consensus: &Arc<Consensus>, config: &Config) -> Result<(), For
     if config.managed {
         tracing::info!("empty disk; waiting to be initialised or added to a cluster");
         return Ok(());
+    }
+    if let Some(registry) = config.join.registry() {
+        return by_registry::form(consensus, config, registry, contact).await;
     }
     if config.bootstrap_expect > 0 {
         return bootstrap_with_others(consensus, config).await;
@@ -83,7 +98,7 @@ async fn join(consensus: &Consensus, config: &Config) -> Result<(), FormError> {
             match consensus.ask_to_join(address, !config.non_voter).await {
                 Ok(joined) => {
                     tracing::info!(cluster = joined.cluster_id, through = address, "joined");
-                    return become_voter(consensus, config, joined).await;
+                    return become_voter(consensus, config, joined, address.clone()).await;
                 }
                 Err(error) => {
                     last = format!("{address}: {error}");
@@ -98,14 +113,26 @@ async fn join(consensus: &Consensus, config: &Config) -> Result<(), FormError> {
     Err(FormError::Join { addresses: config.join.to_string(), attempts: config.join_attempts, last })
 }
 
-/// Asks again until the leader has promoted this member, which it does once it has caught up.
-async fn become_voter(consensus: &Consensus, config: &Config, mut joined: Joined) -> Result<(), FormError> {
+/// Asks again until the leader has promoted this member, which it does once it has caught up: the member that let it in,
+/// and as long as that does not answer, the others.
+async fn become_voter(
+    consensus: &Consensus,
+    config: &Config,
+    mut joined: Joined,
+    mut through: String,
+) -> Result<(), FormError> {
     while !joined.voter && !config.non_voter {
         tokio::time::sleep(PROMOTION_PAUSE).await;
-        for address in &found(config).await {
-            match consensus.ask_to_join(address, true).await {
-                Ok(again) => joined = again,
-                Err(error) => tracing::debug!(%address, %error, "not promoted yet"),
+        match consensus.ask_to_join(&through, true).await {
+            Ok(again) => joined = again,
+            Err(error) => {
+                tracing::debug!(address = through, %error, "not promoted yet");
+                for address in found(config).await {
+                    match consensus.ask_to_join(&address, true).await {
+                        Ok(again) => (joined, through) = (again, address),
+                        Err(error) => tracing::debug!(%address, %error, "not promoted yet"),
+                    }
+                }
             }
         }
     }
@@ -120,7 +147,7 @@ async fn bootstrap_with_others(consensus: &Arc<Consensus>, config: &Config) -> R
     while consensus.identity().cluster().is_none() {
         for address in &found(config).await {
             match consensus.ask_to_join(address, true).await {
-                Ok(joined) => return become_voter(consensus, config, joined).await,
+                Ok(joined) => return become_voter(consensus, config, joined, address.clone()).await,
                 Err(RequestError::Refused(refusal)) if refusal.reason == RefusalReason::NoLeader => {
                     if let Err(error) = consensus.notify(address).await {
                         tracing::debug!(%address, %error, "not notified");
