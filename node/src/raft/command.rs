@@ -713,7 +713,9 @@ mod tests {
         assert_eq!((view.id, view.count, view.key, view.body()), (plain.id, 1, Some([5; 32]), plain.body()));
         assert_eq!(view.flags, RequestFlags(RequestFlags::KEYED | RequestFlags::TRANSACTION));
         assert_eq!(view.statements().next().unwrap().unwrap().sql, "INSERT INTO t VALUES(?)");
-        let merged = EncodedRequest::merge(&[keyed.clone()], RequestFlags(0), RequestId::default()).unwrap();
+        let merged =
+            EncodedRequest::merge(std::slice::from_ref(&keyed), RequestFlags(0), RequestId::default())
+                .unwrap();
         assert_eq!((merged.view().unwrap().key, merged.view().unwrap().body()), (None, plain.body()));
         assert!(EncodedRequest::from_peer(keyed.into_bytes().slice(..HEAD + 31)).is_err());
     }
