@@ -209,6 +209,13 @@ fn what_a_client_sends_again_under_a_key_is_applied_once() {
     (0..3).for_each(|i| c.await_ready(i));
     assert_eq!(insert(&c, leader, "/db/execute"), first);
     assert_eq!(c.value(other, "SELECT count(*) FROM t", "strong"), json!(1));
+    // What is kept is nobody's data.
+    let backup = c.root().join("backup.sqlite");
+    std::fs::write(&backup, c.send(Method::GET, leader, "/db/backup", &[], b"").body).unwrap();
+    let backup = rusqlite::Connection::open(&backup).unwrap();
+    let told = |sql: &str| backup.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(told("PRAGMA integrity_check"), "ok");
+    assert_eq!(told("SELECT group_concat(name) FROM sqlite_schema"), "t");
     let (status, text) = insert(&c, leader, "/db/execute?queue");
     assert!(status == 400 && text.contains("queued"), "{status} {text}");
     let answer = c.send(Method::POST, leader, "/db/execute", &[("Idempotency-Key", "a b")], b"[]");

@@ -164,7 +164,8 @@ impl RequestEncoder {
     pub fn new(flags: RequestFlags, size_hint: usize) -> Self {
         let mut buf = BytesMut::with_capacity(HEAD + size_hint);
         buf.put_bytes(0, 24);
-        buf.put_u16_le(flags.0);
+        // A key is given later, to the whole of it.
+        buf.put_u16_le(flags.0 & !RequestFlags::KEYED);
         buf.put_u32_le(0);
         Self { buf, statements: 0, params_at: 0, params: 0, previous_sql: 0..0 }
     }

@@ -194,6 +194,11 @@ impl Changed {
                 pages.extend(pages_of(connection, table)?);
             }
         }
+        for table in &own {
+            for index in indexes_of(connection, table)? {
+                pages.extend(pages_of(connection, &index)?);
+            }
+        }
         let scratch = staging.scratch();
         let file = File::options().create_new(true).read(true).write(true).open(scratch.path())?;
         file.set_len(count * page_size as u64)?;
@@ -215,7 +220,13 @@ fn freelist_head(header: &[u8]) -> Option<u64> {
     (head != 0).then_some(head.into())
 }
 
-/// Every page of a table, also of values too large for its tree.
+/// Names of a table's indexes, but for the one that a table without rowids is itself.
+fn indexes_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1";
+    connection.prepare(sql)?.query_map([table], |row| row.get(0))?.collect()
+}
+
+/// Every page of a table or an index, also of values too large for its tree.
 fn pages_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<u64>> {
     let mut statement = connection.prepare("SELECT pageno FROM dbstat WHERE name = ?1")?;
     statement.query_map([table], |row| row.get::<_, i64>(0).map(|n| n as u64))?.collect()
