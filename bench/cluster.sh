@@ -44,8 +44,10 @@ secure() {
     -out "$dir/member.pem" -extfile <(echo subjectAltName=IP:127.0.0.1)
   password=$(openssl rand -hex 16)
   (umask 077; echo "bench:$password" >"$dir/user")
-  printf '[{"username": "bench", "password": "%s", "perms": ["all"]}]\n' \
-    "$("$program" hash-password <<<"$password")" >"$dir/users.json"
+  # The members show each other a password too, which is plain text in their own files.
+  (umask 077; printf '[{"username": "bench", "password": "%s", "perms": ["all"]},
+    {"username": "member", "password": "%s", "perms": ["join"]}]\n' \
+    "$("$program" hash-password <<<"$password")" "$(openssl rand -hex 16)" >"$dir/users.json")
 }
 
 start_member() {
@@ -56,7 +58,7 @@ start_member() {
       flags=(-node-id "$1" -http-addr "$(client "$1")" -raft-addr "$(peer "$1")"
         -bootstrap-expect ${#members[@]} -join "$(each peer)")
       [[ $kind = rqlite ]] || flags+=(-health-addr "$(health "$1")" -log-level warn)
-      [[ -z ${SECURE:-} ]] || flags+=(-auth "$dir/users.json" -http-cert "$dir/member.pem" -http-key "$dir/member.key"
+      [[ -z ${SECURE:-} ]] || flags+=(-auth "$dir/users.json" -join-as member -http-cert "$dir/member.pem" -http-key "$dir/member.key"
         -node-cert "$dir/member.pem" -node-key "$dir/member.key" -node-ca-cert "$dir/ca.pem")
       flags+=("${more[@]}" "$dir/data$1")
       ;;

@@ -272,6 +272,19 @@ fn joining_takes_a_user_who_may() {
 }
 
 #[test]
+fn members_that_wait_for_each_other_in_vain_say_why() {
+    let mut c = Cluster::empty();
+    let path = c.root().join("users.json");
+    write_users(&path, &json!([user("admin", "secret", &["all"])]));
+    c.add_members(2, &["-auth", path.to_str().unwrap()]);
+    (0..2).for_each(|i| c.start(i));
+    c.until("both say so", |c| {
+        let says = |i| c.log(i).contains("-join-as must name a user with permission");
+        (says(0) && says(1)).then_some(())
+    });
+}
+
+#[test]
 fn no_secret_is_logged() {
     const CANARY: &str = "canary-5e7c";
     let users = [user("known", &format!("{CANARY}-known"), &["query"])];

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::discovery::RegistryError;
 use crate::raft::{Consensus, Joined, RequestError};
 use client::admin::{AddLearner, NodeId, Refusal, RefusalReason};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -144,6 +144,8 @@ async fn become_voter(
 async fn bootstrap_with_others(consensus: &Arc<Consensus>, config: &Config) -> Result<(), FormError> {
     let deadline = Instant::now() + config.bootstrap_expect_timeout;
     let own_id = consensus.identity().node_id();
+    // Who is not there yet comes; a refusal lasts until somebody does something, and is said once.
+    let mut refused_by = BTreeSet::new();
     while consensus.identity().cluster().is_none() {
         for address in &found(config).await {
             match consensus.ask_to_join(address, true).await {
@@ -152,6 +154,9 @@ async fn bootstrap_with_others(consensus: &Arc<Consensus>, config: &Config) -> R
                     if let Err(error) = consensus.notify(address).await {
                         tracing::debug!(%address, %error, "not notified");
                     }
+                }
+                Err(error @ RequestError::Refused(_)) if refused_by.insert(address.clone()) => {
+                    tracing::warn!(%address, %error, "does not let this member in; asking again");
                 }
                 Err(error) => tracing::debug!(%address, %error, "not there yet"),
             }
