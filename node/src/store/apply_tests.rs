@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
-use crate::raft::command::{EntryContext, Param, RequestEncoder, RequestId, encode_execute};
+use crate::raft::command::{EncodedRequest, EntryContext, Param, RequestEncoder, RequestId, encode_execute};
 
 struct Fixture {
     _dir: tempfile::TempDir,
@@ -28,8 +28,13 @@ impl Fixture {
                 e.finish(RequestId::default())
             })
             .collect();
-        let context =
-            EntryContext { timestamp_us: 1_700_000_000_000_000, seed: 7, step_limit: self.step_limit };
+        self.apply(0, &requests)
+    }
+
+    /// Applies one entry, `seconds` after the first possible moment.
+    fn apply(&mut self, seconds: i64, requests: &[EncodedRequest]) -> Vec<String> {
+        let timestamp_us = 1_700_000_000_000_000 + seconds * 1_000_000;
+        let context = EntryContext { timestamp_us, seed: 7, step_limit: self.step_limit };
         let bytes =
             encode_execute(context, requests.iter().map(|r| r.bytes()).collect::<Vec<_>>().into_iter());
         let log_id = LogId { term: 1, leader: 2, index: self.next };
@@ -37,6 +42,19 @@ impl Fixture {
         let entry = Entry { log_id, payload: Payload::Command(bytes), wants_reply: true };
         let reply = self.applier.apply(&entry).unwrap();
         reply.iter().map(|b| String::from_utf8(b.to_vec()).unwrap()).collect()
+    }
+
+    /// Applies one entry of requests under keys, each (key, statement), `seconds` after the first possible moment.
+    fn keyed(&mut self, seconds: i64, requests: &[(u8, &str)]) -> Vec<String> {
+        let requests: Vec<_> = requests
+            .iter()
+            .map(|(key, statement)| {
+                let mut e = RequestEncoder::new(RequestFlags::default(), 0);
+                e.statement(statement);
+                e.finish(RequestId::default()).with_key(&[*key; 32]).unwrap()
+            })
+            .collect();
+        self.apply(seconds, &requests)
     }
 
     fn one(&mut self, flags: u16, statements: &[&str]) -> String {
@@ -55,29 +73,6 @@ impl Fixture {
 }
 
 const TX: u16 = RequestFlags::TRANSACTION;
-
-impl Fixture {
-    /// Applies one entry of requests under keys, each (key, statement), `seconds` after the first possible moment.
-    fn keyed(&mut self, seconds: i64, requests: &[(u8, &str)]) -> Vec<String> {
-        let requests: Vec<_> = requests
-            .iter()
-            .map(|(key, statement)| {
-                let mut e = RequestEncoder::new(RequestFlags::default(), 0);
-                e.statement(statement);
-                e.finish(RequestId::default()).with_key(&[*key; 32]).unwrap()
-            })
-            .collect();
-        let timestamp_us = 1_700_000_000_000_000 + seconds * 1_000_000;
-        let context = EntryContext { timestamp_us, seed: 7, step_limit: 0 };
-        let bytes =
-            encode_execute(context, requests.iter().map(|r| r.bytes()).collect::<Vec<_>>().into_iter());
-        let log_id = LogId { term: 1, leader: 2, index: self.next };
-        self.next += 1;
-        let entry = Entry { log_id, payload: Payload::Command(bytes), wants_reply: true };
-        let reply = self.applier.apply(&entry).unwrap();
-        reply.iter().map(|b| String::from_utf8(b.to_vec()).unwrap()).collect()
-    }
-}
 
 #[test]
 fn a_request_under_a_key_is_applied_once_and_answered_alike_for_ten_minutes() {

@@ -68,6 +68,15 @@ impl CaptureState {
     pub fn earliest(&self) -> u64 {
         self.since.max(self.trimmed)
     }
+
+    /// The sink will not have `events` changes of `entry`: the gap is longer, or a new one.
+    fn lose(&mut self, entry: u64, events: u64, at_ms: i64) {
+        self.lost += events;
+        // What the sink was told of is over.
+        let gap = self.gap.filter(|gap| gap.to > self.delivered);
+        let (from, before) = gap.map_or((entry, 0), |gap| (gap.from, gap.events));
+        self.gap = Some(Gap { from, to: entry, events: before + events, at_ms });
+    }
 }
 
 /// Where a reader is: after a part of an entry.
@@ -255,12 +264,7 @@ fn drop_oldest(
         dropped = Some(entry);
         state.bytes = state.bytes.saturating_sub(row.get::<_, i64>(3)? as u64);
         if state.settings.has_sink && entry > state.delivered {
-            let events = row.get::<_, i64>(2)? as u64;
-            state.lost += events;
-            // What the sink was told of is over.
-            let gap = state.gap.filter(|gap| gap.to > state.delivered);
-            let (from, before) = gap.map_or((entry, 0), |gap| (gap.from, gap.events));
-            state.gap = Some(Gap { from, to: entry, events: before + events, at_ms: row.get(1)? });
+            state.lose(entry, row.get::<_, i64>(2)? as u64, row.get(1)?);
         }
     }
     drop(rows);
@@ -341,10 +345,7 @@ impl<'a> EntryChanges<'a> {
             drop_oldest(self.connection, &mut state, 0, self.entry)?;
             state.trimmed = self.entry;
             if state.settings.has_sink {
-                state.lost += unheld;
-                let gap = state.gap.filter(|gap| gap.to > state.delivered);
-                let (from, before) = gap.map_or((self.entry, 0), |gap| (gap.from, gap.events));
-                state.gap = Some(Gap { from, to: self.entry, events: before + unheld, at_ms: self.at_ms });
+                state.lose(self.entry, unheld, self.at_ms);
             }
         }
         write_state(self.connection, &state)
