@@ -66,7 +66,7 @@ scripts() {
   git ls-files -co --exclude-standard '*.sh' .ci/run | xargs shellcheck || return
   python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' e2e/mkimage.py || return
   command -v gofmt >/dev/null || return 0
-  unformatted=$(gofmt -l e2e/kube/cmd)
+  unformatted=$(gofmt -l e2e/kube/cmd e2e/clients)
   [ -z "$unformatted" ] || { echo "   not formatted: $unformatted"; return 1; }
 }
 charts() {
@@ -110,7 +110,7 @@ with_servers() {
     cargo test "${everything[@]}" --test automatic --test backup_faults --test discovery -- --ignored
 }
 
-# Clients made for rqlite, from their registries; the console in a browser, the shell in a terminal.
+# Clients made for rqlite and clouds' object stores, from their registries; the console in a browser, the shell in a terminal.
 clients() {
   local status=0 tool
   mkdir -p "$LOG_DIR"
@@ -124,7 +124,8 @@ clients() {
   # A browser for the console, a terminal for the shell; the browser is Debian's, not one that a client brings along.
   command -v chromium >/dev/null && command -v tmux >/dev/null || packages chromium tmux || { failed=$((failed + 1)); return 1; }
   quietly clients-build e2e/clients/build.sh "$TARGET/clients" || { failed=$((failed + 1)); return 1; }
-  CLIENTS=$TARGET/clients cargo test "${everything[@]}" --test clients --test terminal -- --ignored --test-threads 1 \
+  CLIENTS=$TARGET/clients cargo test "${everything[@]}" --test clients --test stores --test terminal -- \
+    --ignored --test-threads 1 \
     >"$LOG_DIR/clients.log" 2>&1 || status=$?
   count "$LOG_DIR/clients.log"
   ((status == 0)) || show_failures "$LOG_DIR/clients.log" "$LOG_DIR/clients.log"

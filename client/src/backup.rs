@@ -103,6 +103,9 @@ pub struct GcsConfig {
     /// What all names begin with.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prefix: String,
+    /// Of a server other than Google's public one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// Directory with the file `serviceAccount.json`; absent: the environment's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_dir: Option<String>,
@@ -291,9 +294,21 @@ pub struct Backup {
 pub struct Catalogue {
     /// Complete ones, oldest first.
     pub backups: Vec<Backup>,
+    /// Those whose manifest cannot be read: nothing is restored from them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedBackup>,
     /// From when to when a restore can reach any moment; oldest first, absent where there is no archive.
     #[serde(default)]
     pub windows: Vec<Window>,
+}
+
+/// A backup whose manifest is not what was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedBackup {
+    /// Its path in the store, by which it can be deleted.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
 }
 
 /// A range of entries that a restore can reach.

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# build.sh DIR — the programs of e2e/clients with the clients they use, from their registries, into DIR.
+# build.sh DIR — the programs of e2e/clients with the clients they use, and servers that stand for clouds' object stores,
+# from their registries, into DIR.
 set -euo pipefail
 into=$(mkdir -p "$1" && cd "$1" && pwd)
 cd "$(dirname "$0")"
@@ -9,11 +10,17 @@ cd "$(dirname "$0")"
 
 (cd go && CGO_ENABLED=0 go build -o "$into/go" .)
 
-mkdir -p "$into/javascript"
-cp javascript/package.json javascript/package-lock.json javascript/program.js "$into/javascript/"
-(cd "$into/javascript" && npm ci --silent --no-audit --no-fund)
-mkdir -p "$into/console"
-cp console/package.json console/package-lock.json console/*.js "$into/console/"
-(cd "$into/console" && npm ci --silent --no-audit --no-fund)
+(cd gcs && CGO_ENABLED=0 go build -o "$into/gcs" .)
+
+# modules NAME FILE... — what a folder's package.json names, beside the files.
+modules() {
+  local name=$1; shift
+  mkdir -p "$into/$name"
+  (cd "$name" && cp package.json package-lock.json "$@" "$into/$name/")
+  (cd "$into/$name" && npm ci --silent --no-audit --no-fund --ignore-scripts)
+}
+modules javascript program.js
+modules console modules.js program.js
+modules azurite
 
 cargo build --quiet --locked --manifest-path rust/Cargo.toml --target-dir "$into/rust"

@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const NAME: &str = "s3";
@@ -65,19 +66,42 @@ impl ObjectStore {
 
     /// Changes one bit of a backup behind everybody's back.
     pub async fn flip_a_bit(&self, path: &str) -> Result<()> {
-        let uid = self.api::<Pod>().get(NAME).await?.metadata.uid.unwrap_or_default();
-        let pid = processes::find(&uid, "versitygw").context("no S3 server runs")?;
-        // Below the bucket: the prefix, then the cluster's id.
-        let clusters = format!("/proc/{pid}/root/data/buckets/{BUCKET}/{PREFIX}");
-        let part = fs::read_dir(&clusters)?
-            .flatten()
-            .map(|cluster| cluster.path().join("backups").join(path).join("00000"))
+        let directories = self.directories().await?;
+        let part = directories
+            .iter()
+            .map(|backups| backups.join(path).join("00000"))
             .find(|part| part.exists())
-            .with_context(|| format!("{path} is not below {clusters}"))?;
+            .with_context(|| format!("{path} is in none of {directories:?}"))?;
         let mut bytes = fs::read(&part)?;
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         Ok(fs::write(&part, bytes)?)
+    }
+
+    /// Paths of the backups in it, of all clusters, oldest first.
+    pub async fn backups(&self) -> Result<Vec<String>> {
+        let mut paths = Vec::new();
+        for directory in self.directories().await? {
+            for backup in fs::read_dir(directory)? {
+                let backup = backup?;
+                // The server keeps directories whose objects are deleted.
+                if fs::read_dir(backup.path())?.next().is_some() {
+                    paths.push(backup.file_name().to_string_lossy().into_owned());
+                }
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// The clusters' directories of backups, as files of this machine.
+    async fn directories(&self) -> Result<Vec<PathBuf>> {
+        let uid = self.api::<Pod>().get(NAME).await?.metadata.uid.unwrap_or_default();
+        let pid = processes::find(&uid, "versitygw").context("no S3 server runs")?;
+        // Below the bucket: the prefix, then the cluster's id.
+        let clusters = fs::read_dir(format!("/proc/{pid}/root/data/buckets/{BUCKET}/{PREFIX}"))?;
+        let directories = clusters.flatten().map(|cluster| cluster.path().join("backups"));
+        Ok(directories.filter(|backups| backups.exists()).collect())
     }
 
     /// The store as a spec names it.

@@ -11,7 +11,7 @@ use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use support::backups::{insert, leader_of};
-use support::s3::S3;
+use support::stores;
 use support::{Cluster, cluster};
 
 /// Writes a file of `-auto-backup` or `-auto-restore`; returns its path.
@@ -318,7 +318,7 @@ fn without_a_backup_to_begin_with_it_ends() {
 fn to_an_s3_server_and_back() {
     let program = std::env::var("BACKUP_S3").expect("BACKUP_S3 names the program of an S3 server");
     let root = tempfile::tempdir().unwrap();
-    let (server, _) = S3::start(&program, root.path());
+    let (server, _) = stores::s3(&program, root.path());
     let sub = |secret: &str| {
         json!({
             "endpoint": format!("http://127.0.0.1:{}", server.port), "region": "us-east-1", "bucket": "backups",

@@ -15,7 +15,8 @@ use support::backups::{
     Outcome, await_archived, back_up, cluster_id, files_below, insert, leader_of, ledger, members, restore,
     restore_in_place, settings,
 };
-use support::s3::S3;
+use support::memory::PeakMemory;
+use support::stores;
 use support::{Cluster, cluster};
 
 fn number(name: &str, default: usize) -> usize {
@@ -106,13 +107,15 @@ fn what_is_damaged_or_missing_is_an_error_and_never_a_wrong_database() {
     }
     let backup = back_up(&c, 0, "first");
     assert_eq!(back_up(&c, 0, "first"), backup, "asked again, it is the same one");
+    let other = back_up(&c, 0, "other");
     let id = cluster_id(&c);
     let to = format!("backup:{}", backup["path"].as_str().unwrap());
     let scratch = c.root().join("scratch");
     let verify = || restore("verify", &config, &id, &to, &scratch);
     let good = verify();
     assert_eq!(good.restored["index"], backup["index"], "{}", good.message);
-    for file in files_below(&c.root().join("store").join(&id)) {
+    let own = c.root().join("store").join(&id).join("backups").join(backup["path"].as_str().unwrap());
+    for file in files_below(&own) {
         let whole = std::fs::read(&file).unwrap();
         let name = file.display();
         for at in [0, whole.len() / 2, whole.len() - 1] {
@@ -131,6 +134,16 @@ fn what_is_damaged_or_missing_is_an_error_and_never_a_wrong_database() {
         std::fs::write(&file, &whole).unwrap();
     }
     assert!(verify().message.is_empty());
+    // A manifest that cannot be read hides no other backup, and what can be reached without it is restored.
+    let manifest = own.join("manifest.json");
+    let whole = std::fs::read(&manifest).unwrap();
+    std::fs::write(&manifest, b"{}").unwrap();
+    let listed: Value = serde_json::from_str(&c.get(0, "/cluster/backups").1).unwrap();
+    assert_eq!((&listed["backups"], &listed["damaged"][0]["path"]), (&json!([other]), &backup["path"]));
+    let to_other = format!("backup:{}", other["path"].as_str().unwrap());
+    let restored = restore("verify", &config, &id, &to_other, &scratch);
+    assert_eq!(restored.restored["index"], other["index"], "{}", restored.message);
+    std::fs::write(&manifest, whole).unwrap();
     assert!(!scratch.join("verify").exists());
     // A query that a verification asks.
     let queries = c.root().join("queries.yaml");
@@ -151,7 +164,7 @@ fn what_is_damaged_or_missing_is_an_error_and_never_a_wrong_database() {
         assert_eq!((report["restored"].is_object(), report["message"].is_string()), (succeeds, !succeeds));
     }
     // And it goes when it is to go.
-    let path = json!({"paths": [backup["path"]]}).to_string();
+    let path = json!({"paths": [backup["path"], other["path"]]}).to_string();
     assert_eq!(c.delete(0, "/cluster/backups", &path).0, 200);
     assert!(files_below(&c.root().join("store")).is_empty());
     assert_eq!(c.delete(0, "/cluster/backups", &path).0, 200, "repeatable");
@@ -332,10 +345,12 @@ fn peak_mib(pid: u32) -> u64 {
 #[test]
 fn a_large_database_goes_out_and_comes_back() {
     const STATEMENT_MIB: usize = 8;
+    /// Memory that a backup and a restore may take, in MiB.
+    const MORE: u64 = 128;
     let mib = number("BACKUP_MIB", 24);
     let mut c = Cluster::empty();
     let config = settings(c.root(), None, false);
-    let server = std::env::var("BACKUP_S3").ok().map(|program| S3::start(&program, c.root()));
+    let server = std::env::var("BACKUP_S3").ok().map(|program| stores::s3(&program, c.root()));
     if let Some((_, store)) = &server {
         std::fs::write(&config, json!({ "store": store }).to_string()).unwrap();
     }
@@ -365,20 +380,29 @@ fn a_large_database_goes_out_and_comes_back() {
     let out = begun.elapsed();
     let peak = peak_mib(pid);
     let size = backup["sizeBytes"].as_f64().unwrap() / f64::from(1 << 20);
-    assert!(peak < idle + 128, "the backup took {peak} MiB of memory, {idle} MiB before");
+    assert!(peak < idle + MORE, "the backup took {peak} MiB of memory, {idle} MiB before");
 
+    for i in 0..3 {
+        peak_mib(c.pid(i));
+    }
+    let memory = PeakMemory::watch(&c);
     let begun = Instant::now();
     restore_in_place(&mut c, "back", &json!({ "backup": backup["path"] }), &json!({}));
     let back = begun.elapsed();
+    let peaks = memory.end();
+    let restoring = peaks.iter().map(|peak| peak.mib()).max().unwrap();
+    assert!(restoring < idle + MORE, "the restore took {restoring} MiB of memory, {idle} MiB before");
     let rows = c.value(leader, "SELECT count(*) FROM large", "linearizable");
     assert_eq!(rows, json!(mib / STATEMENT_MIB * ((STATEMENT_MIB << 20) / 4000)));
     println!(
-        "{size:.0} MiB to {}: out in {:.1} s ({:.0} MiB/s), {} MiB of memory more; back in place on three members in {:.1} s",
+        "{size:.0} MiB to {}: out in {:.1} s ({:.0} MiB/s), {} MiB of memory more; back in place on three members in {:.1} s, \
+         {} MiB more in a member and the process that it starts",
         if server.is_some() { "an S3 server" } else { "a directory" },
         out.as_secs_f64(),
         size / out.as_secs_f64(),
         peak.saturating_sub(idle),
-        back.as_secs_f64()
+        back.as_secs_f64(),
+        restoring.saturating_sub(idle)
     );
 }
 

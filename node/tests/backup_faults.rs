@@ -16,7 +16,8 @@ use support::backups::{
     await_archived, await_job, back_up, cluster_id, insert, leader_of, ledger, members, restore,
 };
 use support::http_faults::{Fault, HttpFaults, Request};
-use support::s3::{S3, store};
+use support::ledger::p99;
+use support::stores::{self, StoreServer, s3_at};
 use support::{Cluster, cluster, free_ports};
 
 fn armed(place: Place, after: u32) -> String {
@@ -266,14 +267,14 @@ fn what_cannot_be_imported_is_said() {
 }
 
 /// Members that back up to a real S3 server behind a proxy.
-fn behind_faults(n: usize) -> (Cluster, S3, HttpFaults, PathBuf) {
+fn behind_faults(n: usize) -> (Cluster, StoreServer, HttpFaults, PathBuf) {
     let program = std::env::var("BACKUP_S3").expect("BACKUP_S3 names the program of an S3 server");
     let mut c = Cluster::empty();
-    let (server, _) = S3::start(&program, c.root());
+    let (server, _) = stores::s3(&program, c.root());
     let faults = HttpFaults::start(server.port);
     let config = c.root().join("backup.yaml");
     let settings = json!({
-        "store": store(c.root(), faults.port), "continuous": {"enabled": true, "rpoTargetSeconds": 1},
+        "store": s3_at(c.root(), faults.port), "continuous": {"enabled": true, "rpoTargetSeconds": 1},
     });
     std::fs::write(&config, settings.to_string()).unwrap();
     c.add_members(n, &["-backup-config", config.to_str().unwrap(), "-consistency-period", "1s"]);
@@ -403,10 +404,58 @@ fn credentials_that_only_write_are_enough_to_back_up() {
     assert_archive_is_whole(&mut c, &config, "made with credentials that only write");
 }
 
-/// The 99th of a hundred.
-fn p99(mut took: Vec<Duration>) -> Duration {
-    took.sort();
-    took[took.len() * 99 / 100]
+/// An open loop of this many writes in a second, or as many as four writers get done.
+#[derive(Clone, Copy)]
+enum Load {
+    PerSecond(u32),
+    Full,
+}
+
+/// p99 of writes without backups and archive, and with both, and how many backups were made.
+fn latencies(
+    c: &mut Cluster,
+    (bare, with_archive): (&str, &[u8]),
+    load: Load,
+    turn: Duration,
+) -> [Duration; 2] {
+    let config = c.root().join("backup.yaml");
+    let mut measured: [Vec<Duration>; 2] = [Vec::new(), Vec::new()];
+    // In turns, so that what else the machine does is in both.
+    for round in 0..6 {
+        let with = round % 2 == 1;
+        std::fs::write(&config, if with { with_archive } else { bare.as_bytes() }).unwrap();
+        let leader = leader_of(c);
+        c.until("the settings are taken", |c| {
+            let reported = c.report(leader)["archive"]["state"] == "OnTarget";
+            (reported == with).then_some(())
+        });
+        let urls = (0..3).map(|i| c.url(i, "/db/execute")).collect();
+        let first = rand::random_range(1_u64 << 32..1 << 48);
+        let writers = match load {
+            Load::PerSecond(n) => c.paced_ledger(urls, n, 200, first),
+            Load::Full => c.continue_ledger(urls, 4, 200, first),
+        };
+        // Connections are made, statements prepared.
+        writers.await_more(40);
+        writers.take_times();
+        let (begun, mut made) = (Instant::now(), 0);
+        while begun.elapsed() < turn || with && made == 0 {
+            if with {
+                let maker = (leader_of(c) + 1) % 3;
+                back_up(c, maker, &format!("{first}-{made}"));
+                made += 1;
+            } else {
+                writers.await_more(20);
+            }
+        }
+        assert_eq!(writers.refused(), 0, "a write was hurt: {}", writers.last_refusal());
+        measured[usize::from(with)].extend(writers.take_times());
+        assert!(!writers.stop().is_empty());
+    }
+    measured.map(|mut times| {
+        times.sort();
+        p99(&times)
+    })
 }
 
 #[test]
@@ -415,55 +464,27 @@ fn latency_of_writes_hardly_changes_while_a_backup_is_made_and_the_log_archived(
     const ROWS_PER_MIB: usize = 256;
     let seconds: u64 =
         std::env::var("BACKUP_SECONDS").map_or(2, |n| n.parse().expect("BACKUP_SECONDS is a number"));
-    let (mut c, _server, faults, _) = behind_faults(3);
-    let config = c.root().join("backup.yaml");
+    let (mut c, _server, faults, config) = behind_faults(3);
     let with_archive = std::fs::read(&config).unwrap();
-    let bare = json!({ "store": store(c.root(), faults.port) }).to_string();
+    let bare = json!({ "store": s3_at(c.root(), faults.port) }).to_string();
     let leader = leader_of(&mut c);
     for _ in 0..seconds * 4 {
         let rows = format!("SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT {}", 4 * ROWS_PER_MIB);
-        c.execute(
-            leader,
-            &json!([format!(
-                "WITH RECURSIVE c(x) AS ({rows}) INSERT INTO ledger SELECT -x, randomblob(4000) FROM c"
-            )]),
+        let fill =
+            format!("WITH RECURSIVE c(x) AS ({rows}) INSERT INTO ledger SELECT -x, randomblob(4000) FROM c");
+        c.execute(leader, &json!([fill]));
+    }
+    for (load, what) in
+        [(Load::PerSecond(200), "200 writes a second"), (Load::Full, "as many as four get done")]
+    {
+        let [without, with] =
+            latencies(&mut c, (&bare, &with_archive), load, Duration::from_secs(seconds) / 3);
+        println!(
+            "p99 of writes, {what}: {:.2} ms without, {:.2} ms with backups one after another and the archive: {:.2} \
+             times; none failed",
+            without.as_secs_f64() * 1e3,
+            with.as_secs_f64() * 1e3,
+            with.as_secs_f64() / without.as_secs_f64()
         );
     }
-    let mut first = 0;
-    let mut measured: [Vec<Duration>; 2] = [Vec::new(), Vec::new()];
-    let mut made = 0;
-    // In turns, so that what else the machine does is in both.
-    for round in 0..6 {
-        let with = round % 2 == 1;
-        std::fs::write(&config, if with { &with_archive[..] } else { bare.as_bytes() }).unwrap();
-        let leader = leader_of(&mut c);
-        c.until("the settings are taken", |c| {
-            let reported = c.report(leader)["archive"]["state"] == "OnTarget";
-            (reported == with).then_some(())
-        });
-        let urls = (0..3).map(|i| c.url(i, "/db/execute")).collect();
-        let writers = c.continue_ledger(urls, 4, 200, first);
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(seconds) / 3 || with && made == round / 2 {
-            if with {
-                let maker = (leader_of(&mut c) + 1) % 3;
-                back_up(&c, maker, &format!("round-{round}-{made}"));
-                made += 1;
-            } else {
-                writers.await_more(20);
-            }
-        }
-        assert_eq!(writers.refused(), 0, "a write was hurt");
-        measured[usize::from(with)].extend(writers.take_times());
-        first = writers.next();
-        let acknowledged = writers.stop();
-        assert!(!acknowledged.is_empty());
-    }
-    let [without, with] = measured.map(p99);
-    println!(
-        "p99 of writes {:.2} ms without, {:.2} ms with {made} backups and the archive: {:.2} times; no write failed",
-        without.as_secs_f64() * 1e3,
-        with.as_secs_f64() * 1e3,
-        with.as_secs_f64() / without.as_secs_f64()
-    );
 }

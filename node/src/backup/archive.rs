@@ -7,7 +7,7 @@
 
 use super::catalogue::{Contents, time_text};
 use super::full::{BackupFailure, Progress, Source, make_backup};
-use super::manifest::{Manifest, ManifestError};
+use super::manifest::Manifest;
 use super::objects::{ObjectError, Objects};
 use super::replaced::{ReplacedError, keep, replacement_of};
 use super::repository::Known;
@@ -42,8 +42,6 @@ const BASE: &str = "base";
 enum ArchiveError {
     #[error(transparent)]
     Objects(#[from] ObjectError),
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
     #[error(transparent)]
     Replaced(#[from] ReplacedError),
     #[error("read the log: {0}")]
@@ -277,7 +275,7 @@ impl Archiver {
         let mut contents = match Contents::read(objects, Some(epoch)).await {
             Ok(contents) => contents,
             // Credentials that only write are enough to archive; then what was there before is not known.
-            Err(ManifestError::Objects(error)) if error.is_refusal() => Contents::default(),
+            Err(error) if error.is_refusal() => Contents::default(),
             Err(error) => return Err(error.into()),
         };
         // Those from before there were keys are not restored with them.
@@ -378,11 +376,8 @@ impl Archiver {
         entries: Vec<Entry>,
     ) -> Result<(), ArchiveError> {
         let before = self.standing.lock().archived_us;
-        // As the entries' clock goes when they are applied: it never stands still or goes back.
-        let time_us = entries
-            .iter()
-            .filter_map(segment::time_of)
-            .fold(before, |clock, time| time.max(clock.saturating_add(1)));
+        let time_us =
+            entries.iter().fold(before, |clock, entry| segment::clock_after(entry, clock).unwrap_or(clock));
         let mut segment = Segment {
             cluster_id: cluster.cluster_id.clone(),
             epoch: cluster.epoch,

@@ -1,10 +1,11 @@
 //! What is in the store, and what of it brings back which moment.
 
-use super::manifest::{Manifest, ManifestError};
+use super::full::position_of;
+use super::manifest::{self, Manifest, ManifestError};
 use super::objects::{ObjectError, Objects};
 use super::segment::{self, SegmentName};
-use client::backup::{BackupKind, Catalogue, RestoreTarget, Window};
-use futures::{StreamExt as _, TryStreamExt as _};
+use client::backup::{BackupKind, Catalogue, DamagedBackup, RestoreTarget, Window};
+use futures::StreamExt as _;
 
 /// Manifests read at once.
 const AT_ONCE: usize = 16;
@@ -14,6 +15,8 @@ const AT_ONCE: usize = 16;
 pub struct Contents {
     /// Complete backups, by epoch and index.
     pub manifests: Vec<Manifest>,
+    /// Backups whose manifest is not what was written, by epoch and index.
+    pub damaged: Vec<DamagedBackup>,
     /// Segments, by epoch and first entry.
     pub segments: Vec<SegmentName>,
 }
@@ -46,6 +49,27 @@ pub enum NotReachable {
     /// There is no complete backup.
     #[error("the store has no complete backup of this cluster")]
     NoBackup,
+    /// The backup that was asked for cannot be read.
+    #[error("backup {path} is damaged: {message}")]
+    Damaged {
+        /// Its path.
+        path: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A later backup cannot be read: what would come back is not what was asked for.
+    #[error(
+        "backup {path} is damaged, and what is left does not reach it: {message}; the last moment that can be restored \
+         is index {last}"
+    )]
+    NewerDamaged {
+        /// Its path.
+        path: String,
+        /// What is wrong.
+        message: String,
+        /// Last entry that can be reached.
+        last: u64,
+    },
     /// There is none that is named so.
     #[error("the store has no complete backup {0}")]
     NoSuchBackup(String),
@@ -106,21 +130,30 @@ struct Chain {
 
 impl Contents {
     /// Reads what is there. With `epoch` only of that epoch.
-    pub async fn read(objects: &Objects, epoch: Option<u64>) -> Result<Self, ManifestError> {
+    pub async fn read(objects: &Objects, epoch: Option<u64>) -> Result<Self, ObjectError> {
         let prefix = epoch.map(|epoch| format!("{epoch:08}-"));
         let mut paths = objects.directories("backups").await?;
         paths.retain(|path| prefix.as_ref().is_none_or(|prefix| path.starts_with(prefix)));
-        let manifests: Vec<Option<Manifest>> = futures::stream::iter(paths)
-            .map(|path| async move { Manifest::read(objects, &path).await })
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await?;
+        let mut contents = Self::default();
+        let mut manifests = futures::stream::iter(paths)
+            .map(|path| async move {
+                let read = Manifest::read(objects, &path).await;
+                (path, read)
+            })
+            .buffered(AT_ONCE);
+        while let Some((path, read)) = manifests.next().await {
+            match read {
+                Ok(manifest) => contents.manifests.extend(manifest),
+                // One of them must not hide the others.
+                Err(ManifestError::Damaged { what, .. }) => {
+                    contents.damaged.push(DamagedBackup { path, message: what });
+                }
+                Err(ManifestError::Objects(error)) => return Err(error),
+            }
+        }
         let directory = epoch.map_or_else(|| "log".to_owned(), segment::directory);
         let listed = objects.list(&directory).await?;
-        let mut contents = Self {
-            manifests: manifests.into_iter().flatten().collect(),
-            segments: listed.iter().filter_map(|(name, _)| SegmentName::parse(name)).collect(),
-        };
+        contents.segments = listed.iter().filter_map(|(name, _)| SegmentName::parse(name)).collect();
         contents.manifests.sort_by_key(|m| (m.backup.epoch, m.backup.index));
         contents.segments.sort();
         Ok(contents)
@@ -130,7 +163,19 @@ impl Contents {
     pub fn catalogue(&self) -> Catalogue {
         Catalogue {
             backups: self.manifests.iter().map(|manifest| manifest.backup.clone()).collect(),
+            damaged: self.damaged.clone(),
             windows: self.windows(),
+        }
+    }
+
+    /// That no backup which cannot be read is of a later entry than the last one that is reached.
+    fn check_later(&self, epoch: u64, last: u64) -> Result<(), NotReachable> {
+        let is_later = |damaged: &&DamagedBackup| position_of(&damaged.path) > Some((epoch, last));
+        match self.damaged.iter().rfind(is_later) {
+            Some(DamagedBackup { path, message }) => {
+                Err(NotReachable::NewerDamaged { path: path.clone(), message: message.clone(), last })
+            }
+            None => Ok(()),
         }
     }
 
@@ -198,13 +243,16 @@ impl Contents {
     pub fn choose(&self, target: &RestoreTarget) -> Result<Choice, NotReachable> {
         match target {
             RestoreTarget::Backup(path) => {
+                if let Some(DamagedBackup { path, message }) = self.damaged.iter().find(|d| d.path == *path) {
+                    return Err(NotReachable::Damaged { path: path.clone(), message: message.clone() });
+                }
                 let found = self.manifests.iter().find(|manifest| manifest.backup.path == *path);
                 let manifest = found.ok_or_else(|| NotReachable::NoSuchBackup(path.clone()))?;
                 let until = Until::Index(manifest.backup.index);
                 Ok(Choice { manifest: manifest.clone(), segments: Vec::new(), until })
             }
             RestoreTarget::Latest {} => {
-                let newest = self.manifests.last().ok_or(NotReachable::NoBackup)?;
+                let newest = self.manifests.last().ok_or_else(|| self.no_backup())?;
                 let chain = self.chain(newest.backup.epoch, newest.backup.index);
                 if let Some(resumes) = chain.resumes {
                     return Err(NotReachable::Hole {
@@ -213,6 +261,7 @@ impl Contents {
                         last: chain.last,
                     });
                 }
+                self.check_later(newest.backup.epoch, chain.last)?;
                 Ok(Choice { manifest: newest.clone(), segments: chain.segments, until: Until::End })
             }
             RestoreTarget::Index(wanted) => {
@@ -223,7 +272,10 @@ impl Contents {
                         Some(resumes) => {
                             NotReachable::Hole { from: chain.last + 1, to: resumes - 1, last: chain.last }
                         }
-                        None => NotReachable::TooLate { last: chain.last, wanted: *wanted },
+                        None => match self.check_later(manifest.backup.epoch, chain.last) {
+                            Err(damaged) => damaged,
+                            Ok(()) => NotReachable::TooLate { last: chain.last, wanted: *wanted },
+                        },
                     });
                 }
                 let is_needed = |s: &SegmentName| s.first <= *wanted && *wanted > manifest.backup.index;
@@ -246,15 +298,25 @@ impl Contents {
                             last: chain.last,
                         });
                     }
-                    (None, None) => {}
+                    (None, None) => self.check_later(manifest.backup.epoch, chain.last)?,
                 }
                 Ok(Choice { manifest: manifest.clone(), segments: chain.segments, until: Until::Time(time) })
             }
         }
     }
 
+    /// Why there is nothing to begin with.
+    fn no_backup(&self) -> NotReachable {
+        match self.damaged.last() {
+            Some(DamagedBackup { path, message }) => {
+                NotReachable::Damaged { path: path.clone(), message: message.clone() }
+            }
+            None => NotReachable::NoBackup,
+        }
+    }
+
     fn before(&self, is_early: impl Fn(&Manifest) -> bool) -> Result<&Manifest, NotReachable> {
-        let first = self.manifests.first().ok_or(NotReachable::NoBackup)?;
+        let first = self.manifests.first().ok_or_else(|| self.no_backup())?;
         self.manifests.iter().rev().find(|manifest| is_early(manifest)).ok_or_else(|| {
             NotReachable::TooEarly { index: first.backup.index, time: time_text(first.moment_us()) }
         })
@@ -290,7 +352,7 @@ pub async fn delete(objects: &Objects, paths: &[String], others: Vec<String>) ->
     let mut deleted = 0;
     for path in paths {
         let directory = format!("backups/{path}");
-        let manifest = format!("{directory}/{}", super::manifest::MANIFEST);
+        let manifest = manifest::object_of(path);
         deleted += objects.delete(vec![manifest]).await?;
         let rest = objects.list(&directory).await?.into_iter().map(|(name, _)| name).collect();
         deleted += objects.delete(rest).await?;

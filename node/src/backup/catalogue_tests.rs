@@ -27,6 +27,7 @@ fn base(epoch: u64, index: u64, kind: BackupKind) -> Manifest {
 
 fn contents(bases: &[(u64, u64)], segments: &[(u64, u64, u64)]) -> Contents {
     let mut contents = Contents {
+        damaged: Vec::new(),
         manifests: bases.iter().map(|(epoch, index)| base(*epoch, *index, BackupKind::Base)).collect(),
         segments: segments
             .iter()
@@ -129,4 +130,35 @@ fn what_only_serves_earlier_moments_goes() {
     assert_eq!(go(bases, 31), (vec![0, 15], vec![1, 11, 21]));
     assert_eq!(go(bases, 1000), (vec![0, 15], vec![1, 11, 21]));
     assert_eq!(go(&[], 1000), (vec![], vec![]));
+}
+
+#[test]
+fn what_a_damaged_backup_takes_away_and_what_not() {
+    let segments: &[(u64, u64, u64)] = &[(1, 1, 10), (1, 11, 20)];
+    let damaged = |index| super::super::full::path_of(1, index, "n");
+    let with = |bases: &[(u64, u64)], index| {
+        let mut all = contents(bases, segments);
+        all.damaged.push(DamagedBackup { path: damaged(index), message: "torn".into() });
+        all
+    };
+    let newer = |last| NotReachable::NewerDamaged { path: damaged(30), message: "torn".into(), last };
+    let itself = |index| NotReachable::Damaged { path: damaged(index), message: "torn".into() };
+    let latest = RestoreTarget::Latest {};
+    // (sound backups, entry of the damaged one, target) → base, or why not.
+    let table: Vec<(&[(u64, u64)], u64, RestoreTarget, Result<u64, NotReachable>)> = vec![
+        (&[(1, 0)], 15, latest.clone(), Ok(0)),
+        (&[(1, 0)], 20, latest.clone(), Ok(0)),
+        (&[(1, 0)], 30, latest.clone(), Err(newer(20))),
+        (&[(1, 0)], 30, index(20), Ok(0)),
+        (&[(1, 0)], 30, index(30), Err(newer(20))),
+        (&[(1, 0)], 30, second(12), Ok(0)),
+        (&[(1, 0)], 30, second(99), Err(newer(20))),
+        (&[(1, 0), (2, 31)], 30, latest.clone(), Ok(31)),
+        (&[], 15, latest, Err(itself(15))),
+        (&[(1, 0)], 15, RestoreTarget::Backup(damaged(15)), Err(itself(15))),
+    ];
+    for (bases, broken, target, wanted) in table {
+        let found = with(bases, broken).choose(&target).map(|choice| choice.manifest.backup.index);
+        assert_eq!(found, wanted, "{bases:?} {broken} {target:?}");
+    }
 }

@@ -4,7 +4,7 @@
 //! is summed up as it is read: pages that are not what was written there do not become a backup. A store that is slow must
 //! not keep the pin, or the WAL would grow with every write: what it has not taken is moved to a file at the disk's speed.
 
-use super::manifest::{MANIFEST, Manifest};
+use super::manifest::{Manifest, SealManifestError};
 use super::objects::{ObjectError, Objects};
 use super::parts::{PART, put_parts};
 use super::seal::hex;
@@ -60,9 +60,9 @@ pub enum BackupFailure {
     /// There is nothing yet.
     #[error("the cluster has no entry yet")]
     Empty,
-    /// The manifest could not be written as text.
-    #[error("the manifest: {0}")]
-    Manifest(#[from] serde_json::Error),
+    /// The manifest could not be made.
+    #[error(transparent)]
+    Manifest(#[from] SealManifestError),
     /// The thread that read the database ended.
     #[error("a thread ended: {0}")]
     Thread(#[from] tokio::task::JoinError),
@@ -96,6 +96,17 @@ impl Progress {
 /// Name of a backup's directory.
 pub fn path_of(epoch: u64, index: u64, name: &str) -> String {
     format!("{epoch:08}-{index:020}-{name}")
+}
+
+/// Epoch and index of the backup in a directory.
+pub fn position_of(path: &str) -> Option<(u64, u64)> {
+    let mut parts = path.splitn(3, '-').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??))
+}
+
+/// Name of the backup in a directory.
+pub fn name_of(path: &str) -> Option<&str> {
+    path.splitn(3, '-').nth(2)
 }
 
 /// Makes a backup; it is complete when this returns.
@@ -143,7 +154,9 @@ pub async fn make_backup(
         encrypted: objects.are_encrypted(),
     };
     let manifest = Manifest::new(backup, meta.applied.timestamp_us, source.foreign_keys, parts);
-    objects.put(&format!("{directory}/{MANIFEST}"), manifest.encode()?).await?;
+    let manifest = manifest.sealed(objects.keys())?;
+    let text = manifest.encode().map_err(SealManifestError::from)?;
+    objects.put(&manifest.object(), text).await?;
     pass(Place::BackupComplete)?;
     Ok(manifest)
 }

@@ -464,11 +464,9 @@ impl Backups {
 
 /// A complete backup of that name, whoever made it.
 async fn find(objects: &Objects, name: &str) -> Result<Option<Backup>, ManifestError> {
-    let suffix = format!("-{name}");
     for path in objects.directories("backups").await? {
-        if path.ends_with(&suffix)
+        if full::name_of(&path) == Some(name)
             && let Some(manifest) = manifest::Manifest::read(objects, &path).await?
-            && manifest.backup.name == name
         {
             return Ok(Some(manifest.backup));
         }

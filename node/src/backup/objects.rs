@@ -83,6 +83,11 @@ impl Objects {
         encrypted || self.keys.accepts_unencrypted()
     }
 
+    /// What seals and opens them.
+    pub fn keys(&self) -> &Keyring {
+        &self.keys
+    }
+
     fn path(&self, name: &str) -> Path {
         name.split('/').fold(self.root.clone(), |path, part| path.join(part))
     }
@@ -232,8 +237,15 @@ fn is_refusal(error: &object_store::Error) -> bool {
 
 /// What an error of a store is, without what nobody wants to read.
 pub fn failed(action: &'static str, name: &str, error: object_store::Error) -> ObjectError {
-    let refused = is_refusal(&error);
-    ObjectError::Store { action, name: name.to_owned(), why: in_short(&error.to_string()), refused }
+    let (refused, text) = (is_refusal(&error), error.to_string());
+    let why = match error {
+        // Some stores say no more than that.
+        object_store::Error::NotFound { .. } if !text.contains("<Code>") => {
+            "the bucket or container is not there, or may not be seen".into()
+        }
+        _ => in_short(&text),
+    };
+    ObjectError::Store { action, name: name.to_owned(), why, refused }
 }
 
 /// What people need of an error: stores answer with pages of XML, and tell of each attempt.

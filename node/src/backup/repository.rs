@@ -234,9 +234,15 @@ fn open_gcs(gcs: &GcsConfig, credentials: &CredentialsDir<'_>) -> Result<Opened,
     } else {
         GoogleCloudStorageBuilder::from_env()
     };
-    builder = builder.with_bucket_name(&gcs.bucket).with_client_options(client()).with_retry(retry());
+    let (mut client, mut plaintext) = (client(), false);
+    if let Some(endpoint) = &gcs.endpoint {
+        plaintext = endpoint.starts_with("http://");
+        client = client.with_allow_http(plaintext);
+        builder = builder.with_base_url(endpoint.trim_end_matches('/'));
+    }
+    builder = builder.with_bucket_name(&gcs.bucket).with_client_options(client).with_retry(retry());
     let store = builder.build().map_err(|error| error.to_string())?;
-    Ok((Arc::new(store), gcs.prefix.clone(), false))
+    Ok((Arc::new(store), gcs.prefix.clone(), plaintext))
 }
 
 fn open_azure(azure: &AzureConfig, credentials: &CredentialsDir<'_>) -> Result<Opened, String> {
@@ -250,12 +256,13 @@ fn open_azure(azure: &AzureConfig, credentials: &CredentialsDir<'_>) -> Result<O
     if let Some(account) = &azure.account {
         builder = builder.with_account(account);
     }
-    let mut plaintext = false;
+    let (mut client, mut plaintext) = (client(), false);
     if let Some(endpoint) = &azure.endpoint {
         plaintext = endpoint.starts_with("http://");
-        builder = builder.with_endpoint(endpoint.clone()).with_allow_http(plaintext);
+        client = client.with_allow_http(plaintext);
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
     }
-    builder = builder.with_container_name(&azure.container).with_client_options(client()).with_retry(retry());
+    builder = builder.with_container_name(&azure.container).with_client_options(client).with_retry(retry());
     let store = builder.build().map_err(|error| error.to_string())?;
     Ok((Arc::new(store), azure.prefix.clone(), plaintext))
 }

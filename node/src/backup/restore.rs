@@ -3,13 +3,12 @@
 //! members had, or nothing.
 
 use super::catalogue::{Choice, Contents, NotReachable, Until, time_text};
-use super::manifest::ManifestError;
 use super::objects::{ObjectError, Objects};
 use super::parts::{FetchError, fetch_parts};
 use super::replaced::{ReplacedError, bring_back, replacement_of};
 use super::seal::SealError;
 use super::segment::{self, Segment, SegmentName};
-use crate::store::{self, Entry, LocalFailure, Seed, Store};
+use crate::store::{self, Applied, Entry, LocalFailure, Seed, Store};
 use client::backup::{RestoreTarget, Restored};
 use futures::{StreamExt as _, TryStreamExt as _};
 use std::io;
@@ -32,9 +31,6 @@ pub enum RestoreError {
     /// Nothing in the store brings it back.
     #[error(transparent)]
     NotReachable(#[from] NotReachable),
-    /// A manifest cannot be read.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
     /// An object cannot be read.
     #[error(transparent)]
     Objects(#[from] ObjectError),
@@ -222,7 +218,8 @@ impl Replay {
                 self.reopen(segment.foreign_keys).await?;
             }
             let Segment { entries, checksums, .. } = segment;
-            let (entries, is_end) = self.wanted(entries, choice.until);
+            let applied = self.store.state().borrow().applied;
+            let (entries, is_end) = wanted(entries, &applied, choice.until);
             let last = entries.last().map_or(0, |entry| entry.log_id.index);
             self.apply(objects, entries).await?;
             self.store.checksum().await?;
@@ -238,21 +235,6 @@ impl Replay {
             }
         }
         Ok(self)
-    }
-
-    /// Entries that are not in the database yet and not after the end; whether the end is among them.
-    fn wanted(&self, mut entries: Vec<Entry>, until: Until) -> (Vec<Entry>, bool) {
-        let present = self.index();
-        entries.retain(|entry| entry.log_id.index > present);
-        let end = match until {
-            Until::End => None,
-            Until::Index(index) => entries.iter().position(|entry| entry.log_id.index > index),
-            Until::Time(time) => {
-                entries.iter().position(|entry| segment::time_of(entry).is_some_and(|at| at > time))
-            }
-        };
-        entries.truncate(end.unwrap_or(entries.len()));
-        (entries, end.is_some())
     }
 
     async fn apply(&mut self, objects: &Objects, entries: Vec<Entry>) -> Result<(), RestoreError> {
@@ -316,6 +298,24 @@ impl Replay {
     }
 }
 
+/// Entries that are not in a database with `applied` yet and not after the end; whether the end is among them. What has no
+/// time, as the first entry of a leader, comes with what is before it.
+fn wanted(mut entries: Vec<Entry>, applied: &Applied, until: Until) -> (Vec<Entry>, bool) {
+    let present = applied.log_id.map_or(0, |id| id.index);
+    entries.retain(|entry| entry.log_id.index > present);
+    let mut clock = applied.timestamp_us;
+    let end = entries.iter().position(|entry| match until {
+        Until::End => false,
+        Until::Index(index) => entry.log_id.index > index,
+        Until::Time(time) => {
+            clock = segment::clock_after(entry, clock).unwrap_or(clock);
+            clock > time
+        }
+    });
+    entries.truncate(end.unwrap_or(entries.len()));
+    (entries, end.is_some())
+}
+
 /// Checks all of a database file.
 pub async fn check_integrity(path: PathBuf) -> Result<(), RestoreError> {
     let checked = tokio::task::spawn_blocking(move || store::integrity(&path)).await;
@@ -338,4 +338,52 @@ async fn read_segment(
         return Err(RestoreError::OtherEntries { name: object });
     }
     Ok(segment)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::raft::command::{EntryContext, encode_execute};
+    use crate::store::{LogId, Payload};
+
+    /// Entries by index and what their leader's clock said; without one: the first entry of a leader.
+    fn entries(of: &[(u64, Option<i64>)]) -> Vec<Entry> {
+        let payload = |time: &Option<i64>| match time {
+            Some(timestamp_us) => {
+                let context = EntryContext { timestamp_us: *timestamp_us, seed: 1, step_limit: 0 };
+                Payload::Command(encode_execute(context, std::iter::empty()))
+            }
+            None => Payload::Blank,
+        };
+        let entry = |(index, time): &(u64, Option<i64>)| Entry {
+            log_id: LogId { term: 1, leader: 1, index: *index },
+            payload: payload(time),
+            wants_reply: false,
+        };
+        of.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn where_a_replay_ends() {
+        // Another leader's clock is behind: entry 13 is of the moment 101, as on members.
+        let archived =
+            [(10, Some(80)), (11, Some(100)), (12, None), (13, Some(50)), (14, Some(102)), (15, Some(200))];
+        for (until, last, is_end) in [
+            (Until::End, 15, false),
+            (Until::Index(12), 12, true),
+            (Until::Index(15), 15, false),
+            (Until::Time(100), 12, true),
+            (Until::Time(101), 13, true),
+            (Until::Time(102), 14, true),
+            (Until::Time(199), 14, true),
+            (Until::Time(200), 15, false),
+        ] {
+            let log_id = Some(LogId { term: 1, leader: 1, index: 10 });
+            let applied = Applied { log_id, timestamp_us: 80, ..Applied::default() };
+            let (found, ends) = wanted(entries(&archived), &applied, until);
+            let indexes: Vec<u64> = found.iter().map(|entry| entry.log_id.index).collect();
+            assert_eq!((indexes, ends), ((11..=last).collect(), is_end), "{until:?}");
+        }
+    }
 }

@@ -86,9 +86,10 @@ pub fn size_of(entry: &Entry) -> usize {
     payload + 21
 }
 
-/// The clock of an entry, if it has one, in microseconds since 1970.
-pub fn time_of(entry: &Entry) -> Option<i64> {
-    entry.readable_command().map(|command| command.context.timestamp_us)
+/// The cluster's clock after an entry that is applied when it stands at `clock`, both in microseconds since 1970; none if
+/// the entry has no time. As members count it (`store/apply.rs`): it never stands still or goes back.
+pub fn clock_after(entry: &Entry, clock: i64) -> Option<i64> {
+    entry.readable_command().map(|command| command.context.timestamp_us.max(clock.saturating_add(1)))
 }
 
 /// Of `known` those that belong into a segment of the entries from `first` to `last`.

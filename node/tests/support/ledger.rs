@@ -43,13 +43,35 @@ impl Cluster {
 
     /// The same, with numbers from `first` on.
     pub fn continue_ledger(&self, urls: Vec<String>, count: usize, bytes: usize, first: u64) -> Writers {
+        self.start_ledger(urls, (count, bytes), first, None)
+    }
+
+    /// Writers who together begin `per_second` writes in a second, however long these take: times count from when a write
+    /// was due.
+    pub fn paced_ledger(&self, urls: Vec<String>, per_second: u32, bytes: usize, first: u64) -> Writers {
+        // So many that one is free when a write is due.
+        const WRITERS: u32 = 10;
+        let every = Duration::from_secs(1) * WRITERS / per_second;
+        self.start_ledger(urls, (WRITERS as usize, bytes), first, Some(every))
+    }
+
+    fn start_ledger(
+        &self,
+        urls: Vec<String>,
+        (count, bytes): (usize, usize),
+        first: u64,
+        every: Option<Duration>,
+    ) -> Writers {
         let book = Arc::new(Book { next: AtomicU64::new(first), ..Book::default() });
+        let begun = Instant::now();
         let threads = (0..count)
             .map(|writer| {
                 let (book, mut urls) = (book.clone(), urls.clone());
                 let turn = writer % urls.len();
                 urls.rotate_left(turn);
-                std::thread::spawn(move || write(&book, &urls, bytes))
+                let pace =
+                    every.map(|every| Pace { due: begun + every * writer as u32 / count as u32, every });
+                std::thread::spawn(move || write(&book, &urls, bytes, pace))
             })
             .collect();
         Writers { book, threads }
@@ -84,14 +106,32 @@ impl Cluster {
     }
 }
 
-fn write(book: &Book, urls: &[String], bytes: usize) {
+/// When a writer's next write is due, and how much later the one after it.
+struct Pace {
+    due: Instant,
+    every: Duration,
+}
+
+impl Pace {
+    /// Waits until the next write is due; returns when that was.
+    fn next(&mut self) -> Instant {
+        let due = self.due;
+        self.due += self.every;
+        while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            std::thread::park_timeout(left);
+        }
+        due
+    }
+}
+
+fn write(book: &Book, urls: &[String], bytes: usize, mut pace: Option<Pace>) {
     let http = reqwest::blocking::Client::builder().timeout(ANSWER).build().unwrap();
     let filling = format!("x'{}'", "5a".repeat(bytes));
     let mut turn = 0;
     while !book.stop.load(Ordering::Relaxed) {
         let number = book.next.fetch_add(1, Ordering::Relaxed);
         let statement = json!([["INSERT INTO ledger(n, filling) VALUES(?, ?)", number, filling]]);
-        let began = Instant::now();
+        let began = pace.as_mut().map_or_else(Instant::now, Pace::next);
         let answer = http.post(&urls[turn % urls.len()]).body(statement.to_string()).send();
         let told = answer.and_then(|a| Ok((a.status().as_u16(), a.text()?)));
         match told {

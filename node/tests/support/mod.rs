@@ -9,8 +9,8 @@ pub mod ledger;
 pub mod memory;
 pub mod proxy;
 pub mod registry;
-pub mod s3;
 pub mod sink;
+pub mod stores;
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;

@@ -88,6 +88,8 @@ pub struct S3Store {
 
 /// Google Cloud Storage.
 #[derive(Clone, Debug, PartialEq, Eq, KubeSchema, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("!has(self.endpoint) || self.endpoint.startsWith('https://') || self.endpoint.startsWith('http://')")
+    .message("endpoint must begin with https:// (or http://, by which everybody on the way can read along): write it as https://host:port"))]
 #[x_kube(validation = Rule::new("!has(self.prefix) || !self.prefix.startsWith('/')")
     .message("prefix must not begin with a slash: take the slash away"))]
 #[serde(rename_all = "camelCase")]
@@ -99,6 +101,10 @@ pub struct GcsStore {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub prefix: Option<String>,
+    /// Of a server other than Google's public one, as https://host:port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 512))]
+    pub endpoint: Option<String>,
     /// A Secret of this namespace with the key serviceAccount.json. Absent: the identity of the pod's surroundings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,

@@ -224,6 +224,7 @@ pub fn config(purpose: Use, access: &StoreAccess, backups: Option<&Backups>) -> 
         StoreConfig::Gcs(GcsConfig {
             bucket: gcs.bucket,
             prefix: gcs.prefix.unwrap_or_default(),
+            endpoint: gcs.endpoint,
             credentials_dir: credentials_dir(gcs.secret_ref.is_some()),
         })
     });
