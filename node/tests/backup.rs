@@ -9,6 +9,7 @@ mod support;
 
 use rand::seq::IndexedRandom as _;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::backups::{
@@ -168,6 +169,73 @@ fn what_is_damaged_or_missing_is_an_error_and_never_a_wrong_database() {
     assert_eq!(c.delete(0, "/cluster/backups", &path).0, 200);
     assert!(files_below(&c.root().join("store")).is_empty());
     assert_eq!(c.delete(0, "/cluster/backups", &path).0, 200, "repeatable");
+}
+
+#[test]
+fn whatever_happens_to_an_object_of_the_archive_an_older_state_comes_back_or_an_error() {
+    let (mut c, config) = members(1, Some(1), true);
+    c.create_ledger(0);
+    // What the ledger held after an entry.
+    let mut states = BTreeMap::new();
+    let mut held = Vec::new();
+    for round in 0..4 {
+        if round == 2 {
+            // A database that an entry names is an object too.
+            let file = c.root().join("loaded.sqlite");
+            let loaded = rusqlite::Connection::open(&file).unwrap();
+            loaded
+                .execute_batch("CREATE TABLE ledger(n, filling); INSERT INTO ledger VALUES(7, NULL)")
+                .unwrap();
+            loaded.close().unwrap();
+            let load = reqwest::blocking::Client::new().post(c.url(0, "/db/load"));
+            assert_eq!(load.body(std::fs::read(&file).unwrap()).send().unwrap().status(), 200);
+            held = vec![7];
+            states.insert(c.report(0)["appliedIndex"].as_u64().unwrap(), held.clone());
+        }
+        for n in 0..3 {
+            held.push(100 * round + n);
+            states.insert(insert(&c, 0, (100 * round + n) as usize), held.clone());
+        }
+        await_archived(&mut c, *states.last_key_value().unwrap().0);
+    }
+    let id = cluster_id(&c);
+    assert_eq!(c.terminate(0), Some(0), "nothing is put there any more");
+    let out = c.root().join("out.sqlite");
+    let mut came_back = 0;
+    let mut try_out = |what: &str| {
+        let latest = restore("restore", &config, &id, "latest", &out);
+        if latest.restored == Value::Null {
+            assert!(latest.message.starts_with("fatal: ") && !latest.message.contains("panicked"), "{what}");
+            return;
+        }
+        let index = latest.restored["index"].as_u64().unwrap();
+        let state = states.range(..=index).next_back().map(|(_, state)| state.clone());
+        assert_eq!(Some(ledger(&out)), state, "{what}: {}", latest.restored);
+        std::fs::remove_file(&out).unwrap();
+        came_back += 1;
+    };
+    try_out("nothing");
+    let objects = files_below(&c.root().join("store").join(&id));
+    assert!(objects.len() > 6, "{objects:?}");
+    for object in &objects {
+        let whole = std::fs::read(object).unwrap();
+        for at in [0, whole.len() / 2, whole.len() - 1] {
+            let mut changed = whole.clone();
+            changed[at] ^= 4;
+            std::fs::write(object, changed).unwrap();
+            try_out(&format!("byte {at} of {}", object.display()));
+        }
+        for length in [0, whole.len() - 1] {
+            std::fs::write(object, &whole[..length]).unwrap();
+            try_out(&format!("{length} bytes of {}", object.display()));
+        }
+        std::fs::remove_file(object).unwrap();
+        try_out(&format!("without {}", object.display()));
+        std::fs::write(object, &whole).unwrap();
+    }
+    try_out("everything as it was");
+    println!("{} objects; {came_back} of {} restores came back", objects.len(), 6 * objects.len() + 2);
+    assert!(came_back >= 2);
 }
 
 #[test]

@@ -119,5 +119,5 @@ pub fn azure(program: &str, root: &Path) -> (StoreServer, Value) {
 }
 
 fn rfc1123() -> String {
-    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&jiff::Timestamp::now()).unwrap()
+    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&node::clock::now()).unwrap()
 }
