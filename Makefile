@@ -29,6 +29,8 @@ fuzz: ## what comes from outside, made up by libFuzzer (TARGET=auth|database|log
 	@e2e/fuzz.sh run "$(or $(TARGET),all)" "$(or $(SECONDS),600)"
 bench: ## sqlited beside etcd, hiqlite and others on this machine (PEERS, REPS, CLIENTS, SECONDS_EACH, QUICK=1, AGAIN=1); writes docs/performance.md
 	@bench/compare.sh
+docs: ## the documentation as a site, into target/docs
+	@e2e/docs.sh
 
 ##@ Images
 image: ## one image for each program, optimised, into target/images (IMAGE_REGISTRY names them for a registry)
@@ -45,4 +47,4 @@ help:
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo demo-down verify fix unit clients e2e test prove fuzz bench image kube-up kube-down help
+.PHONY: demo demo-down verify fix unit clients e2e test prove fuzz bench docs image kube-up kube-down help

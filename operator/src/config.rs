@@ -111,7 +111,7 @@ pub enum LogFormat {
 /// What to do with the definitions.
 #[derive(Clone, Debug, Args)]
 pub struct CrdsConfig {
-    /// Write the generated files (crds/ and the chart's templates) below this directory.
+    /// Write the generated files (crds/, the chart's templates and docs/crds.md) below this directory.
     #[arg(long, value_name = "DIR", conflicts_with = "check")]
     pub dir: Option<PathBuf>,
     /// Fail if the generated files below this directory are not what this program would write.

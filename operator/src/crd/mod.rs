@@ -1,11 +1,13 @@
 //! The custom resources, and their definitions as files.
 //!
-//! The types are the source; `crds/` and the chart's templates are generated from them and only ever checked.
+//! The types are the source; `crds/`, the chart's templates and the reference in `docs/` are generated from them and only
+//! ever checked.
 
 mod backup;
 mod bootstrap;
 mod cluster;
 mod placement;
+mod reference;
 mod schema;
 mod security;
 mod service;
@@ -54,6 +56,9 @@ use std::path::{Path, PathBuf};
 const PLAIN: &str = "crds";
 /// Where the chart keeps its copy.
 const CHART: &str = "charts/sqlite-operator/templates/crds";
+
+/// The reference for people.
+const REFERENCE: &str = "docs/crds.md";
 
 /// Why definitions could not be written or checked.
 #[derive(Debug, thiserror::Error)]
@@ -142,8 +147,9 @@ pub fn check(root: &Path) -> Result<(), CrdError> {
 }
 
 fn files(root: &Path) -> Result<Vec<(PathBuf, String)>, CrdError> {
-    let mut files = Vec::new();
-    for definition in definitions() {
+    let definitions = definitions();
+    let mut files = vec![(root.join(REFERENCE), reference::page(&definitions))];
+    for definition in definitions {
         let name = format!("{}.yaml", definition.spec.names.plural);
         let plain = yaml(&definition)?;
         files.push((root.join(CHART).join(&name), chart_template(&plain)));
