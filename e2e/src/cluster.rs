@@ -12,10 +12,10 @@ use client::admin::{MemberReport, Role};
 use client::sql::Credentials;
 use client::trust::Trust;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, EvictParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -270,11 +270,19 @@ impl Cluster {
 
     /// The same content on every member, read from each by itself once all have applied the same index.
     pub async fn assert_same_content(&self, sql: &str) -> Result<()> {
+        let members = self.pods().await?.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
+        eventually("all members have applied the same", PATIENCE, async || {
+            let mut applied = BTreeSet::new();
+            for member in &members {
+                applied.insert(self.report(member).await?.applied_index);
+            }
+            Ok((applied.len() == 1).then_some(()))
+        })
+        .await?;
         let mut answers = BTreeMap::new();
-        for pod in self.pods().await? {
-            let name = pod.name_any();
-            let database = self.member(&name).await?;
-            answers.insert(name, database.read(sql, crate::database::Level::None).await?);
+        for member in members {
+            let database = self.member(&member).await?;
+            answers.insert(member, database.read(sql, crate::database::Level::None).await?);
         }
         let mut values = answers.values();
         let first = values.next().context("no member")?;
@@ -366,6 +374,24 @@ impl Cluster {
     pub async fn delete_pod(&self, pod: &str) -> Result<()> {
         self.kubernetes.pods(&self.namespace).delete(pod, &DeleteParams::default()).await?;
         Ok(())
+    }
+
+    /// Has a pod leave as `kubectl drain` does: as soon as its disruption budget allows it.
+    pub async fn evict(&self, pod: &str) -> Result<()> {
+        let pods = self.kubernetes.pods(&self.namespace);
+        eventually(&format!("{pod} may go"), Duration::from_secs(30), async || {
+            match pods.evict(pod, &EvictParams::default()).await {
+                Ok(_) => Ok(Some(())),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+    }
+
+    /// The Kubernetes node that a pod is on.
+    pub async fn node_of(&self, pod: &str) -> Result<String> {
+        let spec = self.kubernetes.pods(&self.namespace).get(pod).await?.spec;
+        spec.and_then(|spec| spec.node_name).with_context(|| format!("{pod} is on no node"))
     }
 
     /// Deletes a member's claim and its pod; the volume goes with them.

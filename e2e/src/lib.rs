@@ -10,6 +10,7 @@ mod diagnostics;
 mod forward;
 pub mod kubernetes;
 pub mod ledger;
+pub mod nodes;
 pub mod object_store;
 mod processes;
 pub mod scenario;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use futures::FutureExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::io::Write;
@@ -166,6 +166,25 @@ impl Scenario {
         }
         self.say("the operator's pods are deleted");
         Ok(())
+    }
+
+    /// Sets how many pods the operator's Deployment has; returns how many it had.
+    pub async fn scale_operator(&self, replicas: i32) -> Result<i32> {
+        let deployments = Api::<Deployment>::namespaced(self.kubernetes.client.clone(), OPERATOR_NAMESPACE);
+        let all = deployments.list(&ListParams::default().labels(OPERATOR_LABEL)).await?.items;
+        let deployment = all.first().context("there is no operator")?;
+        let had = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        deployments.patch(&deployment.name_any(), &PatchParams::default(), &patch).await?;
+        let pods = Api::<Pod>::namespaced(self.kubernetes.client.clone(), OPERATOR_NAMESPACE);
+        if replicas == 0 {
+            crate::eventually("the operator is away", Duration::from_secs(20), async || {
+                let left = pods.list(&ListParams::default().labels(OPERATOR_LABEL)).await?;
+                Ok(left.items.is_empty().then_some(()))
+            })
+            .await?;
+        }
+        Ok(had)
     }
 
     /// Waits until the operator's Deployment has all its pods again.

@@ -90,7 +90,8 @@ fn a_member_whose_disk_is_full_serves_what_it_has_and_comes_back() {
     }
     let mut m = machines(1);
     m.cluster.lead(1);
-    let writers = m.cluster.write_to(&[1, 2], 4, 20_000);
+    // Of a size that leaves room for a snapshot beside the database, however far behind a slow machine gets.
+    let writers = m.cluster.write_to(&[1, 2], 4, 4_000);
     writers.await_more(20);
     // To the last block, while it is written to.
     let ballast = m.disks[0].fill(0);

@@ -32,7 +32,7 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { rate: 100, patience: Duration::from_secs(5) }
+        Self { rate: if crate::proving() { 200 } else { 100 }, patience: Duration::from_secs(5) }
     }
 }
 

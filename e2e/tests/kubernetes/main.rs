@@ -2,6 +2,7 @@
 //! `cargo test` leaves them out; `make test` and `make e2e` run them.
 
 mod backups;
+mod disruptions;
 mod failures;
 mod life;
 mod neighbours;
@@ -13,5 +14,5 @@ mod updates;
 
 /// `make prove` repeats what `make test` shows once.
 fn rounds() -> u32 {
-    if e2e::proving() { 10 } else { 1 }
+    if e2e::proving() { 30 } else { 1 }
 }

@@ -1,9 +1,10 @@
 //! An HTTP/1.1 proxy before a server, which goes wrong as servers do: errors, answers cut short or late, or from before.
 
+use super::acceptor::Acceptor;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,7 +42,6 @@ struct Shared {
     to: u16,
     rule: Mutex<Rule>,
     count: AtomicU64,
-    stop: AtomicBool,
     first: Mutex<HashMap<String, Vec<u8>>>,
 }
 
@@ -50,32 +50,21 @@ pub struct HttpFaults {
     /// Where it listens.
     pub port: u16,
     shared: Arc<Shared>,
+    _acceptor: Acceptor,
 }
 
 impl HttpFaults {
     /// Before the port `to` of this machine; nothing goes wrong yet.
     pub fn start(to: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
             to,
             rule: Mutex::new(Box::new(|_| Fault::Pass)),
             count: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
             first: Mutex::default(),
         });
         let serving = shared.clone();
-        std::thread::spawn(move || {
-            for caller in listener.incoming() {
-                if serving.stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                let (Ok(caller), shared) = (caller, serving.clone()) else { continue };
-                // A caller that hangs up is one of the things that happen.
-                std::thread::spawn(move || drop(serve(&caller, &shared)));
-            }
-        });
-        Self { port, shared }
+        let acceptor = Acceptor::start(0, move |caller| serve(&caller, &serving));
+        Self { port: acceptor.port, shared, _acceptor: acceptor }
     }
 
     /// From now on.
@@ -91,13 +80,6 @@ impl HttpFaults {
     /// How many requests came.
     pub fn count(&self) -> u64 {
         self.shared.count.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for HttpFaults {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Verbs for tests with real processes: `cluster(3)`, `kill`, `start`, `execute`, `query`, `await_ready`.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod acceptor;
 pub mod backups;
 pub mod certificates;
 pub mod disk;

@@ -1,9 +1,10 @@
 //! A TCP proxy before a member's peer port, which can cut connections: machines without kernel modules have no other
 //! way to part members.
 
+use super::acceptor::Acceptor;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +14,6 @@ const PREFACE: usize = CALLER_AT + 8;
 
 #[derive(Default)]
 struct Rules {
-    stop: AtomicBool,
     /// Nobody gets through.
     closed: AtomicBool,
     /// Raft ids whose connections do not get through.
@@ -28,25 +28,16 @@ pub struct Proxy {
     /// Where it listens.
     pub port: u16,
     rules: Arc<Rules>,
+    _acceptor: Acceptor,
 }
 
 impl Proxy {
     /// Before the port `to` of this machine, on `port`.
     pub fn start(port: u16, to: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let rules = Arc::new(Rules::default());
         let shared = rules.clone();
-        std::thread::spawn(move || {
-            for caller in listener.incoming() {
-                if shared.stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                let (Ok(caller), rules) = (caller, shared.clone()) else { continue };
-                // A connection that fails is the members' to notice.
-                std::thread::spawn(move || drop(carry(caller, to, &rules)));
-            }
-        });
-        Self { port, rules }
+        let acceptor = Acceptor::start(port, move |caller| carry(caller, to, &shared));
+        Self { port, rules, _acceptor: acceptor }
     }
 
     /// Lets nobody through, or everybody again.
@@ -86,10 +77,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.rules.stop.store(true, Ordering::Relaxed);
         self.cut(|_| true);
-        // Wakes the listener.
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
     }
 }
 

@@ -1,12 +1,12 @@
 //! Key-value stores, as far as members use them: one that answers as Consul does, one as etcd does.
 
+use super::acceptor::Acceptor;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
 /// Which one.
@@ -52,47 +52,31 @@ struct Shared {
     /// The token of Consul, the password of user `me` of etcd.
     secret: Option<&'static str>,
     keys: Mutex<Keys>,
-    stop: AtomicBool,
 }
 
 /// A store; it goes away with the value, unless another one goes on with its keys.
 pub struct Store {
     pub port: u16,
     shared: Arc<Shared>,
-    serving: Option<std::thread::JoinHandle<()>>,
+    /// None while it is away.
+    acceptor: Option<Acceptor>,
 }
 
 impl Store {
     /// Listens on `port`.
     pub fn start(kind: Kind, port: u16, secret: Option<&'static str>) -> Self {
-        let stop = AtomicBool::new(false);
-        Self::serve(port, Arc::new(Shared { kind, secret, keys: Mutex::default(), stop }))
+        Self::serve(port, Arc::new(Shared { kind, secret, keys: Mutex::default() }))
     }
 
     fn serve(port: u16, shared: Arc<Shared>) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        shared.stop.store(false, Ordering::Relaxed);
         let serving = shared.clone();
-        let serving = std::thread::spawn(move || {
-            for caller in listener.incoming() {
-                if serving.stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                let (Ok(caller), shared) = (caller, serving.clone()) else { continue };
-                // A caller that hangs up is one of the things that happen.
-                std::thread::spawn(move || drop(answer(&caller, &shared)));
-            }
-        });
-        Self { port, shared, serving: Some(serving) }
+        let acceptor = Acceptor::start(port, move |caller| answer(&caller, &serving));
+        Self { port, shared, acceptor: Some(acceptor) }
     }
 
     /// Goes away; [`Store::come_back`] has its keys.
     pub fn go_away(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
-        if let Some(serving) = self.serving.take() {
-            serving.join().unwrap();
-        }
+        self.acceptor = None;
     }
 
     pub fn come_back(&mut self) {
@@ -112,14 +96,6 @@ impl Store {
 
     pub fn delete(&self, key: &str) {
         self.shared.keys.lock().unwrap().entries.remove(key);
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        if self.serving.is_some() {
-            self.go_away();
-        }
     }
 }
 

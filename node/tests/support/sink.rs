@@ -1,9 +1,10 @@
 //! An HTTP server that takes captured changes, and goes wrong as it is told to.
 
+use super::acceptor::Acceptor;
 use serde_json::Value;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What the sink does with an envelope.
@@ -27,7 +28,6 @@ type Taker = Box<dyn FnMut(Value) + Send>;
 struct Shared {
     rule: Mutex<Rule>,
     asked: AtomicU64,
-    stop: AtomicBool,
     taken: Mutex<Vec<Value>>,
     /// Takes envelopes instead.
     taker: Mutex<Option<Taker>>,
@@ -37,32 +37,21 @@ struct Shared {
 pub struct Sink {
     pub port: u16,
     shared: Arc<Shared>,
+    _acceptor: Acceptor,
 }
 
 impl Sink {
     /// Takes everything until it is told otherwise.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
             rule: Mutex::new(Box::new(|_| Reply::Take(200))),
             asked: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
             taken: Mutex::default(),
             taker: Mutex::default(),
         });
         let serving = shared.clone();
-        std::thread::spawn(move || {
-            for caller in listener.incoming() {
-                if serving.stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                let (Ok(caller), shared) = (caller, serving.clone()) else { continue };
-                // A caller that hangs up is one of the things that happen.
-                std::thread::spawn(move || drop(serve(&caller, &shared)));
-            }
-        });
-        Self { port, shared }
+        let acceptor = Acceptor::start(0, move |caller| serve(&caller, &serving));
+        Self { port: acceptor.port, shared, _acceptor: acceptor }
     }
 
     /// From now on `rule` says what is done with the envelopes, which are counted from 0.
@@ -99,13 +88,6 @@ impl Sink {
                 entry["events"].as_array().unwrap().iter().map(move |event| (index, event.clone()))
             })
             .collect()
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
     }
 }
 

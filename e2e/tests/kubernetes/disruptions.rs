@@ -1,0 +1,278 @@
+//! What Kubernetes does to clusters: nodes are drained and lose power, volumes fill up, the operator ends at any moment,
+//! namespaces go.
+
+use crate::rounds;
+use anyhow::{Context, Result, ensure};
+use e2e::database::Level;
+use e2e::ledger::Pace;
+use e2e::{Cluster, Manifest, Scenario, Skip, eventually, nodes, proving, scenario};
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const SAME: &str = "SELECT count(*), max(id), total(attempt) FROM ledger";
+/// The node whose kube-proxy this machine uses: tests leave it alone.
+const OURS: &str = "node1";
+
+async fn set_schedulable(test: &Scenario, node: &str, schedulable: bool) -> Result<()> {
+    let patch = Patch::Merge(json!({"spec": {"unschedulable": !schedulable}}));
+    Api::<Node>::all(test.kubernetes.client.clone()).patch(node, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+/// Moves a member away as `kubectl drain` does, and waits until the cluster is whole again.
+async fn drain(test: &Scenario, orders: &Cluster, member: &str, node: &str) -> Result<()> {
+    let before = orders.pod_uids().await?;
+    set_schedulable(test, node, false).await?;
+    let moved = async {
+        orders.evict(member).await?;
+        eventually("another pod has its place", Duration::from_secs(40), async || {
+            let now = orders.pod_uids().await?;
+            Ok(now.get(member).filter(|uid| before.get(member) != Some(uid)).map(drop))
+        })
+        .await?;
+        orders.await_ready().await
+    };
+    let moved = moved.await;
+    set_schedulable(test, node, true).await?;
+    moved
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn the_leaders_node_is_drained() {
+    scenario("the_leaders_node_is_drained", async |test| {
+        let orders = test.cluster("orders", 3).await?;
+        for _ in 0..rounds() {
+            let ledger = orders.start_writing(Pace::default()).await?;
+            ledger.await_acknowledged(100, Duration::from_secs(10)).await?;
+            let leader = orders.await_leader().await?;
+            let node = orders.node_of(&leader).await?;
+            drain(test, &orders, &leader, &node).await?;
+            test.say(format_args!("{leader}, which led, has left {node}"));
+            ledger.await_acknowledged(100, Duration::from_secs(10)).await?;
+            let report = ledger.finish().await?;
+            test.reported("leader's node drained", &report)?;
+            report.nothing_lost()?;
+            ensure!(report.failed + report.unknown == 0, "writes failed: {:?}", report.reasons);
+            orders.assert_same_content(SAME).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn the_operator_ends_at_any_moment() {
+    scenario("the_operator_ends_at_any_moment", async |test| {
+        let ends = if proving() { 100 } else { 3 };
+        let changes: [Value; 4] = [
+            json!({"voters": 5}),
+            json!({"readReplicas": 1}),
+            json!({"voters": 3, "podTemplate": {"metadata": {"labels": {"changed": "yes"}}}}),
+            json!({"readReplicas": 0, "podTemplate": {"metadata": {"labels": {"changed": "again"}}}}),
+        ];
+        let orders = test.cluster("orders", 3).await?;
+        let ledger = orders.start_writing(Pace::default()).await?;
+        for end in 0..ends {
+            orders.set(changes[end % changes.len()].clone()).await?;
+            // Any moment of what follows: that is what is tried out.
+            let moment = Duration::from_millis(u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * 8);
+            tokio::time::sleep(moment).await;
+            test.delete_operator_pods().await?;
+        }
+        orders.set(json!({"voters": 3, "readReplicas": 0})).await?;
+        test.await_operator().await?;
+        orders.await_ready().await?;
+        let report = ledger.finish().await?;
+        test.reported(&format!("operator deleted {ends} times during changes"), &report)?;
+        report.nothing_lost()?;
+        report.outage_at_most(Duration::from_secs(2))?;
+        let pods = orders.pods().await?.len();
+        ensure!(pods == 3, "{pods} pods for 3 voters");
+        orders.assert_same_content(SAME).await
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_full_volume_is_raised_and_written_again() {
+    scenario("a_full_volume_is_raised_and_written_again", async |test| {
+        let classes = Api::<StorageClass>::all(test.kubernetes.client.clone());
+        if classes.get_opt("sized").await?.is_none() {
+            return Err(Skip("no storage class `sized`, whose volumes can be full".to_owned()).into());
+        }
+        let orders = test.named("orders");
+        let storage = json!({"size": "320Mi", "storageClassName": "sized"});
+        orders.apply(&Manifest::new("orders", 3).with("storage", storage)).await?;
+        orders.await_ready().await?;
+        let database = orders.service("rw").await?;
+        database.write("CREATE TABLE filling (x BLOB)").await?;
+        let mut written = 0;
+        let refusal = loop {
+            match database.write("INSERT INTO filling VALUES (randomblob(8000000))").await {
+                Ok(()) => written += 1,
+                Err(error) => break format!("{error:#}"),
+            }
+            ensure!(written < 100, "800 MB fit into 320 MiB");
+        };
+        ensure!(refusal.contains("507"), "{refusal}");
+        test.say(format_args!("after {written} rows: {refusal}"));
+        let count = database.read_number("SELECT count(*) FROM filling", Level::Linearizable).await?;
+        ensure!(count >= written, "{count} of {written} rows");
+        orders.await_condition("StorageHealthy", "False").await?;
+        let still = database.write("INSERT INTO filling VALUES (randomblob(8000000))").await;
+        ensure!(still.is_err(), "there is room again before the volume grew");
+
+        let begin = Instant::now();
+        orders.set(json!({"storage": {"size": "700Mi"}})).await?;
+        eventually("writes are taken again", Duration::from_secs(60), async || {
+            database.write("INSERT INTO filling VALUES (randomblob(8000000))").await.map(Some)
+        })
+        .await?;
+        test.measured("full volume raised to writing", begin.elapsed())?;
+        eventually("every volume has grown", Duration::from_secs(40), async || {
+            let object = orders.object().await?;
+            Ok((object.data["status"]["storage"]["allocated"] == "700Mi").then_some(()))
+        })
+        .await?;
+        orders.await_condition("StorageHealthy", "True").await?;
+        orders.await_ready().await?;
+        orders.assert_same_content("SELECT count(*), total(length(x)) FROM filling").await
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_namespace_is_deleted_with_its_clusters() {
+    scenario("a_namespace_is_deleted_with_its_clusters", async |test| {
+        let namespaces = Api::<Namespace>::all(test.kubernetes.client.clone());
+        for round in 0..rounds() {
+            let name = format!("{}-{round}", test.namespace);
+            let labels = json!({"sqlite-operator.io/e2e": ""});
+            let namespace = json!({"metadata": {"name": name, "labels": labels}});
+            namespaces.create(&PostParams::default(), &serde_json::from_value(namespace)?).await?;
+            let orders = Cluster::named(&test.kubernetes, &name, "orders");
+            orders.apply(&Manifest::new("orders", 3)).await?;
+            // It goes while it is made, while it serves, and in the middle of a change.
+            if round % 3 != 1 {
+                orders.await_ready().await?;
+            }
+            if round % 3 == 2 {
+                orders.scale(5).await?;
+            }
+            let begin = Instant::now();
+            namespaces.delete(&name, &DeleteParams::background()).await?;
+            eventually("the namespace is gone", Duration::from_secs(60), async || {
+                Ok(namespaces.get_opt(&name).await?.is_none().then_some(()))
+            })
+            .await?;
+            test.measured("namespace deleted to gone", begin.elapsed())?;
+        }
+        Ok(())
+    });
+}
+
+/// Has a member lead that is not on the node by which this machine reaches Services; returns it and its node.
+async fn leader_elsewhere(orders: &Cluster) -> Result<(String, String)> {
+    let leader = orders.await_leader().await?;
+    let node = orders.node_of(&leader).await?;
+    if node != OURS {
+        return Ok((leader, node));
+    }
+    orders.set(json!({"fencing": [{"member": leader, "reason": "another one is to lead"}]})).await?;
+    let next = eventually("another one leads", Duration::from_secs(20), async || {
+        let next = orders.await_leader().await?;
+        Ok((next != leader).then_some(next))
+    })
+    .await?;
+    orders.set(json!({"fencing": []})).await?;
+    orders.await_ready().await?;
+    let node = orders.node_of(&next).await?;
+    ensure!(node != OURS, "{next} is on {node} too");
+    Ok((next, node))
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn the_leaders_node_loses_power_while_the_operator_is_away() {
+    // A node takes a minute to be missed and to come back.
+    if !proving() {
+        return;
+    }
+    scenario("the_leaders_node_loses_power_while_the_operator_is_away", async |test| {
+        nodes::require(&test.kubernetes)?;
+        for round in 0..5 {
+            let orders = test.cluster(&format!("orders-{round}"), 3).await?;
+            let (leader, node) = leader_elsewhere(&orders).await?;
+            let ledger = orders.start_writing(Pace::default()).await?;
+            ledger.await_acknowledged(100, Duration::from_secs(10)).await?;
+            let operators = test.scale_operator(0).await?;
+            nodes::lose_power(&node).await?;
+            test.say(format_args!("{node} has no power, and {leader}, which leads, runs there"));
+            let went_on = ledger.await_acknowledged(500, Duration::from_secs(30)).await;
+            let report = ledger.finish().await?;
+            nodes::start_all(&test.kubernetes).await?;
+            test.scale_operator(operators).await?;
+            test.await_operator().await?;
+            went_on.context("after the loss of the node")?;
+            test.reported("leader's node without power, no operator", &report)?;
+            report.nothing_lost()?;
+            report.outage_at_most(Duration::from_secs(3))?;
+            eventually("it is whole again", Duration::from_secs(180), async || {
+                orders.await_ready().await.map(Some)
+            })
+            .await?;
+            orders.assert_same_content(SAME).await?;
+            orders.delete().await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_node_is_lost_with_its_disk() {
+    if !proving() {
+        return;
+    }
+    const AFTER: u64 = 10;
+    scenario("a_node_is_lost_with_its_disk", async |test| {
+        nodes::require(&test.kubernetes)?;
+        let orders = test.named("orders");
+        let manifest = Manifest::new("orders", 3)
+            .with("storage", json!({"size": "1Gi", "storageClassName": "local"}))
+            .with("recovery", json!({"memberReplacementAfterSeconds": AFTER}));
+        orders.apply(&manifest).await?;
+        orders.await_ready().await?;
+        let (lost, node) = leader_elsewhere(&orders).await?;
+        let id = orders.report(&lost).await?.node_id;
+        let ledger = orders.start_writing(Pace::default()).await?;
+        let begin = Instant::now();
+        nodes::lose_power(&node).await?;
+        test.say(format_args!("{node} is lost with the volume of {lost}"));
+        let within = Duration::from_secs(AFTER + 180);
+        let replaced = eventually("another member has its vote", within, async || {
+            let leader = orders.report(&orders.await_leader().await?).await?;
+            let voters: Vec<_> = leader.membership.members.iter().filter(|member| member.voter).collect();
+            ensure!(voters.len() >= 3, "there are only {} voters", voters.len());
+            Ok(voters.iter().all(|member| member.node_id != id).then_some(()))
+        })
+        .await;
+        let took = begin.elapsed();
+        let report = ledger.finish().await?;
+        nodes::start_all(&test.kubernetes).await?;
+        test.await_operator().await?;
+        replaced?;
+        test.measured(
+            "node lost with its disk to replaced",
+            took.saturating_sub(Duration::from_secs(AFTER)),
+        )?;
+        test.reported("node lost with its disk", &report)?;
+        report.nothing_lost()?;
+        orders.assert_same_content(SAME).await
+    });
+}
