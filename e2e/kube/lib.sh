@@ -65,11 +65,12 @@ alive() { # alive NAME
 }
 pid_of() { cut -d' ' -f1 "$KUBE_RUN/$1.pid"; }
 
-# daemon NAME COMMAND... — starts COMMAND detached unless it runs.
+# daemon NAME COMMAND... — starts COMMAND detached unless it runs. It keeps no lock: 9 is that of this folder's scripts, 8
+# that of the end-to-end tests, which start nodes too.
 daemon() {
   local name=$1; shift
   alive "$name" && return
-  setsid nohup "$@" >>"$LOGS/$name.log" 2>&1 </dev/null 9>&- &
+  setsid nohup "$@" >>"$LOGS/$name.log" 2>&1 </dev/null 8>&- 9>&- &
   echo "$! $(started_at $!)" >"$KUBE_RUN/$name.pid"
 }
 

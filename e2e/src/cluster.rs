@@ -270,13 +270,13 @@ impl Cluster {
 
     /// The same content on every member, read from each by itself once all have applied the same index.
     pub async fn assert_same_content(&self, sql: &str) -> Result<()> {
-        let members = self.pods().await?.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
-        eventually("all members have applied the same", PATIENCE, async || {
+        let members = eventually("all members have applied the same", PATIENCE, async || {
+            let members = self.pods().await?.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
             let mut applied = BTreeSet::new();
             for member in &members {
                 applied.insert(self.report(member).await?.applied_index);
             }
-            Ok((applied.len() == 1).then_some(()))
+            Ok((applied.len() == 1).then_some(members))
         })
         .await?;
         let mut answers = BTreeMap::new();

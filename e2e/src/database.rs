@@ -77,7 +77,12 @@ impl Database {
         if bases.is_empty() {
             bail!("no address to reach the database at");
         }
-        let http = Client::builder().timeout(PATIENCE).connect_timeout(Duration::from_secs(1));
+        // A connection to a machine that has lost its power just goes quiet, and everything that is sent on it with it.
+        let http = Client::builder()
+            .timeout(PATIENCE)
+            .connect_timeout(Duration::from_millis(500))
+            .http2_keep_alive_interval(Duration::from_millis(500))
+            .http2_keep_alive_timeout(Duration::from_millis(500));
         let http = Trust::applied(trust, http).build()?;
         Ok(Self {
             http,

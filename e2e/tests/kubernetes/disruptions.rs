@@ -198,12 +198,12 @@ async fn leader_elsewhere(orders: &Cluster) -> Result<(String, String)> {
 
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
-fn the_leaders_node_loses_power_while_the_operator_is_away() {
+fn the_leader_loses_power_while_the_operator_is_away() {
     // A node takes a minute to be missed and to come back.
     if !proving() {
         return;
     }
-    scenario("the_leaders_node_loses_power_while_the_operator_is_away", async |test| {
+    scenario("the_leader_loses_power_while_the_operator_is_away", async |test| {
         nodes::require(&test.kubernetes)?;
         for round in 0..5 {
             let orders = test.cluster(&format!("orders-{round}"), 3).await?;

@@ -4,13 +4,18 @@
 //! request = id u64 · kind u8 · body        answer = id u64 · status u8 (0 = fine, 1 = error message) · body
 //! ```
 
+use super::addresses::{Addresses, LOOK_AROUND};
 use super::connection::{self, ConnectError, FrameReader, Hello, Purpose, put_frame, write_out};
+use super::types::Raft;
+use super::whereabouts::Whereabouts;
 use super::wire::{get_u8, get_u64};
 use crate::identity::Identity;
 use crate::tls::{PeerSocket, PeerTls, ReadHalf};
 use bytes::{BufMut, Bytes, BytesMut};
+use openraft::async_runtime::watch::WatchReceiver as _;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -91,6 +96,7 @@ pub enum CallError {
 pub struct Peers {
     identity: Arc<Identity>,
     tls: Option<Arc<PeerTls>>,
+    addresses: Addresses,
     connections: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
@@ -121,7 +127,7 @@ const QUEUED: usize = 1024;
 impl Peers {
     /// Speaks for the member `identity`, by `tls` if there is any.
     pub fn new(identity: Arc<Identity>, tls: Option<Arc<PeerTls>>) -> Self {
-        Self { identity, tls, connections: Mutex::default() }
+        Self { identity, tls, addresses: Addresses::default(), connections: Mutex::default() }
     }
 
     /// A new connection to member `to` (0: whoever it is) at `address`; returns the id of who answered too.
@@ -131,7 +137,7 @@ impl Peers {
         to: u64,
         address: &str,
     ) -> Result<(PeerSocket, u64), ConnectError> {
-        connection::connect(address, &self.hello(purpose, to), self.tls.as_deref()).await
+        connection::connect(&self.addresses, address, &self.hello(purpose, to), self.tls.as_deref()).await
     }
 
     /// The preface of this member.
@@ -197,10 +203,24 @@ impl Peers {
         {
             return Ok(connection.clone());
         }
-        let (stream, answered) = connection::connect(address, &hello, self.tls.as_deref()).await?;
+        let (stream, answered) =
+            connection::connect(&self.addresses, address, &hello, self.tls.as_deref()).await?;
         let connection = Connection::start(stream, answered, hello.cluster_id);
         *held = Some(connection.clone());
         Ok(connection)
+    }
+
+    /// Knows where members are before anybody needs it, until Raft ends.
+    pub async fn look_around(self: Arc<Self>, whereabouts: Whereabouts, raft: Raft) {
+        let mut watch = raft.server_metrics();
+        let mut ended = pin!(async { while watch.changed().await.is_ok() {} });
+        loop {
+            let names: Vec<String> = whereabouts.all().into_iter().map(|(_, address)| address).collect();
+            self.addresses.look_around(&names).await;
+            if tokio::time::timeout(LOOK_AROUND, &mut ended).await.is_ok() {
+                return;
+            }
+        }
     }
 
     /// Drops what is connected: for a member that goes down.

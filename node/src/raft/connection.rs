@@ -8,13 +8,13 @@
 //! Whatever does not begin with the preface (HTTP, TLS, SSH, noise) is dropped before anything is allocated for it. The
 //! answer refuses a wrong cluster, a wrong id and another epoch: pod addresses are used again by others.
 
+use super::addresses::Addresses;
 use super::wire::{WireError, get_str, get_u8, get_u64, put_bytes};
 use crate::tls::{PeerSocket, PeerTls};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 const MAGIC: &[u8; 8] = b"SQLITED\x01";
 const HELLO_LIMIT: usize = 1024;
@@ -103,14 +103,14 @@ pub enum ConnectError {
 
 /// Connects to `address`, by `tls` if there is any, and says `hello`; returns the id of who answered.
 pub async fn connect(
+    addresses: &Addresses,
     address: &str,
     hello: &Hello,
     tls: Option<&PeerTls>,
 ) -> Result<(PeerSocket, u64), ConnectError> {
     let unreachable = |source| ConnectError::Unreachable { address: address.to_owned(), source };
     let establish = async {
-        // Looked up anew each time: a pod's address changes with each restart.
-        let stream = TcpStream::connect(address).await?;
+        let stream = addresses.dial(address, hello.to != 0).await?;
         stream.set_nodelay(true)?;
         let mut stream = match tls {
             None => PeerSocket::Plain(stream),

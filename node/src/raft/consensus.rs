@@ -231,7 +231,8 @@ impl Consensus {
         )
         .await
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
-        tokio::spawn(whereabouts.follow(raft.clone()));
+        tokio::spawn(whereabouts.clone().follow(raft.clone()));
+        tokio::spawn(peers.clone().look_around(whereabouts, raft.clone()));
         let first_phase = if identity.cluster().is_some() { Phase::CatchingUp } else { Phase::Uninitialised };
         let consensus = Arc::new(Self {
             proposer: Proposer::start(

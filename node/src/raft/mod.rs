@@ -1,5 +1,6 @@
 //! Consensus: the only module that names openraft. Its public face speaks of requests, levels and members.
 
+mod addresses;
 mod administer;
 mod admission;
 mod answer;
