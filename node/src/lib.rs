@@ -17,6 +17,7 @@ pub mod failpoint;
 pub mod fuzzing;
 pub mod http;
 pub mod identity;
+mod maintenance;
 pub mod metrics;
 pub mod node;
 pub mod raft;

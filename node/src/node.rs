@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::control;
 use crate::http::{About, App, BodyRoom, Counters, Queue, Server, serve_clients, serve_health};
 use crate::identity::{Identity, IdentityError};
+use crate::maintenance::Maintenance;
 use crate::metrics::NodeMetrics;
 use crate::raft::{Consensus, ConsensusConfig, PeerSecurity, StartError};
 use crate::security::Security;
@@ -274,6 +275,7 @@ impl Node {
         let changes = Changes::start(consensus.clone(), config.changes.clone())
             .map_err(|error| NodeError::Named { flag: "-cdc-config", message: error.to_string() })?;
         let counters = Arc::<Counters>::default();
+        let maintenance = Maintenance::start(consensus.clone(), config.maintenance, counters.clone());
         let last_backup = Arc::<LastBackup>::default();
         let auto_backups = config.auto_backup.clone().map(|auto| {
             AutoBackups::start(consensus.clone(), auto, counters.clone(), last_backup.clone(), &background)
@@ -294,6 +296,7 @@ impl Node {
             backups,
             changes: changes.clone(),
             auto_backups: auto_backups.transpose()?,
+            maintenance,
             last_backup,
             room: BodyRoom::default(),
             about: About {

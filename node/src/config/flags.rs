@@ -119,6 +119,16 @@ pub const FLAGS: &[Flag] = &[
     flag("raft-reap-node-timeout", "", "silence after which the leader removes a voter; default: never"),
     flag("raft-reap-read-only-node-timeout", "", "the same for read replicas"),
     switch("fk", "false", "enforce foreign keys"),
+    flag(
+        "auto-vacuum-int",
+        "0",
+        "how often the leader has the members VACUUM the database, which holds up writes meanwhile; 0: never",
+    ),
+    flag(
+        "auto-optimize-int",
+        "24h",
+        "how often the leader looks for tables without statistics for the planner, and has the members gather them; 0: never",
+    ),
     switch(
         "managed",
         "false",

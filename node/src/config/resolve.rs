@@ -7,6 +7,7 @@ use crate::backup::{AutoBackupConfig, AutoRestoreConfig};
 use crate::changes::ChangesConfig;
 use crate::discovery::Discovery;
 use crate::http::QueueConfig;
+use crate::maintenance::Intervals;
 use crate::raft::{Profile, Reap};
 use crate::tls::{PeerTlsFiles, Plaintext, ServerTlsFiles};
 use std::path::PathBuf;
@@ -64,6 +65,11 @@ impl Values {
             timeout: self.duration("write-queue-timeout")?.unwrap_or_default(),
             transaction: self.boolean("write-queue-tx")?,
         })
+    }
+
+    fn maintenance(&self) -> Result<Intervals, ConfigError> {
+        let interval = |name| Ok(self.duration(name)?.filter(|interval| !interval.is_zero()));
+        Ok(Intervals { vacuum: interval("auto-vacuum-int")?, optimize: interval("auto-optimize-int")? })
     }
 
     fn http_tls(&self) -> Result<Option<ServerTlsFiles>, ConfigError> {
@@ -292,6 +298,7 @@ impl Values {
             scrub_period: self.duration("scrub-period")?.unwrap_or(Duration::MAX),
             write_step_limit: self.number("write-step-limit")?,
             write_queue: self.write_queue()?,
+            maintenance: self.maintenance()?,
             disk_reserve_bytes: self.bytes("disk-reserve")?,
             wal_limit_bytes: self.bytes("wal-limit")?,
             log_level: self.text("log-level").to_owned(),

@@ -54,7 +54,12 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
 
 /// `GET /metrics`; on the client port too, for the console.
 pub fn metrics(app: &App) -> Answer {
-    let text =
-        app.metrics.encode(&app.consensus, app.tls.as_deref(), &app.backups.numbers, &app.changes.numbers);
+    let text = app.metrics.encode(
+        &app.consensus,
+        app.tls.as_deref(),
+        &app.backups.numbers,
+        &app.changes.numbers,
+        &app.counters,
+    );
     respond::stream_of("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into())
 }

@@ -35,6 +35,7 @@ use crate::auth::{Authenticator, Denied};
 use crate::backup::{AutoBackups, Backups, LastBackup};
 use crate::changes::Changes;
 use crate::cluster::RegistryContact;
+use crate::maintenance::Maintenance;
 use crate::metrics::{NodeMetrics, RequestKind};
 use crate::raft::Consensus;
 use crate::tls::ServerTls;
@@ -70,6 +71,8 @@ pub struct App {
     pub changes: Arc<Changes>,
     /// Backups at an interval.
     pub auto_backups: Option<Arc<AutoBackups>>,
+    /// What is done for the database at an interval.
+    pub maintenance: Arc<Maintenance>,
     /// When the last copy of the database was made.
     pub last_backup: Arc<LastBackup>,
     /// Room for bodies.

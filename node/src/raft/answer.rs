@@ -35,6 +35,12 @@ pub struct Described {
     /// What its cluster begins with is still on its way: it does not serve.
     #[serde(default)]
     pub is_held_back: bool,
+    /// It knows entries that do something for the database itself.
+    #[serde(default)]
+    pub knows_maintenance: bool,
+    /// How many bytes more have to be free for a VACUUM.
+    #[serde(default)]
+    pub lacks_for_vacuum: Option<u64>,
 }
 
 impl Consensus {
@@ -102,6 +108,8 @@ impl Consensus {
             checksum: self.store.last_checksum().map(|checksum| (checksum.index, checksum.sum)),
             is_low_on_space: self.space.is_low(),
             is_held_back: self.is_held_back(),
+            knows_maintenance: true,
+            lacks_for_vacuum: self.lacks_for_vacuum(),
         }
     }
 

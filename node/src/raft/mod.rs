@@ -18,6 +18,7 @@ mod held_back;
 mod join;
 mod local_read;
 mod log_store;
+mod maintain;
 mod membership;
 mod out_of_space;
 mod peer_client;
