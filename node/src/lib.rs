@@ -20,6 +20,7 @@ pub mod identity;
 mod maintenance;
 pub mod metrics;
 pub mod node;
+pub mod otlp;
 pub mod raft;
 mod reload;
 mod secret;
@@ -28,6 +29,7 @@ mod space;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod trace;
 
 pub use node::{Ended, Node, NodeError};
 

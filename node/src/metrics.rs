@@ -3,6 +3,7 @@
 use crate::backup::ArchiveNumbers;
 use crate::changes::ChangesNumbers;
 use crate::http::{Counter as Counted, Counters};
+use crate::otlp::Otlp;
 use crate::raft::Consensus;
 use crate::store::CaptureState;
 use crate::tls::ServerTls;
@@ -79,6 +80,8 @@ pub struct NodeMetrics {
     changes_failed: Gauge<u64, AtomicU64>,
     changes_given_up: Gauge<u64, AtomicU64>,
     changes_lag: Gauge<u64, AtomicU64>,
+    otlp_pushes: Family<[(&'static str, &'static str); 2], Gauge<u64, AtomicU64>>,
+    otlp_spans: Family<Label, Gauge<u64, AtomicU64>>,
     vacuums: Family<Label, Gauge<u64, AtomicU64>>,
     optimizes: Family<Label, Gauge<u64, AtomicU64>>,
     vacuum_last: Gauge,
@@ -125,6 +128,14 @@ impl Default for NodeMetrics {
             "When the certificate of a port ends, in seconds since 1970",
             certificates.clone(),
         );
+        let otlp_pushes = Family::default();
+        registry.register(
+            "otlp_pushes",
+            "Pushes to the collector of -otlp-endpoint since the start, by signal and outcome",
+            otlp_pushes.clone(),
+        );
+        let otlp_spans = Family::default();
+        registry.register("otlp_spans", "Spans of traces since the start, by outcome", otlp_spans.clone());
         let vacuums = Family::default();
         registry.register(
             "auto_vacuums",
@@ -190,6 +201,8 @@ impl Default for NodeMetrics {
                 "changes_lag_milliseconds",
                 "Age of the oldest change that waits for the sink; 0 on members that do not send",
             ),
+            otlp_pushes,
+            otlp_spans,
             vacuums,
             optimizes,
             vacuum_last,
@@ -230,7 +243,22 @@ impl NodeMetrics {
         archive: &ArchiveNumbers,
         changes: &ChangesNumbers,
         counters: &Counters,
+        otlp: Option<&Otlp>,
     ) -> String {
+        if let Some(otlp) = otlp {
+            let numbers = &otlp.numbers;
+            for (signal, pushed) in [("metrics", &numbers.metrics), ("traces", &numbers.traces)] {
+                for (outcome, count) in [("done", &pushed.done), ("failed", &pushed.failed)] {
+                    let labels = [("signal", signal), ("outcome", outcome)];
+                    self.otlp_pushes.get_or_create(&labels).set(count.load(Ordering::Relaxed));
+                }
+            }
+            let spans =
+                [("pushed", numbers.spans.load(Ordering::Relaxed)), ("dropped", otlp.dropped_spans())];
+            for (outcome, count) in spans {
+                self.otlp_spans.get_or_create(&[("outcome", outcome)]).set(count);
+            }
+        }
         match consensus.store().capture() {
             Ok(state) => {
                 let number = |f: fn(&CaptureState) -> u64| state.as_ref().map_or(0, f);

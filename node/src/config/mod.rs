@@ -17,6 +17,7 @@ use crate::changes::ChangesConfig;
 use crate::discovery::Discovery;
 use crate::http::QueueConfig;
 use crate::maintenance::Intervals;
+use crate::otlp::OtlpConfig;
 use crate::raft::{Profile, Reap};
 use crate::tls::{PeerTlsFiles, ServerTlsFiles};
 use std::path::PathBuf;
@@ -56,6 +57,8 @@ pub struct Config {
     pub restore_config: Option<PathBuf>,
     /// How changes are captured and sent.
     pub changes: Option<ChangesConfig>,
+    /// Where numbers and traces are pushed to.
+    pub otlp: Option<OtlpConfig>,
     /// Where the leader puts a copy at an interval.
     pub auto_backup: Option<AutoBackupConfig>,
     /// What a new cluster begins with.

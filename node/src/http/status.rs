@@ -94,6 +94,11 @@ fn whole(app: &App) -> Value {
     if let Some(backups) = &app.auto_backups {
         whole["auto_backups"] = backups.report();
     }
+    if let Some(otlp) = &app.otlp {
+        for (name, status) in otlp.status() {
+            whole[name] = status;
+        }
+    }
     if let Some(at) = app.last_backup.time() {
         whole["last_backup_time"] = json!(at.to_string());
     }

@@ -41,6 +41,9 @@ pub struct Described {
     /// How many bytes more have to be free for a VACUUM.
     #[serde(default)]
     pub lacks_for_vacuum: Option<u64>,
+    /// It takes calls of traced requests.
+    #[serde(default)]
+    pub takes_traced: bool,
 }
 
 impl Consensus {
@@ -94,6 +97,7 @@ impl Consensus {
             Kind::Checksums => self.answer_checksums().await,
             Kind::Reinstall => self.answer_reinstall(body).await,
             Kind::Describe => to_json(&self.described()),
+            Kind::Traced => self.answer_traced(body).await,
         }
     }
 
@@ -110,6 +114,7 @@ impl Consensus {
             is_held_back: self.is_held_back(),
             knows_maintenance: true,
             lacks_for_vacuum: self.lacks_for_vacuum(),
+            takes_traced: true,
         }
     }
 

@@ -40,6 +40,7 @@ mod state_machine;
 mod stream_calls;
 mod teller;
 #[allow(missing_docs, reason = "aliases of openraft's types, named as they are there")]
+mod traced;
 mod types;
 mod waiters;
 mod whereabouts;

@@ -255,6 +255,7 @@ impl Proposer {
             EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: self.step_limit };
         let command = encode_execute(context, group.iter().map(|queued| queued.request.bytes()));
         let ids: Vec<RequestId> = group.iter().map(|queued| queued.id).collect();
+        self.waiters.proposed(&ids);
         let proposer = self.clone();
         let respond = move |outcome: ClientWriteResult<TypeConfig>| {
             proposer.in_flight.fetch_sub(1, Ordering::AcqRel);

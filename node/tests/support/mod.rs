@@ -3,6 +3,7 @@
 
 pub mod backups;
 pub mod certificates;
+pub mod collector;
 pub mod disk;
 pub mod http_faults;
 pub mod ledger;
