@@ -17,8 +17,10 @@ pub mod failpoint;
 pub mod fuzzing;
 pub mod http;
 pub mod identity;
+mod maintenance;
 pub mod metrics;
 pub mod node;
+pub mod otlp;
 pub mod raft;
 mod reload;
 mod secret;
@@ -27,6 +29,7 @@ mod space;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod trace;
 
 pub use node::{Ended, Node, NodeError};
 

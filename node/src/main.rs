@@ -104,6 +104,9 @@ async fn check(config: &Config) -> anyhow::Result<()> {
     for file in [&config.backup_config, &config.restore_config].into_iter().flatten() {
         backup::Repository::read(file).map_err(anyhow::Error::msg)?;
     }
+    if let Some(otlp) = &config.otlp {
+        node::otlp::Collector::new(otlp)?;
+    }
     println!("the configuration makes sense");
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use crate::backup::ArchiveNumbers;
 use crate::changes::ChangesNumbers;
+use crate::http::{Counter as Counted, Counters};
+use crate::otlp::Otlp;
 use crate::raft::Consensus;
 use crate::store::CaptureState;
 use crate::tls::ServerTls;
@@ -78,6 +80,12 @@ pub struct NodeMetrics {
     changes_failed: Gauge<u64, AtomicU64>,
     changes_given_up: Gauge<u64, AtomicU64>,
     changes_lag: Gauge<u64, AtomicU64>,
+    otlp_pushes: Family<[(&'static str, &'static str); 2], Gauge<u64, AtomicU64>>,
+    otlp_spans: Family<Label, Gauge<u64, AtomicU64>>,
+    vacuums: Family<Label, Gauge<u64, AtomicU64>>,
+    optimizes: Family<Label, Gauge<u64, AtomicU64>>,
+    vacuum_last: Gauge,
+    optimize_last: Gauge,
 }
 
 impl Default for NodeMetrics {
@@ -108,11 +116,37 @@ impl Default for NodeMetrics {
         );
         let voters = int("raft_voters", "Voters of the membership in effect");
         let learners = int("raft_learners", "Learners of the membership in effect");
+        let vacuum_last = int(
+            "auto_vacuum_last_seconds",
+            "When the cluster did the last VACUUM at an interval, or its first interval began, in seconds since 1970",
+        );
+        let optimize_last =
+            int("auto_optimize_last_seconds", "The same of looks at the planner's statistics");
         let certificates = Family::default();
         registry.register(
             "certificate_not_after_seconds",
             "When the certificate of a port ends, in seconds since 1970",
             certificates.clone(),
+        );
+        let otlp_pushes = Family::default();
+        registry.register(
+            "otlp_pushes",
+            "Pushes to the collector of -otlp-endpoint since the start, by signal and outcome",
+            otlp_pushes.clone(),
+        );
+        let otlp_spans = Family::default();
+        registry.register("otlp_spans", "Spans of traces since the start, by outcome", otlp_spans.clone());
+        let vacuums = Family::default();
+        registry.register(
+            "auto_vacuums",
+            "VACUUMs at an interval since the start, by outcome",
+            vacuums.clone(),
+        );
+        let optimizes = Family::default();
+        registry.register(
+            "auto_optimizes",
+            "Looks at the planner's statistics at an interval since the start, by outcome",
+            optimizes.clone(),
         );
         let mut wide = |name: &str, help: &str| {
             let gauge: Gauge<u64, AtomicU64> = Gauge::default();
@@ -167,6 +201,12 @@ impl Default for NodeMetrics {
                 "changes_lag_milliseconds",
                 "Age of the oldest change that waits for the sink; 0 on members that do not send",
             ),
+            otlp_pushes,
+            otlp_spans,
+            vacuums,
+            optimizes,
+            vacuum_last,
+            optimize_last,
             registry,
             requests,
             in_flight,
@@ -202,7 +242,23 @@ impl NodeMetrics {
         tls: Option<&ServerTls>,
         archive: &ArchiveNumbers,
         changes: &ChangesNumbers,
+        counters: &Counters,
+        otlp: Option<&Otlp>,
     ) -> String {
+        if let Some(otlp) = otlp {
+            let numbers = &otlp.numbers;
+            for (signal, pushed) in [("metrics", &numbers.metrics), ("traces", &numbers.traces)] {
+                for (outcome, count) in [("done", &pushed.done), ("failed", &pushed.failed)] {
+                    let labels = [("signal", signal), ("outcome", outcome)];
+                    self.otlp_pushes.get_or_create(&labels).set(count.load(Ordering::Relaxed));
+                }
+            }
+            let spans =
+                [("pushed", numbers.spans.load(Ordering::Relaxed)), ("dropped", otlp.dropped_spans())];
+            for (outcome, count) in spans {
+                self.otlp_spans.get_or_create(&[("outcome", outcome)]).set(count);
+            }
+        }
         match consensus.store().capture() {
             Ok(state) => {
                 let number = |f: fn(&CaptureState) -> u64| state.as_ref().map_or(0, f);
@@ -230,6 +286,16 @@ impl NodeMetrics {
         let state = consensus.store().state().borrow().clone();
         let log = consensus.log_stats();
         let voters = report.membership.members.iter().filter(|m| m.voter).count();
+        for (family, outcome, counted) in [
+            (&self.vacuums, "done", Counted::AutoVacuums),
+            (&self.vacuums, "failed", Counted::AutoVacuumsFailed),
+            (&self.optimizes, "done", Counted::AutoOptimizes),
+            (&self.optimizes, "failed", Counted::AutoOptimizesFailed),
+        ] {
+            family.get_or_create(&[("outcome", outcome)]).set(counters.get(counted));
+        }
+        self.vacuum_last.set(state.maintained.vacuum_us / 1_000_000);
+        self.optimize_last.set(state.maintained.optimize_us / 1_000_000);
         self.leader.set(i64::from(report.role == Role::Leader));
         self.ready.set(i64::from(report.phase == Phase::Serving));
         self.term.set(report.term);

@@ -8,7 +8,9 @@ use crate::config::Config;
 use crate::control;
 use crate::http::{About, App, BodyRoom, Counters, Queue, Server, serve_clients, serve_health};
 use crate::identity::{Identity, IdentityError};
+use crate::maintenance::Maintenance;
 use crate::metrics::NodeMetrics;
+use crate::otlp::{CollectorError, Otlp};
 use crate::raft::{Consensus, ConsensusConfig, PeerSecurity, StartError};
 use crate::security::Security;
 use crate::store::{LocalFailure, Store};
@@ -63,6 +65,9 @@ pub enum NodeError {
         /// What is wrong.
         message: String,
     },
+    /// The collector of OpenTelemetry cannot be talked to as configured.
+    #[error(transparent)]
+    Otlp(#[from] CollectorError),
     /// Consensus could not be started.
     #[error(transparent)]
     Consensus(#[from] StartError),
@@ -206,6 +211,7 @@ impl Node {
         make_data_dir(&directory)
             .map_err(|source| NodeError::DataDir { path: directory.display().to_string(), source })?;
         let security = Security::read(&config)?;
+        let otlp = config.otlp.clone().map(Otlp::new).transpose()?;
         let client_listener = listen(&config.http_addr).await?;
         let http_address = client_listener
             .local_addr()
@@ -249,6 +255,7 @@ impl Node {
             disk_reserve_bytes: config.disk_reserve_bytes,
             reap: config.reap,
             is_held_back,
+            tracer: otlp.as_ref().map(|otlp| otlp.tracer().clone()),
         };
         let raft_addr = config.raft_addr.clone();
         let peers = PeerSecurity {
@@ -274,6 +281,7 @@ impl Node {
         let changes = Changes::start(consensus.clone(), config.changes.clone())
             .map_err(|error| NodeError::Named { flag: "-cdc-config", message: error.to_string() })?;
         let counters = Arc::<Counters>::default();
+        let maintenance = Maintenance::start(consensus.clone(), config.maintenance, counters.clone());
         let last_backup = Arc::<LastBackup>::default();
         let auto_backups = config.auto_backup.clone().map(|auto| {
             AutoBackups::start(consensus.clone(), auto, counters.clone(), last_backup.clone(), &background)
@@ -294,6 +302,8 @@ impl Node {
             backups,
             changes: changes.clone(),
             auto_backups: auto_backups.transpose()?,
+            maintenance,
+            otlp: otlp.clone(),
             last_backup,
             room: BodyRoom::default(),
             about: About {
@@ -305,6 +315,9 @@ impl Node {
                 started: crate::clock::now(),
             },
         });
+        if let Some(otlp) = otlp {
+            otlp.start(&app, &background);
+        }
         let clients = serve_clients(client_listener, app.clone(), security.clients);
         let health =
             health_listener.map(|listener| tokio::spawn(serve_health(listener, app, runtime.handle.clone())));

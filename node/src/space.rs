@@ -5,8 +5,9 @@
 
 use client::admin::VolumeUsage;
 use parking_lot::Mutex;
-use rustix::fs::statvfs;
+use rustix::fs::{Access, access, statvfs};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -72,10 +73,36 @@ impl Space {
         self.is_low.load(Ordering::Relaxed)
     }
 
+    /// How many bytes more have to be free for a VACUUM of a database of `size` bytes: it is written into a temporary file,
+    /// and from there into the WAL.
+    pub fn lacks_for_vacuum(&self, size: u64) -> io::Result<u64> {
+        let (free, temporary) = (self.look()?, temporary_directory());
+        let is_same_disk = std::fs::metadata(&temporary)?.dev() == std::fs::metadata(&self.directory)?.dev();
+        let elsewhere = if is_same_disk { None } else { Some(usage(&temporary)?.available_bytes) };
+        Ok(shortage(size, self.reserve, free, elsewhere))
+    }
+
     /// Whether `bytes` more would leave the reserve free.
     pub fn has_room_for(&self, bytes: u64) -> io::Result<bool> {
         Ok(self.look()? >= bytes.saturating_add(self.reserve))
     }
+}
+
+/// What a VACUUM of `size` bytes lacks where `free` bytes are free beside the data, of which `reserve` are to stay so, and
+/// `elsewhere` where temporary files go, if that is another disk.
+fn shortage(size: u64, reserve: u64, free: u64, elsewhere: Option<u64>) -> u64 {
+    let beside = if elsewhere.is_some() { size } else { size.saturating_mul(2) };
+    let here = beside.saturating_add(reserve).saturating_sub(free);
+    here.saturating_add(elsewhere.map_or(0, |free| size.saturating_sub(free)))
+}
+
+/// Where SQLite puts temporary files: the first of these that is a directory it may write to (`unixTempFileDir`).
+fn temporary_directory() -> PathBuf {
+    let named = ["SQLITE_TMPDIR", "TMPDIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+    let usual = ["/var/tmp", "/usr/tmp", "/tmp"].into_iter().map(PathBuf::from);
+    let may_write =
+        |path: &PathBuf| path.is_dir() && access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    named.chain(usual).find(may_write).unwrap_or_else(|| PathBuf::from("."))
 }
 
 #[cfg(test)]
@@ -93,6 +120,24 @@ mod tests {
         let free = space.look().unwrap();
         let nothing = Space::new(dir.path(), 0).unwrap();
         assert!(!nothing.is_low() && nothing.has_room_for(free / 2).unwrap());
+    }
+
+    #[test]
+    fn a_vacuum_needs_the_database_twice() {
+        for (size, reserve, free, elsewhere, lacks) in [
+            (100, 10, 210, None, 0),
+            (100, 10, 209, None, 1),
+            (100, 10, 110, Some(100), 0),
+            (100, 10, 109, Some(98), 3),
+            (0, 10, 0, None, 10),
+            (u64::MAX, 10, 20, Some(0), u64::MAX),
+        ] {
+            assert_eq!(shortage(size, reserve, free, elsewhere), lacks, "{size} {free} {elsewhere:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::new(dir.path(), 0).unwrap();
+        assert_eq!(space.lacks_for_vacuum(4096).unwrap(), 0);
+        assert!(space.lacks_for_vacuum(u64::MAX / 4).unwrap() > 0);
     }
 
     #[test]

@@ -56,6 +56,30 @@ pub const FLAGS: &[Flag] = &[
         "where the leader puts a copy of the database at an interval: a JSON file in rqlite's form",
     ),
     flag("auto-restore", "", "the copy that a new cluster begins with: a JSON file in rqlite's form"),
+    flag(
+        "otlp-endpoint",
+        "",
+        "where numbers and traces are pushed: host:port of an OpenTelemetry collector that takes gRPC; default: nowhere",
+    ),
+    flag("otlp-interval", "30s", "time between two pushes of the numbers"),
+    switch("otlp-insecure", "false", "push without TLS"),
+    switch(
+        "otlp-no-verify",
+        "false",
+        "take any certificate of the collector: whoever is in between can read along",
+    ),
+    flag(
+        "otlp-ca-cert",
+        "",
+        "whose certificate the collector must show; default: an authority that the system trusts",
+    ),
+    flag("otlp-cert", "", "certificate that is shown to the collector, PEM"),
+    flag("otlp-key", "", "its key"),
+    flag(
+        "otlp-trace-ratio",
+        "0",
+        "how many of the requests without a traceparent header are traced: 0 none, 1 all; with one, it decides",
+    ),
     flag("raft-addr", "localhost:4002", "where the peer port listens"),
     flag("raft-adv-addr", "", "where peers reach it; default: -raft-addr"),
     flag(
@@ -119,6 +143,16 @@ pub const FLAGS: &[Flag] = &[
     flag("raft-reap-node-timeout", "", "silence after which the leader removes a voter; default: never"),
     flag("raft-reap-read-only-node-timeout", "", "the same for read replicas"),
     switch("fk", "false", "enforce foreign keys"),
+    flag(
+        "auto-vacuum-int",
+        "0",
+        "how often the leader has the members VACUUM the database, which holds up writes meanwhile; 0: never",
+    ),
+    flag(
+        "auto-optimize-int",
+        "24h",
+        "how often the leader looks for tables without statistics for the planner, and has the members gather them; 0: never",
+    ),
     switch(
         "managed",
         "false",

@@ -16,6 +16,8 @@ use crate::backup::{AutoBackupConfig, AutoRestoreConfig};
 use crate::changes::ChangesConfig;
 use crate::discovery::Discovery;
 use crate::http::QueueConfig;
+use crate::maintenance::Intervals;
+use crate::otlp::OtlpConfig;
 use crate::raft::{Profile, Reap};
 use crate::tls::{PeerTlsFiles, ServerTlsFiles};
 use std::path::PathBuf;
@@ -55,6 +57,8 @@ pub struct Config {
     pub restore_config: Option<PathBuf>,
     /// How changes are captured and sent.
     pub changes: Option<ChangesConfig>,
+    /// Where numbers and traces are pushed to.
+    pub otlp: Option<OtlpConfig>,
     /// Where the leader puts a copy at an interval.
     pub auto_backup: Option<AutoBackupConfig>,
     /// What a new cluster begins with.
@@ -105,6 +109,8 @@ pub struct Config {
     pub consistency_period: Duration,
     /// How queued writes are gathered.
     pub write_queue: QueueConfig,
+    /// What the leader does for the database at an interval.
+    pub maintenance: Intervals,
     /// Free space below which no more writes are taken, in bytes.
     pub disk_reserve_bytes: u64,
     /// Size of SQLite's WAL from which on long queries have to give way to checkpoints, in bytes.

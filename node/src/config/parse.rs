@@ -121,6 +121,7 @@ mod tests {
     use crate::discovery::Discovery;
     use crate::tls::Plaintext;
     use std::io::Write as _;
+    use std::time::Duration;
 
     fn run(line: &str) -> Result<Config, ConfigError> {
         run_in(&[], line)
@@ -266,6 +267,36 @@ mod tests {
                 (Err(ConfigError::Invalid(error)), Some(part)) => assert!(error.contains(part), "{error}"),
                 (found, _) => panic!("{line}: {:?}", found.err()),
             }
+        }
+    }
+
+    #[test]
+    fn what_is_done_and_pushed_at_an_interval_by_table() {
+        let config = run("d").unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!((config.maintenance.vacuum, config.maintenance.optimize), (None, Some(day)));
+        assert_eq!(config.otlp, None);
+        let config = run("-auto-vacuum-int 1h -auto-optimize-int=0s d").unwrap().maintenance;
+        assert_eq!((config.vacuum, config.optimize), (Some(day / 24), None));
+        let environment = [("SQLITED_OTLP_ENDPOINT", "c:4317"), ("SQLITED_OTLP_CA_CERT", "ca")];
+        let otlp =
+            run_in(&environment, "--otlp-interval=5s -otlp-cert c -otlp-key k d").unwrap().otlp.unwrap();
+        assert_eq!((otlp.shown_endpoint(), otlp.interval), ("https://c:4317", Duration::from_secs(5)));
+        assert_eq!((otlp.ca, otlp.trace_ratio), (Some("ca".into()), 0.0));
+        assert!(otlp.identity.is_some() && !otlp.trusts_all);
+        for (line, part) in [
+            ("-auto-vacuum-int 5 d", "not a duration"),
+            ("-otlp-insecure d", "-otlp-endpoint is missing"),
+            ("-otlp-endpoint c d", "has no port"),
+            ("-otlp-endpoint c:1 -otlp-cert c d", "belong together"),
+            ("-otlp-endpoint c:1 -otlp-insecure -otlp-ca-cert ca d", "which the endpoint is without"),
+            ("-otlp-endpoint c:1 -otlp-no-verify -otlp-ca-cert ca d", "contradict each other"),
+            ("-otlp-endpoint c:1 -otlp-interval 0 d", "not a duration above 0"),
+            ("-otlp-endpoint c:1 -otlp-trace-ratio 2 d", "not between 0 and 1"),
+            ("-otlp-endpoint c:1 -otlp-trace-ratio NaN d", "not between 0 and 1"),
+        ] {
+            let error = run(line).err().unwrap().to_string();
+            assert!(error.contains(part), "{line}: {error}");
         }
     }
 

@@ -7,6 +7,8 @@ use crate::backup::{AutoBackupConfig, AutoRestoreConfig};
 use crate::changes::ChangesConfig;
 use crate::discovery::Discovery;
 use crate::http::QueueConfig;
+use crate::maintenance::Intervals;
+use crate::otlp::{OtlpConfig, endpoint};
 use crate::raft::{Profile, Reap};
 use crate::tls::{PeerTlsFiles, Plaintext, ServerTlsFiles};
 use std::path::PathBuf;
@@ -64,6 +66,52 @@ impl Values {
             timeout: self.duration("write-queue-timeout")?.unwrap_or_default(),
             transaction: self.boolean("write-queue-tx")?,
         })
+    }
+
+    fn maintenance(&self) -> Result<Intervals, ConfigError> {
+        let interval = |name| Ok(self.duration(name)?.filter(|interval| !interval.is_zero()));
+        Ok(Intervals { vacuum: interval("auto-vacuum-int")?, optimize: interval("auto-optimize-int")? })
+    }
+
+    fn otlp(&self) -> Result<Option<OtlpConfig>, ConfigError> {
+        let invalid = |message: String| Err(ConfigError::Invalid(message));
+        let insecure = self.boolean("otlp-insecure")?;
+        let trusts_all = self.boolean("otlp-no-verify")?;
+        let ca = self.path("otlp-ca-cert");
+        let identity = match (self.path("otlp-cert"), self.path("otlp-key")) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => return invalid("-otlp-cert and -otlp-key belong together".into()),
+        };
+        let trace_ratio: f64 = self.number("otlp-trace-ratio")?;
+        if !(0.0..=1.0).contains(&trace_ratio) {
+            return self.bad("otlp-trace-ratio", "not between 0 and 1");
+        }
+        let interval = self.duration("otlp-interval")?.filter(|interval| !interval.is_zero());
+        let Some(interval) = interval else { return self.bad("otlp-interval", "not a duration above 0") };
+        let Some(text) = self.option("otlp-endpoint") else {
+            let is_said = insecure || trusts_all || ca.is_some() || identity.is_some() || trace_ratio > 0.0;
+            return if is_said {
+                invalid("-otlp-… says how to push, and -otlp-endpoint is missing, which says where to".into())
+            } else {
+                Ok(None)
+            };
+        };
+        let endpoint = match endpoint(&text, insecure) {
+            Ok(endpoint) => endpoint,
+            Err(message) => return invalid(format!("-otlp-endpoint: {message}")),
+        };
+        let has_tls = trusts_all || ca.is_some() || identity.is_some();
+        if endpoint.scheme() == "http" && has_tls {
+            return invalid(
+                "-otlp-no-verify, -otlp-ca-cert, -otlp-cert and -otlp-key are about TLS, which the endpoint is without"
+                    .into(),
+            );
+        }
+        if trusts_all && ca.is_some() {
+            return invalid("-otlp-no-verify and -otlp-ca-cert contradict each other: leave one out".into());
+        }
+        Ok(Some(OtlpConfig { endpoint, interval, trusts_all, ca, identity, trace_ratio }))
     }
 
     fn http_tls(&self) -> Result<Option<ServerTlsFiles>, ConfigError> {
@@ -292,6 +340,8 @@ impl Values {
             scrub_period: self.duration("scrub-period")?.unwrap_or(Duration::MAX),
             write_step_limit: self.number("write-step-limit")?,
             write_queue: self.write_queue()?,
+            maintenance: self.maintenance()?,
+            otlp: self.otlp()?,
             disk_reserve_bytes: self.bytes("disk-reserve")?,
             wal_limit_bytes: self.bytes("wal-limit")?,
             log_level: self.text("log-level").to_owned(),

@@ -51,6 +51,12 @@ counters! {
     RestoresStartSkipped "store" "num_restores_start_skipped" "Starts that needed no restore.",
     IgnoredJoins "store" "num_ignored_joins" "Joins of members that were there already.",
     RemovedBeforeJoins "store" "num_removed_before_joins" "Members that were removed because they joined anew.",
+    AutoVacuums "store" "num_auto_vacuums" "VACUUMs at an interval.",
+    AutoVacuumsFailed "store" "num_auto_vacuums_failed" "Of these, what came to nothing.",
+    AutoVacuumDuration "store" "auto_vacuum_duration" "How long the last one took, in milliseconds.",
+    AutoOptimizes "store" "num_auto_optimizes" "Looks at the planner's statistics at an interval.",
+    AutoOptimizesFailed "store" "num_auto_optimizes_failed" "Of these, what came to nothing.",
+    AutoOptimizeDuration "store" "auto_optimize_duration" "How long the last one took, in milliseconds.",
     JoinRequests "cluster" "num_join_req" "Requests to join.",
     ForcedConnections "cluster" "num_client_force_new_conn" "Connections to members that were made anew.",
     UploadsOk "uploader" "num_uploads_ok" "Automatic backups that were uploaded.",
@@ -80,6 +86,11 @@ impl Counters {
     /// It happened `n` times.
     pub fn add(&self, counter: Counter, n: usize) {
         self.values[counter as usize].fetch_add(n as u64, Ordering::Relaxed);
+    }
+
+    /// It is `n` now.
+    pub fn set(&self, counter: Counter, n: u64) {
+        self.values[counter as usize].store(n, Ordering::Relaxed);
     }
 
     /// How often it happened.

@@ -54,7 +54,15 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
 
 /// `GET /metrics`; on the client port too, for the console.
 pub fn metrics(app: &App) -> Answer {
-    let text =
-        app.metrics.encode(&app.consensus, app.tls.as_deref(), &app.backups.numbers, &app.changes.numbers);
+    let text = app.metrics_text();
     respond::stream_of("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into())
+}
+
+impl App {
+    /// What `/metrics` says.
+    pub fn metrics_text(&self) -> String {
+        let otlp = self.otlp.as_deref();
+        let (archive, changes) = (&self.backups.numbers, &self.changes.numbers);
+        self.metrics.encode(&self.consensus, self.tls.as_deref(), archive, changes, &self.counters, otlp)
+    }
 }

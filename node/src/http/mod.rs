@@ -35,9 +35,12 @@ use crate::auth::{Authenticator, Denied};
 use crate::backup::{AutoBackups, Backups, LastBackup};
 use crate::changes::Changes;
 use crate::cluster::RegistryContact;
+use crate::maintenance::Maintenance;
 use crate::metrics::{NodeMetrics, RequestKind};
+use crate::otlp::Otlp;
 use crate::raft::Consensus;
 use crate::tls::ServerTls;
+use crate::trace::OpenSpan;
 use axum::body::Body;
 use axum::http::header::{HeaderName, HeaderValue};
 use axum::http::{Method, Request, StatusCode, Version, header};
@@ -70,6 +73,10 @@ pub struct App {
     pub changes: Arc<Changes>,
     /// Backups at an interval.
     pub auto_backups: Option<Arc<AutoBackups>>,
+    /// What is done for the database at an interval.
+    pub maintenance: Arc<Maintenance>,
+    /// What is pushed to a collector, if anything is.
+    pub otlp: Option<Arc<Otlp>>,
     /// When the last copy of the database was made.
     pub last_backup: Arc<LastBackup>,
     /// Room for bodies.
@@ -120,8 +127,18 @@ async fn handle(app: Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer
     let is_options = request.method() == Method::OPTIONS;
     let version = request.version();
     let kind = RequestKind::of(request.uri().path());
-    let mut answer =
-        if is_options { respond::empty(StatusCode::OK) } else { dispatch(&app, scheme, request).await };
+    let mut answer = match traced(&app, kind, &request) {
+        _ if is_options => respond::empty(StatusCode::OK),
+        None => dispatch(&app, scheme, request).await,
+        Some(mut span) => {
+            let answer = span.within(Box::pin(dispatch(&app, scheme, request))).await;
+            span.set("http.response.status_code", answer.status().as_str());
+            if answer.status().is_server_error() {
+                span.fail();
+            }
+            answer
+        }
+    };
     let headers = answer.headers_mut();
     let name = HeaderName::from_static;
     headers.insert(name("x-rqlite-version"), HeaderValue::from_static(RQLITE_VERSION));
@@ -144,6 +161,17 @@ async fn handle(app: Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer
     }
     app.metrics.request_ended(pressed, kind, answer.status());
     answer
+}
+
+/// The span of a request with statements, if it is to be traced.
+fn traced(app: &App, kind: RequestKind, request: &Request<Body>) -> Option<OpenSpan> {
+    let otlp = app.otlp.as_ref().filter(|_| kind == RequestKind::Sql)?;
+    let said = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    let mut span = otlp.tracer().request(said)?;
+    span.set("http.request.method", request.method().as_str());
+    span.set("url.path", request.uri().path());
+    span.set("db.system.name", "sqlite");
+    Some(span)
 }
 
 async fn dispatch(app: &Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer {

@@ -94,6 +94,11 @@ fn whole(app: &App) -> Value {
     if let Some(backups) = &app.auto_backups {
         whole["auto_backups"] = backups.report();
     }
+    if let Some(otlp) = &app.otlp {
+        for (name, status) in otlp.status() {
+            whole[name] = status;
+        }
+    }
     if let Some(at) = app.last_backup.time() {
         whole["last_backup_time"] = json!(at.to_string());
     }
@@ -172,7 +177,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
     let diagnostics = consensus.store().readers().diagnostics();
     let election = consensus.config().profile.election_timeout;
     let heartbeat = consensus.config().profile.heartbeat;
-    json!({
+    let mut store = json!({
         "open": true,
         "node_id": report.name,
         "addr": report.raft_address,
@@ -231,7 +236,13 @@ fn store(app: &App, report: &MemberReport) -> Value {
             "conn_pool_stats": { "ro": { "idle": diagnostics.idle_readers }, "rw": { "open_connections": 1 } },
             "pragmas": { "ro": diagnostics.reader, "rw": diagnostics.writer },
         },
-    })
+    });
+    for (name, status) in app.maintenance.status() {
+        if let Some(status) = status {
+            store[name] = status;
+        }
+    }
+    store
 }
 
 /// `GET /readyz`

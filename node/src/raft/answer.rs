@@ -35,6 +35,15 @@ pub struct Described {
     /// What its cluster begins with is still on its way: it does not serve.
     #[serde(default)]
     pub is_held_back: bool,
+    /// It knows entries that do something for the database itself.
+    #[serde(default)]
+    pub knows_maintenance: bool,
+    /// How many bytes more have to be free for a VACUUM.
+    #[serde(default)]
+    pub lacks_for_vacuum: Option<u64>,
+    /// It takes calls of traced requests.
+    #[serde(default)]
+    pub takes_traced: bool,
 }
 
 impl Consensus {
@@ -88,6 +97,7 @@ impl Consensus {
             Kind::Checksums => self.answer_checksums().await,
             Kind::Reinstall => self.answer_reinstall(body).await,
             Kind::Describe => to_json(&self.described()),
+            Kind::Traced => self.answer_traced(body).await,
         }
     }
 
@@ -102,6 +112,9 @@ impl Consensus {
             checksum: self.store.last_checksum().map(|checksum| (checksum.index, checksum.sum)),
             is_low_on_space: self.space.is_low(),
             is_held_back: self.is_held_back(),
+            knows_maintenance: true,
+            lacks_for_vacuum: self.lacks_for_vacuum(),
+            takes_traced: true,
         }
     }
 

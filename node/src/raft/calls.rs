@@ -50,6 +50,8 @@ pub enum Kind {
     Checksums = 23,
     /// Send me your state: mine is wrong.
     Reinstall = 24,
+    /// A write or a query of a request that is traced. Only for members that know it.
+    Traced = 25,
 }
 
 impl Kind {
@@ -69,6 +71,7 @@ impl Kind {
             K::ReadIndex,
             K::Checksums,
             K::Reinstall,
+            K::Traced,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == number)

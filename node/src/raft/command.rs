@@ -5,8 +5,11 @@
 //! command   = format u8 (1) · kind u8 (1 = execute) · database u32 (0) · context · count u32 · count × (length u32 · request)
 //!           | format u8 (1) · kind u8 (2 = replace) · database u32 (0) · replacement · context · count u32 (1) · …
 //!           | format u8 (1) · kind u8 (3 = changes) · database u32 (0) · changes · context · count u32 (0)
+//!           | format u8 (1) · kind u8 (4 = maintenance) · database u32 (0) · maintenance · context · count u32 (0)
 //! changes   = (0 = off) u8 | (1 = on) u8 · flags u8 (1 = row ids only, 2 = has a sink) · most bytes u64 · retained bytes u64
 //!             · length u32 · table filter | (2 = delivered) u8 · entry u64
+//! maintenance = (0 = the intervals begin) u8 · tasks u8 (1 = vacuum, 2 = optimize) | (1 = vacuum) u8
+//!             | (2 = optimize) u8 · count u32 · count × (length u32 · table)
 //! replacement = sha256 [32] · size u64 · epoch u64 (0 = as it is)
 //! context   = timestamp i64 (µs since 1970) · seed u64 · step limit u64 (0 = none)
 //! request   = id (node u64 · boot u64 · sequence u64) · flags u16 · count u32 · [key [32], if flags & 64] · count × statement
@@ -24,6 +27,7 @@ pub const FORMAT: u8 = 1;
 const KIND_EXECUTE: u8 = 1;
 const KIND_REPLACE: u8 = 2;
 const KIND_CHANGES: u8 = 3;
+const KIND_MAINTENANCE: u8 = 4;
 const SAME_SQL: u32 = u32::MAX;
 const NAMED: u8 = 0x80;
 
@@ -75,6 +79,25 @@ pub enum ChangesCommand {
     Delivered {
         /// That entry.
         entry: u64,
+    },
+}
+
+/// What an entry does for the database itself, at an interval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MaintenanceCommand {
+    /// Nothing but that the intervals of these begin.
+    Begin {
+        /// That of the first VACUUM.
+        vacuum: bool,
+        /// That of the first optimization.
+        optimize: bool,
+    },
+    /// The database is written anew, without free space.
+    Vacuum,
+    /// Statistics of these tables are gathered for the planner.
+    Optimize {
+        /// They; one that is not there any more is left out.
+        tables: Vec<String>,
     },
 }
 
@@ -372,6 +395,31 @@ pub fn encode_changes(context: EntryContext, command: &ChangesCommand) -> Bytes 
     buf.freeze()
 }
 
+/// The bytes of a command for the database itself.
+pub fn encode_maintenance(context: EntryContext, command: &MaintenanceCommand) -> Bytes {
+    let execute = encode_execute(context, std::iter::empty());
+    let mut buf = BytesMut::with_capacity(execute.len() + 64);
+    buf.put_slice(&execute[..6]);
+    buf[1] = KIND_MAINTENANCE;
+    match command {
+        MaintenanceCommand::Begin { vacuum, optimize } => {
+            buf.put_u8(0);
+            buf.put_u8(u8::from(*vacuum) | u8::from(*optimize) << 1);
+        }
+        MaintenanceCommand::Vacuum => buf.put_u8(1),
+        MaintenanceCommand::Optimize { tables } => {
+            buf.put_u8(2);
+            buf.put_u32_le(tables.len() as u32);
+            for table in tables {
+                buf.put_u32_le(table.len() as u32);
+                buf.put_slice(table.as_bytes());
+            }
+        }
+    }
+    buf.put_slice(&execute[6..]);
+    buf.freeze()
+}
+
 /// A command read in place.
 #[derive(Clone, Debug)]
 pub struct CommandView<'a> {
@@ -379,6 +427,8 @@ pub struct CommandView<'a> {
     pub replacement: Option<Replacement>,
     /// What it says of the capture of changes, if that is what it is for.
     pub changes: Option<ChangesCommand>,
+    /// What it does for the database itself, if that is what it is for.
+    pub maintenance: Option<MaintenanceCommand>,
     /// The world it is executed in.
     pub context: EntryContext,
     /// How many requests it holds.
@@ -394,7 +444,7 @@ impl<'a> CommandView<'a> {
             return Err(Malformed(0, "a format of another version"));
         }
         let kind = r.u8()?;
-        if !matches!(kind, KIND_EXECUTE | KIND_REPLACE | KIND_CHANGES) {
+        if !matches!(kind, KIND_EXECUTE | KIND_REPLACE | KIND_CHANGES | KIND_MAINTENANCE) {
             return Err(Malformed(1, "unknown kind"));
         }
         if r.u32()? != 0 {
@@ -406,9 +456,10 @@ impl<'a> CommandView<'a> {
             None
         };
         let changes = if kind == KIND_CHANGES { Some(r.changes()?) } else { None };
+        let maintenance = if kind == KIND_MAINTENANCE { Some(r.maintenance()?) } else { None };
         let context = EntryContext { timestamp_us: r.u64()? as i64, seed: r.u64()?, step_limit: r.u64()? };
         let count = r.u32()?;
-        Ok(Self { replacement, changes, context, count, rest: r })
+        Ok(Self { replacement, changes, maintenance, context, count, rest: r })
     }
 
     /// If all of it is one VACUUM: how that is to be answered.
@@ -597,6 +648,26 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn maintenance(&mut self) -> Result<MaintenanceCommand, Malformed> {
+        let at = self.at;
+        Ok(match self.u8()? {
+            0 => {
+                let tasks = self.u8()?;
+                MaintenanceCommand::Begin { vacuum: tasks & 1 != 0, optimize: tasks & 2 != 0 }
+            }
+            1 => MaintenanceCommand::Vacuum,
+            2 => {
+                let mut tables = Vec::new();
+                for _ in 0..self.u32()? {
+                    let length = self.u32()?;
+                    tables.push(self.text(length as usize)?.to_owned());
+                }
+                MaintenanceCommand::Optimize { tables }
+            }
+            _ => return Err(Malformed(at, "unknown kind of maintenance")),
+        })
+    }
+
     fn param(&mut self) -> Result<(Option<&'a str>, Param<'a>), Malformed> {
         let at = self.at;
         let tag = self.u8()?;
@@ -645,6 +716,23 @@ mod tests {
             let bytes = encode_changes(context, &command);
             let view = CommandView::parse(&bytes).unwrap();
             assert_eq!((view.context, view.count, view.changes.as_ref()), (context, 0, Some(&command)));
+            assert!(CommandView::parse(&bytes[..bytes.len() - 1]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_command_for_the_database_itself_reads_back_as_written() {
+        let context = EntryContext { timestamp_us: 5, seed: 6, step_limit: 0 };
+        for command in [
+            MaintenanceCommand::Begin { vacuum: true, optimize: false },
+            MaintenanceCommand::Begin { vacuum: false, optimize: true },
+            MaintenanceCommand::Vacuum,
+            MaintenanceCommand::Optimize { tables: Vec::new() },
+            MaintenanceCommand::Optimize { tables: vec!["t".into(), "a \"b\"".into()] },
+        ] {
+            let bytes = encode_maintenance(context, &command);
+            let view = CommandView::parse(&bytes).unwrap();
+            assert_eq!((view.context, view.count, view.maintenance.as_ref()), (context, 0, Some(&command)));
             assert!(CommandView::parse(&bytes[..bytes.len() - 1]).is_err());
         }
     }

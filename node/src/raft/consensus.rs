@@ -29,6 +29,7 @@ use crate::failpoint::{Place, pass};
 use crate::identity::Identity;
 use crate::space::Space;
 use crate::store::{LocalFailure, Store};
+use crate::trace::Tracer;
 use client::admin::{AddLearner, NodeId, Phase, Refusal, Transfer, Transferred};
 use openraft::SnapshotPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -88,6 +89,8 @@ pub struct ConsensusConfig {
     pub reap: Reap,
     /// Not to serve before [`Consensus::let_serve`].
     pub is_held_back: bool,
+    /// What traces requests, if they are.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// Consensus could not be started.
@@ -161,6 +164,8 @@ pub struct Consensus {
     pub(super) held_back: AtomicBool,
     pub(super) consistency: watch::Sender<Verdict>,
     pub(super) archived: Arc<Archived>,
+    /// Whether the leader that was asked last takes traced calls.
+    pub(super) traced_leader: parking_lot::Mutex<Option<(Leadership, bool)>>,
     pub(super) reinstalls: AtomicU64,
     pub(super) security: PeerSecurity,
     pub(super) seen: Seen,
@@ -263,6 +268,7 @@ impl Consensus {
             held_back: AtomicBool::new(config.is_held_back),
             consistency: watch::Sender::default(),
             archived: Arc::default(),
+            traced_leader: parking_lot::Mutex::default(),
             reinstalls: AtomicU64::new(0),
             security,
             seen: Seen::default(),

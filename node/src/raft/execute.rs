@@ -17,6 +17,7 @@ use super::propose::{ProposeError, Proposed};
 use super::waiters::{Leadership, Outcome, Ticket};
 use super::wire::{WireError, get_u32, get_u64};
 use crate::store::Position;
+use crate::trace::StagedWrite;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -138,8 +139,18 @@ impl Consensus {
         if let Err(error) = self.may_serve() {
             return Attempt::Failed(error);
         }
+        let staged = StagedWrite::begin();
+        if let Some(staged) = &staged {
+            ticket.follow(staged.stages.clone());
+        }
         match self.proposer().submit(request.clone(), leader, not_after).await {
-            Ok(_room) => settle(ticket, leader).await,
+            Ok(_room) => {
+                let attempt = settle(ticket, leader).await;
+                if let (Attempt::Applied(_), Some(staged)) = (&attempt, staged) {
+                    staged.applied();
+                }
+                attempt
+            }
             Err(ProposeError::NotLeader) => Attempt::Again,
             Err(error) => Attempt::Failed(RequestError::Internal(error.to_string())),
         }
@@ -160,7 +171,7 @@ impl Consensus {
         body.put_u64_le(leader.term);
         body.put_slice(request.bytes());
         let answer = tokio::select! {
-            answer = self.peers.call(leader.node, address, Kind::Execute, &body, timeout) => answer,
+            answer = self.call_leader(leader, address, Kind::Execute, &body, timeout) => answer,
             // It may be cut off, and never answer. While it leads its answer is waited for, though this member may
             // have applied the request before: who was answered finds the write in a weak read on the leader.
             () = self.no_longer_led_by(leader) => return settle(ticket, leader).await,

@@ -285,7 +285,7 @@ impl Consensus {
                     }
                 },
                 Route::Leader { leader, address } => {
-                    match self.query_there(&request, level, &options, leader.node, &address, left).await {
+                    match self.query_there(&request, level, &options, leader, &address, left).await {
                         Err(ExecuteError::NotLeader) => {}
                         // Reads can be asked again.
                         Err(ExecuteError::Failed(RequestError::OutcomeUnknown(_))) => {}
@@ -361,7 +361,7 @@ impl Consensus {
         request: &EncodedRequest,
         level: Level,
         options: &QueryOptions,
-        leader: u64,
+        leader: Leadership,
         address: &str,
         timeout: Duration,
     ) -> Result<QueryAnswer, ExecuteError> {
@@ -374,11 +374,12 @@ impl Consensus {
             position,
             forwarded_to: Some(address.to_owned()),
         };
-        match self.peers.call(leader, address, Kind::Query, &body, patience).await {
+        match self.call_leader(leader, address, Kind::Query, &body, patience).await {
             Ok(answer) => match read_answer(answer) {
                 Ok((index, position, results)) => Ok(answered(index, position, ReadBody::Whole(results))),
                 Err(ExecuteError::TooLarge) => {
-                    let (index, position, body) = self.query_stream(leader, address, &body, patience).await?;
+                    let (index, position, body) =
+                        self.query_stream(leader.node, address, &body, patience).await?;
                     Ok(answered(index, position, body))
                 }
                 Err(error) => Err(error),

@@ -19,6 +19,7 @@ mod held_back;
 mod join;
 mod local_read;
 mod log_store;
+mod maintain;
 mod membership;
 mod out_of_space;
 mod peer_client;
@@ -40,6 +41,7 @@ mod state_machine;
 mod stream_calls;
 mod teller;
 #[allow(missing_docs, reason = "aliases of openraft's types, named as they are there")]
+mod traced;
 mod types;
 mod waiters;
 mod whereabouts;

@@ -4,8 +4,8 @@
 //! transaction serve many requests, and an idle member proposes at once.
 
 use super::command::{
-    ChangesCommand, EncodedRequest, EntryContext, Replacement, RequestId, encode_changes, encode_execute,
-    encode_replace,
+    ChangesCommand, EncodedRequest, EntryContext, MaintenanceCommand, Replacement, RequestId, encode_changes,
+    encode_execute, encode_maintenance, encode_replace,
 };
 use super::types::{CommandBytes, LeaderId, Raft, Responder, TypeConfig};
 use super::waiters::{Leadership, Waiters};
@@ -156,9 +156,19 @@ impl Proposer {
     /// here.
     pub async fn propose_changes(&self, command: &ChangesCommand) -> Result<u64, ProposeError> {
         let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
-        let command = CommandBytes(encode_changes(context, command));
+        self.propose_own(encode_changes(context, command)).await
+    }
+
+    /// Proposes something for the database itself, if this member leads; returns the entry's index once applied here.
+    pub async fn propose_maintenance(&self, command: &MaintenanceCommand) -> Result<u64, ProposeError> {
+        let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
+        self.propose_own(encode_maintenance(context, command)).await
+    }
+
+    /// Proposes a command that no client waits for.
+    async fn propose_own(&self, command: Bytes) -> Result<u64, ProposeError> {
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        let written = self.raft.client_write(command).await;
+        let written = self.raft.client_write(CommandBytes(command)).await;
         match written {
             Ok(response) => Ok(response.log_id.index),
             Err(openraft::errors::RaftError::APIError(error)) => Err(error.into()),
@@ -245,6 +255,7 @@ impl Proposer {
             EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: self.step_limit };
         let command = encode_execute(context, group.iter().map(|queued| queued.request.bytes()));
         let ids: Vec<RequestId> = group.iter().map(|queued| queued.id).collect();
+        self.waiters.proposed(&ids);
         let proposer = self.clone();
         let respond = move |outcome: ClientWriteResult<TypeConfig>| {
             proposer.in_flight.fetch_sub(1, Ordering::AcqRel);

@@ -9,11 +9,12 @@
 
 use super::command::{CommandView, RequestId};
 use super::propose::Proposed;
+use crate::trace::Stages;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{oneshot, watch};
 
 /// What became of a request that somebody waits for.
@@ -45,12 +46,15 @@ pub struct Waiters {
     /// Outcomes of everything up to the first entry of this leader, and of some of its own, have been told.
     told: watch::Sender<Leadership>,
     tickets: AtomicU64,
+    /// How many of those who wait want to know when it gets how far.
+    staged: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Waiter {
     ticket: u64,
     outcome: oneshot::Sender<Outcome>,
+    stages: Option<Arc<Stages>>,
 }
 
 impl Waiters {
@@ -60,20 +64,34 @@ impl Waiters {
             waiting: Mutex::default(),
             told: watch::Sender::new(applied),
             tickets: AtomicU64::new(0),
+            staged: AtomicUsize::new(0),
         })
     }
 
     /// Waits for the request from now on, until the ticket is dropped.
     pub fn wait_for(self: &Arc<Self>, id: RequestId) -> Ticket {
         let number = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.enter(id, number);
-        Ticket { id, number, outcome, told: self.told.subscribe(), waiters: self.clone() }
+        let outcome = self.enter(id, number, None);
+        let told = self.told.subscribe();
+        Ticket { id, number, outcome, stages: None, told, waiters: self.clone() }
     }
 
-    fn enter(&self, id: RequestId, ticket: u64) -> oneshot::Receiver<Outcome> {
+    fn enter(&self, id: RequestId, ticket: u64, stages: Option<Arc<Stages>>) -> oneshot::Receiver<Outcome> {
         let (outcome, receiver) = oneshot::channel();
-        self.waiting.lock().insert(id, Waiter { ticket, outcome });
+        self.waiting.lock().insert(id, Waiter { ticket, outcome, stages });
         receiver
+    }
+
+    /// The requests `ids` are in an entry.
+    pub fn proposed(&self, ids: &[RequestId]) {
+        if self.staged.load(Ordering::Relaxed) > 0 {
+            self.note(&self.waiting.lock(), ids, Stages::proposed);
+        }
+    }
+
+    fn note(&self, waiting: &HashMap<RequestId, Waiter>, ids: &[RequestId], what: fn(&Stages)) {
+        let waiters = ids.iter().filter_map(|id| waiting.get(id));
+        waiters.filter_map(|waiter| waiter.stages.as_deref()).for_each(what);
     }
 
     /// Requests of an entry, in order, if somebody waits for one of them.
@@ -85,6 +103,9 @@ impl Waiters {
         // Bytes that make no sense are met again, and reported, when the entry is applied.
         let Ok(command) = CommandView::parse(command) else { return Vec::new() };
         let ids: Vec<RequestId> = command.requests().map_while(|request| Some(request.ok()?.id)).collect();
+        if self.staged.load(Ordering::Relaxed) > 0 {
+            self.note(&waiting, &ids, Stages::committed);
+        }
         if ids.iter().any(|id| waiting.contains_key(id)) { ids } else { Vec::new() }
     }
 
@@ -148,6 +169,7 @@ pub struct Ticket {
     id: RequestId,
     number: u64,
     outcome: oneshot::Receiver<Outcome>,
+    stages: Option<Arc<Stages>>,
     told: watch::Receiver<Leadership>,
     waiters: Arc<Waiters>,
 }
@@ -168,12 +190,26 @@ impl Ticket {
 
     /// Waits anew, after this member did not append it.
     pub fn again(&mut self) {
-        self.outcome = self.waiters.enter(self.id, self.number);
+        self.outcome = self.waiters.enter(self.id, self.number, self.stages.clone());
+    }
+
+    /// From now on notes in `stages` how far the request gets here.
+    pub fn follow(&mut self, stages: Arc<Stages>) {
+        if self.stages.replace(stages.clone()).is_none() {
+            self.waiters.staged.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut waiting = self.waiters.waiting.lock();
+        if let Some(waiter) = waiting.get_mut(&self.id).filter(|waiter| waiter.ticket == self.number) {
+            waiter.stages = Some(stages);
+        }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        if self.stages.is_some() {
+            self.waiters.staged.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut waiting = self.waiters.waiting.lock();
         // A later copy of the same request, forwarded anew, may wait under its name.
         if waiting.get(&self.id).is_some_and(|waiter| waiter.ticket == self.number) {

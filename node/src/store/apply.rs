@@ -10,12 +10,13 @@ use super::entry_run::{Attempt, Count, EntryRun, LeftOut, Muted, replicated};
 use super::entry_vfs::{self, EntryVfs};
 use super::freelist::Freelist;
 use super::kept_replies::{self, KeptReply};
-use super::meta::{self, Applied, LogId, MetaError, StoredMembership};
+use super::maintain;
+use super::meta::{self, Applied, LogId, Maintained, MetaError, StoredMembership};
 use super::pages::{Checksum, Pages};
 use super::writer_connection::WriterConnection;
 use super::{changes, encode, wal_capture};
 use crate::failpoint::{Place, pass};
-use crate::raft::command::{ChangesCommand, CommandView, Malformed, RequestFlags};
+use crate::raft::command::{ChangesCommand, CommandView, MaintenanceCommand, Malformed, RequestFlags};
 use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
@@ -127,6 +128,9 @@ pub struct Applier {
     path: PathBuf,
     applied: Applied,
     membership: StoredMembership,
+    maintained: Maintained,
+    /// Why the last entry for the database itself came to nothing.
+    maintenance_error: Option<String>,
     foreign_keys: bool,
     page_size: usize,
     pages: Arc<Pages>,
@@ -146,6 +150,7 @@ impl Applier {
         vfs.set_time(0);
         let (on, meta) = WriterConnection::open(path, &vfs, foreign_keys)?;
         let (applied, membership) = (meta.applied, meta.membership);
+        let maintained = meta::read_maintained(&on.connection)?;
         let (page_size, size) = on
             .connection
             .query_row("SELECT page_size, page_count FROM pragma_page_size, pragma_page_count", [], |row| {
@@ -154,7 +159,19 @@ impl Applier {
             .map_err(|source| LocalFailure::Sqlite { what: "read the size of the database", source })?;
         pages.reset(size, Freelist::read(&on.connection)?);
         let (path, page_size) = (path.to_owned(), page_size as usize);
-        Ok(Self { on, vfs, path, applied, membership, foreign_keys, page_size, pages, lost_pages: false })
+        Ok(Self {
+            on,
+            vfs,
+            path,
+            applied,
+            membership,
+            maintained,
+            maintenance_error: None,
+            foreign_keys,
+            page_size,
+            pages,
+            lost_pages: false,
+        })
     }
 
     /// The hashes of the database's pages.
@@ -181,6 +198,21 @@ impl Applier {
     /// The last membership applied.
     pub fn membership(&self) -> &StoredMembership {
         &self.membership
+    }
+
+    /// When what is done for the database at an interval was done last.
+    pub fn maintained(&self) -> Maintained {
+        self.maintained
+    }
+
+    /// Why the last of it that was applied here came to nothing.
+    pub fn maintenance_error(&self) -> Option<&str> {
+        self.maintenance_error.as_deref()
+    }
+
+    /// Tables whose statistics had better be gathered anew.
+    pub fn unanalyzed(&self) -> Result<Vec<String>, LocalFailure> {
+        maintain::unanalyzed(&self.on)
     }
 
     /// Pages in the WAL after the last commit.
@@ -237,6 +269,9 @@ impl Applier {
         if let Some(changes) = &command.changes {
             return self.set_changes(entry, time, changes);
         }
+        if let Some(maintenance) = &command.maintenance {
+            return self.maintain(entry, time, maintenance);
+        }
         if let Some(flags) = command.sole_vacuum().map_err(malformed)? {
             return self.vacuum(entry, time, flags);
         }
@@ -284,27 +319,70 @@ impl Applier {
     /// database that has just been vacuumed comes out of another VACUUM the same, but for the schema cookie.
     fn vacuum(&mut self, entry: &Entry, time: i64, flags: RequestFlags) -> Result<Reply, LocalFailure> {
         let started = Instant::now();
-        let full_before = entry_vfs::full_writes();
-        wal_capture::begin(self.page_size);
-        let outcome = self.on.connection.execute_batch("VACUUM");
-        self.note_pages()?;
         let mut out = Vec::new();
-        match outcome {
+        match self.run_vacuum()? {
             Ok(()) => {
                 let changes = self.on.watch.changes(&self.on.connection).0;
                 let rowid = self.on.connection.last_insert_rowid();
                 encode::write_executed(&mut out, flags.into(), rowid, changes, started);
             }
-            Err(error) => {
-                let error = replicated(error, full_before)?;
-                encode::write_error(&mut out, &encode::error_text(&error), false);
-            }
+            Err(error) => encode::write_error(&mut out, &encode::error_text(&error), false),
         }
         self.begin()?;
         self.applied.timestamp_us = time;
         self.commit(entry.log_id)?;
         self.reopen()?;
         Ok(if entry.wants_reply { vec![out.into()] } else { Reply::new() })
+    }
+
+    /// Writes the database anew; the inner error is the same on every replica.
+    fn run_vacuum(&mut self) -> Result<Result<(), rusqlite::Error>, LocalFailure> {
+        let full_before = entry_vfs::full_writes();
+        wal_capture::begin(self.page_size);
+        let outcome = self.on.connection.execute_batch("VACUUM");
+        self.note_pages()?;
+        match outcome {
+            Ok(()) => Ok(Ok(())),
+            Err(error) => replicated(error, full_before).map(Err),
+        }
+    }
+
+    /// Does what an entry says for the database itself, and notes when. What fails on every replica is tried again after
+    /// an interval: it is noted all the same.
+    fn maintain(
+        &mut self,
+        entry: &Entry,
+        time: i64,
+        command: &MaintenanceCommand,
+    ) -> Result<Reply, LocalFailure> {
+        let mut failure = None;
+        if *command == MaintenanceCommand::Vacuum {
+            failure = self.run_vacuum()?.err();
+        }
+        self.begin()?;
+        self.applied.timestamp_us = time;
+        // Before the statements of our own, which count too.
+        self.note_counters(entry.log_id);
+        match command {
+            MaintenanceCommand::Begin { vacuum, optimize } => {
+                self.maintained.vacuum_us = if *vacuum { time } else { self.maintained.vacuum_us };
+                self.maintained.optimize_us = if *optimize { time } else { self.maintained.optimize_us };
+            }
+            MaintenanceCommand::Vacuum => self.maintained.vacuum_us = time,
+            MaintenanceCommand::Optimize { tables } => {
+                failure = maintain::analyze(&self.on, tables)?;
+                self.maintained.optimize_us = time;
+            }
+        }
+        meta::write_maintained(&self.on.connection, self.maintained)?;
+        let what = "commit what an entry says for the database itself";
+        self.commit_noted(entry.log_id)?
+            .map_or(Ok(()), |source| Err(LocalFailure::Sqlite { what, source }))?;
+        self.maintenance_error = failure.map(|error| encode::error_text(&error));
+        if !matches!(command, MaintenanceCommand::Begin { .. }) {
+            self.reopen()?;
+        }
+        Ok(Reply::new())
     }
 
     /// Does what an entry says about the capture of changes.

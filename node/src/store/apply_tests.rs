@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
-use crate::raft::command::{EncodedRequest, EntryContext, Param, RequestEncoder, RequestId, encode_execute};
+use crate::raft::command::{
+    EncodedRequest, EntryContext, Param, RequestEncoder, RequestId, encode_execute, encode_maintenance,
+};
 
 struct Fixture {
     _dir: tempfile::TempDir,
@@ -55,6 +57,16 @@ impl Fixture {
             })
             .collect();
         self.apply(seconds, &requests)
+    }
+
+    /// Applies an entry for the database itself, `seconds` after the first possible moment.
+    fn maintain(&mut self, seconds: i64, command: &MaintenanceCommand) {
+        let timestamp_us = 1_700_000_000_000_000 + seconds * 1_000_000;
+        let context = EntryContext { timestamp_us, seed: 7, step_limit: 0 };
+        let payload = Payload::Command(encode_maintenance(context, command));
+        let log_id = LogId { term: 1, leader: 2, index: self.next };
+        self.next += 1;
+        assert!(self.applier.apply(&Entry { log_id, payload, wants_reply: false }).unwrap().is_empty());
     }
 
     fn one(&mut self, flags: u16, statements: &[&str]) -> String {
@@ -471,4 +483,52 @@ fn a_virtual_table_whose_making_was_undone_stops_nobody() {
         assert_eq!(f.value("SELECT count(*) FROM f WHERE f MATCH 'words'"), "1");
         assert_eq!(f.value("PRAGMA integrity_check"), "ok");
     }
+}
+
+#[test]
+fn what_is_done_at_an_interval_is_noted_in_the_state_and_counts_for_nobody() {
+    let mut f = fixture(false);
+    let counters = "SELECT changes(), total_changes(), last_insert_rowid()";
+    f.one(
+        0,
+        &["CREATE TABLE \"a \"\"b\"\"\"(x)", "CREATE INDEX i ON \"a \"\"b\"\"\"(x)", "CREATE TABLE empty(x)"],
+    );
+    f.one(0, &["INSERT INTO \"a \"\"b\"\"\" VALUES(zeroblob(200000)),(2)"]);
+    let before = f.one(RequestFlags::UNIFIED, &[counters]);
+    assert_eq!(f.applier.maintained(), Maintained::default());
+
+    f.maintain(1, &MaintenanceCommand::Begin { vacuum: true, optimize: false });
+    let begun = f.applier.maintained();
+    assert_eq!((begun.vacuum_us, begun.optimize_us), (1_700_000_001_000_000, 0));
+
+    let unanalyzed = |f: &Fixture| {
+        let mut tables = f.applier.unanalyzed().unwrap();
+        tables.sort();
+        tables
+    };
+    assert_eq!(unanalyzed(&f), ["a \"b\"", "empty"]);
+    let tables = vec!["a \"b\"".into(), "gone".into(), "_sqlited_meta".into(), "sqlite_schema".into()];
+    f.maintain(2, &MaintenanceCommand::Optimize { tables });
+    assert_eq!(f.applier.maintenance_error(), None);
+    assert_eq!(f.value("SELECT group_concat(tbl || ':' || stat) FROM sqlite_stat1"), "a \"b\":2 1");
+    // SQLite keeps no statistics of an empty table, and would look at it again.
+    assert_eq!(unanalyzed(&f), ["empty"]);
+
+    f.one(0, &["CREATE TABLE t(x)"]);
+    let pages = "SELECT page_count FROM pragma_page_count";
+    f.one(0, &["DELETE FROM \"a \"\"b\"\"\" WHERE x <> 2"]);
+    let large: i64 = f.value(pages).parse().unwrap();
+    let counted = f.one(RequestFlags::UNIFIED, &[counters]);
+    f.maintain(9, &MaintenanceCommand::Vacuum);
+    assert!(f.value(pages).parse::<i64>().unwrap() < large - 40);
+    assert_eq!(f.one(RequestFlags::UNIFIED, &[counters]), counted);
+    assert_ne!(before, counted);
+    let maintained = f.applier.maintained();
+    assert_eq!(
+        (maintained.vacuum_us, maintained.optimize_us),
+        (1_700_000_009_000_000, 1_700_000_002_000_000)
+    );
+    // It is read when the database is opened.
+    assert_eq!(meta::read_maintained(f.applier.connection()).unwrap(), maintained);
+    assert_eq!(f.value("PRAGMA integrity_check"), "ok");
 }

@@ -12,6 +12,7 @@
 //!        80  cluster id: length u8 · 63 bytes
 //!       144  membership term u64 · leader u64 · index + 1 u64 (0 = none) · length u32 · bytes
 //!     61440  mark: length u32 (0 = none) · bytes
+//!     65520  last automatic VACUUM i64 (µs, 0 = none) · last automatic optimization i64
 //! ```
 
 use rusqlite::blob::Blob;
@@ -31,6 +32,7 @@ const MEMBERSHIP_AT: u64 = 144;
 const MEMBERSHIP_HEAD: usize = 28;
 const MARK_AT: u64 = 60 * 1024;
 const SIZE: usize = 64 * 1024;
+const MAINTAINED_AT: u64 = SIZE as u64 - 16;
 
 /// Position of an entry in Raft's log, free of any Raft library's types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +58,16 @@ pub struct Applied {
     pub changes: i64,
     /// What `total_changes()` returns.
     pub total_changes: i64,
+}
+
+/// When what is done for the database at an interval was done last, or its interval began: by the clock of the entries, in
+/// microseconds since 1970; 0 if that never happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// An automatic VACUUM.
+    pub vacuum_us: i64,
+    /// An automatic optimization.
+    pub optimize_us: i64,
 }
 
 /// The membership of the last membership entry that was applied.
@@ -175,10 +187,26 @@ pub fn write_membership(connection: &Connection, membership: &StoredMembership) 
 
 /// Writes the mark. Part of the caller's transaction.
 pub fn write_mark(connection: &Connection, mark: &[u8]) -> Result<(), MetaError> {
-    if mark.len() > SIZE - MARK_AT as usize - 4 {
+    if mark.len() > (MAINTAINED_AT - MARK_AT) as usize - 4 {
         return Err(MetaError::TooLong("the mark of a restore"));
     }
     write_at(connection, MARK_AT, &[&(mark.len() as u32).to_le_bytes(), mark].concat())
+}
+
+/// Reads when what is done at an interval was done last.
+pub fn read_maintained(connection: &Connection) -> Result<Maintained, MetaError> {
+    let mut words = [[0; 8]; 2];
+    let mut blob = open(connection, true)?;
+    blob.seek(SeekFrom::Start(MAINTAINED_AT))?;
+    blob.read_exact(words.as_flattened_mut())?;
+    let [vacuum_us, optimize_us] = words.map(i64::from_le_bytes);
+    Ok(Maintained { vacuum_us, optimize_us })
+}
+
+/// Writes when what is done at an interval was done last. Part of the caller's transaction.
+pub fn write_maintained(connection: &Connection, maintained: Maintained) -> Result<(), MetaError> {
+    let words = [maintained.vacuum_us.to_le_bytes(), maintained.optimize_us.to_le_bytes()];
+    write_at(connection, MAINTAINED_AT, words.as_flattened())
 }
 
 /// Writes cluster id and epoch. Part of the caller's transaction.
@@ -275,6 +303,8 @@ mod tests {
         write_membership(&c, &membership).unwrap();
         write_cluster(&c, "c-1", 4).unwrap();
         write_mark(&c, b"came from afar").unwrap();
+        let maintained = Maintained { vacuum_us: 7, optimize_us: i64::MAX };
+        write_maintained(&c, maintained).unwrap();
         assert_eq!(read_position(&c).unwrap(), Position { epoch: 4, index: 0 });
         write_applied(&c, &Applied { log_id: Some(LogId { index: 1 << 40, ..LogId::default() }), ..applied })
             .unwrap();
@@ -283,6 +313,7 @@ mod tests {
         let cluster_id = "c-1".to_owned();
         let mark = b"came from afar".to_vec();
         assert_eq!(read(&c).unwrap(), Some(Meta { applied, epoch: 4, cluster_id, membership, mark }));
+        assert_eq!(read_maintained(&c).unwrap(), maintained);
         assert_eq!((c.changes(), c.total_changes(), c.last_insert_rowid()), before);
     }
 

@@ -17,6 +17,7 @@ mod freelist;
 mod generation;
 mod guard;
 mod kept_replies;
+mod maintain;
 mod meta;
 mod pages;
 mod preupdate;
@@ -42,7 +43,7 @@ pub use canonical::{CanonicalError, MAGIC, SUBCOMMAND, Taken, child, write_in_ch
 pub use changes::{CaptureState, ChangesReader, Cursor, Gap, Page, Part};
 pub use checkpoint::Durable;
 pub use encode::{Sink, Stopped};
-pub use meta::{Applied, LogId, Meta, MetaError, Position, RESERVED_PREFIX, StoredMembership};
+pub use meta::{Applied, LogId, Maintained, Meta, MetaError, Position, RESERVED_PREFIX, StoredMembership};
 pub use pages::{Checksum, Damage, PageSum};
 pub use reader::{Diagnostics, Inline, Limits, ReadError, ReadPool};
 pub use restored::{Seed, first_value, holds_anything, integrity, read_mark, write_mark, write_user_copy};
@@ -225,6 +226,20 @@ impl Store {
     /// How changes are captured; none if they are not. Reads the database.
     pub fn capture(&self) -> Result<Option<CaptureState>, ReadError> {
         self.readers.inspect(changes::read_state)
+    }
+
+    /// Tables whose statistics had better be gathered anew.
+    pub async fn unanalyzed(&self) -> Result<Vec<String>, LocalFailure> {
+        self.writer.unanalyzed().await
+    }
+
+    /// The size of the database with what its WAL holds, in bytes: about the most that a VACUUM writes.
+    pub fn size(&self) -> std::io::Result<u64> {
+        let path = self.database_path();
+        let mut wal = path.clone().into_os_string();
+        wal.push("-wal");
+        let wal = std::fs::metadata(wal).map_or(0, |file| file.len());
+        Ok(std::fs::metadata(path)?.len() + wal)
     }
 
     /// Reads captured changes.

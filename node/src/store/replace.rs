@@ -56,6 +56,7 @@ pub fn prepare(
     meta::write_applied(&connection, &meta.applied)?;
     meta::write_membership(&connection, &meta.membership)?;
     meta::write_cluster(&connection, &meta.cluster_id, meta.epoch)?;
+    meta::write_maintained(&connection, applier.maintained())?;
     changes::carry_over(applier.connection(), &connection).map_err(sqlite)?;
     connection.execute_batch("COMMIT").map_err(sqlite)?;
     // Closing the only connection moves the WAL into the file.

@@ -3,7 +3,7 @@
 use super::apply::{Applier, Entry, LocalFailure, Reply};
 use super::checkpoint::{self, Durable};
 use super::generation::Generations;
-use super::meta::{Applied, StoredMembership};
+use super::meta::{Applied, Maintained, StoredMembership};
 use super::pages::{Checksum, Pages};
 use super::reader::ReadPool;
 use super::replace;
@@ -46,6 +46,10 @@ enum Job {
     Checksum {
         done: oneshot::Sender<Result<Option<Checksum>, LocalFailure>>,
     },
+    /// Tables without statistics.
+    Unanalyzed {
+        done: oneshot::Sender<Result<Vec<String>, LocalFailure>>,
+    },
     /// The present state, with its checksum.
     Pin {
         done: oneshot::Sender<Result<CheckedPin, LocalFailure>>,
@@ -74,6 +78,10 @@ pub struct State {
     pub applied: Applied,
     /// The last membership in the database.
     pub membership: StoredMembership,
+    /// When what is done for the database at an interval was done last.
+    pub maintained: Maintained,
+    /// Why the last of it came to nothing; unknown after a start.
+    pub maintenance_error: Option<String>,
     /// What of it is in the synced database file.
     pub durable: Durable,
     /// Pages in the WAL.
@@ -108,6 +116,7 @@ impl Writer {
         let first = State {
             applied: *applier.applied(),
             membership: applier.membership().clone(),
+            maintained: applier.maintained(),
             generation,
             ..State::default()
         };
@@ -148,6 +157,11 @@ impl Writer {
     /// The checksum of the present state; none while it is not known.
     pub async fn checksum(&self) -> Result<Option<Checksum>, LocalFailure> {
         self.ask(|done| Job::Checksum { done }).await
+    }
+
+    /// Tables whose statistics had better be gathered anew.
+    pub async fn unanalyzed(&self) -> Result<Vec<String>, LocalFailure> {
+        self.ask(|done| Job::Unanalyzed { done }).await
     }
 
     /// Pins the present state, between two entries, and says its checksum.
@@ -269,6 +283,10 @@ impl WriterThread {
                 Job::Checksum { done } => {
                     let sum = self.applier.as_ref().ok_or(GONE).and_then(Applier::checksum);
                     drop(done.send(sum));
+                }
+                Job::Unanalyzed { done } => {
+                    let tables = self.applier.as_ref().ok_or(GONE).and_then(Applier::unanalyzed);
+                    drop(done.send(tables));
                 }
                 Job::Pin { done } => drop(done.send(self.pin())),
                 Job::PinRange { connection, generation, done } => {
@@ -420,6 +438,10 @@ impl WriterThread {
         let Some(applier) = &self.applier else { return };
         self.publish.send_modify(|state| {
             state.applied = *applier.applied();
+            state.maintained = applier.maintained();
+            if state.maintenance_error.as_deref() != applier.maintenance_error() {
+                state.maintenance_error = applier.maintenance_error().map(str::to_owned);
+            }
             if state.membership.log_id != applier.membership().log_id {
                 state.membership = applier.membership().clone();
             }

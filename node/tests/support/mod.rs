@@ -4,6 +4,7 @@
 pub mod acceptor;
 pub mod backups;
 pub mod certificates;
+pub mod collector;
 pub mod disk;
 pub mod http_faults;
 pub mod ledger;

@@ -226,6 +226,15 @@ pub struct Database {
     /// Whether foreign key constraints are enforced.
     #[serde(default)]
     pub foreign_keys: bool,
+    /// How often the leader has the members VACUUM the database, in seconds; 0: never. Writes wait meanwhile. A change
+    /// restarts the members.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 31536000))]
+    pub auto_vacuum_seconds: i32,
+}
+
+fn is_zero(n: &i32) -> bool {
+    *n == 0
 }
 
 /// How voluntary disruptions are bounded.

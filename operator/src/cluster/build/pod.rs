@@ -266,6 +266,10 @@ fn args(desired: &Desired, role: PodRole) -> Vec<String> {
     if spec.database.foreign_keys {
         args.push("-fk".into());
     }
+    // Members of older versions do not know the flag.
+    if spec.database.auto_vacuum_seconds > 0 {
+        args.push(format!("-auto-vacuum-int={}s", spec.database.auto_vacuum_seconds));
+    }
     if desired.has_users() {
         args.push(format!("-auth={USERS_PATH}"));
     }

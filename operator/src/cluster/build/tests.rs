@@ -45,6 +45,7 @@ fn pods_pass_the_restricted_standard() {
 fn arguments_follow_role_and_spec() {
     let wan = desired(|spec| {
         spec.database.foreign_keys = true;
+        spec.database.auto_vacuum_seconds = 86_400;
         spec.raft.profile = crate::crd::RaftProfile::Wan;
     });
     let args = |role| json(pod::template(&wan, role))["spec"]["containers"][0]["args"].to_string();
@@ -55,12 +56,15 @@ fn arguments_follow_role_and_spec() {
         "-raft-adv-addr=$(POD_NAME).orders-nodes.shop.svc:4002",
         "-managed",
         "-fk",
+        "-auto-vacuum-int=86400s",
         "-raft-profile=wan",
         "-log-level=info",
     ] {
         assert!(voter.contains(&format!("\"{flag}\"")), "{flag} in {voter}");
     }
     assert!(!voter.contains("non-voter"));
+    let plain = json(pod::template(&desired(|_| {}), PodRole::Voter));
+    assert!(!plain.to_string().contains("-auto-vacuum-int"));
     assert!(args(PodRole::ReadReplica).contains("\"-raft-non-voter\""));
     assert!(voter.ends_with("\"/data\"]"));
 }
