@@ -2,6 +2,7 @@
 
 use super::Consensus;
 use super::calls::{CallError, Kind};
+use super::extensions::{ExtensionsReport, named};
 use super::join::{JoinRequest, Notice};
 use super::membership::{Administer, refuse};
 use super::wire;
@@ -35,6 +36,12 @@ pub struct Described {
     /// What its cluster begins with is still on its way: it does not serve.
     #[serde(default)]
     pub is_held_back: bool,
+    /// The extensions that it is configured with; none if it is of a version that knows of none.
+    #[serde(default)]
+    pub extensions: Option<ExtensionsReport>,
+    /// Names of the files that it is configured with, also of those that it does not want, with the SHA-256 of each.
+    #[serde(default)]
+    pub extension_files: Vec<(String, String)>,
 }
 
 impl Consensus {
@@ -102,6 +109,8 @@ impl Consensus {
             checksum: self.store.last_checksum().map(|checksum| (checksum.index, checksum.sum)),
             is_low_on_space: self.space.is_low(),
             is_held_back: self.is_held_back(),
+            extensions: Some(self.store.shelf().wanted().into()),
+            extension_files: named(self.store.shelf().configured()),
         }
     }
 

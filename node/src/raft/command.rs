@@ -5,6 +5,7 @@
 //! command   = format u8 (1) · kind u8 (1 = execute) · database u32 (0) · context · count u32 · count × (length u32 · request)
 //!           | format u8 (1) · kind u8 (2 = replace) · database u32 (0) · replacement · context · count u32 (1) · …
 //!           | format u8 (1) · kind u8 (3 = changes) · database u32 (0) · changes · context · count u32 (0)
+//!           | format u8 (1) · kind u8 (4 = extensions) · database u32 (0) · length u32 · set · context · count u32 (0)
 //! changes   = (0 = off) u8 | (1 = on) u8 · flags u8 (1 = row ids only, 2 = has a sink) · most bytes u64 · retained bytes u64
 //!             · length u32 · table filter | (2 = delivered) u8 · entry u64
 //! replacement = sha256 [32] · size u64 · epoch u64 (0 = as it is)
@@ -17,6 +18,7 @@
 //! The HTTP layer encodes a request once, straight from the JSON body; the same bytes then travel through proposal,
 //! log, replication and apply, where they are read in place.
 
+use crate::store::ExtensionSet;
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// The only format this version writes. A leader proposes what the oldest member understands.
@@ -24,6 +26,7 @@ pub const FORMAT: u8 = 1;
 const KIND_EXECUTE: u8 = 1;
 const KIND_REPLACE: u8 = 2;
 const KIND_CHANGES: u8 = 3;
+const KIND_EXTENSIONS: u8 = 4;
 const SAME_SQL: u32 = u32::MAX;
 const NAMED: u8 = 0x80;
 
@@ -372,6 +375,19 @@ pub fn encode_changes(context: EntryContext, command: &ChangesCommand) -> Bytes 
     buf.freeze()
 }
 
+/// The bytes of a command after which entries are executed by the extensions `set`.
+pub fn encode_extensions(context: EntryContext, set: &ExtensionSet) -> Bytes {
+    let execute = encode_execute(context, std::iter::empty());
+    let set = set.encode();
+    let mut buf = BytesMut::with_capacity(execute.len() + 4 + set.len());
+    buf.put_slice(&execute[..6]);
+    buf[1] = KIND_EXTENSIONS;
+    buf.put_u32_le(set.len() as u32);
+    buf.put_slice(&set);
+    buf.put_slice(&execute[6..]);
+    buf.freeze()
+}
+
 /// A command read in place.
 #[derive(Clone, Debug)]
 pub struct CommandView<'a> {
@@ -379,6 +395,8 @@ pub struct CommandView<'a> {
     pub replacement: Option<Replacement>,
     /// What it says of the capture of changes, if that is what it is for.
     pub changes: Option<ChangesCommand>,
+    /// By which extensions later entries are executed, if that is what it is for.
+    pub extensions: Option<ExtensionSet>,
     /// The world it is executed in.
     pub context: EntryContext,
     /// How many requests it holds.
@@ -394,7 +412,7 @@ impl<'a> CommandView<'a> {
             return Err(Malformed(0, "a format of another version"));
         }
         let kind = r.u8()?;
-        if !matches!(kind, KIND_EXECUTE | KIND_REPLACE | KIND_CHANGES) {
+        if !matches!(kind, KIND_EXECUTE | KIND_REPLACE | KIND_CHANGES | KIND_EXTENSIONS) {
             return Err(Malformed(1, "unknown kind"));
         }
         if r.u32()? != 0 {
@@ -406,9 +424,10 @@ impl<'a> CommandView<'a> {
             None
         };
         let changes = if kind == KIND_CHANGES { Some(r.changes()?) } else { None };
+        let extensions = if kind == KIND_EXTENSIONS { Some(r.extensions()?) } else { None };
         let context = EntryContext { timestamp_us: r.u64()? as i64, seed: r.u64()?, step_limit: r.u64()? };
         let count = r.u32()?;
-        Ok(Self { replacement, changes, context, count, rest: r })
+        Ok(Self { replacement, changes, extensions, context, count, rest: r })
     }
 
     /// If all of it is one VACUUM: how that is to be answered.
@@ -553,6 +572,12 @@ impl<'a> Reader<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let at = self.at;
         self.take(N)?.try_into().map_err(|_| Malformed(at, "cut short"))
+    }
+
+    fn extensions(&mut self) -> Result<ExtensionSet, Malformed> {
+        let at = self.at;
+        let length = self.u32()? as usize;
+        ExtensionSet::decode(self.take(length)?).map_err(|_| Malformed(at, "not a set of extensions"))
     }
 
     fn u8(&mut self) -> Result<u8, Malformed> {

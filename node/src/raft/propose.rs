@@ -5,12 +5,13 @@
 
 use super::command::{
     ChangesCommand, EncodedRequest, EntryContext, Replacement, RequestId, encode_changes, encode_execute,
-    encode_replace,
+    encode_extensions, encode_replace,
 };
 use super::types::{CommandBytes, LeaderId, Raft, Responder, TypeConfig};
 use super::waiters::{Leadership, Waiters};
 use crate::clock;
 use crate::identity::Identity;
+use crate::store::ExtensionSet;
 use bytes::Bytes;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
@@ -156,9 +157,19 @@ impl Proposer {
     /// here.
     pub async fn propose_changes(&self, command: &ChangesCommand) -> Result<u64, ProposeError> {
         let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
-        let command = CommandBytes(encode_changes(context, command));
+        self.propose_command(encode_changes(context, command)).await
+    }
+
+    /// Proposes that entries after this one are executed by the extensions `set`, if this member leads; returns the
+    /// entry's index once applied here.
+    pub async fn propose_extensions(&self, set: &ExtensionSet) -> Result<u64, ProposeError> {
+        let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
+        self.propose_command(encode_extensions(context, set)).await
+    }
+
+    async fn propose_command(&self, command: Bytes) -> Result<u64, ProposeError> {
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        let written = self.raft.client_write(command).await;
+        let written = self.raft.client_write(CommandBytes(command)).await;
         match written {
             Ok(response) => Ok(response.log_id.index),
             Err(openraft::errors::RaftError::APIError(error)) => Err(error.into()),

@@ -8,6 +8,7 @@
 
 use super::entry_run::{Attempt, Count, EntryRun, LeftOut, Muted, replicated};
 use super::entry_vfs::{self, EntryVfs};
+use super::extensions::{ExtensionError, ExtensionSet, Loaded, Shelf};
 use super::freelist::Freelist;
 use super::kept_replies::{self, KeptReply};
 use super::meta::{self, Applied, LogId, MetaError, StoredMembership};
@@ -100,6 +101,9 @@ pub enum LocalFailure {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// What the state is executed by is not here.
+    #[error(transparent)]
+    Extensions(#[from] ExtensionError),
     /// The thread that does it ended.
     #[error("{0} has stopped")]
     Stopped(&'static str),
@@ -114,7 +118,7 @@ impl LocalFailure {
                 matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
             }
             Self::Sqlite { source, .. } | Self::Meta(MetaError::Sqlite(source)) => full(source),
-            Self::Meta(_) | Self::Malformed { .. } | Self::Stopped(_) => false,
+            Self::Meta(_) | Self::Malformed { .. } | Self::Extensions(_) | Self::Stopped(_) => false,
         }
     }
 }
@@ -128,6 +132,7 @@ pub struct Applier {
     applied: Applied,
     membership: StoredMembership,
     foreign_keys: bool,
+    shelf: Shelf,
     page_size: usize,
     pages: Arc<Pages>,
     /// It could not be told what a transaction changed: the pages have to be read anew.
@@ -140,11 +145,12 @@ impl Applier {
         path: &Path,
         vfs: EntryVfs,
         foreign_keys: bool,
+        shelf: Shelf,
         pages: Arc<Pages>,
     ) -> Result<Self, LocalFailure> {
         // Any real time will do: 0 would mean "no time" to SQLite.
         vfs.set_time(0);
-        let (on, meta) = WriterConnection::open(path, &vfs, foreign_keys)?;
+        let (on, meta) = WriterConnection::open(path, &vfs, foreign_keys, &shelf)?;
         let (applied, membership) = (meta.applied, meta.membership);
         let (page_size, size) = on
             .connection
@@ -154,7 +160,13 @@ impl Applier {
             .map_err(|source| LocalFailure::Sqlite { what: "read the size of the database", source })?;
         pages.reset(size, Freelist::read(&on.connection)?);
         let (path, page_size) = (path.to_owned(), page_size as usize);
-        Ok(Self { on, vfs, path, applied, membership, foreign_keys, page_size, pages, lost_pages: false })
+        let lost_pages = false;
+        Ok(Self { on, vfs, path, applied, membership, foreign_keys, shelf, page_size, pages, lost_pages })
+    }
+
+    /// By which extensions entries are executed.
+    pub fn extensions(&self) -> &Arc<Loaded> {
+        &self.on.extensions
     }
 
     /// The hashes of the database's pages.
@@ -236,6 +248,9 @@ impl Applier {
         self.vfs.set_time(time);
         if let Some(changes) = &command.changes {
             return self.set_changes(entry, time, changes);
+        }
+        if let Some(set) = &command.extensions {
+            return self.set_extensions(entry, time, set);
         }
         if let Some(flags) = command.sole_vacuum().map_err(malformed)? {
             return self.vacuum(entry, time, flags);
@@ -330,6 +345,23 @@ impl Applier {
         Ok(Reply::new())
     }
 
+    /// From the next entry on, statements are executed by other extensions. A member that does not have them cannot go on,
+    /// and its state is as it was before the entry.
+    fn set_extensions(
+        &mut self,
+        entry: &Entry,
+        time: i64,
+        set: &ExtensionSet,
+    ) -> Result<Reply, LocalFailure> {
+        self.shelf.load(set)?;
+        self.begin()?;
+        meta::write_extensions(&self.on.connection, set)?;
+        self.applied.timestamp_us = time;
+        self.commit(entry.log_id)?;
+        self.reopen()?;
+        Ok(Reply::new())
+    }
+
     fn begin(&self) -> Result<(), LocalFailure> {
         if let Some(recorder) = &self.on.recorder {
             recorder.begin_entry();
@@ -420,7 +452,7 @@ impl Applier {
     /// Puts a new connection in the place of the present one: without compiled statements, and with the planner's
     /// statistics as the database has them.
     fn reopen(&mut self) -> Result<(), LocalFailure> {
-        let (on, meta) = WriterConnection::open(&self.path, &self.vfs, self.foreign_keys)?;
+        let (on, meta) = WriterConnection::open(&self.path, &self.vfs, self.foreign_keys, &self.shelf)?;
         debug_assert_eq!(meta.applied, self.applied);
         // Closed when dropped; what it held is committed.
         self.on = on;

@@ -4,6 +4,7 @@
 pub mod backups;
 pub mod certificates;
 pub mod disk;
+pub mod extension;
 pub mod http_faults;
 pub mod ledger;
 pub mod memory;
