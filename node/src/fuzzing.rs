@@ -4,7 +4,7 @@ pub use crate::auth::authenticator::basic;
 pub use crate::auth::users::{Quick, Users};
 pub use crate::http::body::{BadBody, decode_json, decode_text};
 pub use crate::raft::connection::FrameReader;
-pub use crate::store::canonical::{Refused, write_canonical};
+pub use crate::store::canonical::Refused;
 pub use crate::store::statements;
 
 use crate::raft::command::{CommandView, EncodedRequest};
@@ -13,7 +13,14 @@ use crate::raft::consistency::Said;
 use crate::raft::forward::{QueryCall, read_answer, write_answer};
 use crate::raft::snapshot_stream::{Chunk, Head, Reply};
 use crate::raft::wire;
+use crate::store::Loaded;
 use bytes::{Bytes, BytesMut};
+use std::path::Path;
+
+/// [`crate::store::canonical::write_canonical`] without extensions.
+pub fn write_canonical(input: &Path, output: &Path) -> Result<(), Refused> {
+    crate::store::canonical::write_canonical(input, output, &Loaded::none())
+}
 
 /// Kinds of messages that [`echo`] knows.
 pub const MESSAGES: u8 = 14;

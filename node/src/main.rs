@@ -1,8 +1,10 @@
 //! `sqlited`: one member of a replicated SQLite cluster.
 
+use anyhow::Context as _;
 use node::backup;
 use node::config::{self, Config, ConfigError};
 use node::security::Security;
+use node::store::{ExtensionsConfig, Shelf};
 use node::{Ended, Node, control, telemetry};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::IsTerminal as _;
@@ -42,8 +44,8 @@ fn main() -> ExitCode {
         config::Command::HashPassword => hash_password(),
         config::Command::Check(config) => runtime().and_then(|rt| rt.block_on(check(&config))),
         // Its last line is what the client reads.
-        config::Command::WriteCanonical { input, output, taken } => {
-            return match node::store::child(&input, &output, taken) {
+        config::Command::WriteCanonical(order) => {
+            return match node::store::child(&order) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(refused) => {
                     eprintln!("{refused}");
@@ -106,6 +108,9 @@ async fn check(config: &Config) -> anyhow::Result<()> {
     }
     if let Some(otlp) = &config.otlp {
         node::otlp::Collector::new(otlp)?;
+    }
+    if config.extensions != ExtensionsConfig::default() {
+        Shelf::check(&config.extensions).context("-extensions-path")?;
     }
     println!("the configuration makes sense");
     Ok(())

@@ -13,7 +13,7 @@ use crate::metrics::NodeMetrics;
 use crate::otlp::{CollectorError, Otlp};
 use crate::raft::{Consensus, ConsensusConfig, PeerSecurity, StartError};
 use crate::security::Security;
-use crate::store::{LocalFailure, Store};
+use crate::store::{LocalFailure, Shelf, Store};
 use axum::http::HeaderValue;
 use client::admin::Phase;
 use std::future::Future;
@@ -204,6 +204,15 @@ async fn listen(address: &str) -> Result<TcpListener, NodeError> {
         .map_err(|source| NodeError::Listen { address: address.to_owned(), source })
 }
 
+/// Puts the extensions that are configured into the data directory.
+async fn stock_shelf(config: &Config) -> Result<Shelf, NodeError> {
+    let (directory, extensions) = (config.data_dir.clone(), config.extensions.clone());
+    let stocked = tokio::task::spawn_blocking(move || Shelf::stock(&directory, &extensions)).await;
+    stocked
+        .map_err(|error| NodeError::Failed(error.to_string()))?
+        .map_err(|error| NodeError::Named { flag: "-extensions-path", message: error.to_string() })
+}
+
 impl Node {
     /// Opens the data directory, starts consensus and listens. How it comes to be of a cluster goes on beside.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
@@ -212,6 +221,7 @@ impl Node {
             .map_err(|source| NodeError::DataDir { path: directory.display().to_string(), source })?;
         let security = Security::read(&config)?;
         let otlp = config.otlp.clone().map(Otlp::new).transpose()?;
+        let shelf = stock_shelf(&config).await?;
         let client_listener = listen(&config.http_addr).await?;
         let http_address = client_listener
             .local_addr()
@@ -233,11 +243,14 @@ impl Node {
             .map_err(|source| NodeError::DataDir { path: directory.display().to_string(), source })?;
         let (foreign_keys, scrub_period) = (config.foreign_keys, config.scrub_period);
         let store_directory = directory.clone();
-        let store =
-            tokio::task::spawn_blocking(move || Store::open(&store_directory, foreign_keys, scrub_period))
-                .await
-                .map_err(|e| NodeError::Failed(e.to_string()))?
-                .map_err(NodeError::Store)?;
+        let store = tokio::task::spawn_blocking(move || {
+            let store = Store::open_with(&store_directory, foreign_keys, scrub_period, shelf)?;
+            store.tidy_extensions();
+            Ok(store)
+        })
+        .await
+        .map_err(|e| NodeError::Failed(e.to_string()))?
+        .map_err(NodeError::Store)?;
 
         store.set_wal_limit(config.wal_limit_bytes);
 

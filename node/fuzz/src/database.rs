@@ -2,7 +2,7 @@
 //! can go on with.
 
 use node::fuzzing::write_canonical;
-use node::store::{Seed, Store, integrity};
+use node::store::{Loaded, Seed, Store, integrity};
 use std::time::Duration;
 
 pub fn run(input: &[u8]) {
@@ -14,7 +14,7 @@ pub fn run(input: &[u8]) {
         return;
     }
     let path = seed.path();
-    assert_eq!(integrity(&path), Ok(()));
+    assert_eq!(integrity(&path, &Loaded::none()), Ok(()));
     seed.finish().unwrap();
     let store = Store::open(&directory.path().join("data"), false, Duration::from_secs(60)).unwrap();
     assert!(store.state().borrow().applied.log_id.is_none());

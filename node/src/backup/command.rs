@@ -3,7 +3,7 @@
 
 use super::repository::Repository;
 use super::restore::{RestoreError, check_integrity, rebuild};
-use crate::store;
+use crate::store::{self, ExtensionError, ExtensionsConfig, Loaded, Shelf};
 use client::backup::{RestoreReport, RestoreTarget, Restored, VerifyQuery};
 use std::fs::File;
 use std::io;
@@ -16,6 +16,8 @@ pub const RESTORE: &str = "restore";
 pub const VERIFY: &str = "verify";
 /// How far it is goes to standard output, a number on each line.
 pub const PROGRESS: &str = "-progress";
+/// Where extensions are that the state needs.
+pub const EXTENSIONS: &str = "-extensions-path";
 
 /// What is to be restored, and what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Command {
     pub keep_internal: bool,
     /// Whether progress goes to standard output.
     pub progress: bool,
+    /// Extensions of SQLite, of all times that the restore goes through.
+    pub extensions: Vec<PathBuf>,
     /// Restore: the database file to be. Verify: a directory to work in.
     pub output: PathBuf,
     /// Whether it is a verification.
@@ -57,6 +61,9 @@ pub enum CommandError {
         /// Why.
         source: io::Error,
     },
+    /// The extensions cannot be used.
+    #[error("-extensions-path: {0}")]
+    Extensions(#[source] ExtensionError),
     /// The file of queries makes no sense.
     #[error("-queries: {0}")]
     Queries(serde_yaml::Error),
@@ -87,6 +94,7 @@ Flags:
   -to MOMENT        latest (default), index:N, time:2026-01-31T12:00:00Z, or backup:PATH
   -queries FILE     [{sql, expect}]: queries, and what the first value of their answer must be
   -report FILE      where what it came to is written, as JSON
+  -extensions-path PATHS  extensions that the cluster has or had, as its members were given them
   -keep-internal    restore: keep the internal table, by which a cluster would go on with the file
   -progress         how far it is, in hundredths, on standard output
 ";
@@ -123,6 +131,7 @@ impl Command {
             report: None,
             keep_internal: false,
             progress: false,
+            extensions: Vec::new(),
             output: PathBuf::new(),
             verify,
         };
@@ -142,7 +151,7 @@ impl Command {
                 "keep-internal" => command.keep_internal = true,
                 "progress" => command.progress = true,
                 _ => {
-                    let known = ["backup-config", "cluster-id", "to", "queries", "report"];
+                    let known = ["backup-config", "cluster-id", "extensions-path", "to", "queries", "report"];
                     if !known.contains(&name) {
                         return Err(format!("flag provided but not defined: -{name}"));
                     }
@@ -172,6 +181,9 @@ impl Command {
         match name {
             "backup-config" => self.config = value.into(),
             "cluster-id" => self.cluster_id = value,
+            "extensions-path" => {
+                self.extensions.extend(value.split(',').filter(|path| !path.is_empty()).map(PathBuf::from));
+            }
             "queries" => self.queries = Some(value.into()),
             "report" => self.report = Some(value.into()),
             _ => {
@@ -214,12 +226,17 @@ impl Command {
             }
         };
         let objects = repository.cluster(&self.cluster_id);
-        let rebuilt = rebuild(&objects, &self.target, &room.path, &show).await?;
+        // Of all times, so that several may have the same name.
+        let extensions = ExtensionsConfig { former: self.extensions.clone(), ..ExtensionsConfig::default() };
+        let directory = room.path.clone();
+        let shelf = tokio::task::spawn_blocking(move || Shelf::stock(&directory, &extensions)).await;
+        let shelf = shelf.map_err(|error| at(&room.path)(error.into()))?.map_err(CommandError::Extensions)?;
+        let rebuilt = rebuild(&objects, &self.target, &room.path, shelf, &show).await?;
         if self.verify {
-            check_integrity(rebuilt.database.clone()).await?;
+            check_integrity(rebuilt.database.clone(), rebuilt.extensions.clone()).await?;
         }
         for query in queries {
-            ask(&rebuilt.database, &query)?;
+            ask(&rebuilt.database, &query, &rebuilt.extensions)?;
         }
         if !self.verify {
             self.keep(&rebuilt.database)?;
@@ -241,9 +258,9 @@ fn at(path: &Path) -> impl Fn(io::Error) -> CommandError + '_ {
     move |source| CommandError::Io { path: path.display().to_string(), source }
 }
 
-fn ask(database: &Path, query: &VerifyQuery) -> Result<(), CommandError> {
-    let found =
-        store::first_value(database, &query.sql).unwrap_or_else(|error| Some(format!("error: {error}")));
+fn ask(database: &Path, query: &VerifyQuery, extensions: &Loaded) -> Result<(), CommandError> {
+    let found = store::first_value(database, &query.sql, extensions);
+    let found = found.unwrap_or_else(|error| Some(format!("error: {error}")));
     match found {
         Some(found) if found == query.expect => Ok(()),
         found => Err(CommandError::Query {

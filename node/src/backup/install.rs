@@ -3,12 +3,13 @@
 //! stays in the archive, and comes back the same way. An import goes the same way from where its file is here.
 
 use super::automatic::{AutoRestoreConfig, Place as BackupPlace, PlaceError};
-use super::command::{PROGRESS, RESTORE};
+use super::command::{EXTENSIONS, PROGRESS, RESTORE};
 use super::import::{Import, ImportError, unpacked};
 use crate::failpoint::{Place, pass};
 use crate::raft::{Consensus, LoadError};
 use crate::store::{self, CanonicalError, Scratch, Taken};
 use client::backup::{JobState, RestoreJob, RestoreReport, Restored, StartRestore};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -163,7 +164,7 @@ async fn fetch_automatic(consensus: &Consensus, config: &AutoRestoreConfig) -> R
 /// Makes a file of ours of one from elsewhere.
 async fn checked(consensus: &Consensus, fetched: Scratch, taken: Taken) -> Result<Scratch, InstallError> {
     let state = consensus.store().staging().scratch();
-    store::write_in_child(fetched.path(), state.path(), taken).await?;
+    consensus.store().write_canonical(fetched.path(), state.path(), taken).await?;
     Ok(state)
 }
 
@@ -185,6 +186,7 @@ async fn rebuild(
         .arg("-report")
         .arg(&report)
         .args(["-keep-internal", PROGRESS])
+        .args(extensions_of(consensus)?)
         .arg(&database)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -213,6 +215,16 @@ async fn rebuild(
     let scratch = consensus.store().staging().scratch();
     std::fs::rename(&database, scratch.path())?;
     Ok((scratch, restored))
+}
+
+/// The flag by which another process has all extensions that are on this member's disk: those of the present state, and of
+/// states before.
+fn extensions_of(consensus: &Consensus) -> io::Result<Vec<OsString>> {
+    let shelf = consensus.store().shelf();
+    if shelf.files()?.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![EXTENSIONS.into(), shelf.directory().into()])
 }
 
 /// Writes into the state how it came: whoever leads next knows that it did.

@@ -8,11 +8,12 @@ use super::parts::{FetchError, fetch_parts};
 use super::replaced::{ReplacedError, bring_back, replacement_of};
 use super::seal::SealError;
 use super::segment::{self, Segment, SegmentName};
-use crate::store::{self, Applied, Entry, LocalFailure, Seed, Store};
+use crate::store::{self, Applied, Entry, Loaded, LocalFailure, Seed, Shelf, Store};
 use client::backup::{RestoreTarget, Restored};
 use futures::{StreamExt as _, TryStreamExt as _};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -89,13 +90,17 @@ pub struct Rebuilt {
     pub database: PathBuf,
     /// What is told of it.
     pub restored: Restored,
+    /// By which extensions entries after it would be executed.
+    pub extensions: Arc<Loaded>,
 }
 
-/// Brings back `target` in `directory`, which must be empty; tells `progress` in hundredths.
+/// Brings back `target` in `directory`, which must hold no database, by the extensions on `shelf`; tells `progress` in
+/// hundredths.
 pub async fn rebuild(
     objects: &Objects,
     target: &RestoreTarget,
     directory: &Path,
+    shelf: Shelf,
     progress: &(impl Fn(u8) + Sync),
 ) -> Result<Rebuilt, RestoreError> {
     let begun = Instant::now();
@@ -108,7 +113,7 @@ pub async fn rebuild(
         progress((fetching * 100.0 * bytes as f64 / size.max(1) as f64) as u8);
     })
     .await?;
-    let replay = Replay::begin(directory, &choice).await?;
+    let replay = Replay::begin(directory, shelf, &choice).await?;
     let replay = replay
         .run(objects, &choice, |done| {
             let share = done as f64 / entries.max(1) as f64;
@@ -139,6 +144,7 @@ async fn fetch_base(
 /// Entries on their way into a store.
 struct Replay {
     directory: PathBuf,
+    shelf: Shelf,
     store: Store,
     foreign_keys: bool,
     replayed: u64,
@@ -146,18 +152,18 @@ struct Replay {
 }
 
 /// A store that checks nothing by itself after its pages have been read once.
-fn open(directory: &Path, foreign_keys: bool) -> Result<Store, LocalFailure> {
-    Store::open(directory, foreign_keys, Duration::MAX)
+fn open(directory: &Path, foreign_keys: bool, shelf: &Shelf) -> Result<Store, LocalFailure> {
+    Store::open_with(directory, foreign_keys, Duration::MAX, shelf.clone())
 }
 
 impl Replay {
     /// Opens the backup's file and compares it with what the cluster had.
-    async fn begin(directory: &Path, choice: &Choice) -> Result<Self, RestoreError> {
+    async fn begin(directory: &Path, shelf: Shelf, choice: &Choice) -> Result<Self, RestoreError> {
         let manifest = &choice.manifest;
         let foreign_keys = manifest.foreign_keys;
-        let store = open(directory, foreign_keys)?;
-        let mut replay =
-            Self { directory: directory.to_owned(), store, foreign_keys, replayed: 0, checked_index: None };
+        let store = open(directory, foreign_keys, &shelf)?;
+        let directory = directory.to_owned();
+        let mut replay = Self { directory, shelf, store, foreign_keys, replayed: 0, checked_index: None };
         let found = replay.checksum().await?;
         if replay.index() != manifest.backup.index {
             return Err(RestoreError::Damaged(format!(
@@ -174,7 +180,7 @@ impl Replay {
             }
             None => {
                 let path = replay.store.database_path();
-                check_integrity(path).await?;
+                check_integrity(path, replay.store.extensions()).await?;
             }
         }
         Ok(replay)
@@ -255,7 +261,7 @@ impl Replay {
 
     async fn reopen(&mut self, foreign_keys: bool) -> Result<(), RestoreError> {
         self.store.close().await?;
-        self.store = open(&self.directory, foreign_keys)?;
+        self.store = open(&self.directory, foreign_keys, &self.shelf)?;
         self.foreign_keys = foreign_keys;
         // Checksums are known again once the pages have been read.
         self.checksum().await.map(drop)
@@ -277,7 +283,7 @@ impl Replay {
             }
             sleep(LOOK).await;
         }
-        let database = self.store.database_path();
+        let (database, extensions) = (self.store.database_path(), self.store.extensions());
         self.store.close().await?;
         let size_bytes = std::fs::metadata(&database).map_err(io_at(&database))?.len();
         let backup = &choice.manifest.backup;
@@ -294,7 +300,7 @@ impl Replay {
             installed_index: None,
             replaced_index: None,
         };
-        Ok(Rebuilt { database, restored })
+        Ok(Rebuilt { database, restored, extensions })
     }
 }
 
@@ -317,8 +323,8 @@ fn wanted(mut entries: Vec<Entry>, applied: &Applied, until: Until) -> (Vec<Entr
 }
 
 /// Checks all of a database file.
-pub async fn check_integrity(path: PathBuf) -> Result<(), RestoreError> {
-    let checked = tokio::task::spawn_blocking(move || store::integrity(&path)).await;
+pub async fn check_integrity(path: PathBuf, extensions: Arc<Loaded>) -> Result<(), RestoreError> {
+    let checked = tokio::task::spawn_blocking(move || store::integrity(&path, &extensions)).await;
     checked.map_err(ObjectError::from)?.map_err(RestoreError::Damaged)
 }
 

@@ -153,6 +153,23 @@ pub const FLAGS: &[Flag] = &[
         "24h",
         "how often the leader looks for tables without statistics for the planner, and has the members gather them; 0: never",
     ),
+    flag(
+        "extensions-path",
+        "",
+        "extensions of SQLite, the same on all members (docs/extensions.md): files, directories, and archives (zip, tar.gz) \
+         of them, separated by commas",
+    ),
+    flag(
+        "extensions-former",
+        "",
+        "the same of extensions that the cluster still has, or had, and is not to have any more: of use to members with an \
+         empty disk",
+    ),
+    flag(
+        "extensions-modules",
+        "",
+        "modules of them whose virtual tables writes may use because they are the same everywhere, separated by commas",
+    ),
     switch(
         "managed",
         "false",

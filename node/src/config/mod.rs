@@ -19,6 +19,7 @@ use crate::http::QueueConfig;
 use crate::maintenance::Intervals;
 use crate::otlp::OtlpConfig;
 use crate::raft::{Profile, Reap};
+use crate::store::ExtensionsConfig;
 use crate::tls::{PeerTlsFiles, ServerTlsFiles};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -89,6 +90,8 @@ pub struct Config {
     pub profile: Profile,
     /// Enforce foreign keys.
     pub foreign_keys: bool,
+    /// Extensions of SQLite.
+    pub extensions: ExtensionsConfig,
     /// Wait for the operator instead of making or joining a cluster.
     pub managed: bool,
     /// Leave the cluster on shutdown.
@@ -144,14 +147,7 @@ pub enum Command {
     /// Bring back what is in a store of backups.
     Restore(crate::backup::Command),
     /// Make a canonical database of a client's file: the limited child that a load starts.
-    WriteCanonical {
-        /// The client's file.
-        input: PathBuf,
-        /// The canonical one.
-        output: PathBuf,
-        /// What the client's file may be.
-        taken: crate::store::Taken,
-    },
+    WriteCanonical(crate::store::Order),
 }
 
 /// The command line makes no sense.

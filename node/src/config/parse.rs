@@ -4,7 +4,7 @@
 use super::flags::{self, FLAGS, WITHOUT_EFFECT};
 use super::values::Values;
 use super::{Command, ConfigError, file};
-use crate::store::Taken;
+use crate::store::Order;
 
 /// Where a pod's data are, for `sqlited drain` without an argument.
 const DEFAULT_DATA_DIR: &str = "/data";
@@ -20,12 +20,9 @@ pub fn parse(
         return Ok(Command::Drain { data_dir });
     }
     if arguments.peek().is_some_and(|first| first == crate::store::SUBCOMMAND) {
-        return match arguments.collect::<Vec<_>>().as_slice() {
-            [_, input, output, rest @ ..] if let Some(taken) = Taken::parse(rest) => {
-                Ok(Command::WriteCanonical { input: input.into(), output: output.into(), taken })
-            }
-            _ => Err(ConfigError::Usage(format!("{} INPUT OUTPUT", crate::store::SUBCOMMAND))),
-        };
+        let order = Order::parse(&arguments.skip(1).collect::<Vec<_>>());
+        let usage = || ConfigError::Usage(format!("{} INPUT OUTPUT TAKEN", crate::store::SUBCOMMAND));
+        return order.map(Command::WriteCanonical).ok_or_else(usage);
     }
     if arguments.peek().is_some_and(|first| first == "hash-password") {
         return match arguments.nth(1) {
@@ -239,6 +236,29 @@ mod tests {
         assert!(error.contains("for SQLITED_FK"), "{error}");
         let error = run("-config /does/not/exist d").err().unwrap().to_string();
         assert!(error.contains("/does/not/exist"), "{error}");
+    }
+
+    #[test]
+    fn extensions_by_every_spelling() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"extensions-path:\n  - /a.so\n  - /b\nextensions-modules: m,n\n").unwrap();
+        let in_file = format!("-config {} d", file.path().display());
+        let environment = [("SQLITED_EXTENSIONS_PATH", "/a.so,/b"), ("SQLITED_EXTENSIONS_MODULES", "m, n")];
+        for config in [
+            run("-extensions-path /a.so,/b -extensions-modules m,n d"),
+            run("--extensions-path=/a.so,/b --extensions-modules=m,n d"),
+            run_in(&environment, "d"),
+            run(&in_file),
+        ] {
+            let config = config.unwrap();
+            let paths = [std::path::Path::new("/a.so"), std::path::Path::new("/b")];
+            assert_eq!(config.extensions.paths, paths);
+            assert_eq!(config.extensions.modules, ["m", "n"]);
+            assert!(config.extensions.former.is_empty());
+        }
+        assert_eq!(run("d").unwrap().extensions, crate::store::ExtensionsConfig::default());
+        assert_eq!(run("-extensions-former /a,/b d").unwrap().extensions.former.len(), 2);
+        assert!(matches!(run("-extensions-modules m d"), Err(ConfigError::Invalid(_))));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::http::QueueConfig;
 use crate::maintenance::Intervals;
 use crate::otlp::{OtlpConfig, endpoint};
 use crate::raft::{Profile, Reap};
+use crate::store::ExtensionsConfig;
 use crate::tls::{PeerTlsFiles, Plaintext, ServerTlsFiles};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -177,7 +178,7 @@ impl Values {
     }
 
     fn discovery(&self, raft_adv_addr: &str) -> Result<Discovery, ConfigError> {
-        let listed = self.text("join").split(',').filter(|a| !a.is_empty()).map(str::to_owned).collect();
+        let listed = self.list("join").map(str::to_owned).collect();
         let Some(mode) = self.option("disco-mode") else { return Ok(Discovery::Listed(listed)) };
         if !listed.is_empty() {
             return Err(ConfigError::Invalid("-join and -disco-mode contradict each other".into()));
@@ -289,6 +290,16 @@ impl Values {
         if self.option("join-as").is_some() && self.path("auth").is_none() {
             return invalid("-join-as names a user of -auth, which is missing");
         }
+        let extensions = ExtensionsConfig {
+            paths: self.list("extensions-path").map(PathBuf::from).collect(),
+            former: self.list("extensions-former").map(PathBuf::from).collect(),
+            modules: self.list("extensions-modules").map(str::to_owned).collect(),
+        };
+        if extensions.paths.is_empty() && !extensions.modules.is_empty() {
+            return invalid(
+                "-extensions-modules names modules of the extensions of -extensions-path, which is missing",
+            );
+        }
         let log_format = match self.text("log-format") {
             "auto" => LogFormat::Auto,
             "text" => LogFormat::Text,
@@ -327,6 +338,7 @@ impl Values {
             non_voter,
             profile: self.profile()?,
             foreign_keys: self.boolean("fk")?,
+            extensions,
             managed,
             leave_on_shutdown: self.boolean("raft-cluster-remove-shutdown")?,
             hand_over_on_shutdown: self.boolean("raft-shutdown-stepdown")?,

@@ -38,6 +38,11 @@ impl Values {
         Some(self.text(name)).filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
+    /// Values separated by commas, without the empty ones.
+    pub fn list(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        self.text(name).split(',').map(str::trim).filter(|value| !value.is_empty())
+    }
+
     pub fn path(&self, name: &'static str) -> Option<PathBuf> {
         self.option(name).map(PathBuf::from)
     }

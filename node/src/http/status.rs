@@ -5,7 +5,7 @@ use super::params::Params;
 use super::respond::{self, Answer};
 use super::sql::bad_param;
 use super::{App, RQLITE_VERSION};
-use crate::raft::{Consensus, RequestError};
+use crate::raft::{Consensus, ExtensionsReport, RequestError};
 use axum::http::StatusCode;
 use client::admin::{MemberReport, Phase, Role};
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ fn whole(app: &App) -> Value {
             "tls": { "not_after": app.consensus.certificate_not_after() },
         },
         "mux": { "addr": report.raft_address, "timeout": "1.5s" },
-        "extensions": { "names": [] },
+        "extensions": extensions(&app.consensus),
         "node": {
             "start_time": app.about.started.to_string(),
             "uptime": format!("{:.0}s", crate::clock::now().duration_since(app.about.started).as_secs_f64()),
@@ -106,6 +106,20 @@ fn whole(app: &App) -> Value {
         whole["cdc"] = changes;
     }
     whole
+}
+
+fn extension_names(consensus: &Consensus) -> Vec<String> {
+    consensus.store().extensions().set().files().iter().map(|file| file.name.clone()).collect()
+}
+
+fn extensions(consensus: &Consensus) -> Value {
+    let store = consensus.store();
+    json!({
+        "names": extension_names(consensus),
+        "present": ExtensionsReport::from(store.extensions().set()),
+        "configured": ExtensionsReport::from(store.shelf().wanted()),
+        "message": consensus.extensions_message(),
+    })
 }
 
 fn queue(app: &App) -> Value {
@@ -231,7 +245,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
             "size": size("") + size("-wal"),
             "wal_size": size("-wal"),
             "compile_options": diagnostics.compile_options,
-            "extensions": [],
+            "extensions": extension_names(consensus),
             "mem_stats": diagnostics.memory,
             "conn_pool_stats": { "ro": { "idle": diagnostics.idle_readers }, "rw": { "open_connections": 1 } },
             "pragmas": { "ro": diagnostics.reader, "rw": diagnostics.writer },

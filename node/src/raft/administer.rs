@@ -38,6 +38,9 @@ impl Consensus {
 
     pub(super) async fn administer_here(&self, request: Administer) -> Result<Administered, Refusal> {
         let _turn = self.administering.lock().await;
+        if let Administer::AddLearner(learner) = &request {
+            self.may_add(learner).await?;
+        }
         if let Administer::ChangeVoters(change) = &request
             && change.remove.contains(&self.identity.node_id())
             && let Some(successor) = self.successor(change)

@@ -2,6 +2,7 @@
 
 use super::Consensus;
 use super::calls::{CallError, Kind};
+use super::extensions::{ExtensionsReport, named};
 use super::join::{JoinRequest, Notice};
 use super::membership::{Administer, refuse};
 use super::wire;
@@ -44,6 +45,12 @@ pub struct Described {
     /// It takes calls of traced requests.
     #[serde(default)]
     pub takes_traced: bool,
+    /// The extensions that it is configured with; none if it is of a version that knows of none.
+    #[serde(default)]
+    pub extensions: Option<ExtensionsReport>,
+    /// Names of the files that it is configured with, also of those that it does not want, with the SHA-256 of each.
+    #[serde(default)]
+    pub extension_files: Vec<(String, String)>,
 }
 
 impl Consensus {
@@ -115,6 +122,8 @@ impl Consensus {
             knows_maintenance: true,
             lacks_for_vacuum: self.lacks_for_vacuum(),
             takes_traced: true,
+            extensions: Some(self.store.shelf().wanted().into()),
+            extension_files: named(self.store.shelf().configured()),
         }
     }
 

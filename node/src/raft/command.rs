@@ -6,6 +6,7 @@
 //!           | format u8 (1) · kind u8 (2 = replace) · database u32 (0) · replacement · context · count u32 (1) · …
 //!           | format u8 (1) · kind u8 (3 = changes) · database u32 (0) · changes · context · count u32 (0)
 //!           | format u8 (1) · kind u8 (4 = maintenance) · database u32 (0) · maintenance · context · count u32 (0)
+//!           | format u8 (1) · kind u8 (5 = extensions) · database u32 (0) · length u32 · set · context · count u32 (0)
 //! changes   = (0 = off) u8 | (1 = on) u8 · flags u8 (1 = row ids only, 2 = has a sink) · most bytes u64 · retained bytes u64
 //!             · length u32 · table filter | (2 = delivered) u8 · entry u64
 //! maintenance = (0 = the intervals begin) u8 · tasks u8 (1 = vacuum, 2 = optimize) | (1 = vacuum) u8
@@ -20,6 +21,7 @@
 //! The HTTP layer encodes a request once, straight from the JSON body; the same bytes then travel through proposal,
 //! log, replication and apply, where they are read in place.
 
+use crate::store::ExtensionSet;
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// The only format this version writes. A leader proposes what the oldest member understands.
@@ -28,6 +30,7 @@ const KIND_EXECUTE: u8 = 1;
 const KIND_REPLACE: u8 = 2;
 const KIND_CHANGES: u8 = 3;
 const KIND_MAINTENANCE: u8 = 4;
+const KIND_EXTENSIONS: u8 = 5;
 const SAME_SQL: u32 = u32::MAX;
 const NAMED: u8 = 0x80;
 
@@ -420,6 +423,19 @@ pub fn encode_maintenance(context: EntryContext, command: &MaintenanceCommand) -
     buf.freeze()
 }
 
+/// The bytes of a command after which entries are executed by the extensions `set`.
+pub fn encode_extensions(context: EntryContext, set: &ExtensionSet) -> Bytes {
+    let execute = encode_execute(context, std::iter::empty());
+    let set = set.encode();
+    let mut buf = BytesMut::with_capacity(execute.len() + 4 + set.len());
+    buf.put_slice(&execute[..6]);
+    buf[1] = KIND_EXTENSIONS;
+    buf.put_u32_le(set.len() as u32);
+    buf.put_slice(&set);
+    buf.put_slice(&execute[6..]);
+    buf.freeze()
+}
+
 /// A command read in place.
 #[derive(Clone, Debug)]
 pub struct CommandView<'a> {
@@ -429,6 +445,8 @@ pub struct CommandView<'a> {
     pub changes: Option<ChangesCommand>,
     /// What it does for the database itself, if that is what it is for.
     pub maintenance: Option<MaintenanceCommand>,
+    /// By which extensions later entries are executed, if that is what it is for.
+    pub extensions: Option<ExtensionSet>,
     /// The world it is executed in.
     pub context: EntryContext,
     /// How many requests it holds.
@@ -444,7 +462,8 @@ impl<'a> CommandView<'a> {
             return Err(Malformed(0, "a format of another version"));
         }
         let kind = r.u8()?;
-        if !matches!(kind, KIND_EXECUTE | KIND_REPLACE | KIND_CHANGES | KIND_MAINTENANCE) {
+        let kinds = [KIND_EXECUTE, KIND_REPLACE, KIND_CHANGES, KIND_MAINTENANCE, KIND_EXTENSIONS];
+        if !kinds.contains(&kind) {
             return Err(Malformed(1, "unknown kind"));
         }
         if r.u32()? != 0 {
@@ -457,9 +476,10 @@ impl<'a> CommandView<'a> {
         };
         let changes = if kind == KIND_CHANGES { Some(r.changes()?) } else { None };
         let maintenance = if kind == KIND_MAINTENANCE { Some(r.maintenance()?) } else { None };
+        let extensions = if kind == KIND_EXTENSIONS { Some(r.extensions()?) } else { None };
         let context = EntryContext { timestamp_us: r.u64()? as i64, seed: r.u64()?, step_limit: r.u64()? };
         let count = r.u32()?;
-        Ok(Self { replacement, changes, maintenance, context, count, rest: r })
+        Ok(Self { replacement, changes, maintenance, extensions, context, count, rest: r })
     }
 
     /// If all of it is one VACUUM: how that is to be answered.
@@ -604,6 +624,12 @@ impl<'a> Reader<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let at = self.at;
         self.take(N)?.try_into().map_err(|_| Malformed(at, "cut short"))
+    }
+
+    fn extensions(&mut self) -> Result<ExtensionSet, Malformed> {
+        let at = self.at;
+        let length = self.u32()? as usize;
+        ExtensionSet::decode(self.take(length)?).map_err(|_| Malformed(at, "not a set of extensions"))
     }
 
     fn u8(&mut self) -> Result<u8, Malformed> {

@@ -6,6 +6,7 @@ use super::archive::Archived;
 use super::calls::Peers;
 use super::consistency::Verdict;
 use super::contact::LeaderContact;
+use super::extensions::Agreement;
 use super::forward::RequestError;
 use super::log_store::LogStore;
 use super::membership::{Administer, Administered, MembershipChanges, metrics_of};
@@ -163,6 +164,7 @@ pub struct Consensus {
     pub(super) applying: Arc<Applying>,
     pub(super) held_back: AtomicBool,
     pub(super) consistency: watch::Sender<Verdict>,
+    pub(super) agreement: watch::Sender<Agreement>,
     pub(super) archived: Arc<Archived>,
     /// Whether the leader that was asked last takes traced calls.
     pub(super) traced_leader: parking_lot::Mutex<Option<(Leadership, bool)>>,
@@ -267,6 +269,7 @@ impl Consensus {
             applying,
             held_back: AtomicBool::new(config.is_held_back),
             consistency: watch::Sender::default(),
+            agreement: watch::Sender::default(),
             archived: Arc::default(),
             traced_leader: parking_lot::Mutex::default(),
             reinstalls: AtomicU64::new(0),
@@ -289,6 +292,7 @@ impl Consensus {
         tokio::spawn(consensus.clone().watch_space());
         tokio::spawn(consensus.clone().watch_consistency());
         tokio::spawn(consensus.clone().leads_not_while_fenced());
+        tokio::spawn(consensus.clone().agree_on_extensions());
         tokio::spawn(consensus.clone().reap(consensus.config.reap));
         Ok(consensus)
     }
@@ -416,7 +420,11 @@ impl Consensus {
             if phase == Phase::Uninitialised && self.identity.cluster().is_some() {
                 self.phase.send_replace(Phase::CatchingUp);
             }
-            if phase == Phase::CatchingUp && !self.is_held_back() && self.has_caught_up().await {
+            if phase == Phase::CatchingUp
+                && !self.is_held_back()
+                && !self.is_agreeing()
+                && self.has_caught_up().await
+            {
                 // Draining may have come in between.
                 self.phase.send_if_modified(|phase| {
                     let was_behind = *phase == Phase::CatchingUp;

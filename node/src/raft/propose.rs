@@ -5,12 +5,13 @@
 
 use super::command::{
     ChangesCommand, EncodedRequest, EntryContext, MaintenanceCommand, Replacement, RequestId, encode_changes,
-    encode_execute, encode_maintenance, encode_replace,
+    encode_execute, encode_extensions, encode_maintenance, encode_replace,
 };
 use super::types::{CommandBytes, LeaderId, Raft, Responder, TypeConfig};
 use super::waiters::{Leadership, Waiters};
 use crate::clock;
 use crate::identity::Identity;
+use crate::store::ExtensionSet;
 use bytes::Bytes;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
@@ -163,6 +164,13 @@ impl Proposer {
     pub async fn propose_maintenance(&self, command: &MaintenanceCommand) -> Result<u64, ProposeError> {
         let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
         self.propose_own(encode_maintenance(context, command)).await
+    }
+
+    /// Proposes that entries after this one are executed by the extensions `set`, if this member leads; returns the
+    /// entry's index once applied here.
+    pub async fn propose_extensions(&self, set: &ExtensionSet) -> Result<u64, ProposeError> {
+        let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
+        self.propose_own(encode_extensions(context, set)).await
     }
 
     /// Proposes a command that no client waits for.

@@ -20,7 +20,7 @@ use super::stream_calls::{PeerStream, StreamKind};
 use super::waiters::Outcome;
 use super::whereabouts::Whereabouts;
 use super::wire::get_u64;
-use crate::store::{CanonicalError, Scratch, Sha256Sum, Staging, Store, Taken, write_in_child};
+use crate::store::{CanonicalError, Scratch, Sha256Sum, Staging, Store, Taken};
 use bytes::{BufMut, Bytes, BytesMut};
 use client::admin::{Member, NodeId};
 use futures::StreamExt as _;
@@ -165,7 +165,7 @@ impl Consensus {
         let staging = self.store().staging().clone();
         let received = receive(staging.clone(), upload, None).await?.into_scratch();
         let canonical = staging.scratch();
-        write_in_child(received.path(), canonical.path(), Taken::Database).await?;
+        self.store().write_canonical(received.path(), canonical.path(), Taken::Database).await?;
         drop(received);
         let index = self.spread_and_propose(canonical).await;
         drop(turn);

@@ -105,6 +105,12 @@ async fn receive(
         *turn = None;
         return install(consensus, &head, SnapshotData::Durable).await;
     }
+    // Not after all of it has come.
+    let (shelf, set) = (consensus.store().shelf().clone(), head.meta.extensions.clone());
+    if let Err(error) = tokio::task::spawn_blocking(move || shelf.load(&set)).await? {
+        tracing::error!(%error, "cannot take over the state of another member");
+        return Err(io::Error::other(error));
+    }
     let staged = match turn.take() {
         Some(partial) if partial.transfer == head.transfer => partial.staged,
         _ => {
@@ -160,7 +166,7 @@ async fn receive(
     let ready =
         tokio::task::spawn_blocking(move || staged.finish(&expected)).await?.map_err(io::Error::other)?;
     let vote = match head.intent {
-        Intent::CatchUp => install(consensus, &head, SnapshotData::Received(ready)).await?,
+        Intent::CatchUp => install(consensus, &head, SnapshotData::Received(Box::new(ready))).await?,
         Intent::Replace => {
             receiving
                 .admits(&head, consensus.store().state().borrow().applied.log_id)

@@ -5,7 +5,7 @@
 //! begin  = 0 · vote (the receiver is that far already) | 1 · message | 2 · offset u64 (send from there)
 //! chunk  = 0 · crc32c u32 of (offset, bytes) · bytes | 1 (all bytes were sent) | 2 (the sender failed)
 //! answer = 0 · vote | 1 · message
-//! meta   = applied · epoch u64 · cluster id · membership (as lengths and bytes)
+//! meta   = applied · epoch u64 · cluster id · membership · mark (as lengths and bytes) · [length · extensions, if there are]
 //! ```
 //! When a connection breaks, the sender keeps the state pinned and the receiver what it has; the next connection names
 //! the same transfer and goes on.
@@ -15,8 +15,8 @@ use super::wire::{
     WireError, get_bytes, get_option, get_str, get_u8, get_u32, get_u64, get_vote, put_bytes, put_option,
     put_vote,
 };
-use crate::store::{Applied, Meta, StoredMembership, chunk_crc};
-use bytes::{BufMut, Bytes, BytesMut};
+use crate::store::{Applied, ExtensionSet, Meta, StoredMembership, chunk_crc};
+use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 
 /// What a snapshot is sent for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +161,10 @@ fn put_meta(out: &mut BytesMut, meta: &Meta) {
     put_option(out, meta.membership.log_id.map(log_id_from).as_ref());
     put_bytes(out, &meta.membership.bytes);
     put_bytes(out, &meta.mark);
+    // A member that knows nothing of them is sent none.
+    if !meta.extensions.is_empty() {
+        put_bytes(out, &meta.extensions.encode());
+    }
 }
 
 /// Reads what a state is.
@@ -175,5 +179,12 @@ fn get_meta(frame: &mut Bytes) -> Result<Meta, WireError> {
     let log_id = get_option(frame)?.as_ref().map(log_id_to);
     let membership = StoredMembership { log_id, bytes: get_bytes(frame)?.to_vec() };
     let mark = get_bytes(frame)?.to_vec();
-    Ok(Meta { applied, epoch, cluster_id, membership, mark })
+    let extensions = if frame.has_remaining() {
+        let bytes = get_bytes(frame)?;
+        let set = ExtensionSet::decode(&bytes).ok().filter(|set| !set.is_empty());
+        set.ok_or(WireError("snapshot: its extensions"))?
+    } else {
+        ExtensionSet::default()
+    };
+    Ok(Meta { applied, epoch, cluster_id, membership, extensions, mark })
 }

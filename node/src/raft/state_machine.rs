@@ -34,7 +34,7 @@ pub enum SnapshotData {
     /// On the sender: a read transaction on the present state.
     Pinned(Box<PinnedSnapshot>),
     /// On the receiver: a checked file that is not yet the present database.
-    Received(ReadySnapshot),
+    Received(Box<ReadySnapshot>),
     /// The database file itself, synced up to the snapshot's position: what makes purging the log safe.
     Durable,
 }
@@ -147,7 +147,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let ready = match snapshot {
-            SnapshotData::Received(ready) => ready,
+            SnapshotData::Received(ready) => *ready,
             SnapshotData::Pinned(pinned) => {
                 let store = self.store.clone();
                 tokio::task::spawn_blocking(move || store.copy_snapshot(&pinned)).await?.map_err(fatal)?

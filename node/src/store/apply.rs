@@ -8,6 +8,7 @@
 
 use super::entry_run::{Attempt, Count, EntryRun, LeftOut, Muted, replicated};
 use super::entry_vfs::{self, EntryVfs};
+use super::extensions::{ExtensionError, ExtensionSet, Loaded, Shelf};
 use super::freelist::Freelist;
 use super::kept_replies::{self, KeptReply};
 use super::maintain;
@@ -101,6 +102,9 @@ pub enum LocalFailure {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// What the state is executed by is not here.
+    #[error(transparent)]
+    Extensions(#[from] ExtensionError),
     /// The thread that does it ended.
     #[error("{0} has stopped")]
     Stopped(&'static str),
@@ -115,7 +119,7 @@ impl LocalFailure {
                 matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
             }
             Self::Sqlite { source, .. } | Self::Meta(MetaError::Sqlite(source)) => full(source),
-            Self::Meta(_) | Self::Malformed { .. } | Self::Stopped(_) => false,
+            Self::Meta(_) | Self::Malformed { .. } | Self::Extensions(_) | Self::Stopped(_) => false,
         }
     }
 }
@@ -132,6 +136,7 @@ pub struct Applier {
     /// Why the last entry for the database itself came to nothing.
     maintenance_error: Option<String>,
     foreign_keys: bool,
+    shelf: Shelf,
     page_size: usize,
     pages: Arc<Pages>,
     /// It could not be told what a transaction changed: the pages have to be read anew.
@@ -144,11 +149,12 @@ impl Applier {
         path: &Path,
         vfs: EntryVfs,
         foreign_keys: bool,
+        shelf: Shelf,
         pages: Arc<Pages>,
     ) -> Result<Self, LocalFailure> {
         // Any real time will do: 0 would mean "no time" to SQLite.
         vfs.set_time(0);
-        let (on, meta) = WriterConnection::open(path, &vfs, foreign_keys)?;
+        let (on, meta) = WriterConnection::open(path, &vfs, foreign_keys, &shelf)?;
         let (applied, membership) = (meta.applied, meta.membership);
         let maintained = meta::read_maintained(&on.connection)?;
         let (page_size, size) = on
@@ -168,10 +174,16 @@ impl Applier {
             maintained,
             maintenance_error: None,
             foreign_keys,
+            shelf,
             page_size,
             pages,
             lost_pages: false,
         })
+    }
+
+    /// By which extensions entries are executed.
+    pub fn extensions(&self) -> &Arc<Loaded> {
+        &self.on.extensions
     }
 
     /// The hashes of the database's pages.
@@ -271,6 +283,9 @@ impl Applier {
         }
         if let Some(maintenance) = &command.maintenance {
             return self.maintain(entry, time, maintenance);
+        }
+        if let Some(set) = &command.extensions {
+            return self.set_extensions(entry, time, set);
         }
         if let Some(flags) = command.sole_vacuum().map_err(malformed)? {
             return self.vacuum(entry, time, flags);
@@ -408,6 +423,23 @@ impl Applier {
         Ok(Reply::new())
     }
 
+    /// From the next entry on, statements are executed by other extensions. A member that does not have them cannot go on,
+    /// and its state is as it was before the entry.
+    fn set_extensions(
+        &mut self,
+        entry: &Entry,
+        time: i64,
+        set: &ExtensionSet,
+    ) -> Result<Reply, LocalFailure> {
+        self.shelf.load(set)?;
+        self.begin()?;
+        meta::write_extensions(&self.on.connection, set)?;
+        self.applied.timestamp_us = time;
+        self.commit(entry.log_id)?;
+        self.reopen()?;
+        Ok(Reply::new())
+    }
+
     fn begin(&self) -> Result<(), LocalFailure> {
         if let Some(recorder) = &self.on.recorder {
             recorder.begin_entry();
@@ -498,7 +530,7 @@ impl Applier {
     /// Puts a new connection in the place of the present one: without compiled statements, and with the planner's
     /// statistics as the database has them.
     fn reopen(&mut self) -> Result<(), LocalFailure> {
-        let (on, meta) = WriterConnection::open(&self.path, &self.vfs, self.foreign_keys)?;
+        let (on, meta) = WriterConnection::open(&self.path, &self.vfs, self.foreign_keys, &self.shelf)?;
         debug_assert_eq!(meta.applied, self.applied);
         // Closed when dropped; what it held is committed.
         self.on = on;

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
 use crate::raft::command::{
-    EncodedRequest, EntryContext, Param, RequestEncoder, RequestId, encode_execute, encode_maintenance,
+    EncodedRequest, EntryContext, Param, RequestEncoder, RequestId, encode_execute, encode_extensions,
+    encode_maintenance,
 };
 
 struct Fixture {
@@ -15,7 +16,8 @@ fn fixture(foreign_keys: bool) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.sqlite");
     crate::store::create(&path).unwrap();
-    let applier = Applier::open(&path, EntryVfs::register().unwrap(), foreign_keys, Arc::default()).unwrap();
+    let (vfs, shelf) = (EntryVfs::register().unwrap(), Shelf::open(dir.path()));
+    let applier = Applier::open(&path, vfs, foreign_keys, shelf, Arc::default()).unwrap();
     Fixture { _dir: dir, applier, next: 0, step_limit: 0 }
 }
 
@@ -85,6 +87,31 @@ impl Fixture {
 }
 
 const TX: u16 = RequestFlags::TRANSACTION;
+
+#[test]
+fn an_entry_that_names_extensions_which_are_not_here_changes_nothing() {
+    let mut f = fixture(false);
+    f.one(0, &["CREATE TABLE t(a)"]);
+    let before = (*f.applier.applied(), f.value("PRAGMA data_version"));
+    let file =
+        crate::store::ExtensionFile { name: "gone.so".into(), sha256: crate::store::Sha256Sum([7; 32]) };
+    let set = ExtensionSet::new([file], []).unwrap();
+    let context = EntryContext { timestamp_us: 1, seed: 1, step_limit: 0 };
+    let bytes = encode_extensions(context, &set);
+    assert_eq!(CommandView::parse(&bytes).unwrap().extensions.as_ref(), Some(&set));
+    for end in 6..bytes.len() {
+        assert!(CommandView::parse(&bytes[..end]).is_err(), "{end}");
+    }
+    let log_id = LogId { term: 1, leader: 2, index: f.next };
+    let entry = Entry { log_id, payload: Payload::Command(bytes), wants_reply: false };
+    let failure = f.applier.apply(&entry).unwrap_err().to_string();
+    assert!(failure.contains("gone.so (sha256 070707070707…) is not here"), "{failure}");
+    assert_eq!((*f.applier.applied(), f.value("PRAGMA data_version")), before);
+    // The empty set is everywhere.
+    let bytes = encode_extensions(context, &ExtensionSet::default());
+    f.applier.apply(&Entry { payload: Payload::Command(bytes), ..entry }).unwrap();
+    assert_eq!(f.applier.applied().log_id, Some(log_id));
+}
 
 #[test]
 fn a_request_under_a_key_is_applied_once_and_answered_alike_for_ten_minutes() {
@@ -252,7 +279,14 @@ fn what_was_applied_survives_and_is_not_applied_twice() {
     let log_id = LogId { term: 1, leader: 2, index: 0 };
     let entry = Entry { log_id, payload: Payload::Command(command), wants_reply: false };
     for _ in 0..2 {
-        let mut applier = Applier::open(&path, EntryVfs::register().unwrap(), false, Arc::default()).unwrap();
+        let mut applier = Applier::open(
+            &path,
+            EntryVfs::register().unwrap(),
+            false,
+            Shelf::open(Path::new("none")),
+            Arc::default(),
+        )
+        .unwrap();
         assert!(applier.apply(&entry).unwrap().is_empty());
         assert_eq!(applier.applied().log_id, Some(log_id));
         let rows: i64 = applier.connection().query_row("SELECT count(*) FROM t", [], |r| r.get(0)).unwrap();
@@ -370,7 +404,14 @@ fn counters_go_on_after_a_restart() {
     let path = dir.path().join("t.sqlite");
     crate::store::create(&path).unwrap();
     let mut f = Fixture {
-        applier: Applier::open(&path, EntryVfs::register().unwrap(), false, Arc::default()).unwrap(),
+        applier: Applier::open(
+            &path,
+            EntryVfs::register().unwrap(),
+            false,
+            Shelf::open(Path::new("none")),
+            Arc::default(),
+        )
+        .unwrap(),
         _dir: dir,
         next: 0,
         step_limit: 0,
@@ -380,7 +421,11 @@ fn counters_go_on_after_a_restart() {
     let restarted = |f: Fixture| {
         let (vfs, closed) = f.applier.close();
         closed.unwrap();
-        Fixture { applier: Applier::open(&path, vfs, false, Arc::default()).unwrap(), ..f }
+        Fixture {
+            applier: Applier::open(&path, vfs, false, Shelf::open(Path::new("none")), Arc::default())
+                .unwrap(),
+            ..f
+        }
     };
     let mut f = restarted(f);
     // A statement that changes no rows leaves them alone.

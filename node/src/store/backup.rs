@@ -11,6 +11,8 @@
 
 use super::canonical::own_tables;
 use super::dump;
+use super::extensions::Loaded;
+use super::guard::Purpose;
 use super::staging::{Scratch, Staging};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -87,47 +89,49 @@ pub fn write_backup(
     path: &Path,
     staging: &Staging,
     options: &BackupOptions,
+    extensions: &Loaded,
     outlet: &mut dyn Outlet,
 ) -> Result<(), BackupError> {
     let mut pieces = Pieces { outlet, staging, piece: Vec::with_capacity(PIECE), moved: None };
     if options.compress {
         let mut gzip = GzEncoder::new(&mut pieces, Compression::fast());
-        write_plain(path, staging, &options.format, &mut gzip)?;
+        write_plain((path, extensions), staging, &options.format, &mut gzip)?;
         gzip.finish()?;
     } else {
-        write_plain(path, staging, &options.format, &mut pieces)?;
+        write_plain((path, extensions), staging, &options.format, &mut pieces)?;
     }
     // By now the read transaction has ended.
     Ok(pieces.finish()?)
 }
 
 fn write_plain(
-    path: &Path,
+    (path, extensions): (&Path, &Loaded),
     staging: &Staging,
     format: &BackupFormat,
     out: &mut dyn Write,
 ) -> Result<(), BackupError> {
     match format {
         BackupFormat::Sql { tables } => {
-            let connection = open_reader(path)?;
+            let connection = open_reader(path, extensions)?;
             Ok(dump::write_dump(&connection, tables, out)?)
         }
         BackupFormat::Binary { wal, vacuum: false } => write_pages(path, staging, *wal, out),
-        BackupFormat::Binary { wal, vacuum: true } => write_vacuumed(path, staging, *wal, out),
+        BackupFormat::Binary { wal, vacuum: true } => write_vacuumed((path, extensions), staging, *wal, out),
     }
 }
 
-/// Opens a connection of the product's own for reading.
-fn open_reader(path: &Path) -> Result<Connection, BackupError> {
+/// Opens a connection of the product's own for reading: indexes and generated columns may call functions of `extensions`.
+fn open_reader(path: &Path, extensions: &Loaded) -> Result<Connection, BackupError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.execute_batch("PRAGMA cache_size=-4096; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000")?;
+    extensions.install(&connection, Purpose::Read)?;
     Ok(connection)
 }
 
 fn write_pages(path: &Path, staging: &Staging, wal: bool, out: &mut dyn Write) -> Result<(), BackupError> {
-    let connection = open_reader(path)?;
+    let connection = open_reader(path, &Loaded::none())?;
     connection.execute_batch("BEGIN")?;
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| n as u64);
     let page_size = number("PRAGMA page_size")? as usize;
@@ -250,10 +254,15 @@ fn drop_tables(path: &Path, tables: &[String]) -> Result<Vec<u64>, BackupError> 
     without().map_err(what)
 }
 
-fn write_vacuumed(path: &Path, staging: &Staging, wal: bool, out: &mut dyn Write) -> Result<(), BackupError> {
+fn write_vacuumed(
+    (path, extensions): (&Path, &Loaded),
+    staging: &Staging,
+    wal: bool,
+    out: &mut dyn Write,
+) -> Result<(), BackupError> {
     let scratch = staging.scratch();
     staging.check_room(std::fs::metadata(path)?.len())?;
-    let connection = open_reader(path)?;
+    let connection = open_reader(path, extensions)?;
     let target = scratch.path().to_str().ok_or_else(|| io::Error::other("a path that is not UTF-8"))?;
     connection.execute("VACUUM INTO ?1", [target])?;
     let own = own_tables(&connection)?;
@@ -399,7 +408,7 @@ mod tests {
                 let dir = tempfile::tempdir().unwrap();
                 let (path, live, staging) = database(dir.path(), setup);
                 let mut out = taking(usize::MAX);
-                write_backup(&path, &staging, &binary(wal, vacuum), &mut out).unwrap();
+                write_backup(&path, &staging, &binary(wal, vacuum), &Loaded::none(), &mut out).unwrap();
                 let copy = check(dir.path(), &out.bytes, wal);
                 let sum = "SELECT count(*), coalesce(sum(length(b)), 0), coalesce(max(hex(b)), '') FROM t";
                 let read = |c: &Connection| {
@@ -423,7 +432,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, live, staging) = database(dir.path(), ROWS);
         let mut out = taking(2);
-        write_backup(&path, &staging, &binary(true, false), &mut out).unwrap();
+        write_backup(&path, &staging, &binary(true, false), &Loaded::none(), &mut out).unwrap();
         assert!(out.given >= 2, "{}", out.given);
         live.execute_batch("DELETE FROM t").unwrap();
         let copy = check(dir.path(), &out.bytes, true);
@@ -436,7 +445,7 @@ mod tests {
         let (path, _live, staging) = database(dir.path(), ROWS);
         let mut out = taking(usize::MAX);
         let options = BackupOptions { compress: true, ..binary(true, false) };
-        write_backup(&path, &staging, &options, &mut out).unwrap();
+        write_backup(&path, &staging, &options, &Loaded::none(), &mut out).unwrap();
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(&out.bytes[..]).read_to_end(&mut plain).unwrap();
         check(dir.path(), &plain, true);

@@ -8,6 +8,7 @@
 //!
 //! Where SQL text is taken too, the child first runs it, under the rules for statements of users, on an empty database.
 
+use super::extensions::{ExtensionError, ExtensionSet, Loaded, Shelf};
 use super::guard::{Guard, Purpose};
 use super::meta::{self, RESERVED_PREFIX};
 use super::script::Statements;
@@ -16,8 +17,9 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The subcommand; not for people.
@@ -38,7 +40,8 @@ const ALLOWANCE: u64 = 16 << 20;
 const OF_TEXT: u64 = 4;
 /// Of a statement that fails, so much is repeated, in characters.
 const EXCERPT: usize = 80;
-/// Third argument of the subcommand: SQL text is taken too.
+/// Third argument of the subcommand: what is taken.
+const ONLY_DATABASE: &str = "database";
 const OR_SQL: &str = "or-sql";
 
 /// What is taken.
@@ -50,14 +53,27 @@ pub enum Taken {
     DatabaseOrSql,
 }
 
-impl Taken {
-    /// What the arguments of the subcommand after the two files say; none if they make no sense.
-    pub fn parse(rest: &[String]) -> Option<Self> {
-        match rest {
-            [] => Some(Self::Database),
-            [word] if word == OR_SQL => Some(Self::DatabaseOrSql),
-            _ => None,
-        }
+/// What the child is to do.
+#[derive(Clone, Debug)]
+pub struct Order {
+    input: PathBuf,
+    output: PathBuf,
+    taken: Taken,
+    /// On whose shelf which extensions are.
+    extensions: Option<(PathBuf, ExtensionSet)>,
+}
+
+impl Order {
+    /// What the arguments of the subcommand say; none if they make no sense.
+    pub fn parse(arguments: &[String]) -> Option<Self> {
+        let [input, output, taken, extensions @ ..] = arguments else { return None };
+        let taken = match taken.as_str() {
+            ONLY_DATABASE => Taken::Database,
+            OR_SQL => Taken::DatabaseOrSql,
+            _ => return None,
+        };
+        let extensions = if extensions.is_empty() { None } else { Some(Loaded::of_arguments(extensions)?) };
+        Some(Self { input: input.into(), output: output.into(), taken, extensions })
     }
 }
 
@@ -94,6 +110,9 @@ pub enum Refused {
     /// SQLite failed.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    /// The extensions are not there.
+    #[error(transparent)]
+    Extensions(#[from] ExtensionError),
     /// The internal table could not be made.
     #[error(transparent)]
     Meta(#[from] meta::MetaError),
@@ -103,12 +122,18 @@ pub enum Refused {
 }
 
 /// Runs the child on `input`; afterwards `output` is the canonical file, not synced.
-pub async fn write_in_child(input: &Path, output: &Path, taken: Taken) -> Result<(), CanonicalError> {
+pub async fn write_in_child(
+    input: &Path,
+    output: &Path,
+    taken: Taken,
+    extensions: &Loaded,
+) -> Result<(), CanonicalError> {
     let size = std::fs::metadata(input)?.len();
     let child = tokio::process::Command::new(std::env::current_exe()?)
         .arg(SUBCOMMAND)
         .args([input, output])
-        .args((taken == Taken::DatabaseOrSql).then_some(OR_SQL))
+        .arg(if taken == Taken::DatabaseOrSql { OR_SQL } else { ONLY_DATABASE })
+        .args(extensions.arguments())
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -137,9 +162,15 @@ fn cpu_seconds(size: u64, is_text: bool) -> u64 {
 }
 
 /// What the child does.
-pub fn child(input: &Path, output: &Path, taken: Taken) -> Result<(), Refused> {
+pub fn child(order: &Order) -> Result<(), Refused> {
+    let Order { input, output, taken, extensions } = order;
+    // Before it limits itself: a library may want more when it is opened.
+    let extensions = match extensions {
+        Some((data_dir, set)) => Shelf::open(data_dir).load(set)?,
+        None => Loaded::none(),
+    };
     let size = std::fs::metadata(input)?.len();
-    let is_text = taken == Taken::DatabaseOrSql && !is_database(input)?;
+    let is_text = *taken == Taken::DatabaseOrSql && !is_database(input)?;
     let largest = if is_text { size.saturating_mul(OF_TEXT) } else { size + size / 2 };
     let io = |e: rustix::io::Errno| Refused::Io(e.into());
     let limit = |resource, value| {
@@ -151,12 +182,13 @@ pub fn child(input: &Path, output: &Path, taken: Taken) -> Result<(), Refused> {
     limit(Resource::Nofile, FILES)?;
     limit(Resource::Core, 0)?;
     if !is_text {
-        return write_canonical(input, output);
+        return write_canonical(input, output, &extensions);
     }
     let mut made = output.as_os_str().to_owned();
     made.push(".run");
     let made = Path::new(&made);
-    let written = run_text(input, made).and_then(|()| write_canonical(made, output));
+    let written =
+        run_text(input, made, &extensions).and_then(|()| write_canonical(made, output, &extensions));
     match std::fs::remove_file(made) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => written,
@@ -170,12 +202,12 @@ fn is_database(path: &Path) -> std::io::Result<bool> {
 }
 
 /// Makes the database `output` by running the SQL text `input`, all of it or nothing.
-fn run_text(input: &Path, output: &Path) -> Result<(), Refused> {
+fn run_text(input: &Path, output: &Path, extensions: &Arc<Loaded>) -> Result<(), Refused> {
     let mut connection = Connection::open(output)?;
     // A database that did not become complete is thrown away.
     connection.execute_batch("PRAGMA page_size=4096; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF")?;
-    configure(&connection)?;
-    let guard = Guard::install(&mut connection, Purpose::Write)?;
+    configure(&connection, Purpose::Write, extensions)?;
+    let guard = Guard::install(&mut connection, Purpose::Write, extensions)?;
     let mut statements = Statements::of(File::open(input)?);
     let mut number = 0;
     connection.execute_batch("BEGIN")?;
@@ -201,7 +233,7 @@ fn run_text(input: &Path, output: &Path) -> Result<(), Refused> {
 }
 
 /// Checks `input` and writes `output`.
-pub fn write_canonical(input: &Path, output: &Path) -> Result<(), Refused> {
+pub fn write_canonical(input: &Path, output: &Path, extensions: &Loaded) -> Result<(), Refused> {
     check_header(input)?;
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
@@ -210,7 +242,7 @@ pub fn write_canonical(input: &Path, output: &Path) -> Result<(), Refused> {
     super::backup::set_journal_version(input, false)?;
     let uri = format!("file:{}?mode=ro", uri_path(input)?);
     let connection = Connection::open_with_flags(uri, flags)?;
-    configure(&connection)?;
+    configure(&connection, Purpose::Read, extensions)?;
     let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Err(Refused::Damaged(verdict));
@@ -222,7 +254,7 @@ pub fn write_canonical(input: &Path, output: &Path) -> Result<(), Refused> {
 
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(output, flags)?;
-    configure(&connection)?;
+    configure(&connection, Purpose::Write, extensions)?;
     connection.execute_batch("PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY")?;
     for table in own_tables(&connection)? {
         connection.execute_batch(&format!("DROP TABLE \"{}\"", table.replace('"', "\"\"")))?;
@@ -233,7 +265,8 @@ pub fn write_canonical(input: &Path, output: &Path) -> Result<(), Refused> {
     Ok(())
 }
 
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
+fn configure(connection: &Connection, purpose: Purpose, extensions: &Loaded) -> rusqlite::Result<()> {
+    extensions.install(connection, purpose)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.execute_batch(
@@ -307,7 +340,7 @@ mod tests {
              CREATE VIRTUAL TABLE f USING fts5(b); INSERT INTO f VALUES('some words');
              CREATE TABLE _sqlited_meta(old); CREATE TABLE _SQLited_other(old)",
         );
-        write_canonical(&input, &output).unwrap();
+        write_canonical(&input, &output, &Loaded::none()).unwrap();
         let connection = Connection::open(&output).unwrap();
         assert_eq!(meta::read(&connection).unwrap(), Some(meta::Meta::default()));
         let one = |sql: &str| {
@@ -340,7 +373,7 @@ mod tests {
             let (input, output) = (dir.path().join("text"), dir.path().join("run"));
             std::fs::write(&input, text).unwrap();
             drop(std::fs::remove_file(&output));
-            run_text(&input, &output).map(|()| output).map_err(|refused| refused.to_string())
+            run_text(&input, &output, &Loaded::none()).map(|()| output).map_err(|refused| refused.to_string())
         };
         let dump = "PRAGMA foreign_keys=OFF;
             BEGIN TRANSACTION;
@@ -396,7 +429,7 @@ mod tests {
         for (what, bytes, message) in cases {
             let (input, output) = (dir.path().join("in"), dir.path().join("out"));
             std::fs::write(&input, bytes).unwrap();
-            let refused = write_canonical(&input, &output).unwrap_err().to_string();
+            let refused = write_canonical(&input, &output, &Loaded::none()).unwrap_err().to_string();
             assert!(refused.contains(message), "{what}: {refused}");
             drop(std::fs::remove_file(&output));
         }

@@ -293,6 +293,7 @@ mod tests {
     use super::*;
     use crate::raft::command::{RequestEncoder, RequestFlags, RequestId};
     use crate::store::encode::Bounded;
+    use crate::store::extensions::Loaded;
     use crate::store::guard::Purpose;
 
     type Case<'a> = (Mode, &'a str, &'a Params<'a>, &'a str);
@@ -318,7 +319,7 @@ mod tests {
     #[test]
     fn answers_by_table() {
         let mut c = Connection::open_in_memory().unwrap();
-        let g = Guard::install(&mut c, Purpose::Write).unwrap();
+        let g = Guard::install(&mut c, Purpose::Write, &Loaded::none()).unwrap();
         let null = (None, Param::Null);
         let cases: &[Case<'_>] = &[
             (Mode::Execute, "CREATE TABLE t(id INTEGER PRIMARY KEY, a VARCHAR(9), b BOOLEAN)", &[], "{}"),

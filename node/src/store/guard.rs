@@ -1,6 +1,8 @@
 //! What SQL may not do. SQLite's authorizer decides while a statement is compiled, so no spelling, comment or nesting
 //! gets around it.
 
+use super::encode;
+use super::extensions::Loaded;
 use super::meta::RESERVED_PREFIX;
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
@@ -144,8 +146,8 @@ pub enum Purpose {
 }
 
 impl Guard {
-    /// Puts limits and the authorizer on `connection`.
-    pub fn install(connection: &mut Connection, purpose: Purpose) -> Result<Self> {
+    /// Puts limits and the authorizer on `connection`, which has the extensions `extensions`.
+    pub fn install(connection: &mut Connection, purpose: Purpose, extensions: &Arc<Loaded>) -> Result<Self> {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -167,6 +169,7 @@ impl Guard {
         let refused = Arc::new(AtomicU8::new(0));
         let compiled = Arc::new(Mutex::new(Compiled::default()));
         let (guarding, refusing, noting) = (users.clone(), refused.clone(), compiled.clone());
+        let extensions = extensions.clone();
         connection.authorizer(Some(move |context: AuthContext<'_>| {
             if !guarding.load(Ordering::Relaxed) {
                 return Authorization::Allow;
@@ -184,6 +187,10 @@ impl Guard {
                 return Authorization::Deny;
             }
             if purpose == Purpose::Write {
+                if let Some(reason) = refused_of_extensions(&extensions, &context.action) {
+                    refusing.store(reason, Ordering::Relaxed);
+                    return Authorization::Deny;
+                }
                 noting.lock().note(&context.action);
             }
             Authorization::Allow
@@ -224,6 +231,8 @@ impl Guard {
 
     /// Runs `f` with the statements of users guarded.
     pub fn guarded<T>(&self, f: impl FnOnce() -> T) -> T {
+        // An answer must not depend on what was refused before, which other members need not have been asked.
+        self.refused.store(0, Ordering::Relaxed);
         self.users.store(true, Ordering::Relaxed);
         let result = f();
         self.users.store(false, Ordering::Relaxed);
@@ -240,10 +249,16 @@ impl Guard {
 
     /// What to say instead of SQLite's "not authorized", if that is what `error` is.
     pub fn explain(&self, error: &rusqlite::Error) -> Option<String> {
+        let reason = self.refused.load(Ordering::Relaxed);
+        // SQLite has a code of its own for everything but functions.
+        let text = encode::error_text(error);
+        if reason == VOLATILE && text.starts_with("not authorized to use function: ") {
+            return Some(format!("{text}: {}", REASONS[usize::from(VOLATILE)]));
+        }
         if error.sqlite_error_code() != Some(ErrorCode::AuthorizationForStatementDenied) {
             return None;
         }
-        let reason = usize::from(self.refused.load(Ordering::Relaxed));
+        let reason = usize::from(reason);
         Some(format!("not authorized: {}", REASONS.get(reason).unwrap_or(&REASONS[0])))
     }
 }
@@ -267,7 +282,7 @@ pub fn renames_to_reserved(sql: &str) -> bool {
     may_alter && contains(RESERVED_PREFIX) && contains("alter")
 }
 
-const REASONS: [&str; 7] = [
+const REASONS: [&str; 9] = [
     "the statement touches what belongs to the server",
     "BEGIN, COMMIT, ROLLBACK and SAVEPOINT are not allowed; send the statements as one request with ?transaction",
     "ATTACH, DETACH and VACUUM INTO are not allowed",
@@ -275,7 +290,25 @@ const REASONS: [&str; 7] = [
     "this PRAGMA is not allowed",
     "what this table tells differs between members, so a write must not depend on it",
     "what this function tells differs between members, so a write must not depend on it",
+    "this function of an extension is not marked as deterministic, so members could come to different values; ask a query \
+     for the value, and write that",
+    "members could come to different rows with this module of an extension; if it does not depend on the machine, name it \
+     in -extensions-modules on all members",
 ];
+/// Number of the reason that is for functions of extensions.
+const VOLATILE: u8 = 7;
+/// Number of the reason that is for modules of extensions.
+const MODULE: u8 = 8;
+
+/// Why a write may not do something for what an extension made it.
+fn refused_of_extensions(extensions: &Loaded, action: &AuthAction<'_>) -> Option<u8> {
+    use AuthAction as A;
+    match *action {
+        A::Function { function_name } if extensions.is_volatile(function_name) => Some(VOLATILE),
+        A::CreateVtable { module_name, .. } if extensions.refuses_module(module_name) => Some(MODULE),
+        _ => None,
+    }
+}
 
 fn reason(action: &AuthAction<'_>) -> u8 {
     use AuthAction as A;
@@ -397,7 +430,7 @@ mod tests {
             "CREATE TABLE _sqlited_meta(a); CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, a); CREATE INDEX i ON t(a)",
         )
         .unwrap();
-        let guard = Guard::install(&mut c, purpose).unwrap();
+        let guard = Guard::install(&mut c, purpose, &Loaded::none()).unwrap();
         statements.iter().map(|sql| guard.guarded(|| c.prepare(sql).is_ok())).collect()
     }
 

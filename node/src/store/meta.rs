@@ -11,10 +11,12 @@
 //!        72  epoch u64
 //!        80  cluster id: length u8 · 63 bytes
 //!       144  membership term u64 · leader u64 · index + 1 u64 (0 = none) · length u32 · bytes
+//!     57344  extensions: length u32 (0 = none) · bytes
 //!     61440  mark: length u32 (0 = none) · bytes
 //!     65520  last automatic VACUUM i64 (µs, 0 = none) · last automatic optimization i64
 //! ```
 
+use super::extensions::ExtensionSet;
 use rusqlite::blob::Blob;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -30,6 +32,9 @@ const APPLIED_AT: u64 = 16;
 const EPOCH_AT: u64 = 72;
 const MEMBERSHIP_AT: u64 = 144;
 const MEMBERSHIP_HEAD: usize = 28;
+const EXTENSIONS_AT: u64 = 56 * 1024;
+/// Bytes that the extensions may take.
+pub const EXTENSIONS_ROOM: usize = (MARK_AT - EXTENSIONS_AT) as usize - 4;
 const MARK_AT: u64 = 60 * 1024;
 const SIZE: usize = 64 * 1024;
 const MAINTAINED_AT: u64 = SIZE as u64 - 16;
@@ -90,6 +95,8 @@ pub struct Meta {
     pub cluster_id: String,
     /// The last membership.
     pub membership: StoredMembership,
+    /// By which extensions entries are executed.
+    pub extensions: ExtensionSet,
     /// What the state itself says of how it came here; empty if it did not come from elsewhere. It is in the file before
     /// an entry names that file, so that every member has the same, and lasts until another database takes its place.
     pub mark: Vec<u8>,
@@ -173,7 +180,7 @@ pub fn write_applied(connection: &Connection, applied: &Applied) -> Result<(), M
 
 /// Writes the membership. Part of the caller's transaction.
 pub fn write_membership(connection: &Connection, membership: &StoredMembership) -> Result<(), MetaError> {
-    if membership.bytes.len() > (MARK_AT - MEMBERSHIP_AT) as usize - MEMBERSHIP_HEAD {
+    if membership.bytes.len() > (EXTENSIONS_AT - MEMBERSHIP_AT) as usize - MEMBERSHIP_HEAD {
         return Err(MetaError::TooLong("the membership"));
     }
     let mut part = Vec::with_capacity(MEMBERSHIP_HEAD + membership.bytes.len());
@@ -183,6 +190,15 @@ pub fn write_membership(connection: &Connection, membership: &StoredMembership) 
     part.extend_from_slice(&(membership.bytes.len() as u32).to_le_bytes());
     part.extend_from_slice(&membership.bytes);
     write_at(connection, MEMBERSHIP_AT, &part)
+}
+
+/// Writes which extensions entries are executed by. Part of the caller's transaction.
+pub fn write_extensions(connection: &Connection, extensions: &ExtensionSet) -> Result<(), MetaError> {
+    let bytes = extensions.encode();
+    if bytes.len() > EXTENSIONS_ROOM {
+        return Err(MetaError::TooLong("the set of extensions"));
+    }
+    write_at(connection, EXTENSIONS_AT, &[&(bytes.len() as u32).to_le_bytes(), bytes.as_slice()].concat())
 }
 
 /// Writes the mark. Part of the caller's transaction.
@@ -277,8 +293,11 @@ fn decode(state: &[u8]) -> Result<Meta, MetaError> {
     let at = MEMBERSHIP_AT as usize;
     let bytes = sized(at + MEMBERSHIP_HEAD - 4, "its membership is damaged")?;
     let membership = StoredMembership { log_id: log_id(at), bytes };
+    let extensions = sized(EXTENSIONS_AT as usize, "its extensions are damaged")?;
+    let extensions =
+        ExtensionSet::decode(&extensions).map_err(|_| MetaError::Format("its extensions are damaged"))?;
     let mark = sized(MARK_AT as usize, "its mark is damaged")?;
-    Ok(Meta { applied, epoch: word(EPOCH_AT as usize), cluster_id, membership, mark })
+    Ok(Meta { applied, epoch: word(EPOCH_AT as usize), cluster_id, membership, extensions, mark })
 }
 
 #[cfg(test)]
@@ -302,6 +321,10 @@ mod tests {
         write_applied(&c, &applied).unwrap();
         write_membership(&c, &membership).unwrap();
         write_cluster(&c, "c-1", 4).unwrap();
+        let file =
+            crate::store::ExtensionFile { name: "a.so".into(), sha256: crate::store::Sha256Sum([3; 32]) };
+        let extensions = ExtensionSet::new([file], []).unwrap();
+        write_extensions(&c, &extensions).unwrap();
         write_mark(&c, b"came from afar").unwrap();
         let maintained = Maintained { vacuum_us: 7, optimize_us: i64::MAX };
         write_maintained(&c, maintained).unwrap();
@@ -312,7 +335,10 @@ mod tests {
         write_applied(&c, &applied).unwrap();
         let cluster_id = "c-1".to_owned();
         let mark = b"came from afar".to_vec();
-        assert_eq!(read(&c).unwrap(), Some(Meta { applied, epoch: 4, cluster_id, membership, mark }));
+        assert_eq!(
+            read(&c).unwrap(),
+            Some(Meta { applied, epoch: 4, cluster_id, membership, extensions, mark })
+        );
         assert_eq!(read_maintained(&c).unwrap(), maintained);
         assert_eq!((c.changes(), c.total_changes(), c.last_insert_rowid()), before);
     }

@@ -13,6 +13,7 @@ mod entry_functions;
 mod entry_run;
 mod entry_vfs;
 mod execute;
+mod extensions;
 mod freelist;
 mod generation;
 mod guard;
@@ -39,10 +40,11 @@ mod writer_connection;
 
 pub use apply::{Entry, LocalFailure, Payload, Reply};
 pub use backup::{BackupError, BackupFormat, BackupOptions, Outlet};
-pub use canonical::{CanonicalError, MAGIC, SUBCOMMAND, Taken, child, write_in_child};
+pub use canonical::{CanonicalError, MAGIC, Order, SUBCOMMAND, Taken, child};
 pub use changes::{CaptureState, ChangesReader, Cursor, Gap, Page, Part};
 pub use checkpoint::Durable;
 pub use encode::{Sink, Stopped};
+pub use extensions::{ExtensionError, ExtensionFile, ExtensionSet, ExtensionsConfig, Loaded, Shelf};
 pub use meta::{Applied, LogId, Maintained, Meta, MetaError, Position, RESERVED_PREFIX, StoredMembership};
 pub use pages::{Checksum, Damage, PageSum};
 pub use reader::{Diagnostics, Inline, Limits, ReadError, ReadPool};
@@ -76,6 +78,7 @@ pub struct Store {
     generations: Generations,
     pages: Arc<Pages>,
     staging: Staging,
+    shelf: Shelf,
     installs: Arc<AtomicU64>,
 }
 
@@ -83,6 +86,16 @@ impl Store {
     /// Opens the database of `directory`, or makes an empty one; removes what an interrupted install left.
     /// Its pages are compared with what was written there once each `scrub_period`.
     pub fn open(directory: &Path, foreign_keys: bool, scrub_period: Duration) -> Result<Self, LocalFailure> {
+        Self::open_with(directory, foreign_keys, scrub_period, Shelf::open(directory))
+    }
+
+    /// The same, with the extensions of `shelf` that the database is executed by.
+    pub fn open_with(
+        directory: &Path,
+        foreign_keys: bool,
+        scrub_period: Duration,
+        shelf: Shelf,
+    ) -> Result<Self, LocalFailure> {
         let io = |what| move |source| LocalFailure::Io { what, source };
         let generations = Generations::new(directory);
         let present = generations.present().map_err(io("find the present database"))?;
@@ -102,19 +115,27 @@ impl Store {
         let vfs = EntryVfs::register()
             .map_err(|e| io("register the file system layer")(std::io::Error::other(e)))?;
         let pages = Arc::new(Pages::default());
-        let applier = Applier::open(&path, vfs, foreign_keys, pages.clone())?;
+        let applier = Applier::open(&path, vfs, foreign_keys, shelf.clone(), pages.clone())?;
         place(Place::StartOpened)?;
-        let readers = Arc::new(ReadPool::new(&path, foreign_keys));
+        let readers = Arc::new(ReadPool::new(&path, foreign_keys, applier.extensions().clone()));
         let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
         let (own, pool) = (generations.clone(), readers.clone());
         let (wake, woken) = std::sync::mpsc::channel();
-        let writer = Writer::start(applier, own, generation, pool, staging.clone(), foreign_keys, wake)?;
+        let writer = Writer::start(
+            applier,
+            own,
+            generation,
+            pool,
+            staging.clone(),
+            (foreign_keys, shelf.clone()),
+            wake,
+        )?;
         let scrub = Scrub::new(pages.clone(), writer.clone(), generations.clone(), scrub_period, woken);
         std::thread::Builder::new()
             .name("scrub".into())
             .spawn(move || scrub.run())
             .map_err(io("start a thread"))?;
-        Ok(Self { writer, readers, generations, pages, staging, installs: Arc::default() })
+        Ok(Self { writer, readers, generations, pages, staging, shelf, installs: Arc::default() })
     }
 
     /// Checksums of the states after the entries applied last, oldest first; none while they are not known. Equal on
@@ -183,7 +204,8 @@ impl Store {
 
     /// Begins to receive a snapshot beside the present database.
     pub fn stage_snapshot(&self) -> std::io::Result<StagedSnapshot> {
-        StagedSnapshot::create(&self.generations, self.writer.state().borrow().generation + 1)
+        let generation = self.writer.state().borrow().generation + 1;
+        StagedSnapshot::create(&self.generations, generation, self.shelf.clone())
     }
 
     /// Stages a snapshot that is pinned in this process. Blocks on the disk.
@@ -220,7 +242,35 @@ impl Store {
 
     /// Writes a copy of the present state for a client. Blocks.
     pub fn write_backup(&self, options: &BackupOptions, outlet: &mut dyn Outlet) -> Result<(), BackupError> {
-        backup::write_backup(&self.database_path(), &self.staging, options, outlet)
+        backup::write_backup(&self.database_path(), &self.staging, options, &self.extensions(), outlet)
+    }
+
+    /// Removes extensions from the disk that were not used for long. Blocks.
+    pub fn tidy_extensions(&self) {
+        if let Err(error) = self.shelf.tidy(self.extensions().set()) {
+            tracing::warn!(%error, "cannot remove old extensions");
+        }
+    }
+
+    /// The extensions on this member's disk.
+    pub fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// By which extensions entries are executed.
+    pub fn extensions(&self) -> Arc<Loaded> {
+        self.readers.extensions()
+    }
+
+    /// Makes the canonical database `output` of a client's file, with the present extensions, in a child process; it is
+    /// not synced then.
+    pub async fn write_canonical(
+        &self,
+        input: &Path,
+        output: &Path,
+        taken: Taken,
+    ) -> Result<(), CanonicalError> {
+        canonical::write_in_child(input, output, taken, &self.extensions()).await
     }
 
     /// How changes are captured; none if they are not. Reads the database.

@@ -9,6 +9,7 @@
 use super::encode::{self, Bounded, Sink, Style};
 use super::entry_functions;
 use super::execute::{Mode, On, StatementError, run_statement};
+use super::extensions::Loaded;
 use super::guard::{Guard, Purpose};
 use super::meta::{self, Applied, Position};
 use super::text::is_single;
@@ -46,6 +47,7 @@ pub struct ReadPool {
 
 struct Present {
     path: PathBuf,
+    extensions: Arc<Loaded>,
     number: u64,
     idle: Vec<Reader>,
 }
@@ -121,15 +123,16 @@ struct Reader {
 }
 
 impl ReadPool {
-    /// A pool for the database at `path`.
-    pub fn new(path: &Path, foreign_keys: bool) -> Self {
-        let present = Present { path: path.to_owned(), number: 0, idle: Vec::new() };
+    /// A pool for the database at `path`, with `extensions`.
+    pub fn new(path: &Path, foreign_keys: bool, extensions: Arc<Loaded>) -> Self {
+        let present = Present { path: path.to_owned(), extensions, number: 0, idle: Vec::new() };
         Self { present: Mutex::new(present), foreign_keys, running: Mutex::default() }
     }
 
-    /// From now on queries run on the database at `path`; those that run already end on the old one.
-    pub fn switch_to(&self, path: &Path) {
+    /// From now on queries run on the database at `path`, with `extensions`; those that run already end on the old one.
+    pub fn switch_to(&self, path: &Path, extensions: &Arc<Loaded>) {
         let mut present = self.present.lock();
+        present.extensions = extensions.clone();
         path.clone_into(&mut present.path);
         present.number += 1;
         present.idle.clear();
@@ -248,15 +251,20 @@ impl ReadPool {
         Ok(!reads)
     }
 
+    /// The extensions that queries are run with.
+    pub fn extensions(&self) -> Arc<Loaded> {
+        self.present.lock().extensions.clone()
+    }
+
     fn take(&self) -> Result<Reader, ReadError> {
-        let (path, number) = {
+        let (path, number, extensions) = {
             let mut present = self.present.lock();
             if let Some(reader) = present.idle.pop() {
                 return Ok(reader);
             }
-            (present.path.clone(), present.number)
+            (present.path.clone(), present.number, present.extensions.clone())
         };
-        Reader::open(&path, number, self.foreign_keys).map_err(ReadError::Open)
+        Reader::open(&path, number, self.foreign_keys, &extensions).map_err(ReadError::Open)
     }
 
     fn give_back(&self, reader: Reader) {
@@ -271,15 +279,22 @@ impl ReadPool {
 }
 
 impl Reader {
-    fn open(path: &Path, generation: u64, foreign_keys: bool) -> rusqlite::Result<Self> {
+    fn open(
+        path: &Path,
+        generation: u64,
+        foreign_keys: bool,
+        extensions: &Arc<Loaded>,
+    ) -> rusqlite::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.set_prepared_statement_cache_capacity(64);
         connection.execute_batch("PRAGMA query_only=ON; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000")?;
         // SQLite as it is compiled here would have them on.
         connection.pragma_update(None, "foreign_keys", foreign_keys)?;
+        // First: what follows stands over what they bring along.
+        extensions.install(&connection, Purpose::Read)?;
         entry_functions::install_math(&connection)?;
-        let guard = Guard::install(&mut connection, Purpose::Read)?;
+        let guard = Guard::install(&mut connection, Purpose::Read, extensions)?;
         let budget = Arc::new(Budget::default());
         let origin = Instant::now();
         let watched = budget.clone();
@@ -387,7 +402,7 @@ mod tests {
         c.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1),(2)").unwrap();
         meta::create(&c).unwrap();
         meta::write_cluster(&c, "c", 3).unwrap();
-        ReadPool::new(&path, false)
+        ReadPool::new(&path, false, Loaded::none())
     }
 
     fn request(sql: &[&str], flags: u16) -> bytes::Bytes {

@@ -57,6 +57,8 @@ pub fn prepare(
     meta::write_membership(&connection, &meta.membership)?;
     meta::write_cluster(&connection, &meta.cluster_id, meta.epoch)?;
     meta::write_maintained(&connection, applier.maintained())?;
+    // They are the cluster's, whatever the other database was executed by.
+    meta::write_extensions(&connection, &meta.extensions)?;
     changes::carry_over(applier.connection(), &connection).map_err(sqlite)?;
     connection.execute_batch("COMMIT").map_err(sqlite)?;
     // Closing the only connection moves the WAL into the file.

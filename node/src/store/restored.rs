@@ -3,7 +3,9 @@
 
 use super::backup::{BackupError, BackupFormat, BackupOptions, Outlet, write_backup};
 use super::canonical::own_tables;
+use super::extensions::Loaded;
 use super::generation::Generations;
+use super::guard::Purpose;
 use super::meta;
 use super::staging::Staging;
 use rusqlite::types::ValueRef;
@@ -49,9 +51,14 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Checks all of the database at `path`; an error says what is wrong. Blocks.
-pub fn integrity(path: &Path) -> Result<(), String> {
-    let check = || open(path)?.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
+/// Checks all of the database at `path`, whose indexes and constraints may call functions of `extensions`; an error says
+/// what is wrong. Blocks.
+pub fn integrity(path: &Path, extensions: &Loaded) -> Result<(), String> {
+    let check = || {
+        let connection = open(path)?;
+        extensions.install(&connection, Purpose::Read)?;
+        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0))
+    };
     match check() {
         Ok(verdict) if verdict == "ok" => Ok(()),
         Ok(verdict) => Err(verdict),
@@ -60,9 +67,11 @@ pub fn integrity(path: &Path) -> Result<(), String> {
 }
 
 /// The first column of the first row that `sql` answers on the database at `path`, as text; none without a row. Blocks.
-pub fn first_value(path: &Path, sql: &str) -> Result<Option<String>, String> {
+pub fn first_value(path: &Path, sql: &str, extensions: &Loaded) -> Result<Option<String>, String> {
     let read = || {
-        open(path)?
+        let connection = open(path)?;
+        extensions.install(&connection, Purpose::Read)?;
+        connection
             .query_row(sql, [], |row| {
                 Ok(match row.get_ref(0)? {
                     ValueRef::Null => "NULL".to_owned(),
@@ -83,7 +92,8 @@ pub fn write_user_copy(path: &Path, output: &Path) -> Result<(), String> {
         let staging = Staging::open(path.parent().unwrap_or_else(|| Path::new(".")))?;
         let options =
             BackupOptions { format: BackupFormat::Binary { wal: false, vacuum: false }, compress: false };
-        write_backup(path, &staging, &options, &mut IntoFile(File::create_new(output)?))
+        // Copying pages calls no function.
+        write_backup(path, &staging, &options, &Loaded::none(), &mut IntoFile(File::create_new(output)?))
     };
     write().map_err(|error| error.to_string())
 }

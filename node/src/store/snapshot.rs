@@ -8,8 +8,10 @@
 //! Source: <https://www.sqlite.org/dbpage.html>.
 
 use super::apply::LocalFailure;
+use super::extensions::Shelf;
 use super::freelist::Freelist;
 use super::generation::Generations;
+use super::guard::Purpose;
 use super::meta::{self, Meta, MetaError};
 use super::pages::PageSum;
 use crate::failpoint::{Place, pass};
@@ -122,6 +124,7 @@ impl PinnedSnapshot {
 /// A snapshot that is being received into a generation that is not the present one.
 #[derive(Debug)]
 pub struct StagedSnapshot {
+    shelf: Shelf,
     path: PathBuf,
     generation: u64,
     file: File,
@@ -140,7 +143,7 @@ pub struct ReadySnapshot {
 
 impl StagedSnapshot {
     /// Begins generation `generation`, replacing what a transfer cut short may have left of it.
-    pub fn create(generations: &Generations, generation: u64) -> io::Result<Self> {
+    pub fn create(generations: &Generations, generation: u64, shelf: Shelf) -> io::Result<Self> {
         let path = generations.path(generation);
         for suffix in ["-wal", "-shm"] {
             let mut name = path.clone().into_os_string();
@@ -152,7 +155,7 @@ impl StagedSnapshot {
         }
         let file = File::create(&path)?;
         pass(Place::ReceiveStaged)?;
-        Ok(Self { file, path, generation, len: 0, synced: 0 })
+        Ok(Self { shelf, file, path, generation, len: 0, synced: 0 })
     }
 
     /// Appends bytes of the file.
@@ -190,6 +193,8 @@ impl StagedSnapshot {
         if meta != *expected {
             return Err(MetaError::Format("it is not what the sender announced").into());
         }
+        // Constraints may call their functions.
+        self.shelf.load(&meta.extensions)?.install(&connection, Purpose::Read).map_err(sqlite)?;
         let verdict: String =
             connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(sqlite)?;
         if verdict != "ok" {
@@ -240,7 +245,7 @@ mod tests {
         writer.execute_batch("DELETE FROM t; VACUUM").unwrap();
 
         let generations = Generations::new(dir.path());
-        let mut staged = StagedSnapshot::create(&generations, 2).unwrap();
+        let mut staged = StagedSnapshot::create(&generations, 2, Shelf::open(dir.path())).unwrap();
         let first = pinned.stream(0, |bytes| {
             staged.write(&bytes).unwrap();
             false
@@ -269,7 +274,7 @@ mod tests {
         };
         pinned.stream(0, &mut add).unwrap();
         let receive = |bytes: &[u8], expected: &Meta| {
-            let mut staged = StagedSnapshot::create(&generations, 2).unwrap();
+            let mut staged = StagedSnapshot::create(&generations, 2, Shelf::open(dir.path())).unwrap();
             staged.write(bytes).unwrap();
             staged.finish(expected)
         };

@@ -15,7 +15,7 @@ const STAGED: &str = ".sqlite";
 const RESERVE: u64 = 64 << 20;
 
 /// The SHA-256 of a file.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sha256Sum(pub [u8; 32]);
 
 impl std::fmt::Display for Sha256Sum {

@@ -2,6 +2,7 @@
 
 use super::apply::{Applier, Entry, LocalFailure, Reply};
 use super::checkpoint::{self, Durable};
+use super::extensions::{Loaded, Shelf};
 use super::generation::Generations;
 use super::meta::{Applied, Maintained, StoredMembership};
 use super::pages::{Checksum, Pages};
@@ -109,7 +110,7 @@ impl Writer {
         generation: u64,
         readers: Arc<ReadPool>,
         staging: Staging,
-        foreign_keys: bool,
+        (foreign_keys, shelf): (bool, Shelf),
         wake_scrub: mpsc::Sender<Wake>,
     ) -> Result<Self, LocalFailure> {
         let (jobs, queue) = mpsc::channel();
@@ -134,12 +135,14 @@ impl Writer {
         spawn("checkpoint", Box::new(move || checkpoint_loop(&bulk, &to_writer)))?;
         let thread = WriterThread {
             pages: applier.pages().clone(),
+            extensions: applier.extensions().clone(),
             applier: Some(applier),
             generations,
             generation,
             readers,
             staging,
             foreign_keys,
+            shelf,
             publish,
             kick,
             checkpointing: false,
@@ -247,6 +250,9 @@ struct WriterThread {
     readers: Arc<ReadPool>,
     staging: Staging,
     foreign_keys: bool,
+    shelf: Shelf,
+    /// Those that queries are run with.
+    extensions: Arc<Loaded>,
     publish: watch::Sender<State>,
     kick: mpsc::SyncSender<std::path::PathBuf>,
     checkpointing: bool,
@@ -363,7 +369,15 @@ impl WriterThread {
                 Ok(if entry.wants_reply { vec![bytes::Bytes::new()] } else { Reply::new() })
             }
             Some(_) => Ok(Reply::new()),
-            None => applier.apply(entry),
+            None => {
+                let reply = applier.apply(entry)?;
+                if applier.extensions().set() != self.extensions.set() {
+                    self.extensions = applier.extensions().clone();
+                    tracing::info!(extensions = %self.extensions.set(), "entries are executed by other extensions from now on");
+                    self.readers.switch_to(&self.generations.path(self.generation), &self.extensions);
+                }
+                Ok(reply)
+            }
         }
     }
 
@@ -407,6 +421,8 @@ impl WriterThread {
     }
 
     fn install(&mut self, snapshot: &ReadySnapshot) -> Result<(), LocalFailure> {
+        // Without them this member stays with the state that it has.
+        let extensions = self.shelf.load(&snapshot.meta.extensions)?;
         let applier = self.applier.take().ok_or(GONE)?;
         let (vfs, closed) = applier.close();
         closed?;
@@ -416,8 +432,10 @@ impl WriterThread {
         self.generations.activate(snapshot.generation).map_err(io("activate a snapshot"))?;
         let old = std::mem::replace(&mut self.generation, snapshot.generation);
         let path = self.generations.path(snapshot.generation);
-        self.readers.switch_to(&path);
-        self.applier = Some(Applier::open(&path, vfs, self.foreign_keys, self.pages.clone())?);
+        self.extensions = extensions;
+        self.readers.switch_to(&path, &self.extensions);
+        let (shelf, pages) = (self.shelf.clone(), self.pages.clone());
+        self.applier = Some(Applier::open(&path, vfs, self.foreign_keys, shelf, pages)?);
         self.read_pages_anew();
         place(Place::InstallOpened)?;
         // Only this one: a snapshot may be on its way into another.

@@ -4,6 +4,7 @@ use super::apply::LocalFailure;
 use super::entry_functions::{self, EntryRandom};
 use super::entry_vfs::EntryVfs;
 use super::execute::On;
+use super::extensions::{Loaded, Shelf};
 use super::guard::{Guard, Purpose};
 use super::meta::{self, Meta, MetaError};
 use super::preupdate;
@@ -18,6 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct WriterConnection {
     /// The connection.
     pub connection: Connection,
+    /// By which extensions entries are executed.
+    pub extensions: Arc<Loaded>,
     /// What statements may not do.
     pub guard: Guard,
     /// Chance.
@@ -31,8 +34,14 @@ pub struct WriterConnection {
 }
 
 impl WriterConnection {
-    /// Opens the database at `path`, which must hold the internal table; returns what it holds too.
-    pub fn open(path: &Path, vfs: &EntryVfs, foreign_keys: bool) -> Result<(Self, Meta), LocalFailure> {
+    /// Opens the database at `path`, which must hold the internal table, with the extensions of `shelf` that it names;
+    /// returns what it holds too.
+    pub fn open(
+        path: &Path,
+        vfs: &EntryVfs,
+        foreign_keys: bool,
+        shelf: &Shelf,
+    ) -> Result<(Self, Meta), LocalFailure> {
         let sqlite = |what| move |source| LocalFailure::Sqlite { what, source };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs.name())
@@ -40,11 +49,14 @@ impl WriterConnection {
         configure(&connection, foreign_keys).map_err(sqlite("configure the writer"))?;
         let meta = meta::read(&connection)?.ok_or(MetaError::Format("it is missing"))?;
         let install = sqlite("install functions and hooks");
+        let extensions = shelf.load(&meta.extensions)?;
+        // First: what follows stands over what they bring along.
+        extensions.install(&connection, Purpose::Write).map_err(install)?;
         let random = EntryRandom::default();
         random.install(&connection).map_err(install)?;
         entry_functions::install_math(&connection).map_err(install)?;
         let watch = Watch::install(&mut connection, &meta.applied).map_err(install)?;
-        let guard = Guard::install(&mut connection, Purpose::Write).map_err(install)?;
+        let guard = Guard::install(&mut connection, Purpose::Write, &extensions).map_err(install)?;
         let wal_pages = Arc::new(AtomicU64::new(0));
         let pages = wal_pages.clone();
         connection
@@ -57,7 +69,7 @@ impl WriterConnection {
         if let Some(recorder) = &recorder {
             preupdate::follow(&connection, recorder);
         }
-        Ok((Self { connection, guard, random, watch, recorder, wal_pages }, meta))
+        Ok((Self { connection, extensions, guard, random, watch, recorder, wal_pages }, meta))
     }
 
     /// Where statements of an entry run.

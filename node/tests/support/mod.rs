@@ -6,6 +6,7 @@ pub mod backups;
 pub mod certificates;
 pub mod collector;
 pub mod disk;
+pub mod extension;
 pub mod http_faults;
 pub mod ledger;
 pub mod memory;

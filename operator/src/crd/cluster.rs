@@ -220,7 +220,9 @@ pub struct Resources {
 }
 
 /// Settings of the database, the same on every member.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("!has(self.extensionModules) || has(self.extensions)")
+    .message("extensionModules names modules of extensions: name the extensions in extensions"))]
 #[serde(rename_all = "camelCase")]
 pub struct Database {
     /// Whether foreign key constraints are enforced.
@@ -231,6 +233,20 @@ pub struct Database {
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0, max = 31536000))]
     pub auto_vacuum_seconds: i32,
+    /// Extensions of SQLite that the image of the members carries: paths of files, and of directories and archives of
+    /// files. A change restarts the members one after the other, and counts once all have it (docs/extensions.md).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::schema::extension_paths")]
+    pub extensions: Vec<String>,
+    /// Extensions that the cluster still has, or had, and is not to have any more: members with an empty disk need them until
+    /// a change is complete, and tests of backups for entries of before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::schema::extension_paths")]
+    pub former_extensions: Vec<String>,
+    /// Modules of `extensions` whose virtual tables writes may use, because their rows do not depend on the member.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::schema::extension_modules")]
+    pub extension_modules: Vec<String>,
 }
 
 fn is_zero(n: &i32) -> bool {

@@ -34,6 +34,24 @@ pub(super) fn quantities(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Paths of extensions: absolute, and without the comma that separates them on the command line.
+pub(super) fn extension_paths(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 30,
+        "items": {"type": "string", "maxLength": 1024, "pattern": r"^/[^,]+$"},
+    })
+}
+
+/// Names of modules.
+pub(super) fn extension_modules(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "items": {"type": "string", "maxLength": 64, "pattern": r"^[^, ]+$"},
+    })
+}
+
 /// An object of Kubernetes' own, kept as it is.
 pub(super) fn open_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})

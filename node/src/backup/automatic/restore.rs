@@ -120,6 +120,10 @@ impl AutoRestore {
 
     async fn step(&self) -> Result<Step, AutoRestoreError> {
         if self.consensus.leads_by_quorum().await {
+            // The backup may need them.
+            if self.consensus.extensions_message().is_some() {
+                return Ok(Step::Wait);
+            }
             let path = self.consensus.store().database_path();
             let look = move || Ok(crate::store::holds_anything(&path)? || install::last(&path)?.is_some());
             let looked = tokio::task::spawn_blocking(look).await;

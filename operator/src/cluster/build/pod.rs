@@ -248,6 +248,20 @@ fn users(desired: &Desired) -> Option<Volume> {
     })
 }
 
+/// The flags that name extensions; none where there are none, which older members do not know.
+fn extensions(desired: &Desired) -> impl Iterator<Item = String> {
+    let database = &desired.spec.database;
+    let flag =
+        |name: &str, values: &[String]| (!values.is_empty()).then(|| format!("-{name}={}", values.join(",")));
+    [
+        flag("extensions-path", &database.extensions),
+        flag("extensions-former", &database.former_extensions),
+        flag("extensions-modules", &database.extension_modules),
+    ]
+    .into_iter()
+    .flatten()
+}
+
 fn args(desired: &Desired, role: PodRole) -> Vec<String> {
     let host = format!("$(POD_NAME).{}.{}.svc", desired.name.nodes_service(), desired.name.namespace);
     let spec = &desired.spec;
@@ -270,6 +284,7 @@ fn args(desired: &Desired, role: PodRole) -> Vec<String> {
     if spec.database.auto_vacuum_seconds > 0 {
         args.push(format!("-auto-vacuum-int={}s", spec.database.auto_vacuum_seconds));
     }
+    args.extend(extensions(desired));
     if desired.has_users() {
         args.push(format!("-auth={USERS_PATH}"));
     }

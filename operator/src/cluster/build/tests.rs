@@ -1,6 +1,7 @@
 //! Objects as they are sent.
 
 use super::*;
+use crate::cluster::backups::verify::NewVerifier;
 use crate::cluster::fixtures::{World, desired};
 use crate::crd::{DisruptionBudget, NetworkPolicyMode, Spread};
 use serde_json::{Value, json};
@@ -62,11 +63,35 @@ fn arguments_follow_role_and_spec() {
     ] {
         assert!(voter.contains(&format!("\"{flag}\"")), "{flag} in {voter}");
     }
-    assert!(!voter.contains("non-voter"));
+    assert!(!voter.contains("non-voter") && !voter.contains("-extensions"));
     let plain = json(pod::template(&desired(|_| {}), PodRole::Voter));
     assert!(!plain.to_string().contains("-auto-vacuum-int"));
     assert!(args(PodRole::ReadReplica).contains("\"-raft-non-voter\""));
     assert!(voter.ends_with("\"/data\"]"));
+}
+
+#[test]
+fn extensions_reach_members_and_tests_of_backups() {
+    let world = backed_up(World::serving(3, 0)).spec(|spec| {
+        spec.database.extensions = vec!["/extensions/vec0.so".into(), "/extensions/more.tar.gz".into()];
+        spec.database.former_extensions = vec!["/former/vec0.so".into()];
+        spec.database.extension_modules = vec!["vec0".into()];
+    });
+    let extended = &world.desired;
+    for role in PodRole::ALL {
+        let args = json(pod::template(extended, role))["spec"]["containers"][0]["args"].to_string();
+        for flag in [
+            "-extensions-path=/extensions/vec0.so,/extensions/more.tar.gz",
+            "-extensions-former=/former/vec0.so",
+            "-extensions-modules=vec0",
+        ] {
+            assert!(args.contains(&format!("\"{flag}\"")), "{flag} in {args}");
+        }
+    }
+    let job = json(verifier::job(extended, "c1", &new_verifier()).unwrap());
+    let args = job["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap().clone();
+    let at = args.iter().position(|arg| arg == "-extensions-path").unwrap();
+    assert_eq!(args[at + 1], "/extensions/vec0.so,/extensions/more.tar.gz,/former/vec0.so");
 }
 
 #[test]
@@ -256,6 +281,16 @@ fn a_volume_holds_the_backups_of_a_filesystem_store() {
     assert!(mount.get("readOnly").is_none());
 }
 
+fn new_verifier() -> NewVerifier {
+    NewVerifier {
+        job: "orders-verify-abc".into(),
+        backup: "orders-nightly-1".into(),
+        path: "full/1".into(),
+        schedule: "nightly".into(),
+        has_queries: true,
+    }
+}
+
 #[test]
 fn a_test_of_a_backup_is_a_pod_that_may_do_nothing_else() {
     let world = backed_up(World::serving(3, 0)).spec(|spec| {
@@ -264,13 +299,7 @@ fn a_test_of_a_backup_is_a_pod_that_may_do_nothing_else() {
         }}]);
         spec.backup.as_mut().unwrap().schedules = serde_json::from_value(schedules).unwrap();
     });
-    let new = crate::cluster::backups::verify::NewVerifier {
-        job: "orders-verify-abc".into(),
-        backup: "orders-nightly-1".into(),
-        path: "full/1".into(),
-        schedule: "nightly".into(),
-        has_queries: true,
-    };
+    let new = new_verifier();
     insta::assert_yaml_snapshot!("verifier", verifier::job(&world.desired, "c1", &new).unwrap());
     let maps = built(&world).config_maps;
     assert!(maps[0].data.as_ref().unwrap()["queries-nightly.json"].contains("SELECT 1"));

@@ -78,11 +78,14 @@ pub fn job(desired: &Desired, cluster_id: &str, new: &NewVerifier) -> Option<Job
 }
 
 fn container(desired: &Desired, cluster_id: &str, new: &NewVerifier, mounts: Vec<VolumeMount>) -> Container {
+    let database = &desired.spec.database;
+    let extensions = [database.extensions.as_slice(), database.former_extensions.as_slice()].concat();
     let pairs = [
         ("-backup-config", Some(Use::Backup.config_path())),
         ("-cluster-id", Some(cluster_id.to_owned())),
         ("-to", Some(format!("backup:{}", new.path))),
         ("-queries", new.has_queries.then(|| queries_path(&new.schedule))),
+        ("-extensions-path", (!extensions.is_empty()).then(|| extensions.join(","))),
         ("-report", Some("/dev/termination-log".to_owned())),
     ];
     let flags = pairs.into_iter().filter_map(|(flag, value)| Some([flag.to_owned(), value?])).flatten();
