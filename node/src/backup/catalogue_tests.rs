@@ -145,7 +145,8 @@ fn what_a_damaged_backup_takes_away_and_what_not() {
     let itself = |index| NotReachable::Damaged { path: damaged(index), message: "torn".into() };
     let latest = RestoreTarget::Latest {};
     // (sound backups, entry of the damaged one, target) → base, or why not.
-    let table: Vec<(&[(u64, u64)], u64, RestoreTarget, Result<u64, NotReachable>)> = vec![
+    type Row<'a> = (&'a [(u64, u64)], u64, RestoreTarget, Result<u64, NotReachable>);
+    let table: Vec<Row<'_>> = vec![
         (&[(1, 0)], 15, latest.clone(), Ok(0)),
         (&[(1, 0)], 20, latest.clone(), Ok(0)),
         (&[(1, 0)], 30, latest.clone(), Err(newer(20))),
