@@ -49,7 +49,8 @@ fi
 how="make prove WHAT=node"
 [ -z "$wanted" ] || how="e2e/prove-node.sh '$wanted'"
 [ -n "$rows" ] || { echo "no proof is named like $wanted" >&2; exit 2; }
-fuzzing=$(sed -n '/^## Fuzzing/,$p' "$page")
+# What was measured by other commands stays.
+others=$(sed -n '/^## /,$p' "$page")
 {
   echo "# Measurements of the node"
   echo
@@ -59,7 +60,7 @@ fuzzing=$(sed -n '/^## Fuzzing/,$p' "$page")
   echo "| what | outcome | what it said | command |"
   echo "|---|---|---|---|"
   printf '%s' "$rows"
-  [ -z "$fuzzing" ] || printf '\n%s\n' "$fuzzing"
+  [ -z "$others" ] || printf '\n%s\n' "$others"
 } >"$page"
 echo "written: $page"
 exit $failed

@@ -14,6 +14,7 @@ status=$?
 results=$TARGET/e2e-artifacts/results.jsonl
 [ -s "$results" ] || exit $((status | node))
 mkdir -p docs
+others=$(sed -n '/^## /,$p' docs/measurements.md) # what was measured by other commands stays
 {
   echo "# Measurements"
   echo
@@ -33,6 +34,7 @@ mkdir -p docs
   echo "|---|---|---|---|"
   jq -rs 'map(select(.milliseconds)) | group_by([.test, .what])[] | ([.[].milliseconds] | sort) as $times
     | "| \(.[0].what) | \(length) | \($times[length / 2 | floor] / 1000) s | \($times[-1] / 1000) s |"' "$results"
+  [ -z "$others" ] || printf '\n%s\n' "$others"
 } >docs/measurements.md
 echo "written: docs/measurements.md"
 exit $((status | node))

@@ -95,13 +95,17 @@ pub fn await_archived(c: &mut Cluster, index: u64) {
 pub fn await_job(c: &Cluster, i: usize, path: &str, name: &str) -> Value {
     let begun = Instant::now();
     loop {
-        let jobs: Value = serde_json::from_str(&c.get(i, path).1).unwrap();
-        let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["name"] == name).unwrap();
-        assert_ne!(job["state"], "Failed", "{job}");
-        if job["state"] == "Succeeded" {
-            return job.clone();
+        // While the database is exchanged a member may not be able to read what it came by.
+        let (status, body) = c.get(i, path);
+        if status == 200 {
+            let jobs: Value = serde_json::from_str(&body).unwrap();
+            let job = jobs["jobs"].as_array().unwrap().iter().find(|job| job["name"] == name).unwrap();
+            assert_ne!(job["state"], "Failed", "{job}");
+            if job["state"] == "Succeeded" {
+                return job.clone();
+            }
         }
-        assert!(begun.elapsed() < Duration::from_secs(300), "{job}");
+        assert!(begun.elapsed() < Duration::from_secs(300), "{status} {body}");
         std::thread::park_timeout(Duration::from_millis(20));
     }
 }
