@@ -251,10 +251,21 @@ fn a_member_ends_while_it_checkpoints_and_purges() {
             let i = if leads { leader } else { (leader + 1) % 3 };
             c.kill(i);
             c.start_armed(i, &abort_at(place));
-            c.await_ready(i);
-            if leads {
-                c.lead(i);
-            }
+            let (other, name) = ((i + 1) % 3, json!(c.members[i].name));
+            // What it does by itself may get there before it is asked to.
+            c.until("it is in service, and leads if it is to, or has ended", |c| {
+                if c.has_ended(i) {
+                    return Some(());
+                }
+                let report = c.report(other);
+                if leads && report["leader"]["name"] != name {
+                    let members = report["membership"]["members"].as_array()?;
+                    let to = members.iter().find(|member| member["name"] == name)?["nodeId"].clone();
+                    drop(c.post(other, "/cluster/transfer", &json!({ "to": to }).to_string()));
+                    return None;
+                }
+                c.is_ready(i).then_some(())
+            });
             writers.await_more(10);
             let url = c.url(i, "/snapshot?trailing_logs=0");
             // It may end before it answers.

@@ -286,6 +286,11 @@ impl Cluster {
         assert_eq!(status.signal(), Some(6), "{why}: {status}\n{}", self.log(i));
     }
 
+    /// Whether a member's process has ended by itself.
+    pub fn has_ended(&mut self, i: usize) -> bool {
+        self.members[i].process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_some())
+    }
+
     /// Sends a signal to a member's process: `STOP`, `CONT`.
     pub fn signal(&self, i: usize, signal: &str) {
         let pid = self.pid(i).to_string();
