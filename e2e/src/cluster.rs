@@ -380,10 +380,8 @@ impl Cluster {
     pub async fn evict(&self, pod: &str) -> Result<()> {
         let pods = self.kubernetes.pods(&self.namespace);
         eventually(&format!("{pod} may go"), Duration::from_secs(30), async || {
-            match pods.evict(pod, &EvictParams::default()).await {
-                Ok(_) => Ok(Some(())),
-                Err(error) => Err(error.into()),
-            }
+            pods.evict(pod, &EvictParams::default()).await?;
+            Ok(Some(()))
         })
         .await
     }

@@ -23,6 +23,7 @@ pub mod node;
 pub mod otlp;
 pub mod raft;
 mod reload;
+mod scratch_directory;
 mod secret;
 pub mod security;
 mod space;

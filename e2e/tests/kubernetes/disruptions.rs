@@ -1,19 +1,18 @@
 //! What Kubernetes does to clusters: nodes are drained and lose power, volumes fill up, the operator ends at any moment,
 //! namespaces go.
 
-use crate::rounds;
+use crate::failures::{SAME, while_writing};
+use crate::{require_sized_volumes, rounds};
 use anyhow::{Context, Result, ensure};
 use e2e::database::Level;
 use e2e::ledger::Pace;
-use e2e::{Cluster, Manifest, Scenario, Skip, eventually, nodes, proving, scenario};
+use e2e::{Cluster, Manifest, Scenario, eventually, nodes, proving, scenario};
 use k8s_openapi::api::core::v1::{Namespace, Node};
-use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-const SAME: &str = "SELECT count(*), max(id), total(attempt) FROM ledger";
 /// The node whose kube-proxy this machine uses: tests leave it alone.
 const OURS: &str = "node1";
 
@@ -47,14 +46,14 @@ fn the_leaders_node_is_drained() {
     scenario("the_leaders_node_is_drained", async |test| {
         let orders = test.cluster("orders", 3).await?;
         for _ in 0..rounds() {
-            let ledger = orders.start_writing(Pace::default()).await?;
-            ledger.await_acknowledged(100, Duration::from_secs(10)).await?;
-            let leader = orders.await_leader().await?;
-            let node = orders.node_of(&leader).await?;
-            drain(test, &orders, &leader, &node).await?;
-            test.say(format_args!("{leader}, which led, has left {node}"));
-            ledger.await_acknowledged(100, Duration::from_secs(10)).await?;
-            let report = ledger.finish().await?;
+            let report = while_writing(&orders, async || {
+                let leader = orders.await_leader().await?;
+                let node = orders.node_of(&leader).await?;
+                drain(test, &orders, &leader, &node).await?;
+                test.say(format_args!("{leader}, which led, has left {node}"));
+                Ok(())
+            })
+            .await?;
             test.reported("leader's node drained", &report)?;
             report.nothing_lost()?;
             ensure!(report.failed + report.unknown == 0, "writes failed: {:?}", report.reasons);
@@ -101,10 +100,7 @@ fn the_operator_ends_at_any_moment() {
 #[ignore = "needs Kubernetes: make e2e"]
 fn a_full_volume_is_raised_and_written_again() {
     scenario("a_full_volume_is_raised_and_written_again", async |test| {
-        let classes = Api::<StorageClass>::all(test.kubernetes.client.clone());
-        if classes.get_opt("sized").await?.is_none() {
-            return Err(Skip("no storage class `sized`, whose volumes can be full".to_owned()).into());
-        }
+        require_sized_volumes(test).await?;
         let orders = test.named("orders");
         let storage = json!({"size": "320Mi", "storageClassName": "sized"});
         orders.apply(&Manifest::new("orders", 3).with("storage", storage)).await?;

@@ -10,7 +10,8 @@ use kube::ResourceExt;
 use serde_json::json;
 use std::time::Duration;
 
-const SAME: &str = "SELECT count(*), max(id), total(attempt) FROM ledger";
+/// What every member must answer alike after a ledger.
+pub const SAME: &str = "SELECT count(*), max(id), total(attempt) FROM ledger";
 
 /// What the times of the others are compared with.
 #[test]
@@ -132,7 +133,7 @@ fn a_followers_volume_is_deleted() {
 }
 
 /// Keeps a ledger while `disturb` runs, and a little before and after it.
-async fn while_writing(cluster: &Cluster, disturb: impl AsyncFnOnce() -> Result<()>) -> Result<Report> {
+pub async fn while_writing(cluster: &Cluster, disturb: impl AsyncFnOnce() -> Result<()>) -> Result<Report> {
     let patience = Duration::from_secs(30);
     let ledger = cluster.start_writing(Pace::default()).await?;
     ledger.await_acknowledged(100, patience).await?;

@@ -1,6 +1,8 @@
 //! The end-to-end tests. They need a Kubernetes with the operator installed in namespace `e2e-operator`, so plain
 //! `cargo test` leaves them out; `make test` and `make e2e` run them.
 
+use k8s_openapi::api::storage::v1::StorageClass;
+
 mod backups;
 mod disruptions;
 mod failures;
@@ -15,4 +17,15 @@ mod updates;
 /// `make prove` repeats what `make test` shows once.
 fn rounds() -> u32 {
     if e2e::proving() { 30 } else { 1 }
+}
+
+/// Skips a test where there is no storage class whose volumes have the size that they claim.
+async fn require_sized_volumes(test: &e2e::Scenario) -> anyhow::Result<()> {
+    let classes = kube::Api::<StorageClass>::all(test.kubernetes.client.clone());
+    match classes.get_opt("sized").await? {
+        Some(_) => Ok(()),
+        None => {
+            Err(e2e::Skip("no storage class `sized`, whose volumes can be full, and grow".to_owned()).into())
+        }
+    }
 }

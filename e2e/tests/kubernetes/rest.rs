@@ -1,11 +1,11 @@
 //! Clusters that sleep, members that are kept from traffic, volumes that grow or are none, and how soon things go.
 
+use crate::require_sized_volumes;
 use anyhow::{Result, ensure};
 use e2e::database::Level;
 use e2e::ledger::Pace;
-use e2e::{Manifest, Skip, eventually, scenario};
-use k8s_openapi::api::storage::v1::StorageClass;
-use kube::{Api, ResourceExt};
+use e2e::{Manifest, eventually, scenario};
+use kube::ResourceExt;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -120,10 +120,7 @@ fn a_member_in_memory_comes_back_as_a_new_one() {
 #[ignore = "needs Kubernetes: make e2e"]
 fn volumes_grow_while_a_pod_is_down() {
     scenario("volumes_grow_while_a_pod_is_down", async |test| {
-        let classes = Api::<StorageClass>::all(test.kubernetes.client.clone());
-        if classes.get_opt("sized").await?.is_none() {
-            return Err(Skip("no storage class `sized`, whose volumes grow".to_owned()).into());
-        }
+        require_sized_volumes(test).await?;
         let orders = test.named("orders");
         let storage = |size: &str| json!({"size": size, "storageClassName": "sized"});
         orders.apply(&Manifest::new("orders", 3).with("storage", storage("320Mi"))).await?;

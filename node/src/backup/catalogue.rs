@@ -109,6 +109,12 @@ pub enum NotReachable {
     },
 }
 
+impl From<&DamagedBackup> for NotReachable {
+    fn from(DamagedBackup { path, message }: &DamagedBackup) -> Self {
+        Self::Damaged { path: path.clone(), message: message.clone() }
+    }
+}
+
 /// What only serves moments before a time.
 pub struct OnlyBefore {
     /// Base backups.
@@ -243,8 +249,8 @@ impl Contents {
     pub fn choose(&self, target: &RestoreTarget) -> Result<Choice, NotReachable> {
         match target {
             RestoreTarget::Backup(path) => {
-                if let Some(DamagedBackup { path, message }) = self.damaged.iter().find(|d| d.path == *path) {
-                    return Err(NotReachable::Damaged { path: path.clone(), message: message.clone() });
+                if let Some(damaged) = self.damaged.iter().find(|damaged| damaged.path == *path) {
+                    return Err(damaged.into());
                 }
                 let found = self.manifests.iter().find(|manifest| manifest.backup.path == *path);
                 let manifest = found.ok_or_else(|| NotReachable::NoSuchBackup(path.clone()))?;
@@ -307,12 +313,7 @@ impl Contents {
 
     /// Why there is nothing to begin with.
     fn no_backup(&self) -> NotReachable {
-        match self.damaged.last() {
-            Some(DamagedBackup { path, message }) => {
-                NotReachable::Damaged { path: path.clone(), message: message.clone() }
-            }
-            None => NotReachable::NoBackup,
-        }
+        self.damaged.last().map_or(NotReachable::NoBackup, NotReachable::from)
     }
 
     fn before(&self, is_early: impl Fn(&Manifest) -> bool) -> Result<&Manifest, NotReachable> {

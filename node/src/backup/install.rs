@@ -7,6 +7,7 @@ use super::command::{EXTENSIONS, PROGRESS, RESTORE};
 use super::import::{Import, ImportError, unpacked};
 use crate::failpoint::{Place, pass};
 use crate::raft::{Consensus, LoadError};
+use crate::scratch_directory::ScratchDirectory;
 use crate::store::{self, CanonicalError, Scratch, Taken};
 use client::backup::{JobState, RestoreJob, RestoreReport, Restored, StartRestore};
 use std::ffi::OsString;
@@ -61,34 +62,9 @@ pub enum InstallError {
     Mark(String),
 }
 
-/// A directory that is gone when it is dropped.
-struct Room {
-    path: PathBuf,
-}
-
-impl Room {
-    fn make(data_dir: &Path) -> io::Result<Self> {
-        let path = data_dir.join(DIRECTORY);
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        std::fs::create_dir(&path)?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "cannot remove what a restore left");
-        }
-    }
-}
-
 /// Removes what a restore that was cut short left in `data_dir`.
 pub fn tidy(data_dir: &Path) -> io::Result<()> {
-    Room::make(data_dir).map(drop)
+    ScratchDirectory::clear(&data_dir.join(DIRECTORY))
 }
 
 /// Where another state comes from.
@@ -175,7 +151,7 @@ async fn rebuild(
     request: &StartRestore,
     progress: &AtomicU8,
 ) -> Result<(Scratch, Restored), InstallError> {
-    let room = Room::make(&consensus.config().directory)?;
+    let room = ScratchDirectory::make(&consensus.config().directory.join(DIRECTORY))?;
     let report = room.path.join("report.json");
     let database = room.path.join("database.sqlite");
     let mut child = Command::new(std::env::current_exe()?)

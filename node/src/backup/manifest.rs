@@ -106,8 +106,8 @@ impl Manifest {
             return Err(format!("it has format {}; this version reads format {FORMAT}", read.format));
         }
         // The same text: nothing in it was changed, added or lost.
-        let (sum, text) = (read.sum(), read.encode());
-        if sum.is_ok_and(|sum| sum != read.checksum) || text.is_ok_and(|text| text != bytes) {
+        let sum = read.sum().map_err(|error| error.to_string())?;
+        if sum != read.checksum || read.encode().map_err(|error| error.to_string())? != bytes {
             return Err("its text is not the one that was written".into());
         }
         if read.backup.path != path {

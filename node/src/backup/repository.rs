@@ -193,8 +193,14 @@ pub fn client() -> ClientOptions {
     ClientOptions::new().with_timeout(REQUEST).with_connect_timeout(CONNECT)
 }
 
+/// Whether everybody on the way to a server can read along.
+fn is_plaintext(endpoint: Option<&str>) -> bool {
+    endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
+}
+
 fn open_s3(s3: &S3Config, credentials: &CredentialsDir<'_>) -> Result<Opened, String> {
-    let mut client = client();
+    let plaintext = is_plaintext(s3.endpoint.as_deref());
+    let mut client = client().with_allow_http(plaintext);
     if let Some(file) = &s3.ca_file {
         let pem = bytes_of(credentials.files, Path::new(file)).ok_or_else(|| format!("{file} is missing"))?;
         for certificate in Certificate::from_pem_bundle(pem).map_err(|e| format!("{file}: {e}"))? {
@@ -210,10 +216,8 @@ fn open_s3(s3: &S3Config, credentials: &CredentialsDir<'_>) -> Result<Opened, St
         .with_virtual_hosted_style_request(!s3.force_path_style && s3.endpoint.is_none())
         .with_client_options(client)
         .with_retry(retry());
-    let mut plaintext = false;
     if let Some(endpoint) = &s3.endpoint {
-        plaintext = endpoint.starts_with("http://");
-        builder = builder.with_endpoint(endpoint.trim_end_matches('/')).with_allow_http(plaintext);
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
     }
     if credentials.is_configured() {
         builder = builder
@@ -234,12 +238,11 @@ fn open_gcs(gcs: &GcsConfig, credentials: &CredentialsDir<'_>) -> Result<Opened,
     } else {
         GoogleCloudStorageBuilder::from_env()
     };
-    let (mut client, mut plaintext) = (client(), false);
+    let plaintext = is_plaintext(gcs.endpoint.as_deref());
     if let Some(endpoint) = &gcs.endpoint {
-        plaintext = endpoint.starts_with("http://");
-        client = client.with_allow_http(plaintext);
         builder = builder.with_base_url(endpoint.trim_end_matches('/'));
     }
+    let client = client().with_allow_http(plaintext);
     builder = builder.with_bucket_name(&gcs.bucket).with_client_options(client).with_retry(retry());
     let store = builder.build().map_err(|error| error.to_string())?;
     Ok((Arc::new(store), gcs.prefix.clone(), plaintext))
@@ -256,12 +259,11 @@ fn open_azure(azure: &AzureConfig, credentials: &CredentialsDir<'_>) -> Result<O
     if let Some(account) = &azure.account {
         builder = builder.with_account(account);
     }
-    let (mut client, mut plaintext) = (client(), false);
+    let plaintext = is_plaintext(azure.endpoint.as_deref());
     if let Some(endpoint) = &azure.endpoint {
-        plaintext = endpoint.starts_with("http://");
-        client = client.with_allow_http(plaintext);
         builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
     }
+    let client = client().with_allow_http(plaintext);
     builder = builder.with_container_name(&azure.container).with_client_options(client).with_retry(retry());
     let store = builder.build().map_err(|error| error.to_string())?;
     Ok((Arc::new(store), azure.prefix.clone(), plaintext))

@@ -375,11 +375,7 @@ pub fn encode_replace(context: EntryContext, replacement: &Replacement, request:
 
 /// The bytes of a command about the capture of changes.
 pub fn encode_changes(context: EntryContext, command: &ChangesCommand) -> Bytes {
-    let execute = encode_execute(context, std::iter::empty());
-    let mut buf = BytesMut::with_capacity(execute.len() + 64);
-    buf.put_slice(&execute[..6]);
-    buf[1] = KIND_CHANGES;
-    match command {
+    encode_own(KIND_CHANGES, context, |buf| match command {
         ChangesCommand::Off => buf.put_u8(0),
         ChangesCommand::On(settings) => {
             buf.put_u8(1);
@@ -393,18 +389,12 @@ pub fn encode_changes(context: EntryContext, command: &ChangesCommand) -> Bytes 
             buf.put_u8(2);
             buf.put_u64_le(*entry);
         }
-    }
-    buf.put_slice(&execute[6..]);
-    buf.freeze()
+    })
 }
 
 /// The bytes of a command for the database itself.
 pub fn encode_maintenance(context: EntryContext, command: &MaintenanceCommand) -> Bytes {
-    let execute = encode_execute(context, std::iter::empty());
-    let mut buf = BytesMut::with_capacity(execute.len() + 64);
-    buf.put_slice(&execute[..6]);
-    buf[1] = KIND_MAINTENANCE;
-    match command {
+    encode_own(KIND_MAINTENANCE, context, |buf| match command {
         MaintenanceCommand::Begin { vacuum, optimize } => {
             buf.put_u8(0);
             buf.put_u8(u8::from(*vacuum) | u8::from(*optimize) << 1);
@@ -418,20 +408,25 @@ pub fn encode_maintenance(context: EntryContext, command: &MaintenanceCommand) -
                 buf.put_slice(table.as_bytes());
             }
         }
-    }
-    buf.put_slice(&execute[6..]);
-    buf.freeze()
+    })
 }
 
 /// The bytes of a command after which entries are executed by the extensions `set`.
 pub fn encode_extensions(context: EntryContext, set: &ExtensionSet) -> Bytes {
+    encode_own(KIND_EXTENSIONS, context, |buf| {
+        let set = set.encode();
+        buf.put_u32_le(set.len() as u32);
+        buf.put_slice(&set);
+    })
+}
+
+/// The bytes of a command that has no requests: what it says comes before the context.
+fn encode_own(kind: u8, context: EntryContext, put: impl FnOnce(&mut BytesMut)) -> Bytes {
     let execute = encode_execute(context, std::iter::empty());
-    let set = set.encode();
-    let mut buf = BytesMut::with_capacity(execute.len() + 4 + set.len());
+    let mut buf = BytesMut::with_capacity(execute.len() + 64);
     buf.put_slice(&execute[..6]);
-    buf[1] = KIND_EXTENSIONS;
-    buf.put_u32_le(set.len() as u32);
-    buf.put_slice(&set);
+    buf[1] = kind;
+    put(&mut buf);
     buf.put_slice(&execute[6..]);
     buf.freeze()
 }

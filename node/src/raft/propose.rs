@@ -88,6 +88,11 @@ pub struct Proposer {
     step_limit: u64,
 }
 
+/// The world of an entry in which no client's statement is executed.
+fn own_context() -> EntryContext {
+    EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 }
+}
+
 impl Proposer {
     /// Starts the proposer on the present runtime.
     pub fn start(raft: Raft, identity: Arc<Identity>, waiters: Arc<Waiters>, step_limit: u64) -> Arc<Self> {
@@ -156,21 +161,18 @@ impl Proposer {
     /// Proposes what is to become of the capture of changes, if this member leads; returns the entry's index once applied
     /// here.
     pub async fn propose_changes(&self, command: &ChangesCommand) -> Result<u64, ProposeError> {
-        let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
-        self.propose_own(encode_changes(context, command)).await
+        self.propose_own(encode_changes(own_context(), command)).await
     }
 
     /// Proposes something for the database itself, if this member leads; returns the entry's index once applied here.
     pub async fn propose_maintenance(&self, command: &MaintenanceCommand) -> Result<u64, ProposeError> {
-        let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
-        self.propose_own(encode_maintenance(context, command)).await
+        self.propose_own(encode_maintenance(own_context(), command)).await
     }
 
     /// Proposes that entries after this one are executed by the extensions `set`, if this member leads; returns the
     /// entry's index once applied here.
     pub async fn propose_extensions(&self, set: &ExtensionSet) -> Result<u64, ProposeError> {
-        let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
-        self.propose_own(encode_extensions(context, set)).await
+        self.propose_own(encode_extensions(own_context(), set)).await
     }
 
     /// Proposes a command that no client waits for.
@@ -193,8 +195,7 @@ impl Proposer {
         leader: Leadership,
     ) -> Result<(), ProposeError> {
         let id = request.id().map_err(|error| ProposeError::Stopped(error.to_string()))?;
-        let context = EntryContext { timestamp_us: clock::now_us(), seed: rand::random(), step_limit: 0 };
-        let command = encode_replace(context, replacement, request);
+        let command = encode_replace(own_context(), replacement, request);
         let waiters = self.waiters.clone();
         let respond = move |outcome: ClientWriteResult<TypeConfig>| match outcome {
             // Told where it was applied, or by what is applied here.

@@ -177,7 +177,8 @@ fn staged_name(path: &Path) -> Option<Sha256Sum> {
     path.file_name()?.to_str()?.strip_suffix(STAGED)?.parse().ok()
 }
 
-fn sum_of(file: &mut File) -> io::Result<(Sha256Sum, u64)> {
+/// The SHA-256 and the size of a whole file.
+pub(super) fn sum_of(file: &mut File) -> io::Result<(Sha256Sum, u64)> {
     let mut hash = Sha256::new();
     let mut size = 0;
     let mut buffer = vec![0; 1 << 20];

@@ -9,6 +9,7 @@ use super::loaded::Loaded;
 use super::set::{ExtensionFile, ExtensionSet};
 use super::sources::{Sources, sum_of};
 use super::{ExtensionError, ExtensionsConfig};
+use crate::scratch_directory::ScratchDirectory;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,11 +55,11 @@ impl Shelf {
     /// Puts what is configured onto the shelf of `data_dir`. An error leaves the directory as it was. Blocks.
     pub fn stock(data_dir: &Path, config: &ExtensionsConfig) -> Result<Self, ExtensionError> {
         let scratch = data_dir.join(SCRATCH);
-        remove(&scratch)?;
+        ScratchDirectory::clear(&scratch).map_err(ExtensionError::io(&scratch))?;
         if config.paths.is_empty() && config.former.is_empty() {
             return Ok(Self::open(data_dir));
         }
-        let scratch = ScratchDirectory::make(&scratch)?;
+        let scratch = ScratchDirectory::make(&scratch).map_err(ExtensionError::io(&scratch))?;
         let wanted = Sources::gather(&config.paths, &scratch.path)?;
         let mut files = Sources::gather(&config.former, &scratch.path)?;
         files.extend_from_slice(&wanted);
@@ -69,7 +70,8 @@ impl Shelf {
     /// Whether [`Shelf::stock`] would put it there, as far as that can be said without the data directory. Blocks.
     pub fn check(config: &ExtensionsConfig) -> Result<(), ExtensionError> {
         let name = format!("sqlited-extensions-{}", std::process::id());
-        let elsewhere = ScratchDirectory::make(&std::env::temp_dir().join(name))?;
+        let path = std::env::temp_dir().join(name);
+        let elsewhere = ScratchDirectory::make(&path).map_err(ExtensionError::io(&path))?;
         Self::stock(&elsewhere.path, config).map(drop)
     }
 
@@ -235,35 +237,6 @@ impl Shelf {
 
 fn place(directory: &Path, file: &ExtensionFile) -> PathBuf {
     directory.join(file.sha256.to_string()).join(&file.name)
-}
-
-fn remove(directory: &Path) -> Result<(), ExtensionError> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ExtensionError::io(directory)(error)),
-        _ => Ok(()),
-    }
-}
-
-/// A directory that is gone when it is dropped.
-struct ScratchDirectory {
-    path: PathBuf,
-}
-
-impl ScratchDirectory {
-    fn make(path: &Path) -> Result<Self, ExtensionError> {
-        let io = ExtensionError::io(path);
-        remove(path)?;
-        fs::create_dir_all(path).map_err(&io)?;
-        Ok(Self { path: path.canonicalize().map_err(&io)? })
-    }
-}
-
-impl Drop for ScratchDirectory {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "cannot remove a scratch directory");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What `-extensions-path` names: files, directories of files, archives of files. All of them are copied into a scratch
 //! directory, each under its SHA-256.
 
-use super::super::staging::Sha256Sum;
+use super::super::staging::{self, Sha256Sum};
 use super::ExtensionError;
 use super::archive::Archive;
 use super::set::ExtensionFile;
@@ -111,7 +111,5 @@ fn name_of(path: &Path) -> &str {
 
 /// The SHA-256 of the file at `path`.
 pub fn sum_of(path: &Path) -> io::Result<Sha256Sum> {
-    let (mut file, mut hash) = (File::open(path)?, Sha256::new());
-    io::copy(&mut file, &mut hash)?;
-    Ok(Sha256Sum(hash.finalize().into()))
+    Ok(staging::sum_of(&mut File::open(path)?)?.0)
 }
