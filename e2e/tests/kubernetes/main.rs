@@ -8,6 +8,7 @@ mod disruptions;
 mod failures;
 mod life;
 mod neighbours;
+mod outlets;
 mod rest;
 mod scaling;
 mod security;

@@ -6,6 +6,7 @@ use e2e::{Cluster, Manifest, Scenario, eventually, scenario};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 const RESTARTED: &str = "sqlite-operator.io/restartedAt";
@@ -24,6 +25,17 @@ async fn cluster(test: &Scenario, more: serde_json::Value) -> Result<Cluster> {
     Ok(orders)
 }
 
+/// Waits until each of the pods is another one.
+pub async fn await_new_pods(orders: &Cluster, before: &BTreeMap<String, String>) -> Result<()> {
+    eventually("every pod is a new one", Duration::from_secs(45), async || {
+        let now = orders.pod_uids().await?;
+        let renewed =
+            now.len() == before.len() && now.iter().all(|(name, uid)| before.get(name) != Some(uid));
+        Ok(renewed.then_some(()))
+    })
+    .await
+}
+
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
 fn a_rolling_restart_loses_nothing() {
@@ -34,12 +46,7 @@ fn a_rolling_restart_loses_nothing() {
         ledger.await_acknowledged(100, Duration::from_secs(10)).await?;
         let begin = Instant::now();
         orders.annotate(RESTARTED, "once").await?;
-        eventually("every pod is a new one", Duration::from_secs(45), async || {
-            let now = orders.pod_uids().await?;
-            let renewed = now.len() == 3 && now.iter().all(|(name, uid)| before.get(name) != Some(uid));
-            Ok(renewed.then_some(()))
-        })
-        .await?;
+        await_new_pods(&orders, &before).await?;
         orders.await_ready().await?;
         test.measured("three voters restarted", begin.elapsed())?;
         let report = ledger.finish().await?;

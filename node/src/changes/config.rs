@@ -1,4 +1,4 @@
-//! `-cdc-config`: a URL, `stdout`, or a JSON file with the names of rqlite's.
+//! `-cdc-config`: a URL, `stdout`, or a JSON file with the names of rqlite's; the text of such a file is taken too.
 
 use crate::http::params::parse_duration;
 use crate::raft::command::CaptureSettings;
@@ -8,7 +8,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize as _};
 use serde_json::{Value, json};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Changes that are kept at most, unless it is said, in bytes.
@@ -121,6 +121,8 @@ pub struct ChangesConfig {
 #[serde(deny_unknown_fields, default)]
 struct File {
     endpoint: Option<String>,
+    /// A file with the endpoint, which may be a secret.
+    endpoint_file: Option<PathBuf>,
     service_id: Option<String>,
     row_ids_only: Option<bool>,
     table_filter: Option<String>,
@@ -189,28 +191,46 @@ impl<'de> Deserialize<'de> for Policy {
     }
 }
 
+/// Reads a file of settings.
+fn read_small(path: &Path) -> Result<Vec<u8>, ChangesConfigError> {
+    let read = || {
+        let size = std::fs::metadata(path)?.len();
+        if size > FILE_LIMIT {
+            return Err(std::io::Error::other("it is larger than 1 MiB"));
+        }
+        std::fs::read(path)
+    };
+    read().map_err(|source| ChangesConfigError::File { path: path.display().to_string(), source })
+}
+
 impl ChangesConfig {
-    /// Reads what the flag says. Blocks on the disk if that is a file.
+    /// Reads what the flag says. Blocks on the disk if that is a file, or names one.
     pub fn read(value: &str) -> Result<Self, ChangesConfigError> {
         let is_url = value.starts_with("http://") || value.starts_with("https://");
         if is_url || value == "stdout" {
             return Self::from_file(File { endpoint: Some(value.to_owned()), ..File::default() });
         }
-        let read = || {
-            let size = std::fs::metadata(value)?.len();
-            if size > FILE_LIMIT {
-                return Err(std::io::Error::other("it is larger than 1 MiB"));
-            }
-            std::fs::read(value)
+        let (path, text) = match value.starts_with('{') {
+            true => ("the text".to_owned(), value.as_bytes().to_vec()),
+            false => (value.to_owned(), read_small(Path::new(value))?),
         };
-        let text = read().map_err(|source| ChangesConfigError::File { path: value.to_owned(), source })?;
-        let file = serde_json::from_slice(&text)
-            .map_err(|source| ChangesConfigError::Json { path: value.to_owned(), source })?;
-        Self::from_file(file)
+        let file = serde_json::from_slice(&text);
+        Self::from_file(file.map_err(|source| ChangesConfigError::Json { path, source })?)
     }
 
     fn from_file(file: File) -> Result<Self, ChangesConfigError> {
-        let destination = match file.endpoint.as_deref().unwrap_or_default() {
+        let endpoint = match (file.endpoint, file.endpoint_file) {
+            (Some(_), Some(_)) => return bad("endpoint_file", "endpoint says it already: leave one out"),
+            (endpoint, None) => endpoint.unwrap_or_default(),
+            (None, Some(path)) => {
+                let text = String::from_utf8(read_small(&path)?).unwrap_or_default();
+                if text.trim().is_empty() {
+                    return bad("endpoint_file", format!("{} holds no URL", path.display()));
+                }
+                text.trim().to_owned()
+            }
+        };
+        let destination = match endpoint.as_str() {
             "" => Destination::Kept,
             "stdout" => Destination::Stdout,
             url => match Url::parse(url) {
@@ -359,6 +379,20 @@ mod tests {
     }
 
     #[test]
+    fn the_text_of_a_file_is_taken_and_an_endpoint_from_a_file_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("endpoint");
+        std::fs::write(&secret, "https://sink/in?token=x\n").unwrap();
+        let text = json!({"endpoint_file": secret, "table_filter": "^a"}).to_string();
+        let config = ChangesConfig::read(&text).unwrap();
+        assert_eq!(config.destination, Destination::Http("https://sink/in?token=x".parse().unwrap()));
+        let file = dir.path().join("cdc.json");
+        std::fs::write(&file, &text).unwrap();
+        assert_eq!(ChangesConfig::read(file.to_str().unwrap()).unwrap(), config);
+        assert_eq!(ChangesConfig::read("{").unwrap_err().to_string().split(':').next(), Some("the text"));
+    }
+
+    #[test]
     fn what_makes_no_sense_by_table() {
         for (json, part) in [
             (r#"{"endpont": "x"}"#, "unknown field `endpont`"),
@@ -371,6 +405,9 @@ mod tests {
             (r#"{"retain_bytes": 99999999999}"#, "retain_bytes: more than max_bytes"),
             (r#"{"tls": {"cert_file": "x"}}"#, "belong together"),
             (r#"{"tls": {"ca": "x"}}"#, "unknown field `ca`"),
+            (r#"{"endpoint": "stdout", "endpoint_file": "x"}"#, "leave one out"),
+            (r#"{"endpoint_file": "/nowhere/x"}"#, "/nowhere/x: No such file"),
+            (r#"{"endpoint_file": "/dev/null"}"#, "/dev/null holds no URL"),
         ] {
             let error = parse(json).unwrap_err();
             assert!(error.contains(part), "{json}: {error}");

@@ -48,7 +48,7 @@ pub const FLAGS: &[Flag] = &[
     flag(
         "cdc-config",
         "",
-        "where changes of rows are sent: a URL, stdout, or a JSON file that says more (docs/changes.md); the same on all voters",
+        "where changes of rows are sent: a URL, stdout, or a JSON file, or its text, that says more (docs/changes.md); the same on all voters",
     ),
     flag(
         "auto-backup",

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod budget;
 pub mod claim;
 pub mod network;
+pub mod outlet;
 pub mod pod;
 pub mod secret;
 pub mod service;

@@ -8,14 +8,15 @@ use super::build::backup::{Beginning, Mounts, StoreAccess};
 use super::build::service;
 use super::window::Window;
 use crate::crd::{
-    AuthenticationMode, BackupSchedule, BackupStore, BootstrapPhase, ClientTraffic, Medium, PeerTraffic,
-    Port, RestorePhase, RetentionPolicy, SqliteCluster, SqliteClusterSpec, TlsMode,
+    AuthenticationMode, BackupSchedule, BackupStore, BootstrapPhase, ChangeCapture, ClientTraffic, Medium,
+    PeerTraffic, Port, RestorePhase, RetentionPolicy, SqliteCluster, SqliteClusterSpec, TlsMode,
 };
 use crate::names::{
     ANNOTATION_APPROVED, ANNOTATION_RESTARTED, ANNOTATION_ROTATE_CERTIFICATES, ANNOTATION_ROTATE_PASSWORD,
     ANNOTATION_UPDATE, ClusterName, PodRole, content_hash, role_revision,
 };
 use kube::ResourceExt;
+use regex::Regex;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -195,6 +196,7 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         }
     }
     wrong.extend(store_mistakes(&spec));
+    wrong.extend(spec.database.change_capture.as_ref().map(capture_mistakes).unwrap_or_default());
     let name = cluster.name_any();
     if name.len() > 40 {
         wrong.push("metadata.name is longer than 40 characters".into());
@@ -286,6 +288,24 @@ fn fencing_mistakes(name: &ClusterName, spec: &SqliteClusterSpec) -> Vec<String>
         );
     }
     wrong
+}
+
+/// What the members would refuse to start with.
+fn capture_mistakes(capture: &ChangeCapture) -> Vec<String> {
+    const FIELD: &str = "spec.database.changeCapture";
+    let filter = capture.table_filter.as_deref().and_then(|filter| Regex::new(filter).err());
+    let bytes = |size: &Option<String>, default| size.as_deref().map_or(Some(default), parse_quantity);
+    let (most, kept) = (bytes(&capture.max_size, 1 << 30), bytes(&capture.retain_size, 0));
+    [
+        filter.map(|error| format!("{FIELD}.tableFilter: {error}")),
+        (most < Some(1 << 20)).then(|| format!("{FIELD}.maxSize must be a size of at least 1Mi")),
+        (kept.is_none() || kept > most).then(|| {
+            format!("{FIELD}.retainSize must be a size that is not above maxSize, which is 1Gi by default")
+        }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn store_mistakes(spec: &SqliteClusterSpec) -> Vec<String> {
@@ -461,6 +481,30 @@ mod tests {
         }));
         let Err(ValidateError::Invalid(wrong)) = validate(&wrong, "sqlited:1") else { panic!("valid") };
         assert_eq!(wrong.len(), 4, "{wrong:?}");
+    }
+
+    #[test]
+    fn capture_that_members_would_refuse_is_named() {
+        for (capture, part) in [
+            (json!({}), None),
+            (
+                json!({"endpoint": "stdout", "tableFilter": "^(a|b)$", "maxSize": "2Gi", "retainSize": "2Gi"}),
+                None,
+            ),
+            (json!({"tableFilter": "("}), Some("tableFilter: regex parse error")),
+            (json!({"maxSize": "1023Ki"}), Some("maxSize must be a size of at least 1Mi")),
+            (json!({"maxSize": "much"}), Some("maxSize must be")),
+            (json!({"retainSize": "2Gi"}), Some("retainSize must be")),
+            (json!({"retainSize": "much"}), Some("retainSize must be")),
+        ] {
+            let spec = json!({"storage": {"size": "1Gi"}, "database": {"changeCapture": capture}});
+            let said = validate(&cluster(spec), "sqlited:1").err().map(|error| error.to_string());
+            let fits = match (&said, part) {
+                (Some(said), Some(part)) => said.contains(part),
+                (said, part) => said.is_none() && part.is_none(),
+            };
+            assert!(fits, "{capture}: {said:?}");
+        }
     }
 
     #[test]

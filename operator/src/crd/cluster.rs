@@ -2,6 +2,8 @@
 
 use super::backup::Backups;
 use super::bootstrap::Bootstrap;
+use super::change_capture::ChangeCapture;
+use super::observability::Observability;
 use super::placement::Placement;
 use super::security::Security;
 use super::service::{ServiceSpec, default_services};
@@ -247,6 +249,9 @@ pub struct Database {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::schema::extension_modules")]
     pub extension_modules: Vec<String>,
+    /// What writes do to rows, recorded and sent to a sink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change_capture: Option<ChangeCapture>,
 }
 
 fn is_zero(n: &i32) -> bool {
@@ -330,45 +335,6 @@ pub struct Fence {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub reason: Option<String>,
-}
-
-/// What the members tell about themselves.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Observability {
-    /// How much the members log.
-    #[serde(default)]
-    pub log_level: LogLevel,
-}
-
-/// How much is logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogLevel {
-    /// Errors only.
-    Error,
-    /// And what may need attention.
-    Warn,
-    /// And the course of events.
-    #[default]
-    Info,
-    /// And each decision.
-    Debug,
-    /// And each message.
-    Trace,
-}
-
-impl LogLevel {
-    /// As the node's command line spells it.
-    pub fn flag(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
 }
 
 /// Additions to the pods of the members.

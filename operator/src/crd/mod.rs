@@ -5,7 +5,9 @@
 
 mod backup;
 mod bootstrap;
+mod change_capture;
 mod cluster;
+mod observability;
 mod placement;
 mod reference;
 mod schema;
@@ -23,10 +25,12 @@ pub use backup::{
     GcsStore, Retention, S3Store, SecretKeyRef, UnencryptedObjects, Verify, VerifyQuery, parse_period,
 };
 pub use bootstrap::{Bootstrap, BootstrapImport, BootstrapRestore, ObjectRef, RestoreTarget};
+pub use change_capture::ChangeCapture;
 pub use cluster::{
-    Database, Disruption, DisruptionBudget, Fence, LogLevel, LossPoint, Observability, PodMetadata,
-    PodTemplate, QuorumLoss, Raft, RaftProfile, Recovery, Resources, SqliteCluster, SqliteClusterSpec,
+    Database, Disruption, DisruptionBudget, Fence, LossPoint, PodMetadata, PodTemplate, QuorumLoss, Raft,
+    RaftProfile, Recovery, Resources, SqliteCluster, SqliteClusterSpec,
 };
+pub use observability::{LogLevel, Observability, Otlp};
 pub use placement::{Placement, Spread};
 pub use security::{Authentication, AuthenticationMode, NetworkPolicyMode, SecretRef, Security};
 pub use service::{ServiceSpec, ServiceTarget, ServiceType};
@@ -47,7 +51,9 @@ pub use storage::{Autogrow, Medium, RetentionPolicy, Storage};
 pub use tls::{ClientTraffic, IssuerRef, PeerTraffic, PlaintextClients, Port, Tls, TlsMode, Traffic};
 pub use update::{Canary, CanaryFailure, MaintenanceWindow, Update, UpdateStrategy};
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -95,7 +101,24 @@ pub enum CrdError {
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     let mut definitions = vec![SqliteCluster::crd(), SqliteBackup::crd(), SqliteRestore::crd()];
     definitions.iter_mut().for_each(begin_unobserved);
+    for version in definitions.iter_mut().flat_map(|definition| &mut definition.spec.versions) {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        schema.into_iter().for_each(drop_nulls);
+    }
     definitions
+}
+
+/// Null is as good as absent: the API server takes it away, or puts the default in its place, where a schema does not ask
+/// to keep it. (Kubernetes documentation, "Defaulting and Nullable".)
+fn drop_nulls(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    schema.properties.iter_mut().flat_map(|all| all.values_mut()).for_each(drop_nulls);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        drop_nulls(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        drop_nulls(values);
+    }
 }
 
 /// A new object has a status by which generic tools see that nobody looked at it yet; without one they take it for

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A size in bytes, as Kubernetes writes them.
-const QUANTITY: &str = r"^[0-9]+(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
+pub(super) const QUANTITY: &str = r"^[0-9]+(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
 
 /// The volume of each member.
 #[derive(Clone, Debug, PartialEq, KubeSchema, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! The pod of a member.
 
-use super::backup;
+use super::{backup, outlet};
 use crate::cluster::certificates::exchange::SHARED;
 use crate::cluster::resources::{metadata_mark, resources_mark};
 use crate::cluster::validate::Desired;
@@ -102,7 +102,7 @@ pub fn template(desired: &Desired, role: PodRole) -> PodTemplateSpec {
             termination_grace_period_seconds: Some(30),
             tolerations: Some(placement.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
             topology_spread_constraints: zones(desired, role),
-            volumes: Some(volumes(desired)),
+            volumes: Some(volumes(desired, role)),
             ..PodSpec::default()
         }),
     }
@@ -134,7 +134,7 @@ pub(super) fn confined() -> SecurityContext {
 }
 
 /// The claim of a member is not among them: its StatefulSet adds it.
-fn volumes(desired: &Desired) -> Vec<Volume> {
+fn volumes(desired: &Desired, role: PodRole) -> Vec<Volume> {
     let empty = |name: &str, empty_dir: EmptyDirVolumeSource| Volume {
         name: name.into(),
         empty_dir: Some(empty_dir),
@@ -145,8 +145,14 @@ fn volumes(desired: &Desired) -> Vec<Volume> {
         empty(DATA, EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(size) })
     });
     let tmp = empty("tmp", EmptyDirVolumeSource::default());
-    let stores = backup::volumes(desired).into_iter().map(|(volume, _)| volume);
-    [tmp].into_iter().chain(memory).chain(users(desired)).chain(certificates(desired)).chain(stores).collect()
+    let others = backup::volumes(desired).into_iter().chain(outlet::volumes(desired, role));
+    [tmp]
+        .into_iter()
+        .chain(memory)
+        .chain(users(desired))
+        .chain(certificates(desired))
+        .chain(others.map(|(volume, _)| volume))
+        .collect()
 }
 
 fn container(desired: &Desired, role: PodRole) -> Container {
@@ -187,12 +193,12 @@ fn container(desired: &Desired, role: PodRole) -> Container {
         readiness_probe: Some(probe("/ready", 1, 3)),
         liveness_probe: Some(probe("/live", 10, 6)),
         security_context: Some(confined()),
-        volume_mounts: Some(mounts(desired)),
+        volume_mounts: Some(mounts(desired, role)),
         ..Container::default()
     }
 }
 
-fn mounts(desired: &Desired) -> Vec<VolumeMount> {
+fn mounts(desired: &Desired, role: PodRole) -> Vec<VolumeMount> {
     let users = desired.has_users().then_some((USERS, USERS_PATH, true));
     let certificates = ports(desired).map(|(_, volume, path)| (volume, path, true));
     [(DATA, "/data", false), ("tmp", "/tmp", false)]
@@ -206,6 +212,7 @@ fn mounts(desired: &Desired) -> Vec<VolumeMount> {
             ..VolumeMount::default()
         })
         .chain(backup::volumes(desired).into_iter().map(|(_, mount)| mount))
+        .chain(outlet::volumes(desired, role).map(|(_, mount)| mount))
         .collect()
 }
 
@@ -307,6 +314,7 @@ fn args(desired: &Desired, role: PodRole) -> Vec<String> {
         args.push("-http-allow-plaintext".into());
     }
     args.extend(backup::args(desired));
+    args.extend(outlet::args(desired, role));
     args.push(format!("-raft-profile={}", spec.raft.profile.flag()));
     args.push(format!("-log-level={}", spec.observability.log_level.flag()));
     args.push("/data".into());

@@ -95,6 +95,70 @@ fn extensions_reach_members_and_tests_of_backups() {
 }
 
 #[test]
+fn what_members_send_is_in_their_arguments_but_for_what_is_secret() {
+    let key = |name: &str, key: &str| json!({"name": name, "key": key});
+    let with = |capture: Value| {
+        desired(|spec| {
+            spec.database.change_capture = Some(serde_json::from_value(capture.clone()).unwrap());
+            spec.observability.otlp = Some(
+                serde_json::from_value(json!({
+                    "endpoint": "https://collector:4317", "tracePercent": 5,
+                    "caSecretRef": key("trust", "collector.pem"), "certificateSecretRef": {"name": "shown"},
+                }))
+                .unwrap(),
+            );
+        })
+    };
+    let secret = with(json!({
+        "endpointSecretRef": key("sink", "url"), "caSecretRef": key("trust", "sink.pem"), "tableFilter": "^a$|$(b)",
+        "batchSize": 20, "batchDelayMilliseconds": 50, "maxRetries": 3, "maxSize": "2Gi",
+    }));
+    let container = |role| json(pod::template(&secret, role))["spec"]["containers"][0].clone();
+    let args = |role| -> Vec<String> { serde_json::from_value(container(role)["args"].clone()).unwrap() };
+    let said = args(PodRole::Voter).into_iter().find(|arg| arg.starts_with("-cdc-config=")).unwrap();
+    let said = said.trim_start_matches("-cdc-config=");
+    assert!(said.contains("^a$$|$$(b)"), "{said}: Kubernetes takes $$ for a dollar, and $(b) for a variable");
+    assert_eq!(
+        serde_json::from_str::<Value>(&said.replace("$$", "$")).unwrap(),
+        json!({
+            "endpoint_file": "/etc/sqlited/changes/endpoint", "service_id": "orders", "table_filter": "^a$|$(b)",
+            "max_batch_size": 20, "max_batch_delay": "50ms", "transmit_max_retries": 3, "max_bytes": 2_u64 << 30,
+            "tls": {"ca_cert_file": "/etc/sqlited/changes/ca.crt"},
+        })
+    );
+    assert!(!args(PodRole::ReadReplica).iter().any(|arg| arg.starts_with("-cdc-config")));
+    for flag in [
+        "-otlp-endpoint=https://collector:4317",
+        "-otlp-interval=30s",
+        "-otlp-trace-ratio=0.05",
+        "-otlp-ca-cert=/etc/sqlited/otlp/ca.crt",
+        "-otlp-cert=/etc/sqlited/otlp/tls.crt",
+        "-otlp-key=/etc/sqlited/otlp/tls.key",
+    ] {
+        assert!(PodRole::ALL.iter().all(|role| args(*role).iter().any(|arg| arg == flag)), "{flag}");
+    }
+    let files = |role, volume: &str| {
+        let volumes = json(pod::template(&secret, role))["spec"]["volumes"].clone();
+        let found = volumes.as_array().unwrap().iter().find(|found| found["name"] == *volume).cloned();
+        let mounted =
+            container(role)["volumeMounts"].as_array().unwrap().iter().any(|at| at["name"] == *volume);
+        assert_eq!(found.is_some(), mounted);
+        found.map(|found| found["projected"]["sources"].clone())
+    };
+    assert_eq!(
+        files(PodRole::Voter, "changes").unwrap(),
+        json!([
+            {"secret": {"name": "trust", "items": [{"key": "sink.pem", "path": "ca.crt"}]}},
+            {"secret": {"name": "sink", "items": [{"key": "url", "path": "endpoint"}]}},
+        ])
+    );
+    assert_eq!(files(PodRole::ReadReplica, "changes"), None);
+    assert_eq!(files(PodRole::ReadReplica, "otlp").unwrap().as_array().unwrap().len(), 2);
+    let other = with(json!({"endpoint": "stdout"}));
+    assert_ne!(other.voter_revision, desired(|_| {}).voter_revision);
+}
+
+#[test]
 fn spread_is_strict_when_required_and_absent_when_not_wanted() {
     let with = |spread| json(pod::template(&desired(|spec| spec.placement.spread = spread), PodRole::Voter));
     let anti = |pod: &Value| pod["spec"]["affinity"]["podAntiAffinity"].clone();
