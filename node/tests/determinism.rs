@@ -453,6 +453,32 @@ async fn stay_equal(mut followed: Option<Followed>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_looks_at_a_database_that_goes_finds_the_next_one() {
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [source, target] = directories.each_ref().map(|directory| open(directory.path()));
+    let other = target.clone();
+    let copy = move || other.copy_snapshot(&source.pin_snapshot().unwrap()).unwrap();
+    let ready = tokio::task::spawn_blocking(copy).await.unwrap();
+    let ready = std::cell::Cell::new(Some(ready));
+    let looking = target.clone();
+    let runtime = tokio::runtime::Handle::current();
+    let found = tokio::task::spawn_blocking(move || {
+        looking.look(|path| {
+            // The other one takes its place before this one is opened.
+            if let Some(ready) = ready.take() {
+                runtime.block_on(looking.install(ready)).unwrap();
+            }
+            std::fs::metadata(path).map(|_| path.to_owned()).map_err(|_| path.to_owned())
+        })
+    })
+    .await
+    .unwrap();
+    assert_eq!(found, Ok(target.database_path()));
+    // What fails for another reason fails.
+    assert_eq!(target.look(|_| Err::<(), _>("no")), Err("no"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_byte_changed_on_disk_is_noticed_within_one_period() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), false, Duration::from_millis(100)).unwrap();

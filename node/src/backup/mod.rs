@@ -429,10 +429,10 @@ impl Backups {
     /// Looks at the database file.
     async fn look<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Path) -> Result<T, String> + Send + 'static,
+        look: impl Fn(&Path) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let path = self.consensus.store().database_path();
-        let looked = tokio::task::spawn_blocking(move || look(&path)).await;
+        let store = self.consensus.store().clone();
+        let looked = tokio::task::spawn_blocking(move || store.look(look)).await;
         let failed = |error: String| refusal(RefusalReason::Internal, error);
         looked.map_err(|error| failed(error.to_string()))?.map_err(failed)
     }

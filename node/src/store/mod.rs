@@ -194,7 +194,18 @@ impl Store {
 
     /// Pins the present state, to send it to another member. Blocks on the disk.
     pub fn pin_snapshot(&self) -> Result<PinnedSnapshot, LocalFailure> {
-        PinnedSnapshot::pin(&self.database_path())
+        self.look(PinnedSnapshot::pin)
+    }
+
+    /// Looks at the database file; at the next one where another database takes its place meanwhile. Blocks on the disk.
+    pub fn look<T, E>(&self, look: impl Fn(&Path) -> Result<T, E>) -> Result<T, E> {
+        loop {
+            let path = self.database_path();
+            match look(&path) {
+                Err(_) if path != self.database_path() => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// The same, with the checksum of that state if it is known.

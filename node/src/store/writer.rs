@@ -438,11 +438,12 @@ impl WriterThread {
         self.applier = Some(Applier::open(&path, vfs, self.foreign_keys, shelf, pages)?);
         self.read_pages_anew();
         place(Place::InstallOpened)?;
+        (self.tried_pages, self.due_pages) = (0, checkpoint::DUE_PAGES);
+        // Before the old one goes: who does not find that any more finds this one.
+        self.publish(State::all_durable);
         // Only this one: a snapshot may be on its way into another.
         self.generations.remove(old).map_err(io("remove the old database"))?;
         place(Place::InstallRemoved)?;
-        (self.tried_pages, self.due_pages) = (0, checkpoint::DUE_PAGES);
-        self.publish(State::all_durable);
         Ok(())
     }
 

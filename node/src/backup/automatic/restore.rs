@@ -124,9 +124,10 @@ impl AutoRestore {
             if self.consensus.extensions_message().is_some() {
                 return Ok(Step::Wait);
             }
-            let path = self.consensus.store().database_path();
-            let look = move || Ok(crate::store::holds_anything(&path)? || install::last(&path)?.is_some());
-            let looked = tokio::task::spawn_blocking(look).await;
+            let store = self.consensus.store().clone();
+            let has_begun =
+                |path: &Path| Ok(crate::store::holds_anything(path)? || install::last(path)?.is_some());
+            let looked = tokio::task::spawn_blocking(move || store.look(has_begun)).await;
             let has_begun = looked.map_err(|error| error.to_string()).and_then(|looked| looked);
             return Ok(match has_begun.map_err(AutoRestoreError::Look)? {
                 true => Step::Serve,
