@@ -266,22 +266,28 @@ fn what_cannot_be_imported_is_said() {
     drop(std::net::TcpStream::connect(("127.0.0.1", port)).and_then(|mut end| end.write_all(b"GET /end x")));
 }
 
-/// Members that back up to a real S3 server behind a proxy.
-fn behind_faults(n: usize) -> (Cluster, StoreServer, HttpFaults, PathBuf) {
+/// Members that back up to a real S3 server, whose port `through` gives another one for.
+fn backing_up(n: usize, through: impl FnOnce(u16) -> u16) -> (Cluster, StoreServer, PathBuf) {
     let program = std::env::var("BACKUP_S3").expect("BACKUP_S3 names the program of an S3 server");
     let mut c = Cluster::empty();
     let (server, _) = stores::s3(&program, c.root());
-    let faults = HttpFaults::start(server.port);
     let config = c.root().join("backup.yaml");
     let settings = json!({
-        "store": s3_at(c.root(), faults.port), "continuous": {"enabled": true, "rpoTargetSeconds": 1},
+        "store": s3_at(c.root(), through(server.port)), "continuous": {"enabled": true, "rpoTargetSeconds": 1},
     });
     std::fs::write(&config, settings.to_string()).unwrap();
     c.add_members(n, &["-backup-config", config.to_str().unwrap(), "-consistency-period", "1s"]);
     (0..n).for_each(|i| c.start(i));
     (0..n).for_each(|i| c.await_ready(i));
     c.create_ledger(0);
-    (c, server, faults, config)
+    (c, server, config)
+}
+
+/// The same behind a proxy that goes wrong.
+fn behind_faults(n: usize) -> (Cluster, StoreServer, HttpFaults, PathBuf) {
+    let mut faults = None;
+    let (c, server, config) = backing_up(n, |port| faults.insert(HttpFaults::start(port)).port);
+    (c, server, faults.unwrap(), config)
 }
 
 #[test]
@@ -464,9 +470,9 @@ fn latency_of_writes_hardly_changes_while_a_backup_is_made_and_the_log_archived(
     const ROWS_PER_MIB: usize = 256;
     let seconds: u64 =
         std::env::var("BACKUP_SECONDS").map_or(2, |n| n.parse().expect("BACKUP_SECONDS is a number"));
-    let (mut c, _server, faults, config) = behind_faults(3);
+    let (mut c, server, config) = backing_up(3, |port| port);
     let with_archive = std::fs::read(&config).unwrap();
-    let bare = json!({ "store": s3_at(c.root(), faults.port) }).to_string();
+    let bare = json!({ "store": s3_at(c.root(), server.port) }).to_string();
     let leader = leader_of(&mut c);
     for _ in 0..seconds * 4 {
         let rows = format!("SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT {}", 4 * ROWS_PER_MIB);

@@ -1,4 +1,6 @@
 //! Object stores: the real programs that their makers or users test with.
+//!
+//! `BACKUP_S3_DIR` is where the S3 server keeps its files: in memory, it is as if it had a disk of its own.
 
 use super::free_ports;
 use aws_lc_rs::hmac;
@@ -15,6 +17,7 @@ pub const BUCKET: &str = "backups";
 /// A server with an empty bucket, ended with the test.
 pub struct StoreServer {
     process: Child,
+    _files: Option<tempfile::TempDir>,
     /// Where it listens.
     pub port: u16,
 }
@@ -33,7 +36,7 @@ impl StoreServer {
             assert!(begun.elapsed() < Duration::from_secs(30), "{program} does not answer");
             std::thread::park_timeout(Duration::from_millis(20));
         }
-        Self { process, port }
+        Self { process, _files: None, port }
     }
 }
 
@@ -47,17 +50,20 @@ impl Drop for StoreServer {
 /// An S3 server (versitygw) in `root`, and the settings of its store.
 pub fn s3(program: &str, root: &Path) -> (StoreServer, Value) {
     let (access, secret) = ("access", "not really secret");
-    for directory in [&format!("buckets/{BUCKET}"), "about", "credentials"] {
-        std::fs::create_dir_all(root.join(directory)).unwrap();
+    let files = std::env::var("BACKUP_S3_DIR").ok().map(|at| tempfile::tempdir_in(at).unwrap());
+    let at = files.as_ref().map_or(root, |files| files.path());
+    for directory in [at.join("buckets").join(BUCKET), at.join("about"), root.join("credentials")] {
+        std::fs::create_dir_all(directory).unwrap();
     }
     std::fs::write(root.join("credentials/accessKeyId"), access).unwrap();
     std::fs::write(root.join("credentials/secretAccessKey"), secret).unwrap();
     let port = free_ports(1)[0];
-    let server = StoreServer::start(program, port, |command| {
+    let mut server = StoreServer::start(program, port, |command| {
         command.args(["--port", &format!("127.0.0.1:{port}"), "posix", "--sidecar"]);
-        command.args([root.join("about"), root.join("buckets")]);
+        command.args([at.join("about"), at.join("buckets")]);
         command.env("ROOT_ACCESS_KEY", access).env("ROOT_SECRET_KEY", secret);
     });
+    server._files = files;
     (server, s3_at(root, port))
 }
 
