@@ -5,6 +5,10 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 mod backups;
 mod disruptions;
+#[path = "../../../node/tests/support/extension.rs"]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod extension;
+mod extensions;
 mod failures;
 mod life;
 mod neighbours;
