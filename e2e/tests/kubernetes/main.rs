@@ -12,6 +12,11 @@ mod extensions;
 mod failures;
 mod life;
 mod neighbours;
+#[path = "../../../node/tests/support/page.rs"]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#[expect(dead_code, reason = "tests of sqlited wait for conditions too")]
+mod page;
+mod pages;
 mod rest;
 mod scaling;
 mod security;
