@@ -40,6 +40,8 @@ image: ## one image for each program, optimised, into target/images (IMAGE_REGIS
 ##@ A Kubernetes on this machine
 kube-up: ## start it, with what it needs (NODES=3)
 	@e2e/kube/kube-up.sh
+kube-env: ## what a shell needs to use it, for eval
+	@e2e/kube/kube-env.sh
 kube-down: ## end it and delete what is in it
 	@e2e/kube/kube-down.sh
 
@@ -47,4 +49,4 @@ help:
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo demo-down verify fix unit clients e2e test prove fuzz bench docs image kube-up kube-down help
+.PHONY: demo demo-down verify fix unit clients e2e test prove fuzz bench docs image kube-up kube-env kube-down help

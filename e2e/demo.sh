@@ -85,9 +85,9 @@ for _ in $(seq 50); do
   sleep 0.1
 done
 [ -n "$port" ] || die "$(cat "$LOG_DIR/demo-port-forward.log")"
-sql /db/execute '["CREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, item TEXT, at TEXT)"]' >/dev/null
-note "INSERT $(sql /db/execute '[["INSERT INTO orders (item, at) VALUES (?, datetime())", "a lamp"]]')"
-note "SELECT $(sql '/db/query?level=linearizable&associative&q=SELECT+*+FROM+orders+ORDER+BY+id+DESC+LIMIT+1')"
+sql /db/execute '["CREATE TABLE IF NOT EXISTS demo (id INTEGER PRIMARY KEY, item TEXT, at TEXT)"]' >/dev/null
+note "INSERT $(sql /db/execute '[["INSERT INTO demo (item, at) VALUES (?, datetime())", "a lamp"]]')"
+note "SELECT $(sql '/db/query?level=linearizable&associative&q=SELECT+*+FROM+demo+ORDER+BY+id+DESC+LIMIT+1')"
 done_ "written, replicated, read back"
 
 step "Deleting the leader's pod under 100 writes a second"
@@ -115,11 +115,13 @@ for voters in 5 3; do
   done_ "$voters voters"
 done
 
-kubeconfig=$(realpath "$KUBECONFIG")
 cat <<TEXT
 
 ${bold}It is all still up. What to try next:${plain}
-  kubectl --kubeconfig $kubeconfig -n $namespace get sqliteclusters,pods -w
-  kubectl --kubeconfig $kubeconfig -n $namespace edit sqlitecluster $cluster
+  export KUBECONFIG=$(realpath "$KUBECONFIG") PATH="\$PATH:$(. e2e/kube/lib.sh && echo "$KUBE_BIN")"
+  kubectl config set-context --current --namespace $namespace
+  kubectl get sqliteclusters,pods -w
+  kubectl edit sqlitecluster $cluster
+  a query in the console: docs/quickstart.md, "Look at it"
   make -C $ROOT demo-down
 TEXT

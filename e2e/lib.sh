@@ -69,8 +69,6 @@ choose_kubernetes() {
 # provide_images PROFILE — makes the images and gives them to the chosen Kubernetes.
 # Sets SQLITED_IMAGE and OPERATOR_IMAGE.
 provide_images() {
-  local context
-  context=$(kubectl config current-context)
   if [ "$(uname -s)" = Linux ]; then
     "$ROOT/e2e/image.sh" "$1"
   else
@@ -78,17 +76,18 @@ provide_images() {
   fi
   # shellcheck disable=SC1090
   . "$TARGET/images/$1.env"
+  give_image "$SQLITED_IMAGE_TAR" "$SQLITED_IMAGE"
+  give_image "$OPERATOR_IMAGE_TAR" "$OPERATOR_IMAGE"
+}
+
+give_image() { # give_image TAR IMAGE — to the chosen Kubernetes
+  local context
+  context=$(kubectl config current-context)
   case $KUBERNETES in
-  local) "$ROOT/e2e/kube/kube-load.sh" "$SQLITED_IMAGE_TAR" "$OPERATOR_IMAGE_TAR" ;;
-  kind)
-    kind load image-archive --name "${context#kind-}" "$SQLITED_IMAGE_TAR"
-    kind load image-archive --name "${context#kind-}" "$OPERATOR_IMAGE_TAR"
-    ;;
-  k3d) k3d image import --cluster "${context#k3d-}" "$SQLITED_IMAGE_TAR" "$OPERATOR_IMAGE_TAR" ;;
-  other)
-    push "$SQLITED_IMAGE_TAR" "$SQLITED_IMAGE"
-    push "$OPERATOR_IMAGE_TAR" "$OPERATOR_IMAGE"
-    ;;
+  local) "$ROOT/e2e/kube/kube-load.sh" "$1" ;;
+  kind) kind load image-archive --name "${context#kind-}" "$1" ;;
+  k3d) k3d image import --cluster "${context#k3d-}" "$1" ;;
+  other) push "$1" "$2" ;;
   esac
 }
 

@@ -157,7 +157,9 @@ operator() {
 }
 e2e() {
   local status=0
-  export E2E_ARTEFACTS=$TARGET/e2e-artifacts
+  export E2E_ARTEFACTS=$TARGET/e2e-artifacts SQLITED_IMAGE OPERATOR_IMAGE
+  # A browser and a client of rqlite's, for the pages that have them; `clients` installs them.
+  [ ! -d "$TARGET/clients/console" ] || export CLIENTS=$TARGET/clients
   rm -rf "$E2E_ARTEFACTS"; mkdir -p "$E2E_ARTEFACTS"
   cargo test "${everything[@]}" --test kubernetes -- --ignored --test-threads "${E2E_THREADS:-1}" \
     ${E2E_TESTS:+"$E2E_TESTS"} 2>"$LOG_DIR/e2e-build.log" | tee "$LOG_DIR/e2e.log" | grep -E '^test ' | sed 's/^/   /'

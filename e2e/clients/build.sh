@@ -20,7 +20,7 @@ modules() {
   (cd "$into/$name" && npm ci --silent --no-audit --no-fund --ignore-scripts)
 }
 modules javascript program.js
-modules console modules.js program.js
+modules console modules.js program.js quickstart.js
 modules azurite
 
 cargo build --quiet --locked --manifest-path rust/Cargo.toml --target-dir "$into/rust"

@@ -84,3 +84,31 @@ fn every_page_is_in_the_site() {
         .collect();
     assert_eq!(listed, there);
 }
+
+/// Tests that follow pages block by block (`node/tests/support/page.rs`), or run their examples.
+const FOLLOWERS: [&str; 4] = [
+    "node/tests/pages.rs",
+    "node/tests/contract/docs.rs",
+    "e2e/tests/kubernetes/pages.rs",
+    "operator/cli/tests/terminal.rs",
+];
+
+#[test]
+fn every_page_with_blocks_is_followed_by_a_test() {
+    let followers = FOLLOWERS.map(|file| fs::read_to_string(root().join(file)).unwrap());
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let mut fences = text.lines().filter_map(|line| line.trim_start().strip_prefix("```"));
+        let Some(first) = fences.next() else { continue };
+        let name = page.file_name().unwrap().to_str().unwrap();
+        assert!(
+            followers.iter().any(|follower| follower.contains(name)),
+            "{name}: blocks (the first one: {first}) that none of {FOLLOWERS:?} follows"
+        );
+        // One that opens, one that closes.
+        let opening = std::iter::once(first).chain(fences.skip(1).step_by(2));
+        for language in opening {
+            assert!(!language.is_empty(), "{name}: a block does not say what it is");
+        }
+    }
+}

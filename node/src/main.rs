@@ -109,6 +109,9 @@ async fn check(config: &Config) -> anyhow::Result<()> {
     if let Some(otlp) = &config.otlp {
         node::otlp::Collector::new(otlp)?;
     }
+    if let Some(changes) = &config.changes {
+        node::changes::check(changes).context("-cdc-config")?;
+    }
     if config.extensions != ExtensionsConfig::default() {
         Shelf::check(&config.extensions).context("-extensions-path")?;
     }

@@ -110,6 +110,7 @@ pub struct Node {
     control: JoinHandle<()>,
     forming: JoinHandle<Result<(), FormError>>,
     restoring: Option<JoinHandle<Result<(), AutoRestoreError>>>,
+    otlp: Option<Arc<Otlp>>,
     drain: Arc<Drain>,
     runtime: ConsensusRuntime,
     leave: bool,
@@ -328,7 +329,7 @@ impl Node {
                 started: crate::clock::now(),
             },
         });
-        if let Some(otlp) = otlp {
+        if let Some(otlp) = &otlp {
             otlp.start(&app, &background);
         }
         let clients = serve_clients(client_listener, app.clone(), security.clients);
@@ -360,6 +361,7 @@ impl Node {
             control,
             forming,
             restoring,
+            otlp,
             drain,
             runtime,
             leave,
@@ -452,6 +454,9 @@ impl Node {
         self.changes.end();
         self.clients.stop(if in_order { REQUESTS } else { Duration::ZERO }).await;
         self.control.abort();
+        if in_order && let Some(otlp) = &self.otlp {
+            otlp.stop().await;
+        }
         let consensus = self.consensus.clone();
         let stopped = self.runtime.handle.spawn(async move { consensus.stop().await }).await;
         if let Some(health) = self.health {

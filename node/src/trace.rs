@@ -1,13 +1,23 @@
 //! Traces of requests: which part of a request took how long, on which member.
 //!
 //! A request is traced if its client says so by a sampled `traceparent` header (W3C Trace Context), or by chance
-//! (`-otlp-trace-ratio`) if it says nothing. What is not traced has no span at all: a span exists only to be sent. The present
+//! (`-otlp-trace-ratio`) if it says nothing, and if fewer than `-otlp-trace-limit` were in this second: whoever may send
+//! statements may ask for a trace, and each costs memory and calls.
+//!
+//! What is not traced has no span at all: a span exists only to be sent. The present
 //! span is known to the task that works on the request; it goes along when the request is forwarded, and not into the
 //! log: other members' replicas do the same work for every request, and nobody waits for them.
 //!
 //! Source: <https://www.w3.org/TR/trace-context/>.
 
+mod budget;
+mod state;
+
+pub use state::TraceState;
+
 use crate::clock;
+use budget::Budget;
+use parking_lot::Mutex;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -22,7 +32,7 @@ const LONGEST: usize = 128;
 static ON: AtomicBool = AtomicBool::new(false);
 
 tokio::task_local! {
-    static PRESENT: (Arc<Tracer>, TraceContext);
+    static PRESENT: (Arc<Tracer>, Parentage);
 }
 
 /// Names a span for those that come under it.
@@ -32,6 +42,15 @@ pub struct TraceContext {
     pub trace: [u8; 16],
     /// Of this one.
     pub span: [u8; 8],
+}
+
+/// What is known of the span above by those under it, also on other members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parentage {
+    /// Its names.
+    pub context: TraceContext,
+    /// What is handed on along the trace.
+    pub state: TraceState,
 }
 
 /// What a client's `traceparent` says.
@@ -107,6 +126,8 @@ pub struct Span {
     pub context: TraceContext,
     /// The span that it is under; none above the first one.
     pub parent: Option<[u8; 8]>,
+    /// What is handed on along the trace.
+    pub state: TraceState,
     /// What was done.
     pub name: &'static str,
     /// What it is to the one above.
@@ -122,10 +143,12 @@ pub struct Span {
 }
 
 impl Span {
-    fn begin(parent: TraceContext, name: &'static str, kind: SpanKind) -> Self {
+    fn begin(parent: &Parentage, name: &'static str, kind: SpanKind) -> Self {
+        let Parentage { context, state } = parent;
         Self {
-            context: TraceContext { trace: parent.trace, span: rand::random() },
-            parent: Some(parent.span).filter(|span| *span != [0; 8]),
+            context: TraceContext { trace: context.trace, span: rand::random() },
+            parent: Some(context.span).filter(|span| *span != [0; 8]),
+            state: state.clone(),
             name,
             kind,
             began_us: clock::now_us(),
@@ -140,16 +163,21 @@ impl Span {
 #[derive(Debug)]
 pub struct Tracer {
     ratio: f64,
+    budget: Mutex<Budget>,
     ended: mpsc::Sender<Span>,
     dropped: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Tracer {
-    /// Traces `ratio` of the requests whose clients say nothing. Spans are to be taken from the receiver.
-    pub fn new(ratio: f64) -> (Arc<Self>, mpsc::Receiver<Span>) {
+    /// Traces `ratio` of the requests whose clients say nothing, and at most `limit` requests a second. Spans are to be
+    /// taken from the receiver.
+    pub fn new(ratio: f64, limit: u32) -> (Arc<Self>, mpsc::Receiver<Span>) {
         ON.store(true, Ordering::Relaxed);
         let (ended, spans) = mpsc::channel(WAITING);
-        (Arc::new(Self { ratio, ended, dropped: AtomicU64::new(0) }), spans)
+        let budget = Mutex::new(Budget::new(limit, clock::now_us()));
+        let (dropped, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+        (Arc::new(Self { ratio, budget, ended, dropped, refused }), spans)
     }
 
     /// Spans that were dropped because too many waited.
@@ -157,21 +185,37 @@ impl Tracer {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// The span of a client's request with this `traceparent`, if it is to be traced. What cannot be read counts as nothing.
-    pub fn request(self: &Arc<Self>, traceparent: Option<&str>) -> Option<OpenSpan> {
-        let (name, kind) = ("HTTP request", SpanKind::Server);
-        match traceparent.and_then(Parent::parse) {
-            Some(parent) => parent.sampled.then(|| self.under(parent.context, name, kind)),
+    /// Requests that were to be traced and were not, because too many were.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// The span of a client's request that came at `came_us` with this `traceparent` and this `tracestate`, if it is to be
+    /// traced. What cannot be read counts as nothing.
+    pub fn request(
+        self: &Arc<Self>,
+        came_us: i64,
+        traceparent: Option<&str>,
+        state: impl FnOnce() -> TraceState,
+    ) -> Option<OpenSpan> {
+        let (context, state) = match traceparent.and_then(Parent::parse) {
+            Some(parent) if parent.sampled => (parent.context, state()),
             None if self.ratio > 0.0 && rand::random::<f64>() < self.ratio => {
-                let nobody = TraceContext { trace: rand::random(), span: [0; 8] };
-                Some(self.under(nobody, name, kind))
+                (TraceContext { trace: rand::random(), span: [0; 8] }, TraceState::default())
             }
-            None => None,
+            _ => return None,
+        };
+        if !self.budget.lock().take(clock::now_us()) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
         }
+        let mut open = self.under(&Parentage { context, state }, "HTTP request", SpanKind::Server);
+        open.span.began_us = came_us;
+        Some(open)
     }
 
     /// A span under `parent`.
-    pub fn under(self: &Arc<Self>, parent: TraceContext, name: &'static str, kind: SpanKind) -> OpenSpan {
+    pub fn under(self: &Arc<Self>, parent: &Parentage, name: &'static str, kind: SpanKind) -> OpenSpan {
         OpenSpan { tracer: self.clone(), span: Span::begin(parent, name, kind) }
     }
 
@@ -201,14 +245,14 @@ impl OpenSpan {
         self.span.failed = true;
     }
 
-    /// Its names.
-    pub fn context(&self) -> TraceContext {
-        self.span.context
+    /// What those under it know of it.
+    pub fn parentage(&self) -> Parentage {
+        Parentage { context: self.span.context, state: self.span.state.clone() }
     }
 
     /// Works on something within it: [`child`] makes spans under it there.
     pub async fn within<F: Future>(&self, work: F) -> F::Output {
-        PRESENT.scope((self.tracer.clone(), self.span.context), work).await
+        PRESENT.scope((self.tracer.clone(), self.parentage()), work).await
     }
 }
 
@@ -224,7 +268,7 @@ pub fn child(name: &'static str, kind: SpanKind) -> Option<OpenSpan> {
     if !ON.load(Ordering::Relaxed) {
         return None;
     }
-    PRESENT.try_with(|(tracer, parent)| tracer.under(*parent, name, kind)).ok()
+    PRESENT.try_with(|(tracer, parent)| tracer.under(parent, name, kind)).ok()
 }
 
 /// When a traced write got how far on the leader: noted by those who work on many writes at once.
@@ -252,7 +296,7 @@ impl Stages {
 #[derive(Debug)]
 pub struct StagedWrite {
     tracer: Arc<Tracer>,
-    parent: TraceContext,
+    parent: Parentage,
     began_us: i64,
     /// To be noted in.
     pub stages: Arc<Stages>,
@@ -264,7 +308,7 @@ impl StagedWrite {
         if !ON.load(Ordering::Relaxed) {
             return None;
         }
-        let present = PRESENT.try_with(|(tracer, parent)| (tracer.clone(), *parent)).ok();
+        let present = PRESENT.try_with(Clone::clone).ok();
         let (tracer, parent) = present?;
         Some(Self { tracer, parent, began_us: clock::now_us(), stages: Arc::default() })
     }
@@ -283,7 +327,7 @@ impl StagedWrite {
             ("append and commit", proposed, committed),
             ("apply", committed, now),
         ] {
-            let span = Span::begin(self.parent, name, SpanKind::Internal);
+            let span = Span::begin(&self.parent, name, SpanKind::Internal);
             self.tracer.end(Span { began_us, ended_us: ended_us.max(began_us), ..span });
         }
     }
@@ -333,9 +377,10 @@ mod tests {
             (1.0, Some("nonsense"), true),
             (1.0, Some(not_sampled.as_str()), false),
         ] {
-            let (tracer, mut spans) = Tracer::new(ratio);
+            let (tracer, mut spans) = Tracer::new(ratio, 10);
+            let state = TraceState::of("a=1");
             assert!(child("outside", SpanKind::Internal).is_none());
-            if let Some(mut request) = tracer.request(header) {
+            if let Some(mut request) = tracer.request(7, header, || state.clone()) {
                 request.set("key", "value");
                 request.within(async { child("inside", SpanKind::Client).unwrap().fail() }).await;
             }
@@ -346,16 +391,31 @@ mod tests {
             assert_eq!(inside.context.trace, request.context.trace);
             assert_eq!((inside.failed, request.failed, inside.name), (true, false, "inside"));
             assert_eq!(request.parent, header.filter(|h| *h != "nonsense").map(|_| bytes_of(SPAN).unwrap()));
+            // What came without a parent is of nobody.
+            let state = if request.parent.is_some() { state } else { TraceState::default() };
+            assert_eq!((&request.state, &inside.state, request.began_us), (&state, &state, 7));
             assert!(request.began_us <= inside.began_us && inside.ended_us <= request.ended_us);
         }
     }
 
     #[test]
     fn what_nobody_takes_is_dropped_and_counted() {
-        let (tracer, spans) = Tracer::new(1.0);
+        let (tracer, spans) = Tracer::new(1.0, u32::MAX);
         for _ in 0..WAITING + 3 {
-            drop(tracer.request(None));
+            drop(tracer.request(1, None, TraceState::default));
         }
-        assert_eq!((spans.len(), tracer.dropped()), (WAITING, 3));
+        assert_eq!((spans.len(), tracer.dropped(), tracer.refused()), (WAITING, 3, 0));
+    }
+
+    #[test]
+    fn more_than_the_limit_are_not_traced_and_counted() {
+        let sampled = format!("00-{TRACE}-{SPAN}-01");
+        let (tracer, spans) = Tracer::new(1.0, 5);
+        for said in [None, Some(sampled.as_str())].into_iter().cycle().take(20) {
+            drop(tracer.request(1, said, TraceState::default));
+        }
+        // A second may end meanwhile.
+        assert!((5..=10).contains(&spans.len()), "{}", spans.len());
+        assert_eq!(tracer.refused(), 20 - spans.len() as u64);
     }
 }

@@ -28,7 +28,8 @@ fn hex(bytes: &[u8]) -> String {
 fn write_traced(c: &Cluster, i: usize, flags: &str) -> u16 {
     let traceparent = format!("00-{TRACE}-{SPAN}-{flags}");
     let body = json!(["INSERT INTO t VALUES('secret')"]).to_string();
-    c.send(Method::POST, i, "/db/execute", &[("traceparent", &traceparent)], body.as_bytes()).status
+    let headers = [("traceparent", traceparent.as_str()), ("tracestate", "congo=t61rcWkgMzE, rojo=1")];
+    c.send(Method::POST, i, "/db/execute", &headers, body.as_bytes()).status
 }
 
 #[test]
@@ -58,6 +59,8 @@ fn the_numbers_of_metrics_and_the_spans_of_two_members_arrive() {
         (has("HTTP request") && has("forwarded write") && has("apply")).then_some(spans)
     });
     assert!(spans.iter().all(|seen| hex(&seen.span.trace_id) == TRACE), "{spans:?}");
+    let state = "congo=t61rcWkgMzE,rojo=1";
+    assert!(spans.iter().all(|seen| seen.span.trace_state == state), "{spans:?}");
     let found = |name: &str| -> &Seen {
         let mut all = spans.iter().filter(|seen| seen.span.name == name);
         let one = all.next().unwrap_or_else(|| panic!("{name} in {spans:?}"));
@@ -161,4 +164,76 @@ fn a_collector_must_show_a_certificate_of_the_authority() {
         c.await_ready(0);
         c.until("a push", |c| (c.status(0, "otlp_metrics")["pushed"].as_u64() > Some(0)).then_some(()));
     }
+}
+
+#[test]
+fn what_waits_is_pushed_when_a_member_goes_down() {
+    let collector = Collector::start(0, None);
+    let endpoint = format!("http://127.0.0.1:{}", collector.port);
+    let mut c =
+        cluster_with(1, &["-otlp-endpoint", &endpoint, "-otlp-interval", "1h", "-otlp-trace-ratio", "1"]);
+    let name = c.members[0].name.clone();
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    c.until("what was traced is pushed", |_| (!collector.spans().is_empty()).then_some(()));
+    let before = collector.spans().len();
+    c.execute(0, &json!(["INSERT INTO t VALUES(1)"]));
+    assert_eq!(c.terminate(0), Some(0));
+    let spans = collector.spans();
+    let after: Vec<_> = spans[before..].iter().map(|seen| seen.span.name.as_str()).collect();
+    assert!(after.contains(&"HTTP request") && after.contains(&"apply"), "{after:?}");
+    assert_eq!(collector.number(&name, "sqlited_raft_leader", None), Some(1));
+
+    // One that says nothing holds up nobody for long.
+    collector.reply(Reply::Hang);
+    c.start(0);
+    c.await_ready(0);
+    c.execute(0, &json!(["INSERT INTO t VALUES(2)"]));
+    let began = Instant::now();
+    assert_eq!(c.terminate(0), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(c.log(0).contains("did not take the last metrics and traces in time"), "{}", c.log(0));
+}
+
+#[test]
+fn whoever_asks_for_traces_gets_no_more_than_the_limit() {
+    let collector = Collector::start(0, None);
+    let mut c = Cluster::empty();
+    let users = c.root().join("users.json");
+    let user = json!([
+        {"username": "app", "password": "secret", "perms": ["execute", "query"]},
+        {"username": "*", "perms": ["status"]},
+    ]);
+    std::fs::write(&users, user.to_string()).unwrap();
+    let endpoint = format!("http://127.0.0.1:{}", collector.port);
+    c.add_members(
+        1,
+        &["-auth", users.to_str().unwrap(), "-otlp-endpoint", &endpoint, "-otlp-trace-limit", "3"],
+    );
+    c.start(0);
+    c.await_ready(0);
+    let traceparent = format!("00-{TRACE}-{SPAN}-01");
+    let ask = |c: &Cluster, more: &[(&str, &str)]| {
+        let headers = [&[("traceparent", traceparent.as_str())], more].concat();
+        c.send(Method::GET, 0, "/db/query?q=SELECT+1", &headers, b"").status
+    };
+    // Those who may not send statements take nothing of it.
+    for _ in 0..10 {
+        assert_eq!(ask(&c, &[]), 401);
+    }
+    assert_eq!(c.status(0, "otlp_traces")["over_limit"], json!(0));
+    // app:secret
+    let user = [("authorization", "Basic YXBwOnNlY3JldA==")];
+    let began = Instant::now();
+    while c.status(0, "otlp_traces")["over_limit"] == json!(0) {
+        assert_eq!(ask(&c, &user), 200);
+        assert!(began.elapsed() < support::PATIENCE, "all are traced");
+    }
+    c.until("spans", |_| (collector.spans().len() >= 3).then_some(()));
+    assert!(
+        collector
+            .spans()
+            .iter()
+            .all(|seen| text(&seen.span.attributes, "http.response.status_code") == "200")
+    );
+    assert_eq!(c.status(0, "otlp_traces")["limit"], json!(3));
 }

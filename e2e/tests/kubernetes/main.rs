@@ -5,10 +5,19 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 mod backups;
 mod disruptions;
+#[path = "../../../node/tests/support/extension.rs"]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod extension;
+mod extensions;
 mod failures;
 mod life;
 mod neighbours;
 mod outlets;
+#[path = "../../../node/tests/support/page.rs"]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#[expect(dead_code, reason = "tests of sqlited wait for conditions too")]
+mod page;
+mod pages;
 mod rest;
 mod scaling;
 mod security;

@@ -61,6 +61,11 @@ impl PageReader {
     }
 }
 
+/// Whether the sink can be used: reads its certificates, and talks to nobody.
+pub fn check(config: &ChangesConfig) -> Result<(), SinkError> {
+    Sink::new(config).map(drop)
+}
+
 impl Changes {
     /// Sends changes on while this member leads, if `config` says so.
     pub fn start(consensus: Arc<Consensus>, config: Option<ChangesConfig>) -> Result<Arc<Self>, SinkError> {

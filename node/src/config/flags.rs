@@ -80,6 +80,11 @@ pub const FLAGS: &[Flag] = &[
         "0",
         "how many of the requests without a traceparent header are traced: 0 none, 1 all; with one, it decides",
     ),
+    flag(
+        "otlp-trace-limit",
+        "100",
+        "how many requests are traced in a second, at most, whoever asks for it; 0: none",
+    ),
     flag("raft-addr", "localhost:4002", "where the peer port listens"),
     flag("raft-adv-addr", "", "where peers reach it; default: -raft-addr"),
     flag(

@@ -302,7 +302,7 @@ mod tests {
         let otlp =
             run_in(&environment, "--otlp-interval=5s -otlp-cert c -otlp-key k d").unwrap().otlp.unwrap();
         assert_eq!((otlp.shown_endpoint(), otlp.interval), ("https://c:4317", Duration::from_secs(5)));
-        assert_eq!((otlp.ca, otlp.trace_ratio), (Some("ca".into()), 0.0));
+        assert_eq!((otlp.ca, otlp.trace_ratio, otlp.trace_limit), (Some("ca".into()), 0.0, 100));
         assert!(otlp.identity.is_some() && !otlp.trusts_all);
         for (line, part) in [
             ("-auto-vacuum-int 5 d", "not a duration"),
@@ -314,6 +314,7 @@ mod tests {
             ("-otlp-endpoint c:1 -otlp-interval 0 d", "not a duration above 0"),
             ("-otlp-endpoint c:1 -otlp-trace-ratio 2 d", "not between 0 and 1"),
             ("-otlp-endpoint c:1 -otlp-trace-ratio NaN d", "not between 0 and 1"),
+            ("-otlp-endpoint c:1 -otlp-trace-limit -1 d", "otlp-trace-limit"),
         ] {
             let error = run(line).err().unwrap().to_string();
             assert!(error.contains(part), "{line}: {error}");

@@ -88,6 +88,7 @@ impl Values {
         if !(0.0..=1.0).contains(&trace_ratio) {
             return self.bad("otlp-trace-ratio", "not between 0 and 1");
         }
+        let trace_limit = self.number("otlp-trace-limit")?;
         let interval = self.duration("otlp-interval")?.filter(|interval| !interval.is_zero());
         let Some(interval) = interval else { return self.bad("otlp-interval", "not a duration above 0") };
         let Some(text) = self.option("otlp-endpoint") else {
@@ -112,7 +113,7 @@ impl Values {
         if trusts_all && ca.is_some() {
             return invalid("-otlp-no-verify and -otlp-ca-cert contradict each other: leave one out".into());
         }
-        Ok(Some(OtlpConfig { endpoint, interval, trusts_all, ca, identity, trace_ratio }))
+        Ok(Some(OtlpConfig { endpoint, interval, trusts_all, ca, identity, trace_ratio, trace_limit }))
     }
 
     fn http_tls(&self) -> Result<Option<ServerTlsFiles>, ConfigError> {

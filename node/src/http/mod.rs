@@ -40,7 +40,7 @@ use crate::metrics::{NodeMetrics, RequestKind};
 use crate::otlp::Otlp;
 use crate::raft::Consensus;
 use crate::tls::ServerTls;
-use crate::trace::OpenSpan;
+use crate::trace::{OpenSpan, TraceState};
 use axum::body::Body;
 use axum::http::header::{HeaderName, HeaderValue};
 use axum::http::{Method, Request, StatusCode, Version, header};
@@ -127,18 +127,8 @@ async fn handle(app: Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer
     let is_options = request.method() == Method::OPTIONS;
     let version = request.version();
     let kind = RequestKind::of(request.uri().path());
-    let mut answer = match traced(&app, kind, &request) {
-        _ if is_options => respond::empty(StatusCode::OK),
-        None => dispatch(&app, scheme, request).await,
-        Some(mut span) => {
-            let answer = span.within(Box::pin(dispatch(&app, scheme, request))).await;
-            span.set("http.response.status_code", answer.status().as_str());
-            if answer.status().is_server_error() {
-                span.fail();
-            }
-            answer
-        }
-    };
+    let mut answer =
+        if is_options { respond::empty(StatusCode::OK) } else { dispatch(&app, scheme, kind, request).await };
     let headers = answer.headers_mut();
     let name = HeaderName::from_static;
     headers.insert(name("x-rqlite-version"), HeaderValue::from_static(RQLITE_VERSION));
@@ -163,18 +153,22 @@ async fn handle(app: Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer
     answer
 }
 
-/// The span of a request with statements, if it is to be traced.
-fn traced(app: &App, kind: RequestKind, request: &Request<Body>) -> Option<OpenSpan> {
+/// The span of a request with statements that came at `came_us`, if it is to be traced.
+fn traced(app: &App, kind: RequestKind, came_us: i64, request: &Request<Body>) -> Option<OpenSpan> {
     let otlp = app.otlp.as_ref().filter(|_| kind == RequestKind::Sql)?;
-    let said = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
-    let mut span = otlp.tracer().request(said)?;
+    let headers = request.headers();
+    let said = headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let state =
+        || TraceState::parse(headers.get_all("tracestate").iter().filter_map(|value| value.to_str().ok()));
+    let mut span = otlp.tracer().request(came_us, said, state)?;
     span.set("http.request.method", request.method().as_str());
     span.set("url.path", request.uri().path());
     span.set("db.system.name", "sqlite");
     Some(span)
 }
 
-async fn dispatch(app: &Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer {
+async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Request<Body>) -> Answer {
+    let came_us = if app.otlp.is_some() { crate::clock::now_us() } else { 0 };
     let (route, has_method) = match routes::find(request.method(), request.uri().path()) {
         Match::Found(route) => (route, true),
         Match::WrongMethod(route) => (route, false),
@@ -195,10 +189,22 @@ async fn dispatch(app: &Arc<App>, scheme: Scheme, request: Request<Body>) -> Ans
         Ok(params) => params,
         Err(error) => return respond::error(StatusCode::BAD_REQUEST, error),
     };
+    // Only now: who may not send statements has nobody trace them.
+    let span = traced(app, kind, came_us, &request);
     let (head, body) = request.into_parts();
     let incoming =
         Incoming { scheme, method: head.method, uri: head.uri, params, headers: head.headers, body };
-    match route.endpoint {
+    let Some(mut span) = span else { return answer(app, route.endpoint, incoming).await };
+    let answer = span.within(Box::pin(answer(app, route.endpoint, incoming))).await;
+    span.set("http.response.status_code", answer.status().as_str());
+    if answer.status().is_server_error() {
+        span.fail();
+    }
+    answer
+}
+
+async fn answer(app: &Arc<App>, endpoint: Endpoint, incoming: Incoming) -> Answer {
+    match endpoint {
         Endpoint::Execute => sql::execute(app, incoming).await,
         Endpoint::Query => sql::query(app, incoming).await,
         Endpoint::Request => sql::request(app, incoming).await,
@@ -208,7 +214,7 @@ async fn dispatch(app: &Arc<App>, scheme: Scheme, request: Request<Body>) -> Ans
         Endpoint::Load => load::load(app, incoming).await,
         Endpoint::Boot => load::boot(app, incoming).await,
         Endpoint::Status => status::status(app, &incoming.params).await,
-        Endpoint::Nodes => nodes::nodes(app, scheme, &incoming.params).await,
+        Endpoint::Nodes => nodes::nodes(app, incoming.scheme, &incoming.params).await,
         Endpoint::Ready => status::ready(app, &incoming.params).await,
         Endpoint::Remove => nodes::remove(app, incoming).await,
         Endpoint::Leader => nodes::leader(app, incoming).await,

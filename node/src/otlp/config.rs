@@ -19,6 +19,8 @@ pub struct OtlpConfig {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// How many of the requests that say nothing of traces are traced: 0 none, 1 all.
     pub trace_ratio: f64,
+    /// How many requests are traced in a second, at most.
+    pub trace_limit: u32,
 }
 
 /// Reads `host:port`, as rqlite takes it, or a URL of the same; says what is wrong.

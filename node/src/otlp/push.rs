@@ -8,6 +8,7 @@ use crate::background::Background;
 use crate::clock;
 use crate::http::App;
 use crate::trace::{Span, Tracer};
+use futures::future::join_all;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
@@ -19,8 +20,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -28,6 +30,8 @@ const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 const BATCH: usize = 512;
 /// How long a span waits for others.
 const GATHER: Duration = Duration::from_secs(1);
+/// How long a member that goes down waits for the collector to take what is left.
+const LAST: Duration = Duration::from_secs(2);
 
 /// How pushing goes, of numbers or of traces.
 #[derive(Debug, Default)]
@@ -98,6 +102,9 @@ pub struct Otlp {
     tracer: Arc<Tracer>,
     /// Spans that have ended, until they are taken to be sent.
     ended: Mutex<Option<mpsc::Receiver<Span>>>,
+    pushing: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether the member goes down: what is left is pushed, and nothing after that.
+    stopping: watch::Sender<bool>,
     /// How it goes.
     pub numbers: OtlpNumbers,
 }
@@ -112,9 +119,10 @@ impl Otlp {
                 "metrics and traces are pushed without TLS: whoever is in between can read them"
             );
         }
-        let (tracer, ended) = Tracer::new(config.trace_ratio);
-        let (ended, numbers) = (Mutex::new(Some(ended)), OtlpNumbers::default());
-        Ok(Arc::new(Self { config, collector, tracer, ended, numbers }))
+        let (tracer, ended) = Tracer::new(config.trace_ratio, config.trace_limit);
+        let (ended, pushing) = (Mutex::new(Some(ended)), Mutex::default());
+        let (stopping, numbers) = (watch::Sender::new(false), OtlpNumbers::default());
+        Ok(Arc::new(Self { config, collector, tracer, ended, pushing, stopping, numbers }))
     }
 
     /// What decides which requests are traced.
@@ -129,18 +137,41 @@ impl Otlp {
 
     /// Begins to push, on threads that step back behind those of requests.
     pub fn start(self: &Arc<Self>, app: &Arc<App>, background: &Background) {
-        background.spawn(self.clone().push_metrics(app.clone()));
+        let mut pushing = self.pushing.lock();
+        pushing.push(background.spawn(self.clone().push_metrics(app.clone())));
         if let Some(ended) = self.ended.lock().take() {
-            background.spawn(self.clone().push_spans(app.clone(), ended));
+            pushing.push(background.spawn(self.clone().push_spans(app.clone(), ended)));
         }
+    }
+
+    /// Pushes the spans that wait, and the numbers once more, and ends. Gives up after two seconds: a collector that is
+    /// away does not keep a member from going down.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        let pushing = std::mem::take(&mut *self.pushing.lock());
+        if timeout(LAST, join_all(pushing)).await.is_err() {
+            tracing::warn!(
+                "the collector of -otlp-endpoint did not take the last metrics and traces in time"
+            );
+        }
+    }
+
+    /// Resolves when the member goes down.
+    async fn stopped(&self) {
+        // The sender lives as long as this.
+        drop(self.stopping.subscribe().wait_for(|stopping| *stopping).await);
     }
 
     async fn push_metrics(self: Arc<Self>, app: Arc<App>) {
         let started = nanoseconds(app.about.started.as_microsecond());
         let mut ticks = interval_at(Instant::now() + self.config.interval, self.config.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
+        let mut is_last = false;
+        while !is_last {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.stopped() => is_last = true,
+            }
             let times = Times { started, now: nanoseconds(clock::now_us()) };
             let metrics = metrics_of(&app.metrics_text(), times);
             let scope = ScopeMetrics { scope: Some(scope()), metrics, ..ScopeMetrics::default() };
@@ -156,16 +187,7 @@ impl Otlp {
 
     async fn push_spans(self: Arc<Self>, app: Arc<App>, mut ended: mpsc::Receiver<Span>) {
         let mut spans = Vec::with_capacity(BATCH);
-        // The sender lives as long as this.
-        while ended.recv_many(&mut spans, BATCH).await > 0 {
-            if spans.len() < BATCH {
-                sleep(GATHER).await;
-                while spans.len() < BATCH
-                    && let Ok(span) = ended.try_recv()
-                {
-                    spans.push(span);
-                }
-            }
+        while self.gather(&mut ended, &mut spans).await {
             let count = spans.len() as u64;
             let spans = spans.drain(..).map(span_of).collect();
             let scope = ScopeSpans { scope: Some(scope()), spans, ..ScopeSpans::default() };
@@ -183,6 +205,26 @@ impl Otlp {
         }
     }
 
+    /// Waits for spans, and a moment for others; false if the member goes down and none are left.
+    async fn gather(&self, ended: &mut mpsc::Receiver<Span>, spans: &mut Vec<Span>) -> bool {
+        tokio::select! {
+            _ = ended.recv_many(spans, BATCH) => {}
+            () = self.stopped() => {}
+        }
+        if spans.len() < BATCH {
+            tokio::select! {
+                () = sleep(GATHER) => {}
+                () = self.stopped() => {}
+            }
+        }
+        while spans.len() < BATCH
+            && let Ok(span) = ended.try_recv()
+        {
+            spans.push(span);
+        }
+        !spans.is_empty()
+    }
+
     /// What `/status` tells as `otlp_metrics` and `otlp_traces`.
     pub fn status(&self) -> [(&'static str, Value); 2] {
         let mut metrics = self.numbers.metrics.status();
@@ -193,6 +235,8 @@ impl Otlp {
         traces["ratio"] = json!(self.config.trace_ratio);
         traces["spans"] = json!(self.numbers.spans.load(Ordering::Relaxed));
         traces["dropped_spans"] = json!(self.dropped_spans());
+        traces["limit"] = json!(self.config.trace_limit);
+        traces["over_limit"] = json!(self.tracer.refused());
         [("otlp_metrics", metrics), ("otlp_traces", traces)]
     }
 }

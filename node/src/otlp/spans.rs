@@ -27,6 +27,7 @@ pub fn span_of(span: Span) -> proto::Span {
     proto::Span {
         trace_id: span.context.trace.to_vec(),
         span_id: span.context.span.to_vec(),
+        trace_state: span.state.as_str().to_owned(),
         parent_span_id: span.parent.map(|id| id.to_vec()).unwrap_or_default(),
         // Sampled.
         flags: 1,

@@ -45,6 +45,9 @@ pub struct Described {
     /// It takes calls of traced requests.
     #[serde(default)]
     pub takes_traced: bool,
+    /// The same with what is handed on along the trace.
+    #[serde(default)]
+    pub takes_trace_state: bool,
     /// The extensions that it is configured with; none if it is of a version that knows of none.
     #[serde(default)]
     pub extensions: Option<ExtensionsReport>,
@@ -122,6 +125,7 @@ impl Consensus {
             knows_maintenance: true,
             lacks_for_vacuum: self.lacks_for_vacuum(),
             takes_traced: true,
+            takes_trace_state: true,
             extensions: Some(self.store.shelf().wanted().into()),
             extension_files: named(self.store.shelf().configured()),
         }

@@ -23,6 +23,7 @@ use super::retention;
 use super::snapshot_receive::Receiving;
 use super::state_machine::StateMachine;
 use super::teller::Teller;
+use super::traced::Takes;
 use super::types::{Metrics, PeerInfo, Raft, ServerMetrics};
 use super::waiters::{Leadership, Waiters};
 use super::whereabouts::Whereabouts;
@@ -167,7 +168,7 @@ pub struct Consensus {
     pub(super) agreement: watch::Sender<Agreement>,
     pub(super) archived: Arc<Archived>,
     /// Whether the leader that was asked last takes traced calls.
-    pub(super) traced_leader: parking_lot::Mutex<Option<(Leadership, bool)>>,
+    pub(super) traced_leader: parking_lot::Mutex<Option<(Leadership, Takes)>>,
     pub(super) reinstalls: AtomicU64,
     pub(super) security: PeerSecurity,
     pub(super) seen: Seen,

@@ -2,20 +2,36 @@
 //!
 //! ```text
 //! traced call = trace [16] · span [8] · kind u8 (16 = execute, 17 = query) · body of that call
+//!             | trace [16] · span [8] · kind u8 + 128 · length u16 · state · body of that call
 //! ```
 //! A member of an older version would hang up at such a call, so a leader is asked first whether it takes them, once for as
-//! long as it leads.
+//! long as it leads. The state is `tracestate`, at most 512 bytes.
 
 use super::Consensus;
 use super::calls::{CallError, Kind};
 use super::waiters::Leadership;
-use crate::trace::{self, OpenSpan, SpanKind, TraceContext};
+use crate::trace::{self, Parentage, SpanKind, TraceContext, TraceState};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use client::admin::NodeId;
 use std::time::Duration;
 
 /// How long a leader may take to say whether it takes traced calls.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Added to the kind of a call that has a state.
+const HAS_STATE: u8 = 128;
+/// The longest state, in bytes.
+const LONGEST_STATE: usize = 512;
+
+/// What a leader takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// Calls that are not traced.
+    Plain,
+    /// Those that name their span.
+    Traced,
+    /// Those that say what is handed on, too.
+    TraceState,
+}
 
 impl Consensus {
     /// Calls the leader, with the present span if there is one.
@@ -31,11 +47,16 @@ impl Consensus {
             return self.peers.call(leader.node, address, kind, body, timeout).await;
         };
         span.set("server.address", address);
-        let answer = if self.takes_traced(leader, address).await {
-            let body = wrap(&span, kind, body);
-            self.peers.call(leader.node, address, Kind::Traced, &body, timeout).await
-        } else {
+        let takes = self.taken_by(leader, address).await;
+        let answer = if takes == Takes::Plain {
             self.peers.call(leader.node, address, kind, body, timeout).await
+        } else {
+            let mut parentage = span.parentage();
+            if takes == Takes::Traced {
+                parentage.state = TraceState::default();
+            }
+            let body = pack(&parentage, kind, body);
+            self.peers.call(leader.node, address, Kind::Traced, &body, timeout).await
         };
         if answer.is_err() {
             span.fail();
@@ -43,29 +64,30 @@ impl Consensus {
         answer
     }
 
-    async fn takes_traced(&self, leader: Leadership, address: &str) -> bool {
+    async fn taken_by(&self, leader: Leadership, address: &str) -> Takes {
         let known = *self.traced_leader.lock();
         if let Some((_, takes)) = known.filter(|(of, _)| *of == leader) {
             return takes;
         }
         // Who does not answer is asked again by the next.
         let Ok(described) = self.describe_peer(NodeId(leader.node), address, PATIENCE).await else {
-            return false;
+            return Takes::Plain;
         };
-        *self.traced_leader.lock() = Some((leader, described.takes_traced));
-        described.takes_traced
+        let takes = match (described.takes_traced, described.takes_trace_state) {
+            (false, _) => Takes::Plain,
+            (true, false) => Takes::Traced,
+            (true, true) => Takes::TraceState,
+        };
+        *self.traced_leader.lock() = Some((leader, takes));
+        takes
     }
 
     /// Answers a call within the span that it names, if this member traces at all.
-    pub(super) async fn answer_traced(&self, mut body: Bytes) -> Result<Bytes, String> {
-        if body.len() <= TraceContext::SIZE {
-            return Err("a traced call is cut short".into());
-        }
-        let mut context = [0; TraceContext::SIZE];
-        body.copy_to_slice(&mut context);
-        let (kind, name) = match Kind::from_u8(body.get_u8()) {
-            Some(Kind::Execute) => (Kind::Execute, "forwarded write"),
-            Some(Kind::Query) => (Kind::Query, "forwarded query"),
+    pub(super) async fn answer_traced(&self, body: Bytes) -> Result<Bytes, String> {
+        let (parentage, kind, body) = unpack(body)?;
+        let name = match kind {
+            Kind::Execute => "forwarded write",
+            Kind::Query => "forwarded query",
             _ => return Err("a traced call of another kind".into()),
         };
         let work = async {
@@ -77,17 +99,80 @@ impl Consensus {
         match &self.config.tracer {
             None => work.await,
             Some(tracer) => {
-                let span = tracer.under(TraceContext::decode(context), name, SpanKind::Server);
+                let span = tracer.under(&parentage, name, SpanKind::Server);
                 span.within(work).await
             }
         }
     }
 }
 
-fn wrap(span: &OpenSpan, kind: Kind, body: &[u8]) -> Bytes {
-    let mut whole = BytesMut::with_capacity(TraceContext::SIZE + 1 + body.len());
-    whole.put_slice(&span.context().encode());
-    whole.put_u8(kind as u8);
+fn pack(parentage: &Parentage, kind: Kind, body: &[u8]) -> Bytes {
+    let state = parentage.state.as_str().as_bytes();
+    let mut whole = BytesMut::with_capacity(TraceContext::SIZE + 3 + state.len() + body.len());
+    whole.put_slice(&parentage.context.encode());
+    if state.is_empty() {
+        whole.put_u8(kind as u8);
+    } else {
+        whole.put_u8(kind as u8 + HAS_STATE);
+        whole.put_u16(state.len() as u16);
+        whole.put_slice(state);
+    }
     whole.put_slice(body);
     whole.freeze()
+}
+
+/// What [`pack`] put together.
+fn unpack(mut body: Bytes) -> Result<(Parentage, Kind, Bytes), String> {
+    let cut_short = || "a traced call is cut short".to_owned();
+    if body.len() <= TraceContext::SIZE {
+        return Err(cut_short());
+    }
+    let mut context = [0; TraceContext::SIZE];
+    body.copy_to_slice(&mut context);
+    let kind = body.get_u8();
+    let state = if kind & HAS_STATE == 0 {
+        TraceState::default()
+    } else {
+        let length = usize::from(body.try_get_u16().map_err(|_| cut_short())?);
+        if length > LONGEST_STATE {
+            return Err(format!("a traced call with a state of {length} bytes"));
+        }
+        if body.len() < length {
+            return Err(cut_short());
+        }
+        let text = body.split_to(length);
+        TraceState::of(std::str::from_utf8(&text).map_err(|error| format!("the state of a trace: {error}"))?)
+    };
+    let kind = Kind::from_u8(kind & !HAS_STATE).ok_or("a traced call of an unknown kind")?;
+    Ok((Parentage { context: TraceContext::decode(context), state }, kind, body))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn calls_come_apart_as_they_were_put_together() {
+        let context = TraceContext { trace: [1; 16], span: [2; 8] };
+        for state in ["", "a=1", &"s".repeat(LONGEST_STATE)] {
+            let parentage = Parentage { context, state: TraceState::of(state) };
+            let whole = pack(&parentage, Kind::Query, b"body");
+            let (read, kind, body) = unpack(whole.clone()).unwrap();
+            assert_eq!((read, kind as u8, &body[..]), (parentage, Kind::Query as u8, &b"body"[..]));
+            // Whatever is missing at the end, nothing is read beyond it.
+            for end in 0..whole.len() - body.len() {
+                assert!(unpack(whole.slice(..end)).is_err(), "{state} {end}");
+            }
+        }
+        let with = |length: u16, state: &[u8]| {
+            let mut call = BytesMut::from(&[3; TraceContext::SIZE][..]);
+            call.put_u8(Kind::Query as u8 + HAS_STATE);
+            call.put_u16(length);
+            call.put_slice(state);
+            unpack(call.freeze())
+        };
+        assert!(with(600, &[b'a'; 600]).is_err(), "too long");
+        assert!(with(1, &[0xff]).is_err(), "no text");
+    }
 }

@@ -1,4 +1,4 @@
-//! The examples of the pages in `docs/` say what happens.
+//! The examples of the API's page say what happens. Other pages are followed by `tests/pages.rs`.
 
 use super::support::Cluster;
 use std::process::Command;
@@ -71,19 +71,6 @@ fn the_examples_of_the_api_page() {
         );
     }
     c.terminate(0);
-}
-
-#[test]
-fn the_file_of_the_configuration_page() {
-    let page = include_str!("../../../docs/configuration.md");
-    let yaml = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("sqlited.yaml");
-    std::fs::write(&path, yaml).unwrap();
-    let check =
-        Command::new(env!("CARGO_BIN_EXE_sqlited")).arg("-check-config").arg("-config").arg(&path).output();
-    let check = check.unwrap();
-    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
 }
 
 #[test]

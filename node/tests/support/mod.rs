@@ -10,6 +10,7 @@ pub mod extension;
 pub mod http_faults;
 pub mod ledger;
 pub mod memory;
+pub mod page;
 pub mod proxy;
 pub mod registry;
 pub mod sink;

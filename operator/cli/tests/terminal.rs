@@ -56,9 +56,13 @@ struct Terminal {
 
 impl Terminal {
     fn open(home: &Path, port: u16, pager: &str) -> Self {
+        Self::run(home, &format!("'{}' -H 127.0.0.1 -p {port}", env!("CARGO_BIN_EXE_sqlite-cli")), pager)
+    }
+
+    /// With a command in it, which begins at home.
+    fn run(home: &Path, shell: &str, pager: &str) -> Self {
         let terminal = Self { socket: home.join("tmux") };
         let variable = |name: &str, value: &str| format!("{name}={value}");
-        let shell = format!("'{}' -H 127.0.0.1 -p {port}", env!("CARGO_BIN_EXE_sqlite-cli"));
         terminal.tmux(&[
             "-f",
             "/dev/null",
@@ -68,11 +72,13 @@ impl Terminal {
             "100",
             "-y",
             "30",
+            "-c",
+            &home.display().to_string(),
             "-e",
             &variable("HOME", &home.display().to_string()),
             "-e",
             &variable("PAGER", pager),
-            &shell,
+            shell,
         ]);
         terminal
     }
@@ -201,6 +207,47 @@ fn somebody_types() {
     until(|| if terminal.is_open() { Err("it does not end".into()) } else { Ok(()) });
     let history = std::fs::read_to_string(home.path().join(".sqlite_cli_history")).unwrap();
     assert!(history.contains("INSERT INTO parcels"), "{history}");
+}
+
+#[test]
+#[ignore = "needs tmux, and sqlited beside the shell: make test"]
+fn the_session_of_the_page() {
+    let page = include_str!("../../../docs/shell.md");
+    let block = page.split("```console\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(page.matches("\n```").count(), 2, "this follows one block");
+    let (command, session) = block.split_once('\n').unwrap();
+
+    let home = TempDir::new().unwrap();
+    let member = Member::start(home.path());
+    // The first host is the member, the others are not asked.
+    let host = format!("127.0.0.1:{}", member.port);
+    await_leader(&["-H", &host]);
+    let rows = "CREATE TABLE totals(name, total REAL); INSERT INTO totals VALUES('Ada 1', 1204.5), ('Linus 3', 981.2);";
+    let (code, _, stderr) = script(&["-H", &host], rows);
+    assert_eq!(code, Some(0), "{stderr}");
+    let program = command.strip_prefix("$ ").unwrap().replace("db-0", &host);
+    let program = program.replace("sqlite-cli", env!("CARGO_BIN_EXE_sqlite-cli"));
+    let terminal = Terminal::run(home.path(), &program, "cat");
+    let mut is_statement = false;
+    for line in session.lines() {
+        match line.strip_prefix("sqlite> ") {
+            Some(input) => {
+                terminal.enters(input);
+                is_statement = !input.starts_with('.') && !input.ends_with(';');
+            }
+            None if is_statement => {
+                terminal.goes_on(line);
+                is_statement = !line.ends_with(';');
+            }
+            // What is printed is looked at below.
+            None => {}
+        }
+    }
+    // How large the copy is, is not the page's.
+    let (until_size, after_size) = session.trim_end().rsplit_once('\n').unwrap();
+    let size = after_size.split(' ').next().unwrap();
+    terminal.shows(&[until_size, after_size.strip_prefix(size).unwrap()]);
+    assert!(home.path().join("orders.sqlite").exists());
 }
 
 /// Waits until something is as it should be; else says what it is.

@@ -20,7 +20,7 @@ use client::admin_client::AdminClient;
 use futures::future::join_all;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{ObjectMeta, PartialObjectMeta};
@@ -28,6 +28,9 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Resource, ResourceExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
+
+/// Characters of what a program said at last that are told of.
+const LAST_WORDS: usize = 300;
 
 /// Why nothing could be seen.
 #[derive(Debug, thiserror::Error)]
@@ -216,10 +219,14 @@ fn pod_view(pod: &Pod, ctx: &Context) -> PodView {
     let resizing = ["PodResizePending", "PodResizeInProgress"]
         .iter()
         .any(|kind| condition(kind).is_some_and(|condition| condition.status == "True"));
+    let last_words = of_container.and_then(last_words);
     let stuck = container.and_then(|state| state.waiting.as_ref()).and_then(|waiting| {
         let reason = waiting.reason.clone()?;
         let starts = matches!(reason.as_str(), "ContainerCreating" | "PodInitializing");
-        (!starts).then(|| Stuck { reason, message: waiting.message.clone().unwrap_or_default() })
+        // Between two attempts Kubernetes says when the next one is; the program said why they fail.
+        let why =
+            last_words.clone().filter(|_| reason == "CrashLoopBackOff").or_else(|| waiting.message.clone());
+        (!starts).then(|| Stuck { reason, message: why.unwrap_or_default() })
     });
     let unscheduled = condition("PodScheduled").filter(|condition| {
         condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")
@@ -244,6 +251,7 @@ fn pod_view(pod: &Pod, ctx: &Context) -> PodView {
         zone: pod.labels().get("topology.kubernetes.io/zone").cloned(),
         serving: pod.labels().get(LABEL_SERVING).is_some_and(|serving| serving == "true"),
         restarts: of_container.map_or(0, |status| status.restart_count),
+        last_words,
         metadata_mark: pod.annotations().get(ANNOTATION_METADATA).cloned(),
         resources_mark: pod.annotations().get(ANNOTATION_RESOURCES).cloned(),
         resize: match (infeasible, resizing) {
@@ -254,6 +262,15 @@ fn pod_view(pod: &Pod, ctx: &Context) -> PodView {
         resize_refused: pod.uid().is_some_and(|uid| ctx.refused_resizes.holds(&uid)),
         created,
     }
+}
+
+/// The last line of what a program said that ended by itself, or is about to be started again: Kubernetes keeps the end of
+/// its log (`terminationMessagePolicy`).
+fn last_words(status: &ContainerStatus) -> Option<String> {
+    let ended = [&status.state, &status.last_state].into_iter().flatten();
+    let message = ended.filter_map(|state| state.terminated.as_ref()?.message.as_deref()).next()?;
+    let line = message.lines().rfind(|line| !line.trim().is_empty())?;
+    Some(line.trim().chars().take(LAST_WORDS).collect())
 }
 
 fn children(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> BTreeSet<Child> {

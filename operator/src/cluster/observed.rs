@@ -116,6 +116,8 @@ pub struct PodView {
     pub serving: bool,
     /// How often its container was started again.
     pub restarts: i32,
+    /// What its program said at last when it ended by itself.
+    pub last_words: Option<String>,
     /// Which labels and annotations it has from the spec.
     pub metadata_mark: Option<String>,
     /// Which compute resources it has from the spec.

@@ -193,6 +193,8 @@ fn container(desired: &Desired, role: PodRole) -> Container {
         readiness_probe: Some(probe("/ready", 1, 3)),
         liveness_probe: Some(probe("/live", 10, 6)),
         security_context: Some(confined()),
+        // Why it ended is told by the status, and by the operator.
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
         volume_mounts: Some(mounts(desired, role)),
         ..Container::default()
     }

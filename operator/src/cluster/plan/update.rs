@@ -198,7 +198,8 @@ impl Planner<'_> {
             return Verdict::Failed(format!("{name} cannot start: {}: {}", stuck.reason, stuck.message));
         }
         if pod.restarts >= RESTARTS || pod.restarts > 0 && canary.in_service_since.is_some() {
-            return Verdict::Failed(format!("the program in {name} ended by itself"));
+            let why = pod.last_words.as_ref().map(|said| format!(": {said}")).unwrap_or_default();
+            return Verdict::Failed(format!("the program in {name} ended by itself{why}"));
         }
         let member = self.view.members().find(|member| member.name == name && self.view.is_sound(member));
         if member.is_none() {

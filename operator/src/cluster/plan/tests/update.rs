@@ -87,6 +87,11 @@ fn a_canary_whose_program_ends_or_that_is_late_has_failed() {
     let fails = |world: World| obstacle(&world.plan()) == Some(ObstacleReason::CanaryFailed);
     assert!(!fails(world()));
     assert!(fails(world().edit_pod("orders-2", |pod| pod.restarts = 2)));
+    let said = world().edit_pod("orders-2", |pod| {
+        (pod.restarts, pod.last_words) = (2, Some("fatal: -extensions-path: no such file".into()));
+    });
+    let message = said.plan().rollout.unwrap().message.unwrap();
+    assert_eq!(message, "the program in orders-2 ended by itself: fatal: -extensions-path: no such file");
     assert!(fails(world().told().edit_pod("orders-2", |pod| pod.restarts = 1)));
     assert!(!fails(world().dead("orders-2").later(239)));
     assert!(fails(world().dead("orders-2").later(240)));
