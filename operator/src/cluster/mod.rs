@@ -30,6 +30,7 @@ use crate::context::Context;
 use crate::crd::SqliteCluster;
 use crate::error::Error;
 use crate::names::ClusterName;
+use crate::pace::Matter;
 use crate::stores::Guarded;
 use access::Access;
 use build::build;
@@ -47,8 +48,6 @@ use view::View;
 const KIND: &str = "SqliteCluster";
 /// How soon to look again while something moves.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// How soon to look again while nothing does; changes are pushed.
-const REST: Duration = Duration::from_secs(10);
 
 /// How soon to look again after the cache turned out to be behind the server.
 const STALE: Duration = Duration::from_millis(100);
@@ -88,7 +87,8 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
     ctx.settled(KIND, &desired.name.namespace, &desired.name.name);
     ctx.metrics.reconciles.inc();
     let soon = plan.progresses() || observed.has_silent_members();
-    Ok(Action::requeue(if soon { PROGRESS } else { REST }))
+    // While nothing moves, changes are pushed.
+    Ok(Action::requeue(if soon { PROGRESS } else { ctx.pace.rest(Matter::Cluster, &desired.name) }))
 }
 
 /// build → apply → execute. What a member refuses because its time has not come is not an error.
