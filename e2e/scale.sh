@@ -11,12 +11,14 @@ clusters=${1:-1000}
 # As that of kube/, but another place, other ports, and no network.
 KUBE_BIN=$(. e2e/kube/lib.sh && echo "$KUBE_BIN")
 KUBE_STATE=$(mktemp -d "${TMPDIR:-/tmp}/sqlite-operator-scale.XXXXXX")
+# shellcheck disable=SC2031 # what the line above reads in a shell of its own stays there
 export KUBE_STATE NODE_NET=127.0.0 SVC_NET=10.97 API_PORT=${API_PORT:-16443} ETCD_PORT=${ETCD_PORT:-22379} NODES=0
 # shellcheck source=e2e/kube/lib.sh
 BIN=$KUBE_BIN; . e2e/kube/lib.sh; KUBE_BIN=$BIN
 METRICS_PORT=${METRICS_PORT:-18080}
 
 pids=()
+# shellcheck disable=SC2317 # the trap calls it
 finish() {
   local status=$? pid
   trap - EXIT INT TERM
@@ -145,7 +147,7 @@ page=docs/measurements.md title="## Scale of the operator"
 others=$(awk -v title="$title" '/^## /{own = ($0 == title)} !own' "$page")
 {
   printf '%s\n\n%s\n' "$others" "$title"
-  echo "By \`make scale${1:+ CLUSTERS=$1}\` at commit $(git rev-parse --short HEAD 2>/dev/null || echo none), $(date -u +%F);" \
+  echo "By \`${SCALE_ARGS:+SCALE_ARGS=\"$SCALE_ARGS\" }make scale${1:+ CLUSTERS=$1}\` at commit $(git rev-parse --short HEAD 2>/dev/null || echo none), $(date -u +%F);" \
     "$(nproc) cores, $(free -g | awk '/^Mem/ {print $2}') GiB, Linux $(uname -r)." \
     "Nodes, pods, volumes and members are played; all of it and the API server share the machine."
   echo

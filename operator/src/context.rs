@@ -112,10 +112,9 @@ impl Context {
         Action::requeue(wait)
     }
 
-    /// Counts the clusters, and forgets what is remembered of those that are gone.
+    /// Forgets what is remembered of clusters that are gone.
     pub fn tidy(&self) {
         let clusters = &self.stores.clusters;
-        self.pace.count(clusters.len());
         let exists =
             |name: &ClusterName| clusters.get(&ObjectRef::new(&name.name).within(&name.namespace)).is_some();
         self.known.retain(exists);

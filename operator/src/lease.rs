@@ -183,6 +183,12 @@ impl LeaderLease {
     }
 }
 
+/// How long a renewal may take of what is `left`: an API server that has too much to do answers late rather than never, and
+/// yet another attempt shall be possible.
+fn patience(left: Duration, renew: Duration) -> Duration {
+    (left / 2).max(renew).min(left)
+}
+
 /// A lease that this process holds.
 pub struct HeldLease {
     lease: LeaderLease,
@@ -202,7 +208,7 @@ impl HeldLease {
             if left.is_zero() {
                 return LeaseError::Expired { name };
             }
-            match timeout(left.min(self.lease.timing.renew), self.lease.attempt()).await {
+            match timeout(patience(left, self.lease.timing.renew), self.lease.attempt()).await {
                 Ok(Ok(Attempt::Held)) => self.renewed = before,
                 Ok(Ok(Attempt::Other(holder))) => return LeaseError::TakenOver { name, holder },
                 Ok(Err(error)) => {
@@ -241,6 +247,20 @@ impl HeldLease {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the lease could not be released");
             }
             Err(_) => tracing::warn!("the lease could not be released in time"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_renewal_is_given_half_of_what_is_left() {
+        let renew = Duration::from_millis(1_500);
+        for (left, expected) in [(12_000, 6_000), (2_500, 1_500), (1_000, 1_000)] {
+            let found = patience(Duration::from_millis(left), renew);
+            assert_eq!(found, Duration::from_millis(expected), "{left} ms left");
         }
     }
 }

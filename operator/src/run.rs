@@ -272,7 +272,7 @@ where
         .graceful_shutdown_on(stopped(stop.clone()))
 }
 
-/// Keeps the pace, and forgets what is told and remembered of objects that are gone.
+/// Forgets what is told and remembered of objects that are gone.
 async fn tidy(contexts: Vec<Arc<Context>>, metrics: Metrics) {
     for context in &contexts {
         // A writer lives as long as the controller; until it has listed, nothing is known to be gone.

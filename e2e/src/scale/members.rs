@@ -121,8 +121,7 @@ impl Asked {
     fn report(&self) -> MemberReport {
         let certificates = self.members.mounts.certificates(&self.identity);
         let group = self.members.group(&self.identity);
-        let report = group.borrow().report(&self.identity, &self.members.version, certificates);
-        report
+        group.borrow().report(&self.identity, &self.members.version, certificates)
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Group) -> Result<T, Refusal>) -> Result<T, Refusal> {

@@ -61,7 +61,7 @@ pub async fn observe(
         status: cluster.status.clone().unwrap_or_default(),
         sets: sets(cluster, &name, ctx),
         claims: claims(cluster, &name, ctx),
-        templates: stores.templates.of(&name).iter().filter_map(|object| template::pinned(object)).collect(),
+        templates: stores.templates.of(&name).iter().filter_map(template::pinned).collect(),
         children: children(cluster, &name, ctx),
         backups: super::backups::seen::see(cluster, &name, ctx),
         bootstrap_restore: BootstrapView::default(),

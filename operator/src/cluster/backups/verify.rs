@@ -53,7 +53,7 @@ pub struct Verdict {
 
 /// Pods of tests of a cluster's backups.
 pub fn see(name: &ClusterName, ctx: &Context) -> Vec<VerifierView> {
-    ctx.stores.verifiers.of(name).iter().filter_map(|pod| view(pod)).collect()
+    ctx.stores.verifiers.of(name).iter().filter_map(view).collect()
 }
 
 fn view(pod: &Pod) -> Option<VerifierView> {
