@@ -24,6 +24,8 @@ test: ## all of the above that only checks: what CI runs
 	@e2e/test.sh tools verify unit clients e2e
 prove: ## the same tests with the full counts (WHAT=node, or part of an end-to-end test's name); writes docs/measurements*.md
 	@e2e/prove.sh $(WHAT)
+scale: ## one operator with many clusters whose nodes and members are played: memory, requests, latency, start (CLUSTERS=1000); writes docs/measurements.md
+	@e2e/scale.sh $(or $(CLUSTERS),1000)
 
 fuzz: ## what comes from outside, made up by libFuzzer (TARGET=auth|database|log|peer|request|sql, SECONDS=600 each); docs/security.md
 	@e2e/fuzz.sh run "$(or $(TARGET),all)" "$(or $(SECONDS),600)"
@@ -49,4 +51,4 @@ help:
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo demo-down verify fix unit clients e2e test prove fuzz bench docs image kube-up kube-env kube-down help
+.PHONY: demo demo-down verify fix unit clients e2e test prove scale fuzz bench docs image kube-up kube-env kube-down help

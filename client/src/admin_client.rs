@@ -11,16 +11,15 @@ use crate::backup::{
     BackupJob, BackupJobs, Catalogue, DeleteBackups, Deleted, Probe, RestoreJob, RestoreJobs, StartBackup,
     StartRestore,
 };
+use crate::events::Events;
 use crate::sql::Credentials;
 use crate::trust::Trust;
-use bytes::{Buf, Bytes, BytesMut};
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, stream};
 use reqwest::{Method, StatusCode};
+use rustls::ClientConfig;
 use serde::{Serialize, de::DeserializeOwned};
+use std::sync::Arc;
 use std::time::Duration;
-
-/// A report larger than this is refused: a membership has a few members of a few hundred bytes each.
-const MAX_REPORT_BYTES: usize = 1 << 20;
 
 /// Why a request of the administrative API gave no answer of the kind that was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +35,15 @@ pub enum AdminError {
         /// What went wrong.
         #[source]
         source: reqwest::Error,
+    },
+    /// The same of the connection for events.
+    #[error("no events from {url}")]
+    Connection {
+        /// What was asked.
+        url: String,
+        /// What went wrong.
+        #[source]
+        source: std::io::Error,
     },
     /// The member refused and said why.
     #[error("{url} refused ({reason:?}): {message}", reason = refusal.reason, message = refusal.message)]
@@ -67,7 +75,7 @@ pub enum AdminError {
         source: serde_json::Error,
     },
     /// A line of the event stream never ends.
-    #[error("the event stream of {url} holds a line of more than {MAX_REPORT_BYTES} bytes")]
+    #[error("the event stream of {url} holds a line that is too long")]
     EventTooLong {
         /// What was asked.
         url: String,
@@ -126,6 +134,8 @@ impl Default for AdminTimeouts {
 #[derive(Clone, Debug)]
 pub struct AdminClient {
     http: reqwest::Client,
+    /// For connections that are not of the pool; none: they talk no TLS.
+    tls: Option<Arc<ClientConfig>>,
     timeouts: AdminTimeouts,
     credentials: Option<Credentials>,
 }
@@ -133,12 +143,12 @@ pub struct AdminClient {
 impl AdminClient {
     /// A client with its own connection pool.
     pub fn new(timeouts: AdminTimeouts) -> Result<Self, AdminError> {
-        Ok(Self { http: http(timeouts, None)?, timeouts, credentials: None })
+        Ok(Self { http: http(timeouts, None)?, tls: None, timeouts, credentials: None })
     }
 
     /// A client with a connection pool of its own, by which members talk TLS with certificates of `trust`.
     pub fn trusting(&self, trust: &Trust) -> Result<Self, AdminError> {
-        Ok(Self { http: http(self.timeouts, Some(trust))?, ..self.clone() })
+        Ok(Self { http: http(self.timeouts, Some(trust))?, tls: trust.config(), ..self.clone() })
     }
 
     /// The same connections, with credentials for each request.
@@ -245,24 +255,14 @@ impl AdminClient {
         base: &str,
     ) -> Result<impl Stream<Item = Result<MemberReport, AdminError>> + Send + use<>, AdminError> {
         let url = format!("{base}/cluster/events");
-        let send = self.request(Method::GET, &url).send();
-        let response = tokio::time::timeout(self.timeouts.report, send)
-            .await
-            .map_err(|_| AdminError::EventsSilent { url: url.clone() })?
-            .map_err(|source| AdminError::Transport { url: url.clone(), source })?;
-        if !response.status().is_success() {
-            return Err(refused(url, response).await);
-        }
-        let lines = Lines {
-            bytes: response.bytes_stream().boxed(),
-            buffer: BytesMut::new(),
-            patience: self.timeouts.event,
-            url,
-        };
-        Ok(stream::unfold(Some(lines), |lines| async move {
-            let mut lines = lines?;
-            match lines.next().await {
-                Ok(Some(report)) => Some((Ok(report), Some(lines))),
+        let request = self.request(Method::GET, &url).build();
+        let request =
+            request.map_err(|source| AdminError::Transport { url, source: source.without_url() })?;
+        let events = Events::follow(request, self.tls.clone(), self.timeouts).await?;
+        Ok(stream::unfold(Some(events), |events| async move {
+            let mut events = events?;
+            match events.next().await {
+                Ok(Some(report)) => Some((Ok(report), Some(events))),
                 Ok(None) => None,
                 Err(error) => Some((Err(error), None)),
             }
@@ -305,93 +305,28 @@ impl AdminClient {
 fn http(timeouts: AdminTimeouts, trust: Option<&Trust>) -> Result<reqwest::Client, AdminError> {
     let builder = reqwest::Client::builder()
         .connect_timeout(timeouts.connect)
-        .pool_idle_timeout(Duration::from_secs(15))
+        // Longer than between two looks at a cluster in which something moves, and not so long that one at rest keeps a
+        // connection to each member: an operator has thousands of them.
+        .pool_idle_timeout(Duration::from_secs(2))
+        .pool_max_idle_per_host(1)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy();
     Trust::applied(trust, builder).build().map_err(AdminError::Build)
 }
 
-/// NDJSON out of a byte stream, with a limit on silence and on the length of a line.
-struct Lines {
-    bytes: stream::BoxStream<'static, Result<Bytes, reqwest::Error>>,
-    buffer: BytesMut,
-    patience: Duration,
-    url: String,
-}
-
-impl Lines {
-    async fn next(&mut self) -> Result<Option<MemberReport>, AdminError> {
-        loop {
-            while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(end);
-                self.buffer.advance(1);
-                if line.iter().all(u8::is_ascii_whitespace) {
-                    continue;
-                }
-                return serde_json::from_slice(&line)
-                    .map(Some)
-                    .map_err(|source| AdminError::Event { url: self.url.clone(), source });
-            }
-            if self.buffer.len() > MAX_REPORT_BYTES {
-                return Err(AdminError::EventTooLong { url: self.url.clone() });
-            }
-            match tokio::time::timeout(self.patience, self.bytes.next()).await {
-                Err(_) => return Err(AdminError::EventsSilent { url: self.url.clone() }),
-                Ok(None) => return Ok(None),
-                Ok(Some(Err(source))) => {
-                    return Err(AdminError::Transport {
-                        url: self.url.clone(),
-                        source: source.without_url(),
-                    });
-                }
-                Ok(Some(Ok(chunk))) => self.buffer.extend_from_slice(&chunk),
-            }
-        }
-    }
-}
-
 async fn refused(url: String, response: reqwest::Response) -> AdminError {
     let status = response.status().as_u16();
-    let body = response.bytes().await.unwrap_or_default();
-    match serde_json::from_slice::<Refusal>(&body) {
+    refusal(url, status, &response.bytes().await.unwrap_or_default())
+}
+
+/// What an answer says that is none of those that were asked for.
+pub(crate) fn refusal(url: String, status: u16, body: &[u8]) -> AdminError {
+    match serde_json::from_slice::<Refusal>(body) {
         Ok(refusal) => AdminError::Refused { url, status, refusal },
-        Err(_) => AdminError::Unexpected { url, status, body: excerpt(&body) },
+        Err(_) => AdminError::Unexpected { url, status, body: excerpt(body) },
     }
 }
 
 fn excerpt(body: &[u8]) -> String {
     String::from_utf8_lossy(body).chars().take(200).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lines(chunks: &[&'static str]) -> Lines {
-        let chunks: Vec<_> = chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect();
-        Lines {
-            bytes: stream::iter(chunks).boxed(),
-            buffer: BytesMut::new(),
-            patience: Duration::from_secs(1),
-            url: "http://test".into(),
-        }
-    }
-
-    const REPORT: &str = r#"{"epoch":0,"nodeId":"000000000000000a","name":"a-0","raftAddress":"a:2","apiAddress":"a:1","version":"1","phase":"Serving","role":"Leader","term":1,"lastLogIndex":1,"committedIndex":1,"appliedIndex":1,"membership":{"logIndex":0,"committed":true,"joint":false,"members":[]}}"#;
-
-    #[tokio::test]
-    async fn reports_are_split_over_chunks_and_keep_alives_are_skipped() {
-        let (head, tail) = REPORT.split_at(100);
-        let mut lines = lines(&["\n", head, tail, "\n\n", REPORT, "\n"]);
-        for _ in 0..2 {
-            let report = lines.next().await.expect("a line").expect("a report");
-            assert_eq!(report.node_id, NodeId(10));
-        }
-        assert!(lines.next().await.expect("an end").is_none());
-    }
-
-    #[tokio::test]
-    async fn a_line_that_is_no_report_is_an_error() {
-        assert!(matches!(lines(&["nonsense\n"]).next().await, Err(AdminError::Event { .. })));
-    }
 }

@@ -6,5 +6,6 @@
 pub mod admin;
 pub mod admin_client;
 pub mod backup;
+mod events;
 pub mod sql;
 pub mod trust;

@@ -4,13 +4,16 @@
 //! that they must show can be told apart from the address.
 
 use reqwest::{Certificate, ClientBuilder, Identity};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::sync::Arc;
+
+/// Servers whose TLS sessions are remembered.
+const SESSIONS: usize = 8;
 
 /// Why nobody can be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,8 @@ impl Trust {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // For the few servers that a client is for; the default has room for hundreds from the start.
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
         Ok(Self(Kind::Named(Arc::new(config))))
     }
 
@@ -92,6 +97,14 @@ impl Trust {
         }
         let identity = identity.map(Identity::from_pem).transpose().map_err(TrustError::Shown)?;
         Ok(Self(Kind::Shown { authorities, identity: identity.map(Box::new), everybody }))
+    }
+
+    /// How TLS is talked to members of a cluster; none where the certificates are not of named authorities.
+    pub fn config(&self) -> Option<Arc<ClientConfig>> {
+        match &self.0 {
+            Kind::Named(config) => Some(config.clone()),
+            Kind::Shown { .. } => None,
+        }
     }
 
     /// A client that trusts so; without, one that trusts whom the machine trusts.

@@ -63,7 +63,7 @@ impl Kubernetes {
 }
 
 /// One of the operator's kinds.
-fn resource(kind: &str) -> ApiResource {
+pub(crate) fn resource(kind: &str) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk("sqlite-operator.io", "v1alpha1", kind))
 }
 

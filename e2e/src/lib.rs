@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod nodes;
 pub mod object_store;
 mod processes;
+pub mod scale;
 pub mod scenario;
 mod wait;
 

@@ -8,12 +8,15 @@ use crate::cluster::certificates::KeptPorts;
 use crate::crd::SqliteCluster;
 use crate::errands::Errands;
 use crate::metrics::Metrics;
+use crate::names::ClusterName;
+use crate::pace::Pace;
 use crate::stores::{AllTriggers, Stores};
 use crate::trusted::Trusted;
 use client::admin_client::AdminClient;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +41,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// What is counted.
     pub metrics: Metrics,
+    /// How often is looked at what does not move.
+    pub pace: Pace,
     /// How to get in to members.
     pub known: Trusted<Way>,
     /// What is known of certificates.
@@ -105,6 +110,18 @@ impl Context {
         let wait = self.failures.add(&namespace, &failure_key(kind, &name));
         tracing::warn!(kind, namespace, name, error, ?wait, "a reconcile failed");
         Action::requeue(wait)
+    }
+
+    /// Forgets what is remembered of clusters that are gone.
+    pub fn tidy(&self) {
+        let clusters = &self.stores.clusters;
+        let exists =
+            |name: &ClusterName| clusters.get(&ObjectRef::new(&name.name).within(&name.namespace)).is_some();
+        self.known.retain(exists);
+        self.certificates.retain(exists);
+        self.told.retain(exists);
+        self.tests.retain(exists);
+        self.remembered.retain(exists);
     }
 
     /// The reconcile of an object of `kind` succeeded.

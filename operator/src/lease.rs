@@ -55,6 +55,8 @@ pub struct LeaderLease {
     identity: String,
     timing: LeaseTiming,
     seen: Option<Seen>,
+    /// The lease as this process wrote it last: a holder need not read it to renew it.
+    written: Option<Lease>,
 }
 
 /// A record as it was last seen, and since when.
@@ -73,7 +75,7 @@ impl LeaderLease {
     /// The lease `name` in `namespace`, for the process called `identity`.
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str, timing: LeaseTiming) -> Self {
         let api = Api::namespaced(client, namespace);
-        Self { api, name: name.to_owned(), identity: identity.to_owned(), timing, seen: None }
+        Self { api, name: name.to_owned(), identity: identity.to_owned(), timing, seen: None, written: None }
     }
 
     /// Waits until this process holds the lease.
@@ -91,7 +93,7 @@ impl LeaderLease {
                 Err(_) => tracing::debug!("no answer about the lease in time"),
             }
             // Well below the duration, so that a released or expired lease is taken quickly.
-            sleep(self.timing.renew / 3).await;
+            sleep(self.timing.renew / 2).await;
         }
     }
 
@@ -99,31 +101,52 @@ impl LeaderLease {
     /// anyone else was quicker.
     async fn attempt(&mut self) -> Result<Attempt, kube::Error> {
         let now = clock::now();
-        let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+        if let Some(written) = self.written.take() {
+            match self.write(written, now).await {
+                Ok(true) => return Ok(Attempt::Held),
+                // It is not as it was written, or is gone: what it is by now has to be looked at.
+                Ok(false) => {}
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(lease) = self.api.get_opt(&self.name).await? else {
             let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.record(None, now)) };
             return match self.api.create(&PostParams::default(), &lease).await {
-                Ok(_) => Ok(Attempt::Held),
+                Ok(written) => {
+                    self.written = Some(written);
+                    Ok(Attempt::Held)
+                }
                 Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
                     Ok(Attempt::Other("another process".into()))
                 }
                 Err(error) => Err(error),
             };
         };
-        let spec = lease.spec.take().unwrap_or_default();
+        let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty());
         if let Some(holder) = holder.filter(|holder| *holder != self.identity)
             && !self.has_run_out(&spec)
         {
             return Ok(Attempt::Other(holder));
         }
-        lease.spec = Some(self.record(Some(spec), now));
+        match self.write(lease, now).await? {
+            true => Ok(Attempt::Held),
+            // Whether that was a rival, the next attempt will see.
+            false => Ok(Attempt::Other("another process".into())),
+        }
+    }
+
+    /// Writes this process into the lease; false if somebody else wrote since it was read.
+    async fn write(&mut self, mut lease: Lease, now: Timestamp) -> Result<bool, kube::Error> {
+        lease.spec = Some(self.record(lease.spec.take(), now));
         match self.api.replace(&self.name, &PostParams::default(), &lease).await {
-            Ok(_) => Ok(Attempt::Held),
-            // Somebody wrote in between: whether that was a rival, the next attempt will see.
-            Err(kube::Error::Api(status)) if status.is_conflict() => {
-                Ok(Attempt::Other("another process".into()))
+            Ok(written) => {
+                self.written = Some(written);
+                Ok(true)
             }
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -160,6 +183,12 @@ impl LeaderLease {
     }
 }
 
+/// How long a renewal may take of what is `left`: an API server that has too much to do answers late rather than never, and
+/// yet another attempt shall be possible.
+fn patience(left: Duration, renew: Duration) -> Duration {
+    (left / 2).max(renew).min(left)
+}
+
 /// A lease that this process holds.
 pub struct HeldLease {
     lease: LeaderLease,
@@ -179,7 +208,7 @@ impl HeldLease {
             if left.is_zero() {
                 return LeaseError::Expired { name };
             }
-            match timeout(left.min(self.lease.timing.renew), self.lease.attempt()).await {
+            match timeout(patience(left, self.lease.timing.renew), self.lease.attempt()).await {
                 Ok(Ok(Attempt::Held)) => self.renewed = before,
                 Ok(Ok(Attempt::Other(holder))) => return LeaseError::TakenOver { name, holder },
                 Ok(Err(error)) => {
@@ -218,6 +247,20 @@ impl HeldLease {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the lease could not be released");
             }
             Err(_) => tracing::warn!("the lease could not be released in time"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_renewal_is_given_half_of_what_is_left() {
+        let renew = Duration::from_millis(1_500);
+        for (left, expected) in [(12_000, 6_000), (2_500, 1_500), (1_000, 1_000)] {
+            let found = patience(Duration::from_millis(left), renew);
+            assert_eq!(found, Duration::from_millis(expected), "{left} ms left");
         }
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod backup;
+pub mod cache;
 pub mod clock;
 pub mod cluster;
 pub mod config;
@@ -18,9 +19,11 @@ pub mod health;
 pub mod lease;
 pub mod metrics;
 pub mod names;
+pub mod pace;
 pub mod restore;
 pub mod run;
 pub mod status;
 pub mod stores;
 pub mod telemetry;
+pub mod trim;
 pub mod trusted;

@@ -9,16 +9,18 @@ use crate::errands::Errands;
 use crate::health::{self, Readiness};
 use crate::lease::{LeaderLease, LeaseError};
 use crate::metrics::Metrics;
+use crate::pace::{Matter, Pace};
 use crate::restore;
-use crate::stores::{AllTriggers, Guarded, GuardedBackup, GuardedRestore, Stores, Triggers};
+use crate::stores::{AllTriggers, Guarded, PAGE, Stores, Triggers};
+use crate::trim::Trim;
 use crate::trusted::Trusted;
 use client::admin_client::{AdminClient, AdminError, AdminTimeouts};
 use futures::future::{BoxFuture, join_all, select_all};
 use futures::{FutureExt, Stream, StreamExt};
 use kube::api::ListParams;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{Controller, controller, watcher};
+use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::{Controller, WatchStreamExt, controller, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -30,6 +32,8 @@ use tokio::sync::watch;
 
 /// Reconciles at a time, per scope.
 const CONCURRENCY: u16 = 32;
+/// How often is looked for what is gone.
+const TIDY: Duration = Duration::from_secs(30);
 /// How long running reconciles may take to finish when the process stops.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -155,7 +159,9 @@ async fn warm_up(
     let admin = AdminClient::new(AdminTimeouts::default()).map_err(RunError::Admin)?;
     let reporter = Reporter { controller: "sqlite-operator".into(), instance: Some(identity.to_owned()) };
     let mut scopes = Vec::new();
+    // Namespaces beside each other share the API server: each is counted by its own, and there are few.
     for namespace in config.scopes() {
+        let pace = Pace::default();
         await_served(client, namespace.as_deref()).await;
         let triggers = AllTriggers::default();
         let context = Context {
@@ -167,14 +173,15 @@ async fn warm_up(
             selects_all: config.selects_all(),
             recorder: Recorder::new(client.clone(), reporter.clone()),
             metrics: metrics.clone(),
-            known: Trusted::default(),
+            known: Trusted::new(&pace, Matter::OwnSecrets),
             certificates: Trusted::default(),
-            told: Trusted::default(),
+            told: Trusted::new(&pace, Matter::OwnSecrets),
             node_image: config.node_image.clone(),
             remembered: crate::cluster::apply::Remembered::default(),
             refused_resizes: crate::context::RefusedResizes::default(),
             probes: Errands::default(),
-            tests: Trusted::default(),
+            tests: Trusted::new(&pace, Matter::OwnSecrets),
+            pace: pace.clone(),
             retentions: Errands::default(),
             failures: crate::context::Failures::default(),
         };
@@ -211,19 +218,22 @@ async fn control(
     metrics: Metrics,
     stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    let mut readers = Readers::default();
+    let mut contexts = Vec::new();
     let mut running: Vec<BoxFuture<'static, ()>> = Vec::new();
     for mut scope in scopes {
         let api = clusters(&scope.context.client, scope.namespace.as_deref());
-        let controller = Controller::new(api, watched.clone())
+        let (clusters, writer) = store();
+        let objects = watcher(api, watched.clone().page_size(PAGE))
+            .default_backoff()
+            .modify(Trim::trim)
+            .reflect(writer);
+        let controller = Controller::for_stream(objects.applied_objects(), clusters.clone())
             .with_config(controller::Config::default().concurrency(CONCURRENCY))
             .reconcile_on(stream_of(scope.context.triggers.clusters.listen()))
             .graceful_shutdown_on(stopped(stop.clone()));
-        scope.context.stores.clusters = controller.store();
-        readers.clusters.push(controller.store());
-        readers.backups.push(scope.context.stores.backups.clone());
-        readers.restores.push(scope.context.stores.restores.clone());
+        scope.context.stores.clusters = clusters;
         let context = Arc::new(scope.context);
+        contexts.push(context.clone());
         let backups = of_cache(&context.stores.backups, &context.triggers.backups, &stop);
         running.push(controller.run(reconcile, error_policy, context.clone()).for_each(|_| async {}).boxed());
         let restores = of_cache(&context.stores.restores, &context.triggers.restores, &stop);
@@ -232,7 +242,7 @@ async fn control(
         let restores = restores.run(restore::reconcile, restore::error_policy, context);
         running.push(restores.for_each(|_| async {}).boxed());
     }
-    let tidying = tokio::spawn(tidy(readers, metrics));
+    let tidying = tokio::spawn(tidy(contexts, metrics));
     let mut ended = false;
     tokio::select! {
         _ = select_all(&mut running) => ended = true,
@@ -262,37 +272,34 @@ where
         .graceful_shutdown_on(stopped(stop.clone()))
 }
 
-/// Caches of the objects of which something is told.
-#[derive(Default)]
-struct Readers {
-    clusters: Vec<Store<Guarded>>,
-    backups: Vec<Store<GuardedBackup>>,
-    restores: Vec<Store<GuardedRestore>>,
-}
-
-impl Readers {
-    fn have(&self, kind: &str, namespace: &str, name: &str) -> bool {
-        fn holds<K: Resource<DynamicType = ()> + Clone + 'static>(
-            caches: &[Store<K>],
-            namespace: &str,
-            name: &str,
-        ) -> bool {
-            let key = ObjectRef::<K>::new(name).within(namespace);
-            caches.iter().any(|cache| cache.get(&key).is_some())
-        }
-        match kind {
-            backup::KIND => holds(&self.backups, namespace, name),
-            restore::KIND => holds(&self.restores, namespace, name),
-            _ => holds(&self.clusters, namespace, name),
-        }
+/// Forgets what is told and remembered of objects that are gone.
+async fn tidy(contexts: Vec<Arc<Context>>, metrics: Metrics) {
+    for context in &contexts {
+        // A writer lives as long as the controller; until it has listed, nothing is known to be gone.
+        let _ = context.stores.clusters.wait_until_ready().await;
+    }
+    loop {
+        contexts.iter().for_each(|context| context.tidy());
+        metrics.retain(|kind, namespace, name| {
+            contexts.iter().any(|context| is_known(&context.stores, kind, namespace, name))
+        });
+        tokio::time::sleep(TIDY).await;
     }
 }
 
-/// Forgets what is told of objects that are gone.
-async fn tidy(readers: Readers, metrics: Metrics) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(30)).await;
-        metrics.retain(|kind, namespace, name| readers.have(kind, namespace, name));
+/// Whether an object of which something is told is in a cache.
+fn is_known(stores: &Stores, kind: &str, namespace: &str, name: &str) -> bool {
+    fn holds<K: Resource<DynamicType = ()> + Clone + 'static>(
+        cache: &Store<K>,
+        namespace: &str,
+        name: &str,
+    ) -> bool {
+        cache.get(&ObjectRef::<K>::new(name).within(namespace)).is_some()
+    }
+    match kind {
+        backup::KIND => holds(&stores.backups, namespace, name),
+        restore::KIND => holds(&stores.restores, namespace, name),
+        _ => holds(&stores.clusters, namespace, name),
     }
 }
 

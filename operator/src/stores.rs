@@ -2,10 +2,12 @@
 //!
 //! The caches fill whether or not this process leads, so that a standby takes over warm.
 
+use crate::cache::Cache;
 use crate::crd::{SqliteBackup, SqliteCluster, SqliteRestore};
 use crate::metrics::Metrics;
 use crate::names::{LABEL_CLUSTER, LABEL_TEMPLATE, LABEL_VERIFIES};
-use futures::{StreamExt, future};
+use crate::trim::Trim;
+use futures::{Stream, StreamExt, TryStreamExt, future};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service, ServiceAccount};
@@ -15,6 +17,7 @@ use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{self, ObjectRef, Store, store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -89,27 +92,27 @@ where
 #[derive(Clone)]
 pub struct Stores {
     /// Pods.
-    pub pods: Store<Pod>,
+    pub pods: Cache<Pod>,
     /// Claims.
-    pub claims: Store<PersistentVolumeClaim>,
+    pub claims: Cache<PersistentVolumeClaim>,
     /// StatefulSets.
-    pub sets: Store<StatefulSet>,
+    pub sets: Cache<StatefulSet>,
     /// Pinned pod templates.
-    pub templates: Store<ControllerRevision>,
+    pub templates: Cache<ControllerRevision>,
     /// Services.
-    pub services: Store<PartialObjectMeta<Service>>,
+    pub services: Cache<PartialObjectMeta<Service>>,
     /// PodDisruptionBudgets.
-    pub budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
+    pub budgets: Cache<PartialObjectMeta<PodDisruptionBudget>>,
     /// NetworkPolicies.
-    pub network_policies: Store<PartialObjectMeta<NetworkPolicy>>,
+    pub network_policies: Cache<PartialObjectMeta<NetworkPolicy>>,
     /// ServiceAccounts.
-    pub accounts: Store<PartialObjectMeta<ServiceAccount>>,
+    pub accounts: Cache<PartialObjectMeta<ServiceAccount>>,
     /// Backups.
     pub backups: Store<GuardedBackup>,
     /// Restores.
     pub restores: Store<GuardedRestore>,
     /// Pods that test backups.
-    pub verifiers: Store<Pod>,
+    pub verifiers: Cache<Pod>,
     /// Clusters, as the controller of clusters knows them. Empty while this process does not lead.
     pub clusters: Store<Guarded>,
 }
@@ -134,14 +137,14 @@ impl Stores {
             budgets: watch.of_clusters(LABEL_CLUSTER),
             network_policies: watch.of_clusters(LABEL_CLUSTER),
             accounts: watch.of_clusters(LABEL_CLUSTER),
-            backups: watch.start(watcher::Config::default(), move |backup: &GuardedBackup| {
+            backups: watch.of_users(move |backup: &GuardedBackup| {
                 let namespace = backup.namespace().unwrap_or_default();
                 of_backup.backups.pull(&namespace, &backup.name_any());
                 if let Ok(backup) = &backup.0 {
                     of_backup.clusters.pull(&namespace, &backup.spec.cluster_ref.name);
                 }
             }),
-            restores: watch.start(watcher::Config::default(), move |restore: &GuardedRestore| {
+            restores: watch.of_users(move |restore: &GuardedRestore| {
                 let namespace = restore.namespace().unwrap_or_default();
                 of_restore.restores.pull(&namespace, &restore.name_any());
                 if let Ok(restore) = &restore.0 {
@@ -186,6 +189,9 @@ impl Stores {
     }
 }
 
+/// Objects that a list has at a time. They come whole, and are trimmed then: the fewer, the less memory a start takes.
+pub const PAGE: u32 = 100;
+
 struct Watch<'a> {
     client: &'a Client,
     namespace: Option<&'a str>,
@@ -195,11 +201,13 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     /// A cache of the objects with `label`, each of whose changes asks for the reconcile of the cluster that it belongs to.
-    fn of_clusters<K>(&self, label: &str) -> Store<K>
+    fn of_clusters<K>(&self, label: &str) -> Cache<K>
     where
         K: Resource<Scope = NamespaceResourceScope>
             + Clone
+            + Serialize
             + DeserializeOwned
+            + Trim
             + Debug
             + Send
             + Sync
@@ -210,11 +218,13 @@ impl Watch<'_> {
     }
 
     /// The same of the cluster that `label` names.
-    fn by_label<K>(&self, label: &'static str) -> Store<K>
+    fn by_label<K>(&self, label: &'static str) -> Cache<K>
     where
         K: Resource<Scope = NamespaceResourceScope>
             + Clone
+            + Serialize
             + DeserializeOwned
+            + Trim
             + Debug
             + Send
             + Sync
@@ -224,11 +234,13 @@ impl Watch<'_> {
         self.named_by(label, label)
     }
 
-    fn named_by<K>(&self, label: &str, cluster: &'static str) -> Store<K>
+    fn named_by<K>(&self, label: &str, cluster: &'static str) -> Cache<K>
     where
         K: Resource<Scope = NamespaceResourceScope>
             + Clone
+            + Serialize
             + DeserializeOwned
+            + Trim
             + Debug
             + Send
             + Sync
@@ -236,37 +248,64 @@ impl Watch<'_> {
         K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
     {
         let triggers = self.triggers.clusters.clone();
-        self.start(watcher::Config::default().labels(label), move |object: &K| {
+        let objects = self.watch(watcher::Config::default().labels(label));
+        let cache = Cache::by(cluster);
+        let filled = Cache::clone(&cache);
+        let objects = objects.inspect_ok(move |event| filled.follow(event));
+        self.follow(objects, move |object: &K| {
             if let (Some(namespace), Some(cluster)) = (object.namespace(), object.labels().get(cluster)) {
                 triggers.pull(&namespace, cluster);
             }
-        })
+        });
+        cache
     }
 
-    /// A cache of the objects that `which` selects; `touched` is called with each that was changed or is gone.
-    fn start<K>(&self, which: watcher::Config, touched: impl Fn(&K) + Send + 'static) -> Store<K>
+    /// A cache of objects of users; `touched` is called with each that was changed or is gone.
+    fn of_users<K>(&self, touched: impl Fn(&K) + Send + 'static) -> Store<K>
     where
         K: Resource<Scope = NamespaceResourceScope>
             + Clone
             + DeserializeOwned
+            + Trim
             + Debug
             + Send
             + Sync
             + 'static,
         K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
     {
+        let (reader, writer) = store();
+        self.follow(self.watch(watcher::Config::default()).reflect(writer), touched);
+        reader
+    }
+
+    fn watch<K>(
+        &self,
+        which: watcher::Config,
+    ) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + use<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Trim
+            + Debug
+            + Send
+            + 'static,
+        K::DynamicType: Default,
+    {
         let api: Api<K> = match self.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
-        let (reader, writer) = store();
+        watcher(api, which.page_size(PAGE)).default_backoff().modify(Trim::trim)
+    }
+
+    fn follow<K: Send + 'static>(
+        &self,
+        events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+        touched: impl Fn(&K) + Send + 'static,
+    ) {
         let errors = self.metrics.watch_errors.clone();
-        let stream = watcher(api, which)
-            .default_backoff()
-            .modify(|object| object.managed_fields_mut().clear())
-            .reflect(writer)
-            .touched_objects();
-        tokio::spawn(stream.for_each(move |object| {
+        tokio::spawn(events.touched_objects().for_each(move |object| {
             match object {
                 Ok(object) => touched(&object),
                 Err(error) => {
@@ -279,6 +318,5 @@ impl Watch<'_> {
             }
             future::ready(())
         }));
-        reader
     }
 }

@@ -17,12 +17,14 @@ use client::backup::{
     Backup, BackupJob, BackupJobs, BackupKind, DeleteBackups, Deleted, JobState, Probe, StartBackup,
 };
 use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::store;
 use kube::runtime::watcher::Event;
 use operator::admin::EventStreams;
+use operator::cache::Cache;
 use operator::cluster::access::Access;
 use operator::cluster::certificates::exchange::Handed;
 use operator::cluster::observe::ObserveError;
@@ -32,7 +34,7 @@ use operator::cluster::{execute, observe, plan, validate};
 use operator::context::Context;
 use operator::crd::{ClientTraffic, Port, SecretRef, SqliteBackup, SqliteCluster, TlsMode};
 use operator::metrics::Metrics;
-use operator::names::ClusterName;
+use operator::names::{ClusterName, LABEL_CLUSTER};
 use operator::stores::{AllTriggers, Stores, Triggers};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -263,11 +265,18 @@ fn ip(test: u8, node: u8) -> Ipv4Addr {
 }
 
 /// A cache that holds these objects.
-fn cache<K>(objects: &[Value]) -> kube::runtime::reflector::Store<K>
+fn cache<K>(objects: &[Value]) -> Cache<K>
 where
-    K: Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + serde::de::DeserializeOwned,
 {
-    cache_of(objects.iter().map(|object| serde_json::from_value(object.clone()).unwrap()).collect())
+    let objects = objects.iter().map(|object| serde_json::from_value(object.clone()).unwrap());
+    let cache = Cache::by(LABEL_CLUSTER);
+    cache.follow(&Event::Init);
+    for object in objects {
+        cache.follow(&Event::InitApply(object));
+    }
+    cache.follow(&Event::InitDone);
+    cache
 }
 
 fn cache_of<K>(objects: Vec<K>) -> kube::runtime::reflector::Store<K>
@@ -406,6 +415,7 @@ fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr]) -
         recorder: Recorder::new(client.clone(), "test".into()),
         client,
         metrics: Metrics::new(),
+        pace: Default::default(),
         known: Default::default(),
         certificates: Default::default(),
         told: Default::default(),

@@ -6,25 +6,23 @@
 use super::build::{Applied, Prepared, Resources, owner};
 use super::observed::{Child, Foreign};
 use super::validate::Desired;
+use crate::cache::Cache;
 use crate::context::Context;
-use crate::names::{FIELD_MANAGER, content_hash};
+use crate::names::{ClusterName, FIELD_MANAGER, content_hash};
+use crate::pace::Matter;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// What was applied is trusted for this long, whatever the caches say.
-const TRUST: Duration = Duration::from_secs(600);
+use std::time::Instant;
 
 /// Why an object could not be applied.
 #[derive(Debug, thiserror::Error)]
@@ -86,13 +84,33 @@ impl ApplyError {
 
 /// What was applied: content, and the version of the object that it led to.
 #[derive(Clone, Debug, Default)]
-pub struct Remembered(Arc<Mutex<HashMap<String, Memory>>>);
+pub struct Remembered(Arc<Mutex<HashMap<ClusterName, HashMap<String, Memory>>>>);
 
 #[derive(Debug)]
 struct Memory {
     content: String,
     version: Version,
-    at: Instant,
+    /// Until when it is trusted, whatever the caches say.
+    until: Instant,
+}
+
+impl Remembered {
+    /// Whether the object was applied, and `holds` of it.
+    fn is(&self, cluster: &ClusterName, object: &str, holds: impl Fn(&Memory) -> bool) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = all.get(cluster).and_then(|objects| objects.get(object));
+        memory.is_some_and(|memory| holds(memory) && Instant::now() < memory.until)
+    }
+
+    fn set(&self, cluster: &ClusterName, object: String, memory: Memory) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(cluster.clone()).or_default().insert(object, memory);
+    }
+
+    /// Forgets clusters that are gone.
+    pub fn retain(&self, exists: impl Fn(&ClusterName) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| exists(name));
+    }
 }
 
 /// What tells whether somebody touched an object: its generation where it has one, because that leaves out what
@@ -120,7 +138,7 @@ pub async fn apply(
     ctx: &Context,
 ) -> Result<(Resources<Applied>, Option<ApplyError>), ApplyError> {
     let mut rejection = None;
-    let applier = Applier { namespace: &desired.name.namespace, ctx };
+    let applier = Applier { cluster: &desired.name, ctx };
     let stores = &ctx.stores;
     {
         let Resources {
@@ -171,20 +189,29 @@ pub async fn apply(
 }
 
 struct Applier<'a> {
-    namespace: &'a str,
+    cluster: &'a ClusterName,
     ctx: &'a Context,
 }
 
 impl Applier<'_> {
+    fn namespace(&self) -> &str {
+        &self.cluster.namespace
+    }
+
+    fn remember(&self, matter: Matter, key: String, content: String, version: Version) {
+        let until = self.ctx.pace.belief(matter, self.cluster);
+        self.ctx.remembered.set(self.cluster, key, Memory { content, version, until });
+    }
+
     /// Applies the object, unless it was and the cache shows that nobody touched it since.
-    async fn apply<K, C>(&self, object: &K, cache: &Store<C>) -> Result<(), ApplyError>
+    async fn apply<K, C>(&self, object: &K, cache: &Cache<C>) -> Result<(), ApplyError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
             + Serialize
             + DeserializeOwned
             + Debug,
-        C: Resource<DynamicType = ()> + Clone + 'static,
+        C: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned,
     {
         let (kind, name) = (K::kind(&()).into_owned(), object.name_any());
         let json = serde_json::to_string(object).map_err(|source| ApplyError::Encode {
@@ -192,23 +219,16 @@ impl Applier<'_> {
             name: name.clone(),
             source,
         })?;
-        let key = format!("{kind}/{}/{name}", self.namespace);
+        let key = format!("{kind}/{name}");
         let content = content_hash(json.as_bytes());
-        let cached =
-            cache.get(&ObjectRef::new(&name).within(self.namespace)).map(|cached| Version::of(&*cached));
-        {
-            let memory = self.ctx.remembered.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if memory.get(&key).is_some_and(|memory| {
-                memory.content == content
-                    && Some(&memory.version) == cached.as_ref()
-                    && memory.at.elapsed() < TRUST
-            }) {
-                return Ok(());
-            }
+        let cached = cache.get(self.namespace(), &name).map(|cached| Version::of(&cached));
+        let untouched =
+            |memory: &Memory| memory.content == content && Some(&memory.version) == cached.as_ref();
+        if self.ctx.remembered.is(self.cluster, &key, untouched) {
+            return Ok(());
         }
-        let applied = self.send(object).await?;
-        let memory = Memory { content, version: Version::of(&applied), at: Instant::now() };
-        self.ctx.remembered.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, memory);
+        let version = Version::of(&self.send(object).await?);
+        self.remember(Matter::Applied, key, content, version);
         Ok(())
     }
 
@@ -216,15 +236,12 @@ impl Applier<'_> {
     /// believed for a while.
     async fn keep(&self, desired: &Desired, map: &ConfigMap) -> Result<(), ApplyError> {
         let (kind, name) = ("ConfigMap".to_owned(), map.name_any());
-        let key = format!("{kind}/{}/{name}", self.namespace);
+        let key = format!("{kind}/{name}");
         let content = content_hash(format!("{:?}{:?}", map.data, map.metadata.owner_references).as_bytes());
-        {
-            let memory = self.ctx.remembered.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if memory.get(&key).is_some_and(|m| m.content == content && m.at.elapsed() < TRUST) {
-                return Ok(());
-            }
+        if self.ctx.remembered.is(self.cluster, &key, |memory| memory.content == content) {
+            return Ok(());
         }
-        let api: Api<ConfigMap> = Api::namespaced(self.ctx.client.clone(), self.namespace);
+        let api: Api<ConfigMap> = Api::namespaced(self.ctx.client.clone(), self.namespace());
         let found = api.get_opt(&name).await.map_err(|source| ApplyError::Look {
             kind: kind.clone(),
             name: name.clone(),
@@ -239,8 +256,7 @@ impl Applier<'_> {
             Some(found) if found.data == map.data => Version::of(&found),
             _ => Version::of(&self.send(map).await?),
         };
-        let memory = Memory { content, version, at: Instant::now() };
-        self.ctx.remembered.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, memory);
+        self.remember(Matter::OwnSecrets, key, content, version);
         Ok(())
     }
 
@@ -252,7 +268,7 @@ impl Applier<'_> {
             + DeserializeOwned
             + Debug,
     {
-        let api: Api<K> = Api::namespaced(self.ctx.client.clone(), self.namespace);
+        let api: Api<K> = Api::namespaced(self.ctx.client.clone(), self.namespace());
         let name = object.name_any();
         self.ctx.metrics.applies.inc();
         let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -279,7 +295,7 @@ impl Applier<'_> {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
-        let api: Api<K> = Api::namespaced(self.ctx.client.clone(), self.namespace);
+        let api: Api<K> = Api::namespaced(self.ctx.client.clone(), self.namespace());
         match api.delete(name, &DeleteParams::background()).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),

@@ -30,10 +30,12 @@ use crate::context::Context;
 use crate::crd::SqliteCluster;
 use crate::error::Error;
 use crate::names::ClusterName;
+use crate::pace::Matter;
 use crate::stores::Guarded;
 use access::Access;
 use build::build;
 use client::admin_client::AdminClient;
+use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use observed::Observed;
@@ -47,8 +49,6 @@ use view::View;
 const KIND: &str = "SqliteCluster";
 /// How soon to look again while something moves.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// How soon to look again while nothing does; changes are pushed.
-const REST: Duration = Duration::from_secs(10);
 
 /// How soon to look again after the cache turned out to be behind the server.
 const STALE: Duration = Duration::from_millis(100);
@@ -62,6 +62,7 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
     if cluster.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    ctx.pace.count(ctx.stores.clusters.len());
     let access = timed("access", &ctx, access::access(cluster, &ctx)).await?;
     let admin = access.client(&ctx.admin);
     let mut observed = timed("observe", &ctx, observe::observe(cluster, &access, &admin, &ctx)).await?;
@@ -88,7 +89,18 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
     ctx.settled(KIND, &desired.name.namespace, &desired.name.name);
     ctx.metrics.reconciles.inc();
     let soon = plan.progresses() || observed.has_silent_members();
-    Ok(Action::requeue(if soon { PROGRESS } else { REST }))
+    // While nothing moves, changes are pushed; but for the time, which tells nobody that something is due.
+    let rest = ctx.pace.rest(Matter::Cluster, &desired.name);
+    let due = plan.backups.next_due();
+    Ok(Action::requeue(if soon { PROGRESS } else { until_due(rest, due, observed.now) }))
+}
+
+/// How long to rest, if something is due then: not longer than until it is.
+fn until_due(rest: Duration, due: Option<Timestamp>, now: Timestamp) -> Duration {
+    let left = due.and_then(|due| Duration::try_from(due.duration_since(now)).ok());
+    // What is overdue waits for something else.
+    let left = left.filter(|left| !left.is_zero());
+    left.map_or(rest, |left| left.max(PROGRESS).min(rest))
 }
 
 /// build → apply → execute. What a member refuses because its time has not come is not an error.
@@ -160,4 +172,21 @@ async fn timed<T>(step: &'static str, ctx: &Context, work: impl Future<Output = 
     let done = work.await;
     ctx.metrics.observe(step, start.elapsed());
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_is_not_slept_through() {
+        let now = Timestamp::from_second(1_000).unwrap();
+        for (due, expected) in
+            [(None, 60), (Some(1_010), 10), (Some(2_000), 60), (Some(1_000), 60), (Some(900), 60)]
+        {
+            let due = due.map(|second| Timestamp::from_second(second).unwrap());
+            let found = until_due(Duration::from_secs(60), due, now);
+            assert_eq!(found, Duration::from_secs(expected), "{due:?}");
+        }
+    }
 }

@@ -7,13 +7,14 @@ use super::observed::{
 };
 use super::restore::{self, BootstrapView};
 use super::validate::parse_quantity;
+use crate::cache::Cache;
 use crate::clock;
 use crate::context::Context;
 use crate::crd::{ClientTraffic, DisruptionBudget, NetworkPolicyMode, SqliteCluster};
 use crate::names::{
     ANNOTATION_CLIENT_TRAFFIC, ANNOTATION_CLUSTER_ID, ANNOTATION_METADATA, ANNOTATION_NODE_ID,
-    ANNOTATION_REFRESHED, ANNOTATION_RESOURCES, ANNOTATION_REVISION, CONTAINER, ClusterName, LABEL_CLUSTER,
-    LABEL_SERVING, PodRole,
+    ANNOTATION_REFRESHED, ANNOTATION_RESOURCES, ANNOTATION_REVISION, CONTAINER, ClusterName, LABEL_SERVING,
+    PodRole,
 };
 use client::admin::MemberReport;
 use client::admin_client::AdminClient;
@@ -24,10 +25,8 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, Se
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{ObjectMeta, PartialObjectMeta};
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Resource, ResourceExt};
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hash;
 
 /// Characters of what a program said at last that are told of.
 const LAST_WORDS: usize = 300;
@@ -56,7 +55,7 @@ pub async fn observe(
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
     let stores = &ctx.stores;
     let pods: BTreeMap<String, PodView> =
-        of(&stores.pods, &name).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
+        stores.pods.of(&name).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
     let (reports, foreign) = tokio::join!(reports(&pods, &name, admin, ctx), foreign(cluster, &name, ctx));
     let foreign = foreign?.into_iter().chain(access.taken().cloned()).collect();
     let mut observed = Observed {
@@ -65,10 +64,7 @@ pub async fn observe(
         status: cluster.status.clone().unwrap_or_default(),
         sets: sets(cluster, &name, ctx),
         claims: claims(cluster, &name, ctx),
-        templates: of(&stores.templates, &name)
-            .iter()
-            .filter_map(|object| template::pinned(object))
-            .collect(),
+        templates: stores.templates.of(&name).iter().filter_map(template::pinned).collect(),
         children: children(cluster, &name, ctx),
         backups: super::backups::seen::see(cluster, &name, ctx),
         bootstrap_restore: BootstrapView::default(),
@@ -87,22 +83,10 @@ pub async fn observe(
 pub async fn members(cluster: &SqliteCluster, admin: &AdminClient, ctx: &Context) -> Observed {
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
     let pods: BTreeMap<String, PodView> =
-        of(&ctx.stores.pods, &name).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
+        ctx.stores.pods.of(&name).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
     let reports = reports(&pods, &name, admin, ctx).await;
     let status = cluster.status.clone().unwrap_or_default();
     Observed { now: clock::now(), status, pods, reports, ..Observed::default() }
-}
-
-/// Objects of this cluster in a cache.
-fn of<K>(store: &Store<K>, name: &ClusterName) -> Vec<std::sync::Arc<K>>
-where
-    K: Resource + Clone + 'static,
-    K::DynamicType: Eq + Hash + Clone,
-{
-    store.state_filter(|object| {
-        object.meta().namespace.as_deref() == Some(&name.namespace)
-            && object.labels().get(LABEL_CLUSTER) == Some(&name.name)
-    })
 }
 
 /// Asks each pod that has an address; those that do not answer in time have nothing to say.
@@ -147,7 +131,7 @@ fn sets(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> BTreeMap<
     PodRole::ALL
         .into_iter()
         .filter_map(|role| {
-            let set = ctx.stores.sets.get(&ObjectRef::new(&name.set(role)).within(&name.namespace))?;
+            let set = ctx.stores.sets.get(&name.namespace, &name.set(role))?;
             controls(cluster, &set.metadata).then(|| (role, set_view(&set)))
         })
         .collect()
@@ -173,7 +157,9 @@ fn set_view(set: &StatefulSet) -> SetView {
 }
 
 fn claims(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> BTreeMap<String, ClaimView> {
-    of(&ctx.stores.claims, name)
+    ctx.stores
+        .claims
+        .of(name)
         .iter()
         .filter_map(|claim| {
             let member = claim.name_any().strip_prefix(&name.claim(""))?.to_owned();
@@ -274,10 +260,10 @@ fn last_words(status: &ContainerStatus) -> Option<String> {
 }
 
 fn children(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> BTreeSet<Child> {
-    let services = of(&ctx.stores.services, name);
-    let budgets = of(&ctx.stores.budgets, name);
-    let policies = of(&ctx.stores.network_policies, name);
-    let templates = of(&ctx.stores.templates, name);
+    let services = ctx.stores.services.of(name);
+    let budgets = ctx.stores.budgets.of(name);
+    let policies = ctx.stores.network_policies.of(name);
+    let templates = ctx.stores.templates.of(name);
     let services =
         services.iter().filter(|s| controls(cluster, &s.metadata)).map(|s| Child::Service(s.name_any()));
     let budgets =
@@ -345,17 +331,18 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn at<K, C>(&self, store: &Store<C>, object: &str) -> Result<Option<Foreign>, ObserveError>
+    async fn at<K, C>(&self, cache: &Cache<C>, object: &str) -> Result<Option<Foreign>, ObserveError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
             + serde::de::DeserializeOwned
             + std::fmt::Debug,
-        C: Resource<DynamicType = ()> + Clone + 'static,
+        C: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
     {
         let kind = K::kind(&()).into_owned();
-        let key = ObjectRef::<C>::new(object).within(&self.name.namespace);
-        let meta = match store.get(&key) {
+        let meta = match cache.get(&self.name.namespace, object) {
             Some(cached) => Some(cached.meta().clone()),
             None => {
                 let api: Api<K> = Api::namespaced(self.ctx.client.clone(), &self.name.namespace);

@@ -28,6 +28,13 @@ pub struct BackupPlan {
     pub verdicts: Vec<Verdict>,
 }
 
+impl BackupPlan {
+    /// When the next backup is due.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.schedules.iter().filter_map(|schedule| schedule.next_time.as_ref()).map(|time| time.0).min()
+    }
+}
+
 /// A backup that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewBackup {

@@ -6,7 +6,7 @@ use crate::cluster::observed::Observed;
 use crate::cluster::validate::Desired;
 use crate::context::Context;
 use crate::crd::{BackupSchedule, Verification, VerificationResult, parse_period};
-use crate::names::{CONTAINER, ClusterName, LABEL_VERIFIES, content_hash};
+use crate::names::{CONTAINER, ClusterName, content_hash};
 use client::backup::RestoreReport;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -53,11 +53,7 @@ pub struct Verdict {
 
 /// Pods of tests of a cluster's backups.
 pub fn see(name: &ClusterName, ctx: &Context) -> Vec<VerifierView> {
-    let ours = |pod: &Pod| {
-        pod.metadata.namespace.as_deref() == Some(&name.namespace)
-            && pod.labels().get(LABEL_VERIFIES) == Some(&name.name)
-    };
-    ctx.stores.verifiers.state_filter(ours).iter().filter_map(|pod| view(pod)).collect()
+    ctx.stores.verifiers.of(name).iter().filter_map(view).collect()
 }
 
 fn view(pod: &Pod) -> Option<VerifierView> {

@@ -7,6 +7,7 @@ use crate::names::{ANNOTATION_REVISION, LABEL_TEMPLATE, PodRole, role_revision};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// The object that keeps `pod` as the template of the wanted revision.
@@ -26,6 +27,6 @@ pub fn revision(
 /// Revision and template that an object keeps; `None` if it keeps none.
 pub fn pinned(object: &ControllerRevision) -> Option<(String, PodTemplateSpec)> {
     let revision = object.metadata.annotations.as_ref()?.get(ANNOTATION_REVISION)?.clone();
-    let pod = serde_json::from_value(object.data.as_ref()?.0.clone()).ok()?;
+    let pod = PodTemplateSpec::deserialize(&object.data.as_ref()?.0).ok()?;
     Some((revision, pod))
 }

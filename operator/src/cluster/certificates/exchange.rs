@@ -4,7 +4,7 @@
 //! old one is trusted no more. It is the same whoever makes the certificates, and whether one authority follows another
 //! of the same kind or of another. Pure.
 
-use super::pki::{AUTHORITY_RENEWAL_DAYS, DAY, Fingerprint, Leaf};
+use super::pki::{AUTHORITY_RENEWAL_DAYS, DAY, Fingerprint, Leaf, Names};
 use crate::crd::Port;
 use client::admin::PortCertificates;
 use std::collections::{BTreeMap, BTreeSet};
@@ -226,7 +226,7 @@ fn is_due(wanted: &Wanted, offer: &Offer, handed: &Handed, now: i64) -> bool {
 
 /// Whether a certificate of the cluster's own authority can stay as it is.
 pub fn still_good(leaf: &Leaf, names: &BTreeSet<String>, now: i64) -> bool {
-    leaf.names == *names && leaf.lasts(now)
+    leaf.names == Names::of(names) && leaf.lasts(now)
 }
 
 fn is_to_rotate(wanted: &Wanted, offer: &Offer, now: i64) -> bool {
@@ -246,7 +246,7 @@ mod tests {
             fingerprint: fingerprint.into(),
             not_before: NOW,
             not_after: NOW + 90 * DAY,
-            names: BTreeSet::from(["n".to_owned()]),
+            names: Names::of(&set(&["n"])),
         }
     }
 

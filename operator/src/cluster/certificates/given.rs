@@ -184,7 +184,7 @@ pub fn not_ready(name: &str, object: &Value) -> Lack {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pki::{DAY, Signer, mint};
+    use super::super::pki::{DAY, Names, Signer, mint};
     use super::*;
 
     const NOW: i64 = 1_800_000_000;
@@ -210,7 +210,7 @@ mod tests {
         let of = |pair: &Pair, ca: &str| secret(&pair.certificate, &pair.key, ca);
         let fits = of(&pair, &authority.certificate);
         let given = look("Secret mine", &fits, Port::Peers, &wanted, NOW).map_err(|l| l.message).unwrap();
-        assert_eq!((given.authorities.len(), given.leaf.names), (1, named));
+        assert_eq!((given.authorities.len(), given.leaf.names), (1, Names::of(&named)));
         let mixed = secret(&pair.certificate, &server_only.key, &authority.certificate);
         let elsewhere = set(&["other-rw.shop.svc"]);
         for (what, data, port, names, now, reason, word) in [

@@ -19,21 +19,18 @@ use crate::crd::{IssuerRef, Port, TlsMode};
 use crate::names::{
     ANNOTATION_ISSUERS, ANNOTATION_ROTATED, ANNOTATION_TRUSTED_SINCE, FIELD_MANAGER, content_hash,
 };
+use crate::pace::Matter;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Key of the Secret with an authority: its key. The certificate is under [`AUTHORITIES`].
 const AUTHORITY_KEY: &str = "ca.key";
 /// Writes that one reconcile makes for one port. What is left is made by the next.
 const WRITES: usize = 4;
-/// How long what was read of the operator's own Secrets is believed.
-const TRUST_OWN: Duration = Duration::from_secs(600);
-/// The same of somebody else's.
-const TRUST_GIVEN: Duration = Duration::from_secs(30);
 
 /// What is known of a port, without anything secret.
 #[derive(Clone, Debug)]
@@ -42,12 +39,12 @@ pub struct Kept {
     pub view: PortView,
     /// What is next.
     pub next: Next,
-    /// What was to be when that was found out.
-    pub wanted: Wanted,
+    /// What names that which was to be when that was found out.
+    pub wanted: String,
     /// Where certificates come from.
     pub mode: TlsMode,
-    /// When it was read.
-    pub read: Instant,
+    /// Until when that is believed.
+    pub until: Instant,
 }
 
 /// What is known of the ports of a cluster.
@@ -103,13 +100,10 @@ struct Contents {
 
 impl Keeper<'_> {
     async fn keep(&self, known: Option<Kept>, observed: &Observed) -> Result<Kept, CertificateError> {
-        let trust = match self.mode {
-            TlsMode::Managed | TlsMode::Disabled => TRUST_OWN,
-            TlsMode::CertManager | TlsMode::Secret => TRUST_GIVEN,
-        };
+        let wanted = content_hash(format!("{:?}", self.wanted).as_bytes());
         if let Some(kept) = known.filter(|kept| {
             let lacking = matches!(kept.view.offer, Offer::Lacking(_));
-            !lacking && kept.mode == self.mode && kept.wanted == self.wanted && kept.read.elapsed() < trust
+            !lacking && kept.mode == self.mode && kept.wanted == wanted && Instant::now() < kept.until
         }) {
             let next = self.next(&kept.view, observed);
             if next.write.is_none() {
@@ -118,12 +112,12 @@ impl Keeper<'_> {
         }
         let mut writes = 0;
         loop {
-            let read = Instant::now();
+            let until = self.ctx.pace.belief(self.matter(), &self.desired.name);
             let contents = self.read().await?;
             let next = self.next(&contents.view, observed);
             let Some(write) = next.write.filter(|_| writes < WRITES) else {
                 let view = contents.view;
-                return Ok(Kept { view, next, wanted: self.wanted.clone(), mode: self.mode, read });
+                return Ok(Kept { view, next, wanted, mode: self.mode, until });
             };
             tracing::info!(cluster = %self.desired.name, port = ?self.port, ?write, "certificates");
             self.write(write, contents).await?;
@@ -132,6 +126,13 @@ impl Keeper<'_> {
                 // Whom the operator itself trusts is in there.
                 self.ctx.known.forget(&self.desired.name);
             }
+        }
+    }
+
+    fn matter(&self) -> Matter {
+        match self.mode {
+            TlsMode::Managed | TlsMode::Disabled => Matter::OwnSecrets,
+            TlsMode::CertManager | TlsMode::Secret => Matter::GivenSecrets,
         }
     }
 

@@ -14,7 +14,6 @@ mod pki;
 mod wanted;
 
 pub use keep::{Kept, KeptPorts, keep};
-pub use wanted::wanted;
 
 use super::secrets::SecretError;
 

@@ -63,7 +63,6 @@ mod tests {
     use super::*;
     use crate::cluster::certificates::Kept;
     use crate::cluster::certificates::exchange::{Handed, Next, Offer, PortView};
-    use crate::cluster::certificates::wanted;
     use crate::cluster::fixtures::World;
     use crate::crd::PlaintextClients;
     use ClientTraffic::{AnswersBoth, Plaintext, Tls};
@@ -87,9 +86,9 @@ mod tests {
                 let kept = Kept {
                     view: PortView { offer: Offer::Nobody, handed: Some(Handed::default()) },
                     next: Next::default(),
-                    wanted: wanted(&world.desired, Port::Clients),
+                    wanted: String::new(),
                     mode,
-                    read: std::time::Instant::now(),
+                    until: std::time::Instant::now(),
                 };
                 world.observed.certificates = Some([(Port::Clients, kept)].into());
             }
