@@ -341,6 +341,25 @@ fn what_is_left_when_everything_is_lost_is_a_prefix_and_seconds_old() {
     }
 }
 
+/// Of a backup alone nobody knows whether anything happened after it.
+#[test]
+fn an_archive_that_begins_after_a_backup_reaches_the_present_without_a_write() {
+    let (mut c, config) = members(1, None, false);
+    c.create_ledger(0);
+    let index = insert(&c, 0, 1);
+    let made = back_up(&c, 0, "mine");
+    assert!(made["index"].as_u64().unwrap() >= index);
+    let windows = |c: &Cluster| -> Value {
+        let catalogue: Value = serde_json::from_str(&c.get(0, "/cluster/backups").1).unwrap();
+        catalogue["windows"].clone()
+    };
+    assert_eq!(windows(&c), json!([]));
+    assert_eq!(settings(c.root(), Some(1), false), config);
+    c.until("the archive is on target", |c| (c.report(0)["archive"]["state"] == "OnTarget").then_some(()));
+    let reached = windows(&c);
+    assert!(reached[0]["lastIndex"].as_u64() >= Some(index), "{reached}");
+}
+
 #[test]
 fn a_store_that_is_away_hurts_no_write_and_leaves_no_hole() {
     let (mut c, config) = members(1, Some(1), false);

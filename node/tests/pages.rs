@@ -272,7 +272,7 @@ fn the_page_about_backups() {
     walk.rename("-cluster-id ID", &format!("-cluster-id {}", id.trim()));
     walk.rename("\"ID\"", &format!("\"{}\"", id.trim()));
     walk.rename("4711", &index);
-    let now = walk.type_in("date -u +%FT%TZ");
+    let now = walk.type_in("curl -s -K login localhost:4001/cluster/backups | jq -r '.windows[-1].latest'");
     walk.rename("2026-01-31T12:00:00Z", now.trim());
     let verify = walk.next("sqlited restore -backup-config").text;
     // The page shows afterwards what is in the file.

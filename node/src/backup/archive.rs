@@ -290,6 +290,11 @@ impl Archiver {
             next => next,
         };
         self.consensus.archived_before(next);
+        if archived == 0 {
+            // A backup of somebody's own says nothing of what came after it: without segments the archive needs its own,
+            // or nothing would be reached by a time until there is a write.
+            contents.manifests.retain(|manifest| manifest.backup.kind == BackupKind::Base);
+        }
         let mut standing = self.standing.lock();
         let last = next.saturating_sub(1);
         let first = contents.first_base(epoch, last);
