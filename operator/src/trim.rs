@@ -79,6 +79,8 @@ impl Trim for Pod {
                 ours.map(|status| ContainerStatus {
                     name: status.name,
                     state: status.state,
+                    // The last words of a program that is to be started again.
+                    last_state: status.last_state,
                     restart_count: status.restart_count,
                     ..ContainerStatus::default()
                 })
@@ -171,6 +173,7 @@ mod tests {
     #[test]
     fn of_a_pod_stays_where_it_is_and_how_it_is() {
         let running = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        let ended = json!({"terminated": {"exitCode": 1, "message": "no such file"}});
         let pod = trimmed::<Pod>(json!({
             "metadata": metadata(),
             "spec": {"nodeName": "n", "containers": [{"name": "sqlited", "image": "i"}]},
@@ -178,7 +181,8 @@ mod tests {
                 "phase": "Running", "podIP": "10.0.0.1", "hostIP": "10.0.0.2",
                 "conditions": [{"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"}],
                 "containerStatuses": [
-                    {"name": "sqlited", "image": "i", "imageID": "sha", "ready": true, "restartCount": 2, "state": running},
+                    {"name": "sqlited", "image": "i", "imageID": "sha", "ready": true, "restartCount": 2, "state": running,
+                     "lastState": ended},
                     {"name": "side", "image": "i", "imageID": "sha", "ready": true, "restartCount": 0},
                 ],
             },
@@ -193,6 +197,7 @@ mod tests {
                 "conditions": [{"type": "Ready", "status": "True"}],
                 "containerStatuses": [{
                     "name": "sqlited", "image": "", "imageID": "", "ready": false, "restartCount": 2, "state": running,
+                    "lastState": ended,
                 }],
             })
         );

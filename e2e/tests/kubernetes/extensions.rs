@@ -70,13 +70,13 @@ fn extensions_come_to_a_running_cluster() {
         test.measured("extensions asked for to there", begin.elapsed())?;
         database.write("CREATE TABLE t (x INTEGER, y AS (twice(x)) STORED)").await?;
         database.write("INSERT INTO t (x) VALUES (twice(21))").await?;
-        orders.assert_same_content("SELECT x, y FROM t").await?;
-        let y = database.read_number("SELECT y FROM t", Level::Linearizable).await?;
-        ensure!(y == 84, "y is {y}");
         let report = ledger.finish().await?;
         test.reported("extensions turned on", &report)?;
         report.nothing_lost()?;
         report.outage_at_most(Duration::from_secs(2))?;
+        orders.assert_same_content("SELECT x, y FROM t").await?;
+        let y = database.read_number("SELECT y FROM t", Level::Linearizable).await?;
+        ensure!(y == 84, "y is {y}");
         orders.await_ready().await
     });
 }

@@ -1,6 +1,6 @@
 //! What members send of their own accord: changes of rows, numbers and traces.
 
-use crate::updates::await_new_pods;
+use crate::updates::{self, await_new_pods};
 use anyhow::{Context, ensure};
 use e2e::ledger::Pace;
 use e2e::{eventually, scenario};
@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(10);
 #[ignore = "needs Kubernetes: make e2e"]
 fn changes_and_numbers_are_sent_once_it_is_asked_for() {
     scenario("changes_and_numbers_are_sent_once_it_is_asked_for", async |test| {
-        let orders = test.cluster("orders", 3).await?;
+        let orders = updates::cluster(test, json!({})).await?;
         let rw = orders.service("rw").await?;
         rw.write("CREATE TABLE lamps (name TEXT)").await?;
         rw.write("CREATE TABLE shades (name TEXT)").await?;

@@ -13,7 +13,7 @@ const RESTARTED: &str = "sqlite-operator.io/restartedAt";
 const APPROVED: &str = "sqlite-operator.io/approvedRevision";
 
 /// A cluster of three whose canary is watched for a second, with more in its spec.
-async fn cluster(test: &Scenario, more: serde_json::Value) -> Result<Cluster> {
+pub async fn cluster(test: &Scenario, more: serde_json::Value) -> Result<Cluster> {
     let orders = test.named("orders");
     let mut manifest = Manifest::new("orders", 3).with("update", json!({"canary": {"soakSeconds": 1}}));
     for (field, value) in more.as_object().into_iter().flatten() {
