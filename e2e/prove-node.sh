@@ -44,6 +44,8 @@ if [ -x "$s3" ]; then
   prove "a large database to an S3 server and back" "BACKUP_MIB=2048 BACKUP_S3=$s3" backup large
   prove "an S3 server that is away for five minutes" "BACKUP_AWAY=300 BACKUP_S3=$s3" backup_faults "--ignored away"
   prove "writes while an S3 server gets a backup and the archive" "BACKUP_SECONDS=60 BACKUP_S3=$s3 BACKUP_S3_DIR=/dev/shm" backup_faults "--ignored latency"
+  prove "the same, all processors busy throughout" \
+    "BACKUP_BUSY=1 BACKUP_SECONDS=60 BACKUP_S3=$s3 BACKUP_S3_DIR=/dev/shm" backup_faults "--ignored latency"
 fi
 
 how="make prove WHAT=node"

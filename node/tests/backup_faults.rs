@@ -2,7 +2,8 @@
 //! the server of an import too. What comes back is exactly a state that the cluster had, or a clear error.
 //!
 //! Needs `--features failpoints`; tests that are ignored need a real S3 server, whose program `BACKUP_S3` names.
-//! `BACKUP_AWAY` is how many seconds the store is away (5; the proof takes 300).
+//! `BACKUP_AWAY` is how many seconds the store is away (5; the proof takes 300). With `BACKUP_BUSY` all processors are busy
+//! while latencies are measured, with backups and without: by programs that give way to everything else at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -11,6 +12,7 @@ use node::failpoint::Place;
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 use support::backups::{
     await_archived, await_job, back_up, cluster_id, insert, leader_of, ledger, members, restore,
@@ -417,6 +419,28 @@ enum Load {
     Full,
 }
 
+/// A program for each processor that does nothing, and only where nobody else wants it. A virtual disk whose device is
+/// played by the processors of the virtual machine answers later when these are busy, whatever they are busy with.
+struct BusyProcessors(Vec<Child>);
+
+impl BusyProcessors {
+    fn start() -> Self {
+        let processors = std::thread::available_parallelism().unwrap().get();
+        let spin =
+            || Command::new("chrt").args(["-i", "0", "sh", "-c", "while :; do :; done"]).spawn().unwrap();
+        Self((0..processors).map(|_| spin()).collect())
+    }
+}
+
+impl Drop for BusyProcessors {
+    fn drop(&mut self) {
+        for program in &mut self.0 {
+            drop(program.kill());
+            drop(program.wait());
+        }
+    }
+}
+
 /// p99 of writes without backups and archive, and with both, and how many backups were made.
 fn latencies(
     c: &mut Cluster,
@@ -470,6 +494,7 @@ fn latency_of_writes_hardly_changes_while_a_backup_is_made_and_the_log_archived(
     const ROWS_PER_MIB: usize = 256;
     let seconds: u64 =
         std::env::var("BACKUP_SECONDS").map_or(2, |n| n.parse().expect("BACKUP_SECONDS is a number"));
+    let _busy = std::env::var_os("BACKUP_BUSY").map(|_| BusyProcessors::start());
     let (mut c, server, config) = backing_up(3, |port| port);
     let with_archive = std::fs::read(&config).unwrap();
     let bare = json!({ "store": s3_at(c.root(), server.port) }).to_string();
