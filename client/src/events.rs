@@ -24,9 +24,11 @@ const MAX_HEAD_BYTES: usize = 16 << 10;
 /// Room for what is read at a time.
 const READ_BYTES: usize = 1 << 10;
 
+type Stream = Box<dyn AsyncRead + Send + Unpin>;
+
 /// Reports of a member, as lines of JSON.
 pub struct Events {
-    stream: Box<dyn AsyncRead + Send + Unpin>,
+    stream: Stream,
     buffer: Vec<u8>,
     patience: Duration,
     url: String,
@@ -50,14 +52,14 @@ impl Events {
         let url = request.url().to_string();
         let silent = AdminError::EventsSilent { url: url.clone() };
         let asked = timeout(timeouts.report, connect(&request, tls, timeouts.connect)).await;
-        let (mut stream, answer) = asked
+        let (stream, answer) = asked
             .map_err(|_| silent)?
             .map_err(|source| AdminError::Connection { url: url.clone(), source })?;
         if !(200..300).contains(&answer.status) {
             let mut body = answer.rest;
-            let rest = stream.as_mut().take(MAX_HEAD_BYTES as u64);
+            let mut rest = stream.take(MAX_HEAD_BYTES as u64);
             // What is missing of why it refuses is no other reason.
-            let _ = timeout(timeouts.report, read_all(rest, &mut body)).await;
+            let _ = timeout(timeouts.report, rest.read_to_end(&mut body)).await;
             return Err(refusal(url, answer.status, &body));
         }
         if answer.is_framed {
@@ -96,12 +98,6 @@ impl Events {
         }
     }
 }
-
-async fn read_all(mut from: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> std::io::Result<usize> {
-    from.read_to_end(into).await
-}
-
-type Stream = Box<dyn AsyncRead + Send + Unpin>;
 
 async fn connect(
     request: &Request,

@@ -53,14 +53,11 @@ fn a_member_ends_while_it_archives() {
     let writers = c.write_to(&[0, 1, 2], 2, 100);
     for place in [Place::ArchiveRead, Place::ArchivePut] {
         let i = (leader_of(&mut c) + 1) % 3;
-        let (other, name) = ((i + 1) % 3, c.members[i].name.clone());
         c.kill(i);
         c.start_armed(i, &armed(place, 2));
         // What members say of the leader may be from before: it is handed over until it ends.
         c.until("it leads, and ends", |c| {
-            let members = c.report(other)["membership"]["members"].as_array()?.clone();
-            let to = members.iter().find(|m| m["name"] == json!(name))?["nodeId"].clone();
-            drop(c.post(other, "/cluster/transfer", &json!({ "to": to }).to_string()));
+            c.send_leadership((i + 1) % 3, i)?;
             c.log(i).contains(&format!("failpoint {}", place.name())).then_some(())
         });
         c.await_abort(i, place.name());

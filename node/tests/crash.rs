@@ -174,13 +174,9 @@ fn crash_at_work(places: &[(Place, u32)]) {
             if leads {
                 // It may get there before it leads, which is as good.
                 let id = c.report(leader)["nodeId"].clone();
-                let to = c.members[i].name.clone();
                 c.until("it leads, or ended", |c| {
-                    let report = c.report(leader);
-                    assert_eq!(report["nodeId"], id);
-                    let members = report["membership"]["members"].as_array()?.clone();
-                    let to = members.iter().find(|m| m["name"] == json!(to))?["nodeId"].clone();
-                    drop(c.post(leader, "/cluster/transfer", &json!({ "to": to }).to_string()));
+                    assert_eq!(c.report(leader)["nodeId"], id);
+                    let to = c.send_leadership(leader, i)?;
                     let ended = c.log(i).contains(&format!("failpoint {}", place.name()));
                     (ended || c.report(leader)["leader"]["nodeId"] == to).then_some(())
                 });
@@ -257,11 +253,8 @@ fn a_member_ends_while_it_checkpoints_and_purges() {
                 if c.has_ended(i) {
                     return Some(());
                 }
-                let report = c.report(other);
-                if leads && report["leader"]["name"] != name {
-                    let members = report["membership"]["members"].as_array()?;
-                    let to = members.iter().find(|member| member["name"] == name)?["nodeId"].clone();
-                    drop(c.post(other, "/cluster/transfer", &json!({ "to": to }).to_string()));
+                if leads && c.report(other)["leader"]["name"] != name {
+                    c.send_leadership(other, i);
                     return None;
                 }
                 c.is_ready(i).then_some(())

@@ -192,6 +192,31 @@ impl Stores {
 /// Objects that a list has at a time. They come whole, and are trimmed then: the fewer, the less memory a start takes.
 pub const PAGE: u32 = 100;
 
+/// What can be watched, and kept.
+trait Watched:
+    Resource<Scope = NamespaceResourceScope, DynamicType: Default + Eq + Hash + Clone + Send + Sync>
+    + Clone
+    + DeserializeOwned
+    + Trim
+    + Debug
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Watched for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType: Default + Eq + Hash + Clone + Send + Sync>
+        + Clone
+        + DeserializeOwned
+        + Trim
+        + Debug
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 struct Watch<'a> {
     client: &'a Client,
     namespace: Option<&'a str>,
@@ -201,52 +226,16 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     /// A cache of the objects with `label`, each of whose changes asks for the reconcile of the cluster that it belongs to.
-    fn of_clusters<K>(&self, label: &str) -> Cache<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope>
-            + Clone
-            + Serialize
-            + DeserializeOwned
-            + Trim
-            + Debug
-            + Send
-            + Sync
-            + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
-    {
+    fn of_clusters<K: Watched + Serialize>(&self, label: &str) -> Cache<K> {
         self.named_by(label, LABEL_CLUSTER)
     }
 
     /// The same of the cluster that `label` names.
-    fn by_label<K>(&self, label: &'static str) -> Cache<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope>
-            + Clone
-            + Serialize
-            + DeserializeOwned
-            + Trim
-            + Debug
-            + Send
-            + Sync
-            + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
-    {
+    fn by_label<K: Watched + Serialize>(&self, label: &'static str) -> Cache<K> {
         self.named_by(label, label)
     }
 
-    fn named_by<K>(&self, label: &str, cluster: &'static str) -> Cache<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope>
-            + Clone
-            + Serialize
-            + DeserializeOwned
-            + Trim
-            + Debug
-            + Send
-            + Sync
-            + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
-    {
+    fn named_by<K: Watched + Serialize>(&self, label: &str, cluster: &'static str) -> Cache<K> {
         let triggers = self.triggers.clusters.clone();
         let objects = self.watch(watcher::Config::default().labels(label));
         let cache = Cache::by(cluster);
@@ -261,37 +250,16 @@ impl Watch<'_> {
     }
 
     /// A cache of objects of users; `touched` is called with each that was changed or is gone.
-    fn of_users<K>(&self, touched: impl Fn(&K) + Send + 'static) -> Store<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + Trim
-            + Debug
-            + Send
-            + Sync
-            + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
-    {
+    fn of_users<K: Watched>(&self, touched: impl Fn(&K) + Send + 'static) -> Store<K> {
         let (reader, writer) = store();
         self.follow(self.watch(watcher::Config::default()).reflect(writer), touched);
         reader
     }
 
-    fn watch<K>(
+    fn watch<K: Watched>(
         &self,
         which: watcher::Config,
-    ) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + use<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + Trim
-            + Debug
-            + Send
-            + 'static,
-        K::DynamicType: Default,
-    {
+    ) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + use<K> {
         let api: Api<K> = match self.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),

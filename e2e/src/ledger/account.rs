@@ -99,8 +99,9 @@ pub fn account(attempts: &[Attempt], found: &BTreeMap<u64, u64>) -> Account {
     sum.strangers = found.keys().filter(|id| !known.contains_key(id)).copied().collect();
     sum.longest_gap = longest_gap(attempts, acknowledged_at);
     latencies.sort_unstable();
-    sum.p50_us = percentile(&latencies, 50);
-    sum.p99_us = percentile(&latencies, 99);
+    let percentile_us = |percent| percentile(&latencies, percent).as_micros() as u64;
+    sum.p50_us = percentile_us(50);
+    sum.p99_us = percentile_us(99);
     sum
 }
 
@@ -122,10 +123,10 @@ fn longest_gap(attempts: &[Attempt], mut acknowledged_at: Vec<Duration>) -> Gap 
     longest
 }
 
-/// Smallest value that `percent` of the sorted values do not exceed, in microseconds.
-fn percentile(sorted: &[Duration], percent: usize) -> u64 {
+/// Smallest value that `percent` of the sorted values do not exceed; zero if there is none.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).map_or(0, |value| value.as_micros() as u64)
+    sorted.get(rank - 1).copied().unwrap_or_default()
 }
 
 #[cfg(test)]

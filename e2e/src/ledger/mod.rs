@@ -6,7 +6,7 @@
 mod account;
 mod report;
 
-pub use account::{Account, Attempt, Gap, Outcome, account};
+pub use account::{Account, Attempt, Gap, Outcome, account, percentile};
 pub use report::Report;
 
 use crate::database::{Database, Level, WriteError};
@@ -82,6 +82,7 @@ impl Ledger {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "nothing is done while the guard is held")]
 async fn write(
     database: Database,
     run: String,

@@ -4,6 +4,7 @@ use super::audit::{Requests, total};
 use super::clusters::Change;
 use super::mebibytes;
 use super::process::Memory;
+use crate::ledger::percentile;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -71,6 +72,15 @@ pub struct Rest {
     pub object_changes: u64,
 }
 
+impl Start {
+    /// For people, with so many decimals.
+    fn told(&self, decimals: usize) -> String {
+        let (took, requests, processor) =
+            (self.took.as_secs_f64(), total(&self.requests), self.processor_seconds);
+        format!("{took:.decimals$} s, {requests} requests, {processor:.decimals$} s of processor")
+    }
+}
+
 impl Found {
     /// What was to be shown and was not.
     pub fn missed(&self) -> Vec<String> {
@@ -99,14 +109,11 @@ impl Found {
     pub fn markdown(&self) -> String {
         let Self { clusters, creation, changes, before, cold_start, rest } = self;
         let mut rows = Rows::default();
-        rows.row(
-            "memory at rest (resident set)",
-            format!("{:.0} MiB", mebibytes(rest.resident)),
-            format!("{AIM_MEMORY} MiB"),
-        );
-        rows.row("memory of the one that stands by", megabytes(rest.standby), String::new());
-        rows.row("memory, most of a cold start", megabytes(cold_start.memory.peak), String::new());
-        rows.row("memory, most of the process that saw them made", megabytes(before.peak), String::new());
+        let memory = |bytes| format!("{:.0} MiB", mebibytes(bytes));
+        rows.row("memory at rest (resident set)", memory(rest.resident), format!("{AIM_MEMORY} MiB"));
+        rows.row("memory of the one that stands by", memory(rest.standby), String::new());
+        rows.row("memory, most of a cold start", memory(cold_start.memory.peak), String::new());
+        rows.row("memory, most of the process that saw them made", memory(before.peak), String::new());
         rows.row(
             "requests to the API server at rest, those of the one that stands by among them",
             format!("{:.1}/s", per_second(total(&rest.requests), rest.took)),
@@ -149,26 +156,8 @@ impl Found {
             format!("{:.0} % of one", 100.0 * rest.processor_seconds / rest.took.as_secs_f64()),
             String::new(),
         );
-        rows.row(
-            "cold start until each was reconciled",
-            format!(
-                "{:.1} s, {} requests, {:.1} s of processor",
-                cold_start.took.as_secs_f64(),
-                total(&cold_start.requests),
-                cold_start.processor_seconds
-            ),
-            String::new(),
-        );
-        rows.row(
-            "from none to all of them settled",
-            format!(
-                "{:.0} s, {} requests, {:.0} s of processor",
-                creation.took.as_secs_f64(),
-                total(&creation.requests),
-                creation.processor_seconds
-            ),
-            String::new(),
-        );
+        rows.row("cold start until each was reconciled", cold_start.told(1), String::new());
+        rows.row("from none to all of them settled", creation.told(0), String::new());
         format!(
             "| of one operator with {clusters} clusters of three voters | measured | aim |\n|---|---|---|\n{}\n\
              Requests to the API server in {:.0} s at rest: {}.\n\nOf a cold start: {}.\n",
@@ -202,16 +191,6 @@ fn per_second(count: u64, during: Duration) -> f64 {
     count as f64 / during.as_secs_f64()
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{:.0} MiB", mebibytes(bytes))
-}
-
 fn milliseconds(time: Duration) -> String {
     format!("{} ms", time.as_millis())
-}
-
-/// Smallest value that `percent` of the sorted values do not exceed.
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or_default()
 }

@@ -1,10 +1,11 @@
 //! Extensions of SQLite that the image of the members carries, and that a SqliteCluster names.
 
 use crate::extension::Extension;
+use crate::updates;
 use anyhow::{Result, ensure};
 use e2e::database::Level;
 use e2e::ledger::Pace;
-use e2e::{Cluster, Manifest, Scenario, eventually, scenario};
+use e2e::{Cluster, Scenario, eventually, scenario};
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;
@@ -34,15 +35,7 @@ fn image() -> Result<&'static str> {
 
 /// A cluster of three with that image, and with these extensions.
 async fn cluster(test: &Scenario, image: &str, extensions: &[&str]) -> Result<Cluster> {
-    let orders = test.named("orders");
-    let manifest = Manifest::new("orders", 3)
-        .with("image", json!(image))
-        .with("update", json!({"canary": {"soakSeconds": 1}}))
-        .with("database", json!({ "extensions": extensions }));
-    orders.apply(&manifest).await?;
-    orders.await_ready().await?;
-    test.say("orders is ready");
-    Ok(orders)
+    updates::cluster(test, json!({"image": image, "database": {"extensions": extensions}})).await
 }
 
 /// Waits until the state has the extension whose `twice(1)` is this.

@@ -5,7 +5,7 @@
 //!             | trace [16] · span [8] · kind u8 + 128 · length u16 · state · body of that call
 //! ```
 //! A member of an older version would hang up at such a call, so a leader is asked first whether it takes them, once for as
-//! long as it leads. The state is `tracestate`, at most 512 bytes.
+//! long as it leads. The state is `tracestate`, at most [`TraceState::LONGEST`] bytes.
 
 use super::Consensus;
 use super::calls::{CallError, Kind};
@@ -19,8 +19,6 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Added to the kind of a call that has a state.
 const HAS_STATE: u8 = 128;
-/// The longest state, in bytes.
-const LONGEST_STATE: usize = 512;
 
 /// What a leader takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +132,7 @@ fn unpack(mut body: Bytes) -> Result<(Parentage, Kind, Bytes), String> {
         TraceState::default()
     } else {
         let length = usize::from(body.try_get_u16().map_err(|_| cut_short())?);
-        if length > LONGEST_STATE {
+        if length > TraceState::LONGEST {
             return Err(format!("a traced call with a state of {length} bytes"));
         }
         if body.len() < length {
@@ -155,7 +153,7 @@ mod tests {
     #[test]
     fn calls_come_apart_as_they_were_put_together() {
         let context = TraceContext { trace: [1; 16], span: [2; 8] };
-        for state in ["", "a=1", &"s".repeat(LONGEST_STATE)] {
+        for state in ["", "a=1", &"s".repeat(TraceState::LONGEST)] {
             let parentage = Parentage { context, state: TraceState::of(state) };
             let whole = pack(&parentage, Kind::Query, b"body");
             let (read, kind, body) = unpack(whole.clone()).unwrap();

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest that is handed on, in bytes, and how many members it may have: both are the standard's.
-const LONGEST: usize = 512;
+/// How many members it may have; the standard says so, as of [`TraceState::LONGEST`].
 const MEMBERS: usize = 32;
 /// Members longer than this go first where all is too long.
 const LONG_MEMBER: usize = 128;
@@ -14,6 +13,9 @@ const LONG_MEMBER: usize = 128;
 pub struct TraceState(Option<Arc<str>>);
 
 impl TraceState {
+    /// The longest that is handed on, in bytes.
+    pub const LONGEST: usize = 512;
+
     /// The lines of the header, in order. What the standard does not allow counts as nothing; of what is too long, whole
     /// members go: long ones, then the oldest.
     pub fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
@@ -24,7 +26,7 @@ impl TraceState {
         }
         let length = |members: &[&str]| members.iter().map(|member| member.len() + 1).sum::<usize>();
         // With one comma less.
-        let is_too_long = |members: &[&str]| length(members) > LONGEST + 1;
+        let is_too_long = |members: &[&str]| length(members) > Self::LONGEST + 1;
         while is_too_long(&members)
             && let Some(at) = members.iter().rposition(|member| member.len() > LONG_MEMBER)
         {
@@ -41,7 +43,7 @@ impl TraceState {
         Self(Some(text).filter(|text| !text.is_empty()).map(Arc::from))
     }
 
-    /// As it is handed on; empty if it says nothing. At most 512 bytes.
+    /// As it is handed on; empty if it says nothing. At most [`Self::LONGEST`] bytes.
     pub fn as_str(&self) -> &str {
         self.0.as_deref().unwrap_or_default()
     }
@@ -96,7 +98,7 @@ mod tests {
         ] {
             let state = TraceState::parse(lines.iter().copied());
             assert_eq!(state.as_str(), expected, "{lines:?}");
-            assert!(state.as_str().len() <= LONGEST);
+            assert!(state.as_str().len() <= TraceState::LONGEST);
             assert_eq!(TraceState::of(state.as_str()), state);
         }
     }

@@ -323,6 +323,16 @@ impl Cluster {
         });
     }
 
+    /// Asks member `by` to have leadership sent to member `to`, which need not run, and waits for nothing; the identity of
+    /// `to`. None while `by` does not say what that is.
+    pub fn send_leadership(&self, by: usize, to: usize) -> Option<Value> {
+        let name = serde_json::json!(self.members[to].name);
+        let members = self.report(by)["membership"]["members"].as_array()?.clone();
+        let id = members.iter().find(|member| member["name"] == name)?["nodeId"].clone();
+        drop(self.post(by, "/cluster/transfer", &serde_json::json!({ "to": id }).to_string()));
+        Some(id)
+    }
+
     /// What a member logged.
     pub fn log(&self, i: usize) -> String {
         let mut text = String::new();

@@ -20,156 +20,150 @@ const AUTHORITIES: &str = "ca.crt";
 /// File with a URL.
 const ENDPOINT: &str = "endpoint";
 
-/// Somebody that members send something to.
-enum Outlet<'a> {
-    Changes(&'a ChangeCapture),
-    Telemetry(&'a Otlp),
+/// Somebody that members send something to, and what Secrets hold for that.
+struct Outlet<'a> {
+    name: &'static str,
+    /// Certificates of authorities that the other side's is of.
+    ca: Option<&'a SecretKeyRef>,
+    /// What is shown to the other side.
+    certificate: Option<&'a SecretRef>,
+    /// Where it is.
+    endpoint: Option<&'a SecretKeyRef>,
 }
 
-/// Those of the members of a role. A read replica sends no changes.
-fn outlets(desired: &Desired, role: PodRole) -> impl Iterator<Item = Outlet<'_>> {
-    let changes = desired.spec.database.change_capture.as_ref().filter(|_| role == PodRole::Voter);
-    let telemetry = desired.spec.observability.otlp.as_ref();
-    changes.map(Outlet::Changes).into_iter().chain(telemetry.map(Outlet::Telemetry))
+/// The sink of the members of a role. A read replica sends no changes.
+fn changes(desired: &Desired, role: PodRole) -> Option<(&ChangeCapture, Outlet<'_>)> {
+    let capture = desired.spec.database.change_capture.as_ref().filter(|_| role == PodRole::Voter)?;
+    let outlet = Outlet {
+        name: "changes",
+        ca: capture.ca_secret_ref.as_ref(),
+        certificate: capture.certificate_secret_ref.as_ref(),
+        endpoint: capture.endpoint_secret_ref.as_ref(),
+    };
+    Some((capture, outlet))
+}
+
+/// The collector.
+fn telemetry(desired: &Desired) -> Option<(&Otlp, Outlet<'_>)> {
+    let otlp = desired.spec.observability.otlp.as_ref()?;
+    let outlet = Outlet {
+        name: "otlp",
+        ca: otlp.ca_secret_ref.as_ref(),
+        certificate: otlp.certificate_secret_ref.as_ref(),
+        endpoint: None,
+    };
+    Some((otlp, outlet))
 }
 
 /// Volumes of a pod with what Secrets hold for them, and where they are mounted.
 pub fn volumes(desired: &Desired, role: PodRole) -> impl Iterator<Item = (Volume, VolumeMount)> {
-    outlets(desired, role).filter_map(|outlet| outlet.volume())
+    let changes = changes(desired, role).map(|(_, outlet)| outlet);
+    let telemetry = telemetry(desired).map(|(_, outlet)| outlet);
+    [changes, telemetry].into_iter().flatten().filter_map(|outlet| outlet.volume())
 }
 
 /// What tells a member of them.
 pub fn args(desired: &Desired, role: PodRole) -> impl Iterator<Item = String> {
-    outlets(desired, role).flat_map(|outlet| match outlet {
-        Outlet::Changes(capture) => {
-            vec![format!("-cdc-config={}", literal(&outlet.changes(desired, capture)))]
-        }
-        Outlet::Telemetry(otlp) => outlet.telemetry(otlp),
-    })
-}
-
-/// Text that Kubernetes does not replace anything in: `$(NAME)` stands for a variable, and `$$` for a dollar.
-fn literal(value: &Value) -> String {
-    value.to_string().replace('$', "$$")
+    let changes = changes(desired, role).map(|(capture, outlet)| {
+        let config = changes_config(capture, &outlet, &desired.name.name);
+        // Kubernetes takes `$(NAME)` for a variable, and `$$` for a dollar.
+        format!("-cdc-config={}", config.to_string().replace('$', "$$"))
+    });
+    let telemetry = telemetry(desired).map(|(otlp, outlet)| telemetry_flags(otlp, &outlet));
+    changes.into_iter().chain(telemetry.into_iter().flatten())
 }
 
 impl Outlet<'_> {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Changes(_) => "changes",
-            Self::Telemetry(_) => "otlp",
-        }
+    /// Where the files that Secrets hold are.
+    fn directory(&self) -> String {
+        format!("/etc/sqlited/{}", self.name)
     }
 
-    /// Path of a file that a Secret holds.
-    fn at(&self, file: &str) -> String {
-        format!("/etc/sqlited/{}/{file}", self.name())
+    /// Path of such a file, if there is one.
+    fn file(&self, name: &str, there: bool) -> Option<String> {
+        there.then(|| format!("{}/{name}", self.directory()))
     }
 
-    /// Certificates of authorities, and what is shown to the other side.
-    fn tls(&self) -> (Option<&SecretKeyRef>, Option<&SecretRef>) {
-        match self {
-            Self::Changes(capture) => {
-                (capture.ca_secret_ref.as_ref(), capture.certificate_secret_ref.as_ref())
-            }
-            Self::Telemetry(otlp) => (otlp.ca_secret_ref.as_ref(), otlp.certificate_secret_ref.as_ref()),
-        }
+    /// Paths of the authorities, the certificate and its key.
+    fn tls(&self) -> [Option<String>; 3] {
+        let (ca, shown) = (self.ca.is_some(), self.certificate.is_some());
+        [self.file(AUTHORITIES, ca), self.file(CERTIFICATE, shown), self.file(PRIVATE_KEY, shown)]
     }
 
     /// A Secret that is not there keeps the pod from starting, and the kubelet says so in an event of the pod: nothing is
     /// sent to somebody who is not who he should be.
     fn volume(&self) -> Option<(Volume, VolumeMount)> {
-        let (ca, certificate) = self.tls();
-        let endpoint = match self {
-            Self::Changes(capture) => capture.endpoint_secret_ref.as_ref(),
-            Self::Telemetry(_) => None,
-        };
-        let source = |name: &str, items: &[(&str, &str)]| VolumeProjection {
-            secret: Some(SecretProjection {
-                name: name.to_owned(),
-                items: Some(
-                    items
-                        .iter()
-                        .map(|(key, path)| KeyToPath {
-                            key: (*key).to_owned(),
-                            path: (*path).to_owned(),
-                            mode: None,
-                        })
-                        .collect(),
-                ),
-                optional: None,
-            }),
+        let item =
+            |key: &str, path: &str| KeyToPath { key: key.to_owned(), path: path.to_owned(), mode: None };
+        let source = |name: &str, items: Vec<KeyToPath>| VolumeProjection {
+            secret: Some(SecretProjection { name: name.to_owned(), items: Some(items), optional: None }),
             ..VolumeProjection::default()
         };
-        let key = |of: &SecretKeyRef, file: &str| source(&of.name, &[(&of.key, file)]);
-        let both = [(CERTIFICATE, CERTIFICATE), (PRIVATE_KEY, PRIVATE_KEY)];
+        let key = |of: &SecretKeyRef, file: &str| source(&of.name, vec![item(&of.key, file)]);
+        let both = || [CERTIFICATE, PRIVATE_KEY].map(|name| item(name, name)).into();
         let sources: Vec<_> = [
-            ca.map(|ca| key(ca, AUTHORITIES)),
-            certificate.map(|certificate| source(&certificate.name, &both)),
-            endpoint.map(|endpoint| key(endpoint, ENDPOINT)),
+            self.ca.map(|ca| key(ca, AUTHORITIES)),
+            self.certificate.map(|certificate| source(&certificate.name, both())),
+            self.endpoint.map(|endpoint| key(endpoint, ENDPOINT)),
         ]
         .into_iter()
         .flatten()
         .collect();
+        if sources.is_empty() {
+            return None;
+        }
         let projected = ProjectedVolumeSource { default_mode: Some(0o440), sources: Some(sources) };
-        let wanted = projected.sources.as_ref().is_some_and(|sources| !sources.is_empty());
-        wanted.then(|| {
-            let volume = Volume { name: self.name().into(), projected: Some(projected), ..Volume::default() };
-            let mount = VolumeMount {
-                name: self.name().into(),
-                mount_path: format!("/etc/sqlited/{}", self.name()),
-                read_only: Some(true),
-                ..VolumeMount::default()
-            };
-            (volume, mount)
-        })
+        let volume = Volume { name: self.name.into(), projected: Some(projected), ..Volume::default() };
+        let mount = VolumeMount {
+            name: self.name.into(),
+            mount_path: self.directory(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        };
+        Some((volume, mount))
     }
+}
 
-    /// What `-cdc-config` takes (docs/changes.md).
-    fn changes(&self, desired: &Desired, capture: &ChangeCapture) -> Value {
-        let (ca, certificate) = self.tls();
-        let file = |file: &str, there: bool| there.then(|| self.at(file));
-        let bytes = |size: &Option<String>| size.as_deref().and_then(parse_quantity);
-        let tls: Map<String, Value> = [
-            ("ca_cert_file", file(AUTHORITIES, ca.is_some())),
-            ("cert_file", file(CERTIFICATE, certificate.is_some())),
-            ("key_file", file(PRIVATE_KEY, certificate.is_some())),
-        ]
-        .into_iter()
-        .filter_map(|(name, path)| Some((name.to_owned(), path?.into())))
-        .collect();
-        let all = [
-            ("endpoint", json!(capture.endpoint)),
-            ("endpoint_file", json!(file(ENDPOINT, capture.endpoint_secret_ref.is_some()))),
-            ("service_id", json!(capture.service_id.as_ref().unwrap_or(&desired.name.name))),
-            ("table_filter", json!(capture.table_filter)),
-            ("row_ids_only", json!(capture.row_ids_only.then_some(true))),
-            ("max_batch_size", json!(capture.batch_size)),
-            ("max_batch_delay", json!(capture.batch_delay_milliseconds.map(|n| format!("{n}ms")))),
-            ("transmit_timeout", json!(capture.timeout_seconds.map(|n| format!("{n}s")))),
-            ("transmit_max_retries", json!(capture.max_retries)),
-            ("max_bytes", json!(bytes(&capture.max_size))),
-            ("retain_bytes", json!(bytes(&capture.retain_size))),
-            ("tls", if tls.is_empty() { Value::Null } else { tls.into() }),
-        ];
-        let said = all.into_iter().filter(|(_, value)| !value.is_null());
-        said.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>().into()
-    }
-
-    fn telemetry(&self, otlp: &Otlp) -> Vec<String> {
-        let (ca, certificate) = self.tls();
-        let ca = ca.map(|_| format!("-otlp-ca-cert={}", self.at(AUTHORITIES)));
-        let shown = certificate.map(|_| {
-            [format!("-otlp-cert={}", self.at(CERTIFICATE)), format!("-otlp-key={}", self.at(PRIVATE_KEY))]
-        });
-        [
-            format!("-otlp-endpoint={}", otlp.endpoint),
-            format!("-otlp-interval={}s", otlp.interval_seconds),
-            format!("-otlp-trace-ratio={}", f64::from(otlp.trace_percent) / 100.0),
-        ]
-        .into_iter()
-        .chain(ca)
-        .chain(shown.into_iter().flatten())
+/// What is said of `all`.
+fn said<const N: usize>(all: [(&str, Value); N]) -> Map<String, Value> {
+    all.into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| (name.to_owned(), value))
         .collect()
-    }
+}
+
+/// What `-cdc-config` takes (docs/changes.md), of the cluster called `cluster`.
+fn changes_config(capture: &ChangeCapture, outlet: &Outlet<'_>, cluster: &str) -> Value {
+    let bytes = |size: &Option<String>| size.as_deref().and_then(parse_quantity);
+    let [ca, certificate, key] = outlet.tls();
+    let tls =
+        said([("ca_cert_file", json!(ca)), ("cert_file", json!(certificate)), ("key_file", json!(key))]);
+    said([
+        ("endpoint", json!(capture.endpoint)),
+        ("endpoint_file", json!(outlet.file(ENDPOINT, outlet.endpoint.is_some()))),
+        ("service_id", json!(capture.service_id.as_deref().unwrap_or(cluster))),
+        ("table_filter", json!(capture.table_filter)),
+        ("row_ids_only", json!(capture.row_ids_only.then_some(true))),
+        ("max_batch_size", json!(capture.batch_size)),
+        ("max_batch_delay", json!(capture.batch_delay_milliseconds.map(|n| format!("{n}ms")))),
+        ("transmit_timeout", json!(capture.timeout_seconds.map(|n| format!("{n}s")))),
+        ("transmit_max_retries", json!(capture.max_retries)),
+        ("max_bytes", json!(bytes(&capture.max_size))),
+        ("retain_bytes", json!(bytes(&capture.retain_size))),
+        ("tls", if tls.is_empty() { Value::Null } else { tls.into() }),
+    ])
+    .into()
+}
+
+fn telemetry_flags(otlp: &Otlp, outlet: &Outlet<'_>) -> Vec<String> {
+    let files = ["ca-cert", "cert", "key"].into_iter().zip(outlet.tls());
+    let files = files.filter_map(|(flag, path)| Some(format!("-otlp-{flag}={}", path?)));
+    [
+        format!("-otlp-endpoint={}", otlp.endpoint),
+        format!("-otlp-interval={}s", otlp.interval_seconds),
+        format!("-otlp-trace-ratio={}", f64::from(otlp.trace_percent) / 100.0),
+    ]
+    .into_iter()
+    .chain(files)
+    .collect()
 }
