@@ -20,6 +20,7 @@ pub mod identity;
 mod maintenance;
 pub mod metrics;
 pub mod node;
+pub mod observe;
 pub mod otlp;
 pub mod raft;
 mod reload;

@@ -10,7 +10,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long work on threads of their own may go on after the end.
+const LINGERS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
@@ -56,7 +60,12 @@ fn main() -> ExitCode {
         config::Command::Drain { data_dir } => {
             runtime().and_then(|rt| Ok(rt.block_on(control::drain(&data_dir))?))
         }
-        config::Command::Run(config) => runtime().and_then(|rt| rt.block_on(run(*config))),
+        config::Command::Run(config) => runtime().and_then(|rt| {
+            let outcome = rt.block_on(run(*config));
+            // A query that nobody waits for any more may run on; everything that matters is closed.
+            rt.shutdown_timeout(LINGERS);
+            outcome
+        }),
     };
     outcome.map_or_else(|error| fatal(&error), |()| ExitCode::SUCCESS)
 }
@@ -137,7 +146,16 @@ async fn run(config: Config) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     };
-    match Node::start(config).await?.run(shutdown).await? {
+    tokio::pin!(shutdown);
+    let node = tokio::select! {
+        node = Node::start(config) => node?,
+        // As good as an end by a crash, at whatever point of the start.
+        () = &mut shutdown => {
+            tracing::info!("told to end before it had started");
+            return Ok(());
+        }
+    };
+    match node.run(shutdown).await? {
         Ended::InOrder => Ok(()),
         // The same process, so that whoever watches it sees no end; its files and sockets are closed by the system.
         Ended::StartAgain => {

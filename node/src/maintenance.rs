@@ -11,6 +11,7 @@
 
 use crate::clock;
 use crate::http::{Counter, Counters};
+use crate::observe::Observe as _;
 use crate::raft::command::MaintenanceCommand;
 use crate::raft::{Consensus, ProposeError};
 use crate::store::{LocalFailure, Maintained};
@@ -114,7 +115,7 @@ impl Maintenance {
         let mut knowing = BTreeSet::new();
         loop {
             sleep(LOOK).await;
-            let serves = *self.consensus.phase().borrow() == Phase::Serving;
+            let serves = self.consensus.phase().current() == Phase::Serving;
             if !serves || !self.consensus.is_leader() {
                 led_since = None;
                 *self.trouble.lock() = Troubles::default();
@@ -139,7 +140,7 @@ impl Maintenance {
     }
 
     fn due(&self, led: Duration) -> Vec<Step> {
-        let last = self.consensus.store().state().borrow().maintained;
+        let last = self.consensus.store().state().observe(|state| state.maintained);
         self.intervals.due(last, clock::now_us(), led)
     }
 
@@ -176,7 +177,7 @@ impl Maintenance {
     /// Has the members do it; returns the entry's index once this one has.
     async fn propose(&self, command: &MaintenanceCommand) -> Result<u64, MaintenanceError> {
         let index = self.consensus.proposer().propose_maintenance(command).await?;
-        match self.consensus.store().state().borrow().maintenance_error.clone() {
+        match self.consensus.store().state().observe(|state| state.maintenance_error.clone()) {
             None => Ok(index),
             Some(error) => Err(MaintenanceError::Failed(error)),
         }
@@ -214,7 +215,7 @@ impl Maintenance {
 
     /// What `/status` tells as `store.auto_vacuum` and `store.auto_optimize`, of those that are on.
     pub fn status(&self) -> [(&'static str, Option<Value>); 2] {
-        let last = self.consensus.store().state().borrow().maintained;
+        let last = self.consensus.store().state().observe(|state| state.maintained);
         let troubles = self.trouble.lock();
         let of = |interval: Option<Duration>, last_us: i64, trouble: &Option<String>, keys: [&str; 2]| {
             let interval = interval?;

@@ -3,6 +3,7 @@
 use crate::backup::ArchiveNumbers;
 use crate::changes::ChangesNumbers;
 use crate::http::{Counter as Counted, Counters};
+use crate::observe::Observe as _;
 use crate::otlp::Otlp;
 use crate::raft::Consensus;
 use crate::store::CaptureState;
@@ -283,7 +284,7 @@ impl NodeMetrics {
             }
         }
         let report = consensus.report();
-        let state = consensus.store().state().borrow().clone();
+        let state = consensus.store().state().current();
         let log = consensus.log_stats();
         let voters = report.membership.members.iter().filter(|m| m.voter).count();
         for (family, outcome, counted) in [
@@ -302,8 +303,8 @@ impl NodeMetrics {
         self.last_log_index.set(report.last_log_index);
         self.committed_index.set(report.committed_index);
         self.applied_index.set(report.applied_index);
-        self.damaged.set(i64::from(consensus.store().damage().borrow().is_some()));
-        let found = consensus.consistency().borrow().report();
+        self.damaged.set(i64::from(consensus.store().damage().observe(Option::is_some)));
+        let found = consensus.consistency().observe(|verdict| verdict.report());
         let is_well = matches!(found.state, ConsistencyState::Unknown | ConsistencyState::Consistent);
         self.consistent.set(i64::from(is_well));
         self.compared_index.set(found.index.unwrap_or(0));

@@ -10,6 +10,7 @@ use crate::http::{About, App, BodyRoom, Counters, Queue, Server, serve_clients, 
 use crate::identity::{Identity, IdentityError};
 use crate::maintenance::Maintenance;
 use crate::metrics::NodeMetrics;
+use crate::observe::Until as _;
 use crate::otlp::{CollectorError, Otlp};
 use crate::raft::{Consensus, ConsensusConfig, PeerSecurity, StartError};
 use crate::security::Security;
@@ -384,7 +385,7 @@ impl Node {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<Ended, NodeError> {
         let mut phase = self.consensus.phase();
         let mut restart = self.consensus.restart();
-        let failed = phase.wait_for(|phase| *phase == Phase::Failed);
+        let failed = phase.until(|phase| *phase == Phase::Failed);
         let mut outcome = Ok(());
         let restoring = async {
             match self.restoring.as_mut() {
@@ -406,7 +407,7 @@ impl Node {
         };
         tokio::select! {
             () = &mut shutdown => tracing::info!("going down"),
-            _ = restart.wait_for(|restart| *restart) => {
+            _ = restart.until(|restart| *restart) => {
                 // Whoever watches the process starts it again.
                 tracing::info!("ending, to start again");
                 return self.stop(false).await.map(|()| Ended::InOrder);

@@ -9,6 +9,7 @@
 
 use base64::Engine as _;
 use bytes::Bytes;
+use node::observe::{Observe as _, Until as _};
 use node::raft::command::{
     CaptureSettings, ChangesCommand, EntryContext, Param, RequestEncoder, RequestFlags, RequestId,
     encode_changes, encode_execute,
@@ -168,7 +169,7 @@ async fn checksum(store: &Store) -> Checksum {
         if let Some(checksum) = store.checksum().await.unwrap() {
             return checksum;
         }
-        assert_eq!(*store.damage().borrow(), None);
+        assert_eq!(store.damage().current(), None);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -497,7 +498,7 @@ async fn a_byte_changed_on_disk_is_noticed_within_one_period() {
     // Everything is in the file, and nothing in the WAL hides it.
     store.checkpoint().await.unwrap();
     let mut damage = store.damage();
-    assert_eq!(*damage.borrow_and_update(), None);
+    assert_eq!(damage.current(), None);
 
     let file = std::fs::OpenOptions::new().read(true).write(true).open(store.database_path()).unwrap();
     let page = file.metadata().unwrap().len() / 4096;
@@ -505,7 +506,8 @@ async fn a_byte_changed_on_disk_is_noticed_within_one_period() {
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
-    let found = damage.wait_for(Option::is_some).await.unwrap().unwrap();
+    damage.until(Option::is_some).await.unwrap();
+    let found = damage.current().unwrap();
     assert_eq!(u64::from(found.page), page);
     drop(damage);
     store.close().await.unwrap();

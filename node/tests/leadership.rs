@@ -6,8 +6,9 @@
 mod support;
 
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{cluster, proxied};
+use support::{StopAtEnd, cluster, proxied};
 
 fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -211,4 +212,86 @@ fn a_member_of_another_cluster_at_an_address_that_was_ours() {
     ours.start(gone);
     ours.await_ready(gone);
     ours.assert_ledgers(&[]);
+}
+
+#[test]
+fn who_waits_for_a_leader_takes_no_processor() {
+    let mut c = cluster(3);
+    c.create_ledger(0);
+    let leader = c.await_leader(0);
+    let left = (leader + 1) % 3;
+    (0..3).filter(|i| *i != left).for_each(|i| c.kill(i));
+    c.await_no_leader(left);
+    let (begin, used) = (Instant::now(), c.cpu_time(left));
+    std::thread::scope(|scope| {
+        let c = &c;
+        let write = "/db/execute?timeout=2s";
+        for _ in 0..4 {
+            scope.spawn(move || {
+                assert_eq!(c.post(left, write, r#"["INSERT INTO ledger(n) VALUES(1)"]"#).0, 503)
+            });
+            scope.spawn(move || assert_eq!(c.get(left, "/db/query?q=SELECT+1&timeout=2s").0, 503));
+        }
+    });
+    let (took, used) = (begin.elapsed(), c.cpu_time(left) - used);
+    assert!(took > Duration::from_secs(2), "nobody waited: {took:?}");
+    assert!(used < took / 3, "{used:?} within {took:?}");
+}
+
+#[test]
+fn a_step_of_a_forwarded_query_that_takes_long_moves_no_leadership() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let term = c.report(leader)["term"].clone();
+    // Few steps of SQLite's virtual machine, and much work in each of them.
+    let columns = ["length(hex(randomblob(20000000)))"; 12].join(", ");
+    let asked = reqwest::blocking::Client::builder().timeout(None).build().unwrap();
+    let begin = Instant::now();
+    let answer = asked.get(c.url((leader + 1) % 3, "/db/query")).query(&[("q", format!("SELECT {columns}"))]);
+    let answer: serde_json::Value = answer.send().unwrap().json().unwrap();
+    assert_eq!(answer["results"][0]["values"][0][11], json!(40_000_000), "{answer}");
+    println!("answered after {:?}", begin.elapsed());
+    // The others would have elected one of them.
+    (0..3).for_each(|i| assert_eq!(c.report(i)["term"], term, "{i}"));
+}
+
+#[test]
+fn a_read_on_its_way_to_a_leader_that_stands_still_is_answered_by_the_next() {
+    let mut c = cluster(3);
+    c.create_ledger(0);
+    let leader = c.await_leader(0);
+    let asked = (leader + 1) % 3;
+    let http = reqwest::blocking::Client::builder().timeout(None).build().unwrap();
+    let url = c.url(asked, "/db/query?q=SELECT+count(*)+FROM+ledger");
+    let (answered, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let longest = std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        let (http, url, answered, stop) = (&http, &url, &answered, &stop);
+        let reading: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(move || {
+                    let mut longest = Duration::ZERO;
+                    while !stop.load(Ordering::Relaxed) {
+                        let begin = Instant::now();
+                        let body = http.get(url).send().unwrap().text().unwrap();
+                        assert!(body.contains("[[0]]"), "{body}");
+                        longest = longest.max(begin.elapsed());
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                    longest
+                })
+            })
+            .collect();
+        c.await_more(answered, 100);
+        c.signal(leader, "STOP");
+        c.until("another leads", |c| {
+            (c.report(asked)["leader"]["name"] != json!(c.members[leader].name)).then_some(())
+        });
+        c.await_more(answered, 100);
+        stop.store(true, Ordering::Relaxed);
+        reading.into_iter().map(|reads| reads.join().unwrap()).max().unwrap()
+    });
+    c.signal(leader, "CONT");
+    println!("the longest read took {longest:?}");
+    assert!(longest < Duration::from_secs(8), "{longest:?}");
 }

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use support::{Cluster, StopAtEnd, cluster, cluster_with};
 
 /// How often what takes a round is done: more for `make prove`.
@@ -33,8 +34,25 @@ fn an_open_stream_of_events_does_not_hold_up_the_end() {
     let begin = std::time::Instant::now();
     assert_eq!(c.terminate(0), Some(0));
     let took = begin.elapsed();
-    assert!(took < std::time::Duration::from_secs(5), "it ended after {took:?}");
+    assert!(took < Duration::from_secs(5), "it ended after {took:?}");
     drop(events);
+}
+
+#[test]
+fn a_query_that_runs_on_does_not_hold_up_the_end() {
+    let mut c = cluster(1);
+    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
+    let url = c.url(0, "/db/query");
+    let asked = std::thread::spawn(move || {
+        let http = reqwest::blocking::Client::builder().timeout(None).build().unwrap();
+        // It may end with an error, or without an answer.
+        drop(http.get(url).query(&[("q", endless)]).send());
+    });
+    let used = c.cpu_time(0);
+    c.until("it runs", |c| (c.cpu_time(0) > used + Duration::from_millis(300)).then_some(()));
+    // Requests in flight have some seconds; then nobody is waited for.
+    assert_eq!(c.terminate(0), Some(0));
+    asked.join().unwrap();
 }
 
 #[test]
@@ -179,6 +197,49 @@ fn what_a_living_member_accepted_does_not_fail_when_the_leader_dies() {
     for i in 0..3 {
         assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), all, "applied twice");
         assert_eq!(c.value(i, "SELECT count(DISTINCT a) FROM t", "linearizable"), all);
+    }
+}
+
+#[test]
+// A member that described itself held on to its state and looked at it again: a database that took the place of another
+// one in between stopped it for ever.
+fn a_member_that_is_asked_while_its_database_changes_does_not_stand_still() {
+    let mut c = cluster(3);
+    let file = c.root().join("db");
+    let db = rusqlite::Connection::open(&file).unwrap();
+    db.execute_batch(
+        "CREATE TABLE t AS WITH RECURSIVE k(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM k LIMIT 1000) SELECT a, randomblob(10000) AS b FROM k",
+    )
+    .unwrap();
+    db.close().unwrap();
+    let bytes = std::fs::read(&file).unwrap();
+    let (answered, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let http = reqwest::blocking::Client::new();
+    let urls: Vec<String> = (0..3).map(|i| c.url(i, "/nodes?timeout=5s")).collect();
+    std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        let (stop, answered, http, urls) = (&stop, &answered, &http, &urls);
+        for first in 0..12 {
+            scope.spawn(move || {
+                for url in urls.iter().cycle().skip(first) {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let answer = http.get(url).send().unwrap();
+                    assert_eq!(answer.status(), 200, "{url}");
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for i in (0..3).cycle().take(15 * rounds()) {
+            let loaded =
+                c.send(Method::POST, i, "/db/load", &[("content-type", "application/octet-stream")], &bytes);
+            assert_eq!(loaded.status, 200, "{}", loaded.text());
+        }
+        c.await_more(answered, 100);
+    });
+    for i in 0..3 {
+        assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), json!(1000));
     }
 }
 
@@ -336,7 +397,7 @@ fn a_follower_that_does_not_answer_holds_up_neither_a_snapshot_nor_later_purges(
         let began = std::time::Instant::now();
         let (status, body) = c.post(leader, "/snapshot?trailing_logs=0", "");
         assert!(matches!(status, 200 | 204), "{status} {body}");
-        assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     }
     c.signal(silent, "CONT");
     c.until("all have the same", |c| {
@@ -570,10 +631,15 @@ fn loaded() -> Cluster {
     c
 }
 
+/// Another member that has not started; returns its number.
+fn new_member(c: &mut Cluster) -> usize {
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    c.member("second", &["-join", &join])
+}
+
 /// Starts another member, and waits until it serves; returns its number.
 fn join(c: &mut Cluster) -> usize {
-    let join = format!("127.0.0.1:{}", c.members[0].raft);
-    let second = c.member("second", &["-join", &join]);
+    let second = new_member(c);
     c.start(second);
     c.await_ready(second);
     second
@@ -598,6 +664,24 @@ fn a_member_that_joins_right_after_a_database_was_loaded_gets_it() {
     let second = join(&mut c);
     assert_eq!(c.value(second, "SELECT count(*) FROM t", "none"), json!(2));
     assert!(c.log(second).contains("fetched a database that an entry names"), "{}", c.log(second));
+}
+
+#[test]
+// When it started again it looked for that database before it knew whom to ask.
+fn a_member_that_ends_while_it_looks_for_the_database_of_an_entry_goes_on() {
+    let mut c = loaded();
+    for file in std::fs::read_dir(c.members[0].dir.join("staging")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let second = new_member(&mut c);
+    // Long enough for its log to say that the entry is committed.
+    c.start_armed(second, "receive.staged=sleep(300);receive.chunk=return(abort)");
+    c.await_abort(second, "receive.chunk");
+    c.start(second);
+    c.await_ready(second);
+    let log = c.log(second);
+    assert!(log.contains("an entry names a database that is not here"), "{log}");
+    assert_eq!(c.value(second, "SELECT count(*) FROM t", "none"), json!(2));
 }
 
 #[test]

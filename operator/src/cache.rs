@@ -72,6 +72,7 @@ where
     /// Resolves once it was filled.
     pub async fn wait_until_ready(&self) {
         // This clone has the sender: it is there.
+        #[expect(clippy::disallowed_methods, reason = "the guard ends with the statement")]
         let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
     }
 

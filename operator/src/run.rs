@@ -103,6 +103,7 @@ fn stop_signal() -> Result<watch::Receiver<bool>, RunError> {
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
     // A sender that is gone has sent its signal.
+    #[expect(clippy::disallowed_methods, reason = "the guard ends with the statement")]
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -249,7 +250,9 @@ async fn control(
         () = stopped(stop.clone()) => {}
     }
     tidying.abort();
-    if ended && !*stop.borrow() {
+    #[expect(clippy::disallowed_methods, reason = "the guard ends with the statement")]
+    let is_stopped = *stop.borrow();
+    if ended && !is_stopped {
         return Err(RunError::ControllerEnded);
     }
     if !ended && tokio::time::timeout(GRACE, join_all(running)).await.is_err() {

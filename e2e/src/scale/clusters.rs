@@ -180,7 +180,7 @@ impl Clusters {
         let mut news = self.news.clone();
         let seen = timeout(UNSEEN, async {
             loop {
-                news.borrow_and_update();
+                news.mark_unchanged();
                 let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
                 if let Some(at) = seen.filter(|seen| seen.observed >= generation).and_then(|seen| seen.at) {
                     return Ok(at);

@@ -114,7 +114,7 @@ impl Mounts {
         let mut news = self.news.clone();
         let found = tokio::time::timeout(PATIENCE, async {
             loop {
-                news.borrow_and_update();
+                news.mark_unchanged();
                 if let Some(found) = look() {
                     return Some(found);
                 }

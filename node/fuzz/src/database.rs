@@ -17,6 +17,6 @@ pub fn run(input: &[u8]) {
     assert_eq!(integrity(&path, &Loaded::none()), Ok(()));
     seed.finish().unwrap();
     let store = Store::open(&directory.path().join("data"), false, Duration::from_secs(60)).unwrap();
-    assert!(store.state().borrow().applied.log_id.is_none());
+    assert!(store.applied().log_id.is_none());
     futures::executor::block_on(store.close()).unwrap();
 }

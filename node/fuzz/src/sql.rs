@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use futures::executor::block_on;
+use node::observe::Observe as _;
 use node::raft::command::{
     EncodedRequest, EntryContext, RequestEncoder, RequestFlags, RequestId, encode_execute,
 };
@@ -40,10 +41,10 @@ pub fn run(input: &[u8]) {
     let sane = apply(&store, 2, &self::request(unified, &["SELECT 40 + 2 AS n", "PRAGMA journal_mode"]));
     let sane = String::from_utf8_lossy(&sane);
     assert!(sane.contains("[[42]]") && sane.contains("[[\"wal\"]]"), "{sane}");
-    assert_eq!(store.damage().borrow().as_ref(), None);
+    assert_eq!(store.damage().current(), None);
 
     let path = store.database_path();
-    let state = store.state().borrow().clone();
+    let state = store.state().current();
     assert_eq!(state.generation, 1);
     block_on(store.close()).unwrap();
     if let Err(verdict) = integrity(&path, &Loaded::none()) {
@@ -62,7 +63,7 @@ pub fn run(input: &[u8]) {
     assert_eq!(names_of(directory.path()), names);
     // It opens again where it was.
     let again = Store::open(&data, how & FOREIGN_KEYS != 0, Duration::from_secs(3600)).unwrap();
-    assert_eq!(again.state().borrow().applied, state.applied);
+    assert_eq!(again.applied(), state.applied);
     block_on(again.close()).unwrap();
 }
 

@@ -199,7 +199,7 @@ impl Archiver {
         let target = Duration::from_secs(settings.rpo_target_seconds.into());
         loop {
             let standing = self.standing.lock().clone();
-            let applied = self.consensus.store().state().borrow().applied.log_id.map_or(0, |id| id.index);
+            let applied = self.consensus.store().applied().index().unwrap_or(0);
             let is_behind = applied >= self.consensus.next_to_archive();
             let lag = if is_behind { standing.caught_up_at.elapsed() } else { Duration::ZERO };
             self.numbers.lag_milliseconds.store(lag.as_millis() as u64, Ordering::Relaxed);
@@ -234,7 +234,7 @@ impl Archiver {
                         .await
                 });
             }
-            let applied = self.consensus.store().state().borrow().applied.log_id.map_or(0, |id| id.index + 1);
+            let applied = self.consensus.store().applied().index().map_or(0, |index| index + 1);
             let (consensus, next) = (self.consensus.clone(), at.next);
             let entries =
                 tokio::task::spawn_blocking(move || consensus.entries_applied(next, segment::BYTES))
@@ -285,7 +285,7 @@ impl Archiver {
             // What comes before the base backup that is to be made serves nothing.
             0 => match contents.manifests.last() {
                 Some(base) => base.backup.index + 1,
-                None => self.consensus.store().state().borrow().applied.log_id.map_or(0, |id| id.index + 1),
+                None => self.consensus.store().applied().index().map_or(0, |index| index + 1),
             },
             next => next,
         };

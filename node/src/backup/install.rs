@@ -106,7 +106,7 @@ pub async fn install(
     progress.store(REBUILT, Ordering::Relaxed);
     pass(Place::RestoreRebuilt)?;
     if let Some(restored) = &mut restored {
-        restored.replaced_index = consensus.store().state().borrow().applied.log_id.map(|id| id.index);
+        restored.replaced_index = consensus.store().applied().index();
     }
     mark(state.path(), &request.name, restored.as_ref()).await?;
     pass(Place::RestoreMarked)?;

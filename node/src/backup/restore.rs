@@ -187,7 +187,7 @@ impl Replay {
     }
 
     fn index(&self) -> u64 {
-        self.store.state().borrow().applied.log_id.map_or(0, |id| id.index)
+        self.store.applied().index().unwrap_or(0)
     }
 
     fn compare(&mut self, index: u64, found: u64, expected: u64) -> Result<(), RestoreError> {
@@ -224,7 +224,7 @@ impl Replay {
                 self.reopen(segment.foreign_keys).await?;
             }
             let Segment { entries, checksums, .. } = segment;
-            let applied = self.store.state().borrow().applied;
+            let applied = self.store.applied();
             let (entries, is_end) = wanted(entries, &applied, choice.until);
             let last = entries.last().map_or(0, |entry| entry.log_id.index);
             self.apply(objects, entries).await?;
@@ -269,7 +269,7 @@ impl Replay {
 
     /// Puts everything into the file.
     async fn finish(self, choice: &Choice, begun: Instant) -> Result<Rebuilt, RestoreError> {
-        let applied = self.store.state().borrow().applied;
+        let applied = self.store.applied();
         let index = self.index();
         if let Until::Index(wanted) = choice.until
             && index != wanted

@@ -8,6 +8,7 @@ use super::envelope::Envelope;
 use super::sink::{DeliveryError, Sink};
 use super::{PageReader, ReadChangesError};
 use crate::clock;
+use crate::observe::Until as _;
 use crate::raft::command::ChangesCommand;
 use crate::raft::{Consensus, ProposeError};
 use crate::store::{Cursor, Gap, Part, ReadError};
@@ -121,7 +122,7 @@ impl Sender {
         tokio::select! {
             () = self.work() => {}
             // The sender of `end` goes with the member.
-            _ = end.wait_for(|end| *end) => {}
+            _ = end.until(|end| *end) => {}
         }
     }
 
@@ -181,7 +182,7 @@ impl Sender {
         while self.consensus.is_leader() {
             self.tell(config, &mut progress).await?;
             if progress.read.is_empty() || progress.gathering.is_some() {
-                news.borrow_and_update();
+                news.mark_unchanged();
                 let Some(page) = reader.read(progress.cursor, BYTES).await? else { return Ok(()) };
                 let gap = page.state.gap.filter(|gap| Cursor::after_entry(gap.to) > progress.cursor);
                 if let Some(gap) = gap {

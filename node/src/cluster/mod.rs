@@ -7,6 +7,7 @@ pub use by_registry::{RegistryContact, stay_registered};
 
 use crate::config::Config;
 use crate::discovery::RegistryError;
+use crate::observe::Observe as _;
 use crate::raft::{Consensus, Joined, RequestError};
 use client::admin::{AddLearner, NodeId, Refusal, RefusalReason};
 use std::collections::{BTreeMap, BTreeSet};
@@ -161,7 +162,7 @@ async fn bootstrap_with_others(consensus: &Arc<Consensus>, config: &Config) -> R
                 Err(error) => tracing::debug!(%address, %error, "not there yet"),
             }
         }
-        let there: BTreeMap<NodeId, AddLearner> = consensus.notified().borrow().clone();
+        let there: BTreeMap<NodeId, AddLearner> = consensus.notified().current();
         let first = there.keys().next().copied();
         if there.len() >= config.bootstrap_expect && first == Some(own_id) {
             let cluster_id = uuid::Uuid::new_v4().to_string();

@@ -4,6 +4,7 @@ use super::App;
 use super::respond::{self, Answer};
 use super::sql::{Incoming, bad_param};
 use crate::changes::{PageReader, Wanted, push_entry_head};
+use crate::observe::Observe as _;
 use crate::raft::Consensus;
 use crate::store::{CaptureState, Cursor, Part};
 use axum::body::Body;
@@ -107,7 +108,7 @@ pub async fn changes(app: &Arc<App>, incoming: Incoming) -> Answer {
         Some(Ok(from)) => Some(last.map_or(from, |last| last.max(from))),
         None => last,
     };
-    if !is_in_service(*app.consensus.phase().borrow()) {
+    if !is_in_service(app.consensus.phase().current()) {
         return respond::error(StatusCode::SERVICE_UNAVAILABLE, "this member is not in service");
     }
     let Ok(room) = app.changes.streams.clone().try_acquire_owned() else {
@@ -173,8 +174,8 @@ impl Follower {
             let mut open = Open::default();
             let mut quiet_until = Instant::now() + HEARTBEAT;
             loop {
-                news.borrow_and_update();
-                if *self.ended.borrow() || !is_in_service(*phase.borrow()) {
+                news.mark_unchanged();
+                if self.ended.current() || !is_in_service(phase.current()) {
                     return;
                 }
                 let page = match self.reader.read(self.cursor, BYTES).await {

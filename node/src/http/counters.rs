@@ -3,6 +3,7 @@
 use super::App;
 use super::params::Params;
 use super::respond::{self, Answer};
+use crate::observe::Observe as _;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -120,7 +121,7 @@ pub fn vars(app: &App, params: &Params) -> Answer {
     if let Some(Value::Object(store)) = all.get_mut("store") {
         store.insert("num_restores".into(), restores.into());
     }
-    let state = app.consensus.store().state().borrow().clone();
+    let state = app.consensus.store().state().current();
     let log = app.consensus.log_stats();
     all.insert("db".into(), json!({ "wal_pages": state.wal_pages, "generation": state.generation }));
     all.insert(

@@ -7,6 +7,7 @@
 
 use super::App;
 use super::respond::{self, Answer};
+use crate::observe::Observe as _;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -46,7 +47,7 @@ pub async fn serve_health(
 }
 
 async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
-    match *app.consensus.phase().borrow() {
+    match app.consensus.phase().current() {
         Phase::Serving => (StatusCode::OK, "ready\n".into()),
         phase => (StatusCode::SERVICE_UNAVAILABLE, format!("{phase:?}\n")),
     }

@@ -6,6 +6,7 @@ use super::receive::read_small;
 use super::respond::{self, Answer};
 use super::sql::{Incoming, bad_param};
 use super::{App, Scheme, redirect};
+use crate::observe::Observe as _;
 use crate::raft::Described;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
@@ -230,7 +231,7 @@ pub async fn snapshot(app: &App, params: &Params) -> Answer {
 /// the only one.
 pub async fn reap(app: &App) -> Answer {
     app.counters.count(Counter::UserReaps);
-    let before = app.consensus.store().state().borrow().durable.log_id;
+    let before = app.consensus.store().state().observe(|state| state.durable.log_id);
     match app.consensus.store().checkpoint().await {
         Ok(durable) => {
             let checkpointed = u8::from(durable.log_id != before);

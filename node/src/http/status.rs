@@ -5,6 +5,7 @@ use super::params::Params;
 use super::respond::{self, Answer};
 use super::sql::bad_param;
 use super::{App, RQLITE_VERSION};
+use crate::observe::{Observe as _, Until as _};
 use crate::raft::{Consensus, ExtensionsReport, RequestError};
 use axum::http::StatusCode;
 use client::admin::{MemberReport, Phase, Role};
@@ -147,7 +148,7 @@ fn directory_size(path: &Path) -> u64 {
 }
 
 fn consistency(consensus: &Consensus) -> Value {
-    let found = consensus.consistency().borrow().report();
+    let found = consensus.consistency().observe(|verdict| verdict.report());
     json!({
         "state": found.state,
         "index": found.index,
@@ -158,7 +159,7 @@ fn consistency(consensus: &Consensus) -> Value {
 
 fn store(app: &App, report: &MemberReport) -> Value {
     let consensus = &app.consensus;
-    let state = consensus.store().state().borrow().clone();
+    let state = consensus.store().state().current();
     let own_id = consensus.identity().node_id();
     let leader = report.leader.as_ref().map(|l| {
         let found = report.membership.members.iter().find(|m| m.node_id == l.node_id);
@@ -237,7 +238,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
             json!({ "index": checksum.index, "sum": format!("{:016x}", checksum.sum) })
         }),
         "consistency": consistency(consensus),
-        "damaged_page": consensus.store().damage().borrow().map(|damage| damage.page),
+        "damaged_page": consensus.store().damage().current().map(|damage| damage.page),
         "sqlite3": {
             "path": path.display().to_string(),
             "version": crate::store::sqlite_version(),
@@ -314,7 +315,7 @@ async fn synced(app: &App, deadline: Instant) -> Result<(), RequestError> {
     let confirmed = timeout_at(deadline, app.consensus.confirmed_index()).await;
     let index = confirmed.unwrap_or(Err(RequestError::NoQuorum))?;
     let mut state = app.consensus.store().state();
-    let reached = state.wait_for(|state| state.applied.log_id.is_some_and(|id| id.index >= index));
+    let reached = state.until(|state| state.applied.log_id.is_some_and(|id| id.index >= index));
     match timeout_at(deadline, reached).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) => Err(RequestError::Internal("the writer has stopped".into())),

@@ -7,6 +7,7 @@ use super::spans::{attribute, nanoseconds, span_of};
 use crate::background::Background;
 use crate::clock;
 use crate::http::App;
+use crate::observe::Until as _;
 use crate::trace::{Span, Tracer};
 use futures::future::join_all;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -159,7 +160,7 @@ impl Otlp {
     /// Resolves when the member goes down.
     async fn stopped(&self) {
         // The sender lives as long as this.
-        drop(self.stopping.subscribe().wait_for(|stopping| *stopping).await);
+        drop(self.stopping.subscribe().until(|stopping| *stopping).await);
     }
 
     async fn push_metrics(self: Arc<Self>, app: Arc<App>) {

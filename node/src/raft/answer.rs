@@ -117,7 +117,7 @@ impl Consensus {
             member: MemberRef { node_id: self.identity.node_id(), name: self.config.name.clone() },
             api_address: self.config.api_address.clone(),
             version: crate::VERSION.into(),
-            applied_index: self.store.state().borrow().applied.log_id.map(|id| id.index),
+            applied_index: self.store.applied().index(),
             term: self.metrics().current_term,
             checksum: self.store.last_checksum().map(|checksum| (checksum.index, checksum.sum)),
             is_low_on_space: self.space.is_low(),

@@ -1,5 +1,6 @@
 //! Holds back the state machine while another member's database takes the place of this one's.
 
+use crate::observe::Until as _;
 use std::io;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 
@@ -36,6 +37,6 @@ impl Applying {
     pub async fn known(&self, index: u64) -> io::Result<()> {
         let mut reached = self.reached.subscribe();
         // It lives as long as this does.
-        reached.wait_for(|reached| *reached >= index).await.map(drop).map_err(io::Error::other)
+        reached.until(|reached| *reached >= index).await.map_err(io::Error::other)
     }
 }

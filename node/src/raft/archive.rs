@@ -5,6 +5,7 @@
 
 use super::Consensus;
 use super::state_machine::entry_to_store;
+use crate::observe::Observe as _;
 use crate::store;
 use client::backup::ArchiveReport;
 use raftlog::RaftLog;
@@ -77,13 +78,13 @@ impl Consensus {
     }
 
     pub(super) fn archive_report(&self) -> Option<ArchiveReport> {
-        self.archived.report.borrow().clone()
+        self.archived.report.current()
     }
 
     /// Entries that are in this member's database, from index `from` on and of about `bytes` bytes together; at least one,
     /// if there is one. Blocks on the disk.
     pub fn entries_applied(&self, from: u64, bytes: usize) -> io::Result<Vec<store::Entry>> {
-        let Some(applied) = self.store.state().borrow().applied.log_id else { return Ok(Vec::new()) };
+        let Some(applied) = self.store.applied().log_id else { return Ok(Vec::new()) };
         if from > applied.index {
             return Ok(Vec::new());
         }

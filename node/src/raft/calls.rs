@@ -15,12 +15,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout_at;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,9 +105,28 @@ pub struct Peers {
     connections: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
+/// The way to one address. Whoever holds the lock makes the connection that all use.
 #[derive(Default)]
 struct Slot {
-    connection: tokio::sync::Mutex<Option<Connection>>,
+    way: Arc<tokio::sync::Mutex<Way>>,
+}
+
+#[derive(Default)]
+struct Way {
+    connection: Option<Connection>,
+    /// When the last attempt to make one began that failed, and why.
+    failed: Option<(Instant, ConnectError)>,
+}
+
+impl Way {
+    /// A connection that still serves for what `hello` says.
+    fn open(&self, hello: &Hello) -> Option<Connection> {
+        let connection = self.connection.as_ref()?;
+        let serves = !connection.pending.lock().closed
+            && connection.cluster_id == hello.cluster_id
+            && (hello.to == 0 || connection.to == hello.to);
+        serves.then(|| connection.clone())
+    }
 }
 
 #[derive(Clone)]
@@ -124,6 +145,8 @@ struct Pending {
     waiting: HashMap<u64, oneshot::Sender<Result<Bytes, String>>>,
 }
 
+/// Longer than any call takes.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Requests that wait to be written to one connection.
 const QUEUED: usize = 1024;
 
@@ -155,16 +178,23 @@ impl Peers {
         }
     }
 
-    /// Asks member `to` (0: whoever it is) at `address`. Waits `timeout` for the answer.
+    /// Asks member `to` (0: whoever it is) at `address`. Waits `timeout` for the answer, and for the connection.
     pub async fn call(
-        &self,
+        self: &Arc<Self>,
         to: u64,
         address: &str,
         kind: Kind,
         body: &[u8],
         timeout: Duration,
     ) -> Result<Bytes, CallError> {
-        let connection = self.connection(to, address).await?;
+        let begun = tokio::time::Instant::now();
+        // A duration too long for the clock is as good as none.
+        let deadline = begun.checked_add(timeout).unwrap_or(begun + LONGEST);
+        let connected = timeout_at(deadline, self.connection(to, address)).await;
+        let connection = connected.unwrap_or_else(|_| {
+            let source = io::ErrorKind::TimedOut.into();
+            Err(ConnectError::Unreachable { address: address.to_owned(), source })
+        })?;
         let id = connection.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, wait) = oneshot::channel();
         {
@@ -188,29 +218,50 @@ impl Peers {
                 Err(_) => Err(CallError::Broken(address.to_owned())),
             }
         };
-        let outcome = tokio::time::timeout(timeout, exchange).await;
-        outcome.unwrap_or_else(|_| {
+        timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
             connection.pending.lock().waiting.remove(&id);
             Err(CallError::TimedOut(address.to_owned()))
         })
     }
 
-    async fn connection(&self, to: u64, address: &str) -> Result<Connection, ConnectError> {
-        let slot = self.connections.lock().entry(address.to_owned()).or_default().clone();
-        let mut held = slot.connection.lock().await;
+    async fn connection(self: &Arc<Self>, to: u64, address: &str) -> Result<Connection, ConnectError> {
+        let way = self.connections.lock().entry(address.to_owned()).or_default().way.clone();
         let hello = self.hello(Purpose::Calls, to);
-        if let Some(connection) = &*held
-            && !connection.pending.lock().closed
-            && connection.cluster_id == hello.cluster_id
-            && (to == 0 || connection.to == to)
+        if let Ok(way) = way.try_lock()
+            && let Some(connection) = way.open(&hello)
         {
-            return Ok(connection.clone());
+            return Ok(connection);
         }
-        let (stream, answered) =
-            connection::connect(&self.addresses, address, &hello, self.tls.as_deref()).await?;
-        let connection = Connection::start(stream, answered, hello.cluster_id);
-        *held = Some(connection.clone());
-        Ok(connection)
+        // In a task of its own: a caller without much time gives up alone, and what it began is there for the next.
+        let (peers, place, asked) = (self.clone(), address.to_owned(), Instant::now());
+        let connecting = tokio::spawn(async move {
+            let mut way = way.lock_owned().await;
+            if let Some(connection) = way.open(&hello) {
+                return Ok(connection);
+            }
+            // Who has waited for an attempt that failed does not make the same one.
+            if let Some((began, error)) = &way.failed
+                && *began >= asked
+                && let Some(error) = error.for_others()
+            {
+                return Err(error);
+            }
+            let began = Instant::now();
+            match connection::connect(&peers.addresses, &place, &hello, peers.tls.as_deref()).await {
+                Ok((stream, answered)) => {
+                    let connection = Connection::start(stream, answered, hello.cluster_id);
+                    way.connection = Some(connection.clone());
+                    Ok(connection)
+                }
+                Err(error) => {
+                    way.failed = error.for_others().map(|error| (began, error));
+                    Err(error)
+                }
+            }
+        });
+        connecting.await.unwrap_or_else(|error| {
+            Err(ConnectError::Unreachable { address: address.to_owned(), source: error.into() })
+        })
     }
 
     /// Knows where members are before anybody needs it, until Raft ends.

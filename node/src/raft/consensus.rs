@@ -29,10 +29,12 @@ use super::waiters::{Leadership, Waiters};
 use super::whereabouts::Whereabouts;
 use crate::failpoint::{Place, pass};
 use crate::identity::Identity;
+use crate::observe::Observe as _;
 use crate::space::Space;
 use crate::store::{LocalFailure, Store};
 use crate::trace::Tracer;
 use client::admin::{AddLearner, NodeId, Phase, Refusal, Transfer, Transferred};
+use futures::FutureExt as _;
 use openraft::SnapshotPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use raftlog::RaftLog;
@@ -171,6 +173,8 @@ pub struct Consensus {
     pub(super) traced_leader: parking_lot::Mutex<Option<(Leadership, Takes)>>,
     pub(super) reinstalls: AtomicU64,
     pub(super) security: PeerSecurity,
+    /// Where clients' requests run, also those that other members pass on.
+    pub(super) clients: Handle,
     pub(super) seen: Seen,
 }
 
@@ -201,7 +205,7 @@ impl Consensus {
         if let Some(torn) = &recovered.torn_tail {
             tracing::warn!(?torn, "cut an unfinished write off the log");
         }
-        let applied = store.state().borrow().applied.log_id.map(|id| id.index);
+        let applied = store.applied().index();
         if let Some((purged, _)) = log.purged()
             && applied < Some(purged)
         {
@@ -217,10 +221,17 @@ impl Consensus {
         };
         Recovery::perform(&config.directory, &identity, &mut log_store, own).await?;
         peers_file::consume(&config.directory, &identity, &mut log_store, &store).await?;
-        let last = store.state().borrow().applied.log_id.unwrap_or_default();
+        let last = store.applied().log_id.unwrap_or_default();
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
         let whereabouts = Whereabouts::default();
         let staged = StagedFiles::new(store.clone(), identity.node_id(), peers.clone(), whereabouts.clone());
+        if let Some(first) = staged.first_lacking(&log_store).map_err(|e| StartError::Raft(e.to_string()))? {
+            tracing::info!(
+                first,
+                "an entry names a database that is not here: it is looked for once this member runs"
+            );
+            log_store.start_before(first);
+        }
         let applying = Arc::new(Applying::from(last.index));
         let teller = Teller::start(waiters.clone(), &clients);
         let raft = Raft::new(
@@ -276,6 +287,7 @@ impl Consensus {
             reinstalls: AtomicU64::new(0),
             security,
             seen: Seen::default(),
+            clients,
             config,
             identity,
             raft,
@@ -369,7 +381,7 @@ impl Consensus {
 
     /// Whether the member is going down.
     pub fn is_draining(&self) -> bool {
-        *self.phase.borrow() == Phase::Draining
+        self.phase.current() == Phase::Draining
     }
 
     pub(super) fn receiving(&self) -> &Receiving {
@@ -399,6 +411,8 @@ impl Consensus {
     /// Waits until who leads may have changed, but not for long.
     pub async fn await_leader_change(&self, at_most: Duration) {
         let mut watch = self.raft.server_metrics();
+        // A new receiver has seen nothing yet: the present value is no change.
+        watch.changed().now_or_never();
         // Either is a reason to look again.
         drop(tokio::time::timeout(at_most, watch.changed()).await);
     }
@@ -410,14 +424,14 @@ impl Consensus {
         loop {
             let running = watch.borrow_watched().running_state.clone();
             if let Err(fatal) = running {
-                let planned = *self.phase.borrow() == Phase::Draining;
+                let planned = self.phase.current() == Phase::Draining;
                 if !planned {
                     tracing::error!(%fatal, "consensus failed on this member");
                     self.phase.send_replace(Phase::Failed);
                 }
                 return;
             }
-            let phase = *self.phase.borrow();
+            let phase = self.phase.current();
             if phase == Phase::Uninitialised && self.identity.cluster().is_some() {
                 self.phase.send_replace(Phase::CatchingUp);
             }
@@ -436,7 +450,7 @@ impl Consensus {
                 });
                 tracing::info!("caught up; in service");
             }
-            let pause = if *self.phase.borrow() == Phase::Serving { 1000 } else { 50 };
+            let pause = if self.phase.current() == Phase::Serving { 1000 } else { 50 };
             drop(tokio::time::timeout(Duration::from_millis(pause), watch.changed()).await);
             // A busy member's metrics change all the time; there is no need to look as often.
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -450,7 +464,7 @@ impl Consensus {
             return false;
         }
         let Ok(index) = self.confirmed_index().await else { return false };
-        let applied = self.store.state().borrow().applied.log_id;
+        let applied = self.store.applied().log_id;
         applied.is_some_and(|id| id.index >= index)
     }
 
@@ -496,6 +510,7 @@ impl Consensus {
     /// Stops Raft, closes the log and the database. What was acknowledged is on disk already.
     pub async fn stop(&self) -> Result<(), LocalFailure> {
         self.phase.send_replace(Phase::Draining);
+        self.store.readers().give_way(Duration::ZERO);
         self.staged.stop();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop in order");

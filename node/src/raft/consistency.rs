@@ -13,6 +13,7 @@ use super::Consensus;
 use super::calls::Kind;
 use super::membership::describe;
 use super::wire::{WireError, get_u8, get_u64};
+use crate::observe::Observe as _;
 use crate::store::{Checksum, Damage};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use client::admin::{self, Member, NodeId, Phase};
@@ -200,10 +201,11 @@ impl Consensus {
                     continue;
                 }
             }
-            if !matches!(*self.phase.borrow(), Phase::Serving | Phase::Fenced) {
+            if !matches!(self.phase.current(), Phase::Serving | Phase::Fenced) {
                 continue;
             }
-            let found = *damage.borrow_and_update();
+            damage.mark_unchanged();
+            let found = damage.current();
             let (verdict, sources) = self.compare(found).await;
             // What was found holds until something else is found.
             if verdict == Verdict::Unknown {
@@ -287,7 +289,7 @@ impl Consensus {
     async fn own_checksums(&self) -> Result<Said, String> {
         // Notes the one of the present state, too.
         self.store.checksum().await.map_err(|error| error.to_string())?;
-        let damaged = self.store.damage().borrow().is_some();
+        let damaged = self.store.damage().observe(Option::is_some);
         let next_to_archive = self.archived.next();
         Ok(Said { damaged, next_to_archive, checksums: self.store.checksums() })
     }

@@ -73,7 +73,12 @@ impl Consensus {
                 Route::Leader { leader, address } => {
                     let body =
                         serde_json::to_vec(&options).map_err(|e| RequestError::Internal(e.to_string()))?;
-                    match self.copy_there(leader.node, &address, &body, left).await {
+                    let copied = tokio::select! {
+                        copied = self.copy_there(leader.node, &address, &body, left) => copied,
+                        // It may be cut off, and never answer.
+                        () = self.no_longer_led_by(leader) => Ok(None),
+                    };
+                    match copied {
                         Ok(Some(pieces)) => return Ok(DatabaseCopy { pieces, forwarded_to: Some(address) }),
                         Ok(None) => {}
                         Err(error) => tracing::debug!(%error, "no copy from the leader yet"),

@@ -13,13 +13,14 @@ use super::Consensus;
 use super::answer::Described;
 use super::calls::Kind;
 use super::membership::{describe, refuse};
+use crate::observe::Observe as _;
 use crate::store::{ExtensionFile, ExtensionSet};
 use client::admin::{AddLearner, Member, NodeId, Refusal, RefusalReason};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Between two looks at whether something is to be agreed on.
 const LOOK: Duration = Duration::from_millis(100);
@@ -29,6 +30,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// After which silence a member is not waited for.
 const ABSENT: Duration = Duration::from_secs(60);
+/// How long a quorum may take to confirm a set; no change of the membership is made meanwhile.
+const COMMIT: Duration = Duration::from_secs(10);
 
 /// A set of extensions, as members and operators are told of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,7 +125,7 @@ impl Consensus {
         if present.set() == wanted {
             return None;
         }
-        let waits = match &*self.agreement.borrow() {
+        let waits = match &self.agreement.current() {
             Agreement::Waits(why) => format!(": {why}"),
             Agreement::Unknown => String::new(),
         };
@@ -137,7 +140,7 @@ impl Consensus {
     /// first clients of a new cluster are to find them.
     pub(super) fn is_agreeing(&self) -> bool {
         self.is_leader()
-            && *self.agreement.borrow() == Agreement::Unknown
+            && self.agreement.current() == Agreement::Unknown
             && self.store.extensions().set() != self.store.shelf().wanted()
     }
 
@@ -193,12 +196,13 @@ impl Consensus {
         if ids(&describe(&self.metrics()).members) != ids(&members) {
             return Err("the membership changes".into());
         }
-        match self.proposer.propose_extensions(wanted).await {
-            Ok(index) => {
+        match timeout(COMMIT, self.proposer.propose_extensions(wanted)).await {
+            Ok(Ok(index)) => {
                 tracing::info!(index, %wanted, "the cluster has other extensions");
                 Ok(())
             }
-            Err(error) => Err(error.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no quorum confirmed them in time".into()),
         }
     }
 

@@ -285,7 +285,13 @@ impl Consensus {
                     }
                 },
                 Route::Leader { leader, address } => {
-                    match self.query_there(&request, level, &options, leader, &address, left).await {
+                    let there = self.query_there(&request, level, &options, leader, &address, left);
+                    let answered = tokio::select! {
+                        answered = there => answered,
+                        // It may be cut off, and never answer.
+                        () = self.no_longer_led_by(leader) => Err(ExecuteError::NotLeader),
+                    };
+                    match answered {
                         Err(ExecuteError::NotLeader) => {}
                         // Reads can be asked again.
                         Err(ExecuteError::Failed(RequestError::OutcomeUnknown(_))) => {}
@@ -311,7 +317,7 @@ impl Consensus {
         if wanted.strict {
             let heard = self.raft.data_metrics();
             let committed = heard.borrow_watched().cluster_committed.as_ref().map_or(0, |id| id.index);
-            let applied = self.store().state().borrow().applied;
+            let applied = self.store().applied();
             let age_us = crate::clock::now_us().saturating_sub(applied.timestamp_us);
             let is_behind = applied.log_id.is_none_or(|id| id.index < committed);
             if is_behind && u128::from(age_us.unsigned_abs()) > wanted.within.as_micros() {

@@ -3,6 +3,7 @@
 use super::Consensus;
 use super::command::EncodedRequest;
 use super::forward::{ReadBody, RequestError};
+use crate::observe::Until as _;
 use crate::store::{Inline, Limits, Position, ReadError, Sink, Stopped};
 use bytes::Bytes;
 use std::io;
@@ -113,7 +114,7 @@ impl Consensus {
             return Err(RequestError::OtherEpoch { wanted: wanted.epoch, present: epoch });
         }
         let mut state = self.store().state();
-        let reached = state.wait_for(|state| state.applied.log_id.is_some_and(|id| id.index >= wanted.index));
+        let reached = state.until(|state| state.applied.log_id.is_some_and(|id| id.index >= wanted.index));
         match timeout_at(deadline, reached).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(RequestError::Internal("the writer has stopped".into())),

@@ -21,12 +21,24 @@ const ALL: usize = usize::MAX;
 #[derive(Clone)]
 pub struct LogStore {
     log: RaftLog,
+    /// Raft is told of commits before this index only when it starts.
+    starts_before: u64,
 }
 
 impl LogStore {
     /// On an open log.
     pub fn new(log: RaftLog) -> Self {
-        Self { log }
+        Self { log, starts_before: u64::MAX }
+    }
+
+    /// From index `first` on nothing is applied before a leader says that it is committed, though it is known already.
+    pub fn start_before(&mut self, first: u64) {
+        self.starts_before = first;
+    }
+
+    /// Up to where entries are known to be committed.
+    pub fn committed(&self) -> io::Result<Option<LogId>> {
+        Ok(self.log.committed().map(|mut b| get_option(&mut b)).transpose()?.flatten())
     }
 
     /// Submits something and waits until it is on disk.
@@ -121,7 +133,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(self.log.committed().map(|mut b| get_option(&mut b)).transpose()?.flatten())
+        let committed = self.committed()?;
+        if committed.as_ref().is_none_or(|committed| committed.index < self.starts_before) {
+            return Ok(committed);
+        }
+        // None of what is purged, which is applied.
+        let Some(last) = self.starts_before.checked_sub(1) else { return Ok(None) };
+        let first = self.log.first_index().unwrap_or(u64::MAX);
+        let entries = if last < first { Vec::new() } else { self.entries(last, last + 1, ALL)? };
+        Ok(entries.first().map(|entry| entry.log_id()))
     }
 
     async fn append<I>(&mut self, entries: I, flushed: IOFlushed<TypeConfig>) -> io::Result<()>

@@ -3,7 +3,7 @@
 use super::Consensus;
 use super::calls::Kind;
 use super::connection::{
-    CONNECT_TIMEOUT, FrameReader, Purpose, answer_hello, put_frame, read_hello, write_out,
+    self, CONNECT_TIMEOUT, FrameReader, Purpose, answer_hello, put_frame, read_hello, write_out,
 };
 use super::snapshot_receive;
 use super::types::TypeConfig;
@@ -15,6 +15,7 @@ use openraft::raft::StreamAppendResult;
 use std::io;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 /// Connections of members, and of whoever tries to be one, at once.
@@ -47,7 +48,7 @@ pub async fn serve(listener: TcpListener, consensus: Arc<Consensus>) {
 }
 
 async fn converse(stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+    connection::prepare(&stream)?;
     let accept = async {
         let (mut socket, names) = match &consensus.security.tls {
             None => (PeerSocket::Plain(stream), None),
@@ -152,7 +153,12 @@ async fn serve_calls(socket: PeerSocket, consensus: &Arc<Consensus>, stranger: b
         let kind = Kind::from_u8(kind).ok_or(WireError("call: unknown kind"))?;
         let Ok(permit) = room.clone().acquire_owned().await else { break };
         let (consensus, answers) = (consensus.clone(), answers.clone());
-        tokio::spawn(async move {
+        let runtime = match kind {
+            // One step of SQLite's may take long: consensus is not kept from its work by what clients ask.
+            Kind::Query | Kind::Traced => consensus.clients.clone(),
+            _ => Handle::current(),
+        };
+        runtime.spawn(async move {
             let answer = if stranger && !matches!(kind, Kind::Join | Kind::Notify | Kind::Describe) {
                 Err("only a member may ask this".into())
             } else {

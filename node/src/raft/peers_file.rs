@@ -11,6 +11,7 @@ use super::recovery::append_membership;
 use super::types::PeerInfo;
 use super::wire::membership_from_store;
 use crate::identity::{Identity, IdentityError};
+use crate::observe::Observe as _;
 use crate::store::Store;
 use openraft::entry::RaftEntry;
 use openraft::storage::RaftLogStorage;
@@ -81,9 +82,9 @@ pub async fn consume(
 
 /// Who there was last, by id: what the log says, or the database where the log says nothing.
 async fn last_membership(log: &mut LogStore, store: &Store) -> io::Result<BTreeMap<u64, PeerInfo>> {
-    let applied = membership_from_store(&store.state().borrow().membership.clone())?;
+    let applied = membership_from_store(&store.state().observe(|state| state.membership.clone()))?;
     let mut last: BTreeMap<u64, PeerInfo> = applied.nodes().map(|(id, node)| (*id, node.clone())).collect();
-    let mut next = store.state().borrow().applied.log_id.map_or(0, |id| id.index + 1);
+    let mut next = store.applied().index().map_or(0, |index| index + 1);
     loop {
         let entries = log.limited_get_log_entries(next, u64::MAX).await?;
         let Some(end) = entries.last().map(|entry| entry.index()) else { return Ok(last) };

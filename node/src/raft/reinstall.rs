@@ -16,6 +16,7 @@ use super::membership::describe;
 use super::snapshot_send::Sending;
 use super::snapshot_stream::Intent;
 use super::wire::get_u64;
+use crate::observe::{Observe as _, Until as _};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use client::admin::{Member, Phase, Refusal};
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -28,6 +29,8 @@ use tokio::time::{sleep, timeout};
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// How long the sender waits until it has applied as much as the receiver.
 const BEHIND: Duration = Duration::from_secs(30);
+/// How long the sender may take until it begins to send.
+const BEGINS: Duration = Duration::from_secs(60);
 /// How long this member may go on leading after it handed over.
 const HANDED_OVER: Duration = Duration::from_secs(5);
 /// How long a member may take to say what it has applied.
@@ -55,7 +58,7 @@ pub enum ReinstallError {
 impl Consensus {
     /// Whether this member's database is wrong and must not be read.
     pub fn is_fenced(&self) -> bool {
-        *self.phase.borrow() == Phase::Fenced
+        self.phase.current() == Phase::Fenced
     }
 
     /// Takes this member out of service and puts `source`'s state, with at least entry `at_least`, in the place of its own.
@@ -72,7 +75,7 @@ impl Consensus {
             tracing::warn!(from = %source.name, "out of service; another member's state takes the place of this one's");
         }
         let mut phase = self.phase.subscribe();
-        let goes_down = phase.wait_for(|phase| !matches!(phase, Phase::Fenced));
+        let goes_down = phase.until(|phase| !matches!(phase, Phase::Fenced));
         tokio::select! {
             replaced = self.replace_by(source, at_least) => replaced?,
             _ = goes_down => return Err(ReinstallError::GoesDown),
@@ -104,14 +107,23 @@ impl Consensus {
 
     async fn replace_by(&self, source: &Member, at_least: u64) -> Result<(), ReinstallError> {
         let _held = self.applying.hold().await;
-        let applied = self.store.state().borrow().applied.log_id.map_or(0, |id| id.index);
+        let applied = self.store.applied().index().unwrap_or(0);
         let before = self.store.installs();
         let _open = self.receiving().open_for_replacement();
         let mut body = BytesMut::with_capacity(16);
         body.put_u64_le(self.identity.node_id().0);
         body.put_u64_le(applied.max(at_least));
-        let sent =
-            self.peers.call(source.node_id.0, &source.raft_address, Kind::Reinstall, &body, PATIENCE).await;
+        let mut connections = self.receiving().connections();
+        let does_not_begin = async {
+            if let Ok(Ok(())) = timeout(BEGINS, connections.changed()).await {
+                std::future::pending().await
+            }
+        };
+        let (id, address) = (source.node_id.0, &source.raft_address);
+        let sent = tokio::select! {
+            sent = self.peers.call(id, address, Kind::Reinstall, &body, PATIENCE) => sent,
+            () = does_not_begin => Err(CallError::TimedOut(address.clone())),
+        };
         // The answer may be lost after the state is in place.
         if self.store.installs() > before { Ok(()) } else { sent.map(drop).map_err(Into::into) }
     }
@@ -149,7 +161,7 @@ impl Consensus {
         let mut phase = self.phase.subscribe();
         let mut server = self.raft.server_metrics();
         loop {
-            if phase.wait_for(|phase| *phase == Phase::Fenced).await.is_err() {
+            if phase.until(|phase| *phase == Phase::Fenced).await.is_err() {
                 return;
             }
             if self.is_leader() {
@@ -171,21 +183,23 @@ impl Consensus {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let mut word = || get_u64(&mut body).map_err(|e| text(&e));
         let (to, at_least) = (word()?, word()?);
-        let is_wrong = self.store.damage().borrow().is_some() || self.consistency.borrow().is_wrong();
-        if is_wrong || *self.phase.borrow() != Phase::Serving {
+        let is_wrong = self.store.damage().observe(Option::is_some)
+            || self.consistency.observe(|verdict| verdict.is_wrong());
+        if is_wrong || self.phase.current() != Phase::Serving {
             return Err("this member is not known to have the right state".into());
         }
         let metrics = self.metrics();
         let to_address = metrics.membership_config.get_node(&to).map(|node| node.raft_addr.clone());
         let address = to_address.ok_or("it is not a member")?;
         let mut state = self.store.state();
-        let has_as_much = state.wait_for(|state| state.applied.log_id.is_some_and(|id| id.index >= at_least));
+        let has_as_much = state.until(|state| state.applied.log_id.is_some_and(|id| id.index >= at_least));
         match timeout(BEHIND, has_as_much).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(text(&error)),
             Err(_) => return Err("this member has not applied as much".into()),
         }
-        let _permit = self.copies.acquire().await.map_err(|e| text(&e))?;
+        // Who asks goes to the next member rather than wait: clients' copies may take long.
+        let _permit = self.copies.try_acquire().map_err(|_| "this member sends other copies of its state")?;
         let store = self.store.clone();
         let pinned = tokio::task::spawn_blocking(move || store.pin_snapshot());
         let pinned = pinned.await.map_err(|e| text(&e))?.map_err(|e| text(&e))?;

@@ -13,18 +13,22 @@
 
 use super::Consensus;
 use super::calls::{CallError, Peers};
-use super::command::{Replacement, RequestEncoder, RequestFlags};
+use super::command::{CommandView, Replacement, RequestEncoder, RequestFlags};
 use super::forward::{RequestError, Route};
+use super::log_store::LogStore;
 use super::membership::describe;
 use super::stream_calls::{PeerStream, StreamKind};
 use super::waiters::Outcome;
 use super::whereabouts::Whereabouts;
 use super::wire::get_u64;
+use crate::observe::{Observe as _, Until as _};
 use crate::store::{CanonicalError, Scratch, Sha256Sum, Staging, Store, Taken};
 use bytes::{BufMut, Bytes, BytesMut};
 use client::admin::{Member, NodeId};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use openraft::EntryPayload;
+use openraft::entry::RaftEntry as _;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -94,7 +98,14 @@ impl Consensus {
         match self.route() {
             Route::Here(_) => Ok(Loaded { index: self.load_here(upload).await?, forwarded_to: None }),
             Route::Leader { leader, address } => {
-                let index = self.load_there(leader.node, &address, upload).await?;
+                let index = tokio::select! {
+                    index = self.load_there(leader.node, &address, upload) => index?,
+                    // It may be cut off, and never answer.
+                    () = self.no_longer_led_by(leader) => {
+                        let message = "leadership lost while loading a database";
+                        return Err(RequestError::OutcomeUnknown(message.into()).into());
+                    }
+                };
                 Ok(Loaded { index, forwarded_to: Some(address) })
             }
             Route::Nobody => Err(RequestError::NoLeader.into()),
@@ -197,7 +208,7 @@ impl Consensus {
         let outcome = outcome.await;
         let is_certain = !matches!(outcome, Err(LoadError::Request(RequestError::OutcomeUnknown(_))));
         if outcome.is_err() && is_certain && self.staged.named(sha256).is_none() {
-            staging.remove(sha256)?;
+            blocking(move || staging.remove(sha256)).await?;
         }
         outcome
     }
@@ -309,7 +320,8 @@ impl Consensus {
                     Some(index) => self.is_out_of_reach(index).await,
                 };
                 if unneeded {
-                    match self.store().staging().remove(sha256) {
+                    let staging = self.store().staging().clone();
+                    match blocking(move || staging.remove(sha256)).await {
                         Ok(()) => self.staged.forget(sha256),
                         Err(error) => tracing::warn!(%error, %sha256, "cannot remove a staged database"),
                     }
@@ -372,7 +384,7 @@ impl StagedFiles {
     /// Of member `own`; the others are asked where `whereabouts` says they are.
     pub fn new(store: Store, own: NodeId, peers: Arc<Peers>, whereabouts: Whereabouts) -> Arc<Self> {
         // What is there already was named by an entry that was applied, or will be by one that is met again.
-        let applied = store.state().borrow().applied.log_id.map_or(0, |id| id.index);
+        let applied = store.applied().index().unwrap_or(0);
         let found = store.staging().staged().unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read the staging directory");
             Vec::new()
@@ -399,11 +411,14 @@ impl StagedFiles {
     /// Waits until an entry cannot be applied because no member has the file that it names; returns its index.
     pub async fn nowhere(&self) -> u64 {
         let mut nowhere = self.nowhere.subscribe();
-        match nowhere.wait_for(Option::is_some).await.map(|index| *index) {
-            Ok(Some(index)) => index,
-            // It lives as long as this does.
-            Ok(None) | Err(_) => std::future::pending().await,
+        // The sender lives as long as this does.
+        while nowhere.until(Option::is_some).await.is_ok() {
+            // It may be found again already.
+            if let Some(index) = nowhere.current() {
+                return index;
+            }
         }
+        std::future::pending().await
     }
 
     /// Waits until the file that an entry names, if it names one, is here, or the entry need not be applied any more.
@@ -420,7 +435,7 @@ impl StagedFiles {
         while !self.has_applied(index) && !self.store.staging().has(sha256) {
             tokio::select! {
                 () = self.look_for(sha256, replacement.size, index) => {}
-                _ = stop.wait_for(|stop| *stop) => {
+                _ = stop.until(|stop| *stop) => {
                     return Err(io::Error::other("going down before a staged database was here"));
                 }
             }
@@ -429,8 +444,29 @@ impl StagedFiles {
         Ok(())
     }
 
+    /// The first entry that is committed, not applied, and names a database that is not here. While Raft starts nobody can
+    /// be asked for that: who else is a member is known, and this one can be told to end, only after that.
+    pub fn first_lacking(&self, log: &LogStore) -> io::Result<Option<u64>> {
+        let end = log.committed()?.map_or(0, |committed| committed.index + 1);
+        let mut next = self.store.applied().index().map_or(0, |index| index + 1);
+        while next < end {
+            let entries = log.entries(next, end, PIECE)?;
+            let Some(last) = entries.last() else { break };
+            next = last.index() + 1;
+            for entry in &entries {
+                let EntryPayload::Normal(command) = &entry.payload else { continue };
+                // Bytes that make no sense are met again, and reported, when the entry is applied.
+                let named = CommandView::parse(&command.0).ok().and_then(|command| command.replacement);
+                if named.is_some_and(|named| !self.store.staging().has(Sha256Sum(named.sha256))) {
+                    return Ok(Some(entry.index()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     fn has_applied(&self, index: u64) -> bool {
-        self.store.state().borrow().applied.log_id.is_some_and(|applied| applied.index >= index)
+        self.store.applied().log_id.is_some_and(|applied| applied.index >= index)
     }
 
     /// Asks every other member for the file that entry `index` names, once.

@@ -3,6 +3,7 @@
 use super::Consensus;
 use super::membership::{SILENT, describe, member_ref, quorum_silent};
 use super::types::Metrics;
+use crate::observe::{Observe as _, Until as _};
 use client::admin::{Certificates, ConsistencyState, MemberReport, Membership, NodeId, Phase, Role};
 use client::backup::ArchiveReport;
 use openraft::ServerState;
@@ -20,7 +21,7 @@ impl Consensus {
         let identity = self.identity();
         let cluster = identity.cluster();
         let config = self.config();
-        let phase = *self.phase().borrow();
+        let phase = self.phase().current();
         let message = match (&metrics.running_state, phase) {
             (Err(fatal), _) => Some(fatal.to_string()),
             (Ok(()), Phase::Fenced) => Some("its database is wrong; another member's takes its place".into()),
@@ -42,10 +43,10 @@ impl Consensus {
             leader: metrics.current_leader.map(|id| member_ref(&metrics, id)),
             last_log_index: metrics.last_log_index.unwrap_or(0),
             committed_index: metrics.local_committed.as_ref().map_or(0, |id| id.index),
-            applied_index: self.store().state().borrow().applied.log_id.map_or(0, |id| id.index),
+            applied_index: self.store().applied().index().unwrap_or(0),
             quorum_silent_milliseconds: quorum_silent(&metrics).map(|silent| silent.as_millis() as u64),
             membership: describe(&metrics),
-            consistency: Some(self.consistency.borrow().report()),
+            consistency: Some(self.consistency.observe(|verdict| verdict.report())),
             storage: Some(self.space.usage()),
             archive: self.archive_report(),
             certificates: self.certificates(),
@@ -77,7 +78,7 @@ impl Consensus {
                     () = tokio::time::sleep(LOOK) => {}
                     () = send.closed() => return,
                     // The sender lives as long as `consensus`.
-                    _ = end.wait_for(|end| *end) => return,
+                    _ = end.until(|end| *end) => return,
                 }
             }
         });

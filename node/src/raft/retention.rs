@@ -4,6 +4,7 @@
 use super::archive::Archived;
 use super::types::{Metrics, Raft, log_id_from};
 use crate::failpoint::{Place, pass};
+use crate::observe::Observe as _;
 use crate::store::State;
 use openraft::metrics::WaitError;
 use raftlog::RaftLog;
@@ -22,7 +23,8 @@ pub async fn run(
 ) {
     let mut told = None;
     while state.changed().await.is_ok() {
-        let durable = state.borrow_and_update().durable.log_id;
+        state.mark_unchanged();
+        let durable = state.observe(|state| state.durable.log_id);
         if durable == told {
             continue;
         }

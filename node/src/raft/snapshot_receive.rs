@@ -6,6 +6,7 @@ use super::snapshot_stream::{Chunk, Head, Intent, Reply};
 use super::state_machine::{SnapshotData, snapshot_meta};
 use super::types::{Snapshot, Vote};
 use super::wire::WireError;
+use crate::observe::Until as _;
 use crate::store::{LogId, StagedSnapshot};
 use crate::tls::{PeerSocket, ReadHalf, WriteHalf};
 use bytes::{Bytes, BytesMut};
@@ -46,6 +47,11 @@ impl Receiving {
     pub fn open_for_replacement(&self) -> OpenForReplacement<'_> {
         self.wants_replacement.store(true, Ordering::Release);
         OpenForReplacement(&self.wants_replacement)
+    }
+
+    /// Tells of each connection of a sender.
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
     }
 
     /// Whether `head` may be received, on a member that has applied up to `applied`.
@@ -98,7 +104,7 @@ async fn receive(
     });
     let mut turn = receiving.turn.lock().await;
     let head = Head::get(&mut next_frame(frames).await?)?;
-    let applied = consensus.store().state().borrow().applied.log_id;
+    let applied = consensus.store().applied().log_id;
     receiving.admits(&head, applied).map_err(io::Error::other)?;
     if head.intent == Intent::CatchUp && applied >= head.meta.applied.log_id {
         // An earlier connection of this transfer, or the log, brought it that far.
@@ -147,7 +153,7 @@ async fn receive(
     });
     let arrived = tokio::select! {
         arrived = take_chunks(frames, &mut offset, &chunks) => arrived,
-        _ = newest.wait_for(|n| *n != own) => Err(io::Error::other("another connection took over")),
+        _ = newest.until(|n| *n != own) => Err(io::Error::other("another connection took over")),
     };
     drop(chunks);
     let (staged, written) = writer.await?;
@@ -168,9 +174,7 @@ async fn receive(
     let vote = match head.intent {
         Intent::CatchUp => install(consensus, &head, SnapshotData::Received(Box::new(ready))).await?,
         Intent::Replace => {
-            receiving
-                .admits(&head, consensus.store().state().borrow().applied.log_id)
-                .map_err(io::Error::other)?;
+            receiving.admits(&head, consensus.store().applied().log_id).map_err(io::Error::other)?;
             // Raft need not know: it goes on with entries that are in it, and those are passed over.
             consensus.store().install(ready).await.map_err(io::Error::other)?;
             head.vote

@@ -9,6 +9,7 @@ use super::types::{
 use super::waiters::{Leadership, Waiters};
 use super::wire::{membership_from_store, membership_to_bytes};
 use crate::identity::Identity;
+use crate::observe::Observe as _;
 use crate::store::{self, LocalFailure, Meta, PinnedSnapshot, ReadySnapshot, Store};
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -99,7 +100,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = DurableState;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        let state = self.store.state().borrow().clone();
+        let state = self.store.state().current();
         Ok((state.applied.log_id.map(log_id_from), membership_from_store(&state.membership)?))
     }
 

@@ -9,6 +9,7 @@
 
 use super::command::{CommandView, RequestId};
 use super::propose::Proposed;
+use crate::observe::Until as _;
 use crate::trace::Stages;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -181,10 +182,7 @@ impl Ticket {
             // Outcomes are told before the leader whose entry proves that there is none.
             biased;
             outcome = &mut self.outcome => Some(outcome.unwrap_or(Outcome::Skipped)),
-            later = self.told.wait_for(|told| *told > leader) => {
-                drop(later);
-                self.outcome.try_recv().ok()
-            }
+            _ = self.told.until(|told| *told > leader) => self.outcome.try_recv().ok(),
         }
     }
 

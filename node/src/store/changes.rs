@@ -13,6 +13,7 @@
 use super::generation::Generations;
 use super::meta::{MetaError, Position, read_position};
 use super::writer::State;
+use crate::observe::Observe as _;
 use crate::raft::command::{CaptureSettings, ChangesCommand};
 use regex::Regex;
 use rusqlite::config::DbConfig;
@@ -387,7 +388,7 @@ impl ChangesReader {
     /// Reads parts after `cursor`, of about `bytes` bytes together but at least one, if there is one; none if capture is
     /// off.
     pub fn read(&mut self, cursor: Cursor, bytes: usize) -> Result<Option<Page>, MetaError> {
-        let present = self.state.borrow().generation;
+        let present = self.state.observe(|state| state.generation);
         let connection = match self.open.take() {
             Some((generation, connection)) if generation == present => connection,
             _ => open(&self.generations.path(present))?,

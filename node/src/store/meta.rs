@@ -65,6 +65,13 @@ pub struct Applied {
     pub total_changes: i64,
 }
 
+impl Applied {
+    /// Index of the last entry applied.
+    pub fn index(&self) -> Option<u64> {
+        self.log_id.map(|id| id.index)
+    }
+}
+
 /// When what is done for the database at an interval was done last, or its interval began: by the clock of the entries, in
 /// microseconds since 1970; 0 if that never happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -57,6 +57,7 @@ pub use value::write_str;
 pub use writer::{Committed, State};
 
 use crate::failpoint::{Place, pass};
+use crate::observe::Observe as _;
 use apply::Applier;
 use entry_vfs::EntryVfs;
 use generation::Generations;
@@ -177,6 +178,11 @@ impl Store {
         self.writer.state()
     }
 
+    /// What is in the database.
+    pub fn applied(&self) -> Applied {
+        self.writer.state().observe(|state| state.applied)
+    }
+
     /// Connections for queries.
     pub fn readers(&self) -> &Arc<ReadPool> {
         &self.readers
@@ -215,7 +221,7 @@ impl Store {
 
     /// Begins to receive a snapshot beside the present database.
     pub fn stage_snapshot(&self) -> std::io::Result<StagedSnapshot> {
-        let generation = self.writer.state().borrow().generation + 1;
+        let generation = self.writer.state().observe(|state| state.generation) + 1;
         StagedSnapshot::create(&self.generations, generation, self.shelf.clone())
     }
 
@@ -315,7 +321,7 @@ impl Store {
 
     /// The present database's file.
     pub fn database_path(&self) -> PathBuf {
-        self.generations.path(self.writer.state().borrow().generation)
+        self.generations.path(self.writer.state().observe(|state| state.generation))
     }
 
     /// Ends the writer after what it was asked before, and closes the database.

@@ -281,6 +281,7 @@ impl Pages {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::observe::Observe as _;
     use std::convert::Infallible;
 
     fn committed(size: u32, pages: &[(u32, u64)]) -> Committed {
@@ -307,16 +308,16 @@ mod tests {
         pages.committed(&committed(2, &[(1, 11)]));
         assert_eq!(sum(&pages, 2), Some(31));
         assert_eq!(pages.recent().iter().map(|c| c.index).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(*pages.damage().borrow(), None);
+        assert_eq!(pages.damage().current(), None);
 
         let (database, _) = pages.begin_range();
         pages.committed(&committed(2, &[(1, 12)]));
         assert!(pages.read(database, 1, 11), "the state that is read is the one before");
         assert!(pages.read(database, 2, 21));
-        assert_eq!(*pages.damage().borrow(), Some(Damage { page: 2 }));
+        assert_eq!(pages.damage().current(), Some(Damage { page: 2 }));
         pages.reset(1, Freelist::default());
         assert!(!pages.read(database, 1, 1));
-        assert_eq!(*pages.damage().borrow(), None);
+        assert_eq!(pages.damage().current(), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::apply::LocalFailure;
 use super::generation::Generations;
 use super::pages::{self, Pages};
 use super::writer::Writer;
+use crate::observe::Observe as _;
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::sync::Arc;
@@ -128,10 +129,12 @@ impl Scrub {
         let mut first = 1;
         loop {
             let began = Instant::now();
-            let generation = self.writer.state().borrow().generation;
+            let generation = self.writer.state().observe(|state| state.generation);
             let connection = match PinnedRange::open(&self.generations.path(generation)) {
                 // Another database took its place before it was open, and the file is gone.
-                Err(_) if self.writer.state().borrow().generation != generation => return Ok(false),
+                Err(_) if self.writer.state().observe(|state| state.generation) != generation => {
+                    return Ok(false);
+                }
                 opened => opened?,
             };
             let Some(pinned) = self.writer.pin_range(connection, generation)? else { return Ok(false) };

@@ -12,6 +12,7 @@ use super::scrub::{PinnedRange, Wake};
 use super::snapshot::{PinnedSnapshot, ReadySnapshot};
 use super::staging::Staging;
 use crate::failpoint::{Place, pass};
+use crate::observe::Observe as _;
 use rusqlite::Connection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -417,7 +418,7 @@ impl WriterThread {
                 outcome?;
             }
         }
-        Ok(self.publish.borrow().durable.clone())
+        Ok(self.publish.observe(|state| state.durable.clone()))
     }
 
     fn install(&mut self, snapshot: &ReadySnapshot) -> Result<(), LocalFailure> {

@@ -303,6 +303,15 @@ impl Cluster {
         self.members[i].process.as_ref().expect("it runs").id()
     }
 
+    /// How long a member that runs has had processors.
+    pub fn cpu_time(&self, i: usize) -> Duration {
+        // proc_pid_stat(5): utime and stime are fields 14 and 15, in ticks of 10 ms; the name before them may hold spaces.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid(i))).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
     /// Whether a member's process was started and not ended by the test.
     pub fn runs(&self, i: usize) -> bool {
         self.members[i].process.is_some()

@@ -110,7 +110,7 @@ impl AutoBackups {
     async fn back_up(&self) -> Result<Outcome, UploadError> {
         let began = Instant::now();
         let term = self.consensus.report().term;
-        let applied = self.consensus.store().state().borrow().applied;
+        let applied = self.consensus.store().applied();
         // Only what changes the database has a time, the same on every member, later with each; an election has none.
         let written = applied.timestamp_us;
         let known = self.status.lock().known.filter(|known| known.term == term);
