@@ -236,6 +236,24 @@ fn every_flag_in_the_text_exists() {
 }
 
 #[test]
+fn every_variable_of_sqlited_in_the_text_exists() {
+    let flags = flags_of_sqlited();
+    let mut wrong = Vec::new();
+    for page in pages() {
+        for code in code(&fs::read_to_string(&page).unwrap()) {
+            let Some(name) = code.split('=').next().and_then(|name| name.strip_prefix("SQLITED_")) else {
+                continue;
+            };
+            let flag = format!("-{}", name.to_lowercase().replace('_', "-"));
+            if flag != "-data-dir" && !flags.contains(&flag) {
+                wrong.push(format!("{}: SQLITED_{name}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "no flag has these variables: {wrong:#?}");
+}
+
+#[test]
 fn every_target_of_make_in_the_text_exists() {
     let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
     let targets: BTreeSet<&str> =
