@@ -9,7 +9,7 @@ demo-down: ## remove what `make demo` made
 	@e2e/demo-down.sh
 
 ##@ Work on it
-verify: ## formatting, lints, generated files, scripts, charts, dependencies; writes nothing
+verify: ## formatting, lints, generated files, scripts, charts, dependencies, the site; writes nothing
 	@e2e/test.sh verify
 fix: ## format, and write the generated files again
 	cargo fmt --all

@@ -82,6 +82,13 @@ dependencies() {
   fi
   quietly deny cargo deny --offline check licenses bans sources
 }
+# The pages as a site, below target: nothing is written beside them.
+site() {
+  local status=0
+  e2e/docs.sh quick || status=$?
+  ((status == 3)) || return "$status"
+  echo "   skipped: mdBook is not installed, and would have to be compiled (make docs)"
+}
 unit() {
   local status=0
   mkdir -p "$LOG_DIR"
@@ -206,6 +213,7 @@ for what in "$@"; do
     check scripts scripts
     if command -v helm >/dev/null; then check charts charts; else echo "   charts: skipped, helm is not installed"; fi
     check dependencies dependencies
+    check site site
     ;;
   unit) stage unit unit || true ;;
   clients) stage clients clients || true ;;

@@ -41,7 +41,7 @@ async fn await_succeeded(test: &Scenario, kind: &str, name: &str) -> Result<Valu
 }
 
 /// Waits until everything that the cluster has applied by now can be brought back.
-async fn await_archived(cluster: &Cluster) -> Result<()> {
+pub(super) async fn await_archived(cluster: &Cluster) -> Result<()> {
     let leader = cluster.await_leader().await?;
     let applied = cluster.report(&leader).await?.applied_index;
     eventually("the archive has everything", PATIENCE, async || {

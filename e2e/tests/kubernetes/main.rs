@@ -15,7 +15,6 @@ mod neighbours;
 mod outlets;
 #[path = "../../../node/tests/support/page.rs"]
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#[expect(dead_code, reason = "tests of sqlited wait for conditions too")]
 mod page;
 mod pages;
 mod rest;

@@ -3,9 +3,10 @@
 //! `kubectl port-forward` are other ones here: [`Reader::names`] says which. Each reader installs an operator of their own,
 //! for their namespace.
 
+use crate::backups::await_archived;
 use crate::page::{Walk, commands};
 use anyhow::{Context, Result, ensure};
-use e2e::{Scenario, Skip, scenario};
+use e2e::{ObjectStore, Scenario, Skip, scenario};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -287,6 +288,67 @@ fn the_pages_about_the_operator() {
     });
 }
 
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn the_disaster_drill() {
+    scenario("the_disaster_drill", async |test| {
+        let store = ObjectStore::start(test).await?;
+        let reader = Reader::new(test)?;
+        let mut walk = reader.open("docs/drill.md");
+        // The page has an operator already: here the one that all tests share.
+        walk.rename(
+            "metadata: {name: drill}",
+            "metadata: {name: drill, labels: {sqlite-operator.io/e2e: ''}}",
+        );
+        let mut s3 = store.spec()["s3"].clone();
+        s3["secretRef"] = json!({"name": "drill-store"});
+        walk.rename(
+            "s3: {bucket: company-backups, prefix: drill, region: eu-central-1, secretRef: {name: drill-store}}",
+            &format!("s3: {s3}"),
+        );
+        // What the reader has elsewhere.
+        for key in ["accessKeyId", "secretAccessKey"] {
+            let template = format!("{{{{.data.{key} | base64decode}}}}");
+            walk.type_in(&format!("kubectl get secret s3 -o go-template='{template}' >{key}"));
+        }
+        walk.follow("head -c 32");
+        walk.write("apiVersion:", "drill.yaml");
+        walk.follow("kubectl apply -f drill.yaml");
+        test.say("three rows, two of them in a backup");
+        // The page waits for as long as the archive may take; a test asks how far it is.
+        walk.rename("sleep 10", "true");
+        walk.follow("kubectl wait");
+        await_archived(&test.named("drill")).await?;
+        walk.follow("kubectl get sqlitecluster");
+        let id = walk.type_in("cat cluster-id");
+        let noted = walk.type_in("cat before.csv");
+        ensure!(noted.contains("\n3,3,"), "{noted}");
+
+        walk.follow("kubectl delete");
+        // What belonged to the cluster is collected behind its back.
+        let left = "kubectl get pods,pvc,secrets,sqb,sqc -l sqlite-operator.io/cluster=drill -o name";
+        walk.until(&format!("[ -z \"$({left})\" ]"));
+        test.say("all of it is gone");
+
+        walk.follow("begin=");
+        walk.rename("clusterID: ID", &format!("clusterID: {}", id.trim()));
+        walk.write("apiVersion:", "again.yaml");
+        let time = walk.follow("kubectl apply -f again.yaml");
+        test.say(time.lines().last().unwrap_or_default());
+        let compared = walk.follow("kubectl sqlite sql");
+        ensure!(compared.ends_with("nothing is missing\n"), "{compared}");
+        let now = walk.type_in(
+            "kubectl get sqlitecluster drill -o jsonpath='{.status.clusterID} {.status.restore.phase}'",
+        );
+        ensure!(now.ends_with(" Succeeded") && !now.starts_with(id.trim()), "{now}");
+        walk.follow("kubectl wait");
+        test.say("it is backed up again");
+        walk.follow("kubectl delete");
+        walk.end();
+        Ok(())
+    });
+}
+
 /// What becomes of a command in the running text of a page, on a cluster that is well.
 enum Fate {
     /// It does what it says.
@@ -327,6 +389,7 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("kubectl sqlite approve NAME", Fate::Says("no update waits for approval")),
     ("kubectl sqlite recover-quorum NAME --survivor MEMBER", Fate::Says("offers nothing to go on with")),
     ("kubectl sqlite backup now NAME", Fate::Succeeds),
+    ("kubectl sqlite branch NAME NAME-drill", Fate::Says("the cluster has no spec.backup")),
     ("kubectl describe sqb BACKUP", Fate::Says("not found")),
     ("kubectl sqlite backup verify BACKUP", Fate::Says("not found")),
     ("kubectl sqlite restore NAME --undo RESTORE", Fate::Says("not found")),
