@@ -12,7 +12,7 @@ use crate::raft::connection::Hello;
 use crate::raft::consistency::Said;
 use crate::raft::forward::{QueryCall, read_answer, write_answer};
 use crate::raft::snapshot_stream::{Chunk, Head, Reply};
-use crate::raft::wire;
+use crate::raft::{traced, wire};
 use crate::store::Loaded;
 use bytes::{Bytes, BytesMut};
 use std::path::Path;
@@ -23,7 +23,7 @@ pub fn write_canonical(input: &Path, output: &Path) -> Result<(), Refused> {
 }
 
 /// Kinds of messages that [`echo`] knows.
-pub const MESSAGES: u8 = 14;
+pub const MESSAGES: u8 = 15;
 
 /// Reads a message between members, of kind `0..MESSAGES`, and writes again what was understood; none if it makes no sense.
 pub fn echo(kind: u8, mut message: Bytes) -> Option<Bytes> {
@@ -56,7 +56,11 @@ pub fn echo(kind: u8, mut message: Bytes) -> Option<Bytes> {
             command.sole_vacuum().ok()?;
             return Some(message);
         }
-        _ => return Some(write_answer(read_answer(message))),
+        13 => return Some(write_answer(read_answer(message))),
+        _ => {
+            let (parentage, kind, body) = traced::unpack(message).ok()?;
+            return Some(traced::pack(&parentage, kind, &body));
+        }
     }
     Some(out.freeze())
 }

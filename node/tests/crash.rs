@@ -44,7 +44,8 @@ fn others(i: usize) -> Vec<usize> {
 fn purge(c: &mut Cluster, members: &[usize]) {
     for i in members {
         let (status, body) = c.post(*i, "/snapshot?trailing_logs=0", "");
-        assert_eq!(status, 200, "{body}");
+        // 204: the member has just done it by itself.
+        assert!(matches!(status, 200 | 204), "{status} {body}");
     }
 }
 

@@ -42,7 +42,7 @@ mod state_machine;
 mod stream_calls;
 mod teller;
 #[allow(missing_docs, reason = "aliases of openraft's types, named as they are there")]
-mod traced;
+pub(crate) mod traced;
 mod types;
 mod waiters;
 mod whereabouts;

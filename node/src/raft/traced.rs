@@ -104,7 +104,8 @@ impl Consensus {
     }
 }
 
-fn pack(parentage: &Parentage, kind: Kind, body: &[u8]) -> Bytes {
+/// A call that names the span it is under.
+pub fn pack(parentage: &Parentage, kind: Kind, body: &[u8]) -> Bytes {
     let state = parentage.state.as_str().as_bytes();
     let mut whole = BytesMut::with_capacity(TraceContext::SIZE + 3 + state.len() + body.len());
     whole.put_slice(&parentage.context.encode());
@@ -120,7 +121,7 @@ fn pack(parentage: &Parentage, kind: Kind, body: &[u8]) -> Bytes {
 }
 
 /// What [`pack`] put together.
-fn unpack(mut body: Bytes) -> Result<(Parentage, Kind, Bytes), String> {
+pub fn unpack(mut body: Bytes) -> Result<(Parentage, Kind, Bytes), String> {
     let cut_short = || "a traced call is cut short".to_owned();
     if body.len() <= TraceContext::SIZE {
         return Err(cut_short());
