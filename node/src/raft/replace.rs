@@ -421,6 +421,11 @@ impl StagedFiles {
         std::future::pending().await
     }
 
+    /// Whether an entry cannot be applied because no member has the file that it names.
+    pub fn is_nowhere(&self) -> bool {
+        self.nowhere.observe(Option::is_some)
+    }
+
     /// Waits until the file that an entry names, if it names one, is here, or the entry need not be applied any more.
     pub async fn ensure(&self, entry: &crate::store::Entry) -> io::Result<()> {
         let replacement = entry.readable_command().and_then(|command| command.replacement);

@@ -106,6 +106,7 @@ async fn receive(
     let head = Head::get(&mut next_frame(frames).await?)?;
     let applied = consensus.store().applied().log_id;
     receiving.admits(&head, applied).map_err(io::Error::other)?;
+    may_catch_up(consensus, &head)?;
     if head.intent == Intent::CatchUp && applied >= head.meta.applied.log_id {
         // An earlier connection of this transfer, or the log, brought it that far.
         *turn = None;
@@ -171,6 +172,7 @@ async fn receive(
     let expected = head.meta.clone();
     let ready =
         tokio::task::spawn_blocking(move || staged.finish(&expected)).await?.map_err(io::Error::other)?;
+    may_catch_up(consensus, &head)?;
     let vote = match head.intent {
         Intent::CatchUp => install(consensus, &head, SnapshotData::Received(Box::new(ready))).await?,
         Intent::Replace => {
@@ -182,6 +184,15 @@ async fn receive(
     };
     tracing::info!("installed a snapshot");
     Ok(vote)
+}
+
+/// Raft installs a snapshot after the entries before it. While one of these waits for a database that no member has, only
+/// another member's state in the place of this one's leads on, and that must not wait for a snapshot that waits for Raft.
+fn may_catch_up(consensus: &Consensus, head: &Head) -> io::Result<()> {
+    if head.intent == Intent::CatchUp && consensus.staged.is_nowhere() {
+        return Err(io::Error::other("an entry names a database that no member has"));
+    }
+    Ok(())
 }
 
 async fn install(consensus: &Consensus, head: &Head, data: SnapshotData) -> io::Result<Vote> {
