@@ -5,6 +5,7 @@ pub mod acceptor;
 pub mod backups;
 pub mod certificates;
 pub mod collector;
+pub mod deliveries;
 pub mod disk;
 pub mod extension;
 pub mod http_faults;
