@@ -663,6 +663,41 @@ fn a_stream_goes_on_at_another_member() {
 }
 
 #[test]
+fn a_client_that_stops_reading_costs_little_memory_and_holds_up_nobody() {
+    // As many as there may be, with 64 MiB for each: more than sockets take.
+    const STREAMS: usize = 64;
+    let mut c = capturing(1, &json!({"retain_bytes": 1 << 30}), &[]);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let from = applied(&c, 0);
+    let insert = "WITH RECURSIVE k(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM k LIMIT 32) \
+                  INSERT INTO t SELECT hex(randomblob(1 << 15)) FROM k";
+    let fill = |c: &Cluster| {
+        for _ in 0..32 {
+            c.execute(0, &json!([insert]));
+        }
+    };
+    fill(&c);
+    let before = PeakMemory::watch(&c).end()[0].mib();
+    let memory = PeakMemory::watch(&c);
+    let path = format!("/db/changes?from={from}");
+    let stuck: Vec<_> = (0..STREAMS).map(|_| open(&c, 0, &path, "*/*")).collect();
+    let (status, text) = c.get(0, &path);
+    assert_eq!(status, 503, "{text}");
+    // Whatever else is to be written is, and goes away: a transaction of theirs would keep it.
+    fill(&c);
+    let peak = memory.end()[0].mib();
+    println!("{STREAMS} streams that nobody reads: {peak} MiB of memory at most, {before} MiB before");
+    assert!(peak <= before + MEMORY / 2, "{peak} MiB, {before} MiB before");
+    drop(stuck);
+    // Their places are free again.
+    let lines = c.until("a place for another one", |c| {
+        let answer = c.send(Method::GET, 0, &format!("{path}&timeout=0s"), &[], b"");
+        (answer.status == 200).then(|| answer.text().lines().count())
+    });
+    assert_eq!(lines, 64 + 1, "an entry each, and the heartbeat");
+}
+
+#[test]
 fn another_database_keeps_what_is_captured() {
     let mut c = capturing(3, &json!({"table_filter": "^t"}), &[]);
     let leader = c.await_leader(0);
