@@ -348,7 +348,7 @@ fn killed_leaders_lose_nothing(writes: u64, kills: u64) {
     let seeing = seen.clone();
     sink.taker(move |reply, envelope| seeing.lock().unwrap().take(reply, envelope));
     let config = json!({
-        "endpoint": sink.url(), "max_batch_size": 200, "max_batch_delay": "20ms", "transmit_timeout": "30s",
+        "endpoint": sink.url(), "max_batch_size": 20, "max_batch_delay": "20ms", "transmit_timeout": "30s",
         "transmit_min_backoff": "10ms", "high_watermark_interval": "200ms",
     });
     let mut c = capturing(3, &config, &[]);
@@ -392,8 +392,7 @@ fn killed_leaders_lose_nothing(writes: u64, kills: u64) {
             });
             let leader = c.await_leader(0);
             // What the next leader must not begin with again.
-            let taken = seen.lock().unwrap().newest();
-            assert!(taken > 0, "nothing is delivered");
+            let taken = c.until("a delivery", |_| Some(seen.lock().unwrap().newest()).filter(|at| *at > 0));
             let mark = c.until("the high-water mark follows", |c| {
                 c.status(leader, "cdc.high_watermark").as_u64().filter(|mark| *mark >= taken)
             });
@@ -452,11 +451,16 @@ fn an_envelope_holds_as_much_as_it_may_and_waits_as_long_to_be_full() {
     let insert = |c: &Cluster, n: u64| c.execute(0, &json!([format!("INSERT INTO t VALUES({n})")]));
     // Full ones wait for nothing, the others for long.
     let sink = Sink::start();
-    let config = json!({"endpoint": sink.url(), "max_batch_size": 3, "max_batch_delay": "1h"});
+    sink.rule(|_| Reply::Refuse(503));
+    let config = json!({
+        "endpoint": sink.url(), "max_batch_size": 3, "max_batch_delay": "1h", "transmit_min_backoff": "10ms",
+    });
     let mut c = capturing(1, &config, &[]);
     c.execute(0, &json!(["CREATE TABLE t(a)"]));
     let from = applied(&c, 0);
+    // When it takes them, more than one envelope's are there, and the seventh is one too many for two.
     (0..7).for_each(|n| drop(insert(&c, n)));
+    sink.rule(|_| Reply::Take(200));
     c.until("two that are full", |_| (sink.envelopes().len() >= 2).then_some(()));
     (7..9).for_each(|n| drop(insert(&c, n)));
     let envelopes = c.until("three that are full", |_| Some(sink.envelopes()).filter(|e| e.len() >= 3));
