@@ -107,8 +107,8 @@ fn automatically_to_google_cloud_storage_and_back() {
         "endpoint": endpoint, "project_id": "orders", "bucket": stores::BUCKET, "name": "orders/db.gz",
         "credentials_path": root.path().join("credentials/serviceAccount.json"),
     });
-    // In one part: of uploads in several the server knows nothing.
-    there_and_back("gcs", &sub, 3, &["serviceAccount"], || {
+    // More than a part.
+    there_and_back("gcs", &sub, 20, &["serviceAccount"], || {
         let about =
             format!("{}/storage/v1/b/{}/o/orders%2Fdb.gz", endpoint.as_str().unwrap(), stores::BUCKET);
         let about: Value = reqwest::blocking::get(about).unwrap().json().unwrap();
