@@ -10,36 +10,12 @@ use serde_json::{Value, json};
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use support::automatic::{
+    Stored, all, await_counted, backing_up, beginning, counter, file, start_all, there_and_back,
+};
 use support::backups::{insert, leader_of};
 use support::stores;
 use support::{Cluster, cluster};
-
-/// Writes a file of `-auto-backup` or `-auto-restore`; returns its path.
-fn write(root: &Path, name: &str, config: &Value) -> String {
-    let path = root.join(name);
-    std::fs::write(&path, config.to_string()).unwrap();
-    path.to_str().unwrap().to_owned()
-}
-
-/// `sub` with more fields beside it.
-fn file(kind: &str, sub: &Value, more: &Value) -> Value {
-    let mut file = json!({"version": 1, "type": kind, "sub": sub});
-    file.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    file
-}
-
-fn counter(c: &Cluster, i: usize, name: &str) -> u64 {
-    let vars: Value = serde_json::from_str(&c.get(i, "/debug/vars?key=uploader").1).unwrap();
-    vars["uploader"][name].as_u64().unwrap()
-}
-
-fn all(c: &Cluster, name: &str) -> Vec<u64> {
-    (0..c.members.len()).map(|i| counter(c, i, name)).collect()
-}
-
-fn await_counted(c: &mut Cluster, i: usize, name: &str, at_least: u64) {
-    c.until(name, |c| (counter(c, i, name) >= at_least).then_some(()));
-}
 
 /// Numbers in the ledger of a backup that is not packed.
 fn ledger(file: &Path) -> Vec<i64> {
@@ -56,29 +32,6 @@ fn unpack(packed: &Path, to: &Path) {
     assert_eq!(packed[..2], [0x1f, 0x8b], "gzip");
     flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut plain).unwrap();
     std::fs::write(to, plain).unwrap();
-}
-
-fn start_all(c: &mut Cluster) {
-    (0..c.members.len()).for_each(|i| c.start(i));
-    (0..c.members.len()).for_each(|i| c.await_ready(i));
-}
-
-/// Members that back up at an interval.
-fn backing_up(n: usize, config: impl FnOnce(&Path) -> Value) -> Cluster {
-    let mut c = Cluster::empty();
-    let path = write(c.root(), "backup.json", &config(c.root()));
-    c.add_members(n, &["-auto-backup", &path]);
-    start_all(&mut c);
-    c.create_ledger(0);
-    c
-}
-
-/// A new cluster that begins with what `config` names, not started yet.
-fn beginning(n: usize, config: &Value) -> Cluster {
-    let mut c = Cluster::empty();
-    let path = write(c.root(), "restore.json", config);
-    c.add_members(n, &["-auto-restore", &path]);
-    c
 }
 
 #[test]
@@ -325,29 +278,15 @@ fn to_an_s3_server_and_back() {
             "path": "orders/db.gz", "force_path_style": true, "access_key_id": "access", "secret_access_key": secret,
         })
     };
-    let mut c = backing_up(3, |_| file("s3", &sub("not really secret"), &json!({"interval": "300ms"})));
-    let leader = leader_of(&mut c);
+    let object = root.path().join("buckets/backups/orders/db.gz");
     // More than a part.
-    let blobs = "INSERT INTO ledger(n, filling) \
-                 WITH RECURSIVE k(n) AS (SELECT 100 UNION ALL SELECT n + 1 FROM k WHERE n < 139) SELECT n, randomblob(500000) FROM k";
-    c.execute(leader, &json!([blobs]));
-    let skipped = counter(&c, leader, "num_uploads_skipped");
-    await_counted(&mut c, leader, "num_uploads_skipped", skipped + 2);
-    // The next leader finds by the object's metadata that it is there.
-    let next = (leader + 1) % 3;
-    c.lead(next);
-    await_counted(&mut c, next, "num_uploads_skipped", 1);
-    assert_eq!((counter(&c, next, "num_uploads_skipped_id"), counter(&c, next, "num_uploads_ok")), (1, 0));
-    assert!(all(&c, "num_uploads_fail").iter().all(|n| *n == 0));
-    let stored = std::fs::metadata(root.path().join("buckets/backups/orders/db.gz")).unwrap().len();
-    assert!(stored > 16 << 20, "{stored}");
-
-    let mut new = beginning(3, &file("s3", &sub("not really secret"), &json!({"timeout": "20s"})));
-    start_all(&mut new);
-    assert_eq!(new.assert_ledger(0, &[]), (100..140).collect::<Vec<_>>());
-    for path in ["backup.json", "restore.json"] {
-        assert!((0..3).all(|i| !c.log(i).contains("not really secret") && !new.log(i).contains(path)));
-    }
+    there_and_back("s3", &sub("not really secret"), 20, &["not really secret"], || {
+        // Where that server keeps what it was told of an object.
+        let about = std::fs::read(root.path().join("about/backups/orders/db.gz/meta/metadata")).unwrap();
+        let about: Value = serde_json::from_slice(&about).unwrap();
+        let id = about["x-rqlite-auto-backup-id"].as_str().unwrap_or_else(|| panic!("{about}"));
+        Stored { size: std::fs::metadata(&object).unwrap().len(), id: id.into() }
+    });
 
     let mut wrong = backing_up(1, |_| file("s3", &sub("wrong"), &json!({"interval": "200ms"})));
     await_counted(&mut wrong, 0, "num_uploads_fail", 1);

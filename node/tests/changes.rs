@@ -12,10 +12,15 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::certificates::Authority;
+use support::deliveries::Deliveries;
+use support::memory::PeakMemory;
 use support::sink::{Reply, Sink};
 use support::{Cluster, StopAtEnd, cluster};
+
+/// The most memory that a member may take, in MiB, however much is captured.
+const MEMORY: u64 = 256;
 
 /// Members that capture as `config` says.
 fn capturing(n: usize, config: &Value, flags: &[&str]) -> Cluster {
@@ -55,6 +60,11 @@ fn read(c: &Cluster, i: usize, from: u64, rest: &str) -> (Vec<Value>, u64) {
     let last = lines.pop().unwrap();
     assert_eq!(last["heartbeat"], true, "{text}");
     (lines, last["index"].as_u64().unwrap())
+}
+
+/// The newest term that a member knows.
+fn term(c: &Cluster) -> u64 {
+    (0..c.members.len()).map(|i| c.report(i)["term"].as_u64().unwrap()).max().unwrap()
 }
 
 fn applied(c: &Cluster, i: usize) -> u64 {
@@ -334,27 +344,34 @@ fn killed_leaders_lose_nothing(writes: u64, kills: u64) {
         3 => Reply::Take(202),
         _ => Reply::Take(200),
     });
-    let seen = Arc::new(Mutex::new(Seen::default()));
+    let seen = Arc::new(Mutex::new(Deliveries::default()));
     let seeing = seen.clone();
-    sink.taker(move |envelope| seeing.lock().unwrap().take(&envelope));
+    sink.taker(move |reply, envelope| seeing.lock().unwrap().take(reply, envelope));
     let config = json!({
-        "endpoint": sink.url(), "max_batch_size": 200, "max_batch_delay": "20ms", "transmit_timeout": "1s",
+        "endpoint": sink.url(), "max_batch_size": 20, "max_batch_delay": "20ms", "transmit_timeout": "30s",
         "transmit_min_backoff": "10ms", "high_watermark_interval": "200ms",
     });
     let mut c = capturing(3, &config, &[]);
     c.execute(0, &json!(["CREATE TABLE t(id INTEGER PRIMARY KEY, w, n)"]));
+    let first_term = term(&c);
+    let mut memory = PeakMemory::watch(&c);
+    let mut peaks = Vec::new();
     let doors: Vec<_> = (0..3).map(|i| c.door(i)).collect();
-    let (written, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (written, stop, killing) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(true));
     let acknowledged = Mutex::new(BTreeSet::new());
     std::thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
         let writers: Vec<_> = (0..WRITERS)
             .map(|w| {
-                let (doors, written, stop, acknowledged) = (&doors, &written, &stop, &acknowledged);
+                let (doors, written, acknowledged) = (&doors, &written, &acknowledged);
+                let (stop, killing) = (&stop, &killing);
                 scope.spawn(move || {
                     let each = 50;
                     let mut n = 0;
-                    while n < writes / WRITERS && !stop.load(Ordering::Relaxed) {
+                    // Each new leader has something to send.
+                    while (n < writes / WRITERS || killing.load(Ordering::Relaxed))
+                        && !stop.load(Ordering::Relaxed)
+                    {
                         let rows: Vec<String> = (n..n + each).map(|n| format!("({w}, {n})")).collect();
                         let sql = json!([format!("INSERT INTO t(w, n) VALUES{}", rows.join(","))]);
                         // A member that dies answers nothing: another one is asked, and the rows are there twice then.
@@ -373,13 +390,22 @@ fn killed_leaders_lose_nothing(writes: u64, kills: u64) {
             c.until_within(Duration::from_secs(3600), "more writes", |_| {
                 (written.load(Ordering::Relaxed) >= at).then_some(())
             });
-            let alive = (0..3).find(|i| c.runs(*i)).unwrap();
-            let leader = c.await_leader(alive);
+            let leader = c.await_leader(0);
+            // What the next leader must not begin with again.
+            let taken = c.until("a delivery", |_| Some(seen.lock().unwrap().newest()).filter(|at| *at > 0));
+            let mark = c.until("the high-water mark follows", |c| {
+                c.status(leader, "cdc.high_watermark").as_u64().filter(|mark| *mark >= taken)
+            });
+            seen.lock().unwrap().marked(mark);
+            let turns = seen.lock().unwrap().turns;
             c.kill(leader);
             c.await_leader((leader + 1) % 3);
             c.start(leader);
             c.await_ready(leader);
+            peaks.extend(std::mem::replace(&mut memory, PeakMemory::watch(&c)).end());
+            c.until("the next leader sends", |_| (seen.lock().unwrap().turns > turns).then_some(()));
         }
+        killing.store(false, Ordering::Relaxed);
         for writer in writers {
             writer.join().unwrap();
         }
@@ -392,13 +418,24 @@ fn killed_leaders_lose_nothing(writes: u64, kills: u64) {
     });
     let seen = seen.lock().unwrap();
     let acknowledged = acknowledged.into_inner().unwrap();
+    let elections = term(&c) - first_term;
+    peaks.extend(memory.end());
+    let peak = peaks.iter().map(|peak| peak.mib()).max().unwrap();
     println!(
-        "{} acknowledged rows, {rows} in the table, {} changes delivered in {} envelopes, {kills} leaders killed",
+        "{} acknowledged rows, {rows} in the table, {} changes delivered in {} envelopes, {kills} leaders killed, \
+         {elections} elections; {} envelopes repeated, {} entries told again by {} leaders; {peak} MiB of memory at most",
         acknowledged.len(),
         seen.changes,
-        seen.envelopes
+        seen.envelopes,
+        seen.repeated,
+        seen.again,
+        seen.turns,
     );
-    assert_eq!(seen.out_of_order, Vec::<String>::new());
+    assert_eq!(seen.wrong, Vec::<String>::new());
+    assert!(seen.repeated > 0, "no answer was lost and nothing refused");
+    // Who leads on sends on: only an election that no death explains makes a leader of the same one again.
+    assert!(seen.begun_anew <= elections - kills, "begun anew {} times", seen.begun_anew);
+    assert!(peak <= MEMORY, "{peaks:?}");
     assert_eq!(seen.ids.len() as u64, rows, "the sink was told of rows that are not there");
     let missing: Vec<_> = acknowledged.difference(&seen.writes).take(5).collect();
     assert!(missing.is_empty(), "of {} writes the sink lacks {missing:?}", acknowledged.len());
@@ -406,37 +443,45 @@ fn killed_leaders_lose_nothing(writes: u64, kills: u64) {
     await_equal(&mut c, &[0, 1, 2]);
 }
 
-/// What a sink was told.
-#[derive(Default)]
-struct Seen {
-    ids: BTreeSet<u64>,
-    writes: BTreeSet<(u64, u64)>,
-    newest: u64,
-    changes: u64,
-    envelopes: u64,
-    out_of_order: Vec<String>,
-}
+#[test]
+fn an_envelope_holds_as_much_as_it_may_and_waits_as_long_to_be_full() {
+    let indexes = |envelope: &Value| -> Vec<Value> {
+        envelope["payload"].as_array().unwrap().iter().map(|entry| entry["index"].clone()).collect()
+    };
+    let insert = |c: &Cluster, n: u64| c.execute(0, &json!([format!("INSERT INTO t VALUES({n})")]));
+    // Full ones wait for nothing, the others for long.
+    let sink = Sink::start();
+    sink.rule(|_| Reply::Refuse(503));
+    let config = json!({
+        "endpoint": sink.url(), "max_batch_size": 3, "max_batch_delay": "1h", "transmit_min_backoff": "10ms",
+    });
+    let mut c = capturing(1, &config, &[]);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let from = applied(&c, 0);
+    // When it takes them, more than one envelope's are there, and the seventh is one too many for two.
+    (0..7).for_each(|n| drop(insert(&c, n)));
+    sink.rule(|_| Reply::Take(200));
+    c.until("two that are full", |_| (sink.envelopes().len() >= 2).then_some(()));
+    (7..9).for_each(|n| drop(insert(&c, n)));
+    let envelopes = c.until("three that are full", |_| Some(sink.envelopes()).filter(|e| e.len() >= 3));
+    let (entries, _) = read(&c, 0, from, "");
+    let expected: Vec<Value> = entries.iter().map(|entry| entry["index"].clone()).collect();
+    assert_eq!(expected.len(), 9);
+    assert_eq!(envelopes.iter().map(indexes).collect::<Vec<_>>(), expected.chunks(3).collect::<Vec<_>>());
 
-impl Seen {
-    fn take(&mut self, envelope: &Value) {
-        self.envelopes += 1;
-        for entry in envelope["payload"].as_array().unwrap() {
-            let index = entry["index"].as_u64().unwrap();
-            for event in entry["events"].as_array().unwrap() {
-                let row = &event["after"];
-                let [id, w, n] = ["id", "w", "n"].map(|column| row[column].as_u64().unwrap());
-                self.changes += 1;
-                self.writes.insert((w, n));
-                // What is told again came in order before; what is new comes after all of it.
-                if self.ids.insert(id) {
-                    if index < self.newest {
-                        self.out_of_order.push(format!("{index} after {}", self.newest));
-                    }
-                    self.newest = index;
-                }
-            }
-        }
-    }
+    let delay = Duration::from_secs(3);
+    let sink = Sink::start();
+    let config = json!({"endpoint": sink.url(), "max_batch_size": 1000, "max_batch_delay": "3s"});
+    let mut c = capturing(1, &config, &[]);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let begun = Instant::now();
+    (0..2).for_each(|n| drop(insert(&c, n)));
+    let written = begun.elapsed();
+    let envelopes = c.until("an envelope", |_| Some(sink.envelopes()).filter(|e| !e.is_empty()));
+    let waited = begun.elapsed();
+    assert!(waited >= delay, "sent after {waited:?}");
+    assert!(written < delay, "this machine is too slow for this test: {written:?} for two writes");
+    assert_eq!(indexes(&envelopes[0]).len(), 2);
 }
 
 #[test]
@@ -453,6 +498,7 @@ fn proof_that_killed_leaders_lose_nothing() {
 
 #[test]
 fn a_sink_that_is_away_costs_no_more_than_it_may() {
+    const UPDATES: u64 = 600;
     let sink = Sink::start();
     sink.rule(|_| Reply::Hang);
     let config = json!({
@@ -463,11 +509,20 @@ fn a_sink_that_is_away_costs_no_more_than_it_may() {
     let mut c = capturing(3, &config, &[]);
     let leader = c.await_leader(0);
     c.execute(leader, &json!(["CREATE TABLE t(id INTEGER PRIMARY KEY, a)"]));
+    let memory = PeakMemory::watch(&c);
     for _ in 0..40 {
         // 3.2 MB of changes.
         c.execute(leader, &json!(["INSERT INTO t(a) SELECT hex(zeroblob(20000)) FROM json_each('[1,2]')"]));
     }
+    for _ in 0..UPDATES {
+        // 400 kB of changes each: before and after of five rows.
+        c.execute(leader, &json!(["UPDATE t SET a = hex(randomblob(20000)) WHERE id <= 5"]));
+    }
+    c.execute(leader, &json!(["INSERT INTO t(a) VALUES('last')"]));
     c.until("attempts", |_| (sink.asked() > 1).then_some(()));
+    let peaks = memory.end();
+    println!("peaks of memory while {} MB of changes were written: {peaks:?}", 3 + UPDATES * 2 / 5);
+    assert!(peaks.iter().all(|peak| peak.mib() <= MEMORY / 2), "{peaks:?}");
     let status = c.status(leader, "cdc");
     assert!(status["bytes"].as_u64().unwrap() <= 1 << 20, "{status}");
     let lost = status["lost_events"].as_u64().unwrap();
@@ -483,14 +538,16 @@ fn a_sink_that_is_away_costs_no_more_than_it_may() {
     sink.rule(|_| Reply::Take(200));
     let id = |event: &Value| event["after"]["id"].as_u64();
     c.until("the last change", |_| {
-        sink.events().iter().any(|(_, event)| id(event) == Some(80)).then_some(())
+        sink.events().iter().any(|(_, event)| id(event) == Some(81)).then_some(())
     });
     let events = sink.events();
     let gaps: Vec<_> = events.iter().filter(|(_, event)| event["op"] == "GAP").collect();
     assert!(gaps.len() == 1 && gaps[0].1["error"].as_str().unwrap().contains("are missing"), "{gaps:?}");
-    let ids: BTreeSet<u64> = events.iter().filter_map(|(_, event)| id(event)).collect();
+    let changes: BTreeSet<(u64, u64)> =
+        events.iter().filter_map(|(index, event)| Some((*index, id(event)?))).collect();
     // It had an envelope of what was lost in hand.
-    assert!(ids.len() as u64 + lost >= 80, "{} delivered, {lost} lost", ids.len());
+    let made = 81 + 5 * UPDATES;
+    assert!(changes.len() as u64 + lost >= made, "{} delivered, {lost} lost", changes.len());
     let indexes: Vec<u64> = events.iter().map(|(index, _)| *index).collect();
     assert!(indexes.is_sorted(), "{indexes:?}");
     // Delivered changes go.
@@ -607,6 +664,41 @@ fn a_stream_goes_on_at_another_member() {
     let mut stream = open(&c, replica, "/db/changes", "*/*");
     assert_eq!(c.terminate(replica), Some(0));
     stream.read_to_string(&mut text).unwrap();
+}
+
+#[test]
+fn a_client_that_stops_reading_costs_little_memory_and_holds_up_nobody() {
+    // As many as there may be, with 64 MiB for each: more than sockets take.
+    const STREAMS: usize = 64;
+    let mut c = capturing(1, &json!({"retain_bytes": 1 << 30}), &[]);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let from = applied(&c, 0);
+    let insert = "WITH RECURSIVE k(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM k LIMIT 32) \
+                  INSERT INTO t SELECT hex(randomblob(1 << 15)) FROM k";
+    let fill = |c: &Cluster| {
+        for _ in 0..32 {
+            c.execute(0, &json!([insert]));
+        }
+    };
+    fill(&c);
+    let before = PeakMemory::watch(&c).end()[0].mib();
+    let memory = PeakMemory::watch(&c);
+    let path = format!("/db/changes?from={from}");
+    let stuck: Vec<_> = (0..STREAMS).map(|_| open(&c, 0, &path, "*/*")).collect();
+    let (status, text) = c.get(0, &path);
+    assert_eq!(status, 503, "{text}");
+    // Whatever else is to be written is, and goes away: a transaction of theirs would keep it.
+    fill(&c);
+    let peak = memory.end()[0].mib();
+    println!("{STREAMS} streams that nobody reads: {peak} MiB of memory at most, {before} MiB before");
+    assert!(peak <= before + MEMORY / 2, "{peak} MiB, {before} MiB before");
+    drop(stuck);
+    // Their places are free again.
+    let lines = c.until("a place for another one", |c| {
+        let answer = c.send(Method::GET, 0, &format!("{path}&timeout=0s"), &[], b"");
+        (answer.status == 200).then(|| answer.text().lines().count())
+    });
+    assert_eq!(lines, 64 + 1, "an entry each, and the heartbeat");
 }
 
 #[test]

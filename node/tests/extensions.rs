@@ -261,6 +261,7 @@ fn what_cannot_be_loaded_is_an_error_that_changes_nothing() {
     let other = Extension { times: 3, ..Extension::SOUND }.build(&root.join("other"), "twice.so");
     let odd = Extension { entry_point: "sqlite3_other_init", ..Extension::SOUND }.build(&root, "odd1.so");
     let failing = Extension { code: 1, ..Extension::SOUND }.build(&root, "failing.so");
+    let lacking = Extension { undefined: true, ..Extension::SOUND }.build(&root, "lacking.so");
     let file = |name: &str, content: &[u8]| -> PathBuf {
         let path = root.join(name);
         std::fs::write(&path, content).unwrap();
@@ -280,6 +281,7 @@ fn what_cannot_be_loaded_is_an_error_that_changes_nothing() {
         (vec![file("text.so", b"no library")], &["text.so: it cannot be loaded as a shared library"]),
         (vec![odd], &["odd1.so", "sqlite3_extension_init, sqlite3_odd_init, sqlite3_odd1_init"]),
         (vec![failing], &["failing.so"]),
+        (vec![lacking], &["lacking.so: it cannot be loaded", "undefined symbol: nobody_defines_this"]),
         (vec![sound.clone(), other], &["twice.so: two files with different contents"]),
         (vec![root.join("empty")], &["there is no extension in it"]),
         (vec![file("not a name.so", &content)], &["is not the name of an extension"]),

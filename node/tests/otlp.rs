@@ -167,6 +167,36 @@ fn a_collector_must_show_a_certificate_of_the_authority() {
 }
 
 #[test]
+fn a_collector_that_asks_for_a_certificate_is_shown_one() {
+    let dir = TempDir::new().unwrap();
+    let (authority, stranger) = (Authority::new("collectors"), Authority::new("strangers"));
+    let files = authority.issue(dir.path(), "collector", &["localhost", "127.0.0.1"]);
+    let own = authority.issue(dir.path(), "member", &["member"]);
+    let others = stranger.issue(dir.path(), "other", &["member"]);
+    let ca = authority.write(&dir.path().join("ca.crt"));
+    let collector = Collector::start_for(&authority, &files);
+    for (shown, is_taken) in [(None, false), (Some(&others), false), (Some(&own), true)] {
+        let mut flags = vec!["-otlp-ca-cert", &ca, "-otlp-trace-ratio", "1"];
+        if let Some(files) = shown {
+            flags.extend(["-otlp-cert", files.certificate(), "-otlp-key", files.key()]);
+        }
+        let mut c = pushing(1, &collector, &flags);
+        c.execute(0, &json!(["CREATE TABLE t(a)"]));
+        c.until(&format!("{shown:?}: taken {is_taken}"), |c| {
+            let pushes = [c.status(0, "otlp_metrics"), c.status(0, "otlp_traces")];
+            let key = if is_taken { "pushed" } else { "failed" };
+            pushes.iter().all(|push| push[key].as_u64() > Some(0)).then_some(())
+        });
+        let status = c.status(0, "otlp_metrics");
+        assert_eq!(
+            (status["pushed"] == json!(0), status["last_error"].is_null()),
+            (!is_taken, is_taken),
+            "{status}"
+        );
+    }
+}
+
+#[test]
 fn what_waits_is_pushed_when_a_member_goes_down() {
     let collector = Collector::start(0, None);
     let endpoint = format!("http://127.0.0.1:{}", collector.port);

@@ -9,6 +9,7 @@ mod support;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use support::Cluster;
+use support::automatic::{Stored, beginning, file, there_and_back};
 use support::backups::{
     await_archived, back_up, cluster_id, files_below, insert, ledger, restore, restore_in_place,
 };
@@ -93,6 +94,36 @@ fn everything_that_a_store_is_used_for(start: impl FnOnce(&Path) -> (StoreServer
 fn google_cloud_storage() {
     let program = program("gcs");
     everything_that_a_store_is_used_for(|root| stores::gcs(&program, root));
+}
+
+#[test]
+// F2
+#[ignore = "needs a server: make test gives one"]
+fn automatically_to_google_cloud_storage_and_back() {
+    let root = tempfile::tempdir().unwrap();
+    let (server, store) = stores::gcs(&program("gcs"), root.path());
+    let endpoint = &store["gcs"]["endpoint"];
+    let sub = json!({
+        "endpoint": endpoint, "project_id": "orders", "bucket": stores::BUCKET, "name": "orders/db.gz",
+        "credentials_path": root.path().join("credentials/serviceAccount.json"),
+    });
+    // More than a part.
+    there_and_back("gcs", &sub, 20, &["serviceAccount"], || {
+        let about =
+            format!("{}/storage/v1/b/{}/o/orders%2Fdb.gz", endpoint.as_str().unwrap(), stores::BUCKET);
+        let about: Value = reqwest::blocking::get(about).unwrap().json().unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{about}")).to_owned();
+        Stored {
+            size: text(&about["size"]).parse().unwrap(),
+            id: text(&about["metadata"]["rqlite-auto-backup-id"]),
+        }
+    });
+    drop(server);
+    // Without the server there is nothing to begin with.
+    let mut alone = beginning(1, &file("gcs", &sub, &json!({"timeout": "5s"})));
+    alone.start(0);
+    assert_eq!(alone.exit_code(0), Some(1));
+    assert!(alone.log(0).contains("fatal: -auto-restore: "), "{}", alone.log(0));
 }
 
 #[test]

@@ -82,6 +82,12 @@ const csv = page.waitForEvent('download');
 await page.click('button:text-is("CSV")');
 assert.equal((await readFile(await (await csv).path(), 'utf8')).split('\r\n')[1], `9223372036854775805,"${HOSTILE.replaceAll('"', '""')}",X'00ff10',`);
 
+const json = page.waitForEvent('download');
+await page.click('button:text-is("JSON")');
+const rows = `[{"id":9223372036854775805,"name":${JSON.stringify(HOSTILE)},"data":"X'00ff10'","note":null},
+{"id":1,"name":"","data":null,"note":"<script>window.hacked=1</script>"}]\n`;
+assert.equal(await readFile(await (await json).path(), 'utf8'), rows);
+
 step('many rows');
 await run('WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 100000) SELECT x, x * 2 AS y FROM c');
 await page.locator('.frame').focus();
@@ -126,10 +132,44 @@ await has('#choices', 'name');
 await page.keyboard.press('Tab');
 assert.equal(await page.inputValue('#sql'), 'SELECT name');
 
-step('the leader dies');
+step('members and charts');
 await page.click('#tab-cluster');
 await page.waitForSelector('.box.leader');
 assert.equal(await page.locator('.box').count(), 3);
+const fact = (name) => page.locator(`.fact:has(span:text-is("${name}")) b`).textContent();
+const term = await fact('Term');
+assert(Number(term) > 0, term);
+await has('#pill-text', `leads · term ${term}`);
+// Somebody writes until each plot has a line from one second to another.
+async function execute(statement) {
+  const headers = { 'content-type': 'application/json', authorization: `Basic ${btoa(`${user}:${password}`)}` };
+  const answer = await fetch(`${base}/db/execute`, { method: 'POST', headers, body: JSON.stringify([statement]) });
+  const { results } = await answer.json();
+  assert(results.length === 1 && !results[0].error, JSON.stringify(results));
+}
+await execute('CREATE TABLE marks(a)');
+let writing = true;
+const written = (async () => {
+  while (writing) await execute('INSERT INTO marks VALUES(1)');
+})();
+await page.waitForFunction(() => {
+  const lines = [...document.querySelectorAll('#charts path.line')].map((line) => line.getAttribute('d'));
+  const legend = [...document.querySelectorAll('#charts .legend span')].map((name) => name.textContent);
+  // Reads and writes, two of the time to answer, entries, the lag of three members.
+  return lines.length === 8 && lines.every((line) => /[\d.]+ [\d.]+L[\d.]+ [\d.]+/.test(line))
+    && legend.some((name) => /^writes [\d.]*[1-9]/.test(name));
+});
+writing = false;
+await written;
+// When nobody writes nobody is behind, and the databases are equal.
+await page.waitForFunction(() => {
+  const column = (name) => [...document.querySelectorAll(`#members td[data-label="${name}"]`)].map((cell) => cell.textContent);
+  const sums = column('Checksum');
+  return column('Behind').join() === '0,0,0' && sums.every((sum) => /^[0-9a-f]{8} @ \d+$/.test(sum)) && new Set(sums).size === 1;
+});
+await has('.fact:has(span:text-is("Databases"))', 'all equal at');
+
+step('the leader dies');
 const leader = await page.locator('.box.leader .name').textContent();
 await accessible('cluster, dark');
 step('half');
@@ -147,6 +187,8 @@ await page.click('#tab-cluster');
 await picture('cluster');
 
 step('backup and restore');
+// Large enough for a restore that takes a while.
+await execute('INSERT INTO marks VALUES(randomblob(4 << 20))');
 await page.click('#tab-data');
 const backup = page.waitForEvent('download');
 await page.click('#backup button[type=submit]');
@@ -160,8 +202,19 @@ await has('#restore-phrase', 'Type replace');
 assert(await page.isDisabled('#restore-go'));
 await page.fill('#restore-typed', 'replace');
 await accessible('backup');
+const network = await context.newCDPSession(page);
+await network.send('Network.enable');
+const throttle = (uploadThroughput) =>
+  network.send('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput });
+await throttle(2 << 20);
 await page.click('#restore-go');
+await page.waitForFunction(() => {
+  const [bar, state] = ['#restore-progress', '#restore-state'].map((id) => document.querySelector(id));
+  return bar.checkVisibility() && bar.value > 0 && bar.value < bar.max && / of 4\.\d MiB$/.test(state.textContent);
+});
 await has('#restore-state', 'Done');
+await page.waitForSelector('#restore-progress', { state: 'hidden' });
+await throttle(-1);
 await page.click('#tab-query');
 await run("SELECT count(*) AS n FROM things");
 assert.deepEqual(await cells(1), ['3']);

@@ -1,5 +1,6 @@
 // A server that stands for Google Cloud Storage in tests: fake-gcs-server, which of the XML API takes uploads only by signed
-// URLs, and answers them without an entity tag. Google's takes them by token too ("PUT Object", XML API reference).
+// URLs, and answers them without an entity tag. Google's takes them by token too ("PUT Object", XML API reference), and in parts
+// (parts.go).
 //
 //	gcs ADDRESS BUCKET
 package main
@@ -25,7 +26,7 @@ func main() {
 	}
 	server.CreateBucketWithOpts(fakestorage.CreateBucketOpts{Name: bucket})
 	handler := server.HTTPHandler()
-	log.Fatal(http.ListenAndServe(address, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	log.Fatal(http.ListenAndServe(address, newParts(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPut {
 			query := r.URL.Query()
 			query.Set("X-Goog-Algorithm", "none")
@@ -33,5 +34,5 @@ func main() {
 			w.Header().Set("ETag", `"none"`)
 		}
 		handler.ServeHTTP(w, r)
-	})))
+	}))))
 }

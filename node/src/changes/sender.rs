@@ -181,7 +181,7 @@ impl Sender {
         };
         while self.consensus.is_leader() {
             self.tell(config, &mut progress).await?;
-            if progress.read.is_empty() || progress.gathering.is_some() {
+            if !progress.has_full_envelope(config) {
                 news.mark_unchanged();
                 let Some(page) = reader.read(progress.cursor, BYTES).await? else { return Ok(()) };
                 let gap = page.state.gap.filter(|gap| Cursor::after_entry(gap.to) > progress.cursor);
@@ -312,6 +312,12 @@ impl Sender {
 }
 
 impl Progress {
+    /// Whether as many entries are here as an envelope may hold. What is left of a page waits for more as a whole page does.
+    fn has_full_envelope(&self, config: &ChangesConfig) -> bool {
+        let whole = self.read.iter().filter(|part| !part.more);
+        whole.take(config.max_batch_size).count() == config.max_batch_size
+    }
+
     /// How long to wait for more before the next envelope; none: send it.
     fn patience(&mut self, config: &ChangesConfig, is_full: bool) -> Option<Duration> {
         let interval = config.high_watermark_interval.max(Duration::from_millis(1));
@@ -320,9 +326,8 @@ impl Progress {
             let is_told = self.told >= self.done;
             return Some(if is_told { LOOK } else { interval.min(LOOK) });
         }
-        let entries = self.read.iter().filter(|part| !part.more).count();
         let waited = self.gathering.get_or_insert_with(Instant::now).elapsed();
-        if is_full || entries >= config.max_batch_size || waited >= config.max_batch_delay {
+        if is_full || self.has_full_envelope(config) || waited >= config.max_batch_delay {
             self.gathering = None;
             return None;
         }

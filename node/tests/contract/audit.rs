@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The lines: C what all answers share, E endpoints, S semantics, F files and flags, B where we do better than rqlite on
-/// purpose. The format of files for what is not served yet (change capture) is not among them.
+/// purpose.
 const LINES: &[(&str, &str)] = &[
     ("C1", "served from the start of the process; prefixes; 404 and 405 without a body"),
     ("C2", "OPTIONS without credentials; the version in each answer; CORS"),

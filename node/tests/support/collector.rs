@@ -1,6 +1,6 @@
 //! A collector of OpenTelemetry that takes metrics and traces by gRPC, and goes wrong as it is told to.
 
-use super::certificates::Files;
+use super::certificates::{Authority, Files};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, Response};
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
@@ -56,6 +57,15 @@ pub struct Collector {
 impl Collector {
     /// Takes everything until it is told otherwise; with TLS if there is a certificate. Port 0 is any.
     pub fn start(port: u16, tls: Option<&Files>) -> Self {
+        Self::start_with(port, tls, None)
+    }
+
+    /// The same, for callers with a certificate of this authority only.
+    pub fn start_for(clients: &Authority, tls: &Files) -> Self {
+        Self::start_with(0, Some(tls), Some(clients))
+    }
+
+    fn start_with(port: u16, tls: Option<&Files>, clients: Option<&Authority>) -> Self {
         let shared = Arc::new(Shared {
             reply: Mutex::new(Reply::Take),
             spans: Mutex::default(),
@@ -70,8 +80,17 @@ impl Collector {
                 CertificateDer::pem_file_iter(&files.certificate).unwrap().map(Result::unwrap).collect();
             let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
             let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let builder = rustls::ServerConfig::builder_with_provider(provider);
-            let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+            let builder = rustls::ServerConfig::builder_with_provider(provider.clone());
+            let builder = builder.with_safe_default_protocol_versions().unwrap();
+            let builder = match clients {
+                None => builder.with_no_client_auth(),
+                Some(authority) => {
+                    let mut roots = rustls::RootCertStore::empty();
+                    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+                    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+                    builder.with_client_cert_verifier(verifier.build().unwrap())
+                }
+            };
             let mut config = builder.with_single_cert(chain, key).unwrap();
             config.alpn_protocols = vec![b"h2".to_vec()];
             TlsAcceptor::from(Arc::new(config))

@@ -14,6 +14,9 @@ typedef struct { const void *module; int references; char *message; } table;
 typedef struct { table *of; i64 row; } cursor;
 
 static void *const *api;
+#ifdef UNDEFINED
+extern i64 nobody_defines_this(void);
+#endif
 enum { CREATE_COLLATION = 43, CREATE_FUNCTION = 45, CREATE_MODULE = 47, DECLARE_VTAB = 50, RESULT_INT64 = 83, VALUE_INT64 = 107 };
 
 static i64 argument(void *value) { return ((i64 (*)(void *))api[VALUE_INT64])(value); }
@@ -55,6 +58,9 @@ int ENTRY_POINT(void *db, char **message, void *const *routines) {
   create_function function = (create_function)routines[CREATE_FUNCTION];
   int code = CODE;
   api = routines;
+#ifdef UNDEFINED
+  code = nobody_defines_this();
+#endif
   if (!code) code = function(db, "twice", 1, utf8 | deterministic | innocuous, 0, twice, 0, 0);
   if (!code) code = function(db, "draw", 0, utf8 | innocuous, 0, draw, 0, 0);
   if (!code) code = ((create_collation)routines[CREATE_COLLATION])(db, "reversed", utf8, 0, reversed);

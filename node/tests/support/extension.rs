@@ -12,11 +12,14 @@ pub struct Extension {
     pub entry_point: &'static str,
     /// What its entry point answers instead of doing its work; 0: nothing.
     pub code: u32,
+    /// Whether it calls a function that nobody defines, `nobody_defines_this`.
+    pub undefined: bool,
 }
 
 impl Extension {
     /// One that works.
-    pub const SOUND: Self = Self { times: 2, entry_point: "sqlite3_extension_init", code: 0 };
+    pub const SOUND: Self =
+        Self { times: 2, entry_point: "sqlite3_extension_init", code: 0, undefined: false };
 
     /// Writes it to `directory/name`, which is made.
     pub fn build(self, directory: &Path, name: &str) -> PathBuf {
@@ -28,6 +31,7 @@ impl Extension {
             .args(["-shared", "-fPIC", "-O1", "-w"])
             .args([format!("-DTIMES={}", self.times), format!("-DENTRY_POINT={}", self.entry_point)])
             .arg(format!("-DCODE={}", self.code))
+            .args(self.undefined.then_some("-DUNDEFINED"))
             .arg("-o")
             .args([&path, &source])
             .output()

@@ -2,9 +2,11 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod acceptor;
+pub mod automatic;
 pub mod backups;
 pub mod certificates;
 pub mod collector;
+pub mod deliveries;
 pub mod disk;
 pub mod extension;
 pub mod http_faults;

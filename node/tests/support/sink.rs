@@ -23,13 +23,13 @@ pub enum Reply {
 }
 
 type Rule = Box<dyn Fn(u64) -> Reply + Send>;
-type Taker = Box<dyn FnMut(Value) + Send>;
+type Taker = Box<dyn FnMut(Reply, Value) + Send>;
 
 struct Shared {
     rule: Mutex<Rule>,
     asked: AtomicU64,
     taken: Mutex<Vec<Value>>,
-    /// Takes envelopes instead.
+    /// Sees envelopes instead.
     taker: Mutex<Option<Taker>>,
 }
 
@@ -59,8 +59,8 @@ impl Sink {
         *self.shared.rule.lock().unwrap() = Box::new(rule);
     }
 
-    /// From now on `taker` is given the envelopes that are taken, and they are not kept.
-    pub fn taker(&self, taker: impl FnMut(Value) + Send + 'static) {
+    /// From now on `taker` is given each envelope with what is done with it, taken or not, and they are not kept.
+    pub fn taker(&self, taker: impl FnMut(Reply, Value) + Send + 'static) {
         *self.shared.taker.lock().unwrap() = Some(Box::new(taker));
     }
 
@@ -116,12 +116,13 @@ fn serve(caller: &TcpStream, shared: &Shared) -> io::Result<()> {
         reader.read_exact(&mut body)?;
         let number = shared.asked.fetch_add(1, Ordering::Relaxed);
         let reply = (shared.rule.lock().unwrap())(number);
-        if matches!(reply, Reply::Take(_) | Reply::Lose) {
-            let envelope = serde_json::from_slice(&body).map_err(io::Error::other)?;
-            match &mut *shared.taker.lock().unwrap() {
-                Some(taker) => taker(envelope),
-                None => shared.taken.lock().unwrap().push(envelope),
+        let envelope = serde_json::from_slice(&body).map_err(io::Error::other)?;
+        match &mut *shared.taker.lock().unwrap() {
+            Some(taker) => taker(reply, envelope),
+            None if matches!(reply, Reply::Take(_) | Reply::Lose) => {
+                shared.taken.lock().unwrap().push(envelope);
             }
+            None => {}
         }
         let status = match reply {
             Reply::Take(status) | Reply::Refuse(status) => status,

@@ -19,21 +19,22 @@ SQL from -c or standard input stops at the first failure, with exit code 1. `.he
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sqlite-cli", version, disable_version_flag = true, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Args {
-    /// Member to talk to; may hold a port
+    /// Member to talk to, as host, host:port or scheme://host:port
     #[arg(short = 'H', long, env = "RQLITE_HOST", default_value = "localhost")]
-    pub host: String,
+    #[arg(value_parser = host)]
+    pub host: Host,
     /// Its client port
     #[arg(short, long, default_value_t = 4001)]
     pub port: u16,
-    /// Protocol
+    /// Protocol, where the host does not say it
     #[arg(short, long, value_enum, default_value = "http")]
     pub scheme: Scheme,
     /// Path in front of the API's, where a proxy adds one
     #[arg(short = 'P', long, default_value = "/")]
     pub prefix: String,
-    /// Further members, as host or host:port
-    #[arg(short, long, value_delimiter = ',')]
-    pub alternatives: Vec<String>,
+    /// Further members, written alike
+    #[arg(short, long, value_delimiter = ',', value_parser = host)]
+    pub alternatives: Vec<Host>,
     /// Name of a user; the password is asked for, or read from --password-file
     #[arg(short, long, value_parser = user_name)]
     pub user: Option<String>,
@@ -75,17 +76,51 @@ pub enum Scheme {
     Https,
 }
 
+/// A member as it is named on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// If it is said.
+    scheme: Option<Scheme>,
+    /// Without a scheme; may hold a port.
+    address: String,
+}
+
 impl Args {
     /// Base URLs of the members, the one to ask first at the front.
     pub fn hosts(&self) -> Vec<String> {
-        let scheme = match self.scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        };
+        // Members of one cluster are talked to alike, so what the first one says counts for the others.
+        let otherwise = self.host.scheme.unwrap_or(self.scheme);
         let prefix = self.prefix.trim_matches('/');
-        let all = std::iter::once(&self.host).chain(&self.alternatives);
-        all.map(|host| format!("{scheme}://{}/{prefix}", with_port(host.trim(), self.port))).collect()
+        let url = |host: &Host| {
+            let scheme = match host.scheme.unwrap_or(otherwise) {
+                Scheme::Http => "http",
+                Scheme::Https => "https",
+            };
+            format!("{scheme}://{}/{prefix}", with_port(&host.address, self.port))
+        };
+        std::iter::once(&self.host).chain(&self.alternatives).map(url).collect()
     }
+}
+
+fn host(text: &str) -> Result<Host, String> {
+    let text = text.trim();
+    let (scheme, rest) = match text.split_once("://") {
+        None => (None, text),
+        Some((scheme, rest)) => (
+            Some(Scheme::from_str(scheme, true).map_err(|_| "its scheme is neither http nor https")?),
+            rest.strip_suffix('/').unwrap_or(rest),
+        ),
+    };
+    if rest.contains('@') {
+        return Err("give the name of a user by --user, and the password by --password-file".into());
+    }
+    if rest.contains('/') {
+        return Err("give the path in front of the API's by --prefix".into());
+    }
+    if rest.is_empty() {
+        return Err("it names no host".into());
+    }
+    Ok(Host { scheme, address: rest.to_owned() })
 }
 
 fn with_port(host: &str, port: u16) -> String {
@@ -139,8 +174,32 @@ mod tests {
             (vec!["-H", "::1", "-s", "https"], vec!["https://[::1]:4001/"]),
             (vec!["-H", "[::1]", "-a", "[::2]:5"], vec!["http://[::1]:4001/", "http://[::2]:5/"]),
             (vec!["-H", "a", "-P", "/db/one/"], vec!["http://a:4001/db/one"]),
+            (vec!["-H", "https://a:7"], vec!["https://a:7/"]),
+            (
+                vec!["-H", "https://a/", "-p", "5", "-a", "b,http://c:9"],
+                vec!["https://a:5/", "https://b:5/", "http://c:9/"],
+            ),
+            (vec!["-H", "http://a", "-s", "https"], vec!["http://a:4001/"]),
+            (vec!["-H", "HTTPS://[::1]:5", "-P", "x"], vec!["https://[::1]:5/x"]),
+            (vec!["-H", " a ", "-a", "https://b"], vec!["http://a:4001/", "https://b:4001/"]),
         ] {
             assert_eq!(hosts(&arguments), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_are_refused() {
+        for (host, part) in [
+            ("ftp://a:5", "neither http nor https"),
+            ("https://admin:secret@a:5", "--password-file"),
+            ("https://a:5/db/one", "--prefix"),
+            ("https://", "no host"),
+            ("", "no host"),
+        ] {
+            for flag in ["-H", "-a"] {
+                let error = Args::try_parse_from(["sqlite-cli", flag, host]).unwrap_err().to_string();
+                assert!(error.contains(part), "{flag} {host}: {error}");
+            }
         }
     }
 

@@ -17,6 +17,7 @@ const LOOK: Duration = Duration::from_millis(50);
 struct Member {
     process: Child,
     port: u16,
+    raft_port: u16,
 }
 
 impl Member {
@@ -37,7 +38,15 @@ impl Member {
             command.args([*flag, &format!("127.0.0.1:{port}")]);
         }
         let process = command.arg(directory.join("data")).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        Self { process, port: ports[0] }
+        Self { process, port: ports[0], raft_port: ports[1] }
+    }
+}
+
+impl Member {
+    /// Stops its process, or has it go on.
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "kill {name}");
     }
 }
 
@@ -177,6 +186,13 @@ fn somebody_types() {
     terminal.goes_on(";");
     terminal.shows(&["id  weight\n--  ------\n 1     2.5\n 2      40"]);
 
+    terminal.asks();
+    terminal.types("SELECT wei");
+    terminal.presses("Tab");
+    terminal.shows(&["SELECT weight"]);
+    terminal.goes_on(" FROM parcels WHERE id = 2;");
+    terminal.shows(&["weight\n------\n    40"]);
+
     terminal.enters("SELECT weights FROM parcels;");
     terminal.shows(&["Error: no such column: weights"]);
 
@@ -185,6 +201,11 @@ fn somebody_types() {
         "WITH RECURSIVE c(x) AS (VALUES(501) UNION ALL SELECT x + 1 FROM c LIMIT 99) SELECT x FROM c;",
     );
     terminal.shows(&["---\n501\n502\nsqlite>"]);
+    terminal.enters(".pager off");
+    terminal.enters(
+        "WITH RECURSIVE c(x) AS (VALUES(601) UNION ALL SELECT x + 1 FROM c LIMIT 99) SELECT x FROM c;",
+    );
+    terminal.shows(&["697\n698\n699\nsqlite>"]);
 
     let copy = home.path().join("copy.sqlite");
     terminal.enters(&format!(".backup {}", copy.display()));
@@ -207,6 +228,32 @@ fn somebody_types() {
     until(|| if terminal.is_open() { Err("it does not end".into()) } else { Ok(()) });
     let history = std::fs::read_to_string(home.path().join(".sqlite_cli_history")).unwrap();
     assert!(history.contains("INSERT INTO parcels"), "{history}");
+}
+
+#[test]
+#[ignore = "needs tmux, and sqlited beside the shell: make test"]
+fn a_bar_shows_how_far_a_file_is() {
+    let home = TempDir::new().unwrap();
+    let member = Member::start(home.path());
+    let host = format!("127.0.0.1:{}", member.port);
+    await_leader(&["-H", &host]);
+    let copy = home.path().join("copy.sqlite").display().to_string();
+    let rows = "CREATE TABLE large(a); INSERT INTO large SELECT randomblob(16 << 20);";
+    let (code, _, stderr) = script(&["-H", &host], &format!("{rows}\n.backup {copy}\nDELETE FROM large;"));
+    assert_eq!(code, Some(0), "{stderr}");
+    let terminal = Terminal::open(home.path(), member.port, "cat");
+    terminal.asks();
+    // It takes what fits in the sockets, and no more until it goes on.
+    member.signal("-STOP");
+    terminal.goes_on(&format!(".restore {copy}"));
+    let is_bar = |line: &str| line.contains("iB/16.0") && !line.contains(" 0 B/") && line.contains("iB/s");
+    terminal.until("a bar that has moved", |screen| screen.lines().any(is_bar));
+    member.signal("-CONT");
+    terminal.shows(&["OK"]);
+    terminal.asks();
+    assert!(!terminal.screen(&[]).lines().any(is_bar), "{}", terminal.screen(&[]));
+    terminal.enters("SELECT length(a) AS bytes FROM large;");
+    terminal.shows(&["16777216"]);
 }
 
 #[test]
@@ -309,6 +356,58 @@ fn nobody_types() {
             "{arguments:?}: {stderr}"
         );
     }
+}
+
+#[test]
+#[ignore = "needs sqlited beside the shell: make test"]
+fn commands_show_what_there_is_and_what_is_set() {
+    let home = TempDir::new().unwrap();
+    let member = Member::start_with(home.path(), &["-node-id", "one"]);
+    let host = format!("127.0.0.1:{}", member.port);
+    await_leader(&["-H", &host]);
+    let file = |name: &str| home.path().join(name).display().to_string();
+    let schema = "CREATE TABLE parcels(id INTEGER PRIMARY KEY, weight REAL);\n\
+                  CREATE INDEX by_weight ON parcels(weight);\n\
+                  CREATE VIEW heavy AS SELECT id FROM parcels WHERE weight > 10;\n";
+    let (out, copy) = (file("rows.json"), file("copy.sqlite"));
+    let leader = format!(
+        "id,api,raft,version,voter,leader,reachable,error\n\
+         one,http://{host},127.0.0.1:{},{},true,true,true,\n",
+        member.raft_port,
+        env!("CARGO_PKG_VERSION")
+    );
+    let settings = format!(
+        "  blobarray: off\n    changes: off\nconsistency: weak\nforcewrites: off\n      hosts: http://{host}\n       \
+         mode: csv\n     output: standard output\n      pager: off\n      timer: off\n"
+    );
+    let changed = settings.replace("weak", "strong").replace("pager: off", "pager: on");
+    let changed = changed.replace("timer: off", "timer: on").replace("mode: csv", "mode: line");
+    for (input, expected) in [
+        (schema, ""),
+        ("INSERT INTO parcels VALUES(1, 2.5), (2, 40);", ""),
+        (".indexes", "name,table\nby_weight,parcels\n"),
+        (".schema", schema),
+        (".tables", "name\nheavy\nparcels\n"),
+        (".mode\n.mode line\n.mode\nSELECT id FROM heavy;", "csv\nline\nid = 2\n"),
+        (".consistency\n.consistency none\n.consistency", "weak\nnone\n"),
+        (".show", &settings),
+        (".consistency strong\n.pager on\n.timer on\n.mode line\n.show", &changed),
+        (&format!(".mode json\n.output {out}\nSELECT id FROM heavy;\n.output\nSELECT 1;"), "[{\"1\":1}]\n"),
+        (".leader", &leader),
+        // The same database, after a change that is forgotten.
+        (
+            &format!(".backup {copy}\nDELETE FROM parcels;\n.boot {copy}\nSELECT id FROM parcels;"),
+            "id\n1\n2\n",
+        ),
+        (".help", &cli::command::help()),
+    ] {
+        let (code, stdout, stderr) = script(&["-H", &host], input);
+        assert_eq!((code, stdout.as_str()), (Some(0), expected), "{input}: {stderr}");
+    }
+    assert_eq!(std::fs::read_to_string(out).unwrap(), "[{\"id\":2}]\n");
+    let (_, stdout, _) = script(&["-H", &host], ".timer on\nSELECT 1 AS n;\n.timer off\nSELECT 2 AS n;");
+    let time = stdout.strip_prefix("n\n1\nTime: ").and_then(|rest| rest.strip_suffix(" ms\nn\n2\n"));
+    assert!(time.is_some_and(|time| time.parse::<f64>().unwrap() > 0.0), "{stdout}");
 }
 
 #[test]
