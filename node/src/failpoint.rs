@@ -70,6 +70,10 @@ places! {
     StartOpened = "start.opened",
     /// Start: Raft's log is open too.
     StartLogOpened = "start.log-opened",
+    /// Recovery by `peers.json`: the membership is in the log.
+    PeersAppended = "peers.appended",
+    /// Recovery by `peers.json`: the epoch is raised, the file is still there.
+    PeersRaised = "peers.raised",
     /// Making a cluster: it is noted who makes it, and Raft knows nothing yet.
     ClusterFounded = "cluster.founded",
     /// Checkpoint: due, not begun.

@@ -29,6 +29,7 @@ mod secret;
 pub mod security;
 mod space;
 pub mod store;
+mod tcp;
 pub mod telemetry;
 pub mod tls;
 pub mod trace;

@@ -28,6 +28,19 @@ pub enum RequestKind {
     Other,
 }
 
+/// A request that is being worked on, until it is answered or whoever sent it hangs up.
+#[derive(Debug)]
+pub struct InFlight {
+    since: Instant,
+    gauge: Gauge,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
 impl RequestKind {
     /// By its path.
     pub fn of(path: &str) -> Self {
@@ -224,15 +237,14 @@ impl Default for NodeMetrics {
 
 impl NodeMetrics {
     /// Counts a request in.
-    pub fn request_started(&self) -> Instant {
+    pub fn request_started(&self) -> InFlight {
         self.in_flight.inc();
-        Instant::now()
+        InFlight { since: Instant::now(), gauge: self.in_flight.clone() }
     }
 
     /// Counts a request out.
-    pub fn request_ended(&self, started: Instant, kind: RequestKind, status: StatusCode) {
-        self.in_flight.dec();
-        self.duration.get_or_create(&[("kind", kind.name())]).observe(started.elapsed().as_secs_f64());
+    pub fn request_ended(&self, started: InFlight, kind: RequestKind, status: StatusCode) {
+        self.duration.get_or_create(&[("kind", kind.name())]).observe(started.since.elapsed().as_secs_f64());
         self.requests.get_or_create(&[("code", status.as_str().to_owned())]).inc();
     }
 

@@ -36,14 +36,16 @@ fn many_clients_that_say_little_do_not_keep_others_out() {
     let mut clients: Vec<TcpStream> = Vec::new();
     for n in 0..count() {
         let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        match n % 3 {
+        match n % 4 {
             // Says nothing at all.
             0 => {}
             // Begins to say something.
             1 => client.write_all(b"POST /db/execute HTTP/1.1\r\nHost: x\r\nContent-Le").unwrap(),
-            // Announces more than it sends.
+            // The same, of HTTP/2.
+            2 => client.write_all(b"PRI * HT").unwrap(),
+            // Announces more than it sends: all that a body may have.
             _ => client
-                .write_all(b"POST /db/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n[")
+                .write_all(b"POST /db/execute HTTP/1.1\r\nHost: x\r\nContent-Length: 134217728\r\n\r\n[")
                 .unwrap(),
         }
         clients.push(client);
@@ -55,12 +57,17 @@ fn many_clients_that_say_little_do_not_keep_others_out() {
     }
     let resident = resident_mebibytes(&c, 0);
     assert!(resident < 300, "{resident} MiB for {} connections", count());
-    // Who does not end the head of a request is hung up on.
-    let slow = &mut clients[1];
-    slow.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut answer = Vec::new();
-    slow.read_to_end(&mut answer).unwrap();
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{answer:?}");
+    // Who does not end the head of a request, or begin one, is hung up on.
+    for (n, slow) in clients[..3].iter_mut().enumerate() {
+        slow.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut answer = Vec::new();
+        slow.read_to_end(&mut answer).unwrap_or_else(|error| panic!("{n}: {error}"));
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{n}: {answer:?}");
+    }
+    // So is a probe that asks nothing.
+    let mut probe = TcpStream::connect(("127.0.0.1", c.members[0].health)).unwrap();
+    probe.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(probe.read_to_end(&mut Vec::new()).unwrap(), 0);
     drop(clients);
     c.execute(0, &json!(["INSERT INTO t VALUES(99)"]));
     println!("{} connections, {resident} MiB resident", count());

@@ -619,6 +619,64 @@ fn two_of_five_go_on_by_a_file_that_names_them() {
     assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(2));
 }
 
+#[test]
+// Each of them writes an entry of its own that makes it so; the one with the largest id was elected, whatever its log.
+fn of_those_that_a_file_names_the_one_that_knows_most_leads() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    (0..3).for_each(|i| drop(c.value(i, "SELECT a FROM t", "linearizable")));
+    let id =
+        |c: &Cluster, i: usize| u64::from_str_radix(c.report(i)["nodeId"].as_str().unwrap(), 16).unwrap();
+    let behind = (0..3).max_by_key(|i| id(&c, *i)).unwrap();
+    c.kill(behind);
+    let rest: Vec<usize> = (0..3).filter(|i| *i != behind).collect();
+    for n in 0..50 {
+        c.execute(rest[0], &json!([["INSERT INTO t VALUES(?)", n]]));
+    }
+    rest.iter().for_each(|i| c.kill(*i));
+    let peers: Vec<_> = (0..3)
+        .map(|i| json!({"id": c.members[i].name, "address": format!("127.0.0.1:{}", c.members[i].raft)}))
+        .collect();
+    for i in 0..3 {
+        std::fs::write(c.members[i].dir.join("raft/peers.json"), json!(peers).to_string()).unwrap();
+    }
+    // Of the two that know most one ends in between, and does it again.
+    for (place, i) in [("peers.appended", rest[0]), ("peers.raised", rest[1])] {
+        c.start_armed(i, &format!("{place}=return(abort)"));
+        c.await_abort(i, place);
+    }
+    (0..3).for_each(|i| c.start(i));
+    (0..3).for_each(|i| c.await_ready(i));
+    for i in 0..3 {
+        assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), json!(50), "{i}");
+    }
+    c.execute(behind, &json!(["INSERT INTO t VALUES(50)"]));
+}
+
+#[test]
+fn a_database_whose_link_or_log_is_gone_is_not_taken_for_a_new_member() {
+    let mut c = cluster(1);
+    c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
+    assert_eq!(c.terminate(0), Some(0));
+    let dir = c.members[0].dir.clone();
+    let database = std::fs::read_link(dir.join("db.sqlite")).unwrap();
+    std::fs::remove_file(dir.join("db.sqlite")).unwrap();
+    c.start(0);
+    assert_eq!(c.exit_code(0), Some(1));
+    assert!(c.log(0).contains("the link db.sqlite"), "{}", c.log(0));
+    assert!(dir.join(&database).exists(), "nothing is removed");
+    std::os::unix::fs::symlink(&database, dir.join("db.sqlite")).unwrap();
+    std::fs::rename(dir.join("raft/log"), dir.join("raft/away")).unwrap();
+    c.start(0);
+    assert_eq!(c.exit_code(0), Some(1));
+    assert!(c.log(0).contains("Raft's log is gone"), "{}", c.log(0));
+    std::fs::remove_dir_all(dir.join("raft/log")).unwrap();
+    std::fs::rename(dir.join("raft/away"), dir.join("raft/log")).unwrap();
+    c.start(0);
+    c.await_ready(0);
+    assert_eq!(c.value(0, "SELECT a FROM t", "linearizable"), json!(1));
+}
+
 /// A cluster of one whose database was loaded, with two rows.
 fn loaded() -> Cluster {
     let c = cluster(1);

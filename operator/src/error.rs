@@ -62,6 +62,11 @@ impl Error {
         if let Some(message) = self.resize_rejection() {
             return Some(Rejection { reason: "ResizeRejected", message });
         }
+        if let Self::Apply(error) = self
+            && error.is_refusal()
+        {
+            return Some(Rejection { reason: "Rejected", message: with_source(error) });
+        }
         let Self::Execute(error) = self else { return None };
         let message = error.restore_refusal()?.to_owned();
         Some(Rejection { reason: "RestoreRefused", message })
@@ -70,11 +75,38 @@ impl Error {
     /// Why the server refused to let a volume grow, if that is what happened.
     pub fn resize_rejection(&self) -> Option<String> {
         match self {
-            Self::Apply(error) if error.is_resize_rejection() => {
-                let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-                Some(format!("{error}: {source}"))
-            }
+            Self::Apply(error) if error.is_resize_rejection() => Some(with_source(error)),
             _ => None,
+        }
+    }
+}
+
+fn with_source(error: &ApplyError) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    format!("{error}: {source}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    #[test]
+    fn what_needs_a_human_by_table() {
+        for (kind, code, reason) in [
+            ("StatefulSet", 422, Some("Rejected")),
+            ("StatefulSet", 403, Some("Rejected")),
+            ("StatefulSet", 500, None),
+            ("StatefulSet", 409, None),
+            ("Service", 422, None),
+            ("PersistentVolumeClaim", 422, Some("ResizeRejected")),
+        ] {
+            let status = Status { code, message: "spec.affinity: not so".into(), ..Status::default() };
+            let source = kube::Error::Api(status.boxed());
+            let error = Error::Apply(ApplyError::Apply { kind: kind.into(), name: "orders".into(), source });
+            let rejection = error.rejection();
+            assert_eq!(rejection.as_ref().map(|r| r.reason), reason, "{kind} {code}");
+            assert!(rejection.is_none_or(|r| r.message.contains("spec.affinity: not so")), "{kind} {code}");
         }
     }
 }

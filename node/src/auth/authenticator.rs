@@ -28,8 +28,8 @@ pub enum Denied {
 /// Who may do what, as the files say now.
 pub struct Authenticator {
     users: Arc<Reloaded<Users>>,
-    hashing: Semaphore,
-    waiting: Semaphore,
+    hashing: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
 }
 
 impl Authenticator {
@@ -42,7 +42,11 @@ impl Authenticator {
             }
             Users::parse(files).map_err(|e| e.to_string())
         })?;
-        Ok(Self { users, hashing: Semaphore::new(HASHING), waiting: Semaphore::new(WAITING) })
+        Ok(Self {
+            users,
+            hashing: Arc::new(Semaphore::new(HASHING)),
+            waiting: Arc::new(Semaphore::new(WAITING)),
+        })
     }
 
     /// Which reading of the files is in force.
@@ -117,15 +121,20 @@ impl Authenticator {
         name: String,
         password: String,
     ) -> Result<Option<Permissions>, Denied> {
-        let _place = self.waiting.try_acquire().map_err(|_| Denied::Busy)?;
-        let _turn = self.hashing.acquire().await.map_err(|_| Denied::Busy)?;
+        let place = self.waiting.clone().try_acquire_owned().map_err(|_| Denied::Busy)?;
+        let turn = self.hashing.clone().acquire_owned().await.map_err(|_| Denied::Busy)?;
         // Somebody with the same credentials may have been first.
         match users.quick(&name, &password) {
             Quick::Right(held) => return Ok(Some(held)),
             Quick::Wrong => return Ok(None),
             Quick::Unknown => {}
         }
-        tokio::task::spawn_blocking(move || users.slow(&name, &password)).await.map_err(|_| Denied::Busy)
+        let check = move || {
+            // It goes on, and keeps its turn, also where whoever asked has hung up.
+            let _held = (place, turn);
+            users.slow(&name, &password)
+        };
+        tokio::task::spawn_blocking(check).await.map_err(|_| Denied::Busy)
     }
 }
 
@@ -231,5 +240,24 @@ mod tests {
             guessed.iter().filter(|outcome| **outcome == Err(Denied::Busy)).count()
                 >= 200 - WAITING - HASHING
         );
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_does_not_make_room_for_another_hash() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let hash = super::super::hash("right").unwrap();
+        let users = format!(r#"[{{"username": "a", "password": "{hash}", "perms": ["all"]}}]"#);
+        std::fs::write(file.path(), users).unwrap();
+        let auth = Authenticator::follow(file.path().to_owned()).unwrap();
+        for n in 0..HASHING {
+            let guess = header(&format!("a:{n}"));
+            let asked = auth.check(Some(&guess), &[Permission::All]);
+            let asked = tokio::time::timeout(std::time::Duration::from_millis(1), asked).await;
+            assert!(asked.is_err(), "a hash takes longer");
+            assert_eq!(auth.hashing.available_permits(), HASHING - 1 - n, "it goes on");
+        }
+        // The last one ends as well.
+        let right = header("a:right");
+        assert_eq!(auth.check(Some(&right), &[Permission::All]).await, Ok(()));
     }
 }

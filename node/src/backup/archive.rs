@@ -40,6 +40,12 @@ const BASE: &str = "base";
 /// The archive does not get on at the moment.
 #[derive(Debug, thiserror::Error)]
 enum ArchiveError {
+    /// The volumes were put back to an earlier moment: what the members write now is another history than what is archived.
+    #[error(
+        "the store has entries up to {archived} of this epoch, and the cluster ends at {last}: its volumes are of an earlier \
+         moment. Archive to another prefix, or restore the archive's latest state"
+    )]
+    Ahead { archived: u64, last: u64 },
     #[error(transparent)]
     Objects(#[from] ObjectError),
     #[error(transparent)]
@@ -281,6 +287,11 @@ impl Archiver {
         // Those from before there were keys are not restored with them.
         contents.manifests.retain(|manifest| objects.accepts(manifest.backup.encrypted));
         let archived = contents.last_archived(epoch).map_or(0, |last| last + 1);
+        // A leader has all that was ever archived of its epoch, unless time was turned back.
+        let last = self.consensus.report().last_log_index;
+        if archived > last + 1 {
+            return Err(ArchiveError::Ahead { archived: archived - 1, last });
+        }
         let next = match archived.max(self.consensus.next_to_archive()) {
             // What comes before the base backup that is to be made serves nothing.
             0 => match contents.manifests.last() {

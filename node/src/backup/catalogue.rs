@@ -271,7 +271,13 @@ impl Contents {
                 Ok(Choice { manifest: newest.clone(), segments: chain.segments, until: Until::End })
             }
             RestoreTarget::Index(wanted) => {
-                let manifest = self.before(|manifest| manifest.backup.index <= *wanted)?;
+                // An epoch before the last one may reach further: what only lost members had, and the archive.
+                let is_early = |manifest: &Manifest| manifest.backup.index <= *wanted;
+                let reaches = |manifest: &Manifest| {
+                    is_early(manifest)
+                        && self.chain(manifest.backup.epoch, manifest.backup.index).last >= *wanted
+                };
+                let manifest = self.before(reaches).or_else(|_| self.before(is_early))?;
                 let chain = self.chain(manifest.backup.epoch, manifest.backup.index);
                 if chain.last < *wanted {
                     return Err(match chain.resumes {
@@ -291,7 +297,13 @@ impl Contents {
             RestoreTarget::Time(text) => {
                 let time = text.parse::<jiff::Timestamp>();
                 let time = time.map_err(|_| NotReachable::NotATime(text.clone()))?.as_microsecond();
-                let manifest = self.before(|manifest| manifest.entry_time_us <= time)?;
+                // Another epoch begins with what a survivor had, whose last entry may be older than what was archived of
+                // the epoch before. At that time it was not yet.
+                let first = self.manifests.first().map(|manifest| manifest.backup.epoch);
+                let manifest = self.before(|manifest| {
+                    let had_begun = Some(manifest.backup.epoch) == first || manifest.made_us() <= time;
+                    manifest.entry_time_us <= time && had_begun
+                })?;
                 let mut chain = self.chain(manifest.backup.epoch, manifest.backup.index);
                 // The first one that ends later holds where to stop; without it a hole may hide entries.
                 let end = chain.segments.iter().position(|segment| segment.time_us > time);

@@ -163,3 +163,26 @@ fn what_a_damaged_backup_takes_away_and_what_not() {
         assert_eq!(found, wanted, "{bases:?} {broken} {target:?}");
     }
 }
+
+#[test]
+fn what_only_the_archive_has_of_an_epoch_is_brought_back() {
+    // The survivor had entries up to 150; the archive of the epoch before has 200. The next epoch began at second 300.
+    let mut contents = contents(&[(1, 100), (2, 151)], &[(1, 101, 150), (1, 151, 200), (2, 152, 160)]);
+    contents.manifests[1].backup.time = time_text(300_000_000);
+    let chosen = |target: &RestoreTarget| {
+        let choice = contents.choose(target).unwrap();
+        let last = choice.segments.last().map(|segment| segment.last);
+        (choice.manifest.backup.epoch, last)
+    };
+    for (target, expected) in [
+        (index(155), (2, Some(160))),
+        (index(175), (1, Some(200))),
+        (index(120), (1, Some(150))),
+        (second(175), (1, Some(200))),
+        (second(250), (1, Some(200))),
+        (second(310), (2, Some(160))),
+        (RestoreTarget::Latest {}, (2, Some(160))),
+    ] {
+        assert_eq!(chosen(&target), expected, "{target:?}");
+    }
+}

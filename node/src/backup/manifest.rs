@@ -69,8 +69,12 @@ impl Manifest {
     /// The moment that it is of, in microseconds since 1970: that of its last entry, or of its making if no entry in it
     /// has a clock.
     pub fn moment_us(&self) -> i64 {
-        let made = || self.backup.time.parse::<jiff::Timestamp>().map_or(0, |made| made.as_microsecond());
-        if self.entry_time_us == 0 { made() } else { self.entry_time_us }
+        if self.entry_time_us == 0 { self.made_us() } else { self.entry_time_us }
+    }
+
+    /// When its state was pinned, in microseconds since 1970.
+    pub fn made_us(&self) -> i64 {
+        self.backup.time.parse::<jiff::Timestamp>().map_or(0, |made| made.as_microsecond())
     }
 
     /// Name of its object.

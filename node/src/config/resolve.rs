@@ -141,6 +141,10 @@ impl Values {
         let invalid = |message: &str| Err(ConfigError::Invalid(message.into()));
         let (certificate, key) = match (self.path("node-cert"), self.path("node-key")) {
             (Some(certificate), Some(key)) => (certificate, key),
+            // Rather no member than one that believes everybody because a file was not named.
+            (None, None) if self.path("node-ca-cert").is_some() => {
+                return invalid("-node-ca-cert needs -node-cert and -node-key");
+            }
             (None, None) => return Ok(None),
             _ => return invalid("-node-cert and -node-key belong together"),
         };

@@ -1,12 +1,12 @@
 //! Request bodies: JSON straight into the bytes of a log entry, in one pass.
 
-use crate::raft::command::{EncodedRequest, Param, RequestEncoder, RequestFlags, RequestId};
+use crate::raft::command::{EncodedRequest, LARGEST_REQUEST, Param, RequestEncoder, RequestFlags, RequestId};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
 
 /// Statements in one request.
-const STATEMENTS: u32 = 1_000_000;
+pub const STATEMENTS: u32 = 1_000_000;
 
 /// A body that is not a list of statements; the message is the answer's body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,11 @@ pub enum BadBody {
     /// More than a request may hold.
     #[error("too many {0} in one request")]
     TooMany(&'static str),
+    /// Numbers and short statements take more bytes in the log than as JSON.
+    #[error(
+        "the statements and parameters are larger than {LARGEST_REQUEST} bytes; send them in several requests"
+    )]
+    TooLarge,
 }
 
 /// Reads a body of JSON: a list of statements, each a string or a list of a string and its parameters.
@@ -102,11 +107,15 @@ impl Decoder {
             return Err(self.fail(BadBody::TooMany("statements")));
         }
         self.out.statement(sql);
-        Ok(())
+        self.fits()
+    }
+
+    fn fits<E: serde::de::Error>(&mut self) -> Result<(), E> {
+        if self.out.is_too_large() { Err(self.fail(BadBody::TooLarge)) } else { Ok(()) }
     }
 
     fn param<E: serde::de::Error>(&mut self, name: Option<&str>, value: Param<'_>) -> Result<(), E> {
-        if self.out.param(name, value) { Ok(()) } else { Err(self.fail(BadBody::TooMany("parameters"))) }
+        if self.out.param(name, value) { self.fits() } else { Err(self.fail(BadBody::TooMany("parameters"))) }
     }
 }
 
@@ -236,7 +245,8 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
 /// The bytes of a string of the form `X'hex'`.
 fn blob_literal(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim().strip_prefix(['x', 'X'])?.strip_prefix('\'')?.strip_suffix('\'')?;
-    if digits.len() % 2 != 0 || !digits.is_ascii() {
+    // `from_str_radix` would take a sign.
+    if digits.len() % 2 != 0 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
     (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).ok()).collect()
@@ -256,6 +266,18 @@ mod tests {
             all.push((s.sql.to_owned(), format!("{params:?}")));
         }
         Ok(all)
+    }
+
+    #[test]
+    fn a_body_that_takes_more_in_the_log_than_a_request_may_is_refused() {
+        // Two bytes each as JSON, nine in the log.
+        let row = format!("[\"\"{}]", ",0".repeat(60_000));
+        let rows = |n: usize| format!("[{}]", vec![row.as_str(); n].join(","));
+        let decoded =
+            |body: String| decode_json(body.as_bytes(), RequestFlags::default(), RequestId::default());
+        let most = LARGEST_REQUEST / (9 * 60_000);
+        assert!(decoded(rows(most - 1)).is_ok());
+        assert_eq!(decoded(rows(most + 1)).unwrap_err(), BadBody::TooLarge);
     }
 
     #[test]

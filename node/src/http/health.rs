@@ -8,24 +8,38 @@
 use super::App;
 use super::respond::{self, Answer};
 use crate::observe::Observe as _;
+use crate::tcp;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use client::admin::Phase;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 /// How long the runtime of consensus may take to answer that it ticks.
 const TICK: Duration = Duration::from_secs(5);
+
+/// Connections at once; more wait in the kernel's queue.
+const CONNECTIONS: usize = 64;
+/// How long a probe may take to say what it asks; also how long a connection may rest.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take nothing of the answer.
+const UNREAD: Duration = Duration::from_secs(10);
 
 /// Serves the probes until the task is dropped. `consensus_runtime` is asked whether it ticks.
 pub async fn serve_health(
     listener: TcpListener,
     app: Arc<App>,
     consensus_runtime: tokio::runtime::Handle,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let live = move || {
         let runtime = consensus_runtime.clone();
         async move {
@@ -43,7 +57,36 @@ pub async fn serve_health(
         .route("/ready", get(ready))
         .route("/metrics", get(async |State(app): State<Arc<App>>| metrics(&app)))
         .with_state(app);
-    axum::serve(listener, router).await
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: others may close some.
+                tracing::warn!(%error, "cannot accept who probes");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            if let Err(error) = converse(stream, service).await {
+                tracing::debug!(error, "the connection of a probe ended");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    service: TowerToHyperService<Router>,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    tcp::prepare(&stream, UNREAD)?;
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    Ok(builder.serve_connection(TokioIo::new(stream), service).await?)
 }
 
 async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {

@@ -1,10 +1,11 @@
 //! `/db/load` and `/boot`: a database file takes the place of the present one, or SQL text is run.
 
+use super::body::STATEMENTS;
 use super::counters::Counter;
 use super::respond::{self, Answer};
 use super::sql::{Incoming, bad_param, served_by};
 use super::{App, bookmark, redirect};
-use crate::raft::command::{RequestEncoder, RequestFlags};
+use crate::raft::command::{LARGEST_REQUEST, RequestEncoder, RequestFlags};
 use crate::raft::{LoadError, Loaded, RequestError, Upload};
 use crate::store::{MAGIC, Position, statements};
 use axum::body::Body;
@@ -167,6 +168,13 @@ async fn load_sql(app: &App, beginning: BytesMut, body: Body, timeout: Duration,
     let mut request = RequestEncoder::new(flags, text.len() + 8 * statements.len());
     for statement in statements {
         request.statement(statement);
+        if request.is_too_large() || request.statements() > STATEMENTS {
+            let message = format!(
+                "the text has more than {STATEMENTS} statements, or takes more than {LARGEST_REQUEST} bytes: \
+                 load it in parts, or as a database"
+            );
+            return respond::error(StatusCode::PAYLOAD_TOO_LARGE, message);
+        }
     }
     let request = request.finish(app.consensus.proposer().next_request_id());
     match app.consensus.execute(request, timeout).await {

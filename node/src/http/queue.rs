@@ -5,7 +5,7 @@
 //! is known.
 
 use super::counters::{Counter, Counters};
-use crate::raft::command::{EncodedRequest, Malformed, RequestFlags};
+use crate::raft::command::{EncodedRequest, LARGEST_REQUEST, Malformed, RequestFlags};
 use crate::raft::{Consensus, LONGEST, RequestError};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -246,6 +246,15 @@ impl Queue {
 
     /// Applies a batch, however long it takes.
     async fn flush(&self, batch: &[Item]) -> Result<(), QueueError> {
+        // Each of them may be as large as a request may be.
+        let bytes = |batch: &[Item]| -> usize {
+            batch.iter().filter_map(|item| item.request.as_ref()).map(|request| request.bytes().len()).sum()
+        };
+        if batch.len() > 1 && bytes(batch) > LARGEST_REQUEST {
+            let (first, rest) = batch.split_at(batch.len() / 2);
+            Box::pin(self.flush(first)).await?;
+            return Box::pin(self.flush(rest)).await;
+        }
         let parts: Vec<EncodedRequest> = batch.iter().filter_map(|item| item.request.clone()).collect();
         if parts.is_empty() {
             return Ok(());

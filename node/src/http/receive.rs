@@ -78,7 +78,9 @@ impl BodyRoom {
         if announced.is_some_and(|n| n > BODY_LIMIT) {
             return Err(too_large(BODY_LIMIT));
         }
-        let mut room = self.take(announced.unwrap_or(beginning.len()).max(1)).await?;
+        // For what is here, and for what small bodies will be: a large one that is only announced takes no room from others.
+        let expected = announced.map_or(0, |n| n.min(STEP)).max(beginning.len());
+        let mut room = self.take(expected.max(1)).await?;
         let mut all = beginning;
         // Grows with what arrives, not with what is announced.
         while let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(|_| too_slow())? {

@@ -1,6 +1,7 @@
 //! Connections of the client port: how many, how long they may take to say what they want, how they end.
 
 use super::{App, Scheme, handle};
+use crate::tcp::{self, Expectant};
 use crate::tls::ServerTls;
 use axum::body::Body;
 use hyper::body::Incoming;
@@ -23,6 +24,13 @@ const CONNECTIONS: usize = 16_384;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a client that speaks HTTP/2 says first (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How often a client that speaks HTTP/2 is asked whether it is there; it has 20 seconds to say so.
+const PING: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of what is sent to it.
+const UNREAD: Duration = Duration::from_secs(60);
 
 /// Ends the client port in order.
 pub struct Server {
@@ -96,7 +104,9 @@ async fn converse(
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256).keep_alive_interval(PING);
+    // The time for a head begins once it shows which of the two it is.
+    let stream = Expectant::new(stream, PREFACE, HEAD_TIMEOUT);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     watcher.watch(connection).await
 }
@@ -107,6 +117,6 @@ async fn accept(
 ) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
-    stream.set_nodelay(true)?;
+    tcp::prepare(&stream, UNREAD)?;
     Ok((stream, permit))
 }

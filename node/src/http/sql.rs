@@ -9,11 +9,10 @@ use super::respond::{self, Answer, Envelope};
 use super::{App, Scheme, bookmark, idempotency, redirect};
 use crate::raft::command::{EncodedRequest, IdempotencyKey, Malformed, RequestFlags};
 use crate::raft::{Freshness, Level, QueryAnswer, QueryOptions, ReadBody, RequestError};
-use crate::store::Position;
+use crate::store::{Position, begin_entry, write_str};
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode, Uri};
-use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -50,6 +49,7 @@ pub fn bad_param(error: &BadParam) -> Answer {
 fn bad_body(error: &BadBody, pretty: bool) -> Answer {
     match error {
         BadBody::DisallowedPragma => respond::failed_request(&error.to_string(), pretty),
+        BadBody::TooLarge => respond::error(StatusCode::PAYLOAD_TOO_LARGE, error),
         _ => respond::error(StatusCode::BAD_REQUEST, error),
     }
 }
@@ -405,6 +405,8 @@ pub async fn sql(app: &App, incoming: Incoming) -> Answer {
         Ok(common) => common,
         Err(error) => return bad_param(&error),
     };
+    // What is made of the body takes about as much.
+    let mut room = None;
     let request = if incoming.method == Method::GET {
         match incoming.params.get("q") {
             None => return respond::error(StatusCode::BAD_REQUEST, "query not specified"),
@@ -413,7 +415,11 @@ pub async fn sql(app: &App, incoming: Incoming) -> Answer {
         }
     } else {
         match app.room.receive(incoming.body).await {
-            Ok(body) => decode(app, &body.bytes, common.flags),
+            Ok(body) => {
+                let decoded = decode(app, &body.bytes, common.flags);
+                room = Some(body.room);
+                decoded
+            }
             Err(answer) => return answer,
         }
     };
@@ -421,19 +427,21 @@ pub async fn sql(app: &App, incoming: Incoming) -> Answer {
         Ok(request) => request,
         Err(error) => return bad_body(&error, common.pretty),
     };
-    let originals = || -> Result<Vec<Value>, Malformed> {
+    let originals = || -> Result<Vec<u8>, Malformed> {
         let mut statements = request.view()?.statements();
-        let mut all = Vec::new();
+        let mut all = Vec::with_capacity(request.bytes().len());
         while let Some(statement) = statements.next()? {
-            all.push(json!({ "original": statement.sql }));
+            begin_entry(&mut all);
+            all.extend_from_slice(b"{\"original\":");
+            write_str(&mut all, statement.sql);
+            all.push(b'}');
         }
         Ok(all)
     };
-    match originals() {
-        Ok(originals) => {
-            let inside = originals.iter().map(Value::to_string).collect::<Vec<_>>().join(",");
-            Envelope::asked_for(&incoming.params, started, 0).wrap(ReadBody::Whole(inside.into()))
-        }
+    let originals = originals();
+    drop(room);
+    match originals {
+        Ok(inside) => Envelope::asked_for(&incoming.params, started, 0).wrap(ReadBody::Whole(inside.into())),
         Err(error) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
 }

@@ -26,6 +26,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 /// The only format this version writes. A leader proposes what the oldest member understands.
 pub const FORMAT: u8 = 1;
+/// Bytes of the largest request of a client, as it is in the log: a frame between members and a record of the log hold more.
+pub const LARGEST_REQUEST: usize = 192 << 20;
 const KIND_EXECUTE: u8 = 1;
 const KIND_REPLACE: u8 = 2;
 const KIND_CHANGES: u8 = 3;
@@ -253,6 +255,11 @@ impl RequestEncoder {
     /// How many statements it has so far.
     pub fn statements(&self) -> u32 {
         self.statements
+    }
+
+    /// Whether it is larger than a request may be, so far.
+    pub fn is_too_large(&self) -> bool {
+        self.buf.len() > LARGEST_REQUEST
     }
 
     fn end_statement(&mut self) {

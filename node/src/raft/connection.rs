@@ -10,13 +10,12 @@
 
 use super::addresses::Addresses;
 use super::wire::{WireError, get_str, get_u8, get_u64, put_bytes};
+use crate::tcp;
 use crate::tls::{PeerSocket, PeerTls};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 const MAGIC: &[u8; 8] = b"SQLITED\x01";
 const HELLO_LIMIT: usize = 1024;
@@ -27,7 +26,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// How long bytes may be on their way without the other host's acknowledgement. Longer than a member stops reading when its
 /// disk is slow: then its host acknowledges until the buffers are full.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(4);
+pub const UNACKNOWLEDGED: Duration = Duration::from_secs(4);
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,20 +106,6 @@ pub enum ConnectError {
     },
 }
 
-/// Sets up a connection: small messages go at once, and one whose other end is gone without a word (a host without power,
-/// packets that are dropped) breaks soon. Without that, what was not acknowledged is sent again ever more rarely, so that a
-/// connection stays silent for as long as the network was away once that is back, and up to a quarter of an hour if it
-/// never is (tcp(7), `TCP_USER_TIMEOUT`).
-pub fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-    // For connections on which nothing is sent.
-    let probes =
-        TcpKeepalive::new().with_time(UNACKNOWLEDGED).with_interval(Duration::from_secs(1)).with_retries(3);
-    socket.set_tcp_keepalive(&probes)
-}
-
 impl ConnectError {
     /// The same, if it is of the address and not of who asked.
     pub fn for_others(&self) -> Option<Self> {
@@ -140,7 +125,7 @@ pub async fn connect(
     let unreachable = |source| ConnectError::Unreachable { address: address.to_owned(), source };
     let establish = async {
         let stream = addresses.dial(address, hello.to != 0).await?;
-        prepare(&stream)?;
+        tcp::prepare(&stream, UNACKNOWLEDGED)?;
         let mut stream = match tls {
             None => PeerSocket::Plain(stream),
             Some(tls) => tls.dial(stream, address).await?,
@@ -275,21 +260,4 @@ pub async fn write_out<W: AsyncWrite + Unpin>(stream: &mut W, out: &mut BytesMut
         out.clear();
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[tokio::test]
-    async fn a_connection_whose_other_end_is_gone_breaks_soon() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        prepare(&stream).unwrap();
-        let socket = SockRef::from(&stream);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
-        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), UNACKNOWLEDGED);
-    }
 }

@@ -117,6 +117,19 @@ pub enum StartError {
         /// Last entry in the database.
         applied: Option<u64>,
     },
+    /// There is a database of a cluster, and a log in which nothing ever was: whom this member voted for is not known.
+    #[error(
+        "the database is of a cluster and Raft's log is gone: give the member an empty disk, it comes back as a new member"
+    )]
+    LogLost,
+    /// The database could not be brought to disk.
+    #[error(transparent)]
+    Store(LocalFailure),
+    /// The same, because something reads it.
+    #[error(
+        "the database reaches beyond Raft's log, and is not on disk while something reads it: end that, and start again"
+    )]
+    Behind,
     /// The timing is refused.
     #[error("Raft's configuration: {0}")]
     Config(String),
@@ -210,6 +223,22 @@ impl Consensus {
             && applied < Some(purged)
         {
             return Err(StartError::Gap { purged, applied });
+        }
+        let (last, purged) = (log.last_index(), log.purged().map(|(purged, _)| purged));
+        if applied.is_some()
+            && identity.cluster().is_some()
+            && last.or(purged).is_none()
+            && log.vote().is_none()
+        {
+            return Err(StartError::LogLost);
+        }
+        if applied > last.max(purged) {
+            // What others had on disk was applied before this log had it. Raft purges a log that ends before the database,
+            // and then only the database has its entries: all of them on disk first.
+            let durable = store.checkpoint().await.map_err(StartError::Store)?;
+            if durable.log_id.map(|id| id.index) != applied {
+                return Err(StartError::Behind);
+            }
         }
         pass(Place::StartLogOpened).map_err(|e| StartError::Raft(e.to_string()))?;
         let peers = Arc::new(Peers::new(identity.clone(), security.tls.clone()));

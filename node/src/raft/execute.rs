@@ -144,7 +144,7 @@ impl Consensus {
             ticket.follow(staged.stages.clone());
         }
         match self.proposer().submit(request.clone(), leader, not_after).await {
-            Ok(_room) => {
+            Ok(()) => {
                 let attempt = settle(ticket, leader).await;
                 if let (Attempt::Applied(_), Some(staged)) = (&attempt, staged) {
                     staged.applied();

@@ -123,6 +123,9 @@ pub enum RequestError {
     /// The disk has no room for more.
     #[error("no space left: the disk of the member that would write it is nearly full")]
     NoSpace,
+    /// As many large results as may be are being read.
+    #[error("too many large queries at once; try again")]
+    Busy,
     /// What the cluster begins with is still on its way.
     #[error("store not ready")]
     NotReady,
@@ -568,6 +571,7 @@ pub(crate) fn write_answer(outcome: Result<(u64, Position, Bytes), ExecuteError>
         }
         Err(ExecuteError::Failed(RequestError::NoSpace)) => out.put_u8(9),
         Err(ExecuteError::Failed(RequestError::NotReady)) => out.put_u8(10),
+        Err(ExecuteError::Failed(RequestError::Busy)) => out.put_u8(11),
         Err(ExecuteError::Failed(error)) => {
             out.put_u8(3);
             out.put_slice(error.to_string().as_bytes());
@@ -595,6 +599,7 @@ pub(crate) fn read_answer(mut answer: Bytes) -> Result<(u64, Position, Bytes), E
         8 => ExecuteError::Failed(RequestError::ExecuteTimeout),
         9 => ExecuteError::Failed(RequestError::NoSpace),
         10 => ExecuteError::Failed(RequestError::NotReady),
+        11 => ExecuteError::Failed(RequestError::Busy),
         _ => ExecuteError::Failed(RequestError::Internal(text(&answer))),
     })
 }

@@ -4,7 +4,7 @@ use super::Consensus;
 use super::administer::{CALL, changed};
 use super::calls::Kind;
 use super::forward::RequestError;
-use super::membership::{Administer, refuse};
+use super::membership::{Administer, check_length, refuse};
 use super::types::{Metrics, PeerInfo, Raft};
 use crate::failpoint::{Place, pass};
 use crate::identity::{ClusterIdentity, Identity, IdentityError};
@@ -63,6 +63,7 @@ impl Consensus {
         }
         let cluster = ClusterIdentity { cluster_id: cluster_id.to_owned(), epoch: 1 };
         let voters: Vec<AddLearner> = voters.into_iter().collect();
+        voters.iter().try_for_each(check_length)?;
         self.identity.found(&cluster, &voters).map_err(|error| {
             let reason = match error {
                 IdentityError::OtherCluster { .. } => RefusalReason::NotEmpty,

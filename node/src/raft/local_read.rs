@@ -4,7 +4,7 @@ use super::Consensus;
 use super::command::EncodedRequest;
 use super::forward::{ReadBody, RequestError};
 use crate::observe::Until as _;
-use crate::store::{Inline, Limits, Position, ReadError, Sink, Stopped};
+use crate::store::{Abandoned, Inline, Limits, Position, ReadError, Sink, Stopped};
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
@@ -12,13 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Bytes gathered before they are sent on.
 const PIECE: usize = 64 << 10;
 /// How long a reader may keep a query from going on.
 const STALLED: Duration = Duration::from_secs(30);
 /// How often a query that waits for its reader looks whether it has to give way.
+/// How long a large query waits until fewer of them are being read.
+const TURN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A query that runs, or ran, here.
@@ -65,7 +67,8 @@ impl Consensus {
         limits: Limits,
     ) -> Result<LocalRead, RequestError> {
         let readers = self.store().readers().clone();
-        let permit = self.streams.clone().acquire_owned().await;
+        let permit =
+            timeout(TURN, self.streams.clone().acquire_owned()).await.map_err(|_| RequestError::Busy)?;
         let permit = permit.map_err(|e| RequestError::Internal(e.to_string()))?;
         let (pieces, body) = mpsc::channel(4);
         let (tell, position) = oneshot::channel();
@@ -174,6 +177,11 @@ impl Pieces {
 impl Sink for Pieces {
     fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
+    }
+
+    fn abandoned(&self) -> Option<Abandoned> {
+        let pieces = self.pieces.clone();
+        Some(Box::new(move || pieces.is_closed()))
     }
 
     fn row_written(&mut self) -> Result<(), Stopped> {

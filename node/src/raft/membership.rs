@@ -18,6 +18,10 @@ pub const SILENT: Duration = Duration::from_millis(1500);
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a transfer of leadership may take.
 const TRANSFER: Duration = Duration::from_secs(2);
+/// Bytes of a member's name: those of a DNS name, and of most file systems.
+const LONGEST_NAME: usize = 255;
+/// Bytes of a member's address: a DNS name and a port.
+const LONGEST_ADDRESS: usize = 300;
 /// How long a change of the membership may take.
 const CHANGE: Duration = Duration::from_secs(10);
 
@@ -41,6 +45,18 @@ pub enum Administered {
     Changed(Membership),
     /// Another member leads.
     Transferred(Transferred),
+}
+
+/// Refuses what would not fit into the membership that every member keeps with its database: no member could apply it.
+pub(super) fn check_length(member: &AddLearner) -> Result<(), Refusal> {
+    if member.name.len() > LONGEST_NAME {
+        return refuse(RefusalReason::Invalid, format!("a member's name has at most {LONGEST_NAME} bytes"));
+    }
+    let longest = member.raft_address.len().max(member.api_address.len());
+    if longest > LONGEST_ADDRESS {
+        return refuse(RefusalReason::Invalid, format!("an address has at most {LONGEST_ADDRESS} bytes"));
+    }
+    Ok(())
 }
 
 pub fn refuse<T>(reason: RefusalReason, message: impl Into<String>) -> Result<T, Refusal> {
@@ -141,6 +157,7 @@ impl<'a> MembershipChanges<'a> {
     }
 
     async fn add_learner(&self, learner: AddLearner) -> Result<Membership, Refusal> {
+        check_length(&learner)?;
         let metrics = metrics_of(self.raft);
         let id = learner.node_id.0;
         let info =

@@ -3,11 +3,12 @@
 use super::Consensus;
 use super::calls::Kind;
 use super::connection::{
-    self, CONNECT_TIMEOUT, FrameReader, Purpose, answer_hello, put_frame, read_hello, write_out,
+    CONNECT_TIMEOUT, FrameReader, Purpose, UNACKNOWLEDGED, answer_hello, put_frame, read_hello, write_out,
 };
 use super::snapshot_receive;
 use super::types::TypeConfig;
 use super::wire::{self, WireError};
+use crate::tcp;
 use crate::tls::PeerSocket;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
@@ -48,7 +49,7 @@ pub async fn serve(listener: TcpListener, consensus: Arc<Consensus>) {
 }
 
 async fn converse(stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<()> {
-    connection::prepare(&stream)?;
+    tcp::prepare(&stream, UNACKNOWLEDGED)?;
     let accept = async {
         let (mut socket, names) = match &consensus.security.tls {
             None => (PeerSocket::Plain(stream), None),
@@ -77,7 +78,16 @@ async fn serve_append(socket: PeerSocket, consensus: &Consensus) -> io::Result<(
     let (read, mut write) = socket.into_split();
     let mut frames = FrameReader::new(read);
     let requests = async_stream::stream! {
-        while let Ok(Some(mut frame)) = frames.next().await {
+        loop {
+            let mut frame = match frames.next().await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::warn!(%error, "a leader sent what is not taken");
+                    break
+                }
+                Err(error) => { tracing::debug!(%error, "the connection of a leader ended"); break }
+            };
             match wire::get_append(&mut frame) {
                 Ok(request) => yield request,
                 Err(error) => { tracing::warn!(%error, "a peer sent nonsense"); break }

@@ -10,7 +10,8 @@ use super::log_store::LogStore;
 use super::recovery::append_membership;
 use super::types::PeerInfo;
 use super::wire::membership_from_store;
-use crate::identity::{Identity, IdentityError};
+use crate::failpoint::{Place, pass};
+use crate::identity::{Identity, IdentityError, replace_file};
 use crate::observe::Observe as _;
 use crate::store::Store;
 use openraft::entry::RaftEntry;
@@ -23,6 +24,8 @@ use std::{fs, io};
 
 const FILE: &str = "peers.json";
 const DONE: &str = "peers.info";
+/// Which epoch is the one after this recovery, while it is under way: a start that repeats it raises to the same.
+const EPOCH: &str = "peers.epoch";
 
 /// A member that there shall be.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -58,7 +61,7 @@ pub async fn consume(
     let directory = directory.join("raft");
     let text = match fs::read(directory.join(FILE)) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return forget_epoch(&directory),
         Err(error) => return Err(error.into()),
     };
     let peers: Vec<Peer> = serde_json::from_slice(&text).map_err(|e| PeersError::Invalid(e.to_string()))?;
@@ -67,17 +70,57 @@ pub async fn consume(
     };
     let known = last_membership(log, store).await?;
     let (voters, nodes) = membership(&peers, &known, identity.node_id().0).map_err(PeersError::Invalid)?;
-    let index = log.get_log_state().await?.last_log_id.map_or(0, |id| id.index + 1);
-    append_membership(log, identity.node_id().0, index, voters, nodes).await?;
-    identity.raise_epoch(cluster.epoch + 1)?;
+    let epoch = epoch_after(&directory, cluster.epoch)?;
+    if !is_appended(log, &voters, &nodes).await? {
+        let index = log.get_log_state().await?.last_log_id.map_or(0, |id| id.index + 1);
+        append_membership(log, identity.node_id().0, index, voters, nodes).await?;
+    }
+    pass(Place::PeersAppended)?;
+    identity.raise_epoch(epoch)?;
+    pass(Place::PeersRaised)?;
     fs::rename(directory.join(FILE), directory.join(DONE))?;
     fs::File::open(&directory)?.sync_all()?;
-    tracing::warn!(
-        members = peers.len(),
-        epoch = cluster.epoch + 1,
-        "the membership is what raft/{FILE} says"
-    );
-    Ok(())
+    tracing::warn!(members = peers.len(), epoch, "the membership is what raft/{FILE} says");
+    forget_epoch(&directory)
+}
+
+/// The epoch after this recovery, written down before anything is done.
+fn epoch_after(directory: &Path, present: u64) -> Result<u64, PeersError> {
+    match fs::read_to_string(directory.join(EPOCH)) {
+        Ok(text) => {
+            text.trim().parse().map_err(|_| PeersError::Invalid(format!("raft/{EPOCH} holds no number")))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            replace_file(directory, EPOCH, (present + 1).to_string().as_bytes())?;
+            Ok(present + 1)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn forget_epoch(directory: &Path) -> Result<(), PeersError> {
+    match fs::remove_file(directory.join(EPOCH)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => Ok(removed.and_then(|()| fs::File::open(directory)?.sync_all())?),
+    }
+}
+
+/// Whether the membership is the last entry already: an earlier start was cut short after it.
+async fn is_appended(
+    log: &mut LogStore,
+    voters: &BTreeSet<u64>,
+    nodes: &BTreeMap<u64, PeerInfo>,
+) -> io::Result<bool> {
+    let Some(last) = log.get_log_state().await?.last_log_id.map(|id| id.index) else { return Ok(false) };
+    let entries = log.try_get_log_entries(last..=last).await?;
+    Ok(entries.first().is_some_and(|entry| match &entry.payload {
+        EntryPayload::Membership(membership) => {
+            entry.log_id.leader_id.node_id == last
+                && membership.voter_ids().eq(voters.iter().copied())
+                && membership.nodes().eq(nodes)
+        }
+        _ => false,
+    }))
 }
 
 /// Who there was last, by id: what the log says, or the database where the log says nothing.

@@ -18,7 +18,7 @@ use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// Entries on their way at once.
@@ -58,6 +58,8 @@ struct Queued {
     leader: Leadership,
     /// It is not proposed any more after this.
     not_after: Option<Instant>,
+    /// Of the room for requests: it may wait for longer than whoever sent it.
+    room: OwnedSemaphorePermit,
 }
 
 impl Queued {
@@ -81,7 +83,7 @@ pub struct Proposer {
     identity: Arc<Identity>,
     waiters: Arc<Waiters>,
     queue: Mutex<Vec<Queued>>,
-    room: Semaphore,
+    room: Arc<Semaphore>,
     in_flight: AtomicUsize,
     kick: Notify,
     sequence: AtomicU64,
@@ -101,7 +103,7 @@ impl Proposer {
             identity,
             waiters,
             queue: Mutex::default(),
-            room: Semaphore::new(WAITING_BYTES),
+            room: Arc::new(Semaphore::new(WAITING_BYTES)),
             in_flight: AtomicUsize::new(0),
             kick: Notify::new(),
             sequence: AtomicU64::new(0),
@@ -121,20 +123,20 @@ impl Proposer {
     }
 
     /// Queues a request to be appended by `leader`, if that is this member now. Whoever holds a ticket for it learns
-    /// what becomes of it. The room that it takes is free again when the permit is dropped.
+    /// what becomes of it.
     pub async fn submit(
         &self,
         request: EncodedRequest,
         leader: Leadership,
         not_after: Option<Instant>,
-    ) -> Result<SemaphorePermit<'_>, ProposeError> {
+    ) -> Result<(), ProposeError> {
         let stopped = || ProposeError::Stopped("this member is going down".into());
         let id = request.id().map_err(|error| ProposeError::Stopped(error.to_string()))?;
         let size = request.bytes().len().clamp(1, WAITING_BYTES) as u32;
-        let room = self.room.acquire_many(size).await.map_err(|_| stopped())?;
+        let room = self.room.clone().acquire_many_owned(size).await.map_err(|_| stopped())?;
         let first = {
             let mut queue = self.queue.lock();
-            queue.push(Queued { request, id, leader, not_after });
+            queue.push(Queued { request, id, leader, not_after, room });
             queue.len() == 1
         };
         if first {
@@ -143,7 +145,7 @@ impl Proposer {
             let _kick = Kick(&self.kick);
             tokio::task::yield_now().await;
         }
-        Ok(room)
+        Ok(())
     }
 
     /// Proposes an entry that changes nothing, and returns its index once applied here: a point in the order of
@@ -265,10 +267,12 @@ impl Proposer {
         let command = encode_execute(context, group.iter().map(|queued| queued.request.bytes()));
         let ids: Vec<RequestId> = group.iter().map(|queued| queued.id).collect();
         self.waiters.proposed(&ids);
+        let room: Vec<OwnedSemaphorePermit> = group.into_iter().map(|queued| queued.room).collect();
         let proposer = self.clone();
         let respond = move |outcome: ClientWriteResult<TypeConfig>| {
             proposer.in_flight.fetch_sub(1, Ordering::AcqRel);
             proposer.kick.notify_one();
+            drop(room);
             match outcome {
                 // Told where it was applied.
                 Ok(_) => {}

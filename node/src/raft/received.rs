@@ -4,9 +4,10 @@
 use super::command::RequestId;
 use super::waiters::Leadership;
 use parking_lot::Mutex;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
-/// Requests remembered. A copy comes again within seconds; what is older than so many requests is not sent any more.
+/// Requests remembered one by one. Of each member that forwards, what came before these is taken for known: whoever sends it
+/// learns by applying what became of it.
 const REMEMBERED: usize = 1 << 16;
 
 /// The requests that this member received as one leader.
@@ -20,6 +21,8 @@ struct Inner {
     leadership: Leadership,
     known: HashSet<RequestId>,
     order: VecDeque<RequestId>,
+    /// The last of those that are no longer remembered one by one, of each process that forwards: node and boot.
+    forgotten: HashMap<(u64, u64), u64>,
 }
 
 impl Received {
@@ -33,7 +36,8 @@ impl Received {
             }
             *inner = Inner { leadership, ..Inner::default() };
         }
-        if !inner.known.insert(id) {
+        let is_old = inner.forgotten.get(&(id.node, id.boot)).is_some_and(|last| id.sequence <= *last);
+        if is_old || !inner.known.insert(id) {
             return false;
         }
         inner.order.push_back(id);
@@ -41,6 +45,8 @@ impl Received {
             && let Some(oldest) = inner.order.pop_front()
         {
             inner.known.remove(&oldest);
+            let last = inner.forgotten.entry((oldest.node, oldest.boot)).or_default();
+            *last = oldest.sequence.max(*last);
         }
         true
     }
@@ -76,5 +82,8 @@ mod tests {
         }
         assert!(!received.is_first(lead(3), id(1)));
         assert_eq!(received.inner.lock().known.len(), REMEMBERED);
+        // Too old to be remembered, and not new all the same; of another process it is.
+        assert!(!received.is_first(lead(3), id(0)));
+        assert!(received.is_first(lead(3), RequestId { node: 1, boot: 2, sequence: 0 }));
     }
 }

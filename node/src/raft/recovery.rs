@@ -100,6 +100,10 @@ impl Recovery {
 
 /// Appends a membership that nobody agreed to, as member `id` and at `index`, in a term that no other member has been
 /// in; the vote comes first, as for every entry.
+///
+/// Where several members do so, each to its own log, the one whose log went furthest before has to be elected, or what only
+/// that one has is lost. Raft compares the last entries: the term first, then the leader, then the index. So the entry is
+/// of the term after the one its log ended in, whatever was voted in since, and names in the leader's place its index.
 pub(super) async fn append_membership(
     log: &mut LogStore,
     id: u64,
@@ -112,6 +116,6 @@ pub(super) async fn append_membership(
     let term = voted.max(written) + 1;
     log.save_vote(&Vote::new(term, id)).await?;
     let membership = Membership::new(vec![voters], nodes).map_err(io::Error::other)?;
-    let log_id: LogId = openraft::LogId::new(LeaderId { term, node_id: id }, index);
+    let log_id: LogId = openraft::LogId::new(LeaderId { term: written + 1, node_id: index }, index);
     log.append_one(Entry::new(log_id, EntryPayload::Membership(membership))).await
 }

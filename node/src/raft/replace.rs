@@ -172,9 +172,10 @@ impl Consensus {
 
     async fn load_here(self: &Arc<Self>, upload: Upload) -> Result<u64, LoadError> {
         self.may_serve()?;
-        let turn = self.loading.lock().await;
         let staging = self.store().staging().clone();
         let received = receive(staging.clone(), upload, None).await?.into_scratch();
+        // Not before: an upload may take as long as it likes.
+        let turn = self.loading.lock().await;
         let canonical = staging.scratch();
         self.store().write_canonical(received.path(), canonical.path(), Taken::Database).await?;
         drop(received);

@@ -19,11 +19,22 @@ pub trait Sink {
 
     /// Once `flag` is set the statement is to end: a sink that waits for its reader then stops, and keeps what it has.
     fn gives_way_on(&mut self, _flag: Arc<AtomicBool>) {}
+
+    /// So many bytes of what was written tell how long it took: members differ in them, so they count for no limit.
+    fn time_written(&mut self, _bytes: usize) {}
+
+    /// Tells whether whoever reads is gone, while nothing is written.
+    fn abandoned(&self) -> Option<Abandoned> {
+        None
+    }
 }
 
 /// The sink wants no more: the reader is gone, or the result is larger than allowed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
+
+/// Whether nobody reads a result any more.
+pub type Abandoned = Box<dyn Fn() -> bool + Send>;
 
 /// Collects into memory up to a number of bytes.
 #[derive(Debug)]
@@ -51,6 +62,10 @@ impl Sink for Bounded {
 
     fn row_written(&mut self) -> Result<(), Stopped> {
         if self.bytes.len() > self.limit { Err(Stopped) } else { Ok(()) }
+    }
+
+    fn time_written(&mut self, bytes: usize) {
+        self.limit += bytes;
     }
 }
 
@@ -90,12 +105,15 @@ impl From<RequestFlags> for Style {
 }
 
 impl Style {
-    fn write_time(self, out: &mut Vec<u8>, started: Instant) {
+    /// Returns how many bytes that took.
+    fn write_time(self, out: &mut Vec<u8>, started: Instant) -> usize {
+        let before = out.len();
         if self.timings {
             separate(out);
             // Writing to a Vec cannot fail.
             drop(write!(out, "\"time\":{}", ryu_js::Buffer::new().format(started.elapsed().as_secs_f64())));
         }
+        out.len() - before
     }
 }
 
@@ -113,14 +131,14 @@ pub fn begin_entry(out: &mut Vec<u8>) {
     }
 }
 
-/// `{"last_insert_id":N,"rows_affected":N,"time":F}`, each omitted when 0.
+/// `{"last_insert_id":N,"rows_affected":N,"time":F}`, each omitted when 0. Returns how many bytes tell the time.
 pub fn write_executed(
     out: &mut Vec<u8>,
     style: Style,
     last_insert_rowid: i64,
     changes: u64,
     started: Instant,
-) {
+) -> usize {
     begin_entry(out);
     out.push(b'{');
     if last_insert_rowid != 0 {
@@ -132,12 +150,13 @@ pub fn write_executed(
         out.extend_from_slice(b"\"rows_affected\":");
         out.extend_from_slice(itoa::Buffer::new().format(changes).as_bytes());
     }
-    style.write_time(out, started);
+    let timed = style.write_time(out, started);
     if style.associative {
         separate(out);
         out.extend_from_slice(b"\"rows\":null");
     }
     out.push(b'}');
+    timed
 }
 
 /// `{"error":"…"}`; a failed associative query has empty rows before it.
@@ -262,8 +281,9 @@ pub fn write_rows(
     if list_open {
         out.push(b']');
     }
+    let mut timed = 0;
     match &outcome {
-        Ok(()) => style.write_time(out, started),
+        Ok(()) => timed = style.write_time(out, started),
         Err(RowsError::Within(error)) => {
             out.extend_from_slice(b",\"error\":");
             value::write_str(out, &error_text(error));
@@ -271,6 +291,7 @@ pub fn write_rows(
         Err(_) => {}
     }
     out.push(b'}');
+    sink.time_written(timed);
     outcome
 }
 

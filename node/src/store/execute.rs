@@ -259,7 +259,8 @@ impl Run<'_> {
             },
         );
         let rowid = connection.last_insert_rowid();
-        encode::write_executed(sink.buffer(), self.style, rowid, changes, self.started);
+        let timed = encode::write_executed(sink.buffer(), self.style, rowid, changes, self.started);
+        sink.time_written(timed);
         Ok(())
     }
 }

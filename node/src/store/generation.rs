@@ -4,12 +4,14 @@
 //! A new generation (a snapshot, a restore) is written beside it and becomes the present one by one rename of a link:
 //! renaming a database over another would leave the old one's WAL to be replayed into the new one.
 
+use super::meta;
 use crate::failpoint::{Place, pass};
+use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-const LINK: &str = "db.sqlite";
+pub const LINK: &str = "db.sqlite";
 const NEW_LINK: &str = "db.sqlite.new";
 
 /// The generations in a data directory.
@@ -42,6 +44,19 @@ impl Generations {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// A file of a generation in which entries were applied. One that is being made has none, and need not be readable.
+    pub fn with_data(&self) -> io::Result<Option<PathBuf>> {
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let is_database = path.extension().is_some_and(|extension| extension == "sqlite")
+                && path.file_name().and_then(|name| number_of(name.to_str()?)).is_some();
+            if is_database && holds_entries(&path) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
     }
 
     /// Makes generation `n`, whose file is complete and synced, the present one.
@@ -90,6 +105,13 @@ impl Generations {
         }
         self.sync()
     }
+}
+
+fn holds_entries(path: &Path) -> bool {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = Connection::open_with_flags(path, flags);
+    let meta = opened.ok().and_then(|connection| meta::read(&connection).ok().flatten());
+    meta.is_some_and(|meta| meta.applied.log_id.is_some())
 }
 
 /// The generation that a file belongs to: `db-<n>.sqlite`, with or without `-wal`, `-shm` or another suffix.

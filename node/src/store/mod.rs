@@ -43,7 +43,7 @@ pub use backup::{BackupError, BackupFormat, BackupOptions, Outlet};
 pub use canonical::{CanonicalError, MAGIC, Order, SUBCOMMAND, Taken, child};
 pub use changes::{CaptureState, ChangesReader, Cursor, Gap, Page, Part};
 pub use checkpoint::Durable;
-pub use encode::{Sink, Stopped};
+pub use encode::{Abandoned, Sink, Stopped, begin_entry};
 pub use extensions::{ExtensionError, ExtensionFile, ExtensionSet, ExtensionsConfig, Loaded, Shelf};
 pub use meta::{Applied, LogId, Maintained, Meta, MetaError, Position, RESERVED_PREFIX, StoredMembership};
 pub use pages::{Checksum, Damage, PageSum};
@@ -60,7 +60,7 @@ use crate::failpoint::{Place, pass};
 use crate::observe::Observe as _;
 use apply::Applier;
 use entry_vfs::EntryVfs;
-use generation::Generations;
+use generation::{Generations, LINK};
 use pages::Pages;
 use rusqlite::Connection;
 use scrub::Scrub;
@@ -100,6 +100,16 @@ impl Store {
         let io = |what| move |source| LocalFailure::Io { what, source };
         let generations = Generations::new(directory);
         let present = generations.present().map_err(io("find the present database"))?;
+        if present.is_none()
+            && let Some(lost) = generations.with_data().map_err(io("look for databases"))?
+        {
+            let message = format!(
+                "{} is a database, and the link {LINK} that would name the present one is missing: make it again \
+                 (ln -s db-N.sqlite {LINK}), or give the member an empty disk",
+                lost.display()
+            );
+            return Err(io("find the present database")(std::io::Error::other(message)));
+        }
         generations.remove_others(present).map_err(io("remove what an interrupted install left"))?;
         let place = |place| pass(place).map_err(io("open the database"));
         place(Place::StartCleaned)?;

@@ -6,7 +6,7 @@
 //!
 //! The statements of a request see one state: they share a read transaction, in which the state's position is read too.
 
-use super::encode::{self, Bounded, Sink, Style};
+use super::encode::{self, Abandoned, Bounded, Sink, Style};
 use super::entry_functions;
 use super::execute::{Mode, On, StatementError, run_statement};
 use super::extensions::Loaded;
@@ -112,6 +112,14 @@ struct Budget {
     deadline: AtomicU64,
     /// The query has to end.
     gives_way: Arc<AtomicBool>,
+    /// Tells whether anybody waits for the result still, while there is a query whose reader may go.
+    abandoned: Mutex<Option<Abandoned>>,
+}
+
+impl Budget {
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.lock().as_ref().is_some_and(|is_abandoned| is_abandoned())
+    }
 }
 
 struct Reader {
@@ -167,9 +175,11 @@ impl ReadPool {
         let reader = self.take()?;
         reader.budget.ticks.store(u64::MAX, Ordering::Relaxed);
         sink.gives_way_on(reader.budget.gives_way.clone());
+        *reader.budget.abandoned.lock() = sink.abandoned();
         self.running.lock().push((Instant::now(), reader.budget.clone()));
         let outcome = reader.run(request, limits, sink, at);
         self.running.lock().retain(|(_, budget)| !Arc::ptr_eq(budget, &reader.budget));
+        *reader.budget.abandoned.lock() = None;
         reader.budget.gives_way.store(false, Ordering::Relaxed);
         self.give_back(reader);
         outcome
@@ -300,7 +310,7 @@ impl Reader {
         let watched = budget.clone();
         let handler = move || {
             let left = watched.ticks.load(Ordering::Relaxed);
-            if left == 0 || watched.gives_way.load(Ordering::Relaxed) {
+            if left == 0 || watched.gives_way.load(Ordering::Relaxed) || watched.is_abandoned() {
                 return true;
             }
             if left != u64::MAX {
@@ -365,6 +375,8 @@ impl Reader {
                     return Ok(());
                 }
                 Err(StatementError::Stopped) => return Err(ReadError::Stopped),
+                // Nor does anybody want what the statements after it say.
+                Err(_) if self.budget.is_abandoned() => return Err(ReadError::Stopped),
                 Err(error) => {
                     let mut message = error.text(&self.guard);
                     let gives_way = self.budget.gives_way.load(Ordering::Relaxed);

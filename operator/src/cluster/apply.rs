@@ -75,6 +75,12 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// Whether the server refused a StatefulSet: it stays as it was, and its members are looked after all the same.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Apply { kind, source: kube::Error::Api(status), .. }
+            if kind == "StatefulSet" && matches!(status.code, 400 | 403 | 422))
+    }
+
     /// Whether the server refused the growth of a volume.
     pub fn is_resize_rejection(&self) -> bool {
         matches!(self, Self::Apply { kind, source: kube::Error::Api(status), .. }
@@ -130,8 +136,8 @@ impl Version {
     }
 }
 
-/// The server has all of them after this, but for claims whose growth it rejected: those hold up nothing else, and
-/// why comes back beside the rest.
+/// The server has all of them after this, but for claims whose growth it rejected, and StatefulSets that it refused: those
+/// hold up nothing else, and why comes back beside the rest.
 pub async fn apply(
     desired: &Desired,
     resources: Resources<Prepared>,
@@ -179,7 +185,10 @@ pub async fn apply(
             }
         }
         for set in sets {
-            applier.apply(set, &stores.sets).await?;
+            match applier.apply(set, &stores.sets).await {
+                Err(error) if error.is_refusal() => rejection = Some(error),
+                other => other?,
+            }
         }
         for child in surplus {
             applier.delete(desired, child).await?;

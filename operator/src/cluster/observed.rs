@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// What is.
 #[derive(Clone, Debug, Default)]
@@ -131,6 +132,13 @@ pub struct PodView {
 }
 
 impl PodView {
+    /// Whether what it has mounted is waited for: it runs, and has not been away for as long as `patience`. One that
+    /// starts mounts what there is by then, and one that comes back is brought it by its kubelet.
+    pub fn is_waited_for(&self, now: Timestamp, patience: Duration) -> bool {
+        let away = |since| Duration::try_from(now.duration_since(since)).is_ok_and(|away| away >= patience);
+        self.running && !self.not_ready_since.is_some_and(away)
+    }
+
     /// Base of the member's API, once the pod has an address.
     pub fn base(&self) -> Option<String> {
         Some(admin::base(self.ip.as_deref()?, self.client_traffic))

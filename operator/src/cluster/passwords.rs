@@ -6,7 +6,7 @@
 
 use super::access::{Access, AccessError};
 use super::build::{owner, secret};
-use super::observed::Observed;
+use super::observed::{Observed, PodView};
 use super::refresh::refresh;
 use super::secrets::Secrets;
 use super::validate::Desired;
@@ -195,7 +195,7 @@ pub async fn keep(
     match turn {
         Turn::Rest | Turn::Overlap(_) => return Ok(()),
         Turn::HandOver => {
-            let behind = behind(passwords, access, observed, ctx).await;
+            let behind = behind(desired, passwords, access, observed, ctx).await;
             if !behind.is_empty() {
                 tracing::debug!(cluster = %desired.name, ?behind, "do not accept the next password yet");
                 refresh(&desired.name, &behind, &passwords.fingerprint(), observed, ctx).await;
@@ -226,14 +226,21 @@ pub async fn keep(
 }
 
 /// Members that do not let in who comes with the next passwords. One that cannot be asked is one of them.
-async fn behind(passwords: &Passwords, access: &Access, observed: &Observed, ctx: &Context) -> Vec<String> {
+async fn behind(
+    desired: &Desired,
+    passwords: &Passwords,
+    access: &Access,
+    observed: &Observed,
+    ctx: &Context,
+) -> Vec<String> {
     let Some(next) = &passwords.next else { return Vec::new() };
     let by = |user: &str, password: &str| {
         let credentials = Credentials { user: user.to_owned(), password: password.to_owned() };
         access.client(&ctx.admin).with_credentials(Some(credentials))
     };
     let users = [by(secret::OPERATOR_USER, &next.operator), by(secret::APPLICATION_USER, &next.application)];
-    let asked = observed.pods.iter().map(|(name, pod)| {
+    let waited_for = |pod: &PodView| pod.is_waited_for(observed.now, desired.replacement_after);
+    let asked = observed.pods.iter().filter(|(_, pod)| waited_for(pod)).map(|(name, pod)| {
         let users = &users;
         async move {
             let Some(base) = pod.base() else { return Some(name.clone()) };

@@ -39,8 +39,9 @@ pub fn status(
         };
     }
     let view = View::of(observed, plan.cluster_id.as_deref());
-    // A hibernated cluster has no members to ask: who they were is what it wakes with.
-    let members = if desired.spec.hibernated && observed.pods.is_empty() {
+    // A hibernated cluster has no members to ask: who they were is what it wakes with. Its pods end one after the other,
+    // so those that are left are not all of them.
+    let members = if desired.spec.hibernated && !view.is_known() {
         before.members.iter().cloned().map(|m| MemberStatus { ready: false, lag: None, ..m }).collect()
     } else {
         members(desired, observed, &view)

@@ -69,7 +69,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> BackupPlan {
         plan.create.extend(due);
     }
     if active {
-        plan.expiry = expiry(desired, observed);
+        // A restore may need what would go: its own source, or what its moment is reached from.
+        plan.expiry = expiry(desired, observed).filter(|_| observed.restores.is_empty());
         plan.verify = verify::due(desired, observed);
         plan.verdicts = verify::verdicts(observed);
     }
@@ -96,11 +97,13 @@ fn turn(
         status.counted_from = Some(Time(whole_second(now)));
     }
     let mine = || of_schedule(observed, schedule);
-    let made = mine().filter_map(|backup| backup.due).max();
-    status.last_schedule_time = made.map(Time).max(status.last_schedule_time);
+    // What a clock that was ahead made or counted is not counted from.
+    let made = mine().filter_map(|backup| backup.due).filter(|due| *due <= now).max();
+    let past = |time: &Time| time.0 <= now;
+    status.last_schedule_time = made.map(Time).max(status.last_schedule_time.filter(past));
     let success = mine().filter(|b| b.state == BackupState::Succeeded).filter_map(|b| b.time).max();
     status.last_success_time = success.map(Time).max(status.last_success_time);
-    status.counted_from = status.counted_from.max(status.last_schedule_time.clone());
+    status.counted_from = status.counted_from.filter(past).max(status.last_schedule_time.clone());
     if status.missed_time <= status.last_schedule_time {
         status.missed_time = None;
     }
@@ -363,11 +366,33 @@ mod tests {
         assert_eq!(expiry.paths, ["path-2026-05-01T03:00:00Z"]);
         assert_eq!(expiry.objects.len(), 1);
         assert_eq!(expiry.archive_before, Some(at(days[1])));
+        let restored = world.edit(|world| world.observed.restores = [("back".into(), 10)].into());
+        assert_eq!(plan(&restored.desired, &restored.observed).expiry, None, "a restore may need it");
+        let world = restored.edit(|world| world.observed.restores.clear());
         let moved = world.spec(|spec| {
             spec.backup.as_mut().unwrap().store =
                 serde_json::from_value(json!({"s3": {"bucket": "c"}})).unwrap();
         });
         assert_eq!(plan(&moved.desired, &moved.observed).expiry, None, "it is in another store");
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_is_not_counted_from() {
+        let world = counted(world(json!({}), "2026-05-04T12:00:00Z"), "2026-06-04T03:00:00Z");
+        let world = with(world, &[("2026-06-04T03:00:00Z", BackupState::Succeeded)]);
+        let (world, planned) = {
+            let planned = plan(&world.desired, &world.observed);
+            (world, planned)
+        };
+        assert_eq!(planned.create, []);
+        let counted_from = planned.schedules[0].counted_from.clone();
+        let later = world.edit(|world| {
+            world.observed.status.backup.as_mut().unwrap().schedules = planned.schedules.clone();
+            world.observed.now = at("2026-05-05T03:00:10Z");
+        });
+        let due: Vec<Timestamp> =
+            plan(&later.desired, &later.observed).create.into_iter().map(|backup| backup.due).collect();
+        assert_eq!(due, [at("2026-05-05T03:00:00Z")], "counted from {counted_from:?}");
     }
 
     #[test]

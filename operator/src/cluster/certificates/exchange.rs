@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Name of the one certificate that all members show to clients.
 pub const SHARED: &str = "tls";
 
+/// For so many days before the members' certificates end nobody is waited for any more.
+const LAST_DAYS: i64 = 7;
+
 /// What is there for a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortView {
@@ -186,8 +189,10 @@ fn after_trust(
             let trusts = |_: &str, told: &PortCertificates| {
                 authorities.iter().all(|authority| told.authorities.contains(authority))
             };
+            // Those that have it are not to be without certificates because one of them does not say so.
+            let ends = handed.not_after().unwrap_or_default() - LAST_DAYS * DAY;
             match without(members, trusts) {
-                waiting if !waiting.is_empty() => Next::wait(Waits::ForTrust(waiting)),
+                waiting if !waiting.is_empty() && now < ends => Next::wait(Waits::ForTrust(waiting)),
                 _ => Next::write(Write::Issue),
             }
         }
@@ -406,5 +411,17 @@ mod tests {
         let wanted = Wanted { rotate: Some("again".into()), ..wanted(Port::Peers) };
         let under_way = PortView { handed: Some(handed(Port::Peers, &["a", "z"], "a")), ..with(far, None) };
         assert_eq!(next(&wanted, &under_way, &[], NOW), Next::write(Write::Settle), "one after the other");
+    }
+
+    #[test]
+    fn nobody_is_waited_for_until_certificates_end() {
+        let (both, old) = (&["a", "b"][..], &["a"][..]);
+        let view = PortView { offer: own("b"), handed: Some(handed(Port::Peers, both, "a")) };
+        let first = told("a/m-0", both);
+        let second = told("a/m-1", old);
+        let members = [("m-0", Some(&first)), ("m-1", Some(&second))];
+        let at = |day: i64| next(&wanted(Port::Peers), &view, &members, NOW + day * DAY);
+        assert_eq!(at(82).waits, Some(Waits::ForTrust(vec!["m-1".into()])));
+        assert_eq!(at(83), Next::write(Write::Issue));
     }
 }

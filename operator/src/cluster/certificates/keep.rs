@@ -137,11 +137,12 @@ impl Keeper<'_> {
     }
 
     fn next(&self, view: &PortView, observed: &Observed) -> Next {
+        let patience = self.desired.replacement_after;
         let members: Vec<Told<'_>> = observed
             .pods
-            .keys()
-            .filter(|_| self.wanted.in_use)
-            .map(|name| {
+            .iter()
+            .filter(|(_, pod)| self.wanted.in_use && pod.is_waited_for(observed.now, patience))
+            .map(|(name, _)| {
                 let told = observed.reports.get(name).map(|report| &report.certificates);
                 let port = told.and_then(|told| match self.port {
                     Port::Peers => told.peers.as_ref(),

@@ -26,12 +26,17 @@ impl Planner<'_> {
 
     fn plan_resize(&mut self) {
         let resources = &self.desired.spec.resources;
-        let under_way = self.observed.pods.iter().find(|(_, pod)| pod.resize == Resize::InProgress);
+        // One that waits for room to what is no longer wanted is asked for what is.
+        let is_under_way = |pod: &PodView| pod.resize == Resize::InProgress && !self.resources_differ(pod);
+        let under_way = self.observed.pods.iter().find(|(_, pod)| is_under_way(pod));
         if let Some((name, _)) = under_way {
             return self.act(ActivityReason::Resizing, format!("the resources of {name} are being changed"));
         }
         let differs = |pod: &&PodView| !pod.terminating && pod.running && self.resources_differ(pod);
-        let next = self.observed.pods.iter().find(|(_, pod)| differs(pod) && !self.needs_restart(pod));
+        let mut next: Vec<_> =
+            self.observed.pods.iter().filter(|(_, pod)| differs(pod) && !self.needs_restart(pod)).collect();
+        next.sort_by_key(|(_, pod)| pod.resize != Resize::InProgress);
+        let next = next.into_iter().next();
         if let Some((name, pod)) = next {
             let before = marked_resources(pod.resources_mark.as_deref());
             let step = Step::ResizePod {

@@ -77,7 +77,7 @@ impl<'a> Planner<'a> {
                 .iter()
                 .filter(|(name, pod)| {
                     let found = self.desired.name.parse_member(name).map(|(role, _)| role);
-                    found == Some(role) && self.is_outdated(role, pod)
+                    found == Some(role) && self.is_outdated(role, pod) && !self.goes_without_a_vote(name, pod)
                 })
                 .collect()
         };
@@ -125,6 +125,17 @@ impl<'a> Planner<'a> {
     }
 
     fn roll_voter(&mut self, outdated: &[(&'a String, &'a PodView)]) {
+        // One that has no vote and is not in service, perhaps because of its template, costs no quorum.
+        let idle = outdated.iter().find(|(name, _)| {
+            let in_service = |member: &Member| member.name == **name && self.view.is_sound(member);
+            self.voter_named(name).is_none() && !self.view.members().any(in_service)
+        });
+        if let Some((name, pod)) = idle {
+            if !pod.terminating && !self.is_renewed(name) {
+                self.safe(self.deletion(name, pod, false, "it has no vote, and another template is wanted"));
+            }
+            return;
+        }
         let voters = self.view.voters().count();
         if voters <= 2 && voters < self.desired.voters && self.is_voter_on_its_way() {
             // A restart would cost the quorum for a moment: with the members that are to come it will not.
@@ -216,6 +227,12 @@ impl<'a> Planner<'a> {
             .iter()
             .filter(|(name, _)| self.is_replica(name))
             .all(|(_, pod)| pod.ready && !pod.terminating)
+    }
+
+    /// Whether a voter's pod is on its way out and nobody votes there: what comes in its place has the wanted template.
+    fn goes_without_a_vote(&self, name: &str, pod: &PodView) -> bool {
+        let is_voter = matches!(self.desired.name.parse_member(name), Some((PodRole::Voter, _)));
+        is_voter && pod.terminating && self.voter_named(name).is_none()
     }
 
     /// Whether the plan deletes the pod already.

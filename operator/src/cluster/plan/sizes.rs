@@ -24,7 +24,7 @@ impl Planner<'_> {
             // Without a leader nobody can say who is a member: nothing shrinks, and what there was is started.
             // A set of no pods was hibernated.
             return match set {
-                Some(set) if set.replicas > 0 => set.replicas,
+                Some(set) if set.replicas > 0 => set.replicas.max(self.known_size(role)),
                 _ => self.unled_size(role),
             };
         }
@@ -50,6 +50,15 @@ impl Planner<'_> {
             PodRole::Voter if retained == 0 => self.wanted(role),
             _ => retained,
         }
+    }
+
+    /// How many pods it takes for the members that those which run know of, and whose volumes are there: without them they
+    /// may elect nobody.
+    fn known_size(&self, role: PodRole) -> usize {
+        let is_known = |name: &&String| {
+            !self.is_stranger(name) && self.view.members().any(|member| member.name == **name)
+        };
+        self.retained(role, self.observed.claims.keys().filter(is_known))
     }
 
     /// Whether a member of this cluster may live on the claim. Where the status tells who the members were, as of a

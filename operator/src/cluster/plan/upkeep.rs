@@ -78,19 +78,23 @@ impl Planner<'_> {
             };
             let owned = self.desired.deletes_claims();
             let said = (claim.cluster_id.as_deref(), claim.node_id, claim.owned);
-            if said != (Some(&cluster_id), node_id, owned) || grows {
-                let cluster_id = cluster_id.clone();
-                let (member, uid) = (member.clone(), claim.uid.clone());
-                self.plan.claims.push(ClaimMark {
-                    member,
-                    role,
-                    uid,
-                    cluster_id,
-                    node_id,
-                    owned,
-                    size,
-                    grows,
-                });
+            let mark = |size: String, grows: bool| ClaimMark {
+                member: member.clone(),
+                role,
+                uid: claim.uid.clone(),
+                cluster_id: cluster_id.clone(),
+                node_id,
+                owned,
+                size,
+                grows,
+            };
+            if said != (Some(cluster_id.as_str()), node_id, owned) {
+                // Apart from the growth, which the storage class or a quota may refuse for good.
+                let present = claim.requested.clone().unwrap_or_else(|| size.clone());
+                self.plan.claims.push(mark(present, false));
+            }
+            if grows {
+                self.plan.claims.push(mark(size, true));
             }
         }
     }

@@ -139,6 +139,28 @@ fn hibernated() -> World {
 }
 
 #[test]
+fn who_was_a_member_is_known_until_it_wakes() {
+    let awake = World::serving(3, 0);
+    let told = |world: &World| {
+        let observed = world.observe();
+        status(&world.desired, &observed, &world.plan(), None).members
+    };
+    let names = |members: &[MemberStatus]| members.iter().map(|m| m.name.clone()).collect::<Vec<_>>();
+    let known = told(&awake);
+    assert_eq!(names(&known).len(), 3);
+    // One pod after the other ends; the last one is there for a moment after its program.
+    let mut asleep = awake.spec(|spec| spec.hibernated = true).set(PodRole::Voter, 0);
+    asleep.observed.status.members = known.clone();
+    let going = asleep
+        .no_pod("orders-2")
+        .no_pod("orders-1")
+        .leaderless()
+        .edit(|world| world.observed.reports.clear());
+    assert_eq!(names(&told(&going)), names(&known));
+    assert_eq!(names(&told(&going.no_pod("orders-0"))), names(&known));
+}
+
+#[test]
 fn before_the_operator_saw_it() {
     let fresh = crate::crd::definitions().remove(0);
     let schema = json!(fresh)["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();

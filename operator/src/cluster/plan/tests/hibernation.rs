@@ -55,6 +55,20 @@ fn it_wakes_with_everyone_it_had() {
 }
 
 #[test]
+fn one_that_woke_with_too_few_gets_those_that_they_know_of() {
+    let woken =
+        World::serving(3, 0).leaderless().set(PodRole::Voter, 1).no_pod("orders-1").no_pod("orders-2");
+    let known = woken.edit(|world| {
+        // It answers, and knows of the two that it cannot hear.
+        let report = world.observed.reports.get_mut("orders-0").unwrap();
+        report.membership = World::serving(3, 0).observe().reports["orders-0"].membership.clone();
+    });
+    assert_eq!(size(&known.plan()).0, 3);
+    let gone = known.edit(|world| drop(world.observed.claims.remove("orders-2")));
+    assert_eq!(size(&gone.plan()).0, 2, "on volumes that are there");
+}
+
+#[test]
 fn volumes_grow_while_it_sleeps() {
     let plan = asleep().spec(|spec| spec.storage.size = "2Gi".into()).plan();
     assert_eq!(plan.claims.len(), 4);

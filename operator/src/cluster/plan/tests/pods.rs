@@ -63,3 +63,13 @@ fn labels_are_changed_on_all_pods_at_once() {
     });
     expect(&dressed, &[]);
 }
+
+#[test]
+fn resources_that_wait_for_room_are_taken_back() {
+    let world = requesting(made(requesting(World::serving(3, 0).stable(), "2")), "8").told();
+    let mark = crate::cluster::resources::resources_mark(&world.desired.spec.resources);
+    let waits =
+        world.edit_pod("orders-1", |pod| (pod.resources_mark, pod.resize) = (mark, Resize::InProgress));
+    let back = requesting(waits, "2").told();
+    expect(&back, &[&format!("resize orders-1 {TO_TWO}")]);
+}

@@ -84,3 +84,11 @@ fn volumes_grow_by_themselves_up_to_their_limit() {
     assert_eq!(grown("1280Mi", "1280Mi").plan().volume_size, "1500Mi");
     assert!(grown("1500Mi", "1500Mi").plan().claims.is_empty(), "no further");
 }
+
+#[test]
+fn what_claims_say_does_not_wait_for_growth() {
+    let owned = World::serving(1, 0).edit_claim("orders-0", |claim| claim.owned = true);
+    let plan = owned.spec(|spec| spec.storage.size = "2Gi".into()).plan();
+    let marks: Vec<_> = plan.claims.iter().map(|mark| (mark.owned, mark.grows, mark.size.as_str())).collect();
+    assert_eq!(marks, [(false, false, "1Gi"), (false, true, "2Gi")]);
+}

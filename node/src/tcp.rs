@@ -1,0 +1,134 @@
+//! Connections over TCP, and clients that say nothing.
+
+use socket2::{SockRef, TcpKeepalive};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+/// Sets up a connection: small messages go at once, and one whose other end is gone without a word (a host without power,
+/// packets that are dropped), or takes nothing, breaks after `unacknowledged`. Without that, what was not acknowledged is
+/// sent again ever more rarely: a connection stays silent for as long as the network was away once that is back, and up to
+/// a quarter of an hour if it never is; and one that nobody reads is kept for good (tcp(7), `TCP_USER_TIMEOUT`).
+pub fn prepare(stream: &TcpStream, unacknowledged: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(unacknowledged))?;
+    // For connections on which nothing is sent.
+    let probes =
+        TcpKeepalive::new().with_time(unacknowledged).with_interval(Duration::from_secs(1)).with_retries(3);
+    socket.set_tcp_keepalive(&probes)
+}
+
+/// A connection that breaks unless its other end says within a time whether it begins with a preface.
+pub struct Expectant<S> {
+    stream: S,
+    /// Until when that has to show; none once it does.
+    patience: Option<Pin<Box<Sleep>>>,
+    /// What is missing of the preface.
+    preface: &'static [u8],
+}
+
+impl<S> Expectant<S> {
+    /// All of `preface`, or something else, has to come within `patience`.
+    pub fn new(stream: S, preface: &'static [u8], patience: Duration) -> Self {
+        Self { stream, patience: Some(Box::pin(tokio::time::sleep(patience))), preface }
+    }
+
+    fn hear(&mut self, said: &[u8]) {
+        match self.preface.strip_prefix(said) {
+            Some(rest) if !rest.is_empty() => self.preface = rest,
+            _ => self.patience = None,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Expectant<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Some(patience) = &mut self.patience {
+            if read.is_pending() {
+                ready!(patience.as_mut().poll(context));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.hear(&buffer.filled()[before..]);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Expectant<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn a_connection_whose_other_end_is_gone_breaks_soon() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let patience = Duration::from_secs(7);
+        prepare(&stream, patience).unwrap();
+        let socket = SockRef::from(&stream);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(patience));
+        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), patience);
+    }
+
+    #[tokio::test]
+    async fn who_says_too_little_is_not_waited_for() {
+        for (said, is_enough) in [("", false), ("PR", false), ("PRI", true), ("PRI * HT", true), ("G", true)]
+        {
+            let (mut client, server) = tokio::io::duplex(64);
+            let mut server = Expectant::new(server, b"PRI", Duration::from_millis(20));
+            client.write_all(said.as_bytes()).await.unwrap();
+            let mut heard = vec![0; said.len()];
+            server.read_exact(&mut heard).await.unwrap();
+            assert_eq!(heard, said.as_bytes());
+            // Who has said enough may be silent for as long as they like.
+            assert_eq!(server.patience.is_none(), is_enough, "{said}");
+            if !is_enough {
+                let error = server.read(&mut [0; 64]).await.unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{said}");
+            }
+        }
+    }
+}
