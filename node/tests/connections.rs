@@ -73,3 +73,22 @@ fn many_clients_that_say_little_do_not_keep_others_out() {
     println!("{} connections, {resident} MiB resident", count());
     assert_eq!(c.terminate(0), Some(0));
 }
+
+#[test]
+fn queries_that_nobody_waits_for_make_room_for_others() {
+    // As many as there may be at once.
+    const STREAMS: usize = 16;
+    let c = cluster(1);
+    let http = reqwest::blocking::Client::builder().timeout(None).build().unwrap();
+    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
+    let asked: Vec<_> = (0..STREAMS)
+        .map(|_| http.get(c.url(0, "/db/query")).query(&[("q", endless)]).send().unwrap())
+        .collect();
+    let large = |c: &Cluster| c.get(0, "/db/query?q=SELECT+hex(zeroblob(100000))");
+    let (status, body) = large(&c);
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("too many large queries at once"), "{body}");
+    drop(asked);
+    let (status, body) = large(&c);
+    assert_eq!((status, body.len() > 200_000), (200, true));
+}

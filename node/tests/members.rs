@@ -3,6 +3,7 @@
 
 mod support;
 
+use node::failpoint::Place;
 use reqwest::Method;
 use serde_json::json;
 use std::os::unix::fs::MetadataExt as _;
@@ -45,8 +46,8 @@ fn a_query_that_runs_on_does_not_hold_up_the_end() {
     let url = c.url(0, "/db/query");
     let asked = std::thread::spawn(move || {
         let http = reqwest::blocking::Client::builder().timeout(None).build().unwrap();
-        // It may end with an error, or without an answer.
-        drop(http.get(url).query(&[("q", endless)]).send());
+        // It may end with an error, or without an answer; whoever hangs up ends it.
+        drop(http.get(url).query(&[("q", endless)]).send().and_then(|answer| answer.bytes()));
     });
     let used = c.cpu_time(0);
     c.until("it runs", |c| (c.cpu_time(0) > used + Duration::from_millis(300)).then_some(()));
@@ -641,9 +642,9 @@ fn of_those_that_a_file_names_the_one_that_knows_most_leads() {
         std::fs::write(c.members[i].dir.join("raft/peers.json"), json!(peers).to_string()).unwrap();
     }
     // Of the two that know most one ends in between, and does it again.
-    for (place, i) in [("peers.appended", rest[0]), ("peers.raised", rest[1])] {
-        c.start_armed(i, &format!("{place}=return(abort)"));
-        c.await_abort(i, place);
+    for (place, i) in [(Place::PeersAppended, rest[0]), (Place::PeersRaised, rest[1])] {
+        c.start_armed(i, &format!("{}=return(abort)", place.name()));
+        c.await_abort(i, place.name());
     }
     (0..3).for_each(|i| c.start(i));
     (0..3).for_each(|i| c.await_ready(i));

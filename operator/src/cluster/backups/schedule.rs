@@ -103,7 +103,10 @@ fn turn(
     status.last_schedule_time = made.map(Time).max(status.last_schedule_time.filter(past));
     let success = mine().filter(|b| b.state == BackupState::Succeeded).filter_map(|b| b.time).max();
     status.last_success_time = success.map(Time).max(status.last_success_time);
-    status.counted_from = status.counted_from.filter(past).max(status.last_schedule_time.clone());
+    if status.counted_from.as_ref().is_some_and(|from| !past(from)) {
+        status.counted_from = Some(Time(whole_second(now)));
+    }
+    status.counted_from = status.counted_from.max(status.last_schedule_time.clone());
     if status.missed_time <= status.last_schedule_time {
         status.missed_time = None;
     }

@@ -125,10 +125,12 @@ impl<'a> Planner<'a> {
     }
 
     fn roll_voter(&mut self, outdated: &[(&'a String, &'a PodView)]) {
-        // One that has no vote and is not in service, perhaps because of its template, costs no quorum.
-        let idle = outdated.iter().find(|(name, _)| {
+        // One that has no vote and has not come into service for long, perhaps because of its template, costs no quorum.
+        let idle = outdated.iter().find(|(name, pod)| {
             let in_service = |member: &Member| member.name == **name && self.view.is_sound(member);
-            self.voter_named(name).is_none() && !self.view.members().any(in_service)
+            self.voter_named(name).is_none()
+                && self.is_older_than(pod, STUCK_AFTER)
+                && !self.view.members().any(in_service)
         });
         if let Some((name, pod)) = idle {
             if !pod.terminating && !self.is_renewed(name) {

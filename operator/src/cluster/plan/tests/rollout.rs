@@ -157,9 +157,12 @@ fn a_rollout_lasts_until_the_last_one_is_back() {
 #[test]
 fn a_voter_to_be_that_its_template_keeps_out_gets_the_wanted_one() {
     // Scaled up with a template that does not come into service; the spec was mended since.
-    let world = World::serving(3, 0).spec(|spec| spec.voters = 4).set(PodRole::Voter, 4).told();
+    let world = World::serving(3, 0).spec(|spec| spec.voters = 5).set(PodRole::Voter, 4).told();
     let world = world.pod("orders-3").edit_pod("orders-3", |pod| pod.revision = Some("broken".into()));
     let renewed = |world: &World| steps(&world.plan()).contains(&"renew orders-3".to_owned());
+    assert!(!renewed(&world), "it has just come");
+    let long_ago = crate::cluster::fixtures::now() - jiff::SignedDuration::from_secs(300);
+    let world = world.edit_pod("orders-3", |pod| pod.created = Some(long_ago));
     assert!(renewed(&world), "{:#?}", world.plan());
     // It goes, and comes with what is wanted.
     let goes = world.edit_pod("orders-3", |pod| pod.terminating = true);
