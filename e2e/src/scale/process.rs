@@ -60,6 +60,8 @@ impl Operator {
             .env("KUBECONFIG", &program.kubeconfig)
             .env("POD_NAME", &program.identity)
             .env("POD_NAMESPACE", "sqlite-operator")
+            // As the chart has them.
+            .envs([("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "131072")])
             .env("RUST_LOG", std::env::var("SCALE_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .stdin(Stdio::null())
             .stdout(Stdio::from(log.try_clone()?))

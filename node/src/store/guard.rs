@@ -77,6 +77,20 @@ const READ_PRAGMAS_WITH_ARGUMENT: &[&str] = &[
     "table_list",
     "table_xinfo",
 ];
+/// Of these, the ones that tell of the member: of its files, its connections, what it read of the database so far, its disk.
+/// Answers to requests with an `Idempotency-Key` are kept by all members, so they may not hold any of it.
+const TELLING_PRAGMAS: &[&str] = &[
+    "collation_list",
+    "compile_options",
+    "data_version",
+    "database_list",
+    "function_list",
+    "integrity_check",
+    "module_list",
+    "pragma_list",
+    "quick_check",
+    "schema_version",
+];
 /// Table-valued forms of PRAGMAs that tell the same on every replica, so that what they tell may be stored. Others tell
 /// of the member, as `pragma_database_list` does of its files.
 const REPLICATED_PRAGMA_TABLES: &[&str] = &[
@@ -376,6 +390,7 @@ fn allows(purpose: Purpose, action: &AuthAction<'_>) -> bool {
         | A::DropTempTrigger { .. }
         | A::DropTempView { .. } => false,
         A::Pragma { pragma_name, pragma_value } => match pragma_value {
+            _ if purpose == Purpose::Write && listed(TELLING_PRAGMAS, pragma_name) => false,
             None => listed(READ_PRAGMAS, pragma_name),
             Some(_) => {
                 listed(READ_PRAGMAS_WITH_ARGUMENT, pragma_name)
@@ -504,12 +519,19 @@ mod tests {
             "INSERT INTO t(a) VALUES(sqlite_version())",
             "CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT sqlite_source_id(); END; INSERT INTO t(a) VALUES(1)",
             "INSERT INTO t(a) SELECT sqlite_compileoption_used('X')",
+            "PRAGMA database_list",
+            "PRAGMA main.Schema_Version",
+            "PRAGMA integrity_check(1)",
+            "EXPLAIN SELECT * FROM pragma_data_version",
         ];
         for (sql, allowed) in telling.iter().zip(verdicts(Purpose::Write, &telling)) {
             // A trigger's body is compiled when it fires.
             assert!(!allowed || sql.starts_with("CREATE TRIGGER"), "{sql}");
         }
         let shared = [
+            "PRAGMA table_info(t)",
+            "PRAGMA foreign_keys",
+            "PRAGMA user_version = 3",
             "INSERT INTO t(a) SELECT name FROM pragma_table_info('t')",
             "INSERT INTO t(a) SELECT name FROM pragma_index_list('t')",
             "INSERT INTO t(a) SELECT \"from\" FROM pragma_foreign_key_list('t')",

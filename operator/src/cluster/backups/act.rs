@@ -24,7 +24,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Resource};
+use kube::{Api, Resource, ResourceExt as _};
 use serde_json::json;
 use std::time::Duration;
 
@@ -46,6 +46,12 @@ pub enum BackupsError {
         /// Why.
         #[source]
         source: kube::Error,
+    },
+    /// Its name is that of an object of another cluster or schedule, or of somebody else.
+    #[error("SqliteBackup {name} is there already and is not of this schedule: rename the schedule")]
+    Taken {
+        /// Its name.
+        name: String,
     },
     /// The server refused the Job that tests one.
     #[error("cannot create Job {name}")]
@@ -129,7 +135,15 @@ async fn make(desired: &Desired, new: &NewBackup, ctx: &Context) -> Result<(), B
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
     match api.create(&params, &object).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            let found = api.get_opt(name).await;
+            let found = found.map_err(|source| BackupsError::Create { name: name.clone(), source })?;
+            let is_ours = found.is_none_or(|found| {
+                let label = |key: &str| found.labels().get(key).map(String::as_str);
+                (label(LABEL_CLUSTER), label(LABEL_SCHEDULE)) == (Some(&desired.name.name), Some(schedule))
+            });
+            if is_ours { Ok(()) } else { Err(BackupsError::Taken { name: name.clone() }) }
+        }
         Err(source) => Err(BackupsError::Create { name: name.clone(), source }),
     }
 }
