@@ -693,12 +693,36 @@ fn a_client_that_stops_reading_costs_little_memory_and_holds_up_nobody() {
     println!("{STREAMS} streams that nobody reads: {peak} MiB of memory at most, {before} MiB before");
     assert!(peak <= before + MEMORY / 2, "{peak} MiB, {before} MiB before");
     drop(stuck);
+    // The same with a change of megabytes, which each of them has to be sent whole.
+    let from_large = applied(&c, 0);
+    c.execute(0, &json!(["INSERT INTO t VALUES(hex(randomblob(4000000)))"]));
+    let memory = PeakMemory::watch(&c);
+    let large = format!("/db/changes?from={from_large}");
+    let http = reqwest::blocking::Client::new();
+    let stuck: Vec<_> = (0..STREAMS / 2)
+        .map(|_| {
+            c.until("a place for another one", |c| {
+                http.get(c.url(0, &large)).send().ok().filter(|answer| answer.status() == 200)
+            })
+        })
+        .collect();
+    let peak = memory.end()[0].mib();
+    println!("{} streams that nobody reads, with a change of 8 MB: {peak} MiB", STREAMS / 2);
+    // Some of them hold it, as it was read and as it is sent; all of them would take more than twice as much.
+    assert!(peak <= before + MEMORY, "{peak} MiB, {before} MiB before");
+    // Whoever does read gets it, once one of those is given up.
+    drop(stuck);
+    let whole = c.until("a place for somebody who reads", |c| {
+        let answer = c.send(Method::GET, 0, &format!("{large}&timeout=0s"), &[], b"");
+        (answer.status == 200).then_some(answer.body.len())
+    });
+    assert!(whole > 8_000_000, "{whole} bytes");
     // Their places are free again.
     let lines = c.until("a place for another one", |c| {
         let answer = c.send(Method::GET, 0, &format!("{path}&timeout=0s"), &[], b"");
         (answer.status == 200).then(|| answer.text().lines().count())
     });
-    assert_eq!(lines, 64 + 1, "an entry each, and the heartbeat");
+    assert_eq!(lines, 64 + 1 + 1, "an entry each, the large one, and the heartbeat");
 }
 
 #[test]

@@ -22,6 +22,19 @@ use tokio::sync::{Semaphore, watch};
 
 /// Streams of `/db/changes` at once.
 const STREAMS: usize = 64;
+/// Of these, how many read at once.
+const READING: usize = 2;
+/// How many hold a page of megabytes until their client has it.
+const HOLDING: usize = 2;
+
+/// How much streams of `/db/changes` hold in memory together: a single change may have 16 MiB of values.
+#[derive(Clone)]
+pub struct Reads {
+    /// Held while a page is read.
+    pub reading: Arc<Semaphore>,
+    /// Held with a large page.
+    pub large: Arc<Semaphore>,
+}
 
 /// What a member does with captured changes.
 pub struct Changes {
@@ -31,6 +44,8 @@ pub struct Changes {
     pub numbers: Arc<ChangesNumbers>,
     /// Room for streams.
     pub streams: Arc<Semaphore>,
+    /// Room for what they hold.
+    pub reads: Reads,
     end: watch::Sender<bool>,
 }
 
@@ -76,6 +91,10 @@ impl Changes {
             config: config.clone(),
             numbers: numbers.clone(),
             streams: Arc::new(Semaphore::new(STREAMS)),
+            reads: Reads {
+                reading: Arc::new(Semaphore::new(READING)),
+                large: Arc::new(Semaphore::new(HOLDING)),
+            },
             end: watch::Sender::new(false),
         });
         tokio::spawn(Sender::new(consensus, config, sink, numbers).run(changes.end.subscribe()));

@@ -3,7 +3,7 @@
 use super::App;
 use super::respond::{self, Answer};
 use super::sql::{Incoming, bad_param};
-use crate::changes::{PageReader, Wanted, push_entry_head};
+use crate::changes::{PageReader, Reads, Wanted, push_entry_head};
 use crate::observe::Observe as _;
 use crate::raft::Consensus;
 use crate::store::{CaptureState, Cursor, Part};
@@ -16,12 +16,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Something is sent at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Bytes of changes that are read at once.
 const BYTES: usize = 256 << 10;
+/// Bytes of a page that is large.
+const LARGE: usize = 1 << 20;
 const OFF: &str = "change capture is off: start the members with -cdc-config";
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -136,6 +138,7 @@ pub async fn changes(app: &Arc<App>, incoming: Incoming) -> Answer {
         deadline: timeout.map(|timeout| Instant::now() + timeout.min(LONGEST)),
         ended: app.changes.ended(),
         since: at.state.since,
+        reads: app.changes.reads.clone(),
         _room: room,
     };
     let mut answer = respond::stream_of(form.content_type(), Body::from_stream(follower.stream()));
@@ -156,6 +159,7 @@ struct Follower {
     ended: watch::Receiver<bool>,
     /// When capture was switched on: another number is another capture.
     since: u64,
+    reads: Reads,
     _room: OwnedSemaphorePermit,
 }
 
@@ -178,11 +182,29 @@ impl Follower {
                 if self.ended.current() || !is_in_service(phase.current()) {
                     return;
                 }
-                let page = match self.reader.read(self.cursor, BYTES).await {
-                    Ok(Some(page)) if page.state.since == self.since => page,
-                    Ok(_) => { yield Ok(self.form.error(self.sent, OFF)); return }
-                    // An error ends the connection.
-                    Err(error) => { yield Err(io::Error::other(error)); return }
+                // A page with a change of megabytes is read again once few others hold such a one.
+                let mut large = None;
+                let page = loop {
+                    let turn = self.reads.reading.acquire().await;
+                    let page = match self.reader.read(self.cursor, BYTES).await {
+                        Ok(Some(page)) if page.state.since == self.since => page,
+                        Ok(_) => { yield Ok(self.form.error(self.sent, OFF)); return }
+                        // An error ends the connection.
+                        Err(error) => { yield Err(io::Error::other(error)); return }
+                    };
+                    let size: usize = page.parts.iter().map(|part| part.events.len()).sum();
+                    if size <= LARGE || large.is_some() {
+                        break page;
+                    }
+                    large = self.reads.large.clone().try_acquire_owned().ok();
+                    if large.is_some() {
+                        break page;
+                    }
+                    drop((page, turn));
+                    match timeout(HEARTBEAT, self.reads.large.clone().acquire_owned()).await {
+                        Ok(permit) => large = permit.ok(),
+                        Err(_) => yield Ok(self.form.heartbeat(self.sent)),
+                    }
                 };
                 // What this stream has read is not missed when it goes.
                 if self.cursor < Cursor::after_entry(page.state.earliest()) {
@@ -203,6 +225,7 @@ impl Follower {
                         yield Ok(out.into());
                     }
                 }
+                drop(large);
                 if is_full {
                     continue;
                 }
