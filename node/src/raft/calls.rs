@@ -6,6 +6,7 @@
 
 use super::addresses::{Addresses, LOOK_AROUND};
 use super::connection::{self, ConnectError, FrameReader, Hello, Purpose, put_frame, write_out};
+use super::execute::LONGEST;
 use super::types::Raft;
 use super::whereabouts::Whereabouts;
 use super::wire::{get_u8, get_u64};
@@ -145,8 +146,6 @@ struct Pending {
     waiting: HashMap<u64, oneshot::Sender<Result<Bytes, String>>>,
 }
 
-/// Longer than any call takes.
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Requests that wait to be written to one connection.
 const QUEUED: usize = 1024;
 

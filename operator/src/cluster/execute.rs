@@ -3,6 +3,7 @@
 //! Each step carries what it was decided on (a uid, a Raft id), and the member refuses what is unsafe by then; so a
 //! step that comes too late does nothing.
 
+use super::observe;
 use super::observed::Observed;
 use super::plan::{Plan, Step};
 use super::validate::Desired;
@@ -28,6 +29,12 @@ pub enum ExecuteError {
     NoAddress {
         /// Which step.
         step: &'static str,
+    },
+    /// Not every other voter is in service any more.
+    #[error("{pod} is not restarted: another voter left service meanwhile")]
+    Changed {
+        /// Which pod was to be restarted.
+        pod: String,
     },
     /// A member refused, or did not answer.
     #[error("{step} failed")]
@@ -60,7 +67,7 @@ impl ExecuteError {
                 source.refusal(),
                 Some(ChangeInProgress | NoLeader | NoQuorum | NotCaughtUp | OutcomeUnknown)
             ),
-            Self::NoAddress { .. } => true,
+            Self::NoAddress { .. } | Self::Changed { .. } => true,
             Self::Kube { .. } => false,
         }
     }
@@ -90,7 +97,8 @@ pub async fn execute(
 ) -> Result<(), ExecuteError> {
     let view = View::of(observed, plan.cluster_id.as_deref());
     let leader = view.leader().map(|leader| leader.name.as_str());
-    let hands = Hands { desired, observed, leader, subject, admin, ctx };
+    let cluster_id = plan.cluster_id.as_deref();
+    let hands = Hands { desired, observed, cluster_id, leader, subject, admin, ctx };
     for step in &plan.steps {
         hands.take(step).await?;
         ctx.metrics.took(name(step));
@@ -101,6 +109,7 @@ pub async fn execute(
 struct Hands<'a> {
     desired: &'a Desired,
     observed: &'a Observed,
+    cluster_id: Option<&'a str>,
     leader: Option<&'a str>,
     subject: &'a ObjectReference,
     admin: &'a AdminClient,
@@ -169,6 +178,9 @@ impl Hands<'_> {
                 self.resize(pod, uid, patch, mark.as_deref()).await.map_err(failed)?;
             }
             Step::DeletePod { pod, uid, restart, why } => {
+                if *restart {
+                    self.look_again_at(pod).await?;
+                }
                 self.delete::<Pod>(pod, uid, PropagationPolicy::Background).await.map_err(failed)?;
                 let reason = if *restart { "MemberRestarted" } else { "PodReplaced" };
                 self.tell(reason, "DeletePod", format!("pod {pod} is made anew: {why}")).await;
@@ -180,6 +192,18 @@ impl Hands<'_> {
                     .map_err(failed)?;
                 self.tell("VolumeDeleted", "DeleteClaim", format!("claim {claim} is deleted: {why}")).await;
             }
+        }
+        Ok(())
+    }
+
+    /// What a restart was decided on may be long ago: steps before it may take seconds each, and nothing but this asks for
+    /// the others at the moment in which one goes.
+    async fn look_again_at(&self, pod: &str) -> Result<(), ExecuteError> {
+        let now = observe::look_again(self.observed, &self.desired.name, self.admin, self.ctx).await;
+        let view = View::of(&now, self.cluster_id);
+        let votes = view.voters().any(|voter| voter.name == pod);
+        if votes && !view.may_restart(pod) || !view.is_known() {
+            return Err(ExecuteError::Changed { pod: pod.to_owned() });
         }
         Ok(())
     }

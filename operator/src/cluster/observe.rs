@@ -90,6 +90,19 @@ pub async fn members(cluster: &SqliteCluster, admin: &AdminClient, ctx: &Context
 }
 
 /// Asks each pod that has an address; those that do not answer in time have nothing to say.
+/// Looks again at the pods and at what members say, just before a step that must not come too late.
+pub async fn look_again(
+    observed: &Observed,
+    cluster: &ClusterName,
+    admin: &AdminClient,
+    ctx: &Context,
+) -> Observed {
+    let pods: BTreeMap<String, PodView> =
+        ctx.stores.pods.of(cluster).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
+    let reports = reports(&pods, cluster, admin, ctx).await;
+    Observed { now: clock::now(), pods, reports, ..observed.clone() }
+}
+
 async fn reports(
     pods: &BTreeMap<String, PodView>,
     cluster: &ClusterName,

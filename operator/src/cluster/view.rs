@@ -107,6 +107,15 @@ impl<'a> View<'a> {
         self.is_healthy(member) && serves && pod.is_some_and(|pod| pod.ready && !pod.terminating)
     }
 
+    /// Whether the pod of a voter may be made anew without a pause: every other voter is sound, and it does not lead unless
+    /// it is alone.
+    pub fn may_restart(&self, pod: &str) -> bool {
+        let others = || self.voters().filter(|voter| voter.name != pod);
+        self.leader.is_some_and(|leader| leader.name != pod || others().next().is_none())
+            && self.is_settled()
+            && others().all(|voter| self.is_sound(voter))
+    }
+
     /// Whether linearizable reads and writes are served: a quorum confirms the leader, or follows the same one.
     pub fn serves(&self) -> bool {
         let Some(membership) = self.membership else { return false };

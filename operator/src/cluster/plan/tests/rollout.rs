@@ -168,3 +168,25 @@ fn a_voter_to_be_that_its_template_keeps_out_gets_the_wanted_one() {
     let goes = world.edit_pod("orders-3", |pod| pod.terminating = true);
     assert!(!renewed(&goes) && activity(&goes.plan()) != Some(ActivityReason::RollingUpdate));
 }
+
+#[test]
+fn a_restart_is_looked_at_again_before_it_is_done() {
+    let may = |world: &World, pod: &str| {
+        let observed = world.observe();
+        View::of(&observed, Some(CLUSTER_ID)).may_restart(pod)
+    };
+    let serving = || World::serving(3, 0);
+    for (what, world, expected) in [
+        ("all are well", serving(), true),
+        ("it is not well itself", serving().dead("orders-2"), true),
+        ("another one is dead", serving().dead("orders-1"), false),
+        ("another one is behind", serving().behind("orders-1"), false),
+        ("another one goes", serving().edit_pod("orders-1", |pod| pod.terminating = true), false),
+        ("it leads now", serving().led_by("orders-2"), false),
+        ("nobody leads", serving().leaderless(), false),
+        ("the membership changes", serving().changing(), false),
+    ] {
+        assert_eq!(may(&world, "orders-2"), expected, "{what}");
+    }
+    assert!(may(&World::serving(1, 0), "orders-0"), "it is alone");
+}
