@@ -3,10 +3,12 @@
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 /// Sets up a connection: small messages go at once, and one whose other end is gone without a word (a host without power,
@@ -21,6 +23,29 @@ pub fn prepare(stream: &TcpStream, unacknowledged: Duration) -> io::Result<()> {
     let probes =
         TcpKeepalive::new().with_time(unacknowledged).with_interval(Duration::from_secs(1)).with_retries(3);
     socket.set_tcp_keepalive(&probes)
+}
+
+/// The next connection that there is `room` for, set up by [`prepare`]; more wait in the kernel's queue. Fails once `room` is
+/// closed.
+pub async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+    unacknowledged: Duration,
+) -> Result<(TcpStream, OwnedSemaphorePermit), AcquireError> {
+    let permit = room.clone().acquire_owned().await?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => match prepare(&stream, unacknowledged) {
+                Ok(()) => return Ok((stream, permit)),
+                Err(error) => tracing::debug!(%from, %error, "a connection was gone at once"),
+            },
+            Err(error) => {
+                // Out of file descriptors, most likely: others may close some.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
 }
 
 /// A connection that breaks unless its other end says within a time whether it begins with a preface.
@@ -103,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_whose_other_end_is_gone_breaks_soon() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let patience = Duration::from_secs(7);
         prepare(&stream, patience).unwrap();

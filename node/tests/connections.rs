@@ -8,7 +8,7 @@ use serde_json::json;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-use support::{Cluster, cluster};
+use support::{Cluster, cluster, patient};
 
 /// How many: more for `make prove`.
 fn count() -> usize {
@@ -79,7 +79,7 @@ fn queries_that_nobody_waits_for_make_room_for_others() {
     // As many as there may be at once.
     const STREAMS: usize = 16;
     let c = cluster(1);
-    let http = reqwest::blocking::Client::builder().timeout(None).build().unwrap();
+    let http = patient();
     let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
     let asked: Vec<_> = (0..STREAMS)
         .map(|_| http.get(c.url(0, "/db/query")).query(&[("q", endless)]).send().unwrap())

@@ -3,13 +3,12 @@
 
 mod support;
 
-use reqwest::blocking::Client;
 use serde_json::json;
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::memory::{Peak, PeakMemory};
-use support::{Cluster, PATIENCE, cluster, cluster_with};
+use support::{Cluster, PATIENCE, cluster, cluster_with, patient};
 
 const ROWS: u64 = 100_000;
 /// What each member may take with the processes that it starts, in MiB.
@@ -40,7 +39,7 @@ fn write_database(path: &Path, mib: u64) {
 /// disk that is busy with others may cost a leader its lead: then the answer is 503, nothing has changed, and it is sent
 /// again.
 fn send(c: &Cluster, i: usize, to: &str, path: &Path) -> (f64, Vec<Peak>) {
-    let http = Client::builder().timeout(None).build().unwrap();
+    let http = patient();
     let memory = PeakMemory::watch(c);
     for attempt in 1..=5 {
         let begun = Instant::now();

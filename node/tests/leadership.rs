@@ -8,7 +8,7 @@ mod support;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{StopAtEnd, cluster, proxied};
+use support::{StopAtEnd, cluster, patient, proxied};
 
 fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -245,7 +245,7 @@ fn a_step_of_a_forwarded_query_that_takes_long_moves_no_leadership() {
     let term = c.report(leader)["term"].clone();
     // Few steps of SQLite's virtual machine, and much work in each of them.
     let columns = ["length(hex(randomblob(20000000)))"; 12].join(", ");
-    let asked = reqwest::blocking::Client::builder().timeout(None).build().unwrap();
+    let asked = patient();
     let begin = Instant::now();
     let answer = asked.get(c.url((leader + 1) % 3, "/db/query")).query(&[("q", format!("SELECT {columns}"))]);
     let answer: serde_json::Value = answer.send().unwrap().json().unwrap();
@@ -261,7 +261,7 @@ fn a_read_on_its_way_to_a_leader_that_stands_still_is_answered_by_the_next() {
     c.create_ledger(0);
     let leader = c.await_leader(0);
     let asked = (leader + 1) % 3;
-    let http = reqwest::blocking::Client::builder().timeout(None).build().unwrap();
+    let http = patient();
     let url = c.url(asked, "/db/query?q=SELECT+count(*)+FROM+ledger");
     let (answered, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let longest = std::thread::scope(|scope| {

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use support::{Cluster, StopAtEnd, cluster, cluster_with};
+use support::{Cluster, StopAtEnd, cluster, cluster_with, patient};
 
 /// How often what takes a round is done: more for `make prove`.
 fn rounds() -> usize {
@@ -45,7 +45,7 @@ fn a_query_that_runs_on_does_not_hold_up_the_end() {
     let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
     let url = c.url(0, "/db/query");
     let asked = std::thread::spawn(move || {
-        let http = reqwest::blocking::Client::builder().timeout(None).build().unwrap();
+        let http = patient();
         // It may end with an error, or without an answer; whoever hangs up ends it.
         drop(http.get(url).query(&[("q", endless)]).send().and_then(|answer| answer.bytes()));
     });
@@ -690,6 +690,15 @@ fn loaded() -> Cluster {
     c
 }
 
+/// The same, where nobody has the file any more that an entry of the log names.
+fn loaded_and_thrown_away() -> Cluster {
+    let c = loaded();
+    for file in std::fs::read_dir(c.members[0].dir.join("staging")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    c
+}
+
 /// Another member that has not started; returns its number.
 fn new_member(c: &mut Cluster) -> usize {
     let join = format!("127.0.0.1:{}", c.members[0].raft);
@@ -728,10 +737,7 @@ fn a_member_that_joins_right_after_a_database_was_loaded_gets_it() {
 #[test]
 // When it started again it looked for that database before it knew whom to ask.
 fn a_member_that_ends_while_it_looks_for_the_database_of_an_entry_goes_on() {
-    let mut c = loaded();
-    for file in std::fs::read_dir(c.members[0].dir.join("staging")).unwrap() {
-        std::fs::remove_file(file.unwrap().path()).unwrap();
-    }
+    let mut c = loaded_and_thrown_away();
     let second = new_member(&mut c);
     // Long enough for its log to say that the entry is committed.
     c.start_armed(second, "receive.staged=sleep(300);receive.chunk=return(abort)");
@@ -745,10 +751,7 @@ fn a_member_that_ends_while_it_looks_for_the_database_of_an_entry_goes_on() {
 
 #[test]
 fn a_member_that_is_sent_an_entry_whose_database_is_nowhere_takes_anothers_state() {
-    let mut c = loaded();
-    for file in std::fs::read_dir(c.members[0].dir.join("staging")).unwrap() {
-        std::fs::remove_file(file.unwrap().path()).unwrap();
-    }
+    let mut c = loaded_and_thrown_away();
     let second = join(&mut c);
     assert_eq!(c.value(second, "SELECT count(*) FROM t", "none"), json!(2));
     assert!(c.log(second).contains("has another member's state"), "{}", c.log(second));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::io::Read;
 use std::time::{Duration, Instant};
 use support::ledger::p99;
-use support::{Cluster, cluster, cluster_with};
+use support::{Cluster, cluster, cluster_with, patient};
 
 fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -30,7 +30,7 @@ fn peak_mebibytes(pid: u32) -> u64 {
 }
 
 fn open(c: &Cluster, i: usize, sql: &str) -> reqwest::blocking::Response {
-    let http = reqwest::blocking::Client::builder().timeout(None).build().unwrap();
+    let http = patient();
     http.get(c.url(i, "/db/query")).query(&[("q", sql), ("level", "none")]).send().unwrap()
 }
 

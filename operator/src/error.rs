@@ -59,31 +59,14 @@ impl Error {
 
     /// What needs a human, if that is why it failed: reason and sentence.
     pub fn rejection(&self) -> Option<Rejection> {
-        if let Some(message) = self.resize_rejection() {
-            return Some(Rejection { reason: "ResizeRejected", message });
-        }
-        if let Self::Apply(error) = self
-            && error.is_refusal()
-        {
-            return Some(Rejection { reason: "Rejected", message: with_source(error) });
+        if let Self::Apply(error) = self {
+            let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            return Some(Rejection { reason: error.rejection()?, message: format!("{error}: {source}") });
         }
         let Self::Execute(error) = self else { return None };
         let message = error.restore_refusal()?.to_owned();
         Some(Rejection { reason: "RestoreRefused", message })
     }
-
-    /// Why the server refused to let a volume grow, if that is what happened.
-    pub fn resize_rejection(&self) -> Option<String> {
-        match self {
-            Self::Apply(error) if error.is_resize_rejection() => Some(with_source(error)),
-            _ => None,
-        }
-    }
-}
-
-fn with_source(error: &ApplyError) -> String {
-    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    format!("{error}: {source}")
 }
 
 #[cfg(test)]

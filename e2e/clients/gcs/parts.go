@@ -64,6 +64,15 @@ func (p *parts) begin(w http.ResponseWriter, r *http.Request) {
 	}{UploadID: id})
 }
 
+// find returns an upload that was begun, or answers that there is none. The caller holds the lock.
+func (p *parts) find(w http.ResponseWriter, id string) *upload {
+	open := p.open[id]
+	if open == nil {
+		http.Error(w, "NoSuchUpload", http.StatusNotFound)
+	}
+	return open
+}
+
 func (p *parts) take(w http.ResponseWriter, r *http.Request, id string) {
 	number, err := strconv.Atoi(r.URL.Query().Get("partNumber"))
 	if err != nil {
@@ -76,9 +85,8 @@ func (p *parts) take(w http.ResponseWriter, r *http.Request, id string) {
 	}
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	open := p.open[id]
+	open := p.find(w, id)
 	if open == nil {
-		http.Error(w, "NoSuchUpload", http.StatusNotFound)
 		return
 	}
 	open.parts[number] = part
@@ -98,9 +106,8 @@ func (p *parts) complete(w http.ResponseWriter, r *http.Request, id string) {
 	}
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	open := p.open[id]
+	open := p.find(w, id)
 	if open == nil {
-		http.Error(w, "NoSuchUpload", http.StatusNotFound)
 		return
 	}
 	var body bytes.Buffer

@@ -218,13 +218,19 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_flood_of_guesses_waits_in_a_bounded_queue() {
+    /// User a, whose password is right, and stands in the file as a hash.
+    fn hashed() -> (tempfile::NamedTempFile, Authenticator) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let hash = super::super::hash("right").unwrap();
         let users = format!(r#"[{{"username": "a", "password": "{hash}", "perms": ["all"]}}]"#);
         std::fs::write(file.path(), users).unwrap();
         let auth = Authenticator::follow(file.path().to_owned()).unwrap();
+        (file, auth)
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_guesses_waits_in_a_bounded_queue() {
+        let (_file, auth) = hashed();
         let right = header("a:right");
         assert_eq!(auth.check(Some(&right), &[Permission::All]).await, Ok(()));
         let guesses = (0..200).map(|n| {
@@ -244,11 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_hangs_up_does_not_make_room_for_another_hash() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let hash = super::super::hash("right").unwrap();
-        let users = format!(r#"[{{"username": "a", "password": "{hash}", "perms": ["all"]}}]"#);
-        std::fs::write(file.path(), users).unwrap();
-        let auth = Authenticator::follow(file.path().to_owned()).unwrap();
+        let (_file, auth) = hashed();
         for n in 0..HASHING {
             let guess = header(&format!("a:{n}"));
             let asked = auth.check(Some(&guess), &[Permission::All]);

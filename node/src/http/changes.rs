@@ -193,11 +193,10 @@ impl Follower {
                         Err(error) => { yield Err(io::Error::other(error)); return }
                     };
                     let size: usize = page.parts.iter().map(|part| part.events.len()).sum();
-                    if size <= LARGE || large.is_some() {
-                        break page;
+                    if size > LARGE && large.is_none() {
+                        large = self.reads.large.clone().try_acquire_owned().ok();
                     }
-                    large = self.reads.large.clone().try_acquire_owned().ok();
-                    if large.is_some() {
+                    if size <= LARGE || large.is_some() {
                         break page;
                     }
                     drop((page, turn));

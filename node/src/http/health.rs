@@ -59,16 +59,7 @@ pub async fn serve_health(
         .with_state(app);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file descriptors, most likely: others may close some.
-                tracing::warn!(%error, "cannot accept who probes");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
+        let (stream, permit) = tcp::accept(&listener, &room, UNREAD).await.map_err(io::Error::other)?;
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
             if let Err(error) = converse(stream, service).await {
@@ -83,7 +74,6 @@ async fn converse(
     stream: TcpStream,
     service: TowerToHyperService<Router>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    tcp::prepare(&stream, UNREAD)?;
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     Ok(builder.serve_connection(TokioIo::new(stream), service).await?)

@@ -11,11 +11,10 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use std::convert::Infallible;
 use std::error::Error;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 /// Connections at once; more wait in the kernel's queue.
@@ -56,18 +55,10 @@ pub fn serve_clients(listener: TcpListener, app: Arc<App>, tls: Option<Arc<Serve
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let accepted = tokio::select! {
-                accepted = accept(&listener, &room) => accepted,
+                accepted = tcp::accept(&listener, &room, UNREAD) => accepted,
                 _ = stopped.changed() => break,
             };
-            let (stream, permit) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of file descriptors, most likely: others may close some.
-                    tracing::warn!(%error, "cannot accept a client");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
+            let Ok((stream, permit)) = accepted else { break };
             let (app, tls, watcher) = (app.clone(), tls.clone(), graceful.watcher());
             tokio::spawn(async move {
                 let ended = match &tls {
@@ -109,14 +100,4 @@ async fn converse(
     let stream = Expectant::new(stream, PREFACE, HEAD_TIMEOUT);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     watcher.watch(connection).await
-}
-
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    tcp::prepare(&stream, UNREAD)?;
-    Ok((stream, permit))
 }

@@ -405,21 +405,16 @@ pub async fn sql(app: &App, incoming: Incoming) -> Answer {
         Ok(common) => common,
         Err(error) => return bad_param(&error),
     };
-    // What is made of the body takes about as much.
-    let mut room = None;
-    let request = if incoming.method == Method::GET {
+    // What is made of the body takes about as much as it.
+    let (request, _room) = if incoming.method == Method::GET {
         match incoming.params.get("q") {
             None => return respond::error(StatusCode::BAD_REQUEST, "query not specified"),
             Some("") => return respond::error(StatusCode::BAD_REQUEST, "query parameter not set"),
-            Some(sql) => decode_text(sql, common.flags, app.consensus.proposer().next_request_id()),
+            Some(sql) => (decode_text(sql, common.flags, app.consensus.proposer().next_request_id()), None),
         }
     } else {
         match app.room.receive(incoming.body).await {
-            Ok(body) => {
-                let decoded = decode(app, &body.bytes, common.flags);
-                room = Some(body.room);
-                decoded
-            }
+            Ok(body) => (decode(app, &body.bytes, common.flags), Some(body.room)),
             Err(answer) => return answer,
         }
     };
@@ -438,9 +433,7 @@ pub async fn sql(app: &App, incoming: Incoming) -> Answer {
         }
         Ok(all)
     };
-    let originals = originals();
-    drop(room);
-    match originals {
+    match originals() {
         Ok(inside) => Envelope::asked_for(&incoming.params, started, 0).wrap(ReadBody::Whole(inside.into())),
         Err(error) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     }

@@ -5,7 +5,7 @@ use super::params::Params;
 use super::respond::{self, Answer};
 use super::sql::bad_param;
 use super::{App, RQLITE_VERSION};
-use crate::observe::{Observe as _, Until as _};
+use crate::observe::Observe as _;
 use crate::raft::{Consensus, ExtensionsReport, RequestError};
 use axum::http::StatusCode;
 use client::admin::{MemberReport, Phase, Role};
@@ -314,10 +314,8 @@ async fn readiness(app: &App, params: &Params, deadline: Instant) -> Result<Stri
 async fn synced(app: &App, deadline: Instant) -> Result<(), RequestError> {
     let confirmed = timeout_at(deadline, app.consensus.confirmed_index()).await;
     let index = confirmed.unwrap_or(Err(RequestError::NoQuorum))?;
-    let mut state = app.consensus.store().state();
-    let reached = state.until(|state| state.applied.log_id.is_some_and(|id| id.index >= index));
-    match timeout_at(deadline, reached).await {
-        Ok(Ok(_)) => Ok(()),
+    match timeout_at(deadline, app.consensus.store().until_applied(index)).await {
+        Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(RequestError::Internal("the writer has stopped".into())),
         Err(_) => Err(RequestError::Behind(index)),
     }

@@ -103,15 +103,10 @@ pub struct Peers {
     identity: Arc<Identity>,
     tls: Option<Arc<PeerTls>>,
     addresses: Addresses,
-    connections: Mutex<HashMap<String, Arc<Slot>>>,
+    connections: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Way>>>>,
 }
 
-/// The way to one address. Whoever holds the lock makes the connection that all use.
-#[derive(Default)]
-struct Slot {
-    way: Arc<tokio::sync::Mutex<Way>>,
-}
-
+/// The way to one address. Whoever holds its lock makes the connection that all use.
 #[derive(Default)]
 struct Way {
     connection: Option<Connection>,
@@ -190,10 +185,8 @@ impl Peers {
         // A duration too long for the clock is as good as none.
         let deadline = begun.checked_add(timeout).unwrap_or(begun + LONGEST);
         let connected = timeout_at(deadline, self.connection(to, address)).await;
-        let connection = connected.unwrap_or_else(|_| {
-            let source = io::ErrorKind::TimedOut.into();
-            Err(ConnectError::Unreachable { address: address.to_owned(), source })
-        })?;
+        let late = |_| Err(ConnectError::unreachable(address, io::ErrorKind::TimedOut));
+        let connection = connected.unwrap_or_else(late)?;
         let id = connection.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, wait) = oneshot::channel();
         {
@@ -224,7 +217,7 @@ impl Peers {
     }
 
     async fn connection(self: &Arc<Self>, to: u64, address: &str) -> Result<Connection, ConnectError> {
-        let way = self.connections.lock().entry(address.to_owned()).or_default().way.clone();
+        let way = self.connections.lock().entry(address.to_owned()).or_default().clone();
         let hello = self.hello(Purpose::Calls, to);
         if let Ok(way) = way.try_lock()
             && let Some(connection) = way.open(&hello)
@@ -258,9 +251,7 @@ impl Peers {
                 }
             }
         });
-        connecting.await.unwrap_or_else(|error| {
-            Err(ConnectError::Unreachable { address: address.to_owned(), source: error.into() })
-        })
+        connecting.await.unwrap_or_else(|error| Err(ConnectError::unreachable(address, error)))
     }
 
     /// Knows where members are before anybody needs it, until Raft ends.

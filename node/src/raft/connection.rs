@@ -107,11 +107,15 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// `address` does not answer.
+    pub fn unreachable(address: &str, source: impl Into<io::Error>) -> Self {
+        Self::Unreachable { address: address.to_owned(), source: source.into() }
+    }
+
     /// The same, if it is of the address and not of who asked.
     pub fn for_others(&self) -> Option<Self> {
         let Self::Unreachable { address, source } = self else { return None };
-        let source = io::Error::new(source.kind(), source.to_string());
-        Some(Self::Unreachable { address: address.clone(), source })
+        Some(Self::unreachable(address, io::Error::new(source.kind(), source.to_string())))
     }
 }
 
@@ -122,7 +126,7 @@ pub async fn connect(
     hello: &Hello,
     tls: Option<&PeerTls>,
 ) -> Result<(PeerSocket, u64), ConnectError> {
-    let unreachable = |source| ConnectError::Unreachable { address: address.to_owned(), source };
+    let unreachable = |source: io::Error| ConnectError::unreachable(address, source);
     let establish = async {
         let stream = addresses.dial(address, hello.to != 0).await?;
         tcp::prepare(&stream, UNACKNOWLEDGED)?;

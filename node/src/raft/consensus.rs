@@ -218,28 +218,7 @@ impl Consensus {
         if let Some(torn) = &recovered.torn_tail {
             tracing::warn!(?torn, "cut an unfinished write off the log");
         }
-        let applied = store.applied().index();
-        if let Some((purged, _)) = log.purged()
-            && applied < Some(purged)
-        {
-            return Err(StartError::Gap { purged, applied });
-        }
-        let (last, purged) = (log.last_index(), log.purged().map(|(purged, _)| purged));
-        if applied.is_some()
-            && identity.cluster().is_some()
-            && last.or(purged).is_none()
-            && log.vote().is_none()
-        {
-            return Err(StartError::LogLost);
-        }
-        if applied > last.max(purged) {
-            // What others had on disk was applied before this log had it. Raft purges a log that ends before the database,
-            // and then only the database has its entries: all of them on disk first.
-            let durable = store.checkpoint().await.map_err(StartError::Store)?;
-            if durable.log_id.map(|id| id.index) != applied {
-                return Err(StartError::Behind);
-            }
-        }
+        check_together(&log, &store, &identity).await?;
         pass(Place::StartLogOpened).map_err(|e| StartError::Raft(e.to_string()))?;
         let peers = Arc::new(Peers::new(identity.clone(), security.tls.clone()));
         let mut log_store = LogStore::new(log.clone());
@@ -554,6 +533,30 @@ impl Consensus {
             .map_err(|e| io("close Raft's log")(io::Error::other(e)))?;
         closed
     }
+}
+
+/// Whether log and database can be of one member; after this, what the log lacks is on disk in the database.
+async fn check_together(log: &RaftLog, store: &Store, identity: &Identity) -> Result<(), StartError> {
+    let applied = store.applied().index();
+    let (last, purged) = (log.last_index(), log.purged().map(|(purged, _)| purged));
+    if let Some(purged) = purged
+        && applied < Some(purged)
+    {
+        return Err(StartError::Gap { purged, applied });
+    }
+    let is_new = last.or(purged).is_none() && log.vote().is_none();
+    if is_new && applied.is_some() && identity.cluster().is_some() {
+        return Err(StartError::LogLost);
+    }
+    if applied > last.max(purged) {
+        // What others had on disk was applied before this log had it. Raft purges a log that ends before the database, and
+        // then only the database has its entries: all of them on disk first.
+        let durable = store.checkpoint().await.map_err(StartError::Store)?;
+        if durable.log_id.map(|id| id.index) != applied {
+            return Err(StartError::Behind);
+        }
+    }
+    Ok(())
 }
 
 fn raft_config(profile: Profile) -> Result<openraft::Config, StartError> {

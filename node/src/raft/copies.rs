@@ -73,12 +73,8 @@ impl Consensus {
                 Route::Leader { leader, address } => {
                     let body =
                         serde_json::to_vec(&options).map_err(|e| RequestError::Internal(e.to_string()))?;
-                    let copied = tokio::select! {
-                        copied = self.copy_there(leader.node, &address, &body, left) => copied,
-                        // It may be cut off, and never answer.
-                        () = self.no_longer_led_by(leader) => Ok(None),
-                    };
-                    match copied {
+                    let there = self.copy_there(leader.node, &address, &body, left);
+                    match self.while_led_by(leader, there).await.unwrap_or(Ok(None)) {
                         Ok(Some(pieces)) => return Ok(DatabaseCopy { pieces, forwarded_to: Some(address) }),
                         Ok(None) => {}
                         Err(error) => tracing::debug!(%error, "no copy from the leader yet"),

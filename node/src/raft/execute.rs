@@ -170,11 +170,11 @@ impl Consensus {
         body.put_u32_le(within.map_or(0, |within| within.as_millis().max(1) as u32));
         body.put_u64_le(leader.term);
         body.put_slice(request.bytes());
-        let answer = tokio::select! {
-            answer = self.call_leader(leader, address, Kind::Execute, &body, timeout) => answer,
-            // It may be cut off, and never answer. While it leads its answer is waited for, though this member may
-            // have applied the request before: who was answered finds the write in a weak read on the leader.
-            () = self.no_longer_led_by(leader) => return settle(ticket, leader).await,
+        // While it leads its answer is waited for, though this member may have applied the request before: who was
+        // answered finds the write in a weak read on the leader.
+        let there = self.call_leader(leader, address, Kind::Execute, &body, timeout);
+        let Some(answer) = self.while_led_by(leader, there).await else {
+            return settle(ticket, leader).await;
         };
         match answer.map(read_answer) {
             Ok(Ok((index, _, results))) => Attempt::Applied(Proposed { results, index }),

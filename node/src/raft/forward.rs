@@ -234,8 +234,21 @@ impl Consensus {
         }
     }
 
+    /// What `work` comes to while this member follows `leader`; none once it does not. A leader that is cut off may never
+    /// answer.
+    pub(super) async fn while_led_by<T>(
+        &self,
+        leader: Leadership,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.no_longer_led_by(leader) => None,
+        }
+    }
+
     /// Waits until this member no longer follows `leader`.
-    pub(super) async fn no_longer_led_by(&self, leader: Leadership) {
+    async fn no_longer_led_by(&self, leader: Leadership) {
         let mut server = self.server.clone();
         while matches!(self.route(), Route::Leader { leader: now, .. } if now == leader) {
             // An end of the channel is the end of Raft on this member.
@@ -289,12 +302,7 @@ impl Consensus {
                 },
                 Route::Leader { leader, address } => {
                     let there = self.query_there(&request, level, &options, leader, &address, left);
-                    let answered = tokio::select! {
-                        answered = there => answered,
-                        // It may be cut off, and never answer.
-                        () = self.no_longer_led_by(leader) => Err(ExecuteError::NotLeader),
-                    };
-                    match answered {
+                    match self.while_led_by(leader, there).await.unwrap_or(Err(ExecuteError::NotLeader)) {
                         Err(ExecuteError::NotLeader) => {}
                         // Reads can be asked again.
                         Err(ExecuteError::Failed(RequestError::OutcomeUnknown(_))) => {}

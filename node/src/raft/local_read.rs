@@ -3,7 +3,6 @@
 use super::Consensus;
 use super::command::EncodedRequest;
 use super::forward::{ReadBody, RequestError};
-use crate::observe::Until as _;
 use crate::store::{Abandoned, Inline, Limits, Position, ReadError, Sink, Stopped};
 use bytes::Bytes;
 use std::io;
@@ -18,9 +17,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 const PIECE: usize = 64 << 10;
 /// How long a reader may keep a query from going on.
 const STALLED: Duration = Duration::from_secs(30);
-/// How often a query that waits for its reader looks whether it has to give way.
 /// How long a large query waits until fewer of them are being read.
 const TURN: Duration = Duration::from_secs(10);
+/// How often a query that waits for its reader looks whether it has to give way.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A query that runs, or ran, here.
@@ -116,10 +115,8 @@ impl Consensus {
         if wanted.epoch != epoch {
             return Err(RequestError::OtherEpoch { wanted: wanted.epoch, present: epoch });
         }
-        let mut state = self.store().state();
-        let reached = state.until(|state| state.applied.log_id.is_some_and(|id| id.index >= wanted.index));
-        match timeout_at(deadline, reached).await {
-            Ok(Ok(_)) => Ok(()),
+        match timeout_at(deadline, self.store().until_applied(wanted.index)).await {
+            Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(RequestError::Internal("the writer has stopped".into())),
             Err(_) => Err(RequestError::Behind(wanted.index)),
         }

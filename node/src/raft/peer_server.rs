@@ -27,17 +27,7 @@ const CALLS: usize = 1024;
 /// Serves the peer port until the task is dropped.
 pub async fn serve(listener: TcpListener, consensus: Arc<Consensus>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file descriptors, most likely: others may close some.
-                tracing::warn!(%error, "cannot accept a peer");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                continue;
-            }
-        };
+    while let Ok((stream, permit)) = tcp::accept(&listener, &room, UNACKNOWLEDGED).await {
         let consensus = consensus.clone();
         tokio::spawn(async move {
             if let Err(error) = converse(stream, &consensus).await {
@@ -49,7 +39,6 @@ pub async fn serve(listener: TcpListener, consensus: Arc<Consensus>) {
 }
 
 async fn converse(stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<()> {
-    tcp::prepare(&stream, UNACKNOWLEDGED)?;
     let accept = async {
         let (mut socket, names) = match &consensus.security.tls {
             None => (PeerSocket::Plain(stream), None),

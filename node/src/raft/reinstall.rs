@@ -191,10 +191,8 @@ impl Consensus {
         let metrics = self.metrics();
         let to_address = metrics.membership_config.get_node(&to).map(|node| node.raft_addr.clone());
         let address = to_address.ok_or("it is not a member")?;
-        let mut state = self.store.state();
-        let has_as_much = state.until(|state| state.applied.log_id.is_some_and(|id| id.index >= at_least));
-        match timeout(BEHIND, has_as_much).await {
-            Ok(Ok(_)) => {}
+        match timeout(BEHIND, self.store.until_applied(at_least)).await {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(text(&error)),
             Err(_) => return Err("this member has not applied as much".into()),
         }

@@ -98,14 +98,9 @@ impl Consensus {
         match self.route() {
             Route::Here(_) => Ok(Loaded { index: self.load_here(upload).await?, forwarded_to: None }),
             Route::Leader { leader, address } => {
-                let index = tokio::select! {
-                    index = self.load_there(leader.node, &address, upload) => index?,
-                    // It may be cut off, and never answer.
-                    () = self.no_longer_led_by(leader) => {
-                        let message = "leadership lost while loading a database";
-                        return Err(RequestError::OutcomeUnknown(message.into()).into());
-                    }
-                };
+                let there = self.load_there(leader.node, &address, upload);
+                let lost = || RequestError::OutcomeUnknown("leadership lost while loading a database".into());
+                let index = self.while_led_by(leader, there).await.ok_or_else(lost)??;
                 Ok(Loaded { index, forwarded_to: Some(address) })
             }
             Route::Nobody => Err(RequestError::NoLeader.into()),
@@ -472,7 +467,7 @@ impl StagedFiles {
     }
 
     fn has_applied(&self, index: u64) -> bool {
-        self.store.applied().log_id.is_some_and(|applied| applied.index >= index)
+        self.store.applied().index() >= Some(index)
     }
 
     /// Asks every other member for the file that entry `index` names, once.

@@ -4,9 +4,8 @@
 //! A new generation (a snapshot, a restore) is written beside it and becomes the present one by one rename of a link:
 //! renaming a database over another would leave the old one's WAL to be replayed into the new one.
 
-use super::meta;
+use super::restored::holds_entries;
 use crate::failpoint::{Place, pass};
-use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,7 +51,7 @@ impl Generations {
             let path = entry?.path();
             let is_database = path.extension().is_some_and(|extension| extension == "sqlite")
                 && path.file_name().and_then(|name| number_of(name.to_str()?)).is_some();
-            if is_database && holds_entries(&path) {
+            if is_database && holds_entries(&path) == Ok(true) {
                 return Ok(Some(path));
             }
         }
@@ -105,13 +104,6 @@ impl Generations {
         }
         self.sync()
     }
-}
-
-fn holds_entries(path: &Path) -> bool {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let opened = Connection::open_with_flags(path, flags);
-    let meta = opened.ok().and_then(|connection| meta::read(&connection).ok().flatten());
-    meta.is_some_and(|meta| meta.applied.log_id.is_some())
 }
 
 /// The generation that a file belongs to: `db-<n>.sqlite`, with or without `-wal`, `-shm` or another suffix.

@@ -57,7 +57,7 @@ pub use value::write_str;
 pub use writer::{Committed, State};
 
 use crate::failpoint::{Place, pass};
-use crate::observe::Observe as _;
+use crate::observe::{Observe as _, Until as _};
 use apply::Applier;
 use entry_vfs::EntryVfs;
 use generation::{Generations, LINK};
@@ -186,6 +186,11 @@ impl Store {
     /// What has been applied and what of it is on disk, now and from now on.
     pub fn state(&self) -> watch::Receiver<State> {
         self.writer.state()
+    }
+
+    /// Resolves once entry `index` is in the database; fails when the writer has stopped.
+    pub async fn until_applied(&self, index: u64) -> Result<(), watch::error::RecvError> {
+        self.state().until(|state| state.applied.index() >= Some(index)).await
     }
 
     /// What is in the database.

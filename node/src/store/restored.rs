@@ -118,6 +118,12 @@ pub fn read_mark(path: &Path) -> Result<Vec<u8>, String> {
     read().map_err(|error: meta::MetaError| error.to_string())
 }
 
+/// Whether entries were applied to the database at `path`, one of ours that nobody has open. Blocks.
+pub fn holds_entries(path: &Path) -> Result<bool, String> {
+    let read = || Ok(meta::read(&open(path)?)?.is_some_and(|meta| meta.applied.log_id.is_some()));
+    read().map_err(|error: meta::MetaError| error.to_string())
+}
+
 struct IntoFile(File);
 
 impl Outlet for IntoFile {

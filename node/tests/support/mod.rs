@@ -46,6 +46,11 @@ pub struct Member {
     process: Option<Child>,
 }
 
+/// A client that waits as long as it takes.
+pub fn patient() -> reqwest::blocking::Client {
+    reqwest::blocking::Client::builder().timeout(None).build().unwrap()
+}
+
 /// The way to one member, for threads that write while the test does something to the cluster.
 #[derive(Clone)]
 pub struct Door {

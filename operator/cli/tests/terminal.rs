@@ -127,6 +127,14 @@ impl Terminal {
         });
     }
 
+    /// Has the shell complete the beginning of an input, and waits for what it makes of it.
+    fn completes(&self, beginning: &str, whole: &str) {
+        self.asks();
+        self.types(beginning);
+        self.presses("Tab");
+        self.shows(&[whole]);
+    }
+
     /// What is on the screen, colours too if `-e` is asked for.
     fn screen(&self, option: &[&str]) -> String {
         self.tmux(&[&["capture-pane", "-p"], option].concat())
@@ -166,10 +174,7 @@ fn somebody_types() {
     let terminal = Terminal::open(home.path(), member.port, "sed -n 2,4p");
     terminal.enters("CREATE TABLE parcels(id INTEGER PRIMARY KEY, weight REAL);");
     terminal.shows(&["OK"]);
-    terminal.asks();
-    terminal.types(".tab");
-    terminal.presses("Tab");
-    terminal.shows(&["sqlite> .tables"]);
+    terminal.completes(".tab", "sqlite> .tables");
     terminal.presses("Enter");
     terminal.shows(&["name\n-------\nparcels"]);
 
@@ -177,19 +182,13 @@ fn somebody_types() {
     terminal.enters("INSERT INTO parcels");
     terminal.goes_on("VALUES(1, 2.5), (2, 40);");
     terminal.shows(&["2 rows changed"]);
-    terminal.asks();
-    terminal.types("SELECT * FROM parc");
-    terminal.presses("Tab");
-    terminal.shows(&["SELECT * FROM parcels"]);
+    terminal.completes("SELECT * FROM parc", "SELECT * FROM parcels");
     let coloured = terminal.screen(&["-e"]);
     assert!(coloured.contains("34m"), "keywords have a colour: {coloured:?}");
     terminal.goes_on(";");
     terminal.shows(&["id  weight\n--  ------\n 1     2.5\n 2      40"]);
 
-    terminal.asks();
-    terminal.types("SELECT wei");
-    terminal.presses("Tab");
-    terminal.shows(&["SELECT weight"]);
+    terminal.completes("SELECT wei", "SELECT weight");
     terminal.goes_on(" FROM parcels WHERE id = 2;");
     terminal.shows(&["weight\n------\n    40"]);
 

@@ -75,16 +75,15 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Whether the server refused a StatefulSet: it stays as it was, and its members are looked after all the same.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Apply { kind, source: kube::Error::Api(status), .. }
-            if kind == "StatefulSet" && matches!(status.code, 400 | 403 | 422))
-    }
-
-    /// Whether the server refused the growth of a volume.
-    pub fn is_resize_rejection(&self) -> bool {
-        matches!(self, Self::Apply { kind, source: kube::Error::Api(status), .. }
-            if kind == "PersistentVolumeClaim" && matches!(status.code, 403 | 422))
+    /// Why the rest goes on all the same, for programs: the server rejected the growth of a volume, or a StatefulSet, which
+    /// stay as they were.
+    pub fn rejection(&self) -> Option<&'static str> {
+        let Self::Apply { kind, source: kube::Error::Api(status), .. } = self else { return None };
+        match (kind.as_str(), status.code) {
+            ("PersistentVolumeClaim", 403 | 422) => Some("ResizeRejected"),
+            ("StatefulSet", 400 | 403 | 422) => Some("Rejected"),
+            _ => None,
+        }
     }
 }
 
@@ -136,7 +135,7 @@ impl Version {
     }
 }
 
-/// The server has all of them after this, but for claims whose growth it rejected, and StatefulSets that it refused: those
+/// The server has all of them after this, but for claims whose growth it rejected, and StatefulSets that it rejected: those
 /// hold up nothing else, and why comes back beside the rest.
 pub async fn apply(
     desired: &Desired,
@@ -180,13 +179,13 @@ pub async fn apply(
         }
         for claim in claims {
             match applier.send(claim).await {
-                Err(error) if error.is_resize_rejection() => rejection = Some(error),
+                Err(error) if error.rejection().is_some() => rejection = Some(error),
                 other => drop(other?),
             }
         }
         for set in sets {
             match applier.apply(set, &stores.sets).await {
-                Err(error) if error.is_refusal() => rejection = Some(error),
+                Err(error) if error.rejection().is_some() => rejection = Some(error),
                 other => other?,
             }
         }

@@ -54,8 +54,7 @@ pub async fn observe(
 ) -> Result<Observed, ObserveError> {
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
     let stores = &ctx.stores;
-    let pods: BTreeMap<String, PodView> =
-        stores.pods.of(&name).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
+    let pods = pods(&name, ctx);
     let (reports, foreign) = tokio::join!(reports(&pods, &name, admin, ctx), foreign(cluster, &name, ctx));
     let foreign = foreign?.into_iter().chain(access.taken().cloned()).collect();
     let mut observed = Observed {
@@ -97,10 +96,13 @@ pub async fn look_again(
     admin: &AdminClient,
     ctx: &Context,
 ) -> Observed {
-    let pods: BTreeMap<String, PodView> =
-        ctx.stores.pods.of(cluster).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
+    let pods = pods(cluster, ctx);
     let reports = reports(&pods, cluster, admin, ctx).await;
     Observed { now: clock::now(), pods, reports, ..observed.clone() }
+}
+
+fn pods(cluster: &ClusterName, ctx: &Context) -> BTreeMap<String, PodView> {
+    ctx.stores.pods.of(cluster).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect()
 }
 
 async fn reports(

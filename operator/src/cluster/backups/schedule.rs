@@ -383,10 +383,7 @@ mod tests {
     fn a_clock_that_was_ahead_is_not_counted_from() {
         let world = counted(world(json!({}), "2026-05-04T12:00:00Z"), "2026-06-04T03:00:00Z");
         let world = with(world, &[("2026-06-04T03:00:00Z", BackupState::Succeeded)]);
-        let (world, planned) = {
-            let planned = plan(&world.desired, &world.observed);
-            (world, planned)
-        };
+        let planned = plan(&world.desired, &world.observed);
         assert_eq!(planned.create, []);
         let counted_from = planned.schedules[0].counted_from.clone();
         let later = world.edit(|world| {

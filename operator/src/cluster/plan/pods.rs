@@ -33,10 +33,8 @@ impl Planner<'_> {
             return self.act(ActivityReason::Resizing, format!("the resources of {name} are being changed"));
         }
         let differs = |pod: &&PodView| !pod.terminating && pod.running && self.resources_differ(pod);
-        let mut next: Vec<_> =
-            self.observed.pods.iter().filter(|(_, pod)| differs(pod) && !self.needs_restart(pod)).collect();
-        next.sort_by_key(|(_, pod)| pod.resize != Resize::InProgress);
-        let next = next.into_iter().next();
+        let waiting = self.observed.pods.iter().filter(|(_, pod)| differs(pod) && !self.needs_restart(pod));
+        let next = waiting.min_by_key(|(_, pod)| pod.resize != Resize::InProgress);
         if let Some((name, pod)) = next {
             let before = marked_resources(pod.resources_mark.as_deref());
             let step = Step::ResizePod {

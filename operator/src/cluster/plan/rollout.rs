@@ -77,12 +77,14 @@ impl<'a> Planner<'a> {
                 .iter()
                 .filter(|(name, pod)| {
                     let found = self.desired.name.parse_member(name).map(|(role, _)| role);
-                    found == Some(role) && self.is_outdated(role, pod) && !self.goes_without_a_vote(name, pod)
+                    found == Some(role) && self.is_outdated(role, pod)
                 })
                 .collect()
         };
         let replicas = outdated(PodRole::ReadReplica);
-        let voters = outdated(PodRole::Voter);
+        let mut voters = outdated(PodRole::Voter);
+        // What comes in the place of one that is on its way out, and has no vote, has the wanted template.
+        voters.retain(|(name, pod)| !pod.terminating || self.voter_named(name).is_some());
         if replicas.is_empty() && voters.is_empty() {
             return self.watch_rollout();
         }
@@ -229,12 +231,6 @@ impl<'a> Planner<'a> {
             .iter()
             .filter(|(name, _)| self.is_replica(name))
             .all(|(_, pod)| pod.ready && !pod.terminating)
-    }
-
-    /// Whether a voter's pod is on its way out and nobody votes there: what comes in its place has the wanted template.
-    fn goes_without_a_vote(&self, name: &str, pod: &PodView) -> bool {
-        let is_voter = matches!(self.desired.name.parse_member(name), Some((PodRole::Voter, _)));
-        is_voter && pod.terminating && self.voter_named(name).is_none()
     }
 
     /// Whether the plan deletes the pod already.
