@@ -6,7 +6,7 @@ WORKDIR /src
 COPY . .
 ARG PROFILE=release
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --locked --profile $PROFILE --workspace --bins && \
+    cargo build --locked --profile $PROFILE -p node -p operator --bins && \
     for program in sqlited sqlite-operator; do \
       e2e/rootfs.sh target/$PROFILE/$program /root-$program && mkdir -m 1777 /root-$program/tmp; \
     done && \

@@ -36,7 +36,7 @@ docs: ## the documentation as a site, into target/docs
 
 ##@ Images
 image: ## one image for each program, optimised, into target/images (IMAGE_REGISTRY names them for a registry)
-	cargo build --release --workspace --bins
+	cargo build --release -p node -p operator --bins
 	@e2e/image.sh release
 
 ##@ A Kubernetes on this machine
