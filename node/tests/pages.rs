@@ -95,6 +95,9 @@ fn the_page_about_clusters() {
         "curl -s db-1.example:4001/db/execute -d '[\"INSERT INTO t VALUES(1)\"]' | grep rows_affected",
     );
 
+    // It stands at none, and says so.
+    walk.follow("curl db-1.example:4001/cluster/skip");
+
     // db-2 comes with an empty disk, so that there are two whose names a file can tell.
     walk.type_in("rm -r db-2");
     on_machine(&mut walk, 2, &start);
