@@ -19,7 +19,8 @@ fn deadly() -> String {
 
 /// What a member says that it stands at; null if it applies everything, or does not run.
 fn fatal_entry(c: &Cluster, i: usize) -> Value {
-    let answer = support::patient().get(c.url(i, "/cluster")).send().and_then(|answer| answer.json::<Value>());
+    let answer =
+        support::patient().get(c.url(i, "/cluster")).send().and_then(|answer| answer.json::<Value>());
     answer.map_or(Value::Null, |report| report["fatalEntry"].clone())
 }
 
@@ -55,6 +56,7 @@ fn an_entry_that_ends_every_member_is_passed_over_once_all_agree() {
         c.until("it is applied", |c| (c.value(i, "SELECT n FROM ledger", "none") == json!(1)).then_some(()));
     }
     restart(&mut c, &deadly());
+    (0..3).for_each(|i| c.await_ready(i));
     let writer = c.await_leader(0);
     let write = json!(["INSERT INTO ledger(n) VALUES(2)"]).to_string();
     let answer = support::patient().post(c.url(writer, "/db/execute?timeout=2s")).body(write.clone()).send();
@@ -77,7 +79,9 @@ fn an_entry_that_ends_every_member_is_passed_over_once_all_agree() {
         assert!(status == 503 && body.contains("/cluster/skip"), "{status} {body}");
     }
 
-    let skip = |c: &Cluster, by: usize, index: u64| c.post(by, "/cluster/skip", &json!({"index": index}).to_string());
+    let skip = |c: &Cluster, by: usize, index: u64| {
+        c.post(by, "/cluster/skip", &json!({"index": index}).to_string())
+    };
     let (status, body) = skip(&c, 1, index + 1);
     assert!(status == 409 && body.contains("NotFatal"), "another entry: {status} {body}");
     let leader = c.await_leader(0);
@@ -172,9 +176,14 @@ fn a_page_that_entries_cannot_be_applied_to_is_replaced() {
     c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
     let root = c.value(0, "SELECT rootpage FROM sqlite_schema WHERE name = 't'", "strong").as_u64().unwrap();
     let victim = (c.await_leader(0) + 1) % 3;
-    c.until("the page is in the file", |c| matches!(c.post(victim, "/snapshot", "").0, 200 | 204).then_some(()));
+    c.until("the page is in the file", |c| {
+        matches!(c.post(victim, "/snapshot", "").0, 200 | 204).then_some(())
+    });
     assert_eq!(c.terminate(victim), Some(0));
-    let file = OpenOptions::new().write(true).open(c.members[victim].dir.join("db.sqlite")).unwrap();
+    // All of the WAL is in the file, and would be read from there again.
+    let database = c.members[victim].dir.join("db.sqlite").canonicalize().unwrap();
+    std::fs::write(database.with_extension("sqlite-wal"), b"").unwrap();
+    let file = OpenOptions::new().write(true).open(database).unwrap();
     file.write_all_at(&[0xff; 64], (root - 1) * PAGE).unwrap();
     drop(file);
     c.execute((victim + 1) % 3, &json!(["INSERT INTO t VALUES(2)"]));

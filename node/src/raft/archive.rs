@@ -90,10 +90,9 @@ impl Consensus {
         }
         let entries =
             super::log_store::LogStore::new(self.log.clone()).entries(from, applied.index + 1, bytes)?;
-        let applied = |entry: Entry| {
-            let is_skipped = self.skipped.contains(entry.index());
+        let applied = |entry| {
             let entry = entry_to_store(entry, &self.identity, false);
-            if is_skipped { entry.passed_over() } else { entry }
+            if self.skipped.contains(entry.log_id.index) { entry.passed_over() } else { entry }
         };
         Ok(entries.into_iter().map(applied).collect())
     }

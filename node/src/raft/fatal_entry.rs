@@ -97,8 +97,11 @@ impl EntryGate {
         tokio::select! {
             // The sender lives as long as this does.
             _ = decided => {}
-            // Another member's state holds it: it will not be applied.
-            held = self.store.until_applied(index) => return held.map(|()| entry).map_err(io::Error::other),
+            held = self.store.until_applied(index) => {
+                held.map_err(io::Error::other)?;
+                // Another member's state holds it: it will not be applied, and nothing waits any more.
+                self.verdict.send_replace(Verdict::Apply);
+            }
         }
         match self.verdict.current() {
             Verdict::Skip => Ok(entry.passed_over()),

@@ -44,7 +44,11 @@ struct Noted {
 impl Attempts {
     /// Opens the note in `directory`, whose database holds everything up to `applied`; counts the end of the last process,
     /// and says which entry may have caused it.
-    pub fn open(directory: &Path, applied: Option<u64>, program: &str) -> io::Result<(Self, Option<Suspect>)> {
+    pub fn open(
+        directory: &Path,
+        applied: Option<u64>,
+        program: &str,
+    ) -> io::Result<(Self, Option<Suspect>)> {
         let path = directory.join(FILE);
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         let program = u64::from(crc32c::crc32c(program.as_bytes()));
