@@ -57,7 +57,8 @@ impl Attempts {
         // A file that was just made has nothing in it.
         let before = read.ok().and_then(|()| decode(&bytes));
         let suspect = before
-            .filter(|(index, _, by)| Some(*index) > applied && *by == program)
+            // The first entry of a log is a membership, and 0 says that none is applied.
+            .filter(|(index, _, by)| *index > applied.unwrap_or(0) && *by == program)
             .map(|(index, ends, _)| Suspect { index, ends: ends + 1 });
         let (index, ends) = suspect.map_or((0, 0), |suspect| (suspect.index, suspect.ends));
         let attempts = Self { file, program, noted: Mutex::new(Noted { index, ends, is_excused: false }) };
@@ -122,6 +123,7 @@ mod tests {
     fn an_entry_that_ends_the_process_is_counted() {
         let dir = tempfile::tempdir().unwrap();
         let dies_at = |index: u64| move |attempts: &Attempts| attempts.begin(index).unwrap();
+        assert_eq!(ended(dir.path(), None, |_| {}), None);
         assert_eq!(ended(dir.path(), None, dies_at(7)), None);
         for ends in 1..=4 {
             let suspect = ended(dir.path(), Some(6), dies_at(7));
