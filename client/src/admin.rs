@@ -9,6 +9,7 @@
 //! | `DELETE /cluster/learners` | [`RemoveLearner`] | [`Changed`]; forwarded; removing an unknown id is no error |
 //! | `POST /cluster/voters` | [`ChangeVoters`] | [`Changed`]; forwarded; one joint change; repeatable |
 //! | `POST /cluster/recover` | [`Recover`] | [`MemberReport`]; the member starts again as the only voter of a new epoch |
+//! | `POST /cluster/skip` | [`SkipEntry`] | [`Skipped`]; an entry that ends every member is passed over by all; forwarded; repeatable |
 //! | `POST /cluster/transfer` | [`Transfer`] | [`Transferred`] once the new leader is known; forwarded |
 //!
 //! Errors answer with [`Refusal`] as the body: 400 bad request, 409 refused as unsafe or contradicting what the
@@ -197,9 +198,22 @@ pub struct MemberReport {
     /// The certificates of its ports.
     #[serde(default)]
     pub certificates: Certificates,
+    /// The entry that it does not apply any more, because that ended its process again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fatal_entry: Option<FatalEntry>,
     /// Why it is not serving, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// An entry of the log that a member was applying whenever its process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FatalEntry {
+    /// Its index.
+    pub index: u64,
+    /// How often, one after the other.
+    pub ends: u64,
 }
 
 /// The certificates of a member's ports, as they are in force: what it read last and could use.
@@ -336,6 +350,24 @@ pub struct Recover {
     pub term: u64,
 }
 
+/// Body of `POST /cluster/skip`: an entry that ends every member is passed over by all of them; what it would have
+/// written is lost. Refused unless each member says that it does not apply it any more ([`MemberReport::fatal_entry`]):
+/// what one of them has applied may have been acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SkipEntry {
+    /// Its index.
+    pub index: u64,
+}
+
+/// Answer to `POST /cluster/skip`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Skipped {
+    /// Index of the entry that says so.
+    pub by: u64,
+}
+
 /// Answer to a change of the membership.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -384,6 +416,8 @@ pub enum RefusalReason {
     ChangeInProgress,
     /// No such member, or not in that role.
     NoSuchMember,
+    /// Not every member is known to be unable to apply the entry.
+    NotFatal,
     /// No store for backups is configured.
     NoStore,
     /// The store of backups did not do what it was asked.

@@ -5,7 +5,7 @@
 
 use crate::admin::{
     AddLearner, ChangeVoters, Changed, Initialise, MemberReport, NodeId, Recover, Refusal, RefusalReason,
-    RemoveLearner, Transfer, Transferred,
+    RemoveLearner, SkipEntry, Skipped, Transfer, Transferred,
 };
 use crate::backup::{
     BackupJob, BackupJobs, Catalogue, DeleteBackups, Deleted, Probe, RestoreJob, RestoreJobs, StartBackup,
@@ -212,6 +212,12 @@ impl AdminClient {
     /// Lets the member at `base` go on alone after the other voters were lost for good.
     pub async fn recover(&self, base: &str, body: &Recover) -> Result<MemberReport, AdminError> {
         self.call(Method::POST, base, "/cluster/recover", Some(body), self.timeouts.change).await
+    }
+
+    /// Has every member pass over an entry that ends them all.
+    pub async fn skip_entry(&self, base: &str, index: u64) -> Result<Skipped, AdminError> {
+        let body = SkipEntry { index };
+        self.call(Method::POST, base, "/cluster/skip", Some(&body), self.timeouts.change).await
     }
 
     /// Has the member at `base` make a backup; answers at once.

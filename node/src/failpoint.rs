@@ -102,6 +102,8 @@ places! {
     TruncateDurable = "truncate.durable",
     /// Apply: a batch of entries has come, none is begun.
     ApplyBegun = "apply.begun",
+    /// Apply: it is noted which command is applied, nothing of it ran.
+    ApplyNoted = "apply.noted",
     /// Apply: the entry's statements ran, its transaction is not committed.
     ApplyRan = "apply.ran",
     /// Apply: the entry is committed in the database, nobody told.

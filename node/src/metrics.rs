@@ -74,6 +74,7 @@ pub struct NodeMetrics {
     durable_index: Gauge<u64, AtomicU64>,
     wal_pages: Gauge<u64, AtomicU64>,
     damaged: Gauge,
+    fatal_entry: Gauge,
     consistent: Gauge,
     compared_index: Gauge<u64, AtomicU64>,
     reinstalls: Gauge<u64, AtomicU64>,
@@ -123,6 +124,10 @@ impl Default for NodeMetrics {
         let in_flight = int("http_requests_in_flight", "Requests that are being worked on");
         let leader = int("raft_leader", "1 if this member leads");
         let ready = int("ready", "1 if this member is in service");
+        let fatal_entry = int(
+            "fatal_entry",
+            "1 if an entry of the log is not applied any more, because it ended the process again and again",
+        );
         let damaged = int("database_damaged", "1 if a page of the database is not what was written there");
         let consistent = int(
             "database_consistent",
@@ -228,6 +233,7 @@ impl Default for NodeMetrics {
             leader,
             ready,
             damaged,
+            fatal_entry,
             consistent,
             voters,
             learners,
@@ -315,6 +321,7 @@ impl NodeMetrics {
         self.last_log_index.set(report.last_log_index);
         self.committed_index.set(report.committed_index);
         self.applied_index.set(report.applied_index);
+        self.fatal_entry.set(i64::from(report.fatal_entry.is_some()));
         self.damaged.set(i64::from(consensus.store().damage().observe(Option::is_some)));
         let found = consensus.consistency().observe(|verdict| verdict.report());
         let is_well = matches!(found.state, ConsistencyState::Unknown | ConsistencyState::Consistent);

@@ -194,7 +194,8 @@ fn crash_at_work(places: &[(Place, u32)]) {
 
 #[test]
 fn a_member_ends_while_it_applies() {
-    crash_at_work(&[(Place::ApplyBegun, 20), (Place::ApplyRan, 40), (Place::ApplyCommitted, 40)]);
+    let places = [Place::ApplyBegun, Place::ApplyNoted, Place::ApplyRan, Place::ApplyCommitted];
+    crash_at_work(&places.map(|place| (place, if place == Place::ApplyBegun { 20 } else { 40 })));
 }
 
 #[test]

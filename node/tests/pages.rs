@@ -106,6 +106,8 @@ fn the_page_about_clusters() {
     (1..=2).for_each(|n| drop(ready(&mut walk, n)));
     walk.type_in("[ -e db-1/raft/peers.info ] && [ ! -e db-1/raft/peers.json ]");
     assert_eq!(value(&mut walk, "db-2.example", "SELECT count(*) FROM t"), 1);
+    // They stand at no entry, and say so.
+    assert!(walk.follow("curl db-1.example:4001/cluster/skip").contains("NotFatal"));
     walk.end();
 }
 

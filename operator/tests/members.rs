@@ -110,6 +110,7 @@ impl Node {
             storage: None,
             archive: None,
             certificates: raft.certificates.get(&self.name).cloned().unwrap_or_default(),
+            fatal_entry: None,
             message: None,
         }
     }

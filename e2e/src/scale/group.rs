@@ -76,6 +76,7 @@ impl Group {
             storage: None,
             archive: None,
             certificates,
+            fatal_entry: None,
             message: None,
         }
     }

@@ -31,7 +31,8 @@ fn refused(refusal: &Refusal) -> Answer {
         | RefusalReason::NotCaughtUp
         | RefusalReason::NoQuorum
         | RefusalReason::ChangeInProgress
-        | RefusalReason::NoSuchMember => StatusCode::CONFLICT,
+        | RefusalReason::NoSuchMember
+        | RefusalReason::NotFatal => StatusCode::CONFLICT,
     };
     respond::json_value(status, refusal, false)
 }
@@ -112,6 +113,14 @@ pub async fn transfer(app: &App, incoming: Incoming) -> Answer {
 pub async fn recover(app: &App, incoming: Incoming) -> Answer {
     match read::<client::admin::Recover>(incoming.body).await {
         Ok(request) => answer(app.consensus.recover(&request).await.map(|()| app.consensus.report())),
+        Err(answer) => answer,
+    }
+}
+
+/// `POST /cluster/skip`
+pub async fn skip(app: &App, incoming: Incoming) -> Answer {
+    match read(incoming.body).await {
+        Ok(request) => answer(app.consensus.skip_entry(request).await),
         Err(answer) => answer,
     }
 }

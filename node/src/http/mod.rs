@@ -232,6 +232,7 @@ async fn answer(app: &Arc<App>, endpoint: Endpoint, incoming: Incoming) -> Answe
         Endpoint::ClusterVoters => admin::voters(app, incoming).await,
         Endpoint::ClusterTransfer => admin::transfer(app, incoming).await,
         Endpoint::ClusterRecover => admin::recover(app, incoming).await,
+        Endpoint::ClusterSkip => admin::skip(app, incoming).await,
         Endpoint::ClusterBackups => backups::backups(app, incoming).await,
         Endpoint::ClusterBackupJobs => backups::jobs(app),
         Endpoint::ClusterBackupProbe => backups::probe(app).await,

@@ -276,7 +276,9 @@ impl Queue {
                     tokio::time::sleep(PAUSE).await;
                 }
                 // So is this, once there is room; until then the queue fills up and clients wait.
-                Err(RequestError::NoSpace | RequestError::NotReady) => tokio::time::sleep(PAUSE).await,
+                Err(RequestError::NoSpace | RequestError::NotReady | RequestError::FatalEntry(_)) => {
+                    tokio::time::sleep(PAUSE).await
+                }
                 Err(error) => {
                     self.counters.add(Counter::QueuedExecutionsFailed, batch.len());
                     return Err(QueueError::OutcomeUnknown(error.to_string()));

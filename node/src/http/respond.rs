@@ -176,9 +176,11 @@ pub fn failed_request(message: &str, pretty: bool) -> Answer {
 /// The answer to a request without results.
 pub fn request_error(error: &RequestError, pretty: bool) -> Answer {
     match error {
-        RequestError::NoLeader | RequestError::NoQuorum | RequestError::Behind(_) | RequestError::Busy => {
-            self::error(StatusCode::SERVICE_UNAVAILABLE, error)
-        }
+        RequestError::NoLeader
+        | RequestError::NoQuorum
+        | RequestError::Behind(_)
+        | RequestError::Busy
+        | RequestError::FatalEntry(_) => self::error(StatusCode::SERVICE_UNAVAILABLE, error),
         RequestError::NoSpace => self::error(StatusCode::INSUFFICIENT_STORAGE, error),
         RequestError::OutcomeUnknown(message) => failed_request(message, pretty),
         RequestError::Stale | RequestError::ExecuteTimeout | RequestError::NotReady => {

@@ -63,6 +63,8 @@ pub enum Endpoint {
     ClusterTransfer,
     /// `/cluster/recover`
     ClusterRecover,
+    /// `/cluster/skip`
+    ClusterSkip,
     /// `/cluster/backups`
     ClusterBackups,
     /// `/cluster/backups/jobs`
@@ -138,6 +140,7 @@ pub const ROUTES: &[Route] = &[
     route("/cluster/voters", false, Endpoint::ClusterVoters, POST, &[LeaderOps, Join, Remove]),
     route("/cluster/transfer", false, Endpoint::ClusterTransfer, POST, &[LeaderOps]),
     route("/cluster/recover", false, Endpoint::ClusterRecover, POST, &[All]),
+    route("/cluster/skip", false, Endpoint::ClusterSkip, POST, &[All]),
     route("/cluster/backups", false, Endpoint::ClusterBackups, GET_POST_DELETE, &[Backup, LeaderOps]),
     route("/cluster/backups/jobs", false, Endpoint::ClusterBackupJobs, GET, &[Backup]),
     route("/cluster/backups/probe", false, Endpoint::ClusterBackupProbe, POST, &[Backup, LeaderOps]),

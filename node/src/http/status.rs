@@ -238,6 +238,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
             json!({ "index": checksum.index, "sum": format!("{:016x}", checksum.sum) })
         }),
         "consistency": consistency(consensus),
+        "fatal_entry": report.fatal_entry,
         "damaged_page": consensus.store().damage().current().map(|damage| damage.page),
         "sqlite3": {
             "path": path.display().to_string(),

@@ -7,7 +7,7 @@ use super::recovery::Recovery;
 use super::types::Metrics;
 use client::admin::{
     AddLearner, ChangeVoters, Changed, Member, NodeId, Recover, Refusal, RefusalReason, RemoveLearner,
-    Transfer, Transferred,
+    SkipEntry, Skipped, Transfer, Transferred,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -38,6 +38,7 @@ impl Consensus {
 
     pub(super) async fn administer_here(&self, request: Administer) -> Result<Administered, Refusal> {
         let _turn = self.administering.lock().await;
+        let changes = MembershipChanges::new(&self.raft);
         if let Administer::AddLearner(learner) = &request {
             self.may_add(learner).await?;
         }
@@ -47,10 +48,22 @@ impl Consensus {
         {
             // A leader that removes itself leaves the others to elect; one that hands over first leaves no gap.
             let keep = Transfer { to: Some(successor) };
-            MembershipChanges::new(&self.raft).administer(Administer::Transfer(keep)).await?;
+            changes.transfer(&keep).await?;
             return refuse(RefusalReason::NoLeader, "leadership was handed over first");
         }
-        MembershipChanges::new(&self.raft).administer(request).await
+        match request {
+            Administer::AddLearner(learner) => changes.add_learner(learner).await.map(Administered::Changed),
+            Administer::RemoveLearner(learner) => {
+                changes.remove_learner(learner).await.map(Administered::Changed)
+            }
+            Administer::ChangeVoters(change) => {
+                changes.change_voters(&change).await.map(Administered::Changed)
+            }
+            Administer::Transfer(transfer) => {
+                changes.transfer(&transfer).await.map(Administered::Transferred)
+            }
+            Administer::Skip(skip) => self.skip_here(skip.index).await.map(Administered::Skipped),
+        }
     }
 
     /// Who is to lead when this member is removed: of the voters that stay, the one that has caught up furthest.
@@ -103,7 +116,15 @@ impl Consensus {
     pub async fn transfer(&self, transfer: Transfer) -> Result<Transferred, Refusal> {
         match self.administer(Administer::Transfer(transfer)).await? {
             Administered::Transferred(transferred) => Ok(transferred),
-            Administered::Changed(_) => refuse(RefusalReason::Internal, "an answer to another question"),
+            _ => another_question(),
+        }
+    }
+
+    /// Has every member pass over an entry that ends them all.
+    pub async fn skip_entry(&self, skip: SkipEntry) -> Result<Skipped, Refusal> {
+        match self.administer(Administer::Skip(skip)).await? {
+            Administered::Skipped(skipped) => Ok(skipped),
+            _ => another_question(),
         }
     }
 
@@ -162,8 +183,12 @@ impl Consensus {
 pub fn changed(done: Administered) -> Result<Changed, Refusal> {
     match done {
         Administered::Changed(membership) => Ok(Changed { membership }),
-        Administered::Transferred(_) => refuse(RefusalReason::Internal, "an answer to another question"),
+        _ => another_question(),
     }
+}
+
+fn another_question<T>() -> Result<T, Refusal> {
+    refuse(RefusalReason::Internal, "an answer to another question")
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Refusal> {

@@ -7,7 +7,7 @@ use super::join::{JoinRequest, Notice};
 use super::membership::{Administer, refuse};
 use super::wire;
 use bytes::{Bytes, BytesMut};
-use client::admin::{MemberRef, NodeId, RefusalReason};
+use client::admin::{FatalEntry, MemberRef, NodeId, RefusalReason};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -48,6 +48,9 @@ pub struct Described {
     /// The same with what is handed on along the trace.
     #[serde(default)]
     pub takes_trace_state: bool,
+    /// The entry that it does not apply any more, because that ended it again and again.
+    #[serde(default)]
+    pub fatal_entry: Option<FatalEntry>,
     /// The extensions that it is configured with; none if it is of a version that knows of none.
     #[serde(default)]
     pub extensions: Option<ExtensionsReport>,
@@ -126,6 +129,7 @@ impl Consensus {
             lacks_for_vacuum: self.lacks_for_vacuum(),
             takes_traced: true,
             takes_trace_state: true,
+            fatal_entry: self.fatal_entry(),
             extensions: Some(self.store.shelf().wanted().into()),
             extension_files: named(self.store.shelf().configured()),
         }

@@ -82,7 +82,7 @@ impl Consensus {
     }
 
     /// Entries that are in this member's database, from index `from` on and of about `bytes` bytes together; at least one,
-    /// if there is one. Blocks on the disk.
+    /// if there is one. What was passed over is nothing. Blocks on the disk.
     pub fn entries_applied(&self, from: u64, bytes: usize) -> io::Result<Vec<store::Entry>> {
         let Some(applied) = self.store.applied().log_id else { return Ok(Vec::new()) };
         if from > applied.index {
@@ -90,6 +90,10 @@ impl Consensus {
         }
         let entries =
             super::log_store::LogStore::new(self.log.clone()).entries(from, applied.index + 1, bytes)?;
-        Ok(entries.into_iter().map(|entry| entry_to_store(entry, &self.identity, false)).collect())
+        let applied = |entry| {
+            let entry = entry_to_store(entry, &self.identity, false);
+            if self.skipped.contains(entry.log_id.index) { entry.passed_over() } else { entry }
+        };
+        Ok(entries.into_iter().map(applied).collect())
     }
 }

@@ -7,6 +7,7 @@
 //!           | format u8 (1) · kind u8 (3 = changes) · database u32 (0) · changes · context · count u32 (0)
 //!           | format u8 (1) · kind u8 (4 = maintenance) · database u32 (0) · maintenance · context · count u32 (0)
 //!           | format u8 (1) · kind u8 (5 = extensions) · database u32 (0) · length u32 · set · context · count u32 (0)
+//!           | format u8 (1) · kind u8 (6 = skip) · database u32 (0) · index u64 · context · count u32 (0)
 //! changes   = (0 = off) u8 | (1 = on) u8 · flags u8 (1 = row ids only, 2 = has a sink) · most bytes u64 · retained bytes u64
 //!             · length u32 · table filter | (2 = delivered) u8 · entry u64
 //! maintenance = (0 = the intervals begin) u8 · tasks u8 (1 = vacuum, 2 = optimize) | (1 = vacuum) u8
@@ -33,6 +34,7 @@ const KIND_REPLACE: u8 = 2;
 const KIND_CHANGES: u8 = 3;
 const KIND_MAINTENANCE: u8 = 4;
 const KIND_EXTENSIONS: u8 = 5;
+const KIND_SKIP: u8 = 6;
 const SAME_SQL: u32 = u32::MAX;
 const NAMED: u8 = 0x80;
 
@@ -427,6 +429,11 @@ pub fn encode_extensions(context: EntryContext, set: &ExtensionSet) -> Bytes {
     })
 }
 
+/// The bytes of a command that has members pass over entry `index`, which ends them.
+pub fn encode_skip(context: EntryContext, index: u64) -> Bytes {
+    encode_own(KIND_SKIP, context, |buf| buf.put_u64_le(index))
+}
+
 /// The bytes of a command that has no requests: what it says comes before the context.
 fn encode_own(kind: u8, context: EntryContext, put: impl FnOnce(&mut BytesMut)) -> Bytes {
     let execute = encode_execute(context, std::iter::empty());
@@ -449,6 +456,8 @@ pub struct CommandView<'a> {
     pub maintenance: Option<MaintenanceCommand>,
     /// By which extensions later entries are executed, if that is what it is for.
     pub extensions: Option<ExtensionSet>,
+    /// Index of an entry before it that members pass over, if that is what it is for.
+    pub skip: Option<u64>,
     /// The world it is executed in.
     pub context: EntryContext,
     /// How many requests it holds.
@@ -464,7 +473,7 @@ impl<'a> CommandView<'a> {
             return Err(Malformed(0, "a format of another version"));
         }
         let kind = r.u8()?;
-        let kinds = [KIND_EXECUTE, KIND_REPLACE, KIND_CHANGES, KIND_MAINTENANCE, KIND_EXTENSIONS];
+        let kinds = [KIND_EXECUTE, KIND_REPLACE, KIND_CHANGES, KIND_MAINTENANCE, KIND_EXTENSIONS, KIND_SKIP];
         if !kinds.contains(&kind) {
             return Err(Malformed(1, "unknown kind"));
         }
@@ -479,9 +488,10 @@ impl<'a> CommandView<'a> {
         let changes = if kind == KIND_CHANGES { Some(r.changes()?) } else { None };
         let maintenance = if kind == KIND_MAINTENANCE { Some(r.maintenance()?) } else { None };
         let extensions = if kind == KIND_EXTENSIONS { Some(r.extensions()?) } else { None };
+        let skip = if kind == KIND_SKIP { Some(r.u64()?) } else { None };
         let context = EntryContext { timestamp_us: r.u64()? as i64, seed: r.u64()?, step_limit: r.u64()? };
         let count = r.u32()?;
-        Ok(Self { replacement, changes, maintenance, extensions, context, count, rest: r })
+        Ok(Self { replacement, changes, maintenance, extensions, skip, context, count, rest: r })
     }
 
     /// If all of it is one VACUUM: how that is to be answered.
@@ -746,6 +756,15 @@ mod tests {
             assert_eq!((view.context, view.count, view.changes.as_ref()), (context, 0, Some(&command)));
             assert!(CommandView::parse(&bytes[..bytes.len() - 1]).is_err());
         }
+    }
+
+    #[test]
+    fn a_command_to_pass_over_an_entry_reads_back_as_written() {
+        let context = EntryContext { timestamp_us: 5, seed: 6, step_limit: 0 };
+        let bytes = encode_skip(context, u64::MAX - 1);
+        let view = CommandView::parse(&bytes).unwrap();
+        assert_eq!((view.context, view.count, view.skip), (context, 0, Some(u64::MAX - 1)));
+        assert!(CommandView::parse(&bytes[..bytes.len() - 1]).is_err());
     }
 
     #[test]

@@ -7,9 +7,10 @@ use super::calls::Peers;
 use super::consistency::Verdict;
 use super::contact::LeaderContact;
 use super::extensions::Agreement;
+use super::fatal_entry::EntryGate;
 use super::forward::RequestError;
 use super::log_store::LogStore;
-use super::membership::{Administer, Administered, MembershipChanges, metrics_of};
+use super::membership::{MembershipChanges, metrics_of};
 use super::peer_client::PeerClients;
 use super::peer_server;
 use super::peers_file::{self, PeersError};
@@ -20,6 +21,7 @@ use super::received::Received;
 use super::recovery::Recovery;
 use super::replace::StagedFiles;
 use super::retention;
+use super::skipped::Skipped;
 use super::snapshot_receive::Receiving;
 use super::state_machine::StateMachine;
 use super::teller::Teller;
@@ -133,6 +135,9 @@ pub enum StartError {
     /// The timing is refused.
     #[error("Raft's configuration: {0}")]
     Config(String),
+    /// Which entries were passed over cannot be read.
+    #[error("entries that were passed over: {0}")]
+    Skipped(#[source] io::Error),
     /// Raft could not be started.
     #[error("start Raft: {0}")]
     Raft(String),
@@ -167,6 +172,8 @@ pub struct Consensus {
     /// Loads, one at a time.
     pub(super) loading: Mutex<()>,
     pub(super) staged: Arc<StagedFiles>,
+    pub(super) skipped: Arc<Skipped>,
+    pub(super) entry_gate: Arc<EntryGate>,
     pub(super) phase: watch::Sender<Phase>,
     /// Whether the process is to end and start again.
     pub(super) restart: watch::Sender<bool>,
@@ -233,11 +240,16 @@ impl Consensus {
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
         let whereabouts = Whereabouts::default();
         let staged = StagedFiles::new(store.clone(), identity.node_id(), peers.clone(), whereabouts.clone());
-        if let Some(first) = staged.first_lacking(&log_store).map_err(|e| StartError::Raft(e.to_string()))? {
+        let skipped = Arc::new(Skipped::open(&config.directory).map_err(StartError::Skipped)?);
+        let entry_gate = Arc::new(EntryGate::new(store.clone(), skipped.clone()));
+        let lacking = staged.first_lacking(&log_store).map_err(|e| StartError::Raft(e.to_string()))?;
+        if let Some(first) = lacking {
             tracing::info!(
                 first,
                 "an entry names a database that is not here: it is looked for once this member runs"
             );
+        }
+        if let Some(first) = lacking.into_iter().chain(entry_gate.first_held()).min() {
             log_store.start_before(first);
         }
         let applying = Arc::new(Applying::from(last.index));
@@ -251,7 +263,7 @@ impl Consensus {
                 store.clone(),
                 identity.clone(),
                 waiters.clone(),
-                staged.clone(),
+                (staged.clone(), entry_gate.clone()),
                 applying.clone(),
                 teller,
             ),
@@ -278,6 +290,8 @@ impl Consensus {
             copies: Arc::new(Semaphore::new(2)),
             loading: Mutex::default(),
             staged,
+            skipped,
+            entry_gate,
             phase: watch::Sender::new(first_phase),
             restart: watch::Sender::new(false),
             reports_end: watch::Sender::new(false),
@@ -384,6 +398,7 @@ impl Consensus {
 
     /// From now on the member says that it is going down.
     pub fn set_draining(&self) {
+        self.store.excuse_end();
         self.phase.send_replace(Phase::Draining);
     }
 
@@ -507,12 +522,7 @@ impl Consensus {
         if metrics.current_leader != Some(metrics.id) {
             return Ok(None);
         }
-        MembershipChanges::new(&self.raft).administer(Administer::Transfer(Transfer::default())).await.map(
-            |done| match done {
-                Administered::Transferred(transferred) => Some(transferred),
-                Administered::Changed(_) => None,
-            },
-        )
+        MembershipChanges::new(&self.raft).transfer(&Transfer::default()).await.map(Some)
     }
 
     /// Stops Raft, closes the log and the database. What was acknowledged is on disk already.
@@ -520,6 +530,7 @@ impl Consensus {
         self.phase.send_replace(Phase::Draining);
         self.store.readers().give_way(Duration::ZERO);
         self.staged.stop();
+        self.entry_gate.stop();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop in order");
         }

@@ -197,7 +197,11 @@ impl Consensus {
                 // The thread that reads the pages has found something. The channel ends with the store.
                 changed = damage.changed() => if changed.is_err() { return },
                 index = self.staged.nowhere() => {
-                    self.pass_over(index).await;
+                    self.take_over_state(index).await;
+                    continue;
+                }
+                () = self.entry_gate.asked() => {
+                    self.judge_entry().await;
                     continue;
                 }
             }

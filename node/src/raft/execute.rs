@@ -136,7 +136,7 @@ impl Consensus {
         if self.space.is_low() {
             return Attempt::Failed(RequestError::NoSpace);
         }
-        if let Err(error) = self.may_serve() {
+        if let Err(error) = self.may_serve().and_then(|()| self.may_apply()) {
             return Attempt::Failed(error);
         }
         let staged = StagedWrite::begin();

@@ -129,6 +129,12 @@ pub enum RequestError {
     /// What the cluster begins with is still on its way.
     #[error("store not ready")]
     NotReady,
+    /// An entry before it ends every process that applies it, and is not applied any more.
+    #[error(
+        "entry {0} of the log ended this member again and again while it was applied; nothing after it is applied until \
+         another version of the program gets over it, or it is passed over (POST /cluster/skip)"
+    )]
+    FatalEntry(u64),
     /// Refused by the leader.
     #[error("{}", .0.message)]
     Refused(Refusal),
@@ -346,7 +352,7 @@ impl Consensus {
         bookmark: Option<Position>,
         timeout: Duration,
     ) -> Result<u64, ExecuteError> {
-        self.may_serve().map_err(ExecuteError::Failed)?;
+        self.may_serve().and_then(|()| self.may_apply()).map_err(ExecuteError::Failed)?;
         let failed = |error| Err(ExecuteError::Failed(error));
         let deadline = Instant::now() + timeout;
         if let Some(bookmark) = bookmark {
@@ -580,6 +586,10 @@ pub(crate) fn write_answer(outcome: Result<(u64, Position, Bytes), ExecuteError>
         Err(ExecuteError::Failed(RequestError::NoSpace)) => out.put_u8(9),
         Err(ExecuteError::Failed(RequestError::NotReady)) => out.put_u8(10),
         Err(ExecuteError::Failed(RequestError::Busy)) => out.put_u8(11),
+        Err(ExecuteError::Failed(RequestError::FatalEntry(index))) => {
+            out.put_u8(12);
+            out.put_u64_le(index);
+        }
         Err(ExecuteError::Failed(error)) => {
             out.put_u8(3);
             out.put_slice(error.to_string().as_bytes());
@@ -608,6 +618,7 @@ pub(crate) fn read_answer(mut answer: Bytes) -> Result<(u64, Position, Bytes), E
         9 => ExecuteError::Failed(RequestError::NoSpace),
         10 => ExecuteError::Failed(RequestError::NotReady),
         11 => ExecuteError::Failed(RequestError::Busy),
+        12 => ExecuteError::Failed(RequestError::FatalEntry(word()?)),
         _ => ExecuteError::Failed(RequestError::Internal(text(&answer))),
     })
 }

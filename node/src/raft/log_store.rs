@@ -179,7 +179,9 @@ mod tests {
     use super::*;
     use crate::raft::applying::Applying;
     use crate::raft::calls::Peers;
+    use crate::raft::fatal_entry::EntryGate;
     use crate::raft::replace::StagedFiles;
+    use crate::raft::skipped::Skipped;
     use crate::raft::state_machine::StateMachine;
     use crate::raft::teller::Teller;
     use crate::raft::waiters::{Leadership, Waiters};
@@ -203,11 +205,13 @@ mod tests {
             let teller = Teller::start(waiters.clone(), &tokio::runtime::Handle::current());
             let peers = Arc::new(Peers::new(identity.clone(), None));
             let staged = StagedFiles::new(store.clone(), identity.node_id(), peers, Whereabouts::default());
+            let skipped = Arc::new(Skipped::open(dir.path()).unwrap());
+            let gate = Arc::new(EntryGate::new(store.clone(), skipped));
             let applying = Arc::new(Applying::from(0));
             Ok((
                 dir,
                 LogStore::new(log),
-                StateMachine::new(store, identity, waiters, staged, applying, teller),
+                StateMachine::new(store, identity, waiters, (staged, gate), applying, teller),
             ))
         }
     }

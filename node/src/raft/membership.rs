@@ -4,7 +4,7 @@
 use super::types::{Metrics, PeerInfo, Raft, TypeConfig};
 use client::admin::{
     AddLearner, ChangeVoters, Member, MemberRef, Membership, NodeId, Refusal, RefusalReason, RemoveLearner,
-    Transfer, Transferred,
+    SkipEntry, Skipped, Transfer, Transferred,
 };
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
@@ -36,6 +36,8 @@ pub enum Administer {
     ChangeVoters(ChangeVoters),
     /// Hand over leadership.
     Transfer(Transfer),
+    /// Pass over an entry that ends every member.
+    Skip(SkipEntry),
 }
 
 /// The leader's answer.
@@ -45,6 +47,8 @@ pub enum Administered {
     Changed(Membership),
     /// Another member leads.
     Transferred(Transferred),
+    /// The entry is passed over.
+    Skipped(Skipped),
 }
 
 /// Refuses what would not fit into the membership that every member keeps with its database: no member could apply it.
@@ -144,19 +148,8 @@ impl<'a> MembershipChanges<'a> {
         Self { raft }
     }
 
-    /// Does what is asked.
-    pub async fn administer(&self, request: Administer) -> Result<Administered, Refusal> {
-        match request {
-            Administer::AddLearner(learner) => self.add_learner(learner).await.map(Administered::Changed),
-            Administer::RemoveLearner(learner) => {
-                self.remove_learner(learner).await.map(Administered::Changed)
-            }
-            Administer::ChangeVoters(change) => self.change_voters(&change).await.map(Administered::Changed),
-            Administer::Transfer(transfer) => self.transfer(&transfer).await.map(Administered::Transferred),
-        }
-    }
-
-    async fn add_learner(&self, learner: AddLearner) -> Result<Membership, Refusal> {
+    /// Adds a learner, or corrects the addresses of a member.
+    pub async fn add_learner(&self, learner: AddLearner) -> Result<Membership, Refusal> {
         check_length(&learner)?;
         let metrics = metrics_of(self.raft);
         let id = learner.node_id.0;
@@ -180,7 +173,8 @@ impl<'a> MembershipChanges<'a> {
         self.change(change).await
     }
 
-    async fn remove_learner(&self, learner: RemoveLearner) -> Result<Membership, Refusal> {
+    /// Removes a learner.
+    pub async fn remove_learner(&self, learner: RemoveLearner) -> Result<Membership, Refusal> {
         let metrics = metrics_of(self.raft);
         let id = learner.node_id.0;
         if metrics.membership_config.get_node(&id).is_none() {
@@ -207,7 +201,8 @@ impl<'a> MembershipChanges<'a> {
         }
     }
 
-    async fn change_voters(&self, change: &ChangeVoters) -> Result<Membership, Refusal> {
+    /// Makes one joint change.
+    pub async fn change_voters(&self, change: &ChangeVoters) -> Result<Membership, Refusal> {
         let metrics = self.heard_metrics().await;
         let stored = &metrics.membership_config;
         let voters: BTreeSet<u64> = stored.voter_ids().collect();
@@ -263,7 +258,7 @@ impl<'a> MembershipChanges<'a> {
     }
 
     /// Hands leadership to `request.to`, or to the voter that has caught up furthest, and returns once it leads.
-    async fn transfer(&self, request: &Transfer) -> Result<Transferred, Refusal> {
+    pub async fn transfer(&self, request: &Transfer) -> Result<Transferred, Refusal> {
         let metrics = metrics_of(self.raft);
         let stored = &metrics.membership_config;
         let voters = stored.voter_ids().filter(|id| *id != metrics.id);

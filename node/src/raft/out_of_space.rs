@@ -1,7 +1,7 @@
 //! What a member does whose disk is nearly full, or full.
 
 use super::Consensus;
-use super::membership::{Administer, MembershipChanges};
+use super::membership::MembershipChanges;
 use client::admin::{NodeId, Transfer};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,8 +48,7 @@ impl Consensus {
             }
             tried = Some(Instant::now());
             let Some(to) = self.voter_with_room().await else { continue };
-            let transfer = Administer::Transfer(Transfer { to: Some(to) });
-            match MembershipChanges::new(&self.raft).administer(transfer).await {
+            match MembershipChanges::new(&self.raft).transfer(&Transfer { to: Some(to) }).await {
                 Ok(_) => tracing::info!(%to, "handed over to a member with room on its disk"),
                 Err(refusal) => tracing::warn!(refusal.message, "could not hand over to a member with room"),
             }

@@ -5,7 +5,7 @@
 
 use super::command::{
     ChangesCommand, EncodedRequest, EntryContext, MaintenanceCommand, Replacement, RequestId, encode_changes,
-    encode_execute, encode_extensions, encode_maintenance, encode_replace,
+    encode_execute, encode_extensions, encode_maintenance, encode_replace, encode_skip,
 };
 use super::types::{CommandBytes, LeaderId, Raft, Responder, TypeConfig};
 use super::waiters::{Leadership, Waiters};
@@ -175,6 +175,12 @@ impl Proposer {
     /// entry's index once applied here.
     pub async fn propose_extensions(&self, set: &ExtensionSet) -> Result<u64, ProposeError> {
         self.propose_own(encode_extensions(own_context(), set)).await
+    }
+
+    /// Proposes that entry `index` is passed over, if this member leads; returns the proposed entry's index once applied
+    /// here.
+    pub async fn propose_skip(&self, index: u64) -> Result<u64, ProposeError> {
+        self.propose_own(encode_skip(own_context(), index)).await
     }
 
     /// Proposes a command that no client waits for.

@@ -87,7 +87,7 @@ impl Consensus {
     }
 
     /// Takes the state of a member that has applied entry `index`, which this one cannot apply.
-    pub(super) async fn pass_over(&self, index: u64) {
+    pub(super) async fn take_over_state(&self, index: u64) {
         let own = self.identity.node_id();
         for member in describe(&self.metrics()).members {
             if member.node_id == own {

@@ -167,6 +167,7 @@ impl Consensus {
 
     async fn load_here(self: &Arc<Self>, upload: Upload) -> Result<u64, LoadError> {
         self.may_serve()?;
+        self.may_apply()?;
         let staging = self.store().staging().clone();
         let received = receive(staging.clone(), upload, None).await?.into_scratch();
         // Not before: an upload may take as long as it likes.

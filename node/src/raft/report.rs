@@ -4,7 +4,9 @@ use super::Consensus;
 use super::membership::{SILENT, describe, member_ref, quorum_silent};
 use super::types::Metrics;
 use crate::observe::{Observe as _, Until as _};
-use client::admin::{Certificates, ConsistencyState, MemberReport, Membership, NodeId, Phase, Role};
+use client::admin::{
+    Certificates, ConsistencyState, FatalEntry, MemberReport, Membership, NodeId, Phase, Role,
+};
 use client::backup::ArchiveReport;
 use openraft::ServerState;
 use std::sync::Arc;
@@ -26,6 +28,9 @@ impl Consensus {
             (Err(fatal), _) => Some(fatal.to_string()),
             (Ok(()), Phase::Fenced) => Some("its database is wrong; another member's takes its place".into()),
             (Ok(()), Phase::Uninitialised) => Some("waits to be initialised or added to a cluster".into()),
+            (Ok(()), Phase::CatchingUp) if self.fatal_entry().is_some() => {
+                self.may_apply().err().map(|e| e.to_string())
+            }
             (Ok(()), Phase::CatchingUp) if metrics.current_leader.is_none() => Some("knows no leader".into()),
             _ => None,
         };
@@ -50,6 +55,7 @@ impl Consensus {
             storage: Some(self.space.usage()),
             archive: self.archive_report(),
             certificates: self.certificates(),
+            fatal_entry: self.fatal_entry(),
             message,
         }
     }
@@ -110,6 +116,7 @@ struct Gist {
     members: Vec<(bool, bool)>,
     /// How full the volume is, in twentieths.
     volume: Option<u64>,
+    fatal_entry: Option<FatalEntry>,
 }
 
 impl Gist {
@@ -144,6 +151,7 @@ impl Gist {
             certificates: report.certificates.clone(),
             members,
             volume,
+            fatal_entry: report.fatal_entry,
         }
     }
 }

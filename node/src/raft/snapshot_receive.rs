@@ -186,11 +186,18 @@ async fn receive(
     Ok(vote)
 }
 
-/// Raft installs a snapshot after the entries before it. While one of these waits for a database that no member has, only
-/// another member's state in the place of this one's leads on, and that must not wait for a snapshot that waits for Raft.
+/// Raft installs a snapshot after the entries before it. While one of these waits for a database that no member has, or is
+/// not applied because it ended the process, only another member's state in the place of this one's leads on, and that must
+/// not wait for a snapshot that waits for Raft.
 fn may_catch_up(consensus: &Consensus, head: &Head) -> io::Result<()> {
-    if head.intent == Intent::CatchUp && consensus.staged.is_nowhere() {
+    if head.intent != Intent::CatchUp {
+        return Ok(());
+    }
+    if consensus.staged.is_nowhere() {
         return Err(io::Error::other("an entry names a database that no member has"));
+    }
+    if consensus.entry_gate.is_asked() {
+        return Err(io::Error::other("an entry ended this process, and waits"));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Raft's view of the store: hands committed entries to the writer and answers who waits for them.
 
 use super::applying::Applying;
+use super::fatal_entry::EntryGate;
 use super::replace::StagedFiles;
 use super::teller::{Asked, Teller};
 use super::types::{
@@ -26,6 +27,7 @@ pub struct StateMachine {
     identity: Arc<Identity>,
     waiters: Arc<Waiters>,
     staged: Arc<StagedFiles>,
+    gate: Arc<EntryGate>,
     applying: Arc<Applying>,
     teller: Teller,
 }
@@ -52,11 +54,11 @@ impl StateMachine {
         store: Store,
         identity: Arc<Identity>,
         waiters: Arc<Waiters>,
-        staged: Arc<StagedFiles>,
+        (staged, gate): (Arc<StagedFiles>, Arc<EntryGate>),
         applying: Arc<Applying>,
         teller: Teller,
     ) -> Self {
-        Self { store, identity, waiters, staged, applying, teller }
+        Self { store, identity, waiters, staged, gate, applying, teller }
     }
 }
 
@@ -121,6 +123,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
                 };
                 let entry = entry_to_store(entry, &self.identity, !interested.is_empty());
+                let entry = self.gate.pass(entry).await?;
                 self.staged.ensure(&entry).await?;
                 last = Some(entry.log_id);
                 asked.push(Asked { index: entry.log_id.index, requests: interested });

@@ -54,6 +54,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The same position with nothing in it.
+    #[must_use]
+    pub fn passed_over(self) -> Self {
+        Self { payload: Payload::Blank, wants_reply: false, ..self }
+    }
+
     /// The command that it holds, if it holds one.
     pub fn command(&self) -> Result<Option<CommandView<'_>>, Malformed> {
         match &self.payload {
@@ -286,6 +292,13 @@ impl Applier {
         }
         if let Some(set) = &command.extensions {
             return self.set_extensions(entry, time, set);
+        }
+        if command.skip.is_some() {
+            // Whoever comes to it has passed over the other entry, or it would not be here.
+            self.begin()?;
+            self.applied.timestamp_us = time;
+            self.commit(entry.log_id)?;
+            return Ok(Reply::new());
         }
         if let Some(flags) = command.sole_vacuum().map_err(malformed)? {
             return self.vacuum(entry, time, flags);

@@ -3,6 +3,7 @@
 //! Only this module uses SQLite; it knows nothing of Raft beyond the position of an entry ([`LogId`]).
 
 mod apply;
+mod attempts;
 mod backup;
 pub(crate) mod canonical;
 mod changes;
@@ -39,6 +40,7 @@ mod writer;
 mod writer_connection;
 
 pub use apply::{Entry, LocalFailure, Payload, Reply};
+pub use attempts::Suspect;
 pub use backup::{BackupError, BackupFormat, BackupOptions, Outlet};
 pub use canonical::{CanonicalError, MAGIC, Order, SUBCOMMAND, Taken, child};
 pub use changes::{CaptureState, ChangesReader, Cursor, Gap, Page, Part};
@@ -59,6 +61,7 @@ pub use writer::{Committed, State};
 use crate::failpoint::{Place, pass};
 use crate::observe::{Observe as _, Until as _};
 use apply::Applier;
+use attempts::Attempts;
 use entry_vfs::EntryVfs;
 use generation::{Generations, LINK};
 use pages::Pages;
@@ -81,6 +84,8 @@ pub struct Store {
     staging: Staging,
     shelf: Shelf,
     installs: Arc<AtomicU64>,
+    attempts: Arc<Attempts>,
+    suspect: Option<Suspect>,
 }
 
 impl Store {
@@ -127,13 +132,17 @@ impl Store {
             .map_err(|e| io("register the file system layer")(std::io::Error::other(e)))?;
         let pages = Arc::new(Pages::default());
         let applier = Applier::open(&path, vfs, foreign_keys, shelf.clone(), pages.clone())?;
+        let program = format!("{} {}", crate::VERSION, sqlite_version());
+        let (attempts, suspect) = Attempts::open(directory, applier.applied().index(), &program)
+            .map_err(io("open the note of the entry that is applied"))?;
+        let attempts = Arc::new(attempts);
         place(Place::StartOpened)?;
         let readers = Arc::new(ReadPool::new(&path, foreign_keys, applier.extensions().clone()));
         let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
         let (own, pool) = (generations.clone(), readers.clone());
         let (wake, woken) = std::sync::mpsc::channel();
         let writer = Writer::start(
-            applier,
+            (applier, attempts.clone()),
             own,
             generation,
             pool,
@@ -146,7 +155,17 @@ impl Store {
             .name("scrub".into())
             .spawn(move || scrub.run())
             .map_err(io("start a thread"))?;
-        Ok(Self { writer, readers, generations, pages, staging, shelf, installs: Arc::default() })
+        Ok(Self {
+            writer,
+            readers,
+            generations,
+            pages,
+            staging,
+            shelf,
+            installs: Arc::default(),
+            attempts,
+            suspect,
+        })
     }
 
     /// Checksums of the states after the entries applied last, oldest first; none while they are not known. Equal on
@@ -211,6 +230,18 @@ impl Store {
     /// Whether writing stopped because the disk was full.
     pub fn met_full_disk(&self) -> bool {
         self.writer.met_full_disk()
+    }
+
+    /// The entry that was being applied when the process before this one ended, if its program was the same.
+    pub fn suspect(&self) -> Option<Suspect> {
+        self.suspect
+    }
+
+    /// From now on the process ends because somebody wants it, whatever is being applied.
+    pub fn excuse_end(&self) {
+        if let Err(error) = self.attempts.excuse() {
+            tracing::warn!(%error, "cannot note that the process is asked to end");
+        }
     }
 
     /// Pins the present state, to send it to another member. Blocks on the disk.

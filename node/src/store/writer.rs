@@ -1,6 +1,7 @@
 //! The one thread that changes the database, and the handle by which others ask it to.
 
-use super::apply::{Applier, Entry, LocalFailure, Reply};
+use super::apply::{Applier, Entry, LocalFailure, Payload, Reply};
+use super::attempts::Attempts;
 use super::checkpoint::{self, Durable};
 use super::extensions::{Loaded, Shelf};
 use super::generation::Generations;
@@ -106,7 +107,7 @@ const GONE: LocalFailure = LocalFailure::Stopped("the writer");
 impl Writer {
     /// Starts the thread on an open database.
     pub fn start(
-        applier: Applier,
+        (applier, attempts): (Applier, Arc<Attempts>),
         generations: Generations,
         generation: u64,
         readers: Arc<ReadPool>,
@@ -138,6 +139,7 @@ impl Writer {
             pages: applier.pages().clone(),
             extensions: applier.extensions().clone(),
             applier: Some(applier),
+            attempts,
             generations,
             generation,
             readers,
@@ -245,6 +247,7 @@ fn checkpoint_loop(bulk: &mpsc::Receiver<std::path::PathBuf>, writer: &mpsc::Sen
 struct WriterThread {
     /// None once closed or failed.
     applier: Option<Applier>,
+    attempts: Arc<Attempts>,
     pages: Arc<Pages>,
     generations: Generations,
     generation: u64,
@@ -327,6 +330,9 @@ impl WriterThread {
         self.applier = None;
         if error.is_full_disk() {
             self.met_full_disk.store(true, Ordering::Release);
+            if let Err(error) = self.attempts.excuse() {
+                tracing::warn!(%error, "cannot note that the disk is full");
+            }
         }
     }
 
@@ -362,6 +368,11 @@ impl WriterThread {
     fn apply_one(&mut self, entry: &Entry) -> Result<Reply, LocalFailure> {
         let applier = self.applier.as_mut().ok_or(GONE)?;
         let is_new = applier.applied().log_id.is_none_or(|last| entry.log_id.index > last.index);
+        if is_new && matches!(entry.payload, Payload::Command(_)) {
+            let what = "note which entry is applied";
+            self.attempts.begin(entry.log_id.index).map_err(|source| LocalFailure::Io { what, source })?;
+            pass(Place::ApplyNoted).map_err(|source| LocalFailure::Io { what: "apply an entry", source })?;
+        }
         match replace::replacement_of(entry)? {
             Some(by) if is_new => {
                 let (staging, generations) = (&self.staging, &self.generations);

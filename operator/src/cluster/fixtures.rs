@@ -60,6 +60,7 @@ pub(crate) fn report(name: &str, id: u64) -> ReportBuilder {
         storage: None,
         archive: None,
         certificates: Default::default(),
+        fatal_entry: None,
         message: None,
     })
 }

@@ -1,0 +1,272 @@
+//! An entry that ends the process whenever it is applied would end every member at each of its starts.
+//!
+//! The store notes which entry is being applied ([`crate::store::Suspect`]). A member that ended three times in a row
+//! while it applied the same one does not apply it again: it runs, votes, answers reads of level `none`, and says what it
+//! stands at. A member that has applied the entry gives the others its state ([`super::reinstall`]); so does another
+//! version of the program, which tries again. If all members stand there, the entry can be passed over: the leader
+//! proposes that once each of them has said so, for what one of them has applied may have been acknowledged. The command
+//! is found in the log behind the entry, before either is applied.
+//!
+//! What was passed over is noted before the state says that it was applied: the entry itself stays in the log, for
+//! members that read it later, and must go into the archive as nothing ([`super::archive`]).
+
+use super::Consensus;
+use super::command::CommandView;
+use super::forward::RequestError;
+use super::log_store::LogStore;
+use super::membership::{describe, refuse};
+use super::skipped::Skipped;
+use crate::observe::{Observe as _, Until as _};
+use crate::store::{self, Store, Suspect};
+use client::admin::{self, FatalEntry, Refusal, RefusalReason};
+use openraft::EntryPayload;
+use openraft::entry::RaftEntry as _;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+/// So many ends of the process at one entry are no coincidence.
+const LIMIT: u64 = 3;
+/// How long another member may take to say what it stands at.
+const DESCRIBED: Duration = Duration::from_secs(2);
+/// How long the leader waits until the entry is passed over.
+const PASSED_OVER: Duration = Duration::from_secs(10);
+/// Between two attempts to read the log.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Bytes of entries read at once.
+const PIECE: usize = 1 << 20;
+
+/// Stands before the entry that may have ended the process.
+pub struct EntryGate {
+    suspect: Option<Suspect>,
+    skipped: Arc<Skipped>,
+    store: Store,
+    verdict: watch::Sender<Verdict>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It has not come yet.
+    Awaited,
+    /// It has come, and waits.
+    Asked,
+    /// It is tried once more.
+    Apply,
+    /// It is passed over.
+    Skip,
+    /// The member goes down.
+    GoesDown,
+}
+
+impl EntryGate {
+    /// Before what `store` suspects.
+    pub fn new(store: Store, skipped: Arc<Skipped>) -> Self {
+        let suspect = store.suspect();
+        if let Some(Suspect { index, ends }) = suspect {
+            tracing::warn!(index, ends, "this process ended while it applied an entry of the log");
+        }
+        Self { suspect, skipped, store, verdict: watch::Sender::new(Verdict::Awaited) }
+    }
+
+    /// Index of the entry that it stands before. Raft must not come to it before it runs: whether the entry is passed over is
+    /// found out beside.
+    pub fn first_held(&self) -> Option<u64> {
+        self.suspect.map(|suspect| suspect.index)
+    }
+
+    /// The entry as it is to be applied, once that is known.
+    pub async fn pass(&self, entry: store::Entry) -> io::Result<store::Entry> {
+        let index = entry.log_id.index;
+        if self.skipped.contains(index) {
+            return Ok(entry.passed_over());
+        }
+        if self.suspect.is_none_or(|suspect| suspect.index != index) {
+            return Ok(entry);
+        }
+        self.verdict.send_if_modified(|verdict| {
+            let is_first = *verdict == Verdict::Awaited;
+            if is_first {
+                *verdict = Verdict::Asked;
+            }
+            is_first
+        });
+        let mut verdict = self.verdict.subscribe();
+        let decided = verdict.until(|verdict| !matches!(verdict, Verdict::Awaited | Verdict::Asked));
+        tokio::select! {
+            // The sender lives as long as this does.
+            _ = decided => {}
+            held = self.store.until_applied(index) => {
+                held.map_err(io::Error::other)?;
+                // Another member's state holds it: it will not be applied, and nothing waits any more.
+                self.verdict.send_replace(Verdict::Apply);
+            }
+        }
+        match self.verdict.current() {
+            Verdict::Skip => Ok(entry.passed_over()),
+            Verdict::GoesDown => Err(io::Error::other("going down before an entry that ends this process")),
+            Verdict::Awaited | Verdict::Asked | Verdict::Apply => Ok(entry),
+        }
+    }
+
+    /// Resolves when the entry waits for a verdict.
+    pub async fn asked(&self) {
+        // The sender lives as long as this does.
+        if self.verdict.subscribe().until(|verdict| *verdict == Verdict::Asked).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether the entry waits for a verdict.
+    pub fn is_asked(&self) -> bool {
+        self.verdict.current() == Verdict::Asked
+    }
+
+    /// Nothing waits for a verdict any more: the member goes down.
+    pub fn stop(&self) {
+        self.verdict.send_replace(Verdict::GoesDown);
+    }
+
+    /// The entry that is not applied any more.
+    fn fatal(&self) -> Option<Suspect> {
+        let suspect = self.suspect.filter(|suspect| suspect.ends >= LIMIT)?;
+        let is_behind = self.store.applied().index() < Some(suspect.index);
+        (is_behind && self.verdict.current() != Verdict::Skip).then_some(suspect)
+    }
+}
+
+impl Consensus {
+    /// The entry that this member does not apply any more, because that ended it again and again.
+    pub fn fatal_entry(&self) -> Option<FatalEntry> {
+        self.entry_gate.fatal().map(|Suspect { index, ends }| FatalEntry { index, ends })
+    }
+
+    /// Whether what is proposed here now can be applied here.
+    pub(super) fn may_apply(&self) -> Result<(), RequestError> {
+        match self.fatal_entry() {
+            Some(fatal) => Err(RequestError::FatalEntry(fatal.index)),
+            None => Ok(()),
+        }
+    }
+
+    /// Finds out what is to become of the entry that waits: it is passed over, tried once more, or another member's state
+    /// takes the place of this one's.
+    pub(super) async fn judge_entry(&self) {
+        let Some(suspect) = self.entry_gate.suspect else { return };
+        let skip = match self.skip_of(suspect.index).await {
+            Ok(skip) => skip,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the log behind an entry that ended this process");
+                return sleep(PAUSE).await;
+            }
+        };
+        let committed = self.metrics().local_committed.map(|id| id.index);
+        match skip {
+            Some(by) if committed >= Some(by) => self.pass_over_entry(suspect.index, by).await,
+            None if suspect.ends < LIMIT => self.settle(Verdict::Apply),
+            Some(_) | None => self.take_over_state(suspect.index).await,
+        }
+    }
+
+    async fn pass_over_entry(&self, index: u64, by: u64) {
+        let skipped = self.skipped.clone();
+        let noted = tokio::task::spawn_blocking(move || skipped.add(index)).await;
+        match noted.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(()) => {
+                tracing::warn!(index, by, "passes over an entry, as the log says");
+                self.settle(Verdict::Skip);
+            }
+            Err(error) => {
+                tracing::error!(%error, index, "cannot note that an entry is passed over");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
+    fn settle(&self, verdict: Verdict) {
+        self.entry_gate.verdict.send_if_modified(|present| {
+            let waits = *present == Verdict::Asked;
+            if waits {
+                *present = verdict;
+            }
+            waits
+        });
+    }
+
+    /// Index of the entry that has members pass over entry `index`, committed or not.
+    async fn skip_of(&self, index: u64) -> io::Result<Option<u64>> {
+        let log = LogStore::new(self.log.clone());
+        tokio::task::spawn_blocking(move || find_skip(&log, index)).await?
+    }
+
+    /// Has every member pass over entry `index`; on the leader.
+    pub(super) async fn skip_here(&self, index: u64) -> Result<admin::Skipped, Refusal> {
+        let internal = |message: String| Refusal { reason: RefusalReason::Internal, message };
+        if let Some(by) = self.skip_of(index).await.map_err(|error| internal(error.to_string()))? {
+            self.until_passed_over(by).await?;
+            return Ok(admin::Skipped { by });
+        }
+        let own = self.identity.node_id();
+        for member in describe(&self.metrics()).members {
+            let name = &member.name;
+            let fatal = if member.node_id == own {
+                self.fatal_entry()
+            } else {
+                let described = self.describe_peer(member.node_id, &member.raft_address, DESCRIBED).await;
+                match described {
+                    Ok(described) => described.fatal_entry,
+                    Err(error) => {
+                        let message = format!(
+                            "member {name} does not say whether it has applied entry {index} ({error}): bring it back, or \
+                             remove it if it is lost"
+                        );
+                        return refuse(RefusalReason::NotFatal, message);
+                    }
+                }
+            };
+            match fatal {
+                Some(fatal) if fatal.index == index => {}
+                Some(other) => {
+                    let message = format!("member {name} stands at entry {}, not at {index}", other.index);
+                    return refuse(RefusalReason::NotFatal, message);
+                }
+                None => {
+                    let message = format!("entry {index} does not keep member {name} from applying entries");
+                    return refuse(RefusalReason::NotFatal, message);
+                }
+            }
+        }
+        tracing::warn!(index, "an entry that ends every member is to be passed over, as was agreed to");
+        match timeout(PASSED_OVER, self.proposer.propose_skip(index)).await {
+            Ok(Ok(by)) => Ok(admin::Skipped { by }),
+            Ok(Err(error)) => refuse(RefusalReason::OutcomeUnknown, error.to_string()),
+            Err(_) => refuse(RefusalReason::OutcomeUnknown, "the entry was not passed over in time"),
+        }
+    }
+
+    async fn until_passed_over(&self, by: u64) -> Result<(), Refusal> {
+        match timeout(PASSED_OVER, self.store.until_applied(by)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => refuse(RefusalReason::Internal, error.to_string()),
+            Err(_) => refuse(RefusalReason::OutcomeUnknown, "the entry was not passed over in time"),
+        }
+    }
+}
+
+fn find_skip(log: &LogStore, index: u64) -> io::Result<Option<u64>> {
+    let mut next = index + 1;
+    loop {
+        let entries = log.entries(next, u64::MAX, PIECE)?;
+        let Some(last) = entries.last() else { return Ok(None) };
+        next = last.index() + 1;
+        for entry in &entries {
+            let EntryPayload::Normal(command) = &entry.payload else { continue };
+            // Bytes that make no sense are reported when the entry is applied.
+            let skip = CommandView::parse(&command.0).ok().and_then(|command| command.skip);
+            if skip == Some(index) {
+                return Ok(Some(entry.index()));
+            }
+        }
+    }
+}
