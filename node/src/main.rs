@@ -19,6 +19,11 @@ const LINGERS: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _armed = node::failpoint::arm();
+    // Before anything uses SQLite.
+    if !node::store::bound_queries() {
+        eprintln!("fatal: SQLite takes no bound on its memory");
+        return ExitCode::FAILURE;
+    }
     let command = match config::parse(std::env::args().skip(1), |name| std::env::var(name).ok()) {
         Ok(command) => command,
         Err(ConfigError::Usage(message)) => {

@@ -14,7 +14,7 @@ use crate::observe::Until as _;
 use crate::otlp::{CollectorError, Otlp};
 use crate::raft::{Consensus, ConsensusConfig, PeerSecurity, StartError};
 use crate::security::Security;
-use crate::store::{LocalFailure, Shelf, Store};
+use crate::store::{LocalFailure, Shelf, Store, set_query_memory};
 use axum::http::HeaderValue;
 use client::admin::Phase;
 use std::future::Future;
@@ -255,6 +255,7 @@ impl Node {
         .map_err(NodeError::Store)?;
 
         store.set_wal_limit(config.wal_limit_bytes);
+        set_query_memory(config.query_memory_limit_bytes);
 
         let runtime = ConsensusRuntime::start()?;
         let consensus_config = ConsensusConfig {

@@ -141,3 +141,43 @@ fn a_result_is_streamed_in_little_memory() {
     assert!(bytes >> 20 >= mebibytes);
     assert!(peak < before + 64 && peak < 256, "{peak} MiB after {before} MiB");
 }
+
+/// One step of SQLite's virtual machine may take as much as it likes, unless somebody counts.
+#[test]
+fn queries_have_a_bound_on_their_memory() {
+    let c = cluster_with(1, &["-query-memory-limit", "128MiB"]);
+    c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1), (2)"]));
+    let ask = |sql: &str| {
+        let answer = open(&c, 0, sql);
+        assert_eq!(answer.status(), 200);
+        answer.text().unwrap()
+    };
+    let before = peak_mebibytes(c.pid(0));
+    // Fifty values of 16 MiB each, at once; or one that grows, or a heap of rows before the first one of them is sent.
+    let columns: Vec<String> = (0..50).map(|i| format!("hex(zeroblob({}))", (8 << 20) + i)).collect();
+    let columns = format!("SELECT {}", columns.join(", "));
+    let hungry = [
+        columns.as_str(),
+        "SELECT group_concat(hex(zeroblob(8000000))) FROM t, t, t, t",
+        "SELECT json_group_array(hex(zeroblob(8000000))) FROM t, t, t, t",
+    ];
+    std::thread::scope(|scope| {
+        for sql in hungry.iter().cycle().take(9) {
+            scope.spawn(|| {
+                let body = ask(sql);
+                assert!(body.contains("-query-memory-limit"), "{}", &body[..body.len().min(300)]);
+            });
+        }
+        // Who takes little is not told that there is none.
+        for _ in 0..20 {
+            assert!(ask("SELECT count(*) FROM t").contains("[[2]]"));
+            c.execute(0, &json!(["UPDATE t SET a = a"]));
+        }
+    });
+    let peak = peak_mebibytes(c.pid(0));
+    assert!(peak < before + 128 + 64, "{peak} MiB, {before} before");
+    // What they held is given back, and what is within the bound is answered.
+    for _ in 0..8 {
+        assert!(ask("SELECT length(hex(zeroblob(10000000)))").contains("[[20000000]]"));
+    }
+}

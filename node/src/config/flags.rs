@@ -203,6 +203,11 @@ pub const FLAGS: &[Flag] = &[
         "size of SQLite's WAL from which on long queries have to give way to checkpoints",
     ),
     flag(
+        "query-memory-limit",
+        "512MiB",
+        "memory that SQLite may take for all queries together, and half of it for one; 0: no limit",
+    ),
+    flag(
         "disk-reserve",
         "128MiB",
         "free space below which no more writes are taken (at most an eighth of the disk)",

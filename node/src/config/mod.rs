@@ -118,6 +118,8 @@ pub struct Config {
     pub disk_reserve_bytes: u64,
     /// Size of SQLite's WAL from which on long queries have to give way to checkpoints, in bytes.
     pub wal_limit_bytes: u64,
+    /// What SQLite may take for all queries together, in bytes; 0 is without limit.
+    pub query_memory_limit_bytes: u64,
     /// What is logged.
     pub log_level: String,
     /// How it is written.

@@ -361,6 +361,7 @@ impl Values {
             otlp: self.otlp()?,
             disk_reserve_bytes: self.bytes("disk-reserve")?,
             wal_limit_bytes: self.bytes("wal-limit")?,
+            query_memory_limit_bytes: self.bytes("query-memory-limit")?,
             log_level: self.text("log-level").to_owned(),
             log_format,
         })

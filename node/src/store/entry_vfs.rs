@@ -1,5 +1,4 @@
-//! SQLite's file system layer with the clock of a log entry. **Beside `preupdate.rs` the only file with `unsafe`
-//! code**, so it also holds the two SQLite calls that rusqlite does not offer.
+//! SQLite's file system layer with the clock of a log entry. It also holds the two SQLite calls that rusqlite does not offer.
 //!
 //! The writer's connection is opened on a copy of the default VFS in which `xCurrentTime` and `xCurrentTimeInt64`
 //! answer with the entry's time. So `'now'`, `CURRENT_TIMESTAMP`, defaults and triggers follow the entry on every

@@ -1,7 +1,7 @@
 //! SQLite's preupdate hook: each row that a statement inserts, changes or deletes, before it does, with its values.
 //!
 //! rusqlite offers it only with bindings made at build time, which need libclang; the declarations that come with the
-//! bundled SQLite have it. Beside [`super::entry_vfs`] this is the only file with `unsafe` code.
+//! bundled SQLite have it.
 //!
 //! Source: <https://www.sqlite.org/c3ref/preupdate_blobwrite.html>.
 #![allow(unsafe_code)]

@@ -12,6 +12,7 @@ use super::execute::{Mode, On, StatementError, run_statement};
 use super::extensions::Loaded;
 use super::guard::{Guard, Purpose};
 use super::meta::{self, Applied, Position};
+use super::query_memory::QueryMemory;
 use super::text::is_single;
 use crate::raft::command::{Malformed, RequestFlags, RequestView};
 use parking_lot::Mutex;
@@ -353,6 +354,7 @@ impl Reader {
         limits: Limits,
         sink: &mut dyn Sink,
     ) -> Result<(), ReadError> {
+        let memory = QueryMemory::begin();
         let style = Style::from(request.flags);
         let transaction = request.flags.has(RequestFlags::TRANSACTION);
         let mut statements = request.statements();
@@ -380,17 +382,20 @@ impl Reader {
                 Err(error) => {
                     let mut message = error.text(&self.guard);
                     let gives_way = self.budget.gives_way.load(Ordering::Relaxed);
-                    let (mut written, mut interrupted) = (false, false);
+                    let (mut written, mut interrupted, mut lacks_memory) = (false, false, false);
                     if let StatementError::Sqlite { error, reported, .. } = &error {
                         written = *reported;
                         interrupted = error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted);
+                        lacks_memory = error.sqlite_error_code() == Some(ErrorCode::OutOfMemory);
                     }
                     if interrupted {
                         message = if gives_way { GAVE_WAY } else { "query timeout" }.into();
+                    } else if lacks_memory && let Some(refusal) = memory.refusal() {
+                        message = refusal;
                     }
                     if !written {
                         encode::write_error(sink.buffer(), &message, style.associative);
-                    } else if interrupted {
+                    } else if interrupted || lacks_memory {
                         encode::end_with_error(sink.buffer(), &message);
                     }
                     if transaction || gives_way || self.budget.ticks.load(Ordering::Relaxed) == 0 {

@@ -1,5 +1,4 @@
-//! A shared library with an extension of SQLite in it. Beside [`super::super::entry_vfs`] and [`super::super::preupdate`]
-//! the only file with `unsafe` code.
+//! A shared library with an extension of SQLite in it.
 //!
 //! SQLite's own `sqlite3_load_extension` is not used, and stays switched off on every connection, as it is by default. It
 //! opens libraries so that their symbols are visible to those opened later: two versions of one extension in a process,
