@@ -61,6 +61,7 @@ fn every_condition_that_is_a_reason_to_stall_is_in_the_runbook() {
         Reason::InsufficientCapacity,
         Reason::MemberStuck,
         Reason::QuorumLost,
+        Reason::FatalEntry,
         Reason::DataLost,
         Reason::CanaryFailed,
         Reason::VersionSkew,

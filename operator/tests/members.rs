@@ -9,8 +9,9 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use client::admin::{
-    AddLearner, Certificates, ChangeVoters, Changed, Initialise, Member, MemberRef, MemberReport, Membership,
-    NodeId, Phase, PortCertificates, Refusal, RefusalReason, Role, Transfer, Transferred,
+    AddLearner, Certificates, ChangeVoters, Changed, FatalEntry, Initialise, Member, MemberRef, MemberReport,
+    Membership, NodeId, Phase, PortCertificates, Refusal, RefusalReason, Role, SkipEntry, Skipped, Transfer,
+    Transferred,
 };
 use client::admin_client::{AdminClient, AdminTimeouts};
 use client::backup::{
@@ -58,6 +59,10 @@ struct Raft {
     deleted: Vec<String>,
     /// What members loaded of certificates.
     certificates: BTreeMap<String, Certificates>,
+    /// What none of them gets over.
+    fatal_entry: Option<FatalEntry>,
+    /// What they were told to pass over.
+    skipped: Vec<u64>,
     /// Whether they accept whatever password there is.
     lets_in: bool,
 }
@@ -92,13 +97,17 @@ impl Node {
             raft_address: format!("{}:4002", self.name),
             api_address: format!("{}:4001", self.name),
             version: "1.0.0".into(),
-            phase: if joined { Phase::Serving } else { Phase::Uninitialised },
+            phase: match (joined, raft.fatal_entry) {
+                (true, None) => Phase::Serving,
+                (true, Some(_)) => Phase::CatchingUp,
+                (false, _) => Phase::Uninitialised,
+            },
             role: if leads { Role::Leader } else { Role::Learner },
             term: 1,
             leader: leader.map(|leader| MemberRef { node_id: leader.node_id, name: leader.name.clone() }),
             last_log_index: 9,
             committed_index: 9,
-            applied_index: 9,
+            applied_index: raft.fatal_entry.map_or(9, |entry| entry.index - 1),
             quorum_silent_milliseconds: leads.then_some(5),
             membership: Membership {
                 log_index: 5,
@@ -110,7 +119,7 @@ impl Node {
             storage: None,
             archive: None,
             certificates: raft.certificates.get(&self.name).cloned().unwrap_or_default(),
-            fatal_entry: None,
+            fatal_entry: raft.fatal_entry,
             message: None,
         }
     }
@@ -162,6 +171,18 @@ impl Node {
             return refuse(RefusalReason::NoSuchMember);
         };
         body(Transferred { leader: MemberRef { node_id: to, name: leader.name.clone() }, term: 2 })
+    }
+
+    async fn skip(State(node): State<Self>, text: String) -> axum::response::Response {
+        let asked: SkipEntry = serde_json::from_str(&text).unwrap();
+        let mut raft = node.raft.lock().unwrap();
+        assert_eq!(
+            (raft.leader, raft.fatal_entry.map(|entry| entry.index)),
+            (Some(node.id), Some(asked.index))
+        );
+        raft.fatal_entry = None;
+        raft.skipped.push(asked.index);
+        body(Skipped { by: 10 })
     }
 
     async fn start_backup(State(node): State<Self>, text: String) -> axum::response::Response {
@@ -236,6 +257,7 @@ impl Node {
             .route("/cluster/learners", post(Self::learners))
             .route("/cluster/voters", post(Self::voters))
             .route("/cluster/transfer", post(Self::transfer))
+            .route("/cluster/skip", post(Self::skip))
             .route("/cluster/events", get(Self::events))
             .route("/cluster/backups", post(Self::start_backup).delete(Self::delete_backups))
             .route("/cluster/backups/jobs", get(Self::backup_jobs))
@@ -694,6 +716,36 @@ async fn a_cluster_at_rest_costs_the_api_server_nothing() {
         assert_eq!(server.asked(), Vec::<String>::new());
     }
     assert_eq!(ctx.metrics.status_writes.get(), 1);
+}
+
+#[tokio::test]
+async fn an_entry_that_ends_every_member_is_passed_over_once_with_a_consent() {
+    let mut world = Serving::start(14).await;
+    world.raft.lock().unwrap().fatal_entry = Some(FatalEntry { index: 9, ends: 3 });
+    world.reconcile().await;
+    for kind in ["Ready", "Stalled"] {
+        assert_eq!(world.reason(kind).as_deref(), Some("FatalEntry"), "{kind}");
+    }
+    assert_eq!(world.cluster.status.as_ref().unwrap().fatal_entry.map(|entry| entry.index), Some(9));
+    world.server.asked();
+    world.cluster.spec.recovery.skip_entry = Some(8);
+    world.reconcile().await;
+    world.server.asked();
+    world.reconcile().await;
+    assert_eq!(world.server.asked(), Vec::<String>::new(), "it waits, and costs nothing");
+    assert_eq!(world.raft.lock().unwrap().skipped, Vec::<u64>::new());
+
+    world.cluster.spec.recovery.skip_entry = Some(9);
+    world.reconcile().await;
+    let told = world.server.asked();
+    assert!(told.iter().any(|asked| asked.contains("/events")), "{told:?}");
+    world.reconcile().await;
+    assert_eq!((world.reason("Ready").as_deref(), world.reason("Stalled")), (Some("Serving"), None));
+    assert_eq!(world.cluster.status.as_ref().unwrap().fatal_entry, None);
+    world.server.asked();
+    world.reconcile().await;
+    assert_eq!(world.server.asked(), Vec::<String>::new(), "the consent that is left does nothing");
+    assert_eq!(world.raft.lock().unwrap().skipped, [9]);
 }
 
 #[tokio::test]

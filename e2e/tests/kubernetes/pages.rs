@@ -388,6 +388,7 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("kubectl sqlite plan NAME", Fate::Succeeds),
     ("kubectl sqlite approve NAME", Fate::Says("no update waits for approval")),
     ("kubectl sqlite recover-quorum NAME --survivor MEMBER", Fate::Says("offers nothing to go on with")),
+    ("kubectl sqlite skip-entry NAME INDEX", Fate::Says("there is nothing to pass over")),
     ("kubectl sqlite backup now NAME", Fate::Succeeds),
     ("kubectl sqlite branch NAME NAME-drill", Fate::Says("the cluster has no spec.backup")),
     ("kubectl describe sqb BACKUP", Fate::Says("not found")),
@@ -409,9 +410,13 @@ fn every_command(walk: &mut Walk) -> Result<()> {
             ensure!(known, "{}: nothing is known about `{command}`", page.display());
         }
     }
-    for (from, to) in
-        [("NAME", "orders"), ("MEMBER", "orders-1"), ("BACKUP", "a-backup"), ("RESTORE", "a-restore")]
-    {
+    for (from, to) in [
+        ("NAME", "orders"),
+        ("MEMBER", "orders-1"),
+        ("BACKUP", "a-backup"),
+        ("RESTORE", "a-restore"),
+        ("INDEX", "17"),
+    ] {
         walk.rename(from, to);
     }
     let mut wrong = Vec::new();

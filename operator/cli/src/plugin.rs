@@ -157,6 +157,9 @@ impl Plugin {
             Verb::RecoverQuorum { name, survivor } => {
                 self.edit(name, dry_run, |cluster| edit::consent(cluster, survivor)).await?;
             }
+            Verb::SkipEntry { name, index } => {
+                self.edit(name, dry_run, |cluster| edit::skip_entry(cluster, *index)).await?;
+            }
             Verb::Backup { verb } => self.backup(verb, args).await?,
             Verb::Restore { name, to, undo, confirm } => {
                 self.restore(name, to.as_ref(), undo.as_deref(), confirm.as_deref(), args).await?;

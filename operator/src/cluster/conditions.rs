@@ -2,12 +2,12 @@
 
 use super::certificates;
 use super::observed::Observed;
-use super::plan::{Plan, bucket};
+use super::plan::{ObstacleReason, Plan, bucket, explain};
 use super::validate::Desired;
 use super::view::{View, quorum};
 use crate::crd::{BootstrapPhase, LossPoint, Spread, VolumeBucket};
 use crate::error::Rejection;
-use client::admin::{ConsistencyState, Member};
+use client::admin::{ConsistencyState, FatalEntry, Member};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::collections::BTreeSet;
@@ -208,6 +208,9 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
     let complete = plan.bootstrap.as_ref().is_some_and(|b| b.phase == BootstrapPhase::Complete);
     let begun = plan.bootstrap.as_ref().is_some_and(|b| b.phase >= BootstrapPhase::Initialised);
     let voters = view.voters().count();
+    if let Some(entry) = view.fatal_entry() {
+        return held_up(desired, plan, view, entry);
+    }
     if let (false, Some(obstacle)) = (view.serves(), &plan.obstacle) {
         return Draft {
             kind,
@@ -219,7 +222,7 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
     if begun && !view.serves() {
         if view.is_known() && view.answering_voters() < quorum(voters) {
             let answering = view.answering_voters();
-            let offers: Vec<_> = loss_points(observed, view)
+            let offers: Vec<_> = loss_points(view)
                 .into_iter()
                 .map(|p| {
                     format!("{} holds everything up to index {} of term {}", p.survivor, p.index, p.term)
@@ -255,13 +258,32 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
     Draft { kind, holds: true, reason: "Serving", message: "linearizable reads and writes are served".into() }
 }
 
+/// Nothing is written because of an entry of the log.
+fn held_up(desired: &Desired, plan: &Plan, view: &View<'_>, entry: FatalEntry) -> Draft {
+    let obstacle = plan.obstacle.as_ref().filter(|obstacle| obstacle.reason == ObstacleReason::FatalEntry);
+    let message = match obstacle {
+        Some(obstacle) => obstacle.message.clone(),
+        None if view.entry_fatal_to_all().is_some() => explain(&desired.name, entry),
+        None => format!(
+            "entry {} ended the leader {} times in a row, and another member has applied it: those that have not take its state",
+            entry.index, entry.ends
+        ),
+    };
+    Draft { kind: "Ready", holds: false, reason: "FatalEntry", message }
+}
+
+/// Why no linearizable reads and writes are served.
+fn why_unserved(view: &View<'_>) -> &'static str {
+    if view.fatal_entry().is_some() { "FatalEntry" } else { "NoLeader" }
+}
+
 fn available(observed: &Observed, view: &View<'_>) -> Draft {
     let kind = "Available";
     let reachable = observed.pods.values().any(|pod| pod.ready && pod.serving);
     if view.serves() && reachable {
         return Draft { kind, holds: true, reason: "Serving", message: "traffic can be served".into() };
     }
-    let reason = if view.serves() { "NoEndpoints" } else { "NoLeader" };
+    let reason = if view.serves() { "NoEndpoints" } else { why_unserved(view) };
     Draft { kind, holds: false, reason, message: "traffic cannot be served".into() }
 }
 
@@ -271,8 +293,8 @@ fn fault_tolerant(desired: &Desired, observed: &Observed, view: &View<'_>) -> Dr
     let healthy = view.healthy_voters();
     let needed = quorum(voters);
     let message = format!("{healthy} of {voters} voters are healthy, {needed} are needed");
-    if view.leader().is_none() {
-        return Draft { kind, holds: false, reason: "NoLeader", message };
+    if view.leader().is_none() || view.fatal_entry().is_some() {
+        return Draft { kind, holds: false, reason: why_unserved(view), message };
     }
     if voters <= 2 {
         return Draft { kind, holds: false, reason: "TooFewVoters", message };
@@ -328,15 +350,14 @@ pub(crate) fn dated(draft: Draft, before: &[Condition], now: Timestamp, generati
 }
 
 /// Without a quorum: up to where the log of each voter reaches that answers.
-pub(super) fn loss_points(observed: &Observed, view: &View<'_>) -> Vec<LossPoint> {
-    if view.serves() || view.answering_voters() >= quorum(view.voters().count()) {
+pub(super) fn loss_points(view: &View<'_>) -> Vec<LossPoint> {
+    let has_leader = view.leader().is_some() || view.serves();
+    if has_leader || view.answering_voters() >= quorum(view.voters().count()) {
         return Vec::new();
     }
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let reports = view.voters().filter_map(|voter| {
-        observed.reports.get(&voter.name).filter(|report| report.node_id == voter.node_id)
-    });
-    reports
+    view.voters()
+        .filter_map(|voter| view.report(voter))
         .map(|report| LossPoint {
             survivor: report.name.clone(),
             index: number(report.last_log_index),

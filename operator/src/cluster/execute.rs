@@ -59,13 +59,13 @@ pub enum ExecuteError {
 impl ExecuteError {
     /// Whether it is a matter of a moment: what the step needs is on its way.
     pub fn passes(&self) -> bool {
-        use RefusalReason::{ChangeInProgress, NoLeader, NoQuorum, NotCaughtUp, OutcomeUnknown};
+        use RefusalReason::{ChangeInProgress, NoLeader, NoQuorum, NotCaughtUp, NotFatal, OutcomeUnknown};
         match self {
             // A member that is just starting, or just going; the next look finds out which.
             Self::Admin { source: AdminError::Transport { .. }, .. } => true,
             Self::Admin { source, .. } => matches!(
                 source.refusal(),
-                Some(ChangeInProgress | NoLeader | NoQuorum | NotCaughtUp | OutcomeUnknown)
+                Some(ChangeInProgress | NoLeader | NoQuorum | NotCaughtUp | NotFatal | OutcomeUnknown)
             ),
             Self::NoAddress { .. } | Self::Changed { .. } => true,
             Self::Kube { .. } => false,
@@ -171,6 +171,11 @@ impl Hands<'_> {
                 let note = format!("{pod} goes on alone from index {}, as was agreed to", body.index);
                 self.tell("QuorumRecovered", "RecoverQuorum", note).await;
             }
+            Step::SkipEntry { index } => {
+                admin.skip_entry(&self.base(self.leader, named)?, *index).await.map_err(refused)?;
+                let note = format!("entry {index} is passed over, as was agreed to");
+                self.tell("EntrySkipped", "SkipEntry", note).await;
+            }
             Step::DressPod { pod, uid, patch, mark } => {
                 self.dress(pod, uid, patch, mark.as_deref()).await.map_err(failed)?;
             }
@@ -202,7 +207,9 @@ impl Hands<'_> {
         let now = observe::look_again(self.observed, &self.desired.name, self.admin, self.ctx).await;
         let view = View::of(&now, self.cluster_id);
         let votes = view.voters().any(|voter| voter.name == pod);
-        if votes && !view.may_restart(pod) || !view.is_known() {
+        // Where an entry is fatal to all, none is in service that could have left it; what is in memory is to be kept.
+        let costs = view.entry_fatal_to_all().is_none() || self.desired.is_in_memory();
+        if votes && costs && !view.may_restart(pod) || !view.is_known() {
             return Err(ExecuteError::Changed { pod: pod.to_owned() });
         }
         Ok(())
@@ -352,6 +359,7 @@ fn name(step: &Step) -> &'static str {
         Step::Restore(_) => "Restore",
         Step::Transfer { .. } => "Transfer",
         Step::RecoverQuorum { .. } => "RecoverQuorum",
+        Step::SkipEntry { .. } => "SkipEntry",
         Step::DressPod { .. } => "DressPod",
         Step::ResizePod { .. } => "ResizePod",
         Step::DeletePod { .. } => "DeletePod",

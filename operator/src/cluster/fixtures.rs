@@ -7,7 +7,7 @@ use crate::crd::{
     BootstrapPhase, BootstrapStatus, RolloutState, RolloutStatus, SqliteCluster, SqliteClusterSpec,
 };
 use crate::names::{PodRole, role_revision};
-use client::admin::{Member, MemberRef, MemberReport, Membership, NodeId, Phase, Role};
+use client::admin::{FatalEntry, Member, MemberRef, MemberReport, Membership, NodeId, Phase, Role};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -216,8 +216,17 @@ impl World {
         if let Some(report) = self.observed.reports.get_mut(name) {
             report.cluster_id = Some(CLUSTER_ID.into());
             report.phase = Phase::Serving;
+            report.applied_index = 1000;
         }
         self
+    }
+
+    /// The member does not apply the entry any more.
+    pub(crate) fn held_up(mut self, name: &str, index: u64) -> Self {
+        let report = self.observed.reports.get_mut(name).unwrap();
+        (report.phase, report.applied_index) = (Phase::CatchingUp, index - 1);
+        report.fatal_entry = Some(FatalEntry { index, ends: 3 });
+        self.edit_pod(name, |pod| (pod.ready, pod.not_ready_since) = (false, Some(now())))
     }
 
     /// The member is no longer in the membership; its pod and its data are as they were.
@@ -282,6 +291,12 @@ impl World {
             report.phase = Phase::CatchingUp;
         }
         self
+    }
+
+    /// A cluster whose every voter is held up by entry 900.
+    pub(crate) fn all_held_up() -> Self {
+        let names = ["orders-0", "orders-1", "orders-2"];
+        names.into_iter().fold(Self::serving(3, 0), |world, name| world.held_up(name, 900))
     }
 
     pub(crate) fn edit_pod(mut self, name: &str, edit: impl FnOnce(&mut PodView)) -> Self {

@@ -4,6 +4,7 @@
 //! number of safe ones and at most one that costs a member. Nothing is remembered between plans; each is made from
 //! what is observed, so that an operator that dies anywhere continues where it stopped.
 
+mod fatal_entry;
 mod identity;
 mod membership;
 mod pods;
@@ -18,6 +19,8 @@ mod upkeep;
 mod tests;
 
 pub use upkeep::bucket;
+
+pub(super) use fatal_entry::explain;
 
 pub use step::{
     Activity, ActivityReason, ClaimMark, Obstacle, ObstacleReason, Pending, PendingReason, Sizes, Step,
@@ -244,6 +247,7 @@ impl<'a> Planner<'a> {
         self.plan_serving();
         self.plan_recreation();
         self.plan_stuck_pods();
+        self.plan_fatal_entry();
         self.plan_pod_changes();
         if self.phase == BootstrapPhase::Chosen {
             self.plan_bootstrap();
@@ -251,9 +255,15 @@ impl<'a> Planner<'a> {
             self.plan_leaderless();
         } else if self.view.is_settled() {
             self.plan_learners();
-            self.plan_promotion();
+            // Voters change by two entries, of which the second one waits until the first is applied.
+            let applies = self.view.fatal_entry().is_none();
+            if applies {
+                self.plan_promotion();
+            }
             if self.observed.restores.is_empty() {
-                self.plan_scale_down();
+                if applies {
+                    self.plan_scale_down();
+                }
                 self.plan_fencing();
                 self.plan_rollout();
             } else {

@@ -8,13 +8,13 @@ use super::view::{View, quorum};
 use crate::clock;
 use crate::context::Context;
 use crate::crd::{
-    Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState, SqliteCluster,
+    FatalEntryStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState, SqliteCluster,
     SqliteClusterStatus, StorageStatus, VersionStatus,
 };
 use crate::error::Rejection;
 use crate::names::{FIELD_MANAGER, PORT_HTTP, PodRole};
 use crate::status::StatusError;
-use client::admin::Member;
+use client::admin::{FatalEntry, Member};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
@@ -67,7 +67,8 @@ pub fn status(
         ),
         selector: Some(selector(desired)),
         leader: leader(observed, &view),
-        quorum: view.is_known().then(|| quorum_status(observed, &view)),
+        quorum: view.is_known().then(|| quorum_status(&view)),
+        fatal_entry: view.entry_fatal_to_all().map(fatal_entry),
         members,
         endpoints: desired
             .spec
@@ -120,15 +121,20 @@ fn leader(observed: &Observed, view: &View<'_>) -> Option<LeaderStatus> {
     }))
 }
 
-fn quorum_status(observed: &Observed, view: &View<'_>) -> QuorumStatus {
+fn quorum_status(view: &View<'_>) -> QuorumStatus {
     let size = quorum(view.voters().count());
     let healthy = view.healthy_voters();
     QuorumStatus {
         size: count(size),
         healthy_voters: count(healthy),
         tolerable_failures: count(healthy.saturating_sub(size)),
-        loss_points: conditions::loss_points(observed, view),
+        loss_points: conditions::loss_points(view),
     }
+}
+
+fn fatal_entry(entry: FatalEntry) -> FatalEntryStatus {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    FatalEntryStatus { index: number(entry.index), ends: number(entry.ends) }
 }
 
 fn members(desired: &Desired, observed: &Observed, view: &View<'_>) -> Vec<MemberStatus> {
@@ -160,7 +166,7 @@ fn members(desired: &Desired, observed: &Observed, view: &View<'_>) -> Vec<Membe
 
 fn of_member(desired: &Desired, observed: &Observed, view: &View<'_>, member: &Member) -> MemberStatus {
     let pod = observed.pods.get(&member.name);
-    let report = observed.reports.get(&member.name).filter(|report| report.node_id == member.node_id);
+    let report = view.report(member);
     let is_replica = matches!(desired.name.parse_member(&member.name), Some((PodRole::ReadReplica, _)));
     MemberStatus {
         name: member.name.clone(),

@@ -1,7 +1,7 @@
 //! The Raft group as its leader sees it: who votes, who is heard, who has caught up. Pure.
 
 use super::observed::Observed;
-use client::admin::{Member, MemberReport, Membership, NodeId, Phase, Role};
+use client::admin::{FatalEntry, Member, MemberReport, Membership, NodeId, Phase, Role};
 
 /// A member whose leader has not heard it for this long is not counted on.
 pub const UNHEARD_MILLISECONDS: u64 = 2_000;
@@ -72,6 +72,11 @@ impl<'a> View<'a> {
         self.members().find(|member| member.node_id == node_id)
     }
 
+    /// What a member said of itself just now, if it was itself that answered under its name.
+    pub fn report(&self, member: &Member) -> Option<&'a MemberReport> {
+        self.observed.reports.get(&member.name).filter(|report| report.node_id == member.node_id)
+    }
+
     /// Whether it leads.
     pub fn leads(&self, member: &Member) -> bool {
         self.leader.is_some_and(|leader| leader.node_id == member.node_id)
@@ -99,26 +104,61 @@ impl<'a> View<'a> {
     /// Whether it is healthy, and its pod is Ready and in service: what the restart of another member asks for.
     pub fn is_sound(&self, member: &Member) -> bool {
         let pod = self.observed.pods.get(&member.name);
-        let serves = self
-            .observed
-            .reports
-            .get(&member.name)
-            .is_some_and(|report| report.node_id == member.node_id && report.phase == Phase::Serving);
+        let serves = self.report(member).is_some_and(|report| report.phase == Phase::Serving);
         self.is_healthy(member) && serves && pod.is_some_and(|pod| pod.ready && !pod.terminating)
     }
 
-    /// Whether the pod of a voter may be made anew without a pause: every other voter is sound, and it does not lead unless
-    /// it is alone.
+    /// Whether it is as well as it can be: sound, or, where an entry is fatal to all, healthy and held up by that.
+    pub fn is_at_its_best(&self, member: &Member) -> bool {
+        let stays = self.observed.pods.get(&member.name).is_some_and(|pod| !pod.terminating);
+        let is_held_up = |index| stays && self.is_healthy(member) && self.is_held_up(member, index);
+        self.is_sound(member) || self.entry_fatal_to_all().is_some_and(|entry| is_held_up(entry.index))
+    }
+
+    /// Whether the pod of a voter may be made anew without a pause: every other voter is at its best, and it does not lead
+    /// unless it is alone.
     pub fn may_restart(&self, pod: &str) -> bool {
         let others = || self.voters().filter(|voter| voter.name != pod);
         self.leader.is_some_and(|leader| leader.name != pod || others().next().is_none())
             && self.is_settled()
-            && others().all(|voter| self.is_sound(voter))
+            && others().all(|voter| self.is_at_its_best(voter))
     }
 
-    /// Whether linearizable reads and writes are served: a quorum confirms the leader, or follows the same one.
+    /// The entry of the log because of which nothing is written: the leader does not apply it any more; or nobody leads, and
+    /// of the voters, of which a quorum answers, none that does applies it. With the most that it ended one of them.
+    pub fn fatal_entry(&self) -> Option<FatalEntry> {
+        let told = || self.members().filter_map(|member| self.report(member)?.fatal_entry);
+        let index = match self.leader {
+            Some(leader) => leader.fatal_entry?.index,
+            None => {
+                let index = self.voters().find_map(|voter| self.report(voter)?.fatal_entry)?.index;
+                let held_up = self.voters().filter(|voter| self.is_held_up(voter, index)).count();
+                let all = held_up == self.answering_voters() && held_up >= quorum(self.voters().count());
+                all.then_some(index)?
+            }
+        };
+        told().filter(|entry| entry.index == index).max_by_key(|entry| entry.ends)
+    }
+
+    /// The same, unless a member that answers has applied it: the others take its state then, by themselves.
+    pub fn entry_fatal_to_all(&self) -> Option<FatalEntry> {
+        let has_applied =
+            |member: &Member, index| self.report(member).is_some_and(|report| report.applied_index >= index);
+        self.fatal_entry().filter(|entry| !self.members().any(|member| has_applied(member, entry.index)))
+    }
+
+    /// Whether a member says that it does not apply the entry with this index any more.
+    pub fn is_held_up(&self, member: &Member, index: u64) -> bool {
+        self.report(member).and_then(|report| report.fatal_entry).is_some_and(|entry| entry.index == index)
+    }
+
+    /// Whether linearizable reads and writes are served: a quorum confirms the leader, or follows the same one, and what is
+    /// committed is applied.
     pub fn serves(&self) -> bool {
         let Some(membership) = self.membership else { return false };
+        if self.fatal_entry().is_some() {
+            return false;
+        }
         if self.leader.is_some() {
             return true;
         }
@@ -128,9 +168,7 @@ impl<'a> View<'a> {
                 .members
                 .iter()
                 .filter(|member| member.voter)
-                .filter_map(|member| {
-                    self.observed.reports.get(&member.name).filter(|r| r.node_id == member.node_id)
-                })
+                .filter_map(|member| self.report(member))
                 .filter(|report| report.phase == Phase::Serving)
                 .filter(|report| report.leader.as_ref().is_some_and(|leader| leader.node_id == id))
                 .count()
@@ -140,11 +178,7 @@ impl<'a> View<'a> {
 
     /// How many voters answer the operator.
     pub fn answering_voters(&self) -> usize {
-        self.voters()
-            .filter(|voter| {
-                self.observed.reports.get(&voter.name).is_some_and(|r| r.node_id == voter.node_id)
-            })
-            .count()
+        self.voters().filter(|voter| self.report(voter).is_some()).count()
     }
 
     /// How many voters are healthy.

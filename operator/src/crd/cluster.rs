@@ -288,6 +288,10 @@ pub struct Recovery {
     /// What is agreed to after a quorum of voters was lost for good.
     #[serde(default)]
     pub quorum_loss: QuorumLoss,
+    /// That this entry of the log is passed over, and its writes are lost. It must equal status.fatalEntry.index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub skip_entry: Option<i64>,
 }
 
 impl Default for Recovery {
@@ -295,6 +299,7 @@ impl Default for Recovery {
         Self {
             member_replacement_after_seconds: default_replacement_seconds(),
             quorum_loss: QuorumLoss::default(),
+            skip_entry: None,
         }
     }
 }

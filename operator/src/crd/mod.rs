@@ -43,9 +43,9 @@ pub use sqlite_restore::{
 };
 pub use status::{
     ArchiveStatus, BackupStatus, BootstrapPhase, BootstrapRestoreStatus, BootstrapStatus, CanaryStatus,
-    CertificateStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RecoveryWindow,
-    RestorePhase, RolloutState, RolloutStatus, ScheduleStatus, SqliteClusterStatus, StorageStatus,
-    VersionStatus, VolumeBucket,
+    CertificateStatus, FatalEntryStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus,
+    RecoveryWindow, RestorePhase, RolloutState, RolloutStatus, ScheduleStatus, SqliteClusterStatus,
+    StorageStatus, VersionStatus, VolumeBucket,
 };
 pub use storage::{Autogrow, Medium, RetentionPolicy, Storage};
 pub use tls::{ClientTraffic, IssuerRef, PeerTraffic, PlaintextClients, Port, Tls, TlsMode, Traffic};

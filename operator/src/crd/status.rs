@@ -66,6 +66,9 @@ pub struct SqliteClusterStatus {
     /// How many failures the cluster can take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quorum: Option<QuorumStatus>,
+    /// The entry of the log that no member gets over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fatal_entry: Option<FatalEntryStatus>,
     /// The members, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -175,6 +178,16 @@ pub struct QuorumStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["survivor"]))]
     pub loss_points: Vec<LossPoint>,
+}
+
+/// An entry of the log that no member gets over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FatalEntryStatus {
+    /// Its index.
+    pub index: i64,
+    /// How often in a row it ended one.
+    pub ends: i64,
 }
 
 /// One member.

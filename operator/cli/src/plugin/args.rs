@@ -186,6 +186,13 @@ pub enum Verb {
         #[arg(long)]
         survivor: String,
     },
+    /// Consents to pass over an entry of the log that ends every member, and to lose what only it would have written
+    SkipEntry {
+        /// Name of the cluster
+        name: String,
+        /// Its index, as status.fatalEntry tells it
+        index: i64,
+    },
 }
 
 /// What to do with backups.

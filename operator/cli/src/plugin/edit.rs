@@ -98,6 +98,19 @@ pub fn consent(cluster: &SqliteCluster, survivor: &str) -> Result<Edit> {
     })
 }
 
+/// Consent to pass over the entry that every member is held up by at this moment.
+pub fn skip_entry(cluster: &SqliteCluster, index: i64) -> Result<Edit> {
+    let entry = cluster.status.as_ref().and_then(|status| status.fatal_entry);
+    let entry = entry.context("no entry ends every member: there is nothing to pass over")?;
+    if entry.index != index {
+        bail!("entry {index} is not the one that ends every member; that is {}", entry.index);
+    }
+    Ok(Edit {
+        patch: json!({"spec": {"recovery": {"skipEntry": index}}}),
+        what: format!("what only entry {index} would have written is given up"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,5 +160,17 @@ mod tests {
             json!({"survivor": "orders-1", "index": 4711, "term": 3})
         );
         assert!(consent(&cluster, "orders-0").expect_err("nothing offered").to_string().contains("orders-1"));
+    }
+
+    #[test]
+    fn only_the_entry_that_ends_every_member_is_passed_over() {
+        let of = |status: Value| cluster(json!({"storage": {"size": "1Gi"}}), status);
+        let held_up = of(json!({"fatalEntry": {"index": 4711, "ends": 3}}));
+        let edit = skip_entry(&held_up, 4711).expect("an edit");
+        assert_eq!(edit.patch, json!({"spec": {"recovery": {"skipEntry": 4711}}}));
+        assert!(edit.yaml("shop", "orders").expect("YAML").contains("skipEntry: 4711"));
+        let refused = |cluster, index| skip_entry(&cluster, index).expect_err("refused").to_string();
+        assert!(refused(held_up, 4710).contains("that is 4711"));
+        assert!(refused(of(json!({})), 4711).contains("nothing to pass over"));
     }
 }

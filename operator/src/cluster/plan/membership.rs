@@ -76,7 +76,7 @@ impl<'a> Planner<'a> {
     /// A lost quorum is recovered only with a consent that names what a survivor holds, and only when no other voter can
     /// come back: two halves of a cluster that both go on would be worse than none. Says what hinders it.
     fn plan_quorum_recovery(&mut self, consent: &LossPoint) -> Option<String> {
-        let points = crate::cluster::conditions::loss_points(self.observed, &self.view);
+        let points = crate::cluster::conditions::loss_points(&self.view);
         if points.is_empty() {
             return None;
         }

@@ -1,5 +1,5 @@
 //! Which pod is restarted next: read replicas first, then followers, the leader last; one at a time, and a voter only
-//! while every other one is in service.
+//! while every other one is in service, or none can be.
 
 use super::{ActivityReason, ObstacleReason, Planner, Step};
 use crate::cluster::observed::PodView;
@@ -141,7 +141,8 @@ impl<'a> Planner<'a> {
             return;
         }
         let voters = self.view.voters().count();
-        if voters <= 2 && voters < self.desired.voters && self.is_voter_on_its_way() {
+        let is_fatal = self.view.entry_fatal_to_all().is_some();
+        if !is_fatal && voters <= 2 && voters < self.desired.voters && self.is_voter_on_its_way() {
             // A restart would cost the quorum for a moment: with the members that are to come it will not.
             return;
         }
@@ -150,6 +151,10 @@ impl<'a> Planner<'a> {
             .filter_map(|(name, pod)| {
                 let node_id = self.voter_named(name)?;
                 let member = self.view.member(node_id)?;
+                if is_fatal && self.view.report(member).is_none() {
+                    // Nobody knows when it comes back, and what gets over the entry is not to wait for that.
+                    return None;
+                }
                 let (_, ordinal) = self.desired.name.parse_member(name)?;
                 Some((
                     self.view.leads(member),
@@ -165,7 +170,7 @@ impl<'a> Planner<'a> {
         let unsound: Vec<&str> = self
             .view
             .voters()
-            .filter(|voter| voter.node_id != member.node_id && !self.view.is_sound(voter))
+            .filter(|voter| voter.node_id != member.node_id && self.is_waited_for(voter))
             .map(|voter| voter.name.as_str())
             .collect();
         if !unsound.is_empty() {
@@ -185,6 +190,17 @@ impl<'a> Planner<'a> {
                 self.begin_with(&member.name);
             }
         }
+    }
+
+    /// Whether no other voter is restarted before this one is back in service. Where an entry is fatal to all of them, nothing
+    /// is interrupted by restarts, and another template may be what gets over it: one that is still to get that, or is lost,
+    /// is not waited for, unless data goes with pods.
+    fn is_waited_for(&self, voter: &Member) -> bool {
+        let is_free = self.view.entry_fatal_to_all().is_some() && !self.desired.is_in_memory();
+        let pod = self.observed.pods.get(&voter.name);
+        let has_its_turn = pod.is_some_and(|pod| !pod.terminating && self.is_outdated(PodRole::Voter, pod));
+        let is_missed = is_free && (has_its_turn || self.is_lost(voter));
+        !is_missed && !self.view.is_at_its_best(voter)
     }
 
     /// Whether a wanted voter is missing that may yet come: its pod is not, or not for long, held up.

@@ -119,11 +119,13 @@ impl Planner<'_> {
     }
 
     /// The voter whose place is to be taken by another: neither heard nor Ready for as long as the spec says, while
-    /// its name is held by a pod that does not come back, and the others are a healthy quorum.
+    /// its name is held by a pod that does not come back, and the others are a healthy quorum. Where an entry is fatal to
+    /// those, the lost one may be the only one that has applied it.
     pub(super) fn lost_voter(&self) -> Option<&Member> {
         let leader = self.view.leader()?;
         let voters = self.view.voters().count();
-        if self.view.healthy_voters() < crate::cluster::view::quorum(voters) {
+        let is_quorum_well = self.view.healthy_voters() >= crate::cluster::view::quorum(voters);
+        if !is_quorum_well || self.view.fatal_entry().is_some() {
             return None;
         }
         self.view.voters().find(|member| {
@@ -131,7 +133,7 @@ impl Planner<'_> {
         })
     }
 
-    fn is_lost(&self, member: &Member) -> bool {
+    pub(super) fn is_lost(&self, member: &Member) -> bool {
         let patience = self.desired.replacement_after;
         let silent = member.silent_milliseconds.is_none_or(|ms| u128::from(ms) >= patience.as_millis());
         let Some(pod) = self.observed.pods.get(&member.name) else { return false };

@@ -104,6 +104,11 @@ pub enum Step {
         /// What it is and holds.
         body: Recover,
     },
+    /// Has every member pass over an entry of the log that none gets over.
+    SkipEntry {
+        /// Its index.
+        index: u64,
+    },
     /// Changes labels and annotations of a running pod.
     DressPod {
         /// Which pod.
@@ -159,6 +164,7 @@ impl Step {
             | Self::Initialise { .. }
             | Self::AddLearner(_)
             | Self::RecoverQuorum { .. }
+            | Self::SkipEntry { .. }
             | Self::DressPod { .. }
             | Self::ResizePod { .. }
             | Self::Restore(_)
@@ -206,6 +212,8 @@ pub enum ActivityReason {
     Fencing,
     /// A survivor goes on alone.
     RecoveringQuorum,
+    /// An entry of the log is passed over.
+    SkippingEntry,
     /// TLS between members is turned on or off.
     SecuringPeers,
     /// TLS for clients is turned on or off.
@@ -234,6 +242,7 @@ impl ActivityReason {
             Self::Hibernating => "Hibernating",
             Self::Fencing => "Fencing",
             Self::RecoveringQuorum => "RecoveringQuorum",
+            Self::SkippingEntry => "SkippingEntry",
             Self::SecuringPeers => "SecuringPeers",
             Self::SecuringClients => "SecuringClients",
             Self::AwaitingCertificates => "AwaitingCertificates",
@@ -303,6 +312,8 @@ pub enum ObstacleReason {
     MemberStuck,
     /// No quorum for a long time.
     QuorumLost,
+    /// An entry of the log that ends every member.
+    FatalEntry,
     /// Every volume is empty though the cluster had begun.
     DataLost,
     /// The first member with a new template did not come up.
@@ -324,6 +335,7 @@ impl ObstacleReason {
             Self::InsufficientCapacity => "InsufficientCapacity",
             Self::MemberStuck => "MemberStuck",
             Self::QuorumLost => "QuorumLost",
+            Self::FatalEntry => "FatalEntry",
             Self::DataLost => "DataLost",
             Self::CanaryFailed => "CanaryFailed",
             Self::VersionSkew => "VersionSkew",

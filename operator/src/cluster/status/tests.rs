@@ -74,6 +74,31 @@ fn the_contract_table() {
             no_quorum().condition("Ready", "False", "QuorumLost", 400),
             "- QuorumLost !QuorumLost !NoLeader !NoLeader Failed",
         ),
+        (
+            "an entry ends every member",
+            World::all_held_up(),
+            "- FatalEntry !FatalEntry !FatalEntry !FatalEntry Failed",
+        ),
+        (
+            "it is passed over",
+            World::all_held_up().spec(|spec| spec.recovery.skip_entry = Some(900)),
+            "SkippingEntry - !FatalEntry !FatalEntry !FatalEntry InProgress",
+        ),
+        (
+            "an entry ended the leader alone",
+            World::serving(3, 0).held_up("orders-0", 900),
+            "- - !FatalEntry !FatalEntry !FatalEntry InProgress",
+        ),
+        (
+            "an entry ended a follower alone",
+            World::serving(3, 0).held_up("orders-2", 900),
+            "- - Serving Serving QuorumSlack Current",
+        ),
+        (
+            "an entry ends every member that is left, and they are too few",
+            World::all_held_up().dead("orders-0").dead("orders-1").leaderless(),
+            "- - !QuorumLost !NoLeader !NoLeader InProgress",
+        ),
         ("electing", World::serving(3, 0).leaderless(), "- - !NoLeader !NoLeader !NoLeader InProgress"),
         (
             "stuck rollout",
@@ -250,6 +275,19 @@ fn what_a_lost_quorum_costs_is_offered() {
     assert_eq!(points.len(), 1);
     assert_eq!((points[0].survivor.as_str(), points[0].index, points[0].term), ("orders-2", 4711, 3));
     assert!(of(&World::serving(3, 0)).quorum.unwrap().loss_points.is_empty());
+}
+
+#[test]
+fn the_entry_that_ends_every_member_is_told_and_does_not_move() {
+    let mut world = World::all_held_up();
+    let told = of(&world);
+    assert_eq!(told.fatal_entry, Some(FatalEntryStatus { index: 900, ends: 3 }));
+    assert!(told.quorum.as_ref().unwrap().loss_points.is_empty(), "there is a quorum");
+    let message = |kind: &str| told.conditions.iter().find(|c| c.type_ == kind).unwrap().message.clone();
+    assert!(message("Ready").contains("entry 900") && message("Ready") == message("Stalled"));
+    world.observed.status = told;
+    assert_eq!(of(&world), world.observed.status);
+    assert_eq!(of(&World::serving(3, 0).held_up("orders-0", 900)).fatal_entry, None, "it heals by itself");
 }
 
 #[test]

@@ -1,0 +1,51 @@
+//! An entry of the log that ends every member: nothing is written until one gets over it, or all of them pass it over. That
+//! loses what it would have written, so that it takes a human.
+
+use super::{ActivityReason, ObstacleReason, Planner, Step};
+use crate::names::ClusterName;
+use client::admin::FatalEntry;
+
+impl Planner<'_> {
+    /// The entry is passed over only with the consent that names it, and only when every member says that it does not apply
+    /// it: what one of them applied may have been acknowledged.
+    pub(super) fn plan_fatal_entry(&mut self) {
+        let Some(entry) = self.view.entry_fatal_to_all() else { return };
+        let explained = explain(&self.desired.name, entry);
+        let consent = self.desired.spec.recovery.skip_entry;
+        let names_it = consent.and_then(|index| u64::try_from(index).ok()) == Some(entry.index);
+        let hindrance = match consent {
+            None => None,
+            Some(_) if names_it => {
+                let unheard = self.view.members().filter(|member| !self.view.is_held_up(member, entry.index));
+                let names: Vec<&str> = unheard.map(|member| member.name.as_str()).collect();
+                if names.is_empty() {
+                    let message = format!("entry {} is passed over, as was agreed to", entry.index);
+                    self.act(ActivityReason::SkippingEntry, message);
+                    if self.view.leader().is_some() {
+                        self.safe(Step::SkipEntry { index: entry.index });
+                    }
+                    return;
+                }
+                Some(format!(
+                    "recovery.skipEntry is given, and {} may have applied the entry: every member must say that it does not",
+                    names.join(", ")
+                ))
+            }
+            Some(index) => Some(format!("recovery.skipEntry is {index}, and must be {}", entry.index)),
+        };
+        let message = hindrance.into_iter().fold(explained, |told, hindrance| format!("{told}. {hindrance}"));
+        self.obstruct(ObstacleReason::FatalEntry, message);
+    }
+}
+
+/// What is wrong, and the two ways out.
+pub(in crate::cluster) fn explain(cluster: &ClusterName, entry: FatalEntry) -> String {
+    let FatalEntry { index, ends } = entry;
+    format!(
+        "entry {index} ended each member that applied it, up to {ends} times in a row, and is not applied any more: nothing is \
+         written, and nothing that was acknowledged is lost. It takes a version of the program that gets over the entry, or the \
+         consent to lose what only this entry would have written: kubectl sqlite skip-entry {} {index}, or \
+         spec.recovery.skipEntry: {index}",
+        cluster.name
+    )
+}
