@@ -140,11 +140,12 @@ impl<'a> View<'a> {
 
     /// How many voters answer the operator.
     pub fn answering_voters(&self) -> usize {
-        self.voters()
-            .filter(|voter| {
-                self.observed.reports.get(&voter.name).is_some_and(|r| r.node_id == voter.node_id)
-            })
-            .count()
+        self.voters().filter(|voter| self.who_answers_for(voter) == Some(voter.node_id)).count()
+    }
+
+    /// Who answers in a member's place: itself, or another one that began with an empty volume.
+    pub fn who_answers_for(&self, member: &Member) -> Option<NodeId> {
+        self.observed.reports.get(&member.name).map(|report| report.node_id)
     }
 
     /// How many voters are healthy.
