@@ -15,7 +15,9 @@ use std::time::Duration;
 
 const ROTATE_PASSWORD: &str = "sqlite-operator.io/rotatePasswordAt";
 const APPLICATION: &str = "app";
-const MEBIBYTES: u64 = 320;
+/// Of each volume, and how much more with each growth. Enough that none is nearly full.
+const MEBIBYTES: u64 = 1024;
+const MORE_MEBIBYTES: u64 = 16;
 
 /// How long a change may take whose operator ended in its middle.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,7 +67,7 @@ struct Before {
 
 impl Script<'_> {
     fn size(&self) -> String {
-        format!("{}Mi", MEBIBYTES + 16 * self.count)
+        format!("{}Mi", MEBIBYTES + MORE_MEBIBYTES * self.count)
     }
 
     /// Asks for a change; returns at once.
