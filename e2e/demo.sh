@@ -103,7 +103,7 @@ wait "$ledger" || true
 field() { jq -r "$1" "$LOG_DIR/demo-ledger.json"; }
 [ -s "$LOG_DIR/demo-ledger.json" ] || die "the writer failed"
 await_voters "$(get '{.spec.voters}')"
-note "$(field '"\(.acknowledged) of \(.attempts) writes acknowledged, \(.failed + .unknown) not"')"
+note "$(field '"\(.acknowledged) of \(.writes) writes acknowledged, \(.failed + .unknown) not"')"
 note "longest pause between two acknowledgements: ${bold}$(field '.longest_gap.length_ms / 1000') s${plain}"
 [ "$(field '.lost | length')" = 0 ] || die "$(field '.lost | length') acknowledged writes are missing"
 done_ "no acknowledged write is missing; $(leader) leads"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # prove.sh [node | PART OF A NAME] — `make prove`: the tests of the node (prove-node.sh) and the end-to-end tests, or only
-# one of both, with their full counts; what the end-to-end tests measured goes into docs/measurements.md.
+# one of both, with their full counts; what the end-to-end tests measured goes into docs/measurements.jsonl, test by test,
+# and from there into the tables of docs/measurements.md. Numbers of tests that were not run stay.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 . e2e/lib.sh
@@ -13,28 +14,11 @@ E2E_PROVE=1 E2E_TESTS=${1:-} e2e/test.sh tools e2e
 status=$?
 results=$TARGET/e2e-artifacts/results.jsonl
 [ -s "$results" ] || exit $((status | node))
-mkdir -p docs
-others=$(sed -n '/^## /,$p' docs/measurements.md) # what was measured by other commands stays
-{
-  echo "# Measurements"
-  echo
-  echo "By \`make prove${1:+ WHAT=$1}\` at commit $(git rev-parse --short HEAD 2>/dev/null || echo none), $(date -u +%F);" \
-    "$(nproc) cores, $(free -g | awk '/^Mem/ {print $2}') GiB, Linux $(uname -r)." \
-    "An open loop of 200 writes a second, none of them sent again; a pause is the longest time between two acknowledgements."
-  echo
-  echo "| what | runs | acknowledged | lost | written twice | failed | p99, median | pause, median | pause, longest |"
-  echo "|---|---|---|---|---|---|---|---|---|"
-  jq -rs 'map(select(.ledger)) | group_by([.test, .what])[] | . as $runs
-    | ([.[].ledger.longest_gap.length_ms] | sort) as $pauses
-    | ([.[].ledger.p99_us] | sort) as $p99
-    | def total(f): [$runs[].ledger | f] | add;
-      "| \(.[0].what) | \(length) | \(total(.acknowledged)) | \(total(.lost | length)) | \(total(.duplicates | length)) | \(total(.failed + .unknown)) | \($p99[length / 2 | floor] / 1000) ms | \($pauses[length / 2 | floor] / 1000) s | \($pauses[-1] / 1000) s |"' "$results"
-  echo
-  echo "| what | runs | median | longest |"
-  echo "|---|---|---|---|"
-  jq -rs 'map(select(.milliseconds)) | group_by([.test, .what])[] | ([.[].milliseconds] | sort) as $times
-    | "| \(.[0].what) | \(length) | \($times[length / 2 | floor] / 1000) s | \($times[-1] / 1000) s |"' "$results"
-  [ -z "$others" ] || printf '\n%s\n' "$others"
-} >docs/measurements.md
-echo "written: docs/measurements.md"
+commit=$(git rev-parse --short HEAD 2>/dev/null || echo none)
+# What an earlier proof wrote into the pages is no change of what is proved.
+[ -z "$(git status --porcelain -- . ':!docs' 2>/dev/null)" ] || commit+=-dirty
+"$TARGET/ci/measurements" --results "$results" --docs docs --command "make prove${1:+ WHAT=$1}" \
+  --commit "$commit" --date "$(date -u +%F)" \
+  --machine "$(nproc) cores, $(free -g | awk '/^Mem/ {print $2}') GiB, Linux $(uname -r)" || exit
+echo "written: docs/measurements.jsonl, docs/measurements.md"
 exit $((status | node))

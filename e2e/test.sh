@@ -4,6 +4,7 @@
 # the others, except when there is nothing left to test.
 #
 #   E2E_THREADS=1   end-to-end tests at a time        E2E_TESTS=…   only those whose name contains this
+#   E2E_ROUNDS=…    rounds of those that repeat what they do (make test: 1, make prove: 30)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 . e2e/lib.sh
@@ -160,6 +161,9 @@ operator() {
       | .metadata.namespace') || return
   [ -z "$others" ] || { echo "   the operator in namespace $others looks after the tests' clusters too: set its" \
     "clusterSelector to !sqlite-operator.io/e2e, or take it away"; return 1; }
+  # What the operator's pods may do is as little as what the tests' may.
+  kubectl create namespace e2e-operator --dry-run=client -o yaml | kubectl apply -f - >/dev/null || return
+  kubectl label --overwrite namespace e2e-operator pod-security.kubernetes.io/enforce=restricted >/dev/null || return
   quietly operator install_operator e2e-operator --values e2e/operator-values.yaml
 }
 e2e() {
@@ -179,11 +183,11 @@ e2e() {
 # What the tests measured, as a table.
 results() {
   [ -s "$E2E_ARTEFACTS/results.jsonl" ] || return 0
-  jq -rs '["test", "what", "seconds", "acknowledged", "failed", "unknown", "lost", "longest pause, s"],
+  jq -rs '["test", "what", "seconds", "acknowledged", "failed", "attempts failed", "lost", "p99 in peace, ms", "p99, ms", "longest pause, s"],
     (.[] | [.test, .what] + if .ledger
-      then [.ledger.duration_ms / 1000, .ledger.acknowledged, .ledger.failed, .ledger.unknown,
-            (.ledger.lost | length), .ledger.longest_gap.length_ms / 1000]
-      else [.milliseconds / 1000, "", "", "", "", ""] end) | @tsv' "$E2E_ARTEFACTS/results.jsonl" |
+      then (.ledger | [.duration_ms / 1000, .acknowledged, .failed + .unknown, .attempts_failed, (.lost | length),
+            .baseline.p99_us / 1000, .latency.p99_us / 1000, .longest_gap.length_ms / 1000])
+      else [.milliseconds / 1000, "", "", "", "", "", "", ""] end) | @tsv' "$E2E_ARTEFACTS/results.jsonl" |
     column -t -s $'\t' | sed 's/^/   /'
 }
 

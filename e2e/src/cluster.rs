@@ -378,12 +378,20 @@ impl Cluster {
 
     /// Has a pod leave as `kubectl drain` does: as soon as its disruption budget allows it.
     pub async fn evict(&self, pod: &str) -> Result<()> {
-        let pods = self.kubernetes.pods(&self.namespace);
         eventually(&format!("{pod} may go"), Duration::from_secs(30), async || {
-            pods.evict(pod, &EvictParams::default()).await?;
-            Ok(Some(()))
+            Ok(self.try_to_evict(pod).await?.then_some(()))
         })
         .await
+    }
+
+    /// Asks once whether a pod may leave, and has it leave if so. Whether it was let go.
+    pub async fn try_to_evict(&self, pod: &str) -> Result<bool> {
+        match self.kubernetes.pods(&self.namespace).evict(pod, &EvictParams::default()).await {
+            Ok(_) => Ok(true),
+            // Its budget does not allow it now; it is gone already; somebody else changes the budget.
+            Err(kube::Error::Api(refusal)) if [429, 404, 409].contains(&refusal.code) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The Kubernetes node that a pod is on.

@@ -99,21 +99,29 @@ impl Database {
 
     /// Runs one write; an error of any kind is an error here.
     pub async fn write(&self, sql: &str) -> Result<()> {
-        self.write_with(sql, &[], PATIENCE).await.map_err(|e| anyhow::anyhow!("{e}")).context(sql.to_owned())
+        self.write_with(sql, &[], None, PATIENCE)
+            .await
+            .map_err(|e| anyhow::anyhow!("{e}"))
+            .context(sql.to_owned())
     }
 
-    /// Runs one write with parameters and says how it ended.
+    /// Runs one write with parameters and says how it ended. Under the same key it is applied once, however often it
+    /// is sent.
     pub async fn write_with(
         &self,
         sql: &str,
         parameters: &[Value],
+        key: Option<&str>,
         patience: Duration,
     ) -> Result<(), WriteError> {
         let mut statement = vec![json!(sql)];
         statement.extend_from_slice(parameters);
         let url = format!("{}/db/execute", self.base());
-        let sent = self.request(Method::POST, url).timeout(patience).json(&json!([statement])).send().await;
-        let response = sent.map_err(WriteError::of_transport)?;
+        let mut request = self.request(Method::POST, url).timeout(patience).json(&json!([statement]));
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
+        let response = request.send().await.map_err(WriteError::of_transport)?;
         let status = response.status();
         let text = response.text().await.map_err(WriteError::of_transport)?;
         WriteError::of_answer(status, &text).map_or(Ok(()), Err)

@@ -4,12 +4,12 @@ use crate::cluster::{Cluster, Manifest};
 use crate::diagnostics;
 use crate::kubernetes::Kubernetes;
 use crate::ledger::Report;
-use anyhow::{Context, Result, anyhow};
+use crate::measurements::Measured;
+use anyhow::{Context, Result, anyhow, ensure};
 use futures::FutureExt;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The same when `make prove` repeats what `make test` does once.
-const LIMIT_OF_PROOF: Duration = Duration::from_secs(20 * 60);
+const LIMIT_OF_PROOF: Duration = Duration::from_secs(75 * 60);
+
+/// How long nothing may be acknowledged while something is changed on purpose.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Namespace of the operator that all tests share.
 pub const OPERATOR_NAMESPACE: &str = "e2e-operator";
-
-/// Label of the operator's pods.
-const OPERATOR_LABEL: &str = "app.kubernetes.io/name=sqlite-operator";
 
 /// The Kubernetes under test cannot do what the test needs. A skipped test passes, except in CI.
 #[derive(Debug)]
@@ -106,17 +106,27 @@ pub fn proving() -> bool {
     std::env::var_os("E2E_PROVE").is_some()
 }
 
+/// What is allowed while `make test` may share the machine with anything, and what a proof is to show.
+pub fn limit(in_test: Duration, in_proof: Duration) -> Duration {
+    if proving() { in_proof } else { in_test }
+}
+
 async fn create_namespace(kubernetes: &Kubernetes, test: &str) -> Result<String> {
     let suffix = &uuid::Uuid::new_v4().simple().to_string()[..5];
     let name = format!("e2e-{}-{suffix}", test.replace('_', "-"));
-    let namespace = serde_json::from_value(json!({
-        "metadata": {"name": name, "labels": {
-            "sqlite-operator.io/e2e": test.replace('_', "-"),
-            "pod-security.kubernetes.io/enforce": "restricted",
-        }},
-    }))?;
-    Api::<Namespace>::all(kubernetes.client.clone()).create(&PostParams::default(), &namespace).await?;
+    Api::<Namespace>::all(kubernetes.client.clone())
+        .create(&PostParams::default(), &restricted_namespace(&name, test)?)
+        .await?;
     Ok(name)
+}
+
+/// A namespace of a test, for pods that may do nothing special.
+pub fn restricted_namespace(name: &str, test: &str) -> Result<Namespace> {
+    let labels = json!({
+        "sqlite-operator.io/e2e": test.replace('_', "-"),
+        "pod-security.kubernetes.io/enforce": "restricted",
+    });
+    Ok(serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}}))?)
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
@@ -156,68 +166,62 @@ impl Scenario {
         Ok(cluster)
     }
 
-    /// Deletes the operator's pods, as if all its nodes went; its Deployment makes new ones.
-    pub async fn delete_operator_pods(&self) -> Result<()> {
-        let pods = Api::<Pod>::namespaced(self.kubernetes.client.clone(), OPERATOR_NAMESPACE);
-        let found = pods.list(&ListParams::default().labels(OPERATOR_LABEL)).await?;
-        anyhow::ensure!(!found.items.is_empty(), "no operator runs in {OPERATOR_NAMESPACE}");
-        for pod in found {
-            pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await?;
-        }
-        self.say("the operator's pods are deleted");
+    /// Notes a measured time among the results.
+    pub fn measured(&self, what: &str, time: Duration) -> Result<()> {
+        self.timed(what, time, None)
+    }
+
+    /// Notes a measured time among the results, with the most that it may be. In `make test` it is only noted: other
+    /// things may be going on on the machine.
+    pub fn measured_at_most(&self, what: &str, time: Duration, limit: Duration) -> Result<()> {
+        self.timed(what, time, Some(limit))?;
+        ensure!(!proving() || time <= limit, "{what}: {time:?} (limit {limit:?})");
         Ok(())
     }
 
-    /// Sets how many pods the operator's Deployment has; returns how many it had.
-    pub async fn scale_operator(&self, replicas: i32) -> Result<i32> {
-        let deployments = Api::<Deployment>::namespaced(self.kubernetes.client.clone(), OPERATOR_NAMESPACE);
-        let all = deployments.list(&ListParams::default().labels(OPERATOR_LABEL)).await?.items;
-        let deployment = all.first().context("there is no operator")?;
-        let had = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        deployments.patch(&deployment.name_any(), &PatchParams::default(), &patch).await?;
-        let pods = Api::<Pod>::namespaced(self.kubernetes.client.clone(), OPERATOR_NAMESPACE);
-        if replicas == 0 {
-            crate::eventually("the operator is away", Duration::from_secs(20), async || {
-                let left = pods.list(&ListParams::default().labels(OPERATOR_LABEL)).await?;
-                Ok(left.items.is_empty().then_some(()))
-            })
-            .await?;
-        }
-        Ok(had)
-    }
-
-    /// Waits until the operator's Deployment has all its pods again.
-    pub async fn await_operator(&self) -> Result<()> {
-        let deployments = Api::<Deployment>::namespaced(self.kubernetes.client.clone(), OPERATOR_NAMESPACE);
-        crate::eventually("the operator is back", Duration::from_secs(40), async || {
-            let all = deployments.list(&ListParams::default().labels(OPERATOR_LABEL)).await?.items;
-            let complete = |d: &Deployment| {
-                let wanted = d.spec.as_ref().and_then(|s| s.replicas);
-                d.status.as_ref().and_then(|s| s.ready_replicas) == wanted
-            };
-            Ok((!all.is_empty() && all.iter().all(complete)).then_some(()))
-        })
-        .await
-    }
-
-    /// Notes a measured time among the results.
-    pub fn measured(&self, what: &str, time: Duration) -> Result<()> {
+    fn timed(&self, what: &str, time: Duration, limit: Option<Duration>) -> Result<()> {
         self.say(format_args!("{what}: {:.2} s", time.as_secs_f64()));
-        self.record(&json!({"test": self.name, "what": what, "milliseconds": time.as_millis() as u64}))
+        self.record(&Measured {
+            test: self.name.clone(),
+            what: what.to_owned(),
+            milliseconds: Some(time.as_millis() as u64),
+            limit_ms: limit.map(|limit| limit.as_millis() as u64),
+            ledger: None,
+        })
     }
 
     /// Notes the account of a ledger among the results.
     pub fn reported(&self, what: &str, report: &Report) -> Result<()> {
         self.say(format_args!("{what}: {report}"));
-        self.record(&json!({"test": self.name, "what": what, "ledger": report}))
+        self.record(&Measured {
+            test: self.name.clone(),
+            what: what.to_owned(),
+            milliseconds: None,
+            limit_ms: None,
+            ledger: Some(report.clone()),
+        })
+    }
+
+    /// Notes the account of a ledger; an error unless nothing was lost, no write failed, and nobody waited for long.
+    pub fn unharmed(&self, what: &str, report: &Report) -> Result<()> {
+        self.reported(what, report)?;
+        let sound = report.nothing_lost().and_then(|()| report.none_failed());
+        sound.and_then(|()| report.outage_at_most(PAUSE)).context(what.to_owned())
+    }
+
+    /// The same, and in a proof the slowest writes are not much slower than they were in peace. In `make test` that is
+    /// only noted: other things may be going on on the machine.
+    pub fn unnoticed(&self, what: &str, report: &Report) -> Result<()> {
+        self.unharmed(what, report)?;
+        if proving() { report.p99_near_baseline().context(what.to_owned()) } else { Ok(()) }
     }
 
     /// Appends a line to the file of results, in one write, as tests may run beside each other.
-    fn record(&self, line: &serde_json::Value) -> Result<()> {
+    fn record(&self, measured: &Measured) -> Result<()> {
         let folder = artefacts();
         std::fs::create_dir_all(&folder)?;
         let file = std::fs::OpenOptions::new().append(true).create(true).open(folder.join("results.jsonl"));
+        let line = serde_json::to_string(measured)?;
         file?.write_all(format!("{line}\n").as_bytes()).context("results.jsonl")
     }
 }

@@ -17,15 +17,18 @@ struct Options {
     /// Instead: a SqliteCluster of the Kubernetes that KUBECONFIG names, as namespace/name.
     #[arg(long)]
     cluster: Option<String>,
-    /// Attempts per second.
+    /// Writes per second.
     #[arg(long, default_value_t = 100)]
     rate: u32,
     /// For how long.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// Milliseconds after which the outcome of an attempt counts as unknown.
-    #[arg(long, default_value_t = 5_000)]
+    #[arg(long, default_value_t = 250)]
     timeout_ms: u64,
+    /// How often a write that is not acknowledged is sent again, under the same Idempotency-Key.
+    #[arg(long, default_value_t = 2)]
+    retries: u32,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -44,7 +47,8 @@ async fn main() -> Result<ExitCode> {
 }
 
 async fn run(options: &Options) -> Result<Report> {
-    let pace = Pace { rate: options.rate, patience: Duration::from_millis(options.timeout_ms) };
+    let patience = Duration::from_millis(options.timeout_ms);
+    let pace = Pace { rate: options.rate, patience, retries: options.retries };
     let database = match (&options.cluster, options.url.as_slice()) {
         (None, []) => bail!("--url or --cluster is needed"),
         (None, urls) => Database::at(urls.to_vec())?,

@@ -1,7 +1,8 @@
 //! The accounting of a ledger: what was attempted against what is in the database. Pure, tested by table.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 /// How an attempt ended.
@@ -15,21 +16,40 @@ pub enum Outcome {
     Unknown(String),
 }
 
-/// One attempt to write, with times since the first one.
+/// One request for a write.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// Never used twice in a run.
-    pub id: u64,
-    /// When it was due; an open loop sends then, whatever became of the earlier ones.
-    pub sent: Duration,
-    /// When its outcome was known.
+    /// When its outcome was known, since the beginning of the run.
     pub ended: Duration,
     /// How it ended.
     pub outcome: Outcome,
 }
 
+/// One write: the same request under the same key until it is acknowledged, or the client gives up.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Never used twice in a run.
+    pub id: u64,
+    /// When it was due, since the beginning of the run; an open loop sends then, whatever became of the earlier ones.
+    pub due: Duration,
+    /// Every time that it was sent. Only the last one can be acknowledged.
+    pub attempts: Vec<Attempt>,
+}
+
+impl Write {
+    /// When it was acknowledged, if it was.
+    fn acknowledged(&self) -> Option<Duration> {
+        self.attempts.iter().find(|a| a.outcome == Outcome::Acknowledged).map(|attempt| attempt.ended)
+    }
+
+    /// Whether something may have come of it all the same, though no answer said so.
+    fn is_open(&self) -> bool {
+        self.attempts.iter().any(|attempt| matches!(attempt.outcome, Outcome::Unknown(_)))
+    }
+}
+
 /// Longest time in which nothing was acknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// Milliseconds from the start of the run to the gap.
     pub begins_ms: u64,
@@ -37,20 +57,36 @@ pub struct Gap {
     pub length_ms: u64,
 }
 
+/// How long acknowledgements took, from when each write was due: what an attempt waited for counts, and so do the
+/// attempts before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Acknowledged writes that were counted.
+    pub writes: u64,
+    /// Median, in microseconds.
+    pub p50_us: u64,
+    /// 99th percentile of that.
+    pub p99_us: u64,
+}
+
 /// The result of a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// Writes attempted.
-    pub attempts: u64,
-    /// Of these: acknowledged.
+    /// Writes that were due.
+    pub writes: u64,
+    /// Of these: acknowledged, at once or after being sent again.
     pub acknowledged: u64,
-    /// Of these: refused.
+    /// Of these: refused as often as the client tries.
     pub failed: u64,
-    /// Of these: open.
+    /// Of these: given up, and it is open what became of them.
     pub unknown: u64,
+    /// Requests sent for all of them.
+    pub attempts: u64,
+    /// Of these: not acknowledged.
+    pub attempts_failed: u64,
     /// Acknowledged and not in the database. Must be empty.
     pub lost: Vec<u64>,
-    /// In the database more than once. Must be empty, as nothing is sent twice.
+    /// In the database more than once. Must be empty: what is sent again is sent under the same key.
     pub duplicates: Vec<u64>,
     /// In the database and never attempted. Must be empty.
     pub strangers: Vec<u64>,
@@ -58,58 +94,68 @@ pub struct Account {
     pub refused_but_present: u64,
     /// Longest time without an acknowledgement, the edges of the run included.
     pub longest_gap: Gap,
-    /// Median of the time from when a write was due to its acknowledgement, in microseconds.
-    pub p50_us: u64,
-    /// 99th percentile of that.
-    pub p99_us: u64,
+    /// Of the writes that were due in peace, if there was such a time.
+    pub baseline: Latency,
+    /// Of the writes that were due after it; of all of them if there was none.
+    pub latency: Latency,
     /// Why attempts failed or stayed open, and how many did so.
     pub reasons: BTreeMap<String, u64>,
 }
 
-/// Compares the attempts of a run with the ids found in the database and how often each was there.
-pub fn account(attempts: &[Attempt], found: &BTreeMap<u64, u64>) -> Account {
-    let mut sum = Account { attempts: attempts.len() as u64, ..Account::default() };
+/// Compares the writes of a run with the ids found in the database and how often each was there. `peace` is the time
+/// before anything was changed that the rest is compared with.
+pub fn account(writes: &[Write], found: &BTreeMap<u64, u64>, peace: Option<&Range<Duration>>) -> Account {
+    let mut sum = Account { writes: writes.len() as u64, ..Account::default() };
     let mut acknowledged_at = Vec::new();
-    let mut latencies = Vec::new();
     let mut known = BTreeMap::new();
-    for attempt in attempts {
-        known.insert(attempt.id, ());
-        let present = found.contains_key(&attempt.id);
-        match &attempt.outcome {
-            Outcome::Acknowledged => {
-                sum.acknowledged += 1;
-                acknowledged_at.push(attempt.ended);
-                latencies.push(attempt.ended.saturating_sub(attempt.sent));
-                if !present {
-                    sum.lost.push(attempt.id);
-                }
+    for write in writes {
+        known.insert(write.id, ());
+        let present = found.contains_key(&write.id);
+        if let Some(at) = write.acknowledged() {
+            sum.acknowledged += 1;
+            acknowledged_at.push(at);
+            if !present {
+                sum.lost.push(write.id);
             }
-            Outcome::Failed(why) => {
-                sum.failed += 1;
-                sum.refused_but_present += u64::from(present);
-                *sum.reasons.entry(why.clone()).or_default() += 1;
-            }
-            Outcome::Unknown(why) => {
-                sum.unknown += 1;
+        } else if write.is_open() {
+            sum.unknown += 1;
+        } else {
+            sum.failed += 1;
+            sum.refused_but_present += u64::from(present);
+        }
+        for attempt in &write.attempts {
+            sum.attempts += 1;
+            if let Outcome::Failed(why) | Outcome::Unknown(why) = &attempt.outcome {
+                sum.attempts_failed += 1;
                 *sum.reasons.entry(why.clone()).or_default() += 1;
             }
         }
     }
     sum.duplicates = found.iter().filter(|(_, times)| **times > 1).map(|(id, _)| *id).collect();
     sum.strangers = found.keys().filter(|id| !known.contains_key(id)).copied().collect();
-    sum.longest_gap = longest_gap(attempts, acknowledged_at);
-    latencies.sort_unstable();
-    let percentile_us = |percent| percentile(&latencies, percent).as_micros() as u64;
-    sum.p50_us = percentile_us(50);
-    sum.p99_us = percentile_us(99);
+    sum.longest_gap = longest_gap(writes, acknowledged_at);
+    // What was due before the peace began, found connections that had to be made first.
+    let changes = peace.map_or(Duration::ZERO, |peace| peace.end);
+    sum.baseline = peace.map(|peace| latency(writes, |due| peace.contains(&due))).unwrap_or_default();
+    sum.latency = latency(writes, |due| due >= changes);
     sum
 }
 
-/// The gap before the first acknowledgement counts from the first attempt, the one after the last until the last
-/// attempt: a cluster that never answers again has a gap, not a short run.
-fn longest_gap(attempts: &[Attempt], mut acknowledged_at: Vec<Duration>) -> Gap {
-    let Some(begin) = attempts.iter().map(|a| a.sent).min() else { return Gap::default() };
-    let end = attempts.iter().map(|a| a.sent).max().unwrap_or(begin);
+/// Of the acknowledged writes that were due at such a time.
+fn latency(writes: &[Write], counts: impl Fn(Duration) -> bool) -> Latency {
+    let counted = writes.iter().filter(|write| counts(write.due));
+    let took = |write: &Write| Some(write.acknowledged()?.saturating_sub(write.due));
+    let mut latencies: Vec<_> = counted.filter_map(took).collect();
+    latencies.sort_unstable();
+    let percentile_us = |percent| percentile(&latencies, percent).as_micros() as u64;
+    Latency { writes: latencies.len() as u64, p50_us: percentile_us(50), p99_us: percentile_us(99) }
+}
+
+/// The gap before the first acknowledgement counts from the first write, the one after the last until the last
+/// write: a cluster that never answers again has a gap, not a short run.
+fn longest_gap(writes: &[Write], mut acknowledged_at: Vec<Duration>) -> Gap {
+    let Some(begin) = writes.iter().map(|w| w.due).min() else { return Gap::default() };
+    let end = writes.iter().map(|w| w.due).max().unwrap_or(begin);
     acknowledged_at.sort_unstable();
     let mut longest = Gap::default();
     let mut previous = begin;
@@ -135,12 +181,22 @@ mod tests {
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
-    fn attempt(id: u64, sent: u64, ended: u64, outcome: Outcome) -> Attempt {
-        Attempt { id, sent: MS(sent), ended: MS(ended), outcome }
+    fn write(id: u64, due: u64, attempts: &[(u64, Outcome)]) -> Write {
+        let attempts =
+            attempts.iter().map(|(ended, outcome)| Attempt { ended: MS(*ended), outcome: outcome.clone() });
+        Write { id, due: MS(due), attempts: attempts.collect() }
     }
 
-    fn acknowledged(id: u64, sent: u64, ended: u64) -> Attempt {
-        attempt(id, sent, ended, Outcome::Acknowledged)
+    fn acknowledged(id: u64, due: u64, ended: u64) -> Write {
+        write(id, due, &[(ended, Outcome::Acknowledged)])
+    }
+
+    fn refused() -> Outcome {
+        Outcome::Failed("503 leader not found".into())
+    }
+
+    fn open() -> Outcome {
+        Outcome::Unknown("no answer in time".into())
     }
 
     fn found(ids: &[(u64, u64)]) -> BTreeMap<u64, u64> {
@@ -149,50 +205,43 @@ mod tests {
 
     #[test]
     fn nothing_attempted_is_nothing_wrong() {
-        assert_eq!(account(&[], &found(&[])), Account::default());
+        assert_eq!(account(&[], &found(&[]), None), Account::default());
     }
 
     #[test]
     fn what_is_there_decides() {
-        let failed = || Outcome::Failed("503 leader not found".into());
-        let unknown = || Outcome::Unknown("no answer in time".into());
-        // attempts, found, (lost, duplicates, strangers, refused but present)
-        type Case = (Vec<Attempt>, Vec<(u64, u64)>, (Vec<u64>, Vec<u64>, Vec<u64>, u64));
+        use Outcome::Acknowledged;
+        // writes, found, (lost, duplicates, strangers, refused but present)
+        type Case = (Vec<Write>, Vec<(u64, u64)>, (Vec<u64>, Vec<u64>, Vec<u64>, u64));
+        let two = || vec![acknowledged(0, 0, 1), acknowledged(1, 1, 2)];
+        let one = |outcomes: &[Outcome]| {
+            let attempts: Vec<_> = (1..).zip(outcomes.iter().cloned()).collect();
+            vec![write(0, 0, &attempts)]
+        };
         let cases: Vec<(&str, Case)> = vec![
+            ("all well", (two(), vec![(0, 1), (1, 1)], (vec![], vec![], vec![], 0))),
+            ("one lost", (two(), vec![(0, 1)], (vec![1], vec![], vec![], 0))),
+            ("twice", (one(&[Acknowledged]), vec![(0, 2)], (vec![], vec![0], vec![], 0))),
+            ("unknown may be there", (one(&[open()]), vec![(0, 1)], (vec![], vec![], vec![], 0))),
+            ("or not", (one(&[open()]), vec![], (vec![], vec![], vec![], 0))),
+            ("unknown and twice", (one(&[open()]), vec![(0, 2)], (vec![], vec![0], vec![], 0))),
+            ("refused and there", (one(&[refused()]), vec![(0, 1)], (vec![], vec![], vec![], 1))),
             (
-                "all well",
-                (
-                    vec![acknowledged(0, 0, 1), acknowledged(1, 1, 2)],
-                    vec![(0, 1), (1, 1)],
-                    (vec![], vec![], vec![], 0),
-                ),
+                "open once, so it may be there",
+                (one(&[open(), refused()]), vec![(0, 1)], (vec![], vec![], vec![], 0)),
             ),
             (
-                "one lost",
-                (
-                    vec![acknowledged(0, 0, 1), acknowledged(1, 1, 2)],
-                    vec![(0, 1)],
-                    (vec![1], vec![], vec![], 0),
-                ),
-            ),
-            ("twice", (vec![acknowledged(0, 0, 1)], vec![(0, 2)], (vec![], vec![0], vec![], 0))),
-            (
-                "unknown may be there",
-                (vec![attempt(0, 0, 1, unknown())], vec![(0, 1)], (vec![], vec![], vec![], 0)),
-            ),
-            ("or not", (vec![attempt(0, 0, 1, unknown())], vec![], (vec![], vec![], vec![], 0))),
-            (
-                "unknown and twice",
-                (vec![attempt(0, 0, 1, unknown())], vec![(0, 2)], (vec![], vec![0], vec![], 0)),
+                "acknowledged at last, and lost",
+                (one(&[open(), Acknowledged]), vec![], (vec![0], vec![], vec![], 0)),
             ),
             (
-                "refused and there",
-                (vec![attempt(0, 0, 1, failed())], vec![(0, 1)], (vec![], vec![], vec![], 1)),
+                "sent again and there twice",
+                (one(&[open(), Acknowledged]), vec![(0, 2)], (vec![], vec![0], vec![], 0)),
             ),
-            ("stranger", (vec![acknowledged(0, 0, 1)], vec![(0, 1), (7, 1)], (vec![], vec![], vec![7], 0))),
+            ("stranger", (one(&[Acknowledged]), vec![(0, 1), (7, 1)], (vec![], vec![], vec![7], 0))),
         ];
-        for (name, (attempts, ids, expected)) in cases {
-            let sum = account(&attempts, &found(&ids));
+        for (name, (writes, ids, expected)) in cases {
+            let sum = account(&writes, &found(&ids), None);
             assert_eq!(
                 (sum.lost, sum.duplicates, sum.strangers, sum.refused_but_present),
                 expected,
@@ -202,10 +251,32 @@ mod tests {
     }
 
     #[test]
+    fn a_write_fails_when_its_last_attempt_does() {
+        use Outcome::Acknowledged;
+        // outcomes of the attempts, (acknowledged, failed, unknown), (attempts, of these failed)
+        type Case<'a> = (&'a str, Vec<Outcome>, (u64, u64, u64), (u64, u64));
+        let cases: Vec<Case> = vec![
+            ("at once", vec![Acknowledged], (1, 0, 0), (1, 0)),
+            ("the second time", vec![refused(), Acknowledged], (1, 0, 0), (2, 1)),
+            ("the third time", vec![refused(), open(), Acknowledged], (1, 0, 0), (3, 2)),
+            ("refused each time", vec![refused(), refused(), refused()], (0, 1, 0), (3, 3)),
+            ("open at last", vec![refused(), refused(), open()], (0, 0, 1), (3, 3)),
+            ("open once", vec![open(), refused(), refused()], (0, 0, 1), (3, 3)),
+        ];
+        for (name, outcomes, writes, attempts) in cases {
+            let sent: Vec<_> = (1..).zip(outcomes).collect();
+            let sum = account(&[write(0, 0, &sent)], &found(&[(0, 1)]), None);
+            assert_eq!((sum.acknowledged, sum.failed, sum.unknown), writes, "{name}");
+            assert_eq!((sum.attempts, sum.attempts_failed), attempts, "{name}");
+            assert_eq!(sum.writes, 1, "{name}");
+        }
+    }
+
+    #[test]
     fn gaps_include_the_edges_and_forgive_nothing() {
         let gap = |begins_ms, length_ms| Gap { begins_ms, length_ms };
-        let failed = |id, at| attempt(id, at, at, Outcome::Failed("x".into()));
-        let cases: Vec<(&str, Vec<Attempt>, Gap)> = vec![
+        let failed = |id, at| write(id, at, &[(at, refused())]);
+        let cases: Vec<(&str, Vec<Write>, Gap)> = vec![
             (
                 "steady",
                 vec![acknowledged(0, 0, 10), acknowledged(1, 10, 20), acknowledged(2, 20, 25)],
@@ -219,34 +290,65 @@ mod tests {
             ("before the first", vec![failed(0, 0), failed(1, 300), acknowledged(2, 400, 401)], gap(0, 401)),
             ("after the last", vec![acknowledged(0, 0, 1), failed(1, 300), failed(2, 900)], gap(1, 899)),
             ("never", vec![failed(0, 0), failed(1, 700)], gap(0, 700)),
-            // Acknowledged late, but acknowledged: the time is what counts, not the order of the attempts.
+            // Acknowledged late, but acknowledged: the time is what counts, not the order of the writes.
             (
                 "late answers",
                 vec![acknowledged(0, 0, 1), acknowledged(1, 100, 900), acknowledged(2, 200, 250)],
                 gap(250, 650),
             ),
+            // An attempt that failed ends no gap; the one that was acknowledged does.
+            (
+                "sent again",
+                vec![acknowledged(0, 0, 1), write(1, 100, &[(350, open()), (400, Outcome::Acknowledged)])],
+                gap(1, 399),
+            ),
         ];
-        for (name, attempts, expected) in cases {
-            assert_eq!(account(&attempts, &found(&[])).longest_gap, expected, "{name}");
+        for (name, writes, expected) in cases {
+            assert_eq!(account(&writes, &found(&[]), None).longest_gap, expected, "{name}");
         }
     }
 
     #[test]
     fn percentiles_count_from_when_a_write_was_due() {
-        let attempts: Vec<_> = (0..100).map(|id| acknowledged(id, id * 10, id * 10 + id + 1)).collect();
-        let sum = account(&attempts, &found(&[]));
-        assert_eq!((sum.p50_us, sum.p99_us), (50_000, 99_000));
+        let writes: Vec<_> = (0..100).map(|id| acknowledged(id, id * 10, id * 10 + id + 1)).collect();
+        let sum = account(&writes, &found(&[]), None);
+        assert_eq!(sum.latency, Latency { writes: 100, p50_us: 50_000, p99_us: 99_000 });
+        // What was sent again has waited since it was due the first time.
+        let again = write(0, 10, &[(260, open()), (400, Outcome::Acknowledged)]);
+        assert_eq!(account(&[again], &found(&[]), None).latency.p99_us, 390_000);
+    }
+
+    #[test]
+    fn peace_is_counted_by_itself() {
+        // Slow while connections are made, 1 ms in peace, 7 ms afterwards.
+        let took = |id: u64| {
+            if id < 10 {
+                50
+            } else if id < 20 {
+                1
+            } else {
+                7
+            }
+        };
+        let mut writes: Vec<_> = (0..40).map(|id| acknowledged(id, id * 10, id * 10 + took(id))).collect();
+        writes.push(write(40, 400, &[(650, refused())]));
+        let sum = account(&writes, &found(&[]), Some(&(MS(100)..MS(200))));
+        assert_eq!(sum.baseline, Latency { writes: 10, p50_us: 1_000, p99_us: 1_000 });
+        assert_eq!(sum.latency, Latency { writes: 20, p50_us: 7_000, p99_us: 7_000 });
+        assert_eq!((sum.writes, sum.acknowledged), (41, 40));
+        let all = account(&writes, &found(&[]), None);
+        assert_eq!((all.baseline, all.latency.writes), (Latency::default(), 40));
     }
 
     #[test]
     fn reasons_are_counted() {
-        let attempts = [
-            attempt(0, 0, 1, Outcome::Failed("a".into())),
-            attempt(1, 0, 1, Outcome::Unknown("b".into())),
-            attempt(2, 0, 1, Outcome::Failed("a".into())),
+        let writes = [
+            write(0, 0, &[(1, Outcome::Failed("a".into())), (2, Outcome::Acknowledged)]),
+            write(1, 0, &[(1, Outcome::Unknown("b".into()))]),
+            write(2, 0, &[(1, Outcome::Failed("a".into()))]),
         ];
-        let sum = account(&attempts, &found(&[]));
-        assert_eq!((sum.failed, sum.unknown), (2, 1));
+        let sum = account(&writes, &found(&[]), None);
+        assert_eq!((sum.failed, sum.unknown), (1, 1));
         assert_eq!(sum.reasons, BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 1)]));
     }
 }

@@ -1,16 +1,16 @@
-//! What Kubernetes does to clusters: nodes are drained and lose power, volumes fill up, the operator ends at any moment,
-//! namespaces go.
+//! What Kubernetes does to clusters: nodes are drained and lose power, volumes fill up, namespaces go.
 
 use crate::failures::{SAME, while_writing};
 use crate::{require_sized_volumes, rounds};
 use anyhow::{Context, Result, ensure};
 use e2e::database::Level;
 use e2e::ledger::Pace;
+use e2e::scenario::restricted_namespace;
 use e2e::{Cluster, Manifest, Scenario, eventually, nodes, proving, scenario};
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// The node whose kube-proxy this machine uses: tests leave it alone.
@@ -45,7 +45,7 @@ async fn drain(test: &Scenario, orders: &Cluster, member: &str, node: &str) -> R
 fn the_leaders_node_is_drained() {
     scenario("the_leaders_node_is_drained", async |test| {
         let orders = test.cluster("orders", 3).await?;
-        for _ in 0..rounds() {
+        for _ in 0..rounds()? {
             let report = while_writing(&orders, async || {
                 let leader = orders.await_leader().await?;
                 let node = orders.node_of(&leader).await?;
@@ -54,45 +54,10 @@ fn the_leaders_node_is_drained() {
                 Ok(())
             })
             .await?;
-            test.reported("leader's node drained", &report)?;
-            report.nothing_lost()?;
-            ensure!(report.failed + report.unknown == 0, "writes failed: {:?}", report.reasons);
+            test.unnoticed("leader's node drained", &report)?;
             orders.assert_same_content(SAME).await?;
         }
         Ok(())
-    });
-}
-
-#[test]
-#[ignore = "needs Kubernetes: make e2e"]
-fn the_operator_ends_at_any_moment() {
-    scenario("the_operator_ends_at_any_moment", async |test| {
-        let ends = if proving() { 100 } else { 3 };
-        let changes: [Value; 4] = [
-            json!({"voters": 5}),
-            json!({"readReplicas": 1}),
-            json!({"voters": 3, "podTemplate": {"metadata": {"labels": {"changed": "yes"}}}}),
-            json!({"readReplicas": 0, "podTemplate": {"metadata": {"labels": {"changed": "again"}}}}),
-        ];
-        let orders = test.cluster("orders", 3).await?;
-        let ledger = orders.start_writing(Pace::default()).await?;
-        for end in 0..ends {
-            orders.set(changes[end % changes.len()].clone()).await?;
-            // Any moment of what follows: that is what is tried out.
-            let moment = Duration::from_millis(u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * 8);
-            tokio::time::sleep(moment).await;
-            test.delete_operator_pods().await?;
-        }
-        orders.set(json!({"voters": 3, "readReplicas": 0})).await?;
-        test.await_operator().await?;
-        orders.await_ready().await?;
-        let report = ledger.finish().await?;
-        test.reported(&format!("operator deleted {ends} times during changes"), &report)?;
-        report.nothing_lost()?;
-        report.outage_at_most(Duration::from_secs(2))?;
-        let pods = orders.pods().await?.len();
-        ensure!(pods == 3, "{pods} pods for 3 voters");
-        orders.assert_same_content(SAME).await
     });
 }
 
@@ -147,11 +112,9 @@ fn a_full_volume_is_raised_and_written_again() {
 fn a_namespace_is_deleted_with_its_clusters() {
     scenario("a_namespace_is_deleted_with_its_clusters", async |test| {
         let namespaces = Api::<Namespace>::all(test.kubernetes.client.clone());
-        for round in 0..rounds() {
+        for round in 0..rounds()? {
             let name = format!("{}-{round}", test.namespace);
-            let labels = json!({"sqlite-operator.io/e2e": ""});
-            let namespace = json!({"metadata": {"name": name, "labels": labels}});
-            namespaces.create(&PostParams::default(), &serde_json::from_value(namespace)?).await?;
+            namespaces.create(&PostParams::default(), &restricted_namespace(&name, &test.name)?).await?;
             let orders = Cluster::named(&test.kubernetes, &name, "orders");
             orders.apply(&Manifest::new("orders", 3)).await?;
             // It goes while it is made, while it serves, and in the middle of a change.
@@ -167,7 +130,7 @@ fn a_namespace_is_deleted_with_its_clusters() {
                 Ok(namespaces.get_opt(&name).await?.is_none().then_some(()))
             })
             .await?;
-            test.measured("namespace deleted to gone", begin.elapsed())?;
+            test.measured_at_most("namespace deleted to gone", begin.elapsed(), Duration::from_secs(60))?;
         }
         Ok(())
     });

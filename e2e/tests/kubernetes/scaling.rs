@@ -1,26 +1,26 @@
 //! The number of voters changes under load.
 
+use crate::failures::SAME;
+use crate::rounds_or;
 use anyhow::{Result, ensure};
 use e2e::ledger::Pace;
-use e2e::{Cluster, scenario};
+use e2e::{Cluster, eventually, proving, scenario};
+use futures::future::join_all;
 use std::time::Duration;
 
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
 fn voters_come_and_go_under_load() {
     scenario("voters_come_and_go_under_load", async |test| {
-        let orders = test.cluster("orders", 3).await?;
-        let ledger = orders.start_writing(Pace::default()).await?;
-        for voters in [5, 3] {
+        let orders = test.cluster("orders", 1).await?;
+        let ledger = orders.start_writing(Pace::default()).await?.baseline().await?;
+        for voters in [3, 5, 3] {
             orders.scale(voters).await?;
             orders.await_ready().await?;
             test.say(format_args!("{voters} voters"));
             assert_voters(&orders, voters as usize).await?;
         }
-        let report = ledger.finish().await?;
-        test.reported("3 to 5 to 3 voters", &report)?;
-        report.nothing_lost()?;
-        report.outage_at_most(Duration::from_secs(2))
+        test.unnoticed("1 to 3 to 5 to 3 voters", &ledger.finish().await?)
     });
 }
 
@@ -29,9 +29,9 @@ fn voters_come_and_go_under_load() {
 fn the_operator_goes_in_the_middle_of_a_scale() {
     scenario("the_operator_goes_in_the_middle_of_a_scale", async |test| {
         let orders = test.cluster("orders", 3).await?;
-        let ledger = orders.start_writing(Pace::default()).await?;
+        let ledger = orders.start_writing(Pace::default()).await?.baseline().await?;
         orders.scale(5).await?;
-        e2e::eventually("the fourth pod", Duration::from_secs(20), async || {
+        eventually("the fourth pod", Duration::from_secs(20), async || {
             Ok((orders.pods().await?.len() > 3).then_some(()))
         })
         .await?;
@@ -39,12 +39,44 @@ fn the_operator_goes_in_the_middle_of_a_scale() {
         orders.await_ready().await?;
         test.say("5 voters all the same");
         assert_voters(&orders, 5).await?;
-        let report = ledger.finish().await?;
-        test.reported("operator deleted while scaling", &report)?;
-        report.nothing_lost()?;
-        report.outage_at_most(Duration::from_secs(2))?;
+        test.unnoticed("operator deleted while scaling", &ledger.finish().await?)?;
         test.await_operator().await
     });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_storm_of_evictions_leaves_a_quorum() {
+    scenario("a_storm_of_evictions_leaves_a_quorum", async |test| {
+        let orders = test.cluster("orders", 3).await?;
+        let ledger = orders.start_writing(Pace::default()).await?.baseline().await?;
+        // Each of them costs the time in which a member starts and catches up.
+        let evictions = if proving() { 10 } else { 2 };
+        for _ in 0..rounds_or(1, 5)? {
+            for voters in [5, 3] {
+                orders.scale(voters).await?;
+                storm(&orders, evictions).await?;
+                test.say(format_args!("{evictions} evictions on the way to {voters} voters"));
+                orders.await_ready().await?;
+                assert_voters(&orders, voters as usize).await?;
+            }
+        }
+        test.unharmed("all pods evicted at once, again and again, while scaling", &ledger.finish().await?)?;
+        orders.assert_same_content(SAME).await
+    });
+}
+
+/// Has all pods leave at once, again and again, until so many were let go: as many as the budget allows, one by one.
+async fn storm(orders: &Cluster, evictions: usize) -> Result<()> {
+    let mut evicted = 0;
+    eventually(&format!("{evictions} evictions"), Duration::from_secs(180), async || {
+        let pods = orders.pod_uids().await?;
+        for let_go in join_all(pods.keys().map(|pod| orders.try_to_evict(pod))).await {
+            evicted += usize::from(let_go?);
+        }
+        Ok((evicted >= evictions).then_some(()))
+    })
+    .await
 }
 
 /// The leader's membership has so many voters, no learners, and there are as many pods and claims.

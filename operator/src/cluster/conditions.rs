@@ -228,9 +228,18 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
                     format!("{} holds everything up to index {} of term {}", p.survivor, p.index, p.term)
                 })
                 .collect();
+            let missing: Vec<_> = view
+                .voters()
+                .filter_map(|voter| match view.who_answers_for(voter) {
+                    Some(id) if id == voter.node_id => None,
+                    Some(_) => Some(format!("{} has lost its volume", voter.name)),
+                    None => Some(format!("{} does not answer", voter.name)),
+                })
+                .collect();
             let message = format!(
-                "{answering} of {voters} voters answer; {} are needed. {}",
+                "{answering} of {voters} voters answer; {} are needed: {}. {}",
                 quorum(voters),
+                missing.join(", "),
                 if offers.is_empty() { "None says what it holds".to_owned() } else { offers.join("; ") }
             );
             return Draft { kind, holds: false, reason: "QuorumLost", message };

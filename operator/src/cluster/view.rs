@@ -181,6 +181,11 @@ impl<'a> View<'a> {
         self.voters().filter(|voter| self.report(voter).is_some()).count()
     }
 
+    /// Who answers in a member's place: itself, or another one that began with an empty volume.
+    pub fn who_answers_for(&self, member: &Member) -> Option<NodeId> {
+        self.observed.reports.get(&member.name).map(|report| report.node_id)
+    }
+
     /// How many voters are healthy.
     pub fn healthy_voters(&self) -> usize {
         self.voters().filter(|member| self.is_healthy(member)).count()

@@ -5,6 +5,7 @@ use crate::cluster::fixtures::World;
 use crate::cluster::observed::Foreign;
 use crate::crd::BootstrapPhase;
 use crate::names::PodRole;
+use client::admin::NodeId;
 use serde_json::Value;
 
 /// What kstatus (cli-utils) computes for a custom resource: the generation that was observed, if the object tells one;
@@ -304,6 +305,22 @@ fn one_zone_may_be_lost_where_zones_are_required() {
     };
     assert_eq!(reason(&world(["a", "b", "c"])), "QuorumSlack");
     assert_eq!(reason(&world(["a", "a", "c"])), "ZoneNeeded");
+}
+
+#[test]
+fn a_lost_quorum_names_what_is_lost_and_what_is_left() {
+    let world = World::serving(3, 0).dead("orders-0").dead("orders-1").leaderless().edit(|world| {
+        world.observed.reports.get_mut("orders-2").unwrap().leader = None;
+        let mut empty = world.observed.reports["orders-2"].clone();
+        (empty.name, empty.node_id, empty.cluster_id) = ("orders-1".into(), NodeId(4711), None);
+        world.observed.reports.insert("orders-1".into(), empty);
+    });
+    let status = of(&world);
+    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+    assert_eq!(ready.reason, "QuorumLost");
+    let wanted = "1 of 3 voters answer; 2 are needed: orders-0 does not answer, orders-1 has lost its volume. \
+                  orders-2 holds everything up to index ";
+    assert!(ready.message.starts_with(wanted), "{}", ready.message);
 }
 
 #[test]

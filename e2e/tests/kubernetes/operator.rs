@@ -1,0 +1,213 @@
+//! The operator ends at any moment of a script of changes, and another version takes its place.
+
+use crate::failures::SAME;
+use crate::rounds_or;
+use crate::updates::RESTARTED;
+use anyhow::{Context, Result, ensure};
+use client::sql::Credentials;
+use e2e::ledger::{Ledger, Pace};
+use e2e::{Cluster, Manifest, Scenario, eventually, proving, scenario};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::Api;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const ROTATE_PASSWORD: &str = "sqlite-operator.io/rotatePasswordAt";
+const APPLICATION: &str = "app";
+/// Of each volume, and how much more with each growth. Enough that none is nearly full.
+const MEBIBYTES: u64 = 1024;
+const MORE_MEBIBYTES: u64 = 16;
+
+/// How long a change may take whose operator ended in its middle.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A change of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// So many voters and read replicas.
+    Members(u32, u32),
+    /// All pods are restarted, one after the other.
+    Restart,
+    /// Applications get another password.
+    Password,
+    /// Volumes grow.
+    Volumes,
+    /// No pod is left.
+    Hibernate,
+    /// And back.
+    Wake,
+}
+
+/// What is gone through again and again.
+const SCRIPT: [Change; 8] = [
+    Change::Members(5, 0),
+    Change::Password,
+    Change::Volumes,
+    Change::Members(3, 1),
+    Change::Restart,
+    Change::Hibernate,
+    Change::Wake,
+    Change::Members(3, 0),
+];
+
+/// A cluster in the middle of the script.
+struct Script<'a> {
+    test: &'a Scenario,
+    orders: Cluster,
+    /// Changes so far, which makes each of them another one.
+    count: u64,
+}
+
+/// What a change is compared with.
+struct Before {
+    pods: BTreeMap<String, String>,
+    user: Option<Credentials>,
+}
+
+impl Script<'_> {
+    fn size(&self) -> String {
+        format!("{}Mi", MEBIBYTES + MORE_MEBIBYTES * self.count)
+    }
+
+    /// Asks for a change; returns at once.
+    async fn begin(&mut self, change: Change) -> Result<Before> {
+        self.count += 1;
+        let before =
+            Before { pods: self.orders.pod_uids().await?, user: self.orders.user(APPLICATION).await? };
+        let (orders, once) = (&self.orders, self.count.to_string());
+        match change {
+            Change::Members(voters, replicas) => {
+                orders.set(json!({"voters": voters, "readReplicas": replicas})).await?;
+            }
+            Change::Restart => orders.annotate(RESTARTED, &once).await?,
+            Change::Password => orders.annotate(ROTATE_PASSWORD, &once).await?,
+            Change::Volumes => orders.set(json!({"storage": {"size": self.size()}})).await?,
+            Change::Hibernate => orders.set(json!({"hibernated": true})).await?,
+            Change::Wake => orders.set(json!({"hibernated": false})).await?,
+        }
+        Ok(before)
+    }
+
+    /// Waits until a change is there, and the status says so of the spec as it is.
+    async fn await_done(&self, change: Change, before: &Before) -> Result<()> {
+        let orders = &self.orders;
+        eventually(&format!("{change:?} is done"), PATIENCE, async || {
+            let done = match change {
+                Change::Members(voters, replicas) => {
+                    orders.pods().await?.len() == (voters + replicas) as usize
+                }
+                Change::Restart => {
+                    let now = orders.pod_uids().await?;
+                    now.len() == before.pods.len()
+                        && now.iter().all(|(name, uid)| before.pods.get(name) != Some(uid))
+                }
+                Change::Password => {
+                    let password = |user: Option<Credentials>| user.map(|user| user.password);
+                    let now = password(orders.user(APPLICATION).await?);
+                    now.is_some() && now != before.user.as_ref().map(|user| user.password.clone())
+                }
+                Change::Volumes => {
+                    let object = orders.object().await?;
+                    object.data["status"]["storage"]["allocated"] == self.size().as_str()
+                }
+                Change::Hibernate => orders.pods().await?.is_empty(),
+                Change::Wake => !orders.pods().await?.is_empty(),
+            };
+            Ok(done.then_some(()))
+        })
+        .await?;
+        if change == Change::Hibernate {
+            orders.await_reason("Ready", "Hibernated").await?;
+            return orders.await_no("Reconciling").await;
+        }
+        orders.await_ready().await?;
+        orders.await_condition("StorageHealthy", "True").await.map(drop)
+    }
+
+    /// A change in whose middle the operator ends.
+    async fn interrupted(&mut self, change: Change) -> Result<()> {
+        let before = self.begin(change).await?;
+        // Any moment of what follows: that is what is tried out.
+        let longest = if proving() { 8_000 } else { 2_000 };
+        let moment = Duration::from_millis(u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * longest / 255);
+        tokio::time::sleep(moment).await;
+        self.test.delete_operator_pods().await?;
+        self.await_done(change, &before).await?;
+        self.test.say(format_args!("{change:?} is done, interrupted after {moment:?}"));
+        Ok(())
+    }
+}
+
+/// Who has the password of now.
+async fn writer(orders: &Cluster) -> Result<Ledger> {
+    orders.start_writing(Pace::default()).await?.baseline().await
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn the_operator_ends_at_any_moment() {
+    scenario("the_operator_ends_at_any_moment", async |test| {
+        let ends = rounds_or(3, 100)? as usize;
+        let classes = Api::<StorageClass>::all(test.kubernetes.client.clone());
+        let sized = classes.get_opt("sized").await?.is_some();
+        let mut manifest = Manifest::new("orders", 3)
+            .with("update", json!({"canary": {"soakSeconds": 0}}))
+            // Longer than it takes until a client has moved to the other password.
+            .with("security", json!({"rotationOverlapSeconds": 60}));
+        if sized {
+            let storage = json!({"size": format!("{MEBIBYTES}Mi"), "storageClassName": "sized"});
+            manifest = manifest.with("storage", storage);
+        }
+        let orders = test.named("orders");
+        orders.apply(&manifest).await?;
+        orders.await_ready().await?;
+        let mut script = Script { test, orders: orders.clone(), count: 0 };
+        let changes = SCRIPT.into_iter().filter(|change| sized || *change != Change::Volumes);
+        let changes: Vec<_> = changes.collect();
+
+        let mut ledger = Some(writer(&orders).await?);
+        let report = async |ledger: Option<Ledger>| -> Result<()> {
+            let report = ledger.context("nobody writes")?.finish().await?;
+            test.unnoticed("operator deleted in the middle of changes", &report)
+        };
+        for change in changes.iter().copied().cycle().take(ends) {
+            if change == Change::Hibernate {
+                report(ledger.take()).await?;
+            }
+            script.interrupted(change).await?;
+            match change {
+                Change::Wake => ledger = Some(writer(&orders).await?),
+                Change::Password => report(ledger.replace(writer(&orders).await?)).await?,
+                _ => {}
+            }
+        }
+        if ledger.is_none() {
+            script.interrupted(Change::Wake).await?;
+            ledger = Some(writer(&orders).await?);
+        }
+        report(ledger).await?;
+        test.await_operator().await?;
+        orders.assert_same_content(SAME).await
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn another_operator_restarts_no_pod() {
+    scenario("another_operator_restarts_no_pod", async |test| {
+        let orders = test.cluster("orders", 3).await?;
+        let before = orders.pod_uids().await?;
+        let ledger = writer(&orders).await?;
+        test.exchange_operator().await?;
+        test.await_reconciled("orders").await?;
+        test.say("another operator has reconciled orders");
+        orders.await_ready().await?;
+        ensure!(orders.pod_uids().await? == before, "pods were restarted");
+        let pods = orders.pods().await?;
+        let statuses = pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref());
+        let restarts: i32 = statuses.flatten().map(|container| container.restart_count).sum();
+        ensure!(restarts == 0, "containers were restarted");
+        test.unnoticed("operator exchanged", &ledger.finish().await?)
+    });
+}
