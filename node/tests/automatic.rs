@@ -191,7 +191,9 @@ fn a_member_that_ends_while_it_restores_goes_on() {
     let root = tempfile::tempdir().unwrap();
     made_backup(root.path(), "?compress");
     let fenced = [Place::RestoreFenced, Place::RestoreKept, Place::RestoreProposed];
-    for place in [Place::RestoreRebuilt, Place::RestoreMarked, Place::RestoreInstalled].into_iter().chain(fenced) {
+    for place in
+        [Place::RestoreRebuilt, Place::RestoreMarked, Place::RestoreInstalled].into_iter().chain(fenced)
+    {
         let mut c = beginning(1, &file("file", &json!({"dir": root.path(), "name": "db"}), &json!({})));
         c.start_armed(0, &format!("{}=return(abort)", place.name()));
         c.await_abort(0, place.name());

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 use support::backups::{
-    await_archived, await_job, back_up, cluster_id, insert, leader_of, ledger, members, pin, restore,
+    await_archived, await_failed, await_job, back_up, cluster_id, insert, leader_of, ledger, members, pin,
+    restore,
 };
 use support::http_faults::{Fault, HttpFaults, Request};
 use support::ledger::p99;
@@ -363,6 +364,52 @@ fn a_store_that_goes_wrong_in_every_way_costs_time_and_nothing_else() {
     let to = format!("backup:{}", made["path"].as_str().unwrap());
     let back = restore("restore", &config, &cluster_id(&c), &to, &out);
     assert_eq!(back.restored["index"], made["index"], "{}", back.message);
+}
+
+#[test]
+#[ignore = "needs an S3 server: make test gives one"]
+fn a_store_that_hangs_while_writes_wait_holds_them_up_for_a_moment_and_nothing_is_replaced() {
+    let (mut c, _server, faults, config) = behind_faults(3);
+    let index = insert(&c, 0, 1 << 40);
+    await_archived(&mut c, index);
+    let leader = leader_of(&mut c);
+    pin(&c, (leader + 1) % 3, "undo");
+    let writers = c.write_to(&[0, 1, 2], 3, 100);
+    writers.await_more(50);
+    // What is kept with the backup takes longer than writes may wait.
+    faults.set(|request| match request.path.contains("undo/log/") && request.method == "PUT" {
+        true => Fault::Late(Duration::from_secs(4)),
+        false => Fault::Pass,
+    });
+    writers.take_longest_pause();
+    let request = |name: &str| {
+        let id = cluster_id(&c);
+        json!({"name": name, "target": {"index": index}, "confirmClusterId": id, "undo": "undo"}).to_string()
+    };
+    let (first, second) = (request("first"), request("second"));
+    assert_eq!(c.post(leader, "/cluster/restore", &first).0, 200);
+    let why = await_failed(&mut c, leader, "first");
+    assert!(why.contains("could not be kept within"), "{why}");
+    writers.await_more(50);
+    assert_eq!(writers.refused(), 0, "{}", writers.last_refusal());
+    let pause = writers.take_longest_pause();
+    println!("writes waited for {pause:?} at most");
+    assert!(pause < Duration::from_secs(4), "{pause:?}");
+    assert!(c.assert_ledger(leader, &[]).len() > 50, "it was replaced");
+    faults.set(|_| Fault::Pass);
+    assert_eq!(c.post(leader, "/cluster/restore", &second).0, 200);
+    let job = await_job(&c, leader, "/cluster/restore", "second");
+    writers.await_more(50);
+    println!("and for {:?} with a store that answers", writers.take_longest_pause());
+    let acknowledged = writers.stop();
+    let after = c.assert_ledger(leader, &[]);
+    let out = c.root().join("before.sqlite");
+    let to = format!("index:{}", job["restored"]["replacedIndex"]);
+    let before = restore("restore", &config, &cluster_id(&c), &to, &out);
+    assert!(before.restored.is_object(), "{}", before.message);
+    let before = ledger(&out);
+    let is_there = |n: &&u64| after.contains(n) != before.contains(&(**n as i64));
+    assert_eq!(acknowledged.iter().filter(is_there).count(), acknowledged.len());
 }
 
 #[test]

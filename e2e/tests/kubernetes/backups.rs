@@ -174,7 +174,10 @@ fn back_to_an_earlier_moment_and_forth_again() {
         create(test, "SqliteRestore", "forth", spec).await?;
         await_succeeded(test, "SqliteRestore", "forth").await?;
         orders.await_ready().await?;
-        test.measured(&format!("{mib} MiB restored in place from the backup that undoes it"), begin.elapsed())?;
+        test.measured(
+            &format!("{mib} MiB restored in place from the backup that undoes it"),
+            begin.elapsed(),
+        )?;
         ensure!(database.read_number(COUNT, Level::Linearizable).await? == 2);
         orders.assert_same_content(COUNT).await
     });

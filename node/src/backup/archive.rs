@@ -11,7 +11,7 @@ use super::manifest::Manifest;
 use super::objects::{ObjectError, Objects};
 use super::replaced::{ReplacedError, keep, replacement_of};
 use super::repository::Known;
-use super::segment::{self, Segment, SegmentName};
+use super::segment::{self, Segment};
 use crate::failpoint::{Place, pass};
 use crate::identity::ClusterIdentity;
 use crate::raft::Consensus;

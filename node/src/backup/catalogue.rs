@@ -288,10 +288,8 @@ impl Contents {
             RestoreTarget::Index(wanted) => {
                 // An epoch before the last one may reach further: what only lost members had, and the archive.
                 let is_early = |manifest: &Manifest| manifest.backup.index <= *wanted;
-                let reaches = |manifest: &Manifest| {
-                    is_early(manifest)
-                        && self.chain(&manifest.backup).last >= *wanted
-                };
+                let reaches =
+                    |manifest: &Manifest| is_early(manifest) && self.chain(&manifest.backup).last >= *wanted;
                 let manifest = self.before(reaches).or_else(|_| self.before(is_early))?;
                 let chain = self.chain(&manifest.backup);
                 if chain.last < *wanted {

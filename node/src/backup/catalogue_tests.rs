@@ -33,10 +33,7 @@ fn contents(bases: &[(u64, u64)], segments: &[(u64, u64, u64)]) -> Contents {
     let mut contents = Contents {
         damaged: Vec::new(),
         manifests: bases.iter().map(|(epoch, index)| base(*epoch, *index, BackupKind::Base)).collect(),
-        segments: segments
-            .iter()
-            .map(|&(epoch, first, last)| segment(epoch, first, last))
-            .collect(),
+        segments: segments.iter().map(|&(epoch, first, last)| segment(epoch, first, last)).collect(),
     };
     contents.segments.sort();
     contents
@@ -194,10 +191,8 @@ fn what_only_the_archive_has_of_an_epoch_is_brought_back() {
 /// Entries that are kept with a backup reach on from it alone.
 #[test]
 fn what_is_kept_with_a_backup_is_its_own() {
-    let kept = |backup: u64, first, last| SegmentName {
-        of: Some(format!("1-{backup}")),
-        ..segment(1, first, last)
-    };
+    let kept =
+        |backup: u64, first, last| SegmentName { of: Some(format!("1-{backup}")), ..segment(1, first, last) };
     let mut all = contents(&[(1, 5), (1, 30)], &[]);
     all.manifests.insert(1, base(1, 20, BackupKind::Pin));
     all.segments = vec![kept(20, 21, 24), kept(20, 21, 25), kept(30, 31, 33)];

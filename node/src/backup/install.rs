@@ -30,8 +30,8 @@ const DIRECTORY: &str = "restore";
 /// Share of the work, in hundredths, that is done when the state is back on the leader.
 const REBUILT: u8 = 80;
 /// What a restore says that was not told by which backup it is undone, of a cluster without an archive.
-const NOTHING_BACK: &str =
-    "nothing brings back what was there before: no backup was named that undoes the restore, and there is no archive";
+const NOTHING_BACK: &str = "nothing brings back what was there before: no backup was named that undoes the restore, \
+                            and there is no archive";
 
 /// A restore did not come to its end.
 #[derive(Debug, thiserror::Error)]

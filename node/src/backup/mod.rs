@@ -39,7 +39,7 @@ use catalogue::Contents;
 use client::admin::{Refusal, RefusalReason};
 use client::backup::{
     Backup, BackupJob, BackupJobs, BackupKind, Catalogue, DeleteBackups, Deleted, JobState, Probe,
-    RestoreJob, RestoreJobs, RestoreSource, RestoreTarget, Restored, StartBackup, StartRestore,
+    RestoreJob, RestoreJobs, RestoreSource, RestoreTarget, StartBackup, StartRestore,
 };
 use full::{Progress, Source, make_backup};
 use install::{Installed, Origin};

@@ -126,7 +126,12 @@ pub fn checksums_for(known: &[Checksum], first: u64, last: u64) -> Vec<Checksum>
 
 impl Segment {
     /// Of entries of the cluster's log, and what of the `known` checksums belongs to them.
-    pub fn of(entries: Vec<Entry>, cluster: &ClusterIdentity, foreign_keys: bool, known: &[Checksum]) -> Self {
+    pub fn of(
+        entries: Vec<Entry>,
+        cluster: &ClusterIdentity,
+        foreign_keys: bool,
+        known: &[Checksum],
+    ) -> Self {
         let (cluster_id, epoch) = (cluster.cluster_id.clone(), cluster.epoch);
         let mut segment = Self { cluster_id, epoch, foreign_keys, entries, checksums: Vec::new() };
         let (first, last) = segment.range();

@@ -53,7 +53,9 @@ pub enum KeepError {
     #[error("the backup that undoes the restore: {0}; nothing was replaced")]
     Backup(#[from] ManifestError),
     /// It is of another epoch: entries of this one do not go on from it.
-    #[error("the backup {0} that undoes the restore is of another epoch of the cluster; nothing was replaced")]
+    #[error(
+        "the backup {0} that undoes the restore is of another epoch of the cluster; nothing was replaced"
+    )]
     OtherEpoch(String),
     /// Entries are nowhere.
     #[error(
@@ -81,7 +83,9 @@ pub enum KeepError {
     #[error("entries are missing in the archive since a moment ago; nothing was replaced")]
     Hole,
     /// Somebody wrote meanwhile, and nobody agreed that it is replaced.
-    #[error("the database is not empty any more: confirmClusterId must be the id of this cluster; nothing was replaced")]
+    #[error(
+        "the database is not empty any more: confirmClusterId must be the id of this cluster; nothing was replaced"
+    )]
     NotConfirmed,
     /// The store does not do it.
     #[error("{0}; nothing was replaced")]
@@ -282,8 +286,7 @@ impl Kept {
             }
         }
         let bytes = entries.iter().map(segment::size_of).sum();
-        let segment =
-            Segment::of(entries, &self.cluster, self.foreign_keys, &consensus.store().checksums());
+        let segment = Segment::of(entries, &self.cluster, self.foreign_keys, &consensus.store().checksums());
         let name = segment.name(self.clock_us, Some(self.base.backup.path.clone()));
         self.objects.put_sealed(&name.object(), segment.encode()).await?;
         (self.next, self.clock_us) = (name.last + 1, name.time_us);

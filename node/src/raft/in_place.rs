@@ -52,7 +52,11 @@ struct TooSlow;
 impl Consensus {
     /// Puts a database that came from elsewhere in the place of the present one, which `keep` makes sure of. It is one of
     /// ours, with the internal table, and checked. Only on the leader.
-    pub async fn install<K: Keep>(self: &Arc<Self>, file: Scratch, keep: &mut K) -> Result<Replaced, K::Error> {
+    pub async fn install<K: Keep>(
+        self: &Arc<Self>,
+        file: Scratch,
+        keep: &mut K,
+    ) -> Result<Replaced, K::Error> {
         let turn = self.loading.lock().await;
         let Route::Here(leader) = self.route() else { return Err(LoadError::NotLeader.into()) };
         let (sha256, size) = self.stage(file).await.map_err(LoadError::from)?;

@@ -298,7 +298,11 @@ mod tests {
             ("asked, and a member is not heard for long", asked(600, false), "fail OutcomeUnknown"),
             ("under way", job(JobState::Running), "follow 30"),
             ("done", job(JobState::Succeeded), "succeed"),
-            ("done, and the object does not say so yet", with(JobState::Succeeded, Undo::Running), "follow 100"),
+            (
+                "done, and the object does not say so yet",
+                with(JobState::Succeeded, Undo::Running),
+                "follow 100",
+            ),
             ("done, and somebody deleted the object", with(JobState::Succeeded, Undo::Missing), "succeed"),
             // The leader may have found it in the store all the same: it says how it ends.
             (

@@ -59,9 +59,13 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
             status.progress_percent = Some(i32::from(*percent));
             let undo = observed.object.undo_name();
             let message = match &observed.undo {
-                Undo::Running => format!("the leader is at it, and where the cluster is is kept as SqliteBackup {undo}"),
+                Undo::Running => {
+                    format!("the leader is at it, and where the cluster is is kept as SqliteBackup {undo}")
+                }
                 Undo::Failed(why) => {
-                    format!("SqliteBackup {undo} failed ({why}); the leader gives up when it is not in the store")
+                    format!(
+                        "SqliteBackup {undo} failed ({why}); the leader gives up when it is not in the store"
+                    )
                 }
                 _ => "the leader is at it".into(),
             };
@@ -223,7 +227,8 @@ mod tests {
     #[test]
     fn the_undo_is_the_last_entry_that_was_replaced() {
         let time = Time(Timestamp::UNIX_EPOCH);
-        let undo = UndoBookmark { backup: "back-undo".into(), bookmark: Bookmark { index: 7, term: 1, time } };
+        let undo =
+            UndoBookmark { backup: "back-undo".into(), bookmark: Bookmark { index: 7, term: 1, time } };
         let restored = json!({
             "clusterId": "c", "epoch": 1, "backup": "b", "index": 3, "time": "2026-01-02T03:04:05Z", "replayed": 0,
             "sizeBytes": 1, "milliseconds": 1, "installedIndex": 12, "replacedIndex": 11, "undo": "1-7-back-undo",

@@ -6,6 +6,7 @@
 //! again. A member whose leader serves need not do anything: the attempt has ended there, or the cluster is not new.
 
 use super::config::AutoRestoreConfig;
+use crate::backup::undo::Own;
 use crate::backup::install::{self, InstallError, Origin};
 use crate::raft::{Consensus, LoadError};
 use client::backup::{RestoreSource, RestoreTarget, StartRestore};

@@ -305,6 +305,9 @@ mod tests {
         metrics.publish("SqliteCluster", "shop", "orders", &[dated(verified, &[], at(0), 1)]);
         let text = metrics.text().unwrap();
         let condition = r#"type="BackupVerified",status="False",reason="VerificationFailed"} 1"#;
-        assert!(text.contains(condition) && text.contains(r#"result="BackupVerificationFailed"} 1"#), "{text}");
+        assert!(
+            text.contains(condition) && text.contains(r#"result="BackupVerificationFailed"} 1"#),
+            "{text}"
+        );
     }
 }
