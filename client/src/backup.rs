@@ -434,6 +434,10 @@ pub struct StartRestore {
     /// Needed where the database holds anything: this cluster's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_cluster_id: Option<String>,
+    /// Name of the backup of this cluster that undoes the restore. It may still be in the making. What is written between
+    /// it and the restore is kept beside it, so that nothing is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<String>,
 }
 
 /// A restore under way, or done since the member started.
@@ -449,7 +453,7 @@ pub struct RestoreJob {
     /// What it came to; absent for an import.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,
-    /// Why it failed.
+    /// Why it failed, or what it cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
@@ -487,14 +491,22 @@ pub struct Restored {
     /// The entry after which the page checksum was last compared with the cluster's; absent if none was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checked_index: Option<u64>,
+    /// The page checksum of the state, in hexadecimal digits: members have the same one after that entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_checksum: Option<String>,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
     /// In a running cluster: the entry by which the state took the place of the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installed_index: Option<u64>,
-    /// In a running cluster: the last entry of the one before.
+    /// In a running cluster: the last entry of the state before. Restoring to it brings back everything that was
+    /// acknowledged. Absent where nothing brings it back, and where no member knows it any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_index: Option<u64>,
+    /// In a running cluster: path of the backup from which, with the entries that are kept beside it, the state before
+    /// comes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<String>,
 }
 
 /// What `sqlited restore -report FILE` writes: one line of JSON.

@@ -126,6 +126,13 @@ places! {
     RestoreRebuilt = "restore.rebuilt",
     /// Restore: the state says how it came.
     RestoreMarked = "restore.marked",
+    /// Restore: writes wait, nothing of what they wrote last is kept.
+    RestoreFenced = "restore.fenced",
+    /// Restore: what brings the present back is kept, nothing is proposed.
+    RestoreKept = "restore.kept",
+    /// Restore: Raft has the entry by which the state takes the place of the one before, and nobody knows whether it is in
+    /// any log.
+    RestoreProposed = "restore.proposed",
     /// Restore: the state took the place of the one before, nobody who asked knows yet.
     RestoreInstalled = "restore.installed",
 }

@@ -190,7 +190,10 @@ fn a_new_cluster_begins_with_a_backup_once() {
 fn a_member_that_ends_while_it_restores_goes_on() {
     let root = tempfile::tempdir().unwrap();
     made_backup(root.path(), "?compress");
-    for place in [Place::RestoreRebuilt, Place::RestoreMarked, Place::RestoreInstalled] {
+    let fenced = [Place::RestoreFenced, Place::RestoreKept, Place::RestoreProposed];
+    for place in
+        [Place::RestoreRebuilt, Place::RestoreMarked, Place::RestoreInstalled].into_iter().chain(fenced)
+    {
         let mut c = beginning(1, &file("file", &json!({"dir": root.path(), "name": "db"}), &json!({})));
         c.start_armed(0, &format!("{}=return(abort)", place.name()));
         c.await_abort(0, place.name());

@@ -30,10 +30,17 @@ fn every_moment_comes_back_over_changes_of_the_leader() {
     c.create_ledger(0);
     let mut written = Vec::new();
     let mut last_of_leaders = Vec::new();
+    // What members had after an entry, by their own count.
+    let mut sums = BTreeMap::new();
     for round in 0..3 {
         let leader = leader_of(&mut c);
         for n in 0..40 {
             written.push((insert(&c, leader, round * 40 + n), (round * 40 + n) as i64));
+            let status: Value = serde_json::from_str(&c.get(leader, "/status").1).unwrap();
+            let checksum = &status["store"]["checksum"];
+            if let Some(index) = checksum["index"].as_u64() {
+                sums.insert(index, checksum["sum"].clone());
+            }
         }
         last_of_leaders.extend(written.last().copied());
         if round < 2 {
@@ -56,11 +63,16 @@ fn every_moment_comes_back_over_changes_of_the_leader() {
         |of: Vec<(u64, i64)>| of.into_iter().filter(|(index, _)| *index >= first).collect::<Vec<_>>();
     let (written, last_of_leaders) = (reachable(written), reachable(last_of_leaders));
     let by_chance = std::iter::repeat_with(|| *written.choose(&mut random).unwrap());
+    let mut compared = 0;
     for (index, n) in last_of_leaders.into_iter().chain(by_chance.take(number("BACKUP_MOMENTS", 4))) {
         let Outcome { restored, message } = restore("restore", &config, &id, &format!("index:{index}"), &out);
         assert_eq!(restored["index"], json!(index), "{message}");
         assert_eq!(ledger(&out), (0..=n).collect::<Vec<_>>());
         assert!(restored["checkedIndex"].is_u64(), "no checksum was compared: {restored}");
+        if let Some(sum) = sums.get(&index) {
+            assert_eq!(&restored["pageChecksum"], sum, "after entry {index}");
+            compared += 1;
+        }
         // The entry's time brings back the same. What has no time, as the first entry of the next leader, comes along.
         let time = restored["time"].as_str().unwrap();
         std::fs::remove_file(&out).unwrap();
@@ -69,6 +81,7 @@ fn every_moment_comes_back_over_changes_of_the_leader() {
         assert_eq!(ledger(&out), (0..=n).collect::<Vec<_>>());
         std::fs::remove_file(&out).unwrap();
     }
+    assert!(compared > 0, "no state was compared with what a member had: {sums:?}");
     let later = restore("restore", &config, &id, &format!("index:{}", last + 1000), &out);
     assert!(later.message.contains("the archive ends with entry"), "{}", later.message);
     // Nothing of it can be read without the key.
@@ -358,6 +371,36 @@ fn an_archive_that_begins_after_a_backup_reaches_the_present_without_a_write() {
     c.until("the archive is on target", |c| (c.report(0)["archive"]["state"] == "OnTarget").then_some(()));
     let reached = windows(&c);
     assert!(reached[0]["lastIndex"].as_u64() >= Some(index), "{reached}");
+}
+
+/// What the leader reports of the archive follows what is deleted.
+#[test]
+fn what_is_deleted_is_no_moment_to_go_back_to_any_more() {
+    let (mut c, _) = members(1, Some(1), false);
+    c.create_ledger(0);
+    let index = insert(&c, 0, 1);
+    await_archived(&mut c, index);
+    let earliest = |c: &mut Cluster, before: &Value| {
+        c.until("the report says from when on", |c| {
+            let report = c.report(0)["archive"].clone();
+            let is_new = report["state"] == "OnTarget" && report["earliest"] != *before;
+            is_new.then(|| report["earliest"].clone())
+        })
+    };
+    let first = earliest(&mut c, &Value::Null);
+    insert(&c, 0, 2);
+    let mine = back_up(&c, 0, "mine");
+    let catalogue: Value = serde_json::from_str(&c.get(0, "/cluster/backups").1).unwrap();
+    let all = catalogue["backups"].as_array().unwrap();
+    let base = all.iter().find(|backup| backup["kind"] == "Base").unwrap();
+    let paths = |path: &Value| json!({"paths": [path]}).to_string();
+    assert_eq!(c.delete(0, "/cluster/backups", &paths(&base["path"])).0, 200);
+    let second = earliest(&mut c, &first);
+    assert!(second.as_str() > first.as_str(), "{first} {second}");
+    // Without any, the archive makes another one.
+    assert_eq!(c.delete(0, "/cluster/backups", &paths(&mine["path"])).0, 200);
+    let third = earliest(&mut c, &second);
+    assert!(third.as_str() >= second.as_str(), "{second} {third}");
 }
 
 #[test]

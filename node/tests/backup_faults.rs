@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 use support::backups::{
-    await_archived, await_job, back_up, cluster_id, insert, leader_of, ledger, members, restore,
+    await_archived, await_failed, await_job, back_up, cluster_id, insert, leader_of, ledger, members, pin,
+    restore,
 };
 use support::http_faults::{Fault, HttpFaults, Request};
 use support::ledger::p99;
@@ -132,43 +133,92 @@ fn a_member_ends_while_it_makes_a_backup() {
     }
 }
 
-#[test]
-fn a_leader_ends_while_it_restores() {
-    let (mut c, _) = members(3, Some(1), false);
+/// With the archive alone, and with a backup that undoes it.
+fn a_leader_ends_while_it_restores(by_archive: bool) {
+    let (mut c, config) = members(3, by_archive.then_some(1), false);
     c.create_ledger(0);
     let target = insert(&c, 0, 1);
-    await_archived(&mut c, target);
-    for (round, place) in
-        [Place::RestoreRebuilt, Place::RestoreMarked, Place::RestoreInstalled].into_iter().enumerate()
-    {
+    let target = if by_archive {
+        await_archived(&mut c, target);
+        json!({ "index": target })
+    } else {
+        json!({"backup": back_up(&c, 0, "base")["path"]})
+    };
+    let places = [
+        Place::RestoreRebuilt,
+        Place::RestoreMarked,
+        Place::RestoreFenced,
+        Place::RestoreKept,
+        Place::RestoreProposed,
+        Place::RestoreInstalled,
+    ];
+    for (round, place) in places.into_iter().enumerate() {
         let leader = leader_of(&mut c);
+        let name = format!("round-{round}");
+        let undo = format!("{name}-undo");
+        let mut request = json!({"name": name, "target": target, "confirmClusterId": cluster_id(&c)});
+        if !by_archive {
+            pin(&c, (leader + 1) % 3, &undo);
+            request["undo"] = json!(undo);
+        }
         let present = insert(&c, leader, 100 + round);
-        await_archived(&mut c, present);
+        if by_archive {
+            await_archived(&mut c, present);
+        }
         let before = c.assert_ledger(leader, &[]);
         c.kill(leader);
         c.start_armed(leader, &armed(place, 0));
         c.await_ready(leader);
         c.lead(leader);
-        let name = format!("round-{round}");
-        let request = json!({"name": name, "target": {"index": target}, "confirmClusterId": cluster_id(&c)});
         assert_eq!(c.post(leader, "/cluster/restore", &request.to_string()).0, 200);
         c.await_abort(leader, place.name());
         let next = leader_of(&mut c);
-        let known: Value = serde_json::from_str(&c.get(next, "/cluster/restore").1).unwrap();
-        let known = known["jobs"].as_array().unwrap().iter().any(|job| job["name"] == json!(name));
-        let happened = place == Place::RestoreInstalled;
+        let jobs: Value = serde_json::from_str(&c.get(next, "/cluster/restore").1).unwrap();
+        let known = jobs["jobs"].as_array().unwrap().iter().any(|job| job["name"] == json!(name));
+        let happened = match place {
+            Place::RestoreInstalled => true,
+            // Whoever leads next has the entry, or nobody.
+            Place::RestoreProposed => known,
+            _ => false,
+        };
         assert_eq!(known, happened, "{}", place.name());
         let holds = c.assert_ledger(next, &[]);
-        assert_eq!(holds, if happened { vec![1] } else { before }, "{}", place.name());
+        assert_eq!(holds, if happened { vec![1] } else { before.clone() }, "{}", place.name());
         // Asked again, it comes to its end, once.
         insert(&c, next, 7);
         assert_eq!(c.post(next, "/cluster/restore", &request.to_string()).0, 200);
-        await_job(&c, next, "/cluster/restore", &name);
+        let job = await_job(&c, next, "/cluster/restore", &name);
         let holds = c.assert_ledger(next, &[]);
         assert_eq!(holds, if happened { vec![1, 7] } else { vec![1] }, "{}", place.name());
+        if !by_archive {
+            // Whoever tells of it knows what was replaced, to the last write.
+            let out = c.root().join("out.sqlite");
+            let to = format!("index:{}", job["restored"]["replacedIndex"]);
+            let back = restore("restore", &config, &cluster_id(&c), &to, &out);
+            assert!(back.restored.is_object(), "{}: {}", place.name(), back.message);
+            let mut wanted: Vec<u64> = before;
+            if !happened {
+                wanted.push(7);
+            }
+            wanted.sort_unstable();
+            let mut found: Vec<u64> = ledger(&out).into_iter().map(|n| n as u64).collect();
+            found.sort_unstable();
+            assert_eq!(found, wanted, "{}", place.name());
+            std::fs::remove_file(&out).unwrap();
+        }
         c.start(leader);
         c.await_ready(leader);
     }
+}
+
+#[test]
+fn a_leader_ends_while_it_restores_beside_an_archive() {
+    a_leader_ends_while_it_restores(true);
+}
+
+#[test]
+fn a_leader_ends_while_it_restores_what_an_undo_brings_back() {
+    a_leader_ends_while_it_restores(false);
 }
 
 /// A server of one file, behind a proxy that goes wrong.
@@ -314,6 +364,52 @@ fn a_store_that_goes_wrong_in_every_way_costs_time_and_nothing_else() {
     let to = format!("backup:{}", made["path"].as_str().unwrap());
     let back = restore("restore", &config, &cluster_id(&c), &to, &out);
     assert_eq!(back.restored["index"], made["index"], "{}", back.message);
+}
+
+#[test]
+#[ignore = "needs an S3 server: make test gives one"]
+fn a_store_that_hangs_while_writes_wait_holds_them_up_for_a_moment_and_nothing_is_replaced() {
+    let (mut c, _server, faults, config) = behind_faults(3);
+    let index = insert(&c, 0, 1 << 40);
+    await_archived(&mut c, index);
+    let leader = leader_of(&mut c);
+    pin(&c, (leader + 1) % 3, "undo");
+    let writers = c.write_to(&[0, 1, 2], 3, 100);
+    writers.await_more(50);
+    // What is kept with the backup takes longer than writes may wait.
+    faults.set(|request| match request.path.contains("undo/log/") && request.method == "PUT" {
+        true => Fault::Late(Duration::from_secs(4)),
+        false => Fault::Pass,
+    });
+    writers.take_longest_pause();
+    let request = |name: &str| {
+        let id = cluster_id(&c);
+        json!({"name": name, "target": {"index": index}, "confirmClusterId": id, "undo": "undo"}).to_string()
+    };
+    let (first, second) = (request("first"), request("second"));
+    assert_eq!(c.post(leader, "/cluster/restore", &first).0, 200);
+    let why = await_failed(&mut c, leader, "first");
+    assert!(why.contains("could not be kept within"), "{why}");
+    writers.await_more(50);
+    assert_eq!(writers.refused(), 0, "{}", writers.last_refusal());
+    let pause = writers.take_longest_pause();
+    println!("writes waited for {pause:?} at most");
+    assert!(pause < Duration::from_secs(4), "{pause:?}");
+    assert!(c.assert_ledger(leader, &[]).len() > 50, "it was replaced");
+    faults.set(|_| Fault::Pass);
+    assert_eq!(c.post(leader, "/cluster/restore", &second).0, 200);
+    let job = await_job(&c, leader, "/cluster/restore", "second");
+    writers.await_more(50);
+    println!("and for {:?} with a store that answers", writers.take_longest_pause());
+    let acknowledged = writers.stop();
+    let after = c.assert_ledger(leader, &[]);
+    let out = c.root().join("before.sqlite");
+    let to = format!("index:{}", job["restored"]["replacedIndex"]);
+    let before = restore("restore", &config, &cluster_id(&c), &to, &out);
+    assert!(before.restored.is_object(), "{}", before.message);
+    let before = ledger(&out);
+    let is_there = |n: &&u64| after.contains(n) != before.contains(&(**n as i64));
+    assert_eq!(acknowledged.iter().filter(is_there).count(), acknowledged.len());
 }
 
 #[test]

@@ -287,7 +287,7 @@ fn the_page_about_backups() {
     }
 
     walk.type_in("curl -sf -K login localhost:4001/db/execute -d '[\"DELETE FROM orders\"]'");
-    walk.follow("curl -K login -X POST localhost:4001/cluster/restore -d '{\"name\": \"back\"");
+    walk.follow("curl -K login -X POST localhost:4001/cluster/backups -d '{\"name\": \"back-undo\"");
     let count = "curl -sG -K login localhost:4001/db/query --data-urlencode 'q=SELECT count(*) FROM orders'";
     walk.until(&format!("{count} | grep -F '[[1]]'"));
     let succeeded = "curl -s -K login localhost:4001/cluster/restore | grep Succeeded";

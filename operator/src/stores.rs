@@ -6,6 +6,7 @@ use crate::cache::Cache;
 use crate::crd::{SqliteBackup, SqliteCluster, SqliteRestore};
 use crate::metrics::Metrics;
 use crate::names::{LABEL_CLUSTER, LABEL_TEMPLATE, LABEL_VERIFIES};
+use crate::restore::execute::ANNOTATION_UNDOES;
 use crate::trim::Trim;
 use futures::{Stream, StreamExt, TryStreamExt, future};
 use k8s_openapi::NamespaceResourceScope;
@@ -140,6 +141,9 @@ impl Stores {
             backups: watch.of_users(move |backup: &GuardedBackup| {
                 let namespace = backup.namespace().unwrap_or_default();
                 of_backup.backups.pull(&namespace, &backup.name_any());
+                if let Some(restore) = undone_by(backup) {
+                    of_backup.restores.pull(&namespace, &restore);
+                }
                 if let Ok(backup) = &backup.0 {
                     of_backup.clusters.pull(&namespace, &backup.spec.cluster_ref.name);
                 }
@@ -187,6 +191,12 @@ impl Stores {
             verifiers.wait_until_ready(),
         );
     }
+}
+
+/// Name of the restore that a backup undoes, if it does; none also where that name was too long for the backup's.
+fn undone_by(backup: &GuardedBackup) -> Option<String> {
+    let is_undo = backup.meta().annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_UNDOES));
+    is_undo.then(|| backup.name_any().strip_suffix("-undo").map(str::to_owned)).flatten()
 }
 
 /// Objects that a list has at a time. They come whole, and are trimmed then: the fewer, the less memory a start takes.

@@ -162,17 +162,22 @@ fn back_to_an_earlier_moment_and_forth_again() {
         test.measured(&format!("{mib} MiB restored in place to an index"), begin.elapsed())?;
         ensure!(database.read_number(COUNT, Level::Linearizable).await? == 1);
         // What was there before was kept first.
-        let undo = status["undoBookmark"]["backup"].as_str().context("nothing to undo it with")?.to_owned();
+        let undo = &status["undoBookmark"];
+        ensure!(undo["index"].as_i64() < status["installedIndex"].as_i64(), "{status}");
         let spec = json!({
             "clusterRef": {"name": "orders"},
-            "source": {"backupRef": {"name": undo}},
+            "source": {"backupRef": {"name": undo["backup"]}},
+            "target": {"index": undo["index"]},
             "approval": {"confirmClusterName": "orders"},
         });
         let begin = Instant::now();
         create(test, "SqliteRestore", "forth", spec).await?;
         await_succeeded(test, "SqliteRestore", "forth").await?;
         orders.await_ready().await?;
-        test.measured(&format!("{mib} MiB restored in place from a backup"), begin.elapsed())?;
+        test.measured(
+            &format!("{mib} MiB restored in place from the backup that undoes it"),
+            begin.elapsed(),
+        )?;
         ensure!(database.read_number(COUNT, Level::Linearizable).await? == 2);
         orders.assert_same_content(COUNT).await
     });

@@ -11,7 +11,7 @@ use super::manifest::Manifest;
 use super::objects::{ObjectError, Objects};
 use super::replaced::{ReplacedError, keep, replacement_of};
 use super::repository::Known;
-use super::segment::{self, Segment, SegmentName};
+use super::segment::{self, Segment};
 use crate::failpoint::{Place, pass};
 use crate::identity::ClusterIdentity;
 use crate::raft::Consensus;
@@ -21,7 +21,7 @@ use client::backup::{ArchiveReport, ArchiveState, BackupKind, ContinuousConfig};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -73,6 +73,7 @@ pub struct Archiver {
     repository: Arc<Reloaded<Known>>,
     foreign_keys: bool,
     numbers: Arc<ArchiveNumbers>,
+    trimmed: Arc<AtomicBool>,
     standing: Mutex<Standing>,
 }
 
@@ -123,14 +124,16 @@ struct Position {
 }
 
 impl Archiver {
-    /// Of a member whose store is `repository`.
+    /// Of a member whose store is `repository`; `trimmed` is set whenever something of that was deleted.
     pub fn new(
         consensus: Arc<Consensus>,
         repository: Arc<Reloaded<Known>>,
         foreign_keys: bool,
         numbers: Arc<ArchiveNumbers>,
+        trimmed: Arc<AtomicBool>,
     ) -> Self {
-        Self { consensus, repository, foreign_keys, numbers, standing: Mutex::new(Standing::new()) }
+        let standing = Mutex::new(Standing::new());
+        Self { consensus, repository, foreign_keys, numbers, trimmed, standing }
     }
 
     /// Archives for as long as the member runs.
@@ -233,6 +236,12 @@ impl Archiver {
                 base_due = Instant::now() + BASE_AGAIN;
                 self.take_base(made?, &mut at);
             }
+            if self.trimmed.swap(false, Ordering::AcqRel) {
+                let looked = self.look_back(objects, cluster.epoch, &mut at).await;
+                if !looked.inspect_err(|_| self.trimmed.store(true, Ordering::Release))? {
+                    base_due = begun;
+                }
+            }
             if bases.is_empty() && begun >= base_due && is_base_due(&at, settings) {
                 let (source, objects) = (self.source(), objects.clone());
                 bases.spawn(async move {
@@ -262,7 +271,10 @@ impl Archiver {
                 }
             }
             if !is_full {
-                sleep_until(begun + pause).await;
+                tokio::select! {
+                    () = sleep_until(begun + pause) => {}
+                    () = self.consensus.archive_is_to_hurry() => {}
+                }
             }
         }
         Ok(())
@@ -286,6 +298,8 @@ impl Archiver {
         };
         // Those from before there were keys are not restored with them.
         contents.manifests.retain(|manifest| objects.accepts(manifest.backup.encrypted));
+        // Those that are kept with a backup go with it.
+        contents.segments.retain(|segment| segment.of.is_none());
         let archived = contents.last_archived(epoch).map_or(0, |last| last + 1);
         // A leader has all that was ever archived of its epoch, unless time was turned back.
         let last = self.consensus.report().last_log_index;
@@ -319,6 +333,29 @@ impl Archiver {
         Ok(Position { next, base_at: base.and_then(|base| base.backup.time.parse().ok()) })
     }
 
+    /// Finds out from when on moments can be reached, after something was deleted; false if none can.
+    async fn look_back(
+        &self,
+        objects: &Objects,
+        epoch: u64,
+        at: &mut Position,
+    ) -> Result<bool, ArchiveError> {
+        let mut contents = match Contents::read(objects, Some(epoch)).await {
+            Ok(contents) => contents,
+            // Who may only write has not deleted it either.
+            Err(error) if error.is_refusal() => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        contents.manifests.retain(|manifest| objects.accepts(manifest.backup.encrypted));
+        let of_later = || contents.manifests.iter().find(|manifest| manifest.backup.index >= at.next);
+        let first = contents.first_base(epoch, at.next.saturating_sub(1)).or_else(of_later);
+        if first.is_none() {
+            at.base_at = None;
+        }
+        self.standing.lock().earliest_us = first.map(Manifest::moment_us);
+        Ok(first.is_some())
+    }
+
     /// The log begins after what is archived.
     fn note_hole(&self, at: &mut Position, first: u64) {
         let message = format!("entries {} to {} are in no member's log any more", at.next, first - 1);
@@ -332,7 +369,7 @@ impl Archiver {
         self.standing.lock().earliest_us = None;
         at.base_at = None;
         at.next = next;
-        self.consensus.archived_before(next);
+        self.consensus.archived_anew_from(next);
     }
 
     fn take_base(&self, made: Result<Manifest, BackupFailure>, at: &mut Position) {
@@ -391,26 +428,15 @@ impl Archiver {
         at: &mut Position,
         entries: Vec<Entry>,
     ) -> Result<(), ArchiveError> {
-        let before = self.standing.lock().archived_us;
-        let time_us =
-            entries.iter().fold(before, |clock, entry| segment::clock_after(entry, clock).unwrap_or(clock));
-        let mut segment = Segment {
-            cluster_id: cluster.cluster_id.clone(),
-            epoch: cluster.epoch,
-            foreign_keys: self.foreign_keys,
-            entries,
-            checksums: Vec::new(),
-        };
-        let (first, last) = segment.range();
-        segment.checksums = segment::checksums_for(&self.consensus.store().checksums(), first, last);
-        let name = SegmentName { epoch: cluster.epoch, first, last, time_us };
+        let segment = Segment::of(entries, cluster, self.foreign_keys, &self.consensus.store().checksums());
+        let name = segment.name(self.standing.lock().archived_us, None);
         let (stored, _) = objects.put_sealed(&name.object(), segment.encode()).await?;
         pass(Place::ArchivePut)?;
         self.numbers.segments.fetch_add(1, Ordering::Relaxed);
         self.numbers.bytes.fetch_add(stored, Ordering::Relaxed);
-        at.next = last + 1;
+        at.next = name.last + 1;
         self.consensus.archived_before(at.next);
-        self.standing.lock().archived_us = time_us;
+        self.standing.lock().archived_us = name.time_us;
         Ok(())
     }
 }

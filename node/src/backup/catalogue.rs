@@ -4,7 +4,7 @@ use super::full::position_of;
 use super::manifest::{self, Manifest, ManifestError};
 use super::objects::{ObjectError, Objects};
 use super::segment::{self, SegmentName};
-use client::backup::{BackupKind, Catalogue, DamagedBackup, RestoreTarget, Window};
+use client::backup::{Backup, BackupKind, Catalogue, DamagedBackup, RestoreTarget, Window};
 use futures::StreamExt as _;
 
 /// Manifests read at once.
@@ -160,6 +160,12 @@ impl Contents {
         let directory = epoch.map_or_else(|| "log".to_owned(), segment::directory);
         let listed = objects.list(&directory).await?;
         contents.segments = listed.iter().filter_map(|(name, _)| SegmentName::parse(name)).collect();
+        for manifest in &contents.manifests {
+            // Only what undoes something has entries of its own.
+            if manifest.backup.kind == BackupKind::Pin {
+                contents.segments.extend(kept_with(objects, &manifest.backup).await?);
+            }
+        }
         contents.manifests.sort_by_key(|m| (m.backup.epoch, m.backup.index));
         contents.segments.sort();
         Ok(contents)
@@ -185,9 +191,13 @@ impl Contents {
         }
     }
 
-    fn chain(&self, epoch: u64, from: u64) -> Chain {
-        let mut chain = Chain { segments: Vec::new(), last: from, resumes: None };
-        for segment in self.segments.iter().filter(|s| s.epoch == epoch && s.last > from) {
+    /// Of the archive and of what is kept with the backup itself.
+    fn chain(&self, base: &Backup) -> Chain {
+        let mut chain = Chain { segments: Vec::new(), last: base.index, resumes: None };
+        let is_next = |s: &&SegmentName| {
+            s.epoch == base.epoch && s.last > base.index && s.of.as_ref().is_none_or(|of| *of == base.path)
+        };
+        for segment in self.segments.iter().filter(is_next) {
             if segment.first > chain.last + 1 {
                 chain.resumes = Some(segment.first);
                 break;
@@ -200,6 +210,11 @@ impl Contents {
         chain
     }
 
+    /// The last entry that is reached from a backup without a hole.
+    pub fn reach(&self, base: &Backup) -> u64 {
+        self.chain(base).last
+    }
+
     /// Ranges of entries that can be reached, oldest first.
     pub fn windows(&self) -> Vec<Window> {
         let mut windows: Vec<Window> = Vec::new();
@@ -209,7 +224,7 @@ impl Contents {
             if known.is_some() {
                 continue;
             }
-            let chain = self.chain(backup.epoch, backup.index);
+            let chain = self.chain(backup);
             let latest_us = match chain.segments.last() {
                 Some(segment) => segment.time_us,
                 // The archive's own backup, after which nothing has happened yet.
@@ -229,7 +244,7 @@ impl Contents {
 
     /// Last entry of an epoch's archive; none if it has none.
     pub fn last_archived(&self, epoch: u64) -> Option<u64> {
-        self.segments.iter().filter(|s| s.epoch == epoch).map(|s| s.last).max()
+        self.segments.iter().filter(|s| s.epoch == epoch && s.of.is_none()).map(|s| s.last).max()
     }
 
     /// The oldest backup of an epoch from which the archive goes on without a hole to entry `last`.
@@ -237,7 +252,7 @@ impl Contents {
         self.manifests
             .iter()
             .filter(|m| m.backup.epoch == epoch && m.backup.index <= last)
-            .find(|m| self.chain(epoch, m.backup.index).last >= last)
+            .find(|m| self.chain(&m.backup).last >= last)
     }
 
     /// The newest backup of an epoch that is not after entry `last`.
@@ -259,7 +274,7 @@ impl Contents {
             }
             RestoreTarget::Latest {} => {
                 let newest = self.manifests.last().ok_or_else(|| self.no_backup())?;
-                let chain = self.chain(newest.backup.epoch, newest.backup.index);
+                let chain = self.chain(&newest.backup);
                 if let Some(resumes) = chain.resumes {
                     return Err(NotReachable::Hole {
                         from: chain.last + 1,
@@ -273,12 +288,10 @@ impl Contents {
             RestoreTarget::Index(wanted) => {
                 // An epoch before the last one may reach further: what only lost members had, and the archive.
                 let is_early = |manifest: &Manifest| manifest.backup.index <= *wanted;
-                let reaches = |manifest: &Manifest| {
-                    is_early(manifest)
-                        && self.chain(manifest.backup.epoch, manifest.backup.index).last >= *wanted
-                };
+                let reaches =
+                    |manifest: &Manifest| is_early(manifest) && self.chain(&manifest.backup).last >= *wanted;
                 let manifest = self.before(reaches).or_else(|_| self.before(is_early))?;
-                let chain = self.chain(manifest.backup.epoch, manifest.backup.index);
+                let chain = self.chain(&manifest.backup);
                 if chain.last < *wanted {
                     return Err(match chain.resumes {
                         Some(resumes) => {
@@ -304,7 +317,7 @@ impl Contents {
                     let had_begun = Some(manifest.backup.epoch) == first || manifest.made_us() <= time;
                     manifest.entry_time_us <= time && had_begun
                 })?;
-                let mut chain = self.chain(manifest.backup.epoch, manifest.backup.index);
+                let mut chain = self.chain(&manifest.backup);
                 // The first one that ends later holds where to stop; without it a hole may hide entries.
                 let end = chain.segments.iter().position(|segment| segment.time_us > time);
                 match (end, chain.resumes) {
@@ -351,12 +364,19 @@ impl Contents {
             .min_by_key(|m| (m.backup.epoch, m.backup.index));
         let is_unneeded = |s: &&SegmentName| {
             let is_covered = |m: &Manifest| (s.epoch, s.last) <= (m.backup.epoch, m.backup.index);
-            oldest.is_some_and(is_covered) && s.time_us < before
+            s.of.is_none() && oldest.is_some_and(is_covered) && s.time_us < before
         };
         let segments = self.segments.iter().filter(is_unneeded).cloned().collect();
         let oldest_us = oldest.map(|oldest| oldest.entry_time_us.min(before));
         OnlyBefore { bases: dropped, segments, oldest_us }
     }
+}
+
+/// Segments that are kept with a backup, in order.
+pub async fn kept_with(objects: &Objects, backup: &Backup) -> Result<Vec<SegmentName>, ObjectError> {
+    let listed = objects.list(&segment::directory_of(&backup.path)).await?;
+    let parse = |(name, _): &(String, u64)| SegmentName::parse_of(&backup.path, backup.epoch, name);
+    Ok(listed.iter().filter_map(parse).collect())
 }
 
 /// Deletes backups and other objects; returns how many objects are gone. A manifest goes first: what is left of a backup

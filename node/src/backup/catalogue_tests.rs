@@ -25,14 +25,15 @@ fn base(epoch: u64, index: u64, kind: BackupKind) -> Manifest {
     Manifest::new(backup, index as i64 * 1_000_000, false, Parts::default())
 }
 
+fn segment(epoch: u64, first: u64, last: u64) -> SegmentName {
+    SegmentName { epoch, first, last, time_us: last as i64 * 1_000_000, of: None }
+}
+
 fn contents(bases: &[(u64, u64)], segments: &[(u64, u64, u64)]) -> Contents {
     let mut contents = Contents {
         damaged: Vec::new(),
         manifests: bases.iter().map(|(epoch, index)| base(*epoch, *index, BackupKind::Base)).collect(),
-        segments: segments
-            .iter()
-            .map(|&(epoch, first, last)| SegmentName { epoch, first, last, time_us: last as i64 * 1_000_000 })
-            .collect(),
+        segments: segments.iter().map(|&(epoch, first, last)| segment(epoch, first, last)).collect(),
     };
     contents.segments.sort();
     contents
@@ -185,4 +186,30 @@ fn what_only_the_archive_has_of_an_epoch_is_brought_back() {
     ] {
         assert_eq!(chosen(&target), expected, "{target:?}");
     }
+}
+
+/// Entries that are kept with a backup reach on from it alone.
+#[test]
+fn what_is_kept_with_a_backup_is_its_own() {
+    let kept =
+        |backup: u64, first, last| SegmentName { of: Some(format!("1-{backup}")), ..segment(1, first, last) };
+    let mut all = contents(&[(1, 5), (1, 30)], &[]);
+    all.manifests.insert(1, base(1, 20, BackupKind::Pin));
+    all.segments = vec![kept(20, 21, 24), kept(20, 21, 25), kept(30, 31, 33)];
+    let chosen = |target: RestoreTarget| {
+        all.choose(&target).map(|choice| {
+            let lasts: Vec<u64> = choice.segments.iter().map(|segment| segment.last).collect();
+            (choice.manifest.backup.index, lasts)
+        })
+    };
+    assert_eq!(chosen(index(25)), Ok((20, vec![24, 25])));
+    assert_eq!(chosen(index(20)), Ok((20, vec![])));
+    assert_eq!(chosen(index(26)), Err(NotReachable::TooLate { last: 25, wanted: 26 }));
+    assert_eq!(chosen(RestoreTarget::Latest {}), Ok((30, vec![33])));
+    // They are no archive: what is between two backups is no hole in one.
+    assert_eq!(chosen(second(10)), Ok((5, vec![])));
+    assert_eq!(chosen(second(24)), Ok((20, vec![24, 25])));
+    assert_eq!(all.last_archived(1), None);
+    assert_eq!(all.reach(&all.manifests[1].backup), 25);
+    assert!(all.only_before(i64::MAX).segments.is_empty());
 }

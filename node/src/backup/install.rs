@@ -1,15 +1,20 @@
 //! A restore in a running cluster: the leader has another process of this program bring the state back in a directory of
 //! its own, then puts it in the place of the present one on every member, as an entry of the log. What was there before
-//! stays in the archive, and comes back the same way. An import goes the same way from where its file is here.
+//! is made sure of first ([`super::undo`]), and comes back the same way. An import goes the same way from where its file is
+//! here.
 
 use super::automatic::{AutoRestoreConfig, Place as BackupPlace, PlaceError};
+use super::catalogue::{Contents, NotReachable};
 use super::command::{EXTENSIONS, PROGRESS, RESTORE};
+use super::full;
 use super::import::{Import, ImportError, unpacked};
+use super::objects::{ObjectError, Objects};
+use super::undo::{KeepError, Keeper, Own};
 use crate::failpoint::{Place, pass};
-use crate::raft::{Consensus, LoadError};
+use crate::raft::{Consensus, LoadError, Replaced};
 use crate::scratch_directory::ScratchDirectory;
 use crate::store::{self, CanonicalError, Scratch, Taken};
-use client::backup::{JobState, RestoreJob, RestoreReport, Restored, StartRestore};
+use client::backup::{JobState, RestoreJob, RestoreReport, RestoreTarget, Restored, StartRestore};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,6 +29,9 @@ use tokio::process::Command;
 const DIRECTORY: &str = "restore";
 /// Share of the work, in hundredths, that is done when the state is back on the leader.
 const REBUILT: u8 = 80;
+/// What a restore says that was not told by which backup it is undone, of a cluster without an archive.
+const NOTHING_BACK: &str = "nothing brings back what was there before: no backup was named that undoes the restore, \
+                            and there is no archive";
 
 /// A restore did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +62,15 @@ pub enum InstallError {
     /// The state could not take the place of the present one.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// What is there now could not be made sure of.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    /// The store does not say what there is.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+    /// Nothing in the store is what was asked for.
+    #[error(transparent)]
+    NotReachable(#[from] NotReachable),
     /// What the other process reported makes no sense.
     #[error("the report of the restore: {0}")]
     Report(#[from] serde_json::Error),
@@ -75,6 +92,8 @@ pub enum Origin {
         config: PathBuf,
         /// The cluster.
         cluster_id: String,
+        /// What of it is in the store.
+        objects: Objects,
     },
     /// What the settings at this path name.
     Import(PathBuf),
@@ -82,16 +101,31 @@ pub enum Origin {
     Automatic(AutoRestoreConfig),
 }
 
-/// Puts the state that `request` names in the place of the present one.
+/// What a restore came to.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// What was restored; none for an import.
+    pub restored: Option<Restored>,
+    /// What it cost, for people.
+    pub cost: Option<String>,
+}
+
+/// Puts the state that `request` names in the place of the present one, which may hold something only if `is_confirmed`. What
+/// is kept of that goes to the member's `own` store.
 pub async fn install(
     consensus: &Arc<Consensus>,
     origin: &Origin,
     request: &StartRestore,
+    own: &Own,
+    is_confirmed: bool,
     progress: &AtomicU8,
-) -> Result<Option<Restored>, InstallError> {
+) -> Result<Installed, InstallError> {
+    // What is written from now on is kept when it is known where: after the backup, which may still be in the making.
+    let hold = request.undo.is_some().then(|| consensus.hold_log());
     let (state, mut restored) = match origin {
-        Origin::Backups { config, cluster_id } => {
-            let (state, restored) = rebuild(consensus, config, cluster_id, request, progress).await?;
+        Origin::Backups { config, cluster_id, objects } => {
+            let target = resolve(objects, request).await?;
+            let (state, restored) = rebuild(consensus, config, cluster_id, &target, progress).await?;
             (state, Some(restored))
         }
         Origin::Import(settings) => {
@@ -105,18 +139,39 @@ pub async fn install(
     };
     progress.store(REBUILT, Ordering::Relaxed);
     pass(Place::RestoreRebuilt)?;
+    let mut keeper = Keeper::begin(consensus, own, request.undo.as_deref(), is_confirmed, hold).await?;
     if let Some(restored) = &mut restored {
-        restored.replaced_index = consensus.store().applied().index();
+        restored.undo = keeper.undo();
     }
-    mark(state.path(), &request.name, restored.as_ref()).await?;
+    let is_lost = !keeper.brings_back() && keeper.holds_anything().await?;
+    let cost = is_lost.then(|| NOTHING_BACK.to_owned());
+    // Which entry is the last of the present is not known before the file is everywhere, and the mark is in the file.
+    mark(state.path(), &request.name, restored.as_ref(), cost.as_ref()).await?;
     pass(Place::RestoreMarked)?;
-    let index = consensus.install(state).await?;
+    let Replaced { index, last } = consensus.install(state, &mut keeper).await?;
     pass(Place::RestoreInstalled)?;
     if let Some(restored) = &mut restored {
         restored.installed_index = Some(index);
+        restored.replaced_index = (!is_lost).then_some(last);
     }
     progress.store(100, Ordering::Relaxed);
-    Ok(restored)
+    Ok(Installed { restored, cost })
+}
+
+/// The moment that is meant, by what is in the store when it is asked for. The backup that undoes the restore is not a moment
+/// to go back to: without an archive it would be the last one, and the restore change nothing. Nor is what is written while
+/// the other state is brought back.
+async fn resolve(objects: &Objects, request: &StartRestore) -> Result<RestoreTarget, InstallError> {
+    let (RestoreTarget::Latest {}, Some(undo)) = (&request.target, &request.undo) else {
+        return Ok(request.target.clone());
+    };
+    let mut contents = Contents::read(objects, None).await?;
+    contents.manifests.retain(|manifest| full::name_of(&manifest.backup.path) != Some(undo.as_str()));
+    let choice = contents.choose(&RestoreTarget::Latest {})?;
+    Ok(match choice.segments.last() {
+        Some(segment) => RestoreTarget::Index(segment.last),
+        None => RestoreTarget::Backup(choice.manifest.backup.path),
+    })
 }
 
 async fn fetch_import(
@@ -148,7 +203,7 @@ async fn rebuild(
     consensus: &Consensus,
     config: &Path,
     cluster_id: &str,
-    request: &StartRestore,
+    target: &RestoreTarget,
     progress: &AtomicU8,
 ) -> Result<(Scratch, Restored), InstallError> {
     let room = ScratchDirectory::make(&consensus.config().directory.join(DIRECTORY))?;
@@ -158,7 +213,7 @@ async fn rebuild(
         .arg(RESTORE)
         .arg("-backup-config")
         .arg(config)
-        .args(["-cluster-id", cluster_id, "-to", &super::command::target_text(&request.target)])
+        .args(["-cluster-id", cluster_id, "-to", &super::command::target_text(target)])
         .arg("-report")
         .arg(&report)
         .args(["-keep-internal", PROGRESS])
@@ -204,13 +259,18 @@ fn extensions_of(consensus: &Consensus) -> io::Result<Vec<OsString>> {
 }
 
 /// Writes into the state how it came: whoever leads next knows that it did.
-async fn mark(database: &Path, name: &str, restored: Option<&Restored>) -> Result<(), InstallError> {
+async fn mark(
+    database: &Path,
+    name: &str,
+    restored: Option<&Restored>,
+    cost: Option<&String>,
+) -> Result<(), InstallError> {
     let job = RestoreJob {
         name: name.to_owned(),
         state: JobState::Succeeded,
         progress_percent: 100,
         restored: restored.cloned(),
-        message: None,
+        message: cost.cloned(),
     };
     let (database, mark) = (database.to_owned(), serde_json::to_vec(&job)?);
     let written = tokio::task::spawn_blocking(move || store::write_mark(&database, &mark)).await;

@@ -20,6 +20,7 @@ mod repository;
 mod restore;
 mod seal;
 mod segment;
+mod undo;
 
 pub use archive::ArchiveNumbers;
 pub use automatic::{
@@ -38,18 +39,19 @@ use catalogue::Contents;
 use client::admin::{Refusal, RefusalReason};
 use client::backup::{
     Backup, BackupJob, BackupJobs, BackupKind, Catalogue, DeleteBackups, Deleted, JobState, Probe,
-    RestoreJob, RestoreJobs, RestoreSource, RestoreTarget, Restored, StartBackup, StartRestore,
+    RestoreJob, RestoreJobs, RestoreSource, RestoreTarget, StartBackup, StartRestore,
 };
 use full::{Progress, Source, make_backup};
-use install::Origin;
+use install::{Installed, Origin};
 use jobs::{Jobs, Named};
-use manifest::ManifestError;
+use manifest::{Manifest, ManifestError};
 use objects::{ObjectError, Objects};
 use parking_lot::Mutex;
 use segment::SegmentName;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use undo::Own;
 
 /// A file of settings, and what it says.
 struct Configured {
@@ -72,6 +74,10 @@ pub struct Backups {
     foreign_keys: bool,
     backups: Jobs<BackupWork>,
     restores: Jobs<RestoreWork>,
+    /// Of the backup that undoes the last restore: the entry which that replaced, once it was looked up.
+    replaced: Mutex<Option<(String, u64)>>,
+    /// Something was deleted that the archive may have counted on.
+    trimmed: Arc<AtomicBool>,
     /// Backups are made one at a time.
     turn: tokio::sync::Mutex<()>,
     /// Where they are made, and the log is archived.
@@ -89,7 +95,7 @@ struct BackupWork {
 struct RestoreWork {
     name: String,
     percent: AtomicU8,
-    outcome: Mutex<Option<Result<Option<Restored>, String>>>,
+    outcome: Mutex<Option<Result<Installed, String>>>,
 }
 
 fn state_of<T>(outcome: &Option<Result<T, String>>) -> JobState {
@@ -133,13 +139,14 @@ impl BackupWork {
 impl RestoreWork {
     fn report(&self) -> RestoreJob {
         let outcome = self.outcome.lock();
-        let (restored, message) = split(&outcome);
+        let (installed, why) = split(&outcome);
+        let (restored, cost) = installed.map_or((None, None), |done| (done.restored, done.cost));
         RestoreJob {
             name: self.name.clone(),
             state: state_of(&outcome),
             progress_percent: self.percent.load(Ordering::Relaxed),
-            restored: restored.flatten(),
-            message,
+            restored,
+            message: why.or(cost),
         }
     }
 }
@@ -154,6 +161,13 @@ fn split<T: Clone>(outcome: &Option<Result<T, String>>) -> (Option<T>, Option<St
 
 fn refusal(reason: RefusalReason, message: impl Into<String>) -> Refusal {
     Refusal { reason, message: message.into() }
+}
+
+fn objects_of(configured: &Configured, cluster_id: &str) -> Result<Objects, Refusal> {
+    match &*configured.repository.current() {
+        Ok(repository) => Ok(repository.cluster(cluster_id)),
+        Err(missing) => Err(refusal(RefusalReason::Store, &missing.why)),
+    }
 }
 
 fn refused_by_store(error: &dyn std::error::Error) -> Refusal {
@@ -210,9 +224,11 @@ impl Backups {
         };
         install::tidy(&consensus.config().directory).map_err(|e| ("DATA_DIR", e.to_string()))?;
         let numbers = Arc::<ArchiveNumbers>::default();
+        let trimmed = Arc::<AtomicBool>::default();
         if let Some(own) = &own {
             let repository = own.repository.clone();
-            let archiver = Archiver::new(consensus.clone(), repository, foreign_keys, numbers.clone());
+            let (numbers, trimmed) = (numbers.clone(), trimmed.clone());
+            let archiver = Archiver::new(consensus.clone(), repository, foreign_keys, numbers, trimmed);
             background.spawn(archiver.run());
         }
         Ok(Arc::new(Self {
@@ -222,6 +238,8 @@ impl Backups {
             foreign_keys,
             backups: Jobs::default(),
             restores: Jobs::default(),
+            replaced: Mutex::default(),
+            trimmed,
             turn: tokio::sync::Mutex::default(),
             background,
             numbers,
@@ -240,10 +258,7 @@ impl Backups {
     }
 
     fn objects(&self) -> Result<Objects, Refusal> {
-        match &*self.own()?.repository.current() {
-            Ok(repository) => Ok(repository.cluster(&self.cluster_id()?)),
-            Err(missing) => Err(refusal(RefusalReason::Store, &missing.why)),
-        }
+        objects_of(self.own()?, &self.cluster_id()?)
     }
 
     /// Begins a backup of this member's database.
@@ -281,7 +296,7 @@ impl Backups {
     async fn back_up(&self, objects: &Objects, job: &BackupWork, kind: BackupKind) -> Result<Backup, String> {
         // Another member may have made it, and gone before it could say so.
         match find(objects, &job.name).await {
-            Ok(Some(made)) => return Ok(made),
+            Ok(Some(made)) => return Ok(made.backup),
             Ok(None) => {}
             // Credentials that only write are enough.
             Err(ManifestError::Objects(error)) if error.is_refusal() => {}
@@ -328,6 +343,8 @@ impl Backups {
             }
         }
         let objects = catalogue::delete(&objects, &paths, others).await;
+        // Also where it failed: some of it may be gone.
+        self.trimmed.store(true, Ordering::Release);
         Ok(Deleted { objects: objects.map_err(|error| refused_by_store(&error))? })
     }
 
@@ -367,10 +384,13 @@ impl Backups {
     pub async fn start_restore(self: &Arc<Self>, request: StartRestore) -> Result<RestoreJob, Refusal> {
         let own_cluster = self.cluster_id()?;
         let cluster_id = request.cluster_id.clone().unwrap_or_else(|| own_cluster.clone());
-        let store = |configured: &Configured| Origin::Backups { config: configured.path.clone(), cluster_id };
+        let store = |configured: &Configured| {
+            let objects = objects_of(configured, &cluster_id)?;
+            Ok::<_, Refusal>(Origin::Backups { config: configured.path.clone(), cluster_id, objects })
+        };
         let origin = match (request.source, &self.other) {
-            (RestoreSource::Own, _) => store(self.own()?),
-            (RestoreSource::Other, Some(Other::Store(configured))) => store(configured),
+            (RestoreSource::Own, _) => store(self.own()?)?,
+            (RestoreSource::Other, Some(Other::Store(configured))) => store(configured)?,
             (RestoreSource::Other, Some(Other::Import(_)))
                 if request.target != (RestoreTarget::Latest {}) =>
             {
@@ -385,6 +405,12 @@ impl Backups {
         if !is_name(&request.name) {
             return Err(refusal(RefusalReason::Invalid, not_a_name(&request.name)));
         }
+        let own = match &request.undo {
+            // What undoes it goes there.
+            Some(_) => Own { objects: Some(self.objects()?), foreign_keys: self.foreign_keys },
+            None => Own { objects: self.objects().ok(), foreign_keys: self.foreign_keys },
+        };
+        let is_confirmed = request.confirm_cluster_id.as_deref() == Some(&own_cluster);
         // Asked again, it is answered; only what is new needs more.
         let known = self.restores.all().into_iter().find(|work| work.name == request.name);
         if let Some(known) = known.filter(|work| !matches!(*work.outcome.lock(), Some(Err(_)))) {
@@ -393,10 +419,11 @@ impl Backups {
         if !self.consensus.leads_by_quorum().await {
             return Err(refusal(RefusalReason::NoLeader, "this member does not lead"));
         }
-        if let Some(done) = self.last_restore().await?.filter(|done| done.name == request.name) {
+        if let Some(mut done) = self.last_restore().await?.filter(|done| done.name == request.name) {
+            self.find_replaced(&mut done).await;
             return Ok(done);
         }
-        if request.confirm_cluster_id.as_deref() != Some(&own_cluster) && self.holds_anything().await? {
+        if !is_confirmed && self.holds_anything().await? {
             let message = "the database is not empty: confirmClusterId must be the id of this cluster";
             return Err(refusal(RefusalReason::NotConfirmed, message));
         }
@@ -415,9 +442,12 @@ impl Backups {
         if is_new {
             let (consensus, job) = (self.consensus.clone(), work.clone());
             tokio::spawn(async move {
-                let done = install::install(&consensus, &origin, &request, &job.percent).await;
+                let done =
+                    install::install(&consensus, &origin, &request, &own, is_confirmed, &job.percent).await;
                 match &done {
-                    Ok(restored) => tracing::info!(?restored, "the cluster is at another moment"),
+                    Ok(Installed { restored, .. }) => {
+                        tracing::info!(?restored, "the cluster is at another moment");
+                    }
                     Err(error) => tracing::error!(name = job.name, %error, "a restore failed"),
                 }
                 *job.outcome.lock() = Some(done.map_err(|error| error.to_string()));
@@ -446,11 +476,35 @@ impl Backups {
         self.look(install::last).await
     }
 
+    /// The mark of a restore was written before it was known which entry it would replace: what is kept for the undo ends
+    /// with that one.
+    async fn find_replaced(&self, job: &mut RestoreJob) {
+        let Some(restored) = &mut job.restored else { return };
+        let (Some(path), None) = (&restored.undo, restored.replaced_index) else { return };
+        let known = self.replaced.lock().clone().filter(|(of, _)| of == path);
+        if let Some((_, index)) = known {
+            restored.replaced_index = Some(index);
+            return;
+        }
+        let Ok(objects) = self.objects() else { return };
+        match undo::last_of(&objects, path).await {
+            Ok(last) => {
+                restored.replaced_index = last;
+                *self.replaced.lock() = last.map(|last| (path.clone(), last));
+            }
+            // It is asked for again.
+            Err(error) => tracing::warn!(%error, path, "cannot look up what a restore replaced"),
+        }
+    }
+
     /// What was asked of this member, and the restore that the present state came by.
     pub async fn restore_jobs(&self) -> Result<RestoreJobs, Refusal> {
         let confirmed = self.consensus.leads_by_quorum().await;
         let mut jobs: Vec<RestoreJob> = self.restores.all().iter().map(|work| work.report()).collect();
-        if let Some(last) = self.last_restore().await? {
+        if let Some(mut last) = self.last_restore().await? {
+            if jobs.iter().all(|job| job.name != last.name || job.state == JobState::Failed) {
+                self.find_replaced(&mut last).await;
+            }
             match jobs.iter_mut().find(|job| job.name == last.name) {
                 // Who did it knows it best, unless it lost the lead before it heard that it is done.
                 Some(known) if known.state == JobState::Failed => *known = last,
@@ -463,12 +517,12 @@ impl Backups {
 }
 
 /// A complete backup of that name, whoever made it.
-async fn find(objects: &Objects, name: &str) -> Result<Option<Backup>, ManifestError> {
+async fn find(objects: &Objects, name: &str) -> Result<Option<Manifest>, ManifestError> {
     for path in objects.directories("backups").await? {
         if full::name_of(&path) == Some(name)
-            && let Some(manifest) = manifest::Manifest::read(objects, &path).await?
+            && let Some(manifest) = Manifest::read(objects, &path).await?
         {
-            return Ok(Some(manifest.backup));
+            return Ok(Some(manifest));
         }
     }
     Ok(None)

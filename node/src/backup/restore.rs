@@ -276,6 +276,7 @@ impl Replay {
         {
             return Err(RestoreError::Short { last: index, wanted });
         }
+        let page_checksum = Some(format!("{:016x}", self.checksum().await?));
         let until = Instant::now() + CHECKPOINT;
         while self.store.checkpoint().await?.log_id != applied.log_id {
             if Instant::now() >= until {
@@ -296,9 +297,11 @@ impl Replay {
             replayed: self.replayed,
             size_bytes,
             checked_index: self.checked_index,
+            page_checksum,
             milliseconds: begun.elapsed().as_millis() as u64,
             installed_index: None,
             replaced_index: None,
+            undo: None,
         };
         Ok(Rebuilt { database, restored, extensions })
     }

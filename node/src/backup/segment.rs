@@ -1,7 +1,8 @@
 //! A piece of the archive: entries of the log in order, and checksums of the states after some of them.
 //!
 //! ```text
-//! name    = log/<epoch>/<first index>-<last index>-<time of the last entry, µs since 1970>
+//! name    = log/<epoch>/<first index>-<last index>-<time of the last entry, µs since 1970>, or
+//!           backups/<path>/log/<the same>, of entries that are kept with one backup ([`super::undo`])
 //! segment = version u8 (1) · cluster id: length u8 · text · epoch u64 · foreign keys u8 · first u64 · last u64 ·
 //!           entry × (last - first + 1) · count u32 · checksum × count
 //! entry   = term u64 · leader u64 · kind u8 · length u32 · bytes   (0 blank · 1 command · 2 membership)
@@ -10,6 +11,7 @@
 //! Little endian, then sealed ([`super::seal`]). Only committed entries are archived: two leaders that archive the same
 //! entries say the same of them, so overlaps do no harm.
 
+use crate::identity::ClusterIdentity;
 use crate::store::{Checksum, Entry, LogId, Payload};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
@@ -32,25 +34,39 @@ pub struct SegmentName {
     pub last: u64,
     /// Time of the last entry, in microseconds since 1970.
     pub time_us: i64,
+    /// Path of the backup that it is kept with, and goes with; none: it is the archive's.
+    pub of: Option<String>,
 }
 
 impl SegmentName {
     /// The object's name.
     pub fn object(&self) -> String {
-        let Self { epoch, first, last, time_us } = self;
-        format!("{}/{first:020}-{last:020}-{time_us:016}", directory(*epoch))
+        let Self { epoch, first, last, time_us, of } = self;
+        let directory = of.as_ref().map_or_else(|| directory(*epoch), |path| directory_of(path));
+        format!("{directory}/{first:020}-{last:020}-{time_us:016}")
     }
 
-    /// From the object's name; none if it is none of a segment.
+    /// From the name of an object of the archive; none if it is none of a segment.
     pub fn parse(object: &str) -> Option<Self> {
         let (epoch, rest) = object.strip_prefix("log/")?.split_once('/')?;
+        Self::read(object, epoch.parse().ok()?, rest, None)
+    }
+
+    /// From the name of an object that is kept with the backup at `path`, of this epoch; none if it is none of a segment.
+    pub fn parse_of(path: &str, epoch: u64, object: &str) -> Option<Self> {
+        let rest = object.strip_prefix(&directory_of(path))?.strip_prefix('/')?;
+        Self::read(object, epoch, rest, Some(path.to_owned()))
+    }
+
+    fn read(object: &str, epoch: u64, rest: &str, of: Option<String>) -> Option<Self> {
         let mut numbers = rest.splitn(3, '-');
         let (first, last, time_us) = (numbers.next()?, numbers.next()?, numbers.next()?);
         let name = Self {
-            epoch: epoch.parse().ok()?,
+            epoch,
             first: first.parse().ok()?,
             last: last.parse().ok()?,
             time_us: time_us.parse().ok()?,
+            of,
         };
         (name.first <= name.last && name.object() == object).then_some(name)
     }
@@ -59,6 +75,11 @@ impl SegmentName {
 /// Directory of the segments of an epoch.
 pub fn directory(epoch: u64) -> String {
     format!("log/{epoch:08}")
+}
+
+/// Directory of the segments that are kept with the backup at `path`.
+pub fn directory_of(path: &str) -> String {
+    format!("backups/{path}/log")
 }
 
 /// What is in a segment.
@@ -104,6 +125,29 @@ pub fn checksums_for(known: &[Checksum], first: u64, last: u64) -> Vec<Checksum>
 }
 
 impl Segment {
+    /// Of entries of the cluster's log, and what of the `known` checksums belongs to them.
+    pub fn of(
+        entries: Vec<Entry>,
+        cluster: &ClusterIdentity,
+        foreign_keys: bool,
+        known: &[Checksum],
+    ) -> Self {
+        let (cluster_id, epoch) = (cluster.cluster_id.clone(), cluster.epoch);
+        let mut segment = Self { cluster_id, epoch, foreign_keys, entries, checksums: Vec::new() };
+        let (first, last) = segment.range();
+        segment.checksums = checksums_for(known, first, last);
+        segment
+    }
+
+    /// Its name, if the cluster's clock stands at `clock_us` before it, as the archive's or as one kept with the backup at
+    /// the path `of`.
+    pub fn name(&self, clock_us: i64, of: Option<String>) -> SegmentName {
+        let (first, last) = self.range();
+        let after = |clock, entry| clock_after(entry, clock).unwrap_or(clock);
+        let time_us = self.entries.iter().fold(clock_us, after);
+        SegmentName { epoch: self.epoch, first, last, time_us, of }
+    }
+
     /// Its bytes; there must be entries.
     pub fn encode(&self) -> Bytes {
         let (first, last) = self.range();
@@ -226,9 +270,14 @@ mod tests {
 
     #[test]
     fn names_and_back() {
-        let name = SegmentName { epoch: 1, first: 5, last: 17, time_us: 1_764_216_138_123_456 };
+        let name = SegmentName { epoch: 1, first: 5, last: 17, time_us: 1_764_216_138_123_456, of: None };
         assert_eq!(name.object(), "log/00000001/00000000000000000005-00000000000000000017-1764216138123456");
-        assert_eq!(SegmentName::parse(&name.object()), Some(name));
+        assert_eq!(SegmentName::parse(&name.object()), Some(name.clone()));
+        let kept = SegmentName { of: Some("1-2-undo".into()), ..name };
+        assert!(kept.object().starts_with("backups/1-2-undo/log/0"), "{}", kept.object());
+        assert_eq!(SegmentName::parse_of("1-2-undo", 1, &kept.object()), Some(kept.clone()));
+        assert_eq!(SegmentName::parse_of("1-2-other", 1, &kept.object()), None);
+        assert_eq!(SegmentName::parse(&kept.object()), None);
         for other in ["log/1/2-3-4", "log/00000001/x", "backups/x", "log/00000001/00000000000000000005-3-1"] {
             assert_eq!(SegmentName::parse(other), None, "{other}");
         }

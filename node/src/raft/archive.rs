@@ -10,8 +10,10 @@ use crate::store;
 use client::backup::ArchiveReport;
 use raftlog::RaftLog;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tokio::sync::watch;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use tokio::sync::{Notify, watch};
 
 /// The log does not grow beyond this, in bytes, for the sake of an archive that does not get on: then there is a hole in
 /// the archive, which says so and begins anew.
@@ -23,12 +25,33 @@ pub struct Archived {
     wanted: AtomicBool,
     /// The first entry that is not known to be archived.
     next: AtomicU64,
+    /// Somebody waits for that to move.
+    reached: Notify,
+    /// Somebody needs it to move now.
+    hurry: Notify,
+    /// How often it moved over entries that are not archived.
+    holes: AtomicU64,
+    /// How many keep the log from being purged.
+    held: AtomicUsize,
     report: watch::Sender<Option<ArchiveReport>>,
 }
 
+/// While this lives the log is not purged, up to the size that it may have for the archive.
+#[derive(Debug)]
+pub struct LogHold(Arc<Archived>);
+
+impl Drop for LogHold {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Archived {
-    /// The first entry that has to stay in the log; none if there is no archive.
+    /// The first entry that has to stay in the log; none if any may go.
     pub fn needed(&self) -> Option<u64> {
+        if self.held.load(Ordering::Acquire) > 0 {
+            return Some(0);
+        }
         self.wanted.load(Ordering::Acquire).then(|| self.next())
     }
 
@@ -40,6 +63,7 @@ impl Archived {
     /// Everything before `next` is archived.
     pub fn reach(&self, next: u64) {
         self.next.fetch_max(next, Ordering::AcqRel);
+        self.reached.notify_waiters();
     }
 
     /// Up to where `log` may be purged of what could go up to `upto`.
@@ -61,9 +85,50 @@ impl Consensus {
         self.archived.next()
     }
 
+    /// Whether this cluster has an archive.
+    pub fn is_archived(&self) -> bool {
+        self.archived.wanted.load(Ordering::Acquire)
+    }
+
     /// Everything before `next` is archived.
     pub fn archived_before(&self, next: u64) {
         self.archived.reach(next);
+    }
+
+    /// The archive goes on at `next`, whether what is before is in it or not.
+    pub fn archived_anew_from(&self, next: u64) {
+        // First: who sees that it moved is to see how.
+        self.archived.holes.fetch_add(1, Ordering::AcqRel);
+        self.archived.reach(next);
+    }
+
+    /// How often the archive of this leader went on behind entries that are not in it.
+    pub fn archive_holes(&self) -> u64 {
+        self.archived.holes.load(Ordering::Acquire)
+    }
+
+    /// Waits until the archive is past entry `index`, and lets it hurry there.
+    pub async fn until_archived(&self, index: u64) {
+        loop {
+            let mut reached = pin!(self.archived.reached.notified());
+            reached.as_mut().enable();
+            if self.next_to_archive() > index {
+                return;
+            }
+            self.archived.hurry.notify_one();
+            reached.await;
+        }
+    }
+
+    /// Waits until somebody needs what is not archived yet to be.
+    pub async fn archive_is_to_hurry(&self) {
+        self.archived.hurry.notified().await;
+    }
+
+    /// Keeps entries in this member's log, as long as the guard lives.
+    pub fn hold_log(&self) -> LogHold {
+        self.archived.held.fetch_add(1, Ordering::AcqRel);
+        LogHold(self.archived.clone())
     }
 
     /// Says in reports how the archive is doing.
@@ -77,7 +142,8 @@ impl Consensus {
         });
     }
 
-    pub(super) fn archive_report(&self) -> Option<ArchiveReport> {
+    /// How the archive is doing, where this member leads and there is one.
+    pub fn archive_report(&self) -> Option<ArchiveReport> {
         self.archived.report.current()
     }
 

@@ -2,6 +2,10 @@
 //!
 //! While one entry is on its way to a quorum of disks, requests gather for the next: under load one sync and one
 //! transaction serve many requests, and an idle member proposes at once.
+//!
+//! Everything that changes the database goes through a gate. Whoever closes it ([`Proposer::fence`]) knows that what was
+//! proposed before has its outcome, and that nothing more is proposed until it opens: requests wait. What only orders
+//! (reads at level `strong`) or is Raft's own (members) passes beside it.
 
 use super::command::{
     ChangesCommand, EncodedRequest, EntryContext, MaintenanceCommand, Replacement, RequestId, encode_changes,
@@ -18,8 +22,10 @@ use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::sync::{
+    Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore,
+};
+use tokio::time::{Instant, sleep_until};
 
 /// Entries on their way at once.
 const IN_FLIGHT: usize = 2;
@@ -77,6 +83,13 @@ impl Drop for Kick<'_> {
     }
 }
 
+/// Has passed the gate: held until the outcome of what it let through is known.
+type Pass = OwnedRwLockReadGuard<()>;
+
+/// While this lives nothing that changes the database is proposed here: requests wait.
+#[derive(Debug)]
+pub struct Fence(#[expect(dead_code, reason = "it is held, and let go")] OwnedRwLockWriteGuard<()>);
+
 /// Groups requests into proposals.
 pub struct Proposer {
     raft: Raft,
@@ -86,6 +99,7 @@ pub struct Proposer {
     room: Arc<Semaphore>,
     in_flight: AtomicUsize,
     kick: Notify,
+    gate: Arc<RwLock<()>>,
     sequence: AtomicU64,
     step_limit: u64,
 }
@@ -106,6 +120,7 @@ impl Proposer {
             room: Arc::new(Semaphore::new(WAITING_BYTES)),
             in_flight: AtomicUsize::new(0),
             kick: Notify::new(),
+            gate: Arc::default(),
             sequence: AtomicU64::new(0),
             step_limit,
         });
@@ -148,6 +163,12 @@ impl Proposer {
         Ok(())
     }
 
+    /// Closes the gate, once what was proposed here before has its outcome. As soon as this is called what comes later
+    /// waits; who gives up lets it go on.
+    pub async fn fence(&self) -> Fence {
+        Fence(self.gate.clone().write_owned().await)
+    }
+
     /// Proposes an entry that changes nothing, and returns its index once applied here: a point in the order of
     /// writes.
     pub async fn propose_blank(&self) -> Result<u64, ProposeError> {
@@ -185,6 +206,7 @@ impl Proposer {
 
     /// Proposes a command that no client waits for.
     async fn propose_own(&self, command: Bytes) -> Result<u64, ProposeError> {
+        let _pass = self.gate.read().await;
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
         let written = self.raft.client_write(CommandBytes(command)).await;
         match written {
@@ -195,7 +217,8 @@ impl Proposer {
     }
 
     /// Proposes another database in the place of the present one, by `leader`, if that is this member now. `request`
-    /// names who waits for it.
+    /// names who waits for it. It passes beside the gate: who proposes it may have closed that, and loads are one at a
+    /// time.
     pub async fn propose_replacement(
         &self,
         replacement: &Replacement,
@@ -225,12 +248,13 @@ impl Proposer {
                 self.kick.notified().await;
                 continue;
             }
+            let Some(pass) = self.pass_gate().await else { continue };
             let group = self.next_group();
             if group.is_empty() {
                 continue;
             }
             self.in_flight.fetch_add(1, Ordering::AcqRel);
-            if let Err(fatal) = self.propose(group).await {
+            if let Err(fatal) = self.propose(group, pass).await {
                 tracing::info!(%fatal, "no more proposals");
                 self.room.close();
                 self.queue.lock().clear();
@@ -240,14 +264,42 @@ impl Proposer {
         }
     }
 
-    /// What is queued, up to the size of a group, for one leader.
-    fn next_group(&self) -> Vec<Queued> {
-        let mut queue = self.queue.lock();
+    /// Passes the gate; none if what waits has to be looked at first, because some of it is too late now or there is more
+    /// of it.
+    async fn pass_gate(&self) -> Option<Pass> {
+        if let Ok(pass) = self.gate.clone().try_read_owned() {
+            return Some(pass);
+        }
+        let next_late = self.queue.lock().iter().filter_map(|queued| queued.not_after).min();
+        let too_late = async {
+            match next_late {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            pass = self.gate.clone().read_owned() => Some(pass),
+            () = self.kick.notified() => None,
+            () = too_late => {
+                self.drop_late(&mut self.queue.lock());
+                None
+            }
+        }
+    }
+
+    /// Tells those who wait behind a deadline that is over.
+    fn drop_late(&self, queue: &mut Vec<Queued>) {
         if queue.iter().any(|queued| queued.not_after.is_some()) {
             let now = Instant::now();
             self.waiters.too_late(queue.iter().filter(|queued| queued.is_late(now)).map(|queued| queued.id));
             queue.retain(|queued| !queued.is_late(now));
         }
+    }
+
+    /// What is queued, up to the size of a group, for one leader.
+    fn next_group(&self) -> Vec<Queued> {
+        let mut queue = self.queue.lock();
+        self.drop_late(&mut queue);
         let leader = queue.first().map(|first| first.leader);
         let mut bytes = 0;
         let fits = queue
@@ -266,6 +318,7 @@ impl Proposer {
     async fn propose(
         self: &Arc<Self>,
         group: Vec<Queued>,
+        pass: Pass,
     ) -> Result<(), openraft::errors::Fatal<TypeConfig>> {
         let Some(Leadership { term, node }) = group.first().map(|first| first.leader) else { return Ok(()) };
         let context =
@@ -278,7 +331,7 @@ impl Proposer {
         let respond = move |outcome: ClientWriteResult<TypeConfig>| {
             proposer.in_flight.fetch_sub(1, Ordering::AcqRel);
             proposer.kick.notify_one();
-            drop(room);
+            drop((room, pass));
             match outcome {
                 // Told where it was applied.
                 Ok(_) => {}

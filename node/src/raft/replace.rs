@@ -18,7 +18,7 @@ use super::forward::{RequestError, Route};
 use super::log_store::LogStore;
 use super::membership::describe;
 use super::stream_calls::{PeerStream, StreamKind};
-use super::waiters::Outcome;
+use super::waiters::{Leadership, Outcome};
 use super::whereabouts::Whereabouts;
 use super::wire::get_u64;
 use crate::observe::{Observe as _, Until as _};
@@ -69,6 +69,13 @@ pub enum LoadError {
     /// As of any request.
     #[error(transparent)]
     Request(#[from] RequestError),
+}
+
+impl LoadError {
+    /// Whether it is known that the database did not take the place of the present one, and will not.
+    pub(super) fn is_certain(&self) -> bool {
+        !matches!(self, Self::Request(RequestError::OutcomeUnknown(_)))
+    }
 }
 
 impl From<CanonicalError> for LoadError {
@@ -180,38 +187,53 @@ impl Consensus {
         index
     }
 
-    /// Puts a database that came from elsewhere in the place of the present one. It is one of ours, with the internal
-    /// table, and checked. Only on the leader.
-    pub async fn install(self: &Arc<Self>, file: Scratch) -> Result<u64, LoadError> {
-        let turn = self.loading.lock().await;
-        if !self.is_leader() {
-            return Err(LoadError::NotLeader);
-        }
-        let index = self.spread_and_propose(file).await;
-        drop(turn);
-        index
-    }
-
     /// Spreads a checked file, and proposes that it becomes the database.
     async fn spread_and_propose(&self, file: Scratch) -> Result<u64, LoadError> {
-        let staging = self.store().staging().clone();
-        let keeper = staging.clone();
-        let (sha256, size) = blocking(move || keeper.adopt(&file)).await?;
-        tracing::info!(%sha256, megabytes = size >> 20, "checked a database that is to take the place of this one");
+        let (sha256, size) = self.stage(file).await?;
         let outcome = async {
             self.spread(sha256, size).await?;
-            self.propose_replacement(Replacement { sha256: sha256.0, size, epoch: 0 }).await
+            let Route::Here(leader) = self.route() else { return Err(RequestError::NoLeader.into()) };
+            let replacement = Replacement { sha256: sha256.0, size, epoch: 0 };
+            self.propose_replacement(replacement, leader).await?.await
         };
         let outcome = outcome.await;
-        let is_certain = !matches!(outcome, Err(LoadError::Request(RequestError::OutcomeUnknown(_))));
-        if outcome.is_err() && is_certain && self.staged.named(sha256).is_none() {
-            blocking(move || staging.remove(sha256)).await?;
+        if outcome.as_ref().is_err_and(LoadError::is_certain) {
+            self.unstage(sha256).await?;
         }
         outcome
     }
 
-    /// Sends a staged file to the other members, until a quorum of the voters has it on disk.
-    async fn spread(&self, sha256: Sha256Sum, size: u64) -> Result<(), LoadError> {
+    /// Takes a checked file to the staging directory.
+    pub(super) async fn stage(&self, file: Scratch) -> io::Result<(Sha256Sum, u64)> {
+        let staging = self.store().staging().clone();
+        let (sha256, size) = blocking(move || staging.adopt(&file)).await?;
+        tracing::info!(%sha256, megabytes = size >> 20, "checked a database that is to take the place of this one");
+        Ok((sha256, size))
+    }
+
+    /// Removes a staged file that no entry names.
+    pub(super) async fn unstage(&self, sha256: Sha256Sum) -> io::Result<()> {
+        if self.staged.named(sha256).is_some() {
+            return Ok(());
+        }
+        let staging = self.store().staging().clone();
+        blocking(move || staging.remove(sha256)).await
+    }
+
+    /// Sends a staged file to the other members, until a quorum of the voters has it on disk, ready to become the database.
+    pub(super) async fn spread(&self, sha256: Sha256Sum, size: u64) -> Result<(), LoadError> {
+        tokio::join!(self.send_to_quorum(sha256, size), self.copy_ahead(sha256)).0
+    }
+
+    /// Where there is no room for that, it is found out when the entry comes.
+    async fn copy_ahead(&self, sha256: Sha256Sum) {
+        let staging = self.store().staging().clone();
+        if let Err(error) = blocking(move || staging.copy_ahead(sha256)).await {
+            tracing::info!(%error, %sha256, "a staged database is not copied ahead");
+        }
+    }
+
+    async fn send_to_quorum(&self, sha256: Sha256Sum, size: u64) -> Result<(), LoadError> {
         let own = self.identity().node_id();
         let members = describe(&self.metrics()).members;
         let voters = members.iter().filter(|m| m.voter).count();
@@ -267,7 +289,10 @@ impl Consensus {
             drop(send);
         });
         match kept {
-            Ok(()) => stream.accept(&[]).await,
+            Ok(()) => {
+                self.copy_ahead(sha256).await;
+                stream.accept(&[]).await
+            }
             Err(error) => stream.refuse(&error.to_string()).await,
         }
     }
@@ -282,22 +307,30 @@ impl Consensus {
         }
     }
 
-    /// Proposes the entry, and waits until this member has applied it.
-    async fn propose_replacement(&self, replacement: Replacement) -> Result<u64, LoadError> {
-        let Route::Here(leader) = self.route() else { return Err(RequestError::NoLeader.into()) };
+    /// Proposes the entry by `leader`, if that is this member; what comes back waits until this member has applied it. What
+    /// is proposed after this has returned comes after it in the log.
+    pub(super) async fn propose_replacement(
+        &self,
+        replacement: Replacement,
+        leader: Leadership,
+    ) -> Result<impl Future<Output = Result<u64, LoadError>> + Send + use<>, LoadError> {
         let id = self.proposer().next_request_id();
         let request = RequestEncoder::new(RequestFlags::default(), 0).finish(id);
         let mut ticket = self.waiters.wait_for(id);
         let failed = |error: super::propose::ProposeError| RequestError::Internal(error.to_string());
         self.proposer().propose_replacement(&replacement, &request, leader).await.map_err(failed)?;
-        match tokio::time::timeout(COMMIT, ticket.settled(leader)).await {
-            Ok(Some(Outcome::Applied(done))) => Ok(done.index),
-            Ok(None | Some(Outcome::NotAppended | Outcome::TooLate)) => Err(RequestError::NoLeader.into()),
-            Ok(Some(Outcome::Skipped)) | Err(_) => {
-                let message = "leadership lost while committing log";
-                Err(RequestError::OutcomeUnknown(message.into()).into())
+        Ok(async move {
+            match tokio::time::timeout(COMMIT, ticket.settled(leader)).await {
+                Ok(Some(Outcome::Applied(done))) => Ok(done.index),
+                Ok(None | Some(Outcome::NotAppended | Outcome::TooLate)) => {
+                    Err(RequestError::NoLeader.into())
+                }
+                Ok(Some(Outcome::Skipped)) | Err(_) => {
+                    let message = "leadership lost while committing log";
+                    Err(RequestError::OutcomeUnknown(message.into()).into())
+                }
             }
-        }
+        })
     }
 
     /// Removes staged files that nobody needs any more, now and then.
@@ -312,6 +345,10 @@ impl Consensus {
                 }
             };
             for (sha256, age) in staged {
+                if self.staged.named(sha256).is_some_and(|index| self.staged.has_applied(index)) {
+                    // The entry came before the copy was made.
+                    self.store().staging().drop_copy(sha256);
+                }
                 let unneeded = match self.staged.named(sha256) {
                     None => age > ORPHAN,
                     Some(index) => self.is_out_of_reach(index).await,

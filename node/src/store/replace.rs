@@ -1,7 +1,8 @@
 //! Puts another database in the place of the present one, as an entry of the log says.
 //!
 //! The file is in the staging directory of every member that goes on; here it becomes the next generation. It is copied
-//! (a clone, where the file system can), because other members may still fetch it. It learns what has been applied and
+//! (a clone, where the file system can), because other members may still fetch it: before the entry comes, as a rule, so
+//! that writes do not wait for that. It learns what has been applied and
 //! the membership before it is made the present generation, so that a crash leaves the old or the new one, whole.
 
 use super::apply::{Applier, Entry, LocalFailure};
@@ -12,7 +13,7 @@ use super::snapshot::ReadySnapshot;
 use super::staging::{Sha256Sum, Staging};
 use crate::raft::command::Replacement;
 use rusqlite::{Connection, OpenFlags};
-use std::fs::{self, File};
+use std::fs::File;
 
 /// The database that an entry puts in the place of the present one, and the entry's time; none for other entries.
 pub fn replacement_of(entry: &Entry) -> Result<Option<(Replacement, i64)>, LocalFailure> {
@@ -35,7 +36,7 @@ pub fn prepare(
     let generation = present + 2;
     let path = generations.path(generation);
     generations.remove(generation).map_err(io("make room for another database"))?;
-    fs::copy(staging.path(Sha256Sum(replacement.sha256)), &path).map_err(io("copy a staged database"))?;
+    staging.move_copy(Sha256Sum(replacement.sha256), &path).map_err(io("copy a staged database"))?;
 
     let sqlite = |source| LocalFailure::Sqlite { what: "open another database", source };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -142,7 +142,12 @@ impl Scrub {
             drop(pinned);
             let Some(next) = next else { return Ok(true) };
             first = next;
-            let rest = if self.pages.is_complete() { REST } else { 1 };
+            let rest = match self.pages.is_complete() {
+                true => REST,
+                // Where pages are read only once nobody is served meanwhile, and somebody waits for it.
+                false if self.period == Duration::MAX => 0,
+                false => 1,
+            };
             match self.wake.recv_timeout(began.elapsed() * rest) {
                 Ok(Wake::Anew) => return Ok(false),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -1,7 +1,9 @@
 //! Databases that are not this member's yet: uploads of clients, and checked files that an entry of the log is about to
 //! name. A checked file is called by its SHA-256, so that whoever has it knows that it is the one meant.
 
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -79,6 +81,8 @@ impl Drop for Scratch {
 pub struct Staging {
     directory: PathBuf,
     next: Arc<AtomicU64>,
+    /// Copies of checked files that are to become databases.
+    copies: Arc<Mutex<BTreeMap<Sha256Sum, Scratch>>>,
 }
 
 impl Staging {
@@ -92,7 +96,7 @@ impl Staging {
                 fs::remove_file(&path)?;
             }
         }
-        Ok(Self { directory, next: Arc::default() })
+        Ok(Self { directory, next: Arc::default(), copies: Arc::default() })
     }
 
     /// A name for a file of one use.
@@ -164,8 +168,38 @@ impl Staging {
         Ok(all)
     }
 
+    /// Makes a synced copy of a checked file, for whoever makes a database of it: that takes as long as the file is large,
+    /// and nothing is written meanwhile if it is done only then. The file itself stays for members that lack it.
+    pub fn copy_ahead(&self, sum: Sha256Sum) -> io::Result<()> {
+        if self.copies.lock().contains_key(&sum) {
+            return Ok(());
+        }
+        self.check_room(fs::metadata(self.path(sum))?.len())?;
+        let copy = self.scratch();
+        fs::copy(self.path(sum), copy.path())?;
+        File::open(copy.path())?.sync_all()?;
+        self.copies.lock().insert(sum, copy);
+        Ok(())
+    }
+
+    /// Moves a copy of the checked file `sum` to `path`, one that was made ahead if there is one.
+    pub fn move_copy(&self, sum: Sha256Sum, path: &Path) -> io::Result<()> {
+        let copy = self.copies.lock().remove(&sum);
+        match copy {
+            Some(copy) => fs::rename(copy.path(), path),
+            None => fs::copy(self.path(sum), path).map(drop),
+        }
+    }
+
+    /// Nobody needs a copy of the checked file `sum` any more.
+    pub fn drop_copy(&self, sum: Sha256Sum) {
+        let copy = self.copies.lock().remove(&sum);
+        drop(copy);
+    }
+
     /// Removes a checked file.
     pub fn remove(&self, sum: Sha256Sum) -> io::Result<()> {
+        self.drop_copy(sum);
         match fs::remove_file(self.path(sum)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -269,6 +303,13 @@ mod tests {
         fs::write(dir.path().join("staging/left by a crash"), b"x").unwrap();
         let again = Staging::open(dir.path()).unwrap();
         assert_eq!(again.staged().unwrap().len(), 1);
+        again.copy_ahead(sum).unwrap();
+        let made = dir.path().join("made ahead");
+        again.move_copy(sum, &made).unwrap();
+        assert_eq!(fs::read(&made).unwrap(), b"abc");
+        again.move_copy(sum, &dir.path().join("made then")).unwrap();
+        again.copy_ahead(sum).unwrap();
+        assert!(again.has(sum));
         again.remove(sum).unwrap();
         assert_eq!(fs::read_dir(dir.path().join("staging")).unwrap().count(), 0);
     }

@@ -117,6 +117,28 @@ pub fn back_up(c: &Cluster, i: usize, name: &str) -> Value {
     await_job(c, i, "/cluster/backups/jobs", name)["backup"].clone()
 }
 
+/// Has member `i` begin the backup that undoes a restore.
+pub fn begin_pin(c: &Cluster, i: usize, name: &str) {
+    let (status, body) = c.post(i, "/cluster/backups", &json!({"name": name, "kind": "Pin"}).to_string());
+    assert_eq!(status, 200, "{body}");
+}
+
+/// The same, and waits for it; returns it.
+pub fn pin(c: &Cluster, i: usize, name: &str) -> Value {
+    begin_pin(c, i, name);
+    await_job(c, i, "/cluster/backups/jobs", name)["backup"].clone()
+}
+
+/// Waits until a restore of member `i` has failed; returns why.
+pub fn await_failed(c: &mut Cluster, i: usize, name: &str) -> String {
+    c.until("the restore fails", |c| {
+        let jobs: Value = serde_json::from_str(&c.get(i, "/cluster/restore").1).ok()?;
+        let job = jobs["jobs"].as_array()?.iter().find(|job| job["name"] == name)?.clone();
+        assert_ne!(job["state"], "Succeeded", "{job}");
+        (job["state"] == "Failed").then(|| job["message"].as_str().unwrap().to_owned())
+    })
+}
+
 /// Brings the cluster to another moment; returns what that came to.
 pub fn restore_in_place(c: &mut Cluster, name: &str, target: &Value, more: &Value) -> Value {
     let leader = leader_of(c);

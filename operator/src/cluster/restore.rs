@@ -300,6 +300,8 @@ fn start(desired: &Desired, status: &BootstrapRestoreStatus) -> StartRestore {
         cluster_id: status.cluster_id.clone(),
         target: wire_target(status.target.as_ref(), status.path.as_deref()),
         confirm_cluster_id: None,
+        // Nothing was there before.
+        undo: None,
     }
 }
 

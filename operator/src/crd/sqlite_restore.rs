@@ -116,7 +116,8 @@ pub struct SqliteRestoreStatus {
     /// Hundredths of the work that are done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress_percent: Option<i32>,
-    /// Where the cluster was before: restoring this undoes the restore.
+    /// Where the cluster was before, up to the last write: restoring the backup to the index undoes the restore. Term and
+    /// time are those of the backup; what was written after it is kept with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo_bookmark: Option<UndoBookmark>,
     /// The last entry of the state that was restored.
@@ -125,6 +126,9 @@ pub struct SqliteRestoreStatus {
     /// Its time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_time: Option<String>,
+    /// The entry by which it took the place of the state before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed_index: Option<i64>,
     /// When the leader was first asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::schema::time")]

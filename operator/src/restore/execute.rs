@@ -14,7 +14,7 @@ use kube::{Api, Resource};
 use serde_json::json;
 
 /// Annotation of SqliteBackups: uid of the SqliteRestore that it undoes.
-pub(super) const ANNOTATION_UNDOES: &str = "sqlite-operator.io/undoes";
+pub(crate) const ANNOTATION_UNDOES: &str = "sqlite-operator.io/undoes";
 
 /// Why a step could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,6 @@ pub async fn execute(
         Step::Start { member, body, .. } => Ok(start(seen, member, body).await),
         Step::Nothing
         | Step::Wait { .. }
-        | Step::AwaitPin
         | Step::AwaitWord
         | Step::Follow { .. }
         | Step::Succeed

@@ -1,10 +1,10 @@
 //! A restore of a running cluster: observe → plan → execute → status.
 //!
-//! It waits for the word that data may be replaced, keeps where the cluster is as a backup, and only then asks the leader. One
-//! at a time for a cluster. That the leader is asked is written down before; it is asked again only if it is certain that the
+//! It waits for the word that data may be replaced, keeps where the cluster is as a backup, and asks the leader, which brings
+//! the other state back meanwhile and replaces nothing before that backup is in the store. One at a time for a cluster. That the leader is asked is written down before; it is asked again only if it is certain that the
 //! restore did not happen, because what was written since would be lost.
 
-mod execute;
+pub(crate) mod execute;
 mod observe;
 pub mod observed;
 pub mod plan;
@@ -12,8 +12,11 @@ pub mod status;
 
 use crate::cluster::access::AccessError;
 use crate::context::Context;
+use crate::crd::SqliteRestoreStatus;
 use crate::status::StatusError;
 use crate::stores::GuardedRestore;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use plan::{Step, plan};
@@ -22,8 +25,11 @@ use std::time::Duration;
 
 /// The kind, as metrics spell it.
 pub const KIND: &str = "SqliteRestore";
-/// How soon to look again while something moves.
+/// How soon to look again while something moves, in the first minute and later.
+const QUICK: Duration = Duration::from_millis(500);
 const PROGRESS: Duration = Duration::from_secs(2);
+/// For how long a restore is expected to be quick.
+const EXPECTED: SignedDuration = SignedDuration::from_mins(1);
 /// How soon to look again while something is waited for.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -72,7 +78,7 @@ pub async fn reconcile(restore: Arc<GuardedRestore>, ctx: Arc<Context>) -> Resul
         // Before it is done, and not by what a cache that is behind shows: it must not be done twice.
         let asking = status::status(&seen.observed, &step, &execute::Outcome::Done);
         if !status::publish(&restore, &asking, true, seen.cluster.as_ref(), &ctx).await? {
-            return Ok(Action::requeue(PROGRESS));
+            return Ok(Action::requeue(QUICK));
         }
         restore.status = Some(asking);
     }
@@ -84,8 +90,13 @@ pub async fn reconcile(restore: Arc<GuardedRestore>, ctx: Arc<Context>) -> Resul
         Step::Nothing => Action::await_change(),
         _ if status.completion_time.is_some() => Action::await_change(),
         Step::Wait { .. } => Action::requeue(WAIT),
-        _ => Action::requeue(PROGRESS),
+        _ => Action::requeue(progress(seen.observed.now, &status)),
     })
+}
+
+fn progress(now: Timestamp, status: &SqliteRestoreStatus) -> Duration {
+    let is_new = |begun: &Time| now.duration_since(begun.0) < EXPECTED;
+    if status.start_time.as_ref().is_none_or(is_new) { QUICK } else { PROGRESS }
 }
 
 /// What to do after a failure: again, after a while that doubles.

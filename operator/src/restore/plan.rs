@@ -24,8 +24,6 @@ pub enum Step {
     },
     /// Keeps where the cluster is.
     Pin,
-    /// Waits for that.
-    AwaitPin,
     /// Writes down that the leader is asked, then asks.
     Start {
         /// Who leads.
@@ -58,10 +56,17 @@ pub fn plan(observed: &Observed) -> Step {
         return Step::Nothing;
     }
     match observed.job.as_ref().map(|job| (job, job.state)) {
+        // The leader saw the backup in the store; the object that stands for it says so a moment later.
+        Some((_, JobState::Succeeded)) if observed.undo == Undo::Running => {
+            return Step::Follow { percent: 100 };
+        }
         Some((_, JobState::Succeeded)) => return Step::Succeed,
         Some((job, JobState::Failed)) => {
-            let message = job.message.clone().unwrap_or_else(|| "no member says why".into());
-            return Step::Fail { reason: "RestoreFailed", message };
+            let why = job.message.clone().unwrap_or_else(|| "no member says why".into());
+            return match &observed.undo {
+                Undo::Failed(pin) => pin_failed(&format!("{pin}; {why}")),
+                _ => Step::Fail { reason: "RestoreFailed", message: why },
+            };
         }
         Some((job, JobState::Running)) => return Step::Follow { percent: job.progress_percent.min(100) },
         None => {}
@@ -99,17 +104,13 @@ pub fn plan(observed: &Observed) -> Step {
     let Some(leader) = &cluster.leader else { return wait("NoLeader", format!("{name} has no leader")) };
     match &observed.undo {
         Undo::Missing => Step::Pin,
-        Undo::Running => Step::AwaitPin,
         Undo::Foreign => {
             let message = format!("SqliteBackup {} is not this restore's: delete it", object.undo_name());
             wait("NameConflict", message)
         }
-        Undo::Failed(why) => {
-            let message =
-                format!("where the cluster is could not be kept, so that nothing was restored: {why}");
-            Step::Fail { reason: "PinFailed", message }
-        }
-        Undo::Done(_) => Step::Start {
+        Undo::Failed(why) => pin_failed(why),
+        // The leader brings the other state back while the backup is made, and replaces nothing before that is in the store.
+        Undo::Running | Undo::Done(_) => Step::Start {
             member: leader.clone(),
             body: Box::new(StartRestore {
                 name: object.job_name(),
@@ -117,9 +118,15 @@ pub fn plan(observed: &Observed) -> Step {
                 cluster_id: Some(source.cluster_id.clone()),
                 target: wire_target(object.spec.target.as_ref(), source.path.as_deref()),
                 confirm_cluster_id: Some(cluster_id.clone()),
+                undo: Some(object.undo_name()),
             }),
         },
     }
+}
+
+fn pin_failed(why: &str) -> Step {
+    let message = format!("where the cluster is could not be kept, so that nothing was restored: {why}");
+    Step::Fail { reason: "PinFailed", message }
 }
 
 /// The leader was asked and no member that answered knows of it; none: it may be asked again.
@@ -232,6 +239,10 @@ mod tests {
         })
     }
 
+    fn with(state: JobState, undo: Undo) -> Observed {
+        Observed { undo, ..job(state) }
+    }
+
     /// The leader was asked so many seconds ago, and no member that answered knows of it.
     fn asked(seconds: i64, all_heard: bool) -> Observed {
         edited(|o| {
@@ -247,7 +258,6 @@ mod tests {
             Step::Nothing => "nothing".into(),
             Step::Wait { reason, .. } => format!("wait {reason}"),
             Step::Pin => "pin".into(),
-            Step::AwaitPin => "await pin".into(),
             Step::Start { member, .. } => format!("start {member}"),
             Step::AwaitWord => "await word".into(),
             Step::Follow { percent } => format!("follow {percent}"),
@@ -278,7 +288,7 @@ mod tests {
             ("not begun", cluster(|c| c.cluster_id = None), "wait NotBegun"),
             ("nobody leads", cluster(|c| c.leader = None), "wait NoLeader"),
             ("first where it is", edited(|o| o.undo = Undo::Missing), "pin"),
-            ("which takes a while", edited(|o| o.undo = Undo::Running), "await pin"),
+            ("which takes a while", edited(|o| o.undo = Undo::Running), "start orders-0"),
             ("or cannot be", edited(|o| o.undo = Undo::Failed("no".into())), "fail PinFailed"),
             ("somebody else's", edited(|o| o.undo = Undo::Foreign), "wait NameConflict"),
             ("then the leader", ready(), "start orders-0"),
@@ -288,7 +298,20 @@ mod tests {
             ("asked, and a member is not heard for long", asked(600, false), "fail OutcomeUnknown"),
             ("under way", job(JobState::Running), "follow 30"),
             ("done", job(JobState::Succeeded), "succeed"),
+            (
+                "done, and the object does not say so yet",
+                with(JobState::Succeeded, Undo::Running),
+                "follow 100",
+            ),
+            ("done, and somebody deleted the object", with(JobState::Succeeded, Undo::Missing), "succeed"),
+            // The leader may have found it in the store all the same: it says how it ends.
+            (
+                "under way, and the backup failed",
+                with(JobState::Running, Undo::Failed("no".into())),
+                "follow 30",
+            ),
             ("failed", job(JobState::Failed), "fail RestoreFailed"),
+            ("failed for want of it", with(JobState::Failed, Undo::Failed("no".into())), "fail PinFailed"),
             (
                 "over",
                 edited(|o| o.object.status.completion_time = Some(Time(Timestamp::UNIX_EPOCH))),
@@ -305,5 +328,6 @@ mod tests {
         assert_eq!(body.confirm_cluster_id.as_deref(), Some("c1"));
         assert_eq!(body.target, RestoreTarget::Backup("p".into()));
         assert_eq!((body.source, body.name.as_str()), (RestoreSource::Own, "restore-u"));
+        assert_eq!(body.undo.as_deref(), Some("back-undo"));
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
             State::Runs("NotYet", message.clone())
         }
         (Step::Wait { reason, message }, _) => State::Waits(reason, message.clone()),
-        (Step::Pin | Step::AwaitPin, _) => {
+        (Step::Pin, _) => {
             let undo = observed.object.undo_name();
             State::Runs("Pinning", format!("where the cluster is is kept as SqliteBackup {undo} first"))
         }
@@ -57,7 +57,19 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
         (Step::AwaitWord, _) => State::Runs("Restoring", "waiting for a member that knows of it".into()),
         (Step::Follow { percent }, _) => {
             status.progress_percent = Some(i32::from(*percent));
-            State::Runs("Restoring", "the leader is at it".into())
+            let undo = observed.object.undo_name();
+            let message = match &observed.undo {
+                Undo::Running => {
+                    format!("the leader is at it, and where the cluster is is kept as SqliteBackup {undo}")
+                }
+                Undo::Failed(why) => {
+                    format!(
+                        "SqliteBackup {undo} failed ({why}); the leader gives up when it is not in the store"
+                    )
+                }
+                _ => "the leader is at it".into(),
+            };
+            State::Runs("Restoring", message)
         }
     };
     let draft =
@@ -73,6 +85,12 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
             if let Some(restored) = observed.job.as_ref().and_then(|job| job.restored.as_ref()) {
                 status.restored_index = i64::try_from(restored.index).ok();
                 status.restored_time = Some(restored.time.clone());
+                status.installed_index = restored.installed_index.and_then(|index| i64::try_from(index).ok());
+                // What was acknowledged after the backup is kept with it.
+                let replaced = restored.replaced_index.and_then(|index| i64::try_from(index).ok());
+                if let (Some(undo), Some(replaced)) = (&mut status.undo_bookmark, replaced) {
+                    undo.bookmark.index = replaced;
+                }
             }
             vec![draft("Succeeded", true, "Succeeded", &"the cluster has what was asked for".to_owned())]
         }
@@ -129,6 +147,7 @@ async fn tell(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::{Bookmark, UndoBookmark};
     use crate::restore::observed::{Cluster, Object};
     use client::backup::{JobState, RestoreJob};
     use jiff::Timestamp;
@@ -203,6 +222,32 @@ mod tests {
         }
         let status = status(&before(), &step, &Outcome::NotYet { message: "busy".into() });
         assert_eq!(status.start_time, None);
+    }
+
+    #[test]
+    fn the_undo_is_the_last_entry_that_was_replaced() {
+        let time = Time(Timestamp::UNIX_EPOCH);
+        let undo =
+            UndoBookmark { backup: "back-undo".into(), bookmark: Bookmark { index: 7, term: 1, time } };
+        let restored = json!({
+            "clusterId": "c", "epoch": 1, "backup": "b", "index": 3, "time": "2026-01-02T03:04:05Z", "replayed": 0,
+            "sizeBytes": 1, "milliseconds": 1, "installedIndex": 12, "replacedIndex": 11, "undo": "1-7-back-undo",
+        });
+        let job = RestoreJob {
+            name: "n".into(),
+            state: JobState::Succeeded,
+            progress_percent: 100,
+            restored: Some(serde_json::from_value(restored).unwrap()),
+            message: None,
+        };
+        let mut observed = observed(SqliteRestoreStatus::default(), Some(job));
+        observed.undo = Undo::Done(undo);
+        let done = status(&observed, &Step::Succeed, &Outcome::Done);
+        let index = done.undo_bookmark.as_ref().map(|undo| undo.bookmark.index);
+        assert_eq!((index, done.restored_index, done.installed_index), (Some(11), Some(3), Some(12)));
+        // What the backup says does not come back over it.
+        observed.object.status = done.clone();
+        assert_eq!(status(&observed, &Step::Nothing, &Outcome::Done), done);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! again. A member whose leader serves need not do anything: the attempt has ended there, or the cluster is not new.
 
 use super::config::AutoRestoreConfig;
+use crate::backup::undo::Own;
 use crate::backup::install::{self, InstallError, Origin};
 use crate::raft::{Consensus, LoadError};
 use client::backup::{RestoreSource, RestoreTarget, StartRestore};
@@ -152,8 +153,11 @@ impl AutoRestore {
             cluster_id: None,
             target: RestoreTarget::Latest {},
             confirm_cluster_id: None,
+            undo: None,
         };
-        install::install(&self.consensus, &origin, &request, &AtomicU8::new(0)).await?;
+        // Nobody was served yet, so there is nothing to keep.
+        let own = Own { objects: None, foreign_keys: false };
+        install::install(&self.consensus, &origin, &request, &own, true, &AtomicU8::new(0)).await?;
         tracing::info!("the cluster begins with a backup");
         Ok(())
     }

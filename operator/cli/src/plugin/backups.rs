@@ -49,6 +49,13 @@ pub enum Moment {
     Index(i64),
     /// That of a SqliteBackup.
     Backup(String),
+    /// After an entry that is kept with a SqliteBackup.
+    After {
+        /// The SqliteBackup.
+        backup: String,
+        /// The entry.
+        index: i64,
+    },
 }
 
 impl std::str::FromStr for Moment {
@@ -110,6 +117,9 @@ pub fn restore(
 fn source(cluster: &SqliteCluster, moment: &Moment) -> Result<(Value, Option<Value>)> {
     let target = match moment {
         Moment::Backup(backup) => return Ok((json!({"backupRef": {"name": backup}}), None)),
+        Moment::After { backup, index } => {
+            return Ok((json!({"backupRef": {"name": backup}}), Some(json!({"index": index}))));
+        }
         Moment::Time(time) => json!({"time": time}),
         Moment::Index(index) => json!({"index": index}),
         Moment::Latest => json!({"latest": true}),
@@ -150,7 +160,7 @@ pub fn branch(cluster: &SqliteCluster, namespace: &str, name: &str, moment: &Mom
     }))
 }
 
-/// The backup by which a restore is undone.
+/// The moment by which a restore is undone: the last entry before it.
 pub fn undo(restore: &SqliteRestore, cluster: &str) -> Result<Moment> {
     let name = restore.name_any();
     if restore.spec.cluster_ref.name != cluster {
@@ -158,7 +168,7 @@ pub fn undo(restore: &SqliteRestore, cluster: &str) -> Result<Moment> {
     }
     let undo = restore.status.as_ref().and_then(|status| status.undo_bookmark.as_ref());
     let undo = undo.with_context(|| format!("{name} has kept nothing to go back to"))?;
-    Ok(Moment::Backup(undo.backup.clone()))
+    Ok(Moment::After { backup: undo.backup.clone(), index: undo.bookmark.index })
 }
 
 /// Backups, one a line, oldest first.
@@ -264,9 +274,14 @@ mod tests {
         .expect("a restore");
         assert!(undo(&restore, "orders").is_err());
         let status = json!({"undoBookmark":
-            {"backup": "back-undo", "index": 1, "term": 1, "time": "2026-01-02T03:04:05Z"}});
+            {"backup": "back-undo", "index": 11, "term": 1, "time": "2026-01-02T03:04:05Z"}});
         restore.status = serde_json::from_value(status).expect("a status");
-        assert_eq!(undo(&restore, "orders").expect("a backup"), Moment::Backup("back-undo".into()));
+        let moment = undo(&restore, "orders").expect("a moment");
+        assert_eq!(moment, Moment::After { backup: "back-undo".into(), index: 11 });
+        let made = super::restore(&cluster(), "shop", &moment, None, at()).expect("a restore");
+        let made: SqliteRestore = serde_json::from_value(made).expect("a SqliteRestore");
+        assert_eq!(made.spec.source.backup_ref.expect("a reference").name, "back-undo");
+        assert_eq!(made.spec.target.expect("a target").index, Some(11));
         assert!(undo(&restore, "other").is_err());
     }
 }

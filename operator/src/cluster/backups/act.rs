@@ -11,7 +11,7 @@ use crate::cluster::plan::Plan;
 use crate::cluster::validate::Desired;
 use crate::cluster::view::View;
 use crate::context::Context;
-use crate::crd::{SqliteBackup, VerificationResult};
+use crate::crd::SqliteBackup;
 use crate::names::{
     ANNOTATION_SCHEDULED, FIELD_MANAGER, LABEL_CLUSTER, LABEL_SCHEDULE, MANAGED_BY, content_hash,
 };
@@ -22,7 +22,6 @@ use client::admin_client::AdminClient;
 use client::backup::DeleteBackups;
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{DeleteParams, PostParams, Preconditions};
-use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt as _};
 use serde_json::json;
@@ -154,7 +153,7 @@ async fn record(desired: &Desired, verdict: &Verdict, ctx: &Context) -> Result<(
     let Some(found) = ctx.stores.backups.get(&key) else { return Ok(()) };
     let Ok(backup) = &found.0 else { return Ok(()) };
     let mut status = backup.status.clone().unwrap_or_default();
-    let (time, result) = (verdict.verification.time.0, verdict.verification.result);
+    let time = verdict.verification.time.0;
     status.verification = Some(verdict.verification.clone());
     let generation = backup.metadata.generation.unwrap_or_default();
     let condition = verified(&status, &status.conditions, time, generation);
@@ -162,10 +161,7 @@ async fn record(desired: &Desired, verdict: &Verdict, ctx: &Context) -> Result<(
     status.conditions.retain(|condition| condition.type_ != "Verified");
     status.conditions.extend(condition);
     publish(backup, &status, None, ctx).await.map_err(BackupsError::Record)?;
-    let (type_, reason) = match result {
-        VerificationResult::Passed => (EventType::Normal, "BackupVerified"),
-        VerificationResult::Failed => (EventType::Warning, "BackupVerificationFailed"),
-    };
+    let (type_, reason) = verdict.event();
     ctx.metrics.backup_ended(reason);
     let cluster = find(ctx, &desired.name.namespace, &desired.name.name);
     ctx.tell_both(backup, cluster.as_ref(), (type_, reason, "Verify"), &told).await;

@@ -104,8 +104,9 @@ fn healthy(desired: &Desired, backups: &Backups, observed: &Observed, plan: &Pla
 /// Whether everybody on the way to the store can read along.
 fn is_open(backups: &Backups) -> bool {
     let s3 = backups.store.s3.as_ref().and_then(|store| store.endpoint.as_ref());
+    let gcs = backups.store.gcs.as_ref().and_then(|store| store.endpoint.as_ref());
     let azure = backups.store.azure.as_ref().and_then(|store| store.endpoint.as_ref());
-    [s3, azure].into_iter().flatten().any(|endpoint| endpoint.starts_with("http://"))
+    [s3, gcs, azure].into_iter().flatten().any(|endpoint| endpoint.starts_with("http://"))
 }
 
 /// What is wrong: reason and sentence.
@@ -266,12 +267,16 @@ mod tests {
 
     #[test]
     fn an_open_endpoint_is_warned_of() {
-        let world = world().spec(|spec| {
-            let store = spec.backup.as_mut().unwrap().store.s3.as_mut().unwrap();
-            store.endpoint = Some("http://minio:9000".into());
-        });
-        let draft = conditions(&world.desired, &world.observe(), &world.plan()).remove(0);
-        assert!(draft.holds && draft.message.contains("http"), "{}", draft.message);
+        for store in [
+            json!({"s3": {"bucket": "b", "endpoint": "http://minio:9000"}}),
+            json!({"gcs": {"bucket": "b", "endpoint": "http://fake-gcs:4443"}}),
+            json!({"azure": {"container": "b", "account": "a", "endpoint": "http://azurite:10000"}}),
+        ] {
+            let parsed = serde_json::from_value(store.clone()).unwrap();
+            let world = world().spec(|spec| spec.backup.as_mut().unwrap().store = parsed);
+            let draft = conditions(&world.desired, &world.observe(), &world.plan()).remove(0);
+            assert!(draft.holds && draft.message.contains("by http"), "{store}: {}", draft.message);
+        }
     }
 
     #[test]

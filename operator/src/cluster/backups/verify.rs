@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use kube::runtime::events::EventType;
 
 /// Annotation of a test's pod: the SqliteBackup that it tests.
 pub const ANNOTATION_TESTS: &str = "sqlite-operator.io/tests";
@@ -49,6 +50,16 @@ pub struct Verdict {
     pub backup: String,
     /// What it came to.
     pub verification: Verification,
+}
+
+impl Verdict {
+    /// The event that tells of it; metrics count by its reason.
+    pub fn event(&self) -> (EventType, &'static str) {
+        match self.verification.result {
+            VerificationResult::Passed => (EventType::Normal, "BackupVerified"),
+            VerificationResult::Failed => (EventType::Warning, "BackupVerificationFailed"),
+        }
+    }
 }
 
 /// Pods of tests of a cluster's backups.
@@ -168,7 +179,9 @@ fn of_schedule(desired: &Desired, observed: &Observed, schedule: &BackupSchedule
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::conditions::dated;
     use crate::cluster::fixtures::{CLUSTER_ID, World};
+    use crate::metrics::Metrics;
     use serde_json::{Value, json};
 
     fn at(seconds: i64) -> Timestamp {
@@ -272,5 +285,29 @@ mod tests {
         assert_eq!(found(verifier(None, None), new()), None, "under way");
         let written = tested(new(), 0);
         assert_eq!(found(verifier(Some(0), Some(json!({"message": "x"}))), written), None);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_told_by_event_metric_and_condition() {
+        let why = "after entry 7 the page checksum is 0000000000000001 and the cluster had 0000000000000002";
+        let mut world = world(vec![backup("new", 100)])
+            .edit(|w| w.observed.backups.verifiers = vec![verifier(Some(0), Some(json!({"message": why})))]);
+        let verdict = verdicts(&world.observed).remove(0);
+        let (type_, reason) = verdict.event();
+        assert!(matches!(type_, EventType::Warning) && reason == "BackupVerificationFailed");
+        world.observed.backups.backups[0].verification = Some(verdict.verification);
+        let drafts = super::super::health::conditions(&world.desired, &world.observe(), &world.plan());
+        let verified = drafts.into_iter().find(|draft| draft.kind == "BackupVerified").unwrap();
+        assert_eq!((verified.holds, verified.reason), (false, "VerificationFailed"));
+        assert!(verified.message.contains(why), "{}", verified.message);
+        let metrics = Metrics::new();
+        metrics.backup_ended(reason);
+        metrics.publish("SqliteCluster", "shop", "orders", &[dated(verified, &[], at(0), 1)]);
+        let text = metrics.text().unwrap();
+        let condition = r#"type="BackupVerified",status="False",reason="VerificationFailed"} 1"#;
+        assert!(
+            text.contains(condition) && text.contains(r#"result="BackupVerificationFailed"} 1"#),
+            "{text}"
+        );
     }
 }
