@@ -2,7 +2,9 @@
 
 use super::Consensus;
 use super::calls::{CallError, Kind};
-use super::membership::{Administer, Administered, MembershipChanges, SILENT, describe, refuse};
+use super::membership::{
+    Administer, Administered, Known, MembershipChanges, SILENT, describe, known_as, refuse,
+};
 use super::recovery::Recovery;
 use super::types::Metrics;
 use client::admin::{
@@ -10,6 +12,7 @@ use client::admin::{
     Transfer, Transferred,
 };
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A quorum that does not answer for this long is not there.
@@ -50,7 +53,18 @@ impl Consensus {
             MembershipChanges::new(&self.raft).administer(Administer::Transfer(keep)).await?;
             return refuse(RefusalReason::NoLeader, "leadership was handed over first");
         }
-        MembershipChanges::new(&self.raft).administer(request).await
+        let known = match &request {
+            Administer::AddLearner(learner) => known_as(&self.metrics(), learner),
+            _ => None,
+        };
+        let done = MembershipChanges::new(&self.raft).administer(request).await?;
+        let counter = match known {
+            None => return Ok(done),
+            Some(Known::Same) => &self.ignored_joins,
+            Some(Known::Elsewhere) => &self.moved_joins,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok(done)
     }
 
     /// Who is to lead when this member is removed: of the voters that stay, the one that has caught up furthest.
