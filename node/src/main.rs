@@ -114,8 +114,16 @@ async fn restore(command: &backup::Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Says what is not done as the flags say.
+fn notify(config: &Config) {
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
+}
+
 async fn check(config: &Config) -> anyhow::Result<()> {
     telemetry::init(config)?;
+    notify(config);
     Security::read(config)?;
     for file in [&config.backup_config, &config.restore_config].into_iter().flatten() {
         backup::Repository::read(file).map_err(anyhow::Error::msg)?;
@@ -143,6 +151,7 @@ fn allow_files() {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::init(&config)?;
+    notify(&config);
     allow_files();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {

@@ -6,7 +6,7 @@ use crate::changes::Changes;
 use crate::cluster::{self, FormError, RegistryContact};
 use crate::config::Config;
 use crate::control;
-use crate::http::{About, App, BodyRoom, Counters, Queue, Server, serve_clients, serve_health};
+use crate::http::{About, App, BodyRoom, Counter, Counters, Queue, Server, serve_clients, serve_health};
 use crate::identity::{Identity, IdentityError};
 use crate::maintenance::Maintenance;
 use crate::metrics::NodeMetrics;
@@ -215,6 +215,14 @@ async fn stock_shelf(config: &Config) -> Result<Shelf, NodeError> {
         .map_err(|error| NodeError::Named { flag: "-extensions-path", message: error.to_string() })
 }
 
+/// Takes this member out of the cluster, for good: it comes back only with an empty disk.
+async fn leave(consensus: &Consensus) {
+    match consensus.remove_by_name(&consensus.config().name).await {
+        Ok(_) => tracing::info!("left the cluster"),
+        Err(refusal) => tracing::warn!(refusal.message, "could not leave the cluster"),
+    }
+}
+
 impl Node {
     /// Opens the data directory, starts consensus and listens. How it comes to be of a cluster goes on beside.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
@@ -256,6 +264,7 @@ impl Node {
 
         store.set_wal_limit(config.wal_limit_bytes);
         set_query_memory(config.query_memory_limit_bytes);
+        let has_data = store.applied().log_id.is_some();
 
         let runtime = ConsensusRuntime::start()?;
         let consensus_config = ConsensusConfig {
@@ -297,6 +306,9 @@ impl Node {
         let changes = Changes::start(consensus.clone(), config.changes.clone())
             .map_err(|error| NodeError::Named { flag: "-cdc-config", message: error.to_string() })?;
         let counters = Arc::<Counters>::default();
+        if has_data {
+            counters.count(Counter::RestoresStartSkipped);
+        }
         let maintenance = Maintenance::start(consensus.clone(), config.maintenance, counters.clone());
         let last_backup = Arc::<LastBackup>::default();
         let auto_backups = config.auto_backup.clone().map(|auto| {
@@ -321,6 +333,7 @@ impl Node {
             maintenance,
             otlp: otlp.clone(),
             last_backup,
+            apply_timeout: config.apply_timeout,
             room: BodyRoom::default(),
             about: About {
                 http_bind: http_address.to_string(),
@@ -439,13 +452,6 @@ impl Node {
             if left > 0 {
                 tracing::warn!(left, "queued writes were not flushed before the time to drain was over");
             }
-            if self.leave {
-                let name = &self.consensus.config().name;
-                match self.consensus.remove_by_name(name).await {
-                    Ok(_) => tracing::info!("left the cluster"),
-                    Err(refusal) => tracing::warn!(refusal.message, "could not leave the cluster"),
-                }
-            }
         }
         self.forming.abort();
         if let Some(restoring) = &self.restoring {
@@ -455,6 +461,10 @@ impl Node {
         self.consensus.end_reports();
         self.changes.end();
         self.clients.stop(if in_order { REQUESTS } else { Duration::ZERO }).await;
+        // After the last request: what it would forward nobody takes from who has left.
+        if in_order && self.leave {
+            leave(&self.consensus).await;
+        }
         self.control.abort();
         if in_order && let Some(otlp) = &self.otlp {
             otlp.stop().await;

@@ -22,6 +22,7 @@ const NAMES: &[&str] = &[
     "backup",
     "join",
     "join-read-only",
+    "join-read-replica",
     "remove",
     "status",
     "ready",
@@ -237,8 +238,9 @@ fn users_that_make_no_sense_are_refused_at_the_start() {
 fn joining_takes_a_user_who_may() {
     let joiner = user("joiner", "j", &["join"]);
     let reader = user("reader", "r", &["join-read-only"]);
+    let also_reader = user("also-reader", "r2", &["join-read-replica"]);
     let other = user("other", "o", &["status"]);
-    let (mut c, path) = member(&[joiner, reader, other]);
+    let (mut c, path) = member(&[joiner, reader, also_reader, other]);
     let join = format!("127.0.0.1:{}", c.members[0].raft);
     let auth = path.to_str().unwrap().to_owned();
     let with = |as_user: &'static str| {
@@ -249,9 +251,12 @@ fn joining_takes_a_user_who_may() {
         }
         flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>()
     };
-    for (name, as_user, voter) in
-        [("nobody", "", true), ("other", "other", true), ("reader-votes", "reader", true)]
-    {
+    for (name, as_user, voter) in [
+        ("nobody", "", true),
+        ("other", "other", true),
+        ("reader-votes", "reader", true),
+        ("also-reader-votes", "also-reader", true),
+    ] {
         assert!(voter);
         let flags = with(as_user);
         let i = c.member(name, &flags.iter().map(String::as_str).collect::<Vec<_>>());
@@ -259,8 +264,11 @@ fn joining_takes_a_user_who_may() {
         assert_eq!(c.exit_code(i), Some(1));
         assert!(c.log(i).contains("remote join not authorized"), "{}", c.log(i));
     }
-    for (name, as_user, extra) in [("voter", "joiner", &[][..]), ("replica", "reader", &["-raft-non-voter"])]
-    {
+    for (name, as_user, extra) in [
+        ("voter", "joiner", &[][..]),
+        ("replica", "reader", &["-raft-non-voter"]),
+        ("also-replica", "also-reader", &["-raft-non-voter"]),
+    ] {
         let flags = with(as_user);
         let flags: Vec<&str> = flags.iter().map(String::as_str).chain(extra.iter().copied()).collect();
         let i = c.member(name, &flags);
@@ -268,7 +276,7 @@ fn joining_takes_a_user_who_may() {
         c.await_ready(i);
     }
     let nodes: Value = serde_json::from_str(&c.get(0, "/nodes?nonvoters").1).unwrap();
-    assert_eq!(nodes.as_object().unwrap().len(), 3, "{nodes}");
+    assert_eq!(nodes.as_object().unwrap().len(), 4, "{nodes}");
 }
 
 #[test]
@@ -304,6 +312,89 @@ fn no_secret_is_logged() {
     assert!(told.is_empty(), "{told:?}");
     let encoded = base64_of("known", CANARY);
     assert!(!log.contains(&encoded), "{encoded}");
+}
+
+#[test]
+fn no_secret_is_logged_or_told_on_the_way_to_the_leader_or_to_a_store() {
+    const CANARY: &str = "canary-7b1f";
+    // 32 bytes.
+    const KEY: &str = "Y2FuYXJ5LTdiMWYtYW5kLXR3ZW50eS1ieXRlcyE2Njc=";
+    let mut c = Cluster::empty();
+    let secret = |what: &str| format!("{CANARY}-{what}");
+    let write = |name: &str, text: &str| {
+        let path = c.root().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let users = json!([
+        user("root", &secret("root"), &["all"]),
+        user("joiner", &secret("joiner"), &["join-read-replica"]),
+        user("app", &secret("app"), &["execute", "query"]),
+    ]);
+    let users = write("users.json", &users.to_string());
+    for (name, what) in [("accessKeyId", "id"), ("secretAccessKey", "store")] {
+        std::fs::create_dir_all(c.root().join("store")).unwrap();
+        write(&format!("store/{name}"), &secret(what));
+    }
+    // Nobody is there; what is sent is known anyway.
+    let s3 = json!({
+        "endpoint": "http://127.0.0.1:1", "region": "r", "bucket": "b", "forcePathStyle": true,
+        "credentialsDir": c.root().join("store"),
+    });
+    let backups = json!({
+        "store": {"s3": s3}, "encryption": {"keyFile": write("keys", KEY)},
+        "continuous": {"enabled": true, "rpoTargetSeconds": 1},
+    });
+    let backups = write("backup.yaml", &backups.to_string());
+    let auto = json!({
+        "version": 1, "type": "s3", "interval": "200ms",
+        "sub": {"endpoint": "http://127.0.0.1:1", "region": "r", "bucket": "b", "path": "p", "force_path_style": true,
+                "access_key_id": "$CANARY_ID", "secret_access_key": "${CANARY_SECRET}"},
+    });
+    let auto = write("auto.json", &auto.to_string());
+    c.set_environment("CANARY_ID", secret("auto-id"));
+    c.set_environment("CANARY_SECRET", secret("auto"));
+    let flags = ["-auth", &users, "-log-level", "trace", "-backup-config", &backups, "-auto-backup", &auto];
+    c.add_members(1, &flags);
+    c.ask_by("http", as_user("root", &secret("root")));
+    c.start(0);
+    c.await_ready(0);
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let joining = ["-raft-non-voter", "-join", &join, "-join-as", "joiner"];
+    let replica = c.member("replica", &[&flags[..], &joining].concat());
+    c.start(replica);
+    c.await_ready(replica);
+    c.execute(replica, &json!(["CREATE TABLE t(a)"]));
+    for (password, expected) in [(secret("app"), 200), (secret("wrong"), 401)] {
+        let http = as_user("app", &password);
+        for i in [0, replica] {
+            let write =
+                http.post(c.url(i, "/db/execute")).body(r#"["INSERT INTO t VALUES(1)"]"#).send().unwrap();
+            assert_eq!(write.status(), expected);
+            let read = http.get(c.url(i, "/db/query?level=strong&q=SELECT+1")).send().unwrap();
+            assert_eq!(read.status(), expected);
+        }
+    }
+    c.until("both stores were tried", |c| {
+        let tried = c.status(0, "auto_backups.error").is_string();
+        (tried && !c.report(0)["archive"]["message"].is_null()).then_some(())
+    });
+    let mut told = String::new();
+    for i in [0, replica] {
+        for path in ["/status", "/debug/vars", "/cluster", "/nodes?nonvoters", "/metrics", "/cluster/backups"]
+        {
+            told += &c.get(i, path).1;
+        }
+    }
+    for i in [0, replica] {
+        assert_eq!(c.terminate(i), Some(0));
+        told += &c.log(i);
+    }
+    let password = &base64_of("app", CANARY)[..];
+    for part in [CANARY, KEY, password] {
+        let lines: Vec<&str> = told.lines().filter(|line| line.contains(part)).collect();
+        assert!(lines.is_empty(), "{part}: {lines:?}");
+    }
 }
 
 /// The beginning of what Basic authentication makes of a name and a password.

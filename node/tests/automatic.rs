@@ -7,9 +7,10 @@ mod support;
 
 use node::failpoint::Place;
 use serde_json::{Value, json};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use support::acceptor::Acceptor;
 use support::automatic::{
     Stored, all, await_counted, backing_up, beginning, counter, file, start_all, there_and_back,
 };
@@ -267,6 +268,69 @@ fn without_a_backup_to_begin_with_it_ends() {
         c.await_ready(0);
         assert_eq!(c.assert_ledger(0, &[]).len(), 50);
     }
+}
+
+/// A file of a hundredth of a percent of what it unpacks to.
+fn bomb() -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::copy(&mut std::io::repeat(0).take(128 << 20), &mut packed).unwrap();
+    packed.finish().unwrap()
+}
+
+#[test]
+fn a_file_that_unpacks_without_measure_is_not_restored() {
+    let root = tempfile::tempdir().unwrap();
+    let config = file("file", &json!({"dir": root.path(), "name": "db"}), &json!({}));
+    let zeros = vec![0; 128 << 20];
+    for (bytes, by) in [(bomb(), "gzip"), (zstd::encode_all(&zeros[..], 1).unwrap(), "Zstandard")] {
+        std::fs::write(root.path().join("db"), bytes).unwrap();
+        let mut c = beginning(1, &config);
+        c.start(0);
+        assert_eq!(c.exit_code(0), Some(1));
+        let log = c.log(0);
+        let fatal = log.lines().find(|line| line.starts_with("fatal: -auto-restore: ")).unwrap();
+        let name = root.path().join("db").display().to_string();
+        for part in [&name, by, "unpack to more than", "over 200 times as much"] {
+            assert!(fatal.contains(part), "{part}: {fatal}");
+        }
+        let left = std::fs::read_dir(c.members[0].dir.join("staging")).unwrap().count();
+        assert_eq!(left, 0, "of what came out of it");
+        // With something that has measure it goes on.
+        made_backup(root.path(), "?compress");
+        c.start(0);
+        c.await_ready(0);
+        assert_eq!(c.assert_ledger(0, &[]).len(), 50);
+    }
+}
+
+#[test]
+fn a_file_that_unpacks_without_measure_is_not_imported() {
+    let bytes = bomb();
+    let server = Acceptor::start(0, move |mut caller| {
+        // What is asked is not looked at.
+        let mut asked = [0; 4096];
+        assert!(caller.read(&mut asked)? > 0);
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len());
+        caller.write_all(head.as_bytes())?;
+        caller.write_all(&bytes)
+    });
+    let mut c = Cluster::empty();
+    let url = format!("http://127.0.0.1:{}/orders.sqlite.gz", server.port);
+    let settings = c.root().join("import.yaml");
+    std::fs::write(&settings, json!({"import": {"url": format!("{url}?signature=sesame")}}).to_string())
+        .unwrap();
+    c.add_members(1, &["-restore-config", settings.to_str().unwrap()]);
+    start_all(&mut c);
+    let begin = json!({"name": "begin", "source": "Other", "target": {"latest": {}}});
+    assert_eq!(c.post(0, "/cluster/restore", &begin.to_string()).0, 200);
+    let message = c.until("it fails", |c| {
+        let known: Value = serde_json::from_str(&c.get(0, "/cluster/restore").1).unwrap();
+        let job = &known["jobs"][0];
+        (job["state"] == "Failed").then(|| job["message"].as_str().unwrap().to_owned())
+    });
+    assert!(message.contains(&url) && message.contains("over 200 times as much"), "{message}");
+    assert!(!message.contains("sesame"), "{message}");
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
 }
 
 #[test]

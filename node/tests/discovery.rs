@@ -1,5 +1,5 @@
 //! Members that find each other by a key-value store: who makes the cluster, who joins, what happens when the store or
-//! the leader is not there.
+//! the leader is not there. And by answers of a server of names.
 //!
 //! The test that is ignored needs a real etcd, whose program `DISCO_ETCD` names.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -8,9 +8,11 @@ mod support;
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use support::certificates::Authority;
 use support::http_faults::{Fault, HttpFaults};
+use support::names::{Names, Records};
 use support::registry::{Kind, Store};
 use support::{Cluster, free_ports};
 
@@ -117,6 +119,81 @@ fn three_members_find_each_other(kind: Kind) {
     c.start(replica);
     c.await_ready(replica);
     assert_eq!(c.value(replica, "SELECT a FROM t", "weak"), json!(7));
+}
+
+#[test]
+fn members_that_wait_for_others_in_vain_end_and_go_on_when_they_are_there() {
+    let mut c = Cluster::empty();
+    c.add_members(3, &["-bootstrap-expect-timeout", "1500ms"]);
+    let began = std::time::Instant::now();
+    (0..2).for_each(|i| c.start(i));
+    for i in 0..2 {
+        assert_eq!(c.exit_code(i), Some(1));
+        let log = c.log(i);
+        let fatal = log.lines().find(|line| line.starts_with("fatal: ")).unwrap();
+        assert!(fatal.contains("of 3 expected members appeared within 1.5s"), "{fatal}");
+    }
+    assert!((1..20).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    // Nothing was made; whoever watches the processes starts them again.
+    (0..3).for_each(|i| c.add_flags(i, &["-bootstrap-expect-timeout", "60s"]));
+    start_all(&mut c);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+}
+
+/// Addresses of this machine that nobody else uses, by their last part.
+fn own_addresses() -> impl Fn(u8) -> Ipv4Addr {
+    let (a, b) = (rand::random_range(10..250), rand::random_range(1..250));
+    move |n| Ipv4Addr::new(127, a, b, n)
+}
+
+/// Three members form a cluster by what a server of names says, come back when all were down, and write.
+fn form_by_names(c: &mut Cluster, names: &Names, mode: &str) {
+    c.ask_for_names(names);
+    start_all(c);
+    await_one_cluster(c);
+    assert!(names.answered() > 0, "nobody asked");
+    c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(7)"]));
+    (0..3).for_each(|i| c.kill(i));
+    start_all(c);
+    for i in 0..3 {
+        assert_eq!(c.value(i, "SELECT a FROM t", "linearizable"), json!(7));
+        assert_eq!(c.status(i, "disco.mode"), json!(mode));
+    }
+}
+
+#[test]
+fn members_form_a_cluster_by_the_services_that_a_server_of_names_tells() {
+    let mut c = Cluster::empty();
+    let config = r#"{"name": "members.example", "service": "raft"}"#;
+    let mut records = Records::default();
+    for name in ["a", "b", "c"] {
+        let i =
+            c.member(name, &["-bootstrap-expect", "3", "-disco-mode", "dns-srv", "-disco-config", config]);
+        let host = format!("{name}.members.example.");
+        records.service("_raft._tcp.members.example.", &host, c.members[i].raft);
+        records.address(&host, Ipv4Addr::LOCALHOST);
+    }
+    let names = Names::serve(own_addresses()(53), records);
+    form_by_names(&mut c, &names, "dns-srv");
+}
+
+#[test]
+fn members_form_a_cluster_by_the_addresses_that_a_server_of_names_tells() {
+    let mut c = Cluster::empty();
+    let address = own_addresses();
+    let port = free_ports(1)[0];
+    let config = json!({ "name": "members.example", "port": port }).to_string();
+    let mut records = Records::default();
+    for (n, name) in (1..).zip(["a", "b", "c"]) {
+        let own = format!("{}:{port}", address(n));
+        c.member(
+            name,
+            &["-bootstrap-expect", "3", "-disco-mode", "dns", "-disco-config", &config, "-raft-addr", &own],
+        );
+        records.address("members.example.", address(n));
+    }
+    let names = Names::serve(address(53), records);
+    form_by_names(&mut c, &names, "dns");
 }
 
 #[test]

@@ -238,6 +238,15 @@ const TRAPS: &[(&str, &str)] = &[
     ("CREATE TABLE trap6(a DEFAULT (load_extension('evil')))", "INSERT INTO trap6 DEFAULT VALUES"),
     ("CREATE TABLE trap7(a, b AS (load_extension(a)))", "INSERT INTO trap7(a) VALUES('evil')"),
     ("CREATE TABLE trap8(a CHECK (load_extension(a) IS NULL))", "INSERT INTO trap8 VALUES('evil')"),
+    ("CREATE TABLE trap9(a, b DEFAULT (sqlite_version()))", "INSERT INTO trap9(a) VALUES(1)"),
+    ("CREATE TABLE trap10(a DEFAULT (upper(sqlite_source_id())))", "INSERT INTO trap10 DEFAULT VALUES"),
+    ("CREATE TABLE trap11(a DEFAULT (sqlite_compileoption_get(1)))", "INSERT INTO trap11 DEFAULT VALUES"),
+    ("CREATE TABLE trap12(a CHECK (a <> sqlite_version()))", "INSERT INTO trap12 VALUES(1)"),
+    ("CREATE TABLE trap13(a, b AS (a || sqlite_source_id()))", "INSERT INTO trap13(a) VALUES(1)"),
+    (
+        "CREATE TRIGGER trap14 AFTER INSERT ON victim WHEN new.a = 14 BEGIN INSERT INTO t SELECT sqlite_version(); END",
+        "INSERT INTO victim VALUES(14)",
+    ),
 ];
 
 /// The ways to write a statement differently.

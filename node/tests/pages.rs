@@ -62,8 +62,8 @@ fn value(walk: &mut Walk, host: &str, sql: &str) -> Value {
 fn the_page_about_clusters() {
     let directory = TempDir::new().unwrap();
     // Three machines are three addresses of this one.
-    let machines =
-        [("db-1.example", "127.0.0.1"), ("db-2.example", "127.0.0.2"), ("db-3.example", "127.0.0.3")];
+    let machines = [1, 2, 3, 4].map(|n| (format!("db-{n}.example"), format!("127.0.0.{n}")));
+    let machines = machines.each_ref().map(|(name, address)| (&**name, &**address));
     let mut walk = open("docs/cluster.md", directory.path(), &machines);
     let on_machine = |walk: &mut Walk, n: usize, text: &str| {
         walk.rename("-node-id db-1", &format!("-node-id db-{n}"));
@@ -84,6 +84,16 @@ fn the_page_about_clusters() {
     walk.until("curl -s db-1.example:4001/leader | grep '\"id\":\"db-1\"'");
     let nodes = json(&walk.until("curl -sf db-1.example:4001/nodes"));
     assert!(nodes.get("db-2").is_some() && nodes.get("db-3").is_none(), "{nodes}");
+
+    // A read replica votes for a while.
+    let addresses = "-http-addr 127.0.0.4:4001 -raft-addr 127.0.0.4:4002 -health-addr 127.0.0.4:4003";
+    walk.type_in(&format!("sqlited -node-id db-4 {addresses} -raft-non-voter -join db-1.example:4002 db-4"));
+    ready(&mut walk, 4);
+    let promote = walk.next("id=$(curl").text;
+    walk.until(&promote);
+    walk.until("curl -s db-4.example:4001/status?key=store.raft.voter | grep true");
+    walk.type_in("curl -sf -X DELETE db-1.example:4001/remove -d '{\"id\": \"db-4\"}'");
+    walk.type_in("kill -KILL $(cat db-4.pid)");
 
     walk.type_in("kill -KILL $(cat db-2.pid)");
     let read = "db-1.example:4001/db/query?level=linearizable&linearizable_timeout=1s&q=SELECT+1";

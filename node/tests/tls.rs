@@ -129,6 +129,39 @@ fn clients_show_a_certificate_if_they_have_to() {
 }
 
 #[test]
+fn whose_certificates_clients_show_is_followed() {
+    let (old, new) = (Authority::new("old clients"), Authority::new("new clients"));
+    let server = Authority::new("server");
+    let mut c = Cluster::empty();
+    let files = server.issue(c.root(), "http", HOST);
+    let ca = c.root().join("clients-ca.crt");
+    let flags = ["-http-cert", files.certificate(), "-http-key", files.key(), "-http-verify-client"];
+    c.add_members(1, &[&flags[..], &["-http-ca-cert", &old.write(&ca)]].concat());
+    let shown = [old.issue(c.root(), "old", &["app"]), new.issue(c.root(), "new", &["app"])];
+    c.start(0);
+    c.await_ready(0);
+    let url = format!("https://127.0.0.1:{}/status", c.members[0].http);
+    // On a new connection each time.
+    let let_in = |files: &Files| {
+        let answer = trusting(&[&server], Some(files)).get(&url).send();
+        answer.is_ok_and(|answer| answer.status() == 200)
+    };
+    let open = trusting(&[&server], Some(&shown[0]));
+    assert!(open.get(&url).send().is_ok_and(|answer| answer.status() == 200));
+    assert_eq!(shown.each_ref().map(let_in), [true, false]);
+    // Both, while clients move; then the new one alone.
+    for (trusted, expected) in [(old.pem() + &new.pem(), [true, true]), (new.pem(), [false, true])] {
+        std::fs::write(&ca, trusted).unwrap();
+        c.until("the authorities are followed", |_| (shown.each_ref().map(let_in) == expected).then_some(()));
+    }
+    // Whoever was let in goes on; what makes no sense is not taken.
+    assert!(open.get(&url).send().is_ok_and(|answer| answer.status() == 200));
+    std::fs::write(&ca, "no certificate").unwrap();
+    c.until("it is said", |c| c.log(0).contains("what changed is not taken").then_some(()));
+    assert_eq!(shown.each_ref().map(let_in), [false, true]);
+}
+
+#[test]
 fn certificates_and_authorities_are_exchanged_under_load_without_a_failed_request() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let mut c = member(&old, &[]);
@@ -234,6 +267,66 @@ fn members_talk_tls_and_strangers_stay_out() {
         let is_refused = |i| c.log(i).contains("the certificate is not in the name of");
         (0..3).any(is_refused).then_some(())
     });
+}
+
+#[test]
+fn callers_have_the_common_name_that_is_asked_for() {
+    let authority = Authority::new("peers");
+    let mut c = Cluster::empty();
+    let ca = authority.write(&c.root().join("peers-ca.crt"));
+    let common_name = ["-node-ca-cert", &ca, "-node-verify-common-name", "sqlited"];
+    c.add_members(3, &common_name);
+    for i in 0..3 {
+        let files = authority.issue(c.root(), &format!("peer-{i}"), &["sqlited", "127.0.0.1"]);
+        c.add_flags(i, &["-node-cert", files.certificate(), "-node-key", files.key()]);
+    }
+    start_all(&mut c);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let joining = ["-join", &join, "-join-attempts", "2", "-join-interval", "50ms"];
+    for (name, names, is_let_in) in
+        [("other", ["other", "127.0.0.1"], false), ("fitting", ["sqlited", "127.0.0.1"], true)]
+    {
+        let files = authority.issue(c.root(), name, &names);
+        let own = ["-node-cert", files.certificate(), "-node-key", files.key()];
+        let i = c.member(name, &[&joining[..], &common_name, &own].concat());
+        c.start(i);
+        if is_let_in {
+            c.await_ready(i);
+        } else {
+            assert_eq!(c.exit_code(i), Some(1), "{}", c.log(i));
+            assert!(c.log(i).contains("unable to join"), "{}", c.log(i));
+        }
+    }
+    let nodes: serde_json::Value = serde_json::from_str(&c.get(0, "/nodes?nonvoters").1).unwrap();
+    assert_eq!(nodes.as_object().unwrap().len(), 4, "{nodes}");
+}
+
+#[test]
+fn members_that_verify_nobody_take_any_certificate_and_say_what_that_means() {
+    let mut c = Cluster::empty();
+    c.add_members(3, &["-node-no-verify"]);
+    for i in 0..3 {
+        // Each of an authority of its own, and for another host.
+        let files =
+            Authority::new(&format!("authority {i}")).issue(c.root(), &format!("peer-{i}"), &["elsewhere"]);
+        c.add_flags(i, &["-node-cert", files.certificate(), "-node-key", files.key()]);
+    }
+    start_all(&mut c);
+    for i in 0..3 {
+        assert!(c.log(i).contains("-node-no-verify: whoever is in between"), "{}", c.log(i));
+    }
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let leader = c.await_leader(0);
+    c.kill(leader);
+    c.execute((leader + 1) % 3, &json!(["INSERT INTO t VALUES(1)"]));
+    c.start(leader);
+    c.await_ready(leader);
+    // Without TLS nobody gets in all the same.
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let plain = c.member("plain", &["-join", &join, "-join-attempts", "2", "-join-interval", "50ms"]);
+    c.start(plain);
+    assert_eq!(c.exit_code(plain), Some(1));
 }
 
 #[test]

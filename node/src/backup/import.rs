@@ -1,12 +1,12 @@
 //! A database from elsewhere, over HTTP: a SQLite file or SQL text, as it is or compressed, from a server of files or from
 //! `/db/backup` of a cluster of rqlite.
 
+use super::packed::{UnpackError, unpacked};
 use crate::store::{Receiving, Scratch, Staging};
 use bytes::Bytes;
 use client::backup::{ImportConfig, ImportFile};
 use reqwest::{Certificate, Client, Response, StatusCode, Url};
-use std::fs::File;
-use std::io::{self, Read, Seek as _, SeekFrom};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -23,8 +23,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Of what a server says about an error, so much is repeated, in bytes.
 const EXCERPT: usize = 300;
-/// Bytes unpacked at once.
-const PIECE: usize = 1 << 20;
 
 /// A database did not come from elsewhere.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +54,10 @@ pub enum ImportError {
         /// The beginning of what it said.
         said: String,
     },
-    /// The file could not be written, or does not unpack.
+    /// It does not unpack.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// The file could not be written.
     #[error("{what}: {source}")]
     Io {
         /// What was done.
@@ -86,7 +87,7 @@ impl ImportError {
                 status.is_server_error()
                     || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(status)
             }
-            Self::Settings(_) | Self::Io { .. } => false,
+            Self::Settings(_) | Self::Unpack(_) | Self::Io { .. } => false,
         }
     }
 }
@@ -162,7 +163,7 @@ impl Import {
                 Err(error) => return Err(error),
             }
         };
-        unpacked(fetched, staging).await
+        Ok(unpacked(self.shown.clone(), fetched, staging).await?)
     }
 
     async fn ask(&self) -> Result<Response, ImportError> {
@@ -236,41 +237,10 @@ impl Import {
     }
 }
 
-/// Unpacks a file that came from elsewhere.
-pub async fn unpacked(fetched: Scratch, staging: &Staging) -> Result<Scratch, ImportError> {
-    let staging = staging.clone();
-    let unpacked = tokio::task::spawn_blocking(move || unpack(fetched, &staging)).await;
-    unpacked.map_err(io::Error::from).and_then(|unpacked| unpacked).map_err(io_at("unpack an import"))
-}
-
-/// Unpacks what is packed in a way that its first bytes tell: gzip (RFC 1952), Zstandard (RFC 8878) or LZ4 (frame format
-/// 1.6). Blocks.
-fn unpack(fetched: Scratch, staging: &Staging) -> io::Result<Scratch> {
-    let mut file = File::open(fetched.path())?;
-    let mut magic = Vec::new();
-    (&mut file).take(4).read_to_end(&mut magic)?;
-    file.seek(SeekFrom::Start(0))?;
-    let mut unpacked: Box<dyn Read> = match magic[..] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::new(file)?),
-        [0x04, 0x22, 0x4d, 0x18] => Box::new(lz4_flex::frame::FrameDecoder::new(file)),
-        _ => return Ok(fetched),
-    };
-    let mut receiving = staging.receive(0)?;
-    let mut piece = vec![0; PIECE];
-    loop {
-        match unpacked.read(&mut piece)? {
-            0 => return Ok(receiving.into_scratch()),
-            n => receiving.write(&piece[..n])?,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::io::Write as _;
 
     fn read(dir: &Path, text: &str) -> Result<Import, String> {
         let path = dir.join("import.yaml");
@@ -300,34 +270,6 @@ mod tests {
             let error = read(dir.path(), text).err().unwrap_or_default();
             assert!(error.contains(part), "{text}: {error}");
             assert!(!error.contains("secret"), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_is_packed_is_unpacked() {
-        let dir = tempfile::tempdir().unwrap();
-        let staging = Staging::open(dir.path()).unwrap();
-        let plain = b"CREATE TABLE t(a);".repeat(100);
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(&plain).unwrap();
-        let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
-        lz4.write_all(&plain).unwrap();
-        let packed = [
-            plain.clone(),
-            gzip.finish().unwrap(),
-            zstd::encode_all(&plain[..], 1).unwrap(),
-            lz4.finish().unwrap(),
-        ];
-        for (n, bytes) in packed.iter().enumerate() {
-            let scratch = staging.scratch();
-            std::fs::write(scratch.path(), bytes).unwrap();
-            let unpacked = unpack(scratch, &staging).unwrap();
-            assert_eq!(std::fs::read(unpacked.path()).unwrap(), plain, "{n}");
-        }
-        for bytes in &packed[1..] {
-            let scratch = staging.scratch();
-            std::fs::write(scratch.path(), &bytes[..bytes.len() / 2]).unwrap();
-            assert!(unpack(scratch, &staging).is_err(), "one that is cut short");
         }
     }
 }

@@ -7,8 +7,9 @@ use super::automatic::{AutoRestoreConfig, Place as BackupPlace, PlaceError};
 use super::catalogue::{Contents, NotReachable};
 use super::command::{EXTENSIONS, PROGRESS, RESTORE};
 use super::full;
-use super::import::{Import, ImportError, unpacked};
+use super::import::{Import, ImportError};
 use super::objects::{ObjectError, Objects};
+use super::packed::{UnpackError, unpacked};
 use super::undo::{KeepError, Keeper, Own};
 use crate::failpoint::{Place, pass};
 use crate::raft::{Consensus, LoadError, Replaced};
@@ -45,6 +46,9 @@ pub enum InstallError {
     /// The file to import did not come.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// What came does not unpack.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
     /// The automatic backup did not come.
     #[error(transparent)]
     Place(#[from] PlaceError),
@@ -189,7 +193,7 @@ async fn fetch_automatic(consensus: &Consensus, config: &AutoRestoreConfig) -> R
     let place = BackupPlace::open(&config.storage)?;
     let fetched = tokio::time::timeout(config.timeout, place.fetch(staging)).await;
     let late = |_| InstallError::Late { place: place.to_string(), within: config.timeout };
-    Ok(unpacked(fetched.map_err(late)??, staging).await?)
+    Ok(unpacked(place.to_string(), fetched.map_err(late)??, staging).await?)
 }
 
 /// Makes a file of ours of one from elsewhere.

@@ -14,6 +14,7 @@ mod jobs;
 mod manifest;
 mod objects;
 mod pace;
+mod packed;
 mod parts;
 mod replaced;
 mod repository;
@@ -28,6 +29,7 @@ pub use automatic::{
     is_pending,
 };
 pub use command::{Command, CommandError, RESTORE, USAGE, VERIFY};
+pub use packed::Packing;
 pub use repository::{Known, Repository};
 
 use crate::background::Background;

@@ -1,6 +1,6 @@
 //! `-cdc-config`: a URL, `stdout`, or a JSON file with the names of rqlite's; the text of such a file is taken too.
 
-use crate::http::params::parse_duration;
+use crate::http::params::{format_duration, parse_duration};
 use crate::raft::command::CaptureSettings;
 use regex::Regex;
 use reqwest::Url;
@@ -304,16 +304,16 @@ impl ChangesConfig {
             "endpoint": endpoint,
             "service_id": self.service_id,
             "max_batch_size": self.max_batch_size,
-            "max_batch_delay": go_duration(self.max_batch_delay),
-            "high_watermark_interval": go_duration(self.high_watermark_interval),
-            "transmit_timeout": go_duration(self.transmit_timeout),
+            "max_batch_delay": format_duration(self.max_batch_delay),
+            "high_watermark_interval": format_duration(self.high_watermark_interval),
+            "transmit_timeout": format_duration(self.transmit_timeout),
             "transmit_max_retries": self.transmit_max_retries.serialize(serde_json::value::Serializer).unwrap_or_default(),
             "transmit_retry_policy": match self.transmit_retry_policy {
                 RetryPolicy::Linear => "linear",
                 RetryPolicy::Exponential => "exponential",
             },
-            "transmit_min_backoff": go_duration(self.transmit_min_backoff),
-            "transmit_max_backoff": go_duration(self.transmit_max_backoff),
+            "transmit_min_backoff": format_duration(self.transmit_min_backoff),
+            "transmit_max_backoff": format_duration(self.transmit_max_backoff),
         })
     }
 
@@ -326,13 +326,6 @@ impl ChangesConfig {
                 self.transmit_min_backoff.saturating_mul(factor).min(self.transmit_max_backoff)
             }
         }
-    }
-}
-
-fn go_duration(duration: Duration) -> String {
-    match duration.as_millis() {
-        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
-        ms => format!("{ms}ms"),
     }
 }
 

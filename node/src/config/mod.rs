@@ -88,6 +88,8 @@ pub struct Config {
     pub non_voter: bool,
     /// Election and heartbeat times.
     pub profile: Profile,
+    /// How long a request waits for a leader and its quorum, unless it says so itself.
+    pub apply_timeout: Duration,
     /// Enforce foreign keys.
     pub foreign_keys: bool,
     /// Extensions of SQLite.
@@ -124,6 +126,8 @@ pub struct Config {
     pub log_level: String,
     /// How it is written.
     pub log_format: LogFormat,
+    /// What is not done as it was said, for the log.
+    pub notices: Vec<String>,
 }
 
 /// What the command line asks for.

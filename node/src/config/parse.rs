@@ -75,7 +75,7 @@ pub fn parse(
             },
         };
         if let Some(known) = known {
-            values.set_again(known, value, format!("flag -{known}"));
+            values.set_in_sight(known, value, format!("flag -{known}"), true)?;
         }
     }
     if values.boolean("version")? {
@@ -84,7 +84,7 @@ pub fn parse(
     for flag in FLAGS {
         let name = flags::environment_name(flag.name);
         if let Some(value) = environment(&name) {
-            values.set(flag.name, value, name);
+            values.set_in_sight(flag.name, value, name, false)?;
         }
     }
     let mut data_dir = data_dir.or_else(|| environment(&flags::environment_name("data-dir")));
@@ -109,6 +109,10 @@ fn restore(verify: bool, arguments: Vec<String>) -> Result<Command, ConfigError>
     }
     crate::backup::Command::parse(verify, arguments).map(Command::Restore).map_err(ConfigError::Restore)
 }
+
+#[cfg(test)]
+#[path = "rqlite_flags.rs"]
+mod rqlite_flags;
 
 #[cfg(test)]
 mod tests {
@@ -158,6 +162,8 @@ mod tests {
             "-http-addr x d",
             "-write-queue-capacity 0 d",
             "-write-queue-timeout 5 d",
+            "-raft-heartbeat-timeout 0 d",
+            "-raft-apply-timeout 0s d",
         ] {
             assert!(usage(line), "{line}");
         }
@@ -182,7 +188,6 @@ mod tests {
             "-disco-mode etcd-kv -disco-key / d",
             "-disco-mode consul-kv -disco-config {\"token\":\"secret\"} d",
             "-disco-mode consul-kv -disco-config {\"basic_auth\":{\"password\":\"secret\"}} d",
-            "-raft-heartbeat-timeout 1s -raft-election-timeout 1s d",
         ] {
             assert!(invalid(line), "{line}");
         }
@@ -236,6 +241,30 @@ mod tests {
         assert!(error.contains("for SQLITED_FK"), "{error}");
         let error = run("-config /does/not/exist d").err().unwrap().to_string();
         assert!(error.contains("/does/not/exist"), "{error}");
+    }
+
+    #[test]
+    fn credentials_in_sight_are_refused_and_not_repeated() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"cdc-config: https://user:sesame@sink/in\n").unwrap();
+        for (environment, line, named) in [
+            (&[][..], "-cdc-config https://user:sesame@sink d", "flag -cdc-config"),
+            (&[], r#"-cdc-config {"endpoint":"https://user:sesame@sink"} d"#, "flag -cdc-config"),
+            (&[], "-otlp-endpoint=https://user:sesame@c:4317 d", "flag -otlp-endpoint"),
+            (
+                &[],
+                r#"-disco-mode etcd-kv -disco-config {"endpoints":["http://user:sesame@e:2379"]} d"#,
+                "flag -disco-config",
+            ),
+            (&[("SQLITED_CDC_CONFIG", "https://user:sesame@sink")], "d", "SQLITED_CDC_CONFIG"),
+        ] {
+            let error = run_in(environment, line).err().unwrap();
+            assert!(matches!(error, ConfigError::Invalid(_)), "{line}: {error}");
+            let error = error.to_string();
+            assert!(error.contains(named) && !error.contains("sesame"), "{line}: {error}");
+        }
+        // In a file they may be: whoever owns it says who reads it.
+        assert!(run(&format!("-config {} d", file.path().display())).unwrap().changes.is_some());
     }
 
     #[test]
@@ -350,10 +379,24 @@ mod tests {
     }
 
     #[test]
-    fn what_rqlite_knows_is_taken() {
-        assert!(
-            run("-raft-snap 8192 -db-max-ro-conns 256 -compress-snap-transport -raft-log-level=WARN d")
-                .is_ok()
-        );
+    fn a_leader_is_heard_three_times_before_somebody_else_wants_to_lead() {
+        let millis = |config: &Config| {
+            (config.profile.heartbeat.as_millis(), config.profile.election_timeout.as_millis())
+        };
+        for (line, expected, is_said) in [
+            ("d", (100, 360), false),
+            // rqlite's own.
+            ("-raft-heartbeat-timeout 1s -raft-election-timeout 1s d", (1000, 3000), true),
+            ("-raft-heartbeat-timeout 1s d", (1000, 3000), true),
+            ("-raft-election-timeout 1s d", (100, 1000), false),
+            ("-raft-election-timeout 200ms d", (100, 300), true),
+            ("-raft-heartbeat-timeout 1s -raft-election-timeout 5s d", (1000, 5000), false),
+        ] {
+            let config = run(line).unwrap();
+            assert_eq!(millis(&config), expected, "{line}");
+            let said = config.notices.join("\n");
+            assert_eq!(!said.is_empty(), is_said, "{line}: {said}");
+            assert!(!is_said || said.contains("is raised to"), "{said}");
+        }
     }
 }

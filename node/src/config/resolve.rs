@@ -7,6 +7,7 @@ use crate::backup::{AutoBackupConfig, AutoRestoreConfig};
 use crate::changes::ChangesConfig;
 use crate::discovery::Discovery;
 use crate::http::QueueConfig;
+use crate::http::params::format_duration;
 use crate::maintenance::Intervals;
 use crate::otlp::{OtlpConfig, endpoint};
 use crate::raft::{Profile, Reap};
@@ -47,11 +48,33 @@ impl Values {
         if let Some(election) = self.duration("raft-election-timeout")? {
             profile.election_timeout = election;
         }
-        if profile.election_timeout < profile.heartbeat * 3 {
-            let message = "the election timeout must be at least three times the heartbeat timeout";
-            return Err(ConfigError::Invalid(message.into()));
+        if profile.heartbeat.is_zero() {
+            return self.bad("raft-heartbeat-timeout", "not a duration above 0");
         }
         Ok(profile)
+    }
+
+    /// Makes the election timeout long enough for a leader to be heard several times; says so if it was not. In rqlite both
+    /// are how long a leader may be silent, and by themselves they are the same.
+    fn lengthen_election(profile: Profile, notices: &mut Vec<String>) -> Profile {
+        let shortest = profile.heartbeat * 3;
+        if profile.election_timeout >= shortest {
+            return profile;
+        }
+        notices.push(format!(
+            "the election timeout of {} is raised to {}: three times -raft-heartbeat-timeout, which is the time between \
+             two heartbeats here",
+            format_duration(profile.election_timeout),
+            format_duration(shortest)
+        ));
+        Profile { election_timeout: shortest, ..profile }
+    }
+
+    fn above_zero(&self, name: &'static str) -> Result<Duration, ConfigError> {
+        match self.duration(name)?.filter(|duration| !duration.is_zero()) {
+            Some(duration) => Ok(duration),
+            None => self.bad(name, "not a duration above 0"),
+        }
     }
 
     fn write_queue(&self) -> Result<QueueConfig, ConfigError> {
@@ -89,8 +112,7 @@ impl Values {
             return self.bad("otlp-trace-ratio", "not between 0 and 1");
         }
         let trace_limit = self.number("otlp-trace-limit")?;
-        let interval = self.duration("otlp-interval")?.filter(|interval| !interval.is_zero());
-        let Some(interval) = interval else { return self.bad("otlp-interval", "not a duration above 0") };
+        let interval = self.above_zero("otlp-interval")?;
         let Some(text) = self.option("otlp-endpoint") else {
             let is_said = insecure || trusts_all || ca.is_some() || identity.is_some() || trace_ratio > 0.0;
             return if is_said {
@@ -315,6 +337,8 @@ impl Values {
             None => None,
             Some(_) => Some(self.address("health-addr", "")?),
         };
+        let mut notices = Vec::new();
+        let profile = Self::lengthen_election(self.profile()?, &mut notices);
         Ok(Config {
             node_id: self.option("node-id").unwrap_or_else(|| raft_adv_addr.clone()),
             data_dir,
@@ -341,7 +365,8 @@ impl Values {
                 .duration("bootstrap-expect-timeout")?
                 .unwrap_or(Duration::from_secs(120)),
             non_voter,
-            profile: self.profile()?,
+            profile,
+            apply_timeout: self.above_zero("raft-apply-timeout")?,
             foreign_keys: self.boolean("fk")?,
             extensions,
             managed,
@@ -364,6 +389,7 @@ impl Values {
             query_memory_limit_bytes: self.bytes("query-memory-limit")?,
             log_level: self.text("log-level").to_owned(),
             log_format,
+            notices,
         })
     }
 }

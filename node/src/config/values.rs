@@ -7,6 +7,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Whether a URL in `text` names a user or a password: `scheme://user:password@host`.
+pub fn holds_credentials(text: &str) -> bool {
+    text.split("://").skip(1).any(|rest| {
+        let end = rest.find(|c: char| c.is_whitespace() || "/?#\"\\,".contains(c)).unwrap_or(rest.len());
+        rest[..end].contains('@')
+    })
+}
+
 /// Flags that were set, by name.
 #[derive(Debug, Default)]
 pub struct Values(BTreeMap<&'static str, Value>);
@@ -24,9 +32,27 @@ impl Values {
         self.0.entry(name).or_insert(Value { text, from });
     }
 
-    /// Sets a flag, also if it was set before.
-    pub fn set_again(&mut self, name: &'static str, text: String, from: String) {
-        self.0.insert(name, Value { text, from });
+    /// Sets a flag that others can read, as they can the command line and the environment of a process; also if it was
+    /// set before, with `again`.
+    pub fn set_in_sight(
+        &mut self,
+        name: &'static str,
+        text: String,
+        from: String,
+        again: bool,
+    ) -> Result<(), ConfigError> {
+        if holds_credentials(&text) {
+            return Err(ConfigError::Invalid(format!(
+                "{from}: a URL in it holds a user or a password, which others on this machine can read there: name a file \
+                 that holds it instead"
+            )));
+        }
+        if again {
+            self.0.insert(name, Value { text, from });
+        } else {
+            self.set(name, text, from);
+        }
+        Ok(())
     }
 
     pub fn text(&self, name: &'static str) -> &str {
@@ -96,5 +122,28 @@ impl Values {
             .rsplit_once(':')
             .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         if valid { Ok(address) } else { self.bad(name, "not host:port") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_in_urls_by_table() {
+        for (text, expected) in [
+            ("https://user:pw@host", true),
+            ("https://token@host:1/a", true),
+            (r#"{"endpoint": "http://user:pw@host/a"}"#, true),
+            ("http://a,http://user:pw@b", true),
+            ("https://host/a@b", false),
+            ("https://host?to=a@b", false),
+            (r#"{"endpoint": "http://host", "to": "a@b"}"#, false),
+            ("user@host", false),
+            ("host:4001", false),
+            ("", false),
+        ] {
+            assert_eq!(holds_credentials(text), expected, "{text}");
+        }
     }
 }

@@ -21,8 +21,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 pub async fn backup(app: &Arc<App>, incoming: Incoming) -> Answer {
     app.counters.count(Counter::Backups);
     let params = &incoming.params;
-    let checked = params.integer("retries").and_then(|_| params.duration("timeout"));
-    let timeout = match checked {
+    let timeout = match params.duration("timeout") {
         Ok(timeout) => timeout.unwrap_or(TIMEOUT).min(LONGEST),
         Err(error) => return bad_param(&error),
     };

@@ -5,6 +5,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use std::borrow::Cow;
 use std::fmt;
 
+/// Levels of a body of JSON; a list of statements has four at most.
+const DEPTH: usize = 128;
 /// Statements in one request.
 pub const STATEMENTS: u32 = 1_000_000;
 
@@ -17,6 +19,9 @@ pub enum BadBody {
     /// Not JSON.
     #[error("invalid JSON body")]
     NotJson,
+    /// JSON that nobody writes.
+    #[error("the JSON is nested deeper than {DEPTH} levels")]
+    TooDeep,
     /// JSON, but not a list of statements.
     #[error("invalid request")]
     Invalid,
@@ -43,16 +48,40 @@ pub fn decode_json(body: &[u8], flags: RequestFlags, id: RequestId) -> Result<En
     let mut json = serde_json::Deserializer::from_slice(body);
     let decoded = json.deserialize_any(List(&mut decoder)).and_then(|()| json.end());
     if decoded.is_err() {
-        // A body cut short may look like another kind of value first.
-        let is_json = || serde_json::from_slice::<IgnoredAny>(body).is_ok();
-        return Err(decoder
-            .problem
-            .unwrap_or_else(|| if is_json() { BadBody::Invalid } else { BadBody::NotJson }));
+        return Err(decoder.problem.unwrap_or_else(|| as_json(body)));
     }
     if decoder.elements == 0 {
         return Err(BadBody::NoStatements);
     }
     Ok(decoder.out.finish(id))
+}
+
+/// What is wrong with a body of JSON that is no list of statements.
+fn as_json(body: &[u8]) -> BadBody {
+    if is_too_deep(body) {
+        return BadBody::TooDeep;
+    }
+    // One that is cut short may look like another kind of value first.
+    match serde_json::from_slice::<IgnoredAny>(body) {
+        Ok(_) => BadBody::Invalid,
+        Err(_) => BadBody::NotJson,
+    }
+}
+
+fn is_too_deep(body: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    body.iter().any(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > DEPTH
+    })
 }
 
 /// Takes a body of plain text as one statement.
@@ -326,7 +355,15 @@ mod tests {
 
     #[test]
     fn deep_json_is_refused() {
-        let deep = format!("[{}{}]", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(decode(&deep).is_err());
+        let nested = |levels: usize| decode(&format!("{}{}", "[".repeat(levels), "]".repeat(levels)));
+        assert_eq!(nested(100_000), Err(BadBody::TooDeep));
+        assert_eq!(nested(DEPTH + 1), Err(BadBody::TooDeep));
+        assert_eq!(nested(DEPTH), Err(BadBody::Invalid), "no list of statements either way");
+        assert_eq!(decode(&"[".repeat(100_000)), Err(BadBody::TooDeep), "and cut short");
+        // In the place of a parameter.
+        let inside = format!(r#"[["S", {}1{}]]"#, r#"{"a":"#.repeat(200), "}".repeat(200));
+        assert_eq!(decode(&inside), Err(BadBody::UnsupportedType("object")));
+        // Brackets in text are none.
+        assert_eq!(decode(&format!(r#"{{"a\"": "{}"}}"#, "[".repeat(200))), Err(BadBody::Invalid));
     }
 }

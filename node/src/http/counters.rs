@@ -44,14 +44,14 @@ counters! {
     Readies "http" "num_readyz" "Requests to `/readyz`.",
     UserSnapshots "http" "user_snapshots" "Requests to `/snapshot`.",
     UserReaps "http" "user_reaps" "Requests to `/reap`.",
-    AuthOk "http" "authOK" "Requests of known users.",
+    AuthOk "http" "authOK" "Requests that whoever sent them may send, also where everybody may do everything.",
     AuthFail "http" "authFail" "Requests that were refused for their credentials.",
     Snapshots "store" "num_snapshots" "Purges of the log behind a complete checkpoint, on request.",
     Restores "store" "num_restores" "Databases of others that took the place of this member's.",
     RestoresStart "store" "num_restores_start" "Of these, at the start: none, the database file is the snapshot.",
-    RestoresStartSkipped "store" "num_restores_start_skipped" "Starts that needed no restore.",
-    IgnoredJoins "store" "num_ignored_joins" "Joins of members that were there already.",
-    RemovedBeforeJoins "store" "num_removed_before_joins" "Members that were removed because they joined anew.",
+    RestoresStartSkipped "store" "num_restores_start_skipped" "Starts with a database that needed no restore.",
+    IgnoredJoins "store" "num_ignored_joins" "Joins, on the leader, of members that were there already, also to ask for a vote.",
+    RemovedBeforeJoins "store" "num_removed_before_joins" "Joins, on the leader, of members that were there under other addresses.",
     AutoVacuums "store" "num_auto_vacuums" "VACUUMs at an interval.",
     AutoVacuumsFailed "store" "num_auto_vacuums_failed" "Of these, what came to nothing.",
     AutoVacuumDuration "store" "auto_vacuum_duration" "How long the last one took, in milliseconds.",
@@ -59,7 +59,7 @@ counters! {
     AutoOptimizesFailed "store" "num_auto_optimizes_failed" "Of these, what came to nothing.",
     AutoOptimizeDuration "store" "auto_optimize_duration" "How long the last one took, in milliseconds.",
     JoinRequests "cluster" "num_join_req" "Requests to join.",
-    ForcedConnections "cluster" "num_client_force_new_conn" "Connections to members that were made anew.",
+    ForcedConnections "cluster" "num_client_force_new_conn" "Connections to members in the place of broken ones.",
     UploadsOk "uploader" "num_uploads_ok" "Automatic backups that were uploaded.",
     UploadsFail "uploader" "num_uploads_fail" "Automatic backups that could not be uploaded.",
     UploadsSkipped "uploader" "num_uploads_skipped" "Automatic backups without news.",
@@ -112,15 +112,16 @@ impl Counters {
 
 /// `/debug/vars`
 pub fn vars(app: &App, params: &Params) -> Answer {
+    for (counter, n) in [
+        (Counter::JoinRequests, app.consensus.joins()),
+        (Counter::IgnoredJoins, app.consensus.ignored_joins()),
+        (Counter::RemovedBeforeJoins, app.consensus.moved_joins()),
+        (Counter::ForcedConnections, app.consensus.reconnections()),
+        (Counter::Restores, app.consensus.restores()),
+    ] {
+        app.counters.set(counter, n);
+    }
     let mut all = app.counters.groups();
-    let joins = app.consensus.joins();
-    if let Some(Value::Object(cluster)) = all.get_mut("cluster") {
-        cluster.insert("num_join_req".into(), joins.into());
-    }
-    let restores = app.consensus.restores();
-    if let Some(Value::Object(store)) = all.get_mut("store") {
-        store.insert("num_restores".into(), restores.into());
-    }
     let state = app.consensus.store().state().current();
     let log = app.consensus.log_stats();
     all.insert("db".into(), json!({ "wal_pages": state.wal_pages, "generation": state.generation }));

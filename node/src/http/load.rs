@@ -5,6 +5,7 @@ use super::counters::Counter;
 use super::respond::{self, Answer};
 use super::sql::{Incoming, bad_param, served_by};
 use super::{App, bookmark, redirect};
+use crate::backup::Packing;
 use crate::raft::command::{LARGEST_REQUEST, RequestEncoder, RequestFlags};
 use crate::raft::{LoadError, Loaded, RequestError, Upload};
 use crate::store::{MAGIC, Position, statements};
@@ -29,8 +30,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 pub async fn load(app: &Arc<App>, incoming: Incoming) -> Answer {
     app.counters.count(Counter::Loads);
     let pretty = incoming.params.flag("pretty");
-    let checked = incoming.params.integer("retries").and_then(|_| incoming.params.duration("timeout"));
-    let timeout = match checked {
+    let timeout = match incoming.params.duration("timeout") {
         Ok(timeout) => timeout.unwrap_or(TIMEOUT).min(LONGEST),
         Err(error) => return bad_param(&error),
     };
@@ -44,6 +44,9 @@ pub async fn load(app: &Arc<App>, incoming: Incoming) -> Answer {
         Ok(beginning) => beginning,
         Err(error) => return respond::error(StatusCode::BAD_REQUEST, error),
     };
+    if let Some(packing) = Packing::of(&beginning) {
+        return packed(packing);
+    }
     if !beginning.starts_with(&MAGIC[..BEGINNING]) {
         return load_sql(app, beginning, body, timeout, pretty).await;
     }
@@ -68,6 +71,9 @@ pub async fn boot(app: &Arc<App>, incoming: Incoming) -> Answer {
         Ok(beginning) => beginning,
         Err(error) => return respond::error(StatusCode::SERVICE_UNAVAILABLE, error),
     };
+    if let Some(packing) = Packing::of(&beginning) {
+        return packed(packing);
+    }
     if beginning.len() < BEGINNING {
         // As of an upload that broke off: the whole may come yet.
         return respond::error(StatusCode::SERVICE_UNAVAILABLE, "the body ended before a database began");
@@ -84,6 +90,12 @@ pub async fn boot(app: &Arc<App>, incoming: Incoming) -> Answer {
         Err(LoadError::Io(error)) => respond::error(StatusCode::SERVICE_UNAVAILABLE, error),
         Err(error) => failed(app, &error, false),
     }
+}
+
+/// What is packed is not taken: only who unpacks it knows how much it may come to.
+fn packed(packing: Packing) -> Answer {
+    let message = format!("invalid SQLite data: it is packed by {}; unpack it first", packing.name());
+    respond::error(StatusCode::BAD_REQUEST, message)
 }
 
 fn loaded_by(app: &App, answer: &mut Answer, loaded: &Loaded) {

@@ -49,6 +49,7 @@ use respond::Answer;
 use routes::{Endpoint, Match};
 use sql::Incoming;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Version of rqlite whose interface this is, as clients read it from each answer.
 const RQLITE_VERSION: &str = "v10.0.0";
@@ -79,6 +80,8 @@ pub struct App {
     pub otlp: Option<Arc<Otlp>>,
     /// When the last copy of the database was made.
     pub last_backup: Arc<LastBackup>,
+    /// How long a request waits for a leader and its quorum, unless it says so itself.
+    pub apply_timeout: Duration,
     /// Room for bodies.
     pub room: BodyRoom,
     /// Values shown in diagnostics.
@@ -174,18 +177,24 @@ async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Re
         Match::WrongMethod(route) => (route, false),
         Match::Unknown => return respond::empty(StatusCode::NOT_FOUND),
     };
-    if let Some(auth) = &app.auth
-        && let Err(denied) = auth.check(request.headers().get(header::AUTHORIZATION), route.needs).await
-    {
-        return match denied {
-            Denied::Unauthorized => respond::empty(StatusCode::UNAUTHORIZED),
-            Denied::Busy => respond::busy(),
-        };
+    let allowed = match &app.auth {
+        Some(auth) => auth.check(request.headers().get(header::AUTHORIZATION), route.needs).await,
+        None => Ok(()),
+    };
+    match allowed {
+        // What nobody is asked for is not counted.
+        Ok(()) if route.needs.is_empty() => {}
+        Ok(()) => app.counters.count(Counter::AuthOk),
+        Err(Denied::Busy) => return respond::busy(),
+        Err(Denied::Unauthorized) => {
+            app.counters.count(Counter::AuthFail);
+            return respond::empty(StatusCode::UNAUTHORIZED);
+        }
     }
     if !has_method {
         return respond::empty(StatusCode::METHOD_NOT_ALLOWED);
     }
-    let params = match Params::parse(request.uri().query()) {
+    let params = match Params::of_request(request.uri().query()) {
         Ok(params) => params,
         Err(error) => return respond::error(StatusCode::BAD_REQUEST, error),
     };

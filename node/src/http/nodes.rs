@@ -4,7 +4,7 @@ use super::counters::Counter;
 use super::params::Params;
 use super::receive::read_small;
 use super::respond::{self, Answer};
-use super::sql::{Incoming, bad_param};
+use super::sql::{Incoming, bad_param, served_by};
 use super::{App, Scheme, redirect};
 use crate::observe::Observe as _;
 use crate::raft::Described;
@@ -113,8 +113,7 @@ async fn probe(
 
 /// `GET /nodes`
 pub async fn nodes(app: &Arc<App>, scheme: Scheme, params: &Params) -> Answer {
-    let checked = params.integer("retries").and_then(|_| params.duration("timeout"));
-    let timeout = match checked {
+    let timeout = match params.duration("timeout") {
         Ok(timeout) => timeout.unwrap_or(PROBE_TIMEOUT),
         Err(error) => return bad_param(&error),
     };
@@ -139,6 +138,24 @@ pub async fn nodes(app: &Arc<App>, scheme: Scheme, params: &Params) -> Answer {
     }
     let by_name: BTreeMap<String, NodeView> = views.into_iter().map(|v| (v.id.clone(), v)).collect();
     respond::json_value(StatusCode::OK, &by_name, pretty)
+}
+
+/// Peer address of the leader that does what is asked for; none if that is this member.
+fn leader_elsewhere(app: &App) -> Option<String> {
+    let report = app.consensus.report();
+    let leader = report.leader.filter(|leader| leader.node_id != report.node_id)?;
+    let mut members = report.membership.members.into_iter();
+    members.find(|member| member.node_id == leader.node_id).map(|member| member.raft_address)
+}
+
+/// The answer to what was done here, or by the leader at `forwarded_to`.
+fn done_by(app: &App, forwarded_to: Option<&str>, counter: Counter) -> Answer {
+    if forwarded_to.is_some() {
+        app.counters.count(counter);
+    }
+    let mut answer = respond::empty(StatusCode::OK);
+    served_by(app, &mut answer, forwarded_to);
+    answer
 }
 
 /// `GET /leader`, `POST /leader`
@@ -166,7 +183,8 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
     if !app.consensus.knows_leader() {
         return redirect::no_leader(app);
     }
-    let forwarded = !app.consensus.is_leader();
+    // Who leads now: afterwards it is another one.
+    let forwarded_to = leader_elsewhere(app);
     #[derive(Default, Deserialize)]
     struct StepDown {
         #[serde(default)]
@@ -199,12 +217,7 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
         },
     };
     match app.consensus.transfer(Transfer { to }).await {
-        Ok(_) => {
-            if forwarded {
-                app.counters.count(Counter::RemoteStepdowns);
-            }
-            respond::empty(StatusCode::OK)
-        }
+        Ok(_) => done_by(app, forwarded_to.as_deref(), Counter::RemoteStepdowns),
         Err(refusal) if refusal.reason == RefusalReason::NoLeader => redirect::no_leader(app),
         Err(refusal) => failed(&refusal.message),
     }
@@ -257,7 +270,7 @@ pub async fn remove(app: &App, incoming: Incoming) -> Answer {
     if !app.consensus.knows_leader() {
         return redirect::no_leader(app);
     }
-    let forwarded = !app.consensus.is_leader();
+    let forwarded_to = leader_elsewhere(app);
     let body = match read_small(incoming.body, BODY_LIMIT).await {
         Ok(body) => body,
         Err(answer) => return answer,
@@ -266,14 +279,13 @@ pub async fn remove(app: &App, incoming: Incoming) -> Answer {
         return respond::empty(StatusCode::BAD_REQUEST);
     };
     match app.consensus.remove_by_name(&id).await {
-        Ok(_) => {
-            if forwarded {
-                app.counters.count(Counter::RemoteRemoveNode);
-            }
-            respond::empty(StatusCode::OK)
-        }
+        Ok(_) => done_by(app, forwarded_to.as_deref(), Counter::RemoteRemoveNode),
         // As rqlite: removing who is not there succeeds.
-        Err(refusal) if refusal.reason == RefusalReason::NoSuchMember => respond::empty(StatusCode::OK),
+        Err(refusal) if refusal.reason == RefusalReason::NoSuchMember => {
+            let mut answer = respond::empty(StatusCode::OK);
+            served_by(app, &mut answer, None);
+            answer
+        }
         Err(refusal) if refusal.reason == RefusalReason::NoLeader => redirect::no_leader(app),
         Err(refusal) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, refusal.message),
     }

@@ -3,6 +3,11 @@
 use percent_encoding::percent_decode_str;
 use std::time::Duration;
 
+/// Parameters that are durations wherever they are.
+const DURATIONS: &[&str] = &["timeout", "freshness", "db_timeout", "linearizable_timeout"];
+/// Parameters that are integers wherever they are.
+const INTEGERS: &[&str] = &["retries", "trailing_logs"];
+
 /// The parameters of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
@@ -23,6 +28,20 @@ impl Params {
             pairs.push((decode(key)?, decode(value)?));
         }
         Ok(Self { pairs })
+    }
+
+    /// The same, of a request: what rqlite knows must make sense on whichever path, also where it means nothing.
+    pub fn of_request(query: Option<&str>) -> Result<Self, BadParam> {
+        let params = Self::parse(query)?;
+        DURATIONS.iter().try_for_each(|name| params.duration(name).map(drop))?;
+        INTEGERS.iter().try_for_each(|name| params.integer(name).map(drop))?;
+        if params.get("q") == Some("") {
+            return Err(BadParam("query parameter not set".into()));
+        }
+        if params.flag("freshness_strict") && !params.flag("freshness") {
+            return Err(BadParam("freshness_strict requires freshness".into()));
+        }
+        Ok(params)
     }
 
     /// The first value of `name`.
@@ -101,6 +120,14 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         return Some(Duration::ZERO);
     }
     (nanos < i64::MAX as f64).then(|| Duration::from_nanos(nanos.round() as u64))
+}
+
+/// A duration as Go reads it.
+pub fn format_duration(duration: Duration) -> String {
+    match duration.as_millis() {
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
 }
 
 #[cfg(test)]

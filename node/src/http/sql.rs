@@ -16,8 +16,6 @@ use axum::http::{Method, StatusCode, Uri};
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// How long a request waits for a leader and a quorum, unless it says so itself.
-const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a queued write waits for room, and for its flush.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
 /// No request waits longer.
@@ -58,14 +56,17 @@ fn bad_body(error: &BadBody, pretty: bool) -> Answer {
 struct Common {
     flags: RequestFlags,
     key: Option<IdempotencyKey>,
+    /// How long it waits for a leader and a quorum; none if it does not say so.
     timeout: Option<Duration>,
+    /// The same, if it does not.
+    apply_timeout: Duration,
     statement_timeout: Option<Duration>,
     redirect: bool,
     pretty: bool,
 }
 
 impl Common {
-    fn read(params: &Params, headers: &HeaderMap) -> Result<Self, BadParam> {
+    fn read(app: &App, params: &Params, headers: &HeaderMap) -> Result<Self, BadParam> {
         let flags = [
             ("transaction", RequestFlags::TRANSACTION),
             ("associative", RequestFlags::ASSOCIATIVE),
@@ -75,13 +76,12 @@ impl Common {
         ]
         .into_iter()
         .fold(RequestFlags::default(), |flags, (name, flag)| flags.with(flag, params.flag(name)));
-        // `retries` is checked and has no meaning here: what can be tried again is, until the time is over.
-        params.integer("retries")?;
-        params.duration("linearizable_timeout")?;
+        // `retries` has no meaning here: what can be tried again is, until the time is over.
         Ok(Self {
             flags,
             key: idempotency::read(headers)?,
             timeout: params.duration("timeout")?.map(|t| t.min(LONGEST)),
+            apply_timeout: app.apply_timeout.min(LONGEST),
             statement_timeout: params.duration("db_timeout")?.filter(|t| !t.is_zero()),
             redirect: params.flag("redirect"),
             pretty: params.flag("pretty"),
@@ -89,15 +89,12 @@ impl Common {
     }
 
     fn apply_timeout(&self) -> Duration {
-        self.timeout.unwrap_or(APPLY_TIMEOUT)
+        self.timeout.unwrap_or(self.apply_timeout)
     }
 
     fn query_options(&self, params: &Params, headers: &HeaderMap) -> Result<QueryOptions, BadParam> {
         let within = params.duration("freshness")?;
         let strict = params.flag("freshness_strict");
-        if strict && within.is_none() {
-            return Err(BadParam("freshness_strict requires freshness".into()));
-        }
         let level = match params.get("level").map(str::to_ascii_lowercase).as_deref() {
             Some("none") => Level::None,
             Some("linearizable") => Level::Linearizable,
@@ -160,7 +157,7 @@ fn failed(app: &App, error: &RequestError, pretty: bool) -> Answer {
 pub async fn execute(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
     app.counters.count(Counter::Executions);
-    let common = match Common::read(&incoming.params, &incoming.headers) {
+    let common = match Common::read(app, &incoming.params, &incoming.headers) {
         Ok(common) => common,
         Err(error) => return bad_param(&error),
     };
@@ -277,7 +274,7 @@ async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
 pub async fn query(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
     app.counters.count(Counter::Queries);
-    let read = Common::read(&incoming.params, &incoming.headers);
+    let read = Common::read(app, &incoming.params, &incoming.headers);
     let options = |c: Common| c.query_options(&incoming.params, &incoming.headers).map(|o| (c, o));
     let (common, options) = match read.and_then(options) {
         Ok(read) => read,
@@ -290,7 +287,6 @@ pub async fn query(app: &App, incoming: Incoming) -> Answer {
     let request = if incoming.method == Method::GET {
         match incoming.params.get("q") {
             None => return respond::json(StatusCode::OK, b"{\"results\":[]}".to_vec(), common.pretty),
-            Some("") => return respond::error(StatusCode::BAD_REQUEST, "query parameter not set"),
             Some(sql) => decode_text(sql, common.flags, app.consensus.proposer().next_request_id()),
         }
     } else {
@@ -350,7 +346,7 @@ async fn run_query(
 pub async fn request(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
     app.counters.count(Counter::Requests);
-    let read = Common::read(&incoming.params, &incoming.headers);
+    let read = Common::read(app, &incoming.params, &incoming.headers);
     let options = |c: Common| c.query_options(&incoming.params, &incoming.headers).map(|o| (c, o));
     let (mut common, options) = match read.and_then(options) {
         Ok(read) => read,
@@ -401,7 +397,7 @@ fn only_reads(app: &App, request: &EncodedRequest) -> Result<bool, crate::store:
 /// rewrite, and `rewritten` is never there.
 pub async fn sql(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
-    let common = match Common::read(&incoming.params, &incoming.headers) {
+    let common = match Common::read(app, &incoming.params, &incoming.headers) {
         Ok(common) => common,
         Err(error) => return bad_param(&error),
     };
@@ -409,7 +405,6 @@ pub async fn sql(app: &App, incoming: Incoming) -> Answer {
     let (request, _room) = if incoming.method == Method::GET {
         match incoming.params.get("q") {
             None => return respond::error(StatusCode::BAD_REQUEST, "query not specified"),
-            Some("") => return respond::error(StatusCode::BAD_REQUEST, "query parameter not set"),
             Some(sql) => (decode_text(sql, common.flags, app.consensus.proposer().next_request_id()), None),
         }
     } else {

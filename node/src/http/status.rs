@@ -1,7 +1,7 @@
 //! `/status` and `/readyz`.
 
 use super::counters::Counter;
-use super::params::Params;
+use super::params::{Params, format_duration};
 use super::respond::{self, Answer};
 use super::sql::bad_param;
 use super::{App, RQLITE_VERSION};
@@ -129,7 +129,7 @@ fn queue(app: &App) -> Value {
         "sequence_number": app.queue.sequence(),
         "max_size": config.capacity,
         "batch_size": config.batch_size,
-        "timeout": format!("{}ms", config.timeout.as_millis()),
+        "timeout": format_duration(config.timeout),
     })
 }
 
@@ -202,10 +202,10 @@ fn store(app: &App, report: &MemberReport) -> Value {
         "fsm_term": state.applied.log_id.map_or(0, |id| id.term),
         "db_applied_index": report.applied_index,
         "strong_read_term": report.term,
-        "apply_timeout": "10s",
-        "heartbeat_timeout": format!("{}ms", heartbeat.as_millis()),
-        "election_timeout": format!("{}ms", election.as_millis()),
-        "commit_timeout": format!("{}ms", heartbeat.as_millis()),
+        "apply_timeout": format_duration(app.apply_timeout),
+        "heartbeat_timeout": format_duration(heartbeat),
+        "election_timeout": format_duration(election),
+        "commit_timeout": format_duration(heartbeat),
         "snapshot_threshold": 0,
         "snapshot_interval": "0s",
         "trailing_logs": report.last_log_index.saturating_sub(first_kept),
@@ -264,8 +264,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
 /// `GET /readyz`
 pub async fn ready(app: &App, params: &Params) -> Answer {
     app.counters.count(Counter::Readies);
-    let checked = params.integer("retries").and_then(|_| params.duration("timeout"));
-    let patience = match checked {
+    let patience = match params.duration("timeout") {
         Ok(timeout) => timeout.unwrap_or(READY_TIMEOUT).min(Duration::from_secs(3600)),
         Err(error) => return bad_param(&error),
     };

@@ -2,7 +2,9 @@
 
 use super::Consensus;
 use super::calls::{CallError, Kind};
-use super::membership::{Administer, Administered, MembershipChanges, SILENT, describe, refuse};
+use super::membership::{
+    Administer, Administered, Known, MembershipChanges, SILENT, describe, known_as, refuse,
+};
 use super::recovery::Recovery;
 use super::types::Metrics;
 use client::admin::{
@@ -10,6 +12,7 @@ use client::admin::{
     SkipEntry, Skipped, Transfer, Transferred,
 };
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A quorum that does not answer for this long is not there.
@@ -52,7 +55,16 @@ impl Consensus {
             return refuse(RefusalReason::NoLeader, "leadership was handed over first");
         }
         match request {
-            Administer::AddLearner(learner) => changes.add_learner(learner).await.map(Administered::Changed),
+            Administer::AddLearner(learner) => {
+                let known = known_as(&self.metrics(), &learner);
+                let membership = changes.add_learner(learner).await?;
+                match known {
+                    None => {}
+                    Some(Known::Same) => drop(self.ignored_joins.fetch_add(1, Ordering::Relaxed)),
+                    Some(Known::Elsewhere) => drop(self.moved_joins.fetch_add(1, Ordering::Relaxed)),
+                }
+                Ok(Administered::Changed(membership))
+            }
             Administer::RemoveLearner(learner) => {
                 changes.remove_learner(learner).await.map(Administered::Changed)
             }

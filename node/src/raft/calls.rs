@@ -104,6 +104,7 @@ pub struct Peers {
     tls: Option<Arc<PeerTls>>,
     addresses: Addresses,
     connections: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Way>>>>,
+    reconnections: AtomicU64,
 }
 
 /// The way to one address. Whoever holds its lock makes the connection that all use.
@@ -147,7 +148,13 @@ const QUEUED: usize = 1024;
 impl Peers {
     /// Speaks for the member `identity`, by `tls` if there is any.
     pub fn new(identity: Arc<Identity>, tls: Option<Arc<PeerTls>>) -> Self {
-        Self { identity, tls, addresses: Addresses::default(), connections: Mutex::default() }
+        Self {
+            identity,
+            tls,
+            addresses: Addresses::default(),
+            connections: Mutex::default(),
+            reconnections: AtomicU64::new(0),
+        }
     }
 
     /// A new connection to member `to` (0: whoever it is) at `address`; returns the id of who answered too.
@@ -241,6 +248,9 @@ impl Peers {
             let began = Instant::now();
             match connection::connect(&peers.addresses, &place, &hello, peers.tls.as_deref()).await {
                 Ok((stream, answered)) => {
+                    if way.connection.is_some() {
+                        peers.reconnections.fetch_add(1, Ordering::Relaxed);
+                    }
                     let connection = Connection::start(stream, answered, hello.cluster_id);
                     way.connection = Some(connection.clone());
                     Ok(connection)
@@ -252,6 +262,11 @@ impl Peers {
             }
         });
         connecting.await.unwrap_or_else(|error| Err(ConnectError::unreachable(address, error)))
+    }
+
+    /// Connections for calls that took the place of one before, since the start.
+    pub fn reconnections(&self) -> u64 {
+        self.reconnections.load(Ordering::Relaxed)
     }
 
     /// Knows where members are before anybody needs it, until Raft ends.

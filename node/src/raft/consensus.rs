@@ -160,6 +160,9 @@ pub struct Consensus {
     pub(super) received: Received,
     pub(super) contact: LeaderContact,
     pub(super) joins: AtomicU64,
+    /// Of these, on the leader: of members that were there already, and that were there under other addresses.
+    pub(super) ignored_joins: AtomicU64,
+    pub(super) moved_joins: AtomicU64,
     pub(super) log: RaftLog,
     pub(super) store: Store,
     pub(super) peers: Arc<Peers>,
@@ -285,6 +288,8 @@ impl Consensus {
             received: Received::default(),
             contact: LeaderContact::default(),
             joins: AtomicU64::new(0),
+            ignored_joins: AtomicU64::new(0),
+            moved_joins: AtomicU64::new(0),
             barrier: Barrier::start(raft.clone()),
             streams: Arc::new(Semaphore::new(16)),
             copies: Arc::new(Semaphore::new(2)),
@@ -379,6 +384,21 @@ impl Consensus {
     /// Requests to join since the start.
     pub fn joins(&self) -> u64 {
         self.joins.load(Ordering::Relaxed)
+    }
+
+    /// Requests, to this member as the leader, to let in who was there already.
+    pub fn ignored_joins(&self) -> u64 {
+        self.ignored_joins.load(Ordering::Relaxed)
+    }
+
+    /// Requests, to this member as the leader, to let in who was there under other addresses.
+    pub fn moved_joins(&self) -> u64 {
+        self.moved_joins.load(Ordering::Relaxed)
+    }
+
+    /// Connections to other members that took the place of broken ones.
+    pub fn reconnections(&self) -> u64 {
+        self.peers.reconnections()
     }
 
     /// Databases of others that took the place of this member's since the start.

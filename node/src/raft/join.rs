@@ -77,12 +77,8 @@ impl Consensus {
         if self.raft.is_initialized().await.map_err(|fatal| internal(fatal.to_string()))? {
             return Ok(());
         }
-        let members: BTreeMap<u64, PeerInfo> = voters
-            .into_iter()
-            .map(|m| {
-                (m.node_id.0, PeerInfo { name: m.name, raft_addr: m.raft_address, api_addr: m.api_address })
-            })
-            .collect();
+        let members: BTreeMap<u64, PeerInfo> =
+            voters.into_iter().map(|member| (member.node_id.0, member.into())).collect();
         tracing::info!(cluster_id, voters = members.len(), "making a new cluster");
         match self.raft.initialize(members).await {
             Ok(()) => Ok(()),

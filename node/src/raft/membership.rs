@@ -97,6 +97,21 @@ pub fn describe(metrics: &Metrics) -> Membership {
     }
 }
 
+/// How a member is known that is to be let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// As it says.
+    Same,
+    /// Under other addresses, or another name.
+    Elsewhere,
+}
+
+/// How somebody who is to be let in is known already; none if it is new.
+pub fn known_as(metrics: &Metrics, learner: &AddLearner) -> Option<Known> {
+    let known = metrics.membership_config.get_node(&learner.node_id.0)?;
+    Some(if *known == PeerInfo::from(learner.clone()) { Known::Same } else { Known::Elsewhere })
+}
+
 fn matched(metrics: &Metrics, id: u64) -> Option<u64> {
     let replication = metrics.replication.as_ref()?;
     replication.get(&id)?.as_ref().map(|log_id| log_id.index)
@@ -152,13 +167,12 @@ impl<'a> MembershipChanges<'a> {
     pub async fn add_learner(&self, learner: AddLearner) -> Result<Membership, Refusal> {
         check_length(&learner)?;
         let metrics = metrics_of(self.raft);
-        let id = learner.node_id.0;
-        let info =
-            PeerInfo { name: learner.name, raft_addr: learner.raft_address, api_addr: learner.api_address };
-        let known = metrics.membership_config.get_node(&id);
-        if known == Some(&info) {
+        let known = known_as(&metrics, &learner);
+        if known == Some(Known::Same) {
             return Ok(describe(&metrics));
         }
+        let id = learner.node_id.0;
+        let info = PeerInfo::from(learner);
         let taken =
             metrics.membership_config.nodes().find(|(other, node)| **other != id && node.name == info.name);
         if let Some((other, _)) = taken

@@ -1,6 +1,7 @@
 //! The types Raft is built from here. No other module names one of openraft's.
 
 use bytes::Bytes;
+use client::admin::AddLearner;
 use openraft::RaftTypeConfig;
 use openraft::type_config::alias as of;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,12 @@ pub struct PeerInfo {
     pub raft_addr: String,
     /// `host:port` of the client port.
     pub api_addr: String,
+}
+
+impl From<AddLearner> for PeerInfo {
+    fn from(member: AddLearner) -> Self {
+        Self { name: member.name, raft_addr: member.raft_address, api_addr: member.api_address }
+    }
 }
 
 /// The data of a normal entry: an encoded [`super::command`].

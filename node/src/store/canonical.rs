@@ -4,16 +4,18 @@
 //! The child is this program again, with a hidden subcommand. Before it looks at the file it limits itself: memory,
 //! processor time, size of what it writes, open files, no core. It checks the whole file, then writes a *canonical* one
 //! (`VACUUM INTO`: the layout depends on the content only as SQLite writes it, pages of 4 KiB, no auto-vacuum), drops
-//! tables with names of ours and adds a fresh internal table. What a crafted file can do to the child ends with it.
+//! what has a name of ours, refuses what a user could not have made (a table whose CHECK asks for SQLite's version) and
+//! adds a fresh internal table. What a crafted file can do to the child ends with it.
 //!
 //! Where SQL text is taken too, the child first runs it, under the rules for statements of users, on an empty database.
 
+use super::encode::error_text;
 use super::extensions::{ExtensionError, ExtensionSet, Loaded, Shelf};
 use super::guard::{Guard, Purpose};
 use super::meta::{self, RESERVED_PREFIX};
 use super::script::Statements;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::fs::File;
 use std::io::Read as _;
@@ -97,6 +99,14 @@ pub enum Refused {
     /// It is damaged.
     #[error("it is damaged: {0}")]
     Damaged(String),
+    /// A user could not have made something in it.
+    #[error("{name}: {message}")]
+    Schema {
+        /// What it is called.
+        name: String,
+        /// Why.
+        message: String,
+    },
     /// A statement of SQL text failed.
     #[error("statement {number}, {excerpt:?}: {message}")]
     Statement {
@@ -233,7 +243,7 @@ fn run_text(input: &Path, output: &Path, extensions: &Arc<Loaded>) -> Result<(),
 }
 
 /// Checks `input` and writes `output`.
-pub fn write_canonical(input: &Path, output: &Path, extensions: &Loaded) -> Result<(), Refused> {
+pub fn write_canonical(input: &Path, output: &Path, extensions: &Arc<Loaded>) -> Result<(), Refused> {
     check_header(input)?;
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
@@ -256,9 +266,8 @@ pub fn write_canonical(input: &Path, output: &Path, extensions: &Loaded) -> Resu
     let connection = Connection::open_with_flags(output, flags)?;
     configure(&connection, Purpose::Write, extensions)?;
     connection.execute_batch("PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY")?;
-    for table in own_tables(&connection)? {
-        connection.execute_batch(&format!("DROP TABLE \"{}\"", table.replace('"', "\"\"")))?;
-    }
+    drop_own(&connection)?;
+    check_schema(&connection, extensions)?;
     meta::create(&connection)?;
     connection.close().map_err(|(_, error)| error)?;
     super::backup::set_journal_version(output, true)?;
@@ -273,6 +282,57 @@ fn configure(connection: &Connection, purpose: Purpose, extensions: &Loaded) -> 
         "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384;
          PRAGMA foreign_keys=OFF",
     )
+}
+
+/// Drops everything with a name of the product's own, of whatever kind: what another cluster kept, and what somebody made to
+/// be taken for it.
+fn drop_own(connection: &Connection) -> Result<(), Refused> {
+    // Tables last: they take their indexes and triggers along. Of those the virtual ones first, which have no root page: the
+    // tables behind one cannot be dropped by themselves.
+    let sql = "SELECT type, name FROM sqlite_schema WHERE lower(substr(name, 1, ?1)) = ?2
+               ORDER BY type = 'table', rootpage > 0, rowid LIMIT 1";
+    let next = || -> rusqlite::Result<Option<(String, String)>> {
+        let prefix = (RESERVED_PREFIX.len() as i64, RESERVED_PREFIX);
+        connection.query_row(sql, prefix, |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    };
+    while let Some((kind, name)) = next()? {
+        // What stands in the schema is the client's, and becomes a statement here.
+        let kind = match kind.as_str() {
+            "table" => "TABLE",
+            "view" => "VIEW",
+            "index" => "INDEX",
+            "trigger" => "TRIGGER",
+            _ => {
+                return Err(Refused::Kind(
+                    "its schema has something that is no table, view, index or trigger",
+                ));
+            }
+        };
+        connection.execute_batch(&format!("DROP {kind} \"{}\"", name.replace('"', "\"\"")))?;
+    }
+    Ok(())
+}
+
+/// Makes tables and indexes of `connection` once more, elsewhere and empty, as users may: what their expressions may not do
+/// is looked at when they are made, not when they are used. Bodies of views and triggers are looked at whenever they run.
+fn check_schema(connection: &Connection, extensions: &Arc<Loaded>) -> Result<(), Refused> {
+    let mut empty = Connection::open_in_memory()?;
+    configure(&empty, Purpose::Write, extensions)?;
+    let guard = Guard::install(&mut empty, Purpose::Write, extensions)?;
+    let sql = "SELECT name, sql FROM sqlite_schema WHERE type IN ('table', 'index') AND sql IS NOT NULL ORDER BY rowid";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (name, sql): (String, String) = (row.get(0)?, row.get(1)?);
+        let made = guard.guarded(|| empty.execute_batch(&sql));
+        let Err(error) = made else { continue };
+        let message = guard.explain(&error).unwrap_or_else(|| error_text(&error));
+        // Tables behind a virtual one are there already; what else goes wrong does so for whoever uses it.
+        if message.starts_with("not authorized") {
+            return Err(Refused::Schema { name, message });
+        }
+    }
+    Ok(())
 }
 
 /// Tables whose names are the product's own: of a copy that another cluster kept.

@@ -164,7 +164,10 @@ fn a_write_without_measure_ends_by_its_steps() {
 fn limits_are_told_clearly() {
     let c = member();
     let deep = format!("[{}{}]", "[".repeat(200), "]".repeat(200));
-    assert_eq!(c.post(0, "/db/execute", &deep).0, 400);
+    let too_deep = (400, "the JSON is nested deeper than 128 levels\n".to_owned());
+    for path in ["/db/execute", "/db/query", "/db/request", "/db/sql"] {
+        assert_eq!(c.post(0, path, &deep), too_deep, "{path}");
+    }
     let many = format!("[[\"SELECT 1\"{}]]", ",1".repeat(70_000));
     assert_eq!(c.post(0, "/db/query", &many), (400, "too many parameters in one request\n".into()));
     let statements = format!("[\"\"{}]", ",\"\"".repeat(1_000_001));

@@ -2,6 +2,7 @@
 
 use super::member;
 use super::support::{Cluster, cluster, cluster_with};
+use node::http::ROUTES;
 use reqwest::Method;
 
 #[test]
@@ -69,6 +70,55 @@ fn parameters() {
     let json = c.send(Method::GET, 0, "/db/query?q=SELECT+1+AS+n", &[], b"");
     assert_eq!(json.header("content-type"), "application/json; charset=utf-8");
     assert_eq!(json.text(), r#"{"results":[{"columns":["n"],"types":["integer"],"values":[[1]]}]}"#);
+}
+
+#[test]
+fn parameters_that_make_no_sense_are_refused_on_every_path() {
+    let c = member();
+    // C4
+    for route in ROUTES {
+        for (query, expected) in [
+            ("timeout=5", "timeout is not a valid duration\n"),
+            ("freshness=", "freshness is not a valid duration\n"),
+            ("db_timeout=x", "db_timeout is not a valid duration\n"),
+            ("linearizable_timeout=1y", "linearizable_timeout is not a valid duration\n"),
+            ("retries=1.5", "retries is not a valid integer\n"),
+            ("trailing_logs=x", "trailing_logs is not a valid integer\n"),
+            ("freshness_strict", "freshness_strict requires freshness\n"),
+            ("q=", "query parameter not set\n"),
+            ("q=%f", "malformed query parameter %f\n"),
+        ] {
+            let path = format!("{}?pretty&{query}", route.path);
+            let answer = c.send(route.methods[0].clone(), 0, &path, &[], b"");
+            assert_eq!((answer.status, answer.text().as_str()), (400, expected), "{path}");
+        }
+    }
+}
+
+#[test]
+fn who_removed_a_member_and_who_stepped_down() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let (follower, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    let addresses = |c: &Cluster, i: usize| {
+        (format!("127.0.0.1:{}", c.members[i].http), format!("127.0.0.1:{}", c.members[i].raft))
+    };
+    // C7, C9: through a follower it was the one that led.
+    let wish = serde_json::json!({ "id": c.members[follower].name }).to_string();
+    let json = [("content-type", "application/json")];
+    let stepped = c.send(Method::POST, follower, "/leader", &json, wish.as_bytes());
+    assert_eq!((stepped.status, stepped.header("x-rqlite-served-by")), (200, addresses(&c, leader).1));
+    c.until("the new leader is known", |c| (c.await_leader(leader) == follower).then_some(()));
+    let wish = serde_json::json!({ "id": c.members[leader].name }).to_string();
+    let stepped = c.send(Method::POST, follower, "/leader", &json, wish.as_bytes());
+    assert_eq!((stepped.status, stepped.header("x-rqlite-served-by")), (200, addresses(&c, follower).0));
+    c.until("the new leader is known", |c| (c.await_leader(third) == leader).then_some(()));
+    let gone = serde_json::json!({ "id": c.members[follower].name }).to_string();
+    let removed = c.send(Method::DELETE, third, "/remove", &[], gone.as_bytes());
+    assert_eq!((removed.status, removed.header("x-rqlite-served-by")), (200, addresses(&c, leader).1));
+    let gone = serde_json::json!({ "id": c.members[third].name }).to_string();
+    let removed = c.send(Method::DELETE, leader, "/remove", &[], gone.as_bytes());
+    assert_eq!((removed.status, removed.header("x-rqlite-served-by")), (200, addresses(&c, leader).0));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::support::{Cluster, cluster};
 use reqwest::Method;
 use serde_json::json;
+use std::io::Write as _;
 
 /// A database file with `rows` rows in `foo`, as a member that is asked for a backup gives it.
 fn database(rows: usize) -> Vec<u8> {
@@ -42,7 +43,7 @@ fn sql_text_is_applied_whole_or_not_at_all() {
     assert_eq!(c.value(0, "SELECT count(*) FROM sqlite_schema WHERE name = 'bar'", "weak"), json!(0));
     assert_eq!(c.value(0, "SELECT count(*) FROM foo", "weak"), json!(2));
     assert_eq!(load(&c, 0, "/db/load", b" -- nothing\n"), (400, "no statements\n".into()));
-    assert_eq!(load(&c, 0, "/db/load", &[0x1f, 0x8b, 8, 0, 0xff, 0xfe]).0, 400);
+    assert_eq!(load(&c, 0, "/db/load", &[0xff, 0xfe, 8, 0, 0xff, 0xfe]).0, 400);
 }
 
 #[test]
@@ -116,6 +117,37 @@ fn what_is_no_database_changes_nothing() {
     }
     assert_eq!(c.value(0, "SELECT count(*) FROM kept", "weak"), json!(0));
     assert_eq!(std::fs::read_dir(c.members[0].dir.join("staging")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_packed_is_refused() {
+    let c = cluster(1);
+    c.execute(0, &json!(["CREATE TABLE kept(x)"]));
+    let file = database(100);
+    let gzip = |bytes: &[u8]| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        packed.write_all(bytes).unwrap();
+        packed.finish().unwrap()
+    };
+    // What it would unpack to is not looked at.
+    let bomb = gzip(&vec![0; 64 << 20]);
+    for (what, body, by) in [
+        ("a database", gzip(&file), "gzip"),
+        ("a bomb", bomb, "gzip"),
+        ("SQL text", gzip(b"DROP TABLE kept"), "gzip"),
+        ("a beginning", vec![0x1f, 0x8b], "gzip"),
+        ("a database", zstd::encode_all(&file[..], 1).unwrap(), "Zstandard"),
+    ] {
+        let expected = format!("invalid SQLite data: it is packed by {by}; unpack it first\n");
+        for path in ["/db/load", "/boot"] {
+            // E7, E8
+            assert_eq!(load(&c, 0, path, &body), (400, expected.clone()), "{what} {path}");
+            let headers = [("content-encoding", "gzip"), ("content-type", "application/octet-stream")];
+            let answer = c.send(Method::POST, 0, path, &headers, &body);
+            assert_eq!((answer.status, answer.text()), (400, expected.clone()), "{what} {path}");
+        }
+    }
+    assert_eq!(c.value(0, "SELECT count(*) FROM kept", "weak"), json!(0));
 }
 
 #[test]

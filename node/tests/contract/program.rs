@@ -1,6 +1,6 @@
 //! F4, F5: the program's command line and its data directory.
 
-use super::support::cluster;
+use super::support::{cluster, cluster_with};
 use std::process::{Command, Output};
 
 fn sqlited(arguments: &[&str]) -> Output {
@@ -55,4 +55,19 @@ fn signals_end_it_in_order_and_the_directory_has_what_tools_look_for() {
         c.start(0);
         c.await_ready(0);
     }
+}
+
+#[test]
+fn rqlites_own_election_timings_make_a_cluster() {
+    // F5
+    let c = cluster_with(3, &["-raft-heartbeat-timeout", "1s", "-raft-election-timeout", "1s"]);
+    c.execute(0, &serde_json::json!(["CREATE TABLE foo(id INTEGER PRIMARY KEY)"]));
+    for i in 0..3 {
+        assert_eq!(c.status(i, "store.heartbeat_timeout"), "1s");
+        assert_eq!(c.status(i, "store.election_timeout"), "3s");
+        let log = c.log(i);
+        assert!(log.contains("the election timeout of 1s is raised to 3s"), "{log}");
+    }
+    let checked = sqlited(&["-check-config", "-raft-heartbeat-timeout=1s", "d"]);
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
 }

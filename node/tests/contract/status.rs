@@ -1,7 +1,7 @@
 //! E12, E14–E16: what a member says of itself.
 
 use super::member;
-use super::support::cluster;
+use super::support::{Cluster, cluster, cluster_with};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -108,6 +108,24 @@ fn status_and_its_parts() {
 }
 
 #[test]
+fn the_time_for_a_leader_is_a_flag() {
+    let mut c = cluster_with(3, &["-raft-apply-timeout", "1500ms"]);
+    // E14, S3
+    assert_eq!(c.status(0, "store.apply_timeout"), json!("1500ms"));
+    let leader = c.await_leader(0);
+    let left = (leader + 1) % 3;
+    c.kill(leader);
+    c.kill((leader + 2) % 3);
+    c.await_no_leader(left);
+    for path in ["/db/execute", "/db/query", "/db/request"] {
+        let began = std::time::Instant::now();
+        assert_eq!(c.post(left, path, r#"["SELECT 1"]"#), (503, "leader not found\n".into()));
+        let took = began.elapsed();
+        assert!((1..8).contains(&took.as_secs()), "{path}: {took:?}");
+    }
+}
+
+#[test]
 fn readiness() {
     let mut c = cluster(3);
     let leader = c.await_leader(0);
@@ -202,4 +220,94 @@ fn counters_licences_and_the_way_to_the_console() {
     assert_eq!((again.status, again.body.len()), (304, 0));
     let (_, session) = c.get(0, "/console/session");
     assert_eq!(session, r#"{"permissions":["all"],"user":null}"#);
+}
+
+/// A counter of `/debug/vars`.
+fn counted(c: &Cluster, i: usize, map: &str, name: &str) -> u64 {
+    let (_, body) = c.get(i, &format!("/debug/vars?key={map}"));
+    let vars: Value = serde_json::from_str(&body).unwrap();
+    vars[map][name].as_u64().unwrap()
+}
+
+#[test]
+fn who_may_and_who_may_not_is_counted() {
+    let users = |root: &std::path::Path| {
+        let path = root.join("users.json");
+        let users = json!([{"username": "root", "password": "secret", "perms": ["all"]}, {"username": "*", "perms": ["status"]}]);
+        std::fs::write(&path, users.to_string()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let mut c = Cluster::empty();
+    let path = users(c.root());
+    c.add_members(1, &["-auth", &path]);
+    c.start(0);
+    c.await_ready(0);
+    let counts = |c: &Cluster| (counted(c, 0, "http", "authOK"), counted(c, 0, "http", "authFail"));
+    let before = counts(&c);
+    // C3, E15
+    let http = reqwest::blocking::Client::new();
+    for (name, password, expected) in
+        [("root", "secret", 200), ("root", "wrong", 401), ("nobody", "secret", 401), ("root", "secret", 200)]
+    {
+        let asked = http.get(c.url(0, "/readyz")).basic_auth(name, Some(password)).send().unwrap();
+        assert_eq!(asked.status().as_u16(), expected);
+    }
+    // Nobody is asked who they are where nothing is protected.
+    for path in ["/nope", "/console/"] {
+        c.get(0, path);
+    }
+    let after = counts(&c);
+    // Looking is counted too: once before, and twice now, the first of them within what it tells.
+    assert_eq!((after.0 - before.0, after.1 - before.1), (2 + 2, 2));
+
+    let open = member();
+    let before = counts(&open);
+    open.get(0, "/readyz");
+    assert_eq!(counts(&open), (before.0 + 3, 0), "as rqlite, where everybody may do everything");
+}
+
+#[test]
+fn starts_joins_and_broken_connections_are_counted() {
+    let mut c = cluster(1);
+    // E15
+    let skipped = |c: &Cluster| counted(c, 0, "store", "num_restores_start_skipped");
+    assert_eq!(skipped(&c), 0, "it began with nothing");
+    c.kill(0);
+    c.start(0);
+    c.await_ready(0);
+    assert_eq!((skipped(&c), counted(&c, 0, "store", "num_restores_start")), (1, 0));
+
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let replica = c.member("replica", &["-raft-non-voter", "-join", &join]);
+    c.start(replica);
+    c.await_ready(replica);
+    assert_eq!(counted(&c, 0, "cluster", "num_join_req"), 1);
+    let joins = |c: &Cluster| {
+        (counted(c, 0, "store", "num_ignored_joins"), counted(c, 0, "store", "num_removed_before_joins"))
+    };
+    assert_eq!(joins(&c), (0, 0));
+    let report = c.report(replica);
+    let again = json!({
+        "nodeId": report["nodeId"], "name": report["name"], "raftAddress": report["raftAddress"],
+        "apiAddress": report["apiAddress"],
+    });
+    assert_eq!(c.post(replica, "/cluster/learners", &again.to_string()).0, 200);
+    assert_eq!(joins(&c), (1, 0));
+
+    // It comes back elsewhere, and says so.
+    let broken = |c: &Cluster| counted(c, 0, "cluster", "num_client_force_new_conn");
+    assert!(c.get(0, "/nodes?nonvoters").1.contains("\"replica\""));
+    c.kill(replica);
+    let elsewhere = c.member("elsewhere", &[]);
+    let place = c.members.remove(elsewhere);
+    c.members[replica].http = place.http;
+    c.start(replica);
+    c.await_ready(replica);
+    c.until("the new address is known", |c| (joins(c).1 == 1).then_some(()));
+    // Under the same peer address, where a connection was.
+    c.until("it is reached again", |c| {
+        let nodes: Value = serde_json::from_str(&c.get(0, "/nodes?nonvoters").1).unwrap();
+        (nodes["replica"]["reachable"] == json!(true)).then_some(())
+    });
+    assert!(broken(&c) >= 1, "{}", broken(&c));
 }

@@ -12,6 +12,7 @@ pub mod extension;
 pub mod http_faults;
 pub mod ledger;
 pub mod memory;
+pub mod names;
 pub mod page;
 pub mod proxy;
 pub mod registry;
@@ -79,6 +80,15 @@ impl Door {
     }
 }
 
+impl Door {
+    /// Runs statements; status and body, or none if the member is not there any more.
+    pub fn attempt(&self, statements: &Value) -> Option<(u16, String)> {
+        let answer = self.http.post(&self.execute).body(statements.to_string()).send().ok()?;
+        let status = answer.status().as_u16();
+        Some((status, answer.text().ok()?))
+    }
+}
+
 /// An answer with its headers.
 #[derive(Debug)]
 pub struct Answer {
@@ -114,6 +124,8 @@ pub struct Cluster {
     http: reqwest::blocking::Client,
     scheme: &'static str,
     environment: Vec<(&'static str, String)>,
+    /// What members have as /etc/resolv.conf, if not what this machine has.
+    resolver: Option<PathBuf>,
 }
 
 /// Ports that were free a moment ago, all different. Below the range from which the kernel takes the ports of outgoing
@@ -173,6 +185,7 @@ impl Cluster {
             http,
             scheme: "http",
             environment: Vec::new(),
+            resolver: None,
         }
     }
 
@@ -184,6 +197,25 @@ impl Cluster {
     /// A variable of all members that are started from now on.
     pub fn set_environment(&mut self, name: &'static str, value: String) {
         self.environment.push((name, value));
+    }
+
+    /// From now on members ask `names` what names mean: by a file of their own in the place of /etc/resolv.conf, which only
+    /// they see. Needs root.
+    pub fn ask_for_names(&mut self, names: &names::Names) {
+        let file = self.root.path().join("resolv.conf");
+        std::fs::write(&file, format!("nameserver {}\n", names.address())).unwrap();
+        self.resolver = Some(file);
+    }
+
+    /// The program, as members begin.
+    fn program(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_sqlited");
+        let Some(resolver) = &self.resolver else { return Command::new(program) };
+        // Each of these takes the place of the one before: the process is the member's.
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#]);
+        command.arg(resolver).arg(program);
+        command
     }
 
     /// A directory that goes with the cluster.
@@ -235,11 +267,12 @@ impl Cluster {
 
     /// Starts a member's process with `FAILPOINTS`.
     pub fn start_armed(&mut self, i: usize, failpoints: &str) {
+        let mut command = self.program();
         let m = &mut self.members[i];
         assert!(m.process.is_none(), "{} runs", m.name);
         let log = self.root.path().join(format!("{}.log", m.name));
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_sqlited"))
+        let child = command
             .args(["-node-id", &m.name, "-log-format", "text", "-log-segment-size", "1MiB"])
             .args([
                 "-http-addr",
