@@ -44,7 +44,7 @@ async fn await_replaced(orders: &Cluster, before: &BTreeMap<String, String>, sur
             let other = before.get(&pod.name_any()) != pod.uid().as_ref();
             runs && pod.metadata.deletion_timestamp.is_none() && (other || pod.name_any() == survivor)
         };
-        Ok((pods.len() == before.len() && pods.iter().all(|pod| is_new(pod))).then_some(()))
+        Ok((pods.len() == before.len() && pods.iter().all(is_new)).then_some(()))
     })
     .await
 }
