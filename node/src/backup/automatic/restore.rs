@@ -6,8 +6,8 @@
 //! again. A member whose leader serves need not do anything: the attempt has ended there, or the cluster is not new.
 
 use super::config::AutoRestoreConfig;
-use crate::backup::undo::Own;
 use crate::backup::install::{self, InstallError, Origin};
+use crate::backup::undo::Own;
 use crate::raft::{Consensus, LoadError};
 use client::backup::{RestoreSource, RestoreTarget, StartRestore};
 use std::fs::File;
