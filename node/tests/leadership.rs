@@ -45,6 +45,22 @@ fn a_transfer_under_load_fails_no_request() {
     c.assert_ledgers(&acknowledged);
 }
 
+/// It has not heard the others yet, and finds out instead of refusing.
+#[test]
+fn a_leader_of_a_moment_hands_over_at_once() {
+    let mut c = cluster(3);
+    let first = c.await_leader(0);
+    let ids = [0, 1, 2].map(|i| c.report(i)["nodeId"].clone());
+    let mut leader = first;
+    for _ in 0..from_environment("LEADERSHIP_ROUNDS", 6) {
+        let next = (leader + 1) % 3;
+        let (status, body) = c.post(leader, "/cluster/transfer", &json!({"to": ids[next]}).to_string());
+        assert_eq!(status, 200, "{body}");
+        c.until("it knows that it leads", |c| (c.report(next)["role"] == json!("Leader")).then_some(()));
+        leader = next;
+    }
+}
+
 #[test]
 fn a_leader_that_is_removed_leaves_no_gap() {
     let mut c = cluster(3);

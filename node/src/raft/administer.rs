@@ -58,10 +58,12 @@ impl Consensus {
             Administer::AddLearner(learner) => {
                 let known = known_as(&self.metrics(), &learner);
                 let membership = changes.add_learner(learner).await?;
-                match known {
-                    None => {}
-                    Some(Known::Same) => drop(self.ignored_joins.fetch_add(1, Ordering::Relaxed)),
-                    Some(Known::Elsewhere) => drop(self.moved_joins.fetch_add(1, Ordering::Relaxed)),
+                let counter = known.map(|known| match known {
+                    Known::Same => &self.ignored_joins,
+                    Known::Elsewhere => &self.moved_joins,
+                });
+                if let Some(counter) = counter {
+                    counter.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(Administered::Changed(membership))
             }

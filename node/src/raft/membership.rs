@@ -273,27 +273,23 @@ impl<'a> MembershipChanges<'a> {
 
     /// Hands leadership to `request.to`, or to the voter that has caught up furthest, and returns once it leads.
     pub async fn transfer(&self, request: &Transfer) -> Result<Transferred, Refusal> {
-        let metrics = metrics_of(self.raft);
-        let stored = &metrics.membership_config;
-        let voters = stored.voter_ids().filter(|id| *id != metrics.id);
-        let target = match request.to {
-            Some(to) if to.0 == metrics.id => return Ok(transferred(&metrics, to.0)),
-            Some(to) => voters.into_iter().find(|id| *id == to.0).ok_or_else(|| Refusal {
-                reason: RefusalReason::NoSuchMember,
-                message: format!("{to} is not a voter"),
-            })?,
-            None => voters
-                .filter(|id| is_reachable(&metrics, *id))
-                .max_by_key(|id| matched(&metrics, *id))
-                .ok_or_else(|| Refusal {
-                reason: RefusalReason::NoQuorum,
-                message: "no other voter answers".into(),
-            })?,
+        let deadline = tokio::time::Instant::now() + SILENT;
+        let (metrics, target) = loop {
+            let metrics = metrics_of(self.raft);
+            match successor(&metrics, request.to) {
+                Ok(target) if target == metrics.id => return Ok(transferred(&metrics, target)),
+                Ok(target) => break (metrics, target),
+                // A new leader has not heard anybody yet.
+                Err(refusal)
+                    if refusal.reason != RefusalReason::NoSuchMember
+                        && is_new(&metrics)
+                        && tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(LOOK).await;
+                }
+                Err(refusal) => return Err(refusal),
+            }
         };
-        if !has_caught_up(&metrics, target) {
-            let message = format!("{} has not caught up, or does not answer", NodeId(target));
-            return refuse(RefusalReason::NotCaughtUp, message);
-        }
         let mut watch = self.raft.metrics();
         if let Err(fatal) = self.raft.trigger().transfer_leader(target).await {
             return refuse(RefusalReason::Internal, fatal.to_string());
@@ -313,6 +309,36 @@ impl<'a> MembershipChanges<'a> {
             refuse(RefusalReason::OutcomeUnknown, format!("{} did not take over in time", NodeId(target)))
         })
     }
+}
+
+/// Whether this leader has yet to hear of a voter how much that one has.
+fn is_new(metrics: &Metrics) -> bool {
+    let mut others = metrics.membership_config.voter_ids().filter(|id| *id != metrics.id);
+    metrics.current_leader == Some(metrics.id)
+        && others.any(|id| silent(metrics, id).is_none() || matched(metrics, id).is_none())
+}
+
+/// Who is to lead next: `to`, or the voter that has caught up furthest.
+fn successor(metrics: &Metrics, to: Option<NodeId>) -> Result<u64, Refusal> {
+    let mut voters = metrics.membership_config.voter_ids().filter(|id| *id != metrics.id);
+    let target = match to {
+        Some(to) if to.0 == metrics.id => return Ok(to.0),
+        Some(to) if voters.any(|id| id == to.0) => to.0,
+        Some(to) => return refuse(RefusalReason::NoSuchMember, format!("{to} is not a voter")),
+        None => {
+            let furthest =
+                voters.filter(|id| is_reachable(metrics, *id)).max_by_key(|id| matched(metrics, *id));
+            let Some(furthest) = furthest else {
+                return refuse(RefusalReason::NoQuorum, "no other voter answers");
+            };
+            furthest
+        }
+    };
+    if !has_caught_up(metrics, target) {
+        let message = format!("{} has not caught up, or does not answer", NodeId(target));
+        return refuse(RefusalReason::NotCaughtUp, message);
+    }
+    Ok(target)
 }
 
 fn transferred(metrics: &Metrics, leader: u64) -> Transferred {
