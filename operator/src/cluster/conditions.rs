@@ -6,7 +6,7 @@ use super::plan::{Plan, bucket};
 use super::validate::Desired;
 use super::view::{View, quorum};
 use crate::crd::{BootstrapPhase, LossPoint, Spread, VolumeBucket};
-use crate::error::Rejection;
+use crate::error::{Rejection, RejectionReason};
 use client::admin::{ConsistencyState, Member};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -49,7 +49,7 @@ pub(super) fn conditions(
         let (reason, message) = (obstacle.reason.as_str(), obstacle.message.clone());
         drafts.push(Draft { kind: "Stalled", holds: true, reason, message });
     } else if let Some(Rejection { reason, message }) = rejection.cloned() {
-        drafts.push(Draft { kind: "Stalled", holds: true, reason, message });
+        drafts.push(Draft { kind: "Stalled", holds: true, reason: reason.as_str(), message });
     } else if let Some(activity) = &plan.activity {
         let (reason, message) = (activity.reason.as_str(), activity.message.clone());
         drafts.push(Draft { kind: "Reconciling", holds: true, reason, message });
@@ -176,11 +176,9 @@ pub(super) fn refused(
     message: &str,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let drafts = [
-        Draft { kind: "Accepted", holds: false, reason: "InvalidSpec", message: message.to_owned() },
-        Draft { kind: "Ready", holds: false, reason: "InvalidSpec", message: message.to_owned() },
-        Draft { kind: "Stalled", holds: true, reason: "InvalidSpec", message: message.to_owned() },
-    ];
+    let reason = RejectionReason::InvalidSpec.as_str();
+    let draft = |kind, holds| Draft { kind, holds, reason, message: message.to_owned() };
+    let drafts = [draft("Accepted", false), draft("Ready", false), draft("Stalled", true)];
     drafts.into_iter().map(|draft| dated(draft, before, now, generation.unwrap_or_default())).collect()
 }
 
@@ -226,9 +224,10 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
                 })
                 .collect();
             let message = format!(
-                "{answering} of {voters} voters answer; {} are needed. {}",
+                "{answering} of {voters} voters answer, {} are needed; {}{}",
                 quorum(voters),
-                if offers.is_empty() { "None says what it holds".to_owned() } else { offers.join("; ") }
+                view.lost_volumes(),
+                if offers.is_empty() { "none says what it holds".to_owned() } else { offers.join("; ") }
             );
             return Draft { kind, holds: false, reason: "QuorumLost", message };
         }
