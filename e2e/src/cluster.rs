@@ -129,6 +129,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// Asks whether the object may be deleted, without deleting it: the refusal, if it may not.
+    pub async fn try_delete(&self) -> Result<Option<String>> {
+        match self.api().delete(&self.name, &DeleteParams::default().dry_run()).await {
+            Ok(_) => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok(Some(status.message)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Deletes the object and waits until it and its pods are gone.
     pub async fn delete(&self) -> Result<()> {
         self.api().delete(&self.name, &DeleteParams::default()).await?;

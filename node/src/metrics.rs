@@ -342,3 +342,39 @@ impl NodeMetrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// Names of series as they are printed. A family prints nothing before it has a member, so each has one.
+    fn printed() -> BTreeSet<String> {
+        let metrics = NodeMetrics::default();
+        metrics.request_ended(metrics.request_started(), RequestKind::Sql, StatusCode::OK);
+        metrics.certificates.get_or_create(&[("port", "client")]).set(0);
+        metrics.otlp_pushes.get_or_create(&[("signal", "metrics"), ("outcome", "done")]).set(0);
+        for family in [&metrics.otlp_spans, &metrics.vacuums, &metrics.optimizes] {
+            family.get_or_create(&[("outcome", "done")]).set(0);
+        }
+        let mut text = String::new();
+        encode(&mut text, &metrics.registry).unwrap();
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        series.map(|line| line.split(['{', ' ']).next().unwrap_or_default().to_owned()).collect()
+    }
+
+    #[test]
+    fn what_alerts_and_the_dashboard_ask_for_is_printed() {
+        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/sqlite-operator/files");
+        let printed = printed();
+        for (file, least) in [("alerts.yaml", 3), ("dashboard.json", 8)] {
+            let text = std::fs::read_to_string(files.join(file)).unwrap();
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let asked: BTreeSet<&str> = words.filter(|word| word.starts_with("sqlited_")).collect();
+            assert!(asked.len() >= least, "{file}: {asked:?}");
+            let unknown: Vec<_> = asked.into_iter().filter(|name| !printed.contains(*name)).collect();
+            assert!(unknown.is_empty(), "{file} asks for {unknown:?}, which is none of {printed:#?}");
+        }
+    }
+}

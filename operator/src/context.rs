@@ -18,7 +18,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -107,12 +107,12 @@ impl Context {
     ) -> Action {
         self.metrics.failed(step);
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-        let wait = self.failures.add(&namespace, &failure_key(kind, &name));
+        let wait = self.failures.add(kind, &namespace, &name);
         tracing::warn!(kind, namespace, name, error, ?wait, "a reconcile failed");
         Action::requeue(wait)
     }
 
-    /// Forgets what is remembered of clusters that are gone.
+    /// Forgets what is remembered of objects that are gone.
     pub fn tidy(&self) {
         let clusters = &self.stores.clusters;
         let exists =
@@ -122,53 +122,67 @@ impl Context {
         self.told.retain(exists);
         self.tests.retain(exists);
         self.remembered.retain(exists);
+        self.refused_resizes.retain(exists);
+        self.failures.retain(|kind, namespace, name| self.stores.hold(kind, namespace, name));
     }
 
     /// The reconcile of an object of `kind` succeeded.
     pub fn settled(&self, kind: &str, namespace: &str, name: &str) {
-        self.failures.clear(namespace, &failure_key(kind, name));
+        self.failures.clear(kind, namespace, name);
     }
 }
 
-/// Objects of different kinds may have one name.
-fn failure_key(kind: &str, name: &str) -> String {
-    format!("{kind}/{name}")
-}
-
-/// Pods, by uid, whose resources the API server refused to change. Forgotten with the process: another one asks again.
+/// Pods, by cluster and uid, whose resources the API server refused to change. Forgotten with the process: another one asks
+/// again.
 #[derive(Clone, Debug, Default)]
-pub struct RefusedResizes(Arc<Mutex<std::collections::HashSet<String>>>);
+pub struct RefusedResizes(Arc<Mutex<HashMap<ClusterName, HashSet<String>>>>);
 
 impl RefusedResizes {
     /// The API server refused.
-    pub fn add(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned());
+    pub fn add(&self, cluster: &ClusterName, uid: &str) {
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.entry(cluster.clone()).or_default().insert(uid.to_owned());
     }
 
     /// Whether it did.
-    pub fn holds(&self, uid: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(uid)
+    pub fn holds(&self, cluster: &ClusterName, uid: &str) -> bool {
+        let refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.get(cluster).is_some_and(|uids| uids.contains(uid))
+    }
+
+    /// Forgets clusters that are gone.
+    pub fn retain(&self, exists: impl Fn(&ClusterName) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| exists(name));
     }
 }
 
+/// Kind, namespace and name.
+type ObjectKey = (String, String, String);
+
 /// How often in a row the reconcile of an object failed.
 #[derive(Clone, Debug, Default)]
-pub struct Failures(Arc<Mutex<HashMap<(String, String), u32>>>);
+pub struct Failures(Arc<Mutex<HashMap<ObjectKey, u32>>>);
 
 impl Failures {
     /// It failed once more: how long to wait before the next attempt, doubling from a quarter of a second, because most
     /// failures are of a moment, to half a minute.
-    pub fn add(&self, namespace: &str, name: &str) -> Duration {
+    pub fn add(&self, kind: &str, namespace: &str, name: &str) -> Duration {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry((namespace.to_owned(), name.to_owned())).or_default();
+        let count = failures.entry((kind.to_owned(), namespace.to_owned(), name.to_owned())).or_default();
         *count = (*count + 1).min(8);
         Duration::from_millis(250 << (*count - 1)).min(Duration::from_secs(30))
     }
 
     /// It succeeded.
-    pub fn clear(&self, namespace: &str, name: &str) {
-        let key = (namespace.to_owned(), name.to_owned());
+    pub fn clear(&self, kind: &str, namespace: &str, name: &str) {
+        let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// Forgets objects that are gone, by kind, namespace and name.
+    pub fn retain(&self, exists: impl Fn(&str, &str, &str) -> bool) {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.retain(|(kind, namespace, name), _| exists(kind, namespace, name));
     }
 }
 
@@ -179,9 +193,31 @@ mod tests {
     #[test]
     fn the_first_failures_cost_little_and_later_ones_no_more_than_half_a_minute() {
         let failures = Failures::default();
-        let waits: Vec<_> = (0..9).map(|_| failures.add("shop", "orders").as_millis()).collect();
+        let waits: Vec<_> = (0..9).map(|_| failures.add("K", "shop", "orders").as_millis()).collect();
         assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
-        failures.clear("shop", "orders");
-        assert_eq!(failures.add("shop", "orders"), Duration::from_millis(250));
+        failures.clear("K", "shop", "orders");
+        assert_eq!(failures.add("K", "shop", "orders"), Duration::from_millis(250));
+    }
+
+    #[test]
+    fn what_is_remembered_goes_with_its_object_and_leaves_that_of_others() {
+        let failures = Failures::default();
+        for (kind, name) in
+            [("SqliteCluster", "orders"), ("SqliteBackup", "orders"), ("SqliteCluster", "users")]
+        {
+            failures.add(kind, "shop", name);
+        }
+        failures.retain(|kind, _, name| (kind, name) != ("SqliteCluster", "orders"));
+        let next = |kind: &str, name: &str| failures.add(kind, "shop", name).as_millis();
+        assert_eq!(next("SqliteCluster", "orders"), 250, "the first failure of another object");
+        assert_eq!((next("SqliteBackup", "orders"), next("SqliteCluster", "users")), (500, 500));
+
+        let refused = RefusedResizes::default();
+        let [orders, users] = ["orders", "users"].map(|name| ClusterName::new("shop", name));
+        refused.add(&orders, "a");
+        refused.add(&users, "b");
+        refused.retain(|name| *name == users);
+        assert!(!refused.holds(&orders, "a") && refused.holds(&users, "b"));
+        assert!(!refused.holds(&orders, "b"), "a uid is asked for by its cluster");
     }
 }

@@ -6,6 +6,7 @@ use crate::cluster::backups::act::BackupsError;
 use crate::cluster::certificates::CertificateError;
 use crate::cluster::execute::ExecuteError;
 use crate::cluster::observe::ObserveError;
+use crate::reasons::reasons;
 use crate::status::StatusError;
 
 /// Why a reconcile failed.
@@ -34,11 +35,25 @@ pub enum Error {
     Status(#[from] StatusError),
 }
 
+reasons! {
+    /// Reasons of the condition Stalled where somebody else refuses what the operator asks for, or the spec makes no sense.
+    RejectionReason {
+        /// The spec asks for what cannot be.
+        InvalidSpec => "InvalidSpec",
+        /// The API server refuses a StatefulSet.
+        Rejected => "Rejected",
+        /// The API server refuses that a volume grows.
+        ResizeRejected => "ResizeRejected",
+        /// Members refuse the backup that the cluster is to begin with.
+        RestoreRefused => "RestoreRefused",
+    }
+}
+
 /// Why a reconcile failed where a human has to do something about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// For programs.
-    pub reason: &'static str,
+    pub reason: RejectionReason,
     /// For people.
     pub message: String,
 }
@@ -65,7 +80,7 @@ impl Error {
         }
         let Self::Execute(error) = self else { return None };
         let message = error.restore_refusal()?.to_owned();
-        Some(Rejection { reason: "RestoreRefused", message })
+        Some(Rejection { reason: RejectionReason::RestoreRefused, message })
     }
 }
 
@@ -77,12 +92,12 @@ mod tests {
     #[test]
     fn what_needs_a_human_by_table() {
         for (kind, code, reason) in [
-            ("StatefulSet", 422, Some("Rejected")),
-            ("StatefulSet", 403, Some("Rejected")),
+            ("StatefulSet", 422, Some(RejectionReason::Rejected)),
+            ("StatefulSet", 403, Some(RejectionReason::Rejected)),
             ("StatefulSet", 500, None),
             ("StatefulSet", 409, None),
             ("Service", 422, None),
-            ("PersistentVolumeClaim", 422, Some("ResizeRejected")),
+            ("PersistentVolumeClaim", 422, Some(RejectionReason::ResizeRejected)),
         ] {
             let status = Status { code, message: "spec.affinity: not so".into(), ..Status::default() };
             let source = kube::Error::Api(status.boxed());

@@ -20,6 +20,7 @@ pub mod lease;
 pub mod metrics;
 pub mod names;
 pub mod pace;
+mod reasons;
 pub mod restore;
 pub mod run;
 pub mod status;

@@ -45,6 +45,8 @@ pub const ANNOTATION_APPROVED: &str = "sqlite-operator.io/approvedRevision";
 pub const ANNOTATION_RESTARTED: &str = "sqlite-operator.io/restartedAt";
 /// Annotation of a SqliteCluster: another value takes over the operator's image and template once.
 pub const ANNOTATION_UPDATE: &str = "sqlite-operator.io/updateAt";
+/// Annotation of a SqliteCluster: `true` has the chart's admission policy refuse its deletion. The operator does not read it.
+pub const ANNOTATION_DELETION_PROTECTION: &str = "sqlite-operator.io/deletionProtection";
 /// Annotation of a SqliteBackup: another value, a time, has it tested once.
 pub const ANNOTATION_VERIFY: &str = "sqlite-operator.io/verifyAt";
 /// Annotation of a SqliteCluster: another value has another authority take the place of the present one, on each port whose

@@ -284,25 +284,9 @@ async fn tidy(contexts: Vec<Arc<Context>>, metrics: Metrics) {
     loop {
         contexts.iter().for_each(|context| context.tidy());
         metrics.retain(|kind, namespace, name| {
-            contexts.iter().any(|context| is_known(&context.stores, kind, namespace, name))
+            contexts.iter().any(|context| context.stores.hold(kind, namespace, name))
         });
         tokio::time::sleep(TIDY).await;
-    }
-}
-
-/// Whether an object of which something is told is in a cache.
-fn is_known(stores: &Stores, kind: &str, namespace: &str, name: &str) -> bool {
-    fn holds<K: Resource<DynamicType = ()> + Clone + 'static>(
-        cache: &Store<K>,
-        namespace: &str,
-        name: &str,
-    ) -> bool {
-        cache.get(&ObjectRef::<K>::new(name).within(namespace)).is_some()
-    }
-    match kind {
-        backup::KIND => holds(&stores.backups, namespace, name),
-        restore::KIND => holds(&stores.restores, namespace, name),
-        _ => holds(&stores.clusters, namespace, name),
     }
 }
 

@@ -119,6 +119,22 @@ pub struct Stores {
 }
 
 impl Stores {
+    /// Whether an object of a kind that has conditions is there.
+    pub fn hold(&self, kind: &str, namespace: &str, name: &str) -> bool {
+        fn holds<K: Resource<DynamicType = ()> + Clone + 'static>(
+            cache: &Store<K>,
+            namespace: &str,
+            name: &str,
+        ) -> bool {
+            cache.get(&ObjectRef::<K>::new(name).within(namespace)).is_some()
+        }
+        match kind {
+            crate::backup::KIND => holds(&self.backups, namespace, name),
+            crate::restore::KIND => holds(&self.restores, namespace, name),
+            _ => holds(&self.clusters, namespace, name),
+        }
+    }
+
     /// Starts the watches of `namespace`, or of all namespaces.
     pub fn start(
         client: &Client,

@@ -18,7 +18,8 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 /// Annotation in which `kubectl apply` keeps what it was given.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Conditions of pods that somebody reads.
-const POD_CONDITIONS: [&str; 4] = ["Ready", "PodScheduled", "PodResizePending", "PodResizeInProgress"];
+const POD_CONDITIONS: [&str; 5] =
+    ["DisruptionTarget", "Ready", "PodScheduled", "PodResizePending", "PodResizeInProgress"];
 
 /// An object that is smaller after that, and as good for whoever reads the cache.
 pub trait Trim {
@@ -179,7 +180,10 @@ mod tests {
             "spec": {"nodeName": "n", "containers": [{"name": "sqlited", "image": "i"}]},
             "status": {
                 "phase": "Running", "podIP": "10.0.0.1", "hostIP": "10.0.0.2",
-                "conditions": [{"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"}],
+                "conditions": [
+                    {"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"},
+                    {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
+                ],
                 "containerStatuses": [
                     {"name": "sqlited", "image": "i", "imageID": "sha", "ready": true, "restartCount": 2, "state": running,
                      "lastState": ended},
@@ -194,7 +198,10 @@ mod tests {
             pod["status"],
             json!({
                 "phase": "Running", "podIP": "10.0.0.1",
-                "conditions": [{"type": "Ready", "status": "True"}],
+                "conditions": [
+                    {"type": "Ready", "status": "True"},
+                    {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
+                ],
                 "containerStatuses": [{
                     "name": "sqlited", "image": "", "imageID": "", "ready": false, "restartCount": 2, "state": running,
                     "lastState": ended,

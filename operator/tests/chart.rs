@@ -1,9 +1,12 @@
-//! What the chart brings for Prometheus and Grafana: every alert has its runbook, and nothing asks for a metric of the
-//! operator that there is not.
+//! What the chart brings: every alert has its runbook, nothing asks for a metric of the operator that there is not, and what
+//! is optional is rendered and fits the rest.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use operator::cluster::plan::ObstacleReason;
+use operator::error::RejectionReason;
 use operator::metrics::Metrics;
+use operator::names::{ANNOTATION_DELETION_PROTECTION, ClusterName};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -54,20 +57,17 @@ fn every_alert_has_a_runbook_and_says_how_bad_it_is() {
 #[test]
 fn every_condition_that_is_a_reason_to_stall_is_in_the_runbook() {
     let runbooks = read("docs/runbooks.md");
-    use operator::cluster::plan::ObstacleReason as Reason;
-    for reason in [
-        Reason::NameConflict,
-        Reason::ClusterIdConflict,
-        Reason::InsufficientCapacity,
-        Reason::MemberStuck,
-        Reason::QuorumLost,
-        Reason::FatalEntry,
-        Reason::DataLost,
-        Reason::CanaryFailed,
-        Reason::VersionSkew,
-    ] {
-        assert!(runbooks.contains(&format!("| `{}` |", reason.as_str())), "{reason:?}");
-    }
+    let (_, stalled) = runbooks.split_once("\n## SqliteClusterStalled\n").unwrap();
+    let (stalled, _) = stalled.split_once("\n## ").unwrap();
+    let told: BTreeSet<&str> = stalled
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
+        .map(|(r, _)| r)
+        .collect();
+    let obstacles = ObstacleReason::ALL.iter().map(|reason| reason.as_str());
+    let all: BTreeSet<&str> =
+        obstacles.chain(RejectionReason::ALL.iter().map(|reason| reason.as_str())).collect();
+    assert_eq!(told, all);
 }
 
 #[test]
@@ -163,4 +163,162 @@ fn argo_cd_sees_how_a_backup_or_a_restore_is() {
         let (status, message) = health("argocd-health-tasks.lua", &object(&conditions));
         assert_eq!(format!("{status}: {message}"), expected, "{conditions}");
     }
+}
+
+/// The objects that the chart of the operator makes of values. None where helm is missing, which CI does not let pass.
+fn rendered(values: &[&str]) -> Option<Vec<Value>> {
+    let chart = root().join("charts/sqlite-operator");
+    let mut helm = std::process::Command::new("helm");
+    helm.args(["template", "test", "--namespace", "operators"]).arg(&chart).args(values);
+    let output = match helm.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            assert!(std::env::var_os("CI").is_none(), "helm is not installed");
+            eprintln!("SKIP: helm is not installed");
+            return None;
+        }
+        output => output.unwrap(),
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let documents = serde_yaml::Deserializer::from_str(&text);
+    let objects = documents.map(|document| <Value as serde::Deserialize>::deserialize(document).unwrap());
+    Some(objects.filter(|object| !object.is_null()).collect())
+}
+
+fn everything(more: &[&str]) -> Option<Vec<Value>> {
+    let values = root().join("charts/sqlite-operator/ci/everything-values.yaml");
+    let values = values.to_str().unwrap().to_owned();
+    rendered(&[&["--values", values.as_str()], more].concat())
+}
+
+#[track_caller]
+fn only<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    let found: Vec<&Value> = objects.iter().filter(|object| object["kind"] == kind).collect();
+    assert_eq!(found.len(), 1, "{kind}");
+    found[0]
+}
+
+/// Switches of the values, by their path: everything that is a boolean.
+fn switches(path: &str, values: &Value, found: &mut Vec<(String, bool)>) {
+    match values {
+        Value::Bool(on) => found.push((path.to_owned(), *on)),
+        Value::Object(map) => {
+            map.iter().for_each(|(key, value)| switches(&format!("{path}.{key}"), value, found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn nothing_that_is_optional_is_left_out_of_the_values_for_tests() {
+    let of = |path: &str| serde_yaml::from_str::<Value>(&read(path)).unwrap();
+    let (mut defaults, mut tested) = (Vec::new(), Vec::new());
+    switches("", &of("charts/sqlite-operator/values.yaml"), &mut defaults);
+    switches("", &of("charts/sqlite-operator/ci/everything-values.yaml"), &mut tested);
+    let off: Vec<_> = defaults.iter().filter(|(_, on)| !on).map(|(path, _)| path).collect();
+    assert!(off.len() >= 5, "{off:?}");
+    for path in off {
+        assert!(tested.contains(&(path.clone(), true)), "{path} is not switched on");
+    }
+}
+
+#[test]
+fn by_default_there_is_nothing_that_needs_others() {
+    let Some(objects) = rendered(&[]) else { return };
+    let kinds: BTreeSet<&str> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+    let expected = [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "Deployment",
+        "PodDisruptionBudget",
+        "Role",
+        "RoleBinding",
+        "Service",
+        "ServiceAccount",
+    ];
+    assert_eq!(kinds, expected.into());
+}
+
+#[test]
+fn what_prometheus_and_grafana_are_given_fits_what_there_is() {
+    let Some(objects) = everything(&[]) else { return };
+    let labels = |object: &Value| object["metadata"]["labels"].clone();
+    // Members are found by labels that every child of a cluster has, at a port that their pods name.
+    let members = only(&objects, "PodMonitor");
+    let children = ClusterName::new("shop", "orders").labels("voter", None);
+    for (key, value) in members["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(children.get(key).map(String::as_str), value.as_str(), "{key}");
+    }
+    assert_eq!(members["spec"]["podMetricsEndpoints"][0]["port"], "health");
+    assert!(read("operator/src/cluster/build/pod.rs").contains(r#"("health", PORT_HEALTH)"#));
+    assert_eq!(members["spec"]["namespaceSelector"]["any"], true);
+    // The operator is found by its Service, and the Service finds the pods.
+    let (monitor, service) = (only(&objects, "ServiceMonitor"), only(&objects, "Service"));
+    let deployment = only(&objects, "Deployment");
+    let pods = &deployment["spec"]["template"]["metadata"]["labels"];
+    for (wanted, found) in [
+        (&monitor["spec"]["selector"]["matchLabels"], &labels(service)),
+        (&service["spec"]["selector"], pods),
+    ] {
+        for (key, value) in wanted.as_object().unwrap() {
+            assert_eq!(found[key], *value, "{key}");
+        }
+    }
+    assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
+    assert_eq!(
+        service["spec"]["ports"][0]["targetPort"],
+        deployment["spec"]["template"]["spec"]["containers"][0]["ports"][0]["name"]
+    );
+    for kind in ["PodMonitor", "ServiceMonitor", "PrometheusRule"] {
+        assert_eq!(labels(only(&objects, kind))["release"], "prometheus", "{kind}");
+    }
+    let rules = only(&objects, "PrometheusRule")["spec"]["groups"].as_array().unwrap();
+    let rendered = rules.iter().flat_map(|group| group["rules"].as_array().unwrap().clone());
+    assert_eq!(rendered.collect::<Vec<_>>(), alerts(), "helm leaves the templates of alerts alone");
+    let dashboard = only(&objects, "ConfigMap");
+    assert_eq!(labels(dashboard)["grafana_dashboard"], "1");
+    let text = dashboard["data"]["sqlite-clusters.json"].as_str().unwrap();
+    let (shown, file): (Value, Value) = (
+        serde_json::from_str(text).unwrap(),
+        serde_json::from_str(&read("charts/sqlite-operator/files/dashboard.json")).unwrap(),
+    );
+    assert_eq!(shown, file);
+}
+
+#[test]
+fn an_operator_of_some_namespaces_is_told_of_those_only() {
+    let Some(objects) = everything(&["--set", "watchNamespaces={shop,crm}"]) else { return };
+    let of = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).collect::<Vec<_>>();
+    assert!(of("ClusterRole").is_empty() && of("ClusterRoleBinding").is_empty());
+    let places: BTreeSet<&str> =
+        of("Role").iter().map(|role| role["metadata"]["namespace"].as_str().unwrap()).collect();
+    assert_eq!(places, ["crm", "operators", "shop"].into());
+    assert_eq!(
+        only(&objects, "PodMonitor")["spec"]["namespaceSelector"],
+        json!({"matchNames": ["shop", "crm"]})
+    );
+    let binding = only(&objects, "ValidatingAdmissionPolicyBinding");
+    let selector = &binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"];
+    let expected =
+        json!([{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["shop", "crm"]}]);
+    assert_eq!(*selector, expected);
+}
+
+#[test]
+fn clusters_that_are_protected_are_not_deleted() {
+    let Some(objects) = everything(&[]) else { return };
+    let policy = only(&objects, "ValidatingAdmissionPolicy");
+    let binding = only(&objects, "ValidatingAdmissionPolicyBinding");
+    assert_eq!(binding["spec"]["policyName"], policy["metadata"]["name"]);
+    assert_eq!(binding["spec"]["validationActions"], json!(["Deny"]));
+    let spec = &policy["spec"];
+    let rule = &spec["matchConstraints"]["resourceRules"][0];
+    assert_eq!((&rule["operations"], &rule["resources"]), (&json!(["DELETE"]), &json!(["sqliteclusters"])));
+    let validation = &spec["validations"][0];
+    for field in ["expression", "messageExpression", "message"] {
+        let text = validation[field].as_str().unwrap();
+        assert!(text.contains(ANNOTATION_DELETION_PROTECTION), "{field}: {text}");
+    }
+    assert!(read("docs/operator.md").contains(ANNOTATION_DELETION_PROTECTION));
 }

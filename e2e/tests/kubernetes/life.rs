@@ -4,9 +4,12 @@ use crate::rounds;
 use anyhow::{Result, ensure};
 use e2e::database::Level;
 use e2e::ledger::Pace;
-use e2e::{Manifest, scenario};
+use e2e::{Manifest, eventually, scenario};
 use serde_json::json;
 use std::time::{Duration, Instant};
+
+/// Annotation that has the chart's policy refuse the deletion of a cluster.
+const PROTECTION: &str = "sqlite-operator.io/deletionProtection";
 
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
@@ -90,6 +93,26 @@ fn a_cluster_created_again_finds_its_data() {
         ensure!(cluster_id(&orders).await? == id_before, "the cluster has another id");
         ensure!(orders.claims().await? == claims_before, "the cluster has other claims");
         Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_protected_cluster_is_not_deleted_by_mistake() {
+    scenario("a_protected_cluster_is_not_deleted_by_mistake", async |test| {
+        let notes = test.create("notes", 1).await?;
+        notes.annotate(PROTECTION, "true").await?;
+        // The API server takes a moment to know a policy that was just installed.
+        let refusal = eventually("the deletion is refused", Duration::from_secs(20), async || {
+            Ok(notes.try_delete().await?.filter(|refusal| refusal.contains("protected from deletion")))
+        })
+        .await?;
+        ensure!(refusal.contains("SqliteCluster notes") && refusal.contains(PROTECTION), "{refusal}");
+        notes.object().await?;
+        notes.annotate(PROTECTION, "false").await?;
+        notes.delete().await?;
+        // The namespace of the test ends with a protected cluster in it.
+        test.create("kept", 1).await?.annotate(PROTECTION, "true").await
     });
 }
 

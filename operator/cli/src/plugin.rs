@@ -1,30 +1,34 @@
 //! `kubectl sqlite`: one verb for each thing that people do to a cluster. A verb that changes something edits the
 //! object, as `kubectl edit` would, and can print the change instead; nothing happens behind the operator's back but a
-//! transfer of leadership.
+//! transfer of leadership, and the deletion of volumes that nobody uses (see `volumes`).
 
 mod args;
 mod backups;
 mod edit;
 mod forward;
+mod logs;
 mod order;
 mod picture;
+mod promote;
 mod report;
+mod upgrade;
+mod volumes;
 
 pub use args::PluginArgs;
 
+use crate::render::Mode;
 use crate::{Args as ShellArgs, Known};
 use anyhow::{Context, Result, bail};
-use args::{BackupVerb, Verb};
+use args::{BackupVerb, UpgradeVerb, Verb};
 use clap::Parser;
-use client::admin_client::{AdminClient, AdminTimeouts};
 use client::sql::Credentials;
 use client::trust::Trust;
 use edit::Edit;
 use forward::Forward;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config, ResourceExt};
 use operator::cluster::certificates::AUTHORITIES;
@@ -52,7 +56,8 @@ pub fn run(args: PluginArgs, runtime: &Handle) -> Result<ExitCode> {
         let mut shell = vec!["sqlite-cli".to_owned(), format!("--host={}", way.forward.address)];
         shell.push(format!("--scheme={}", way.scheme()));
         shell.extend(sql.iter().map(|sql| format!("--command={sql}")));
-        shell.extend(mode.iter().map(|mode| format!("--mode={mode}")));
+        let mode = mode.or(args.json.then_some(Mode::Json));
+        shell.extend(mode.map(|mode| format!("--mode={mode}")));
         let code = crate::run_as(ShellArgs::try_parse_from(shell)?, known, runtime);
         drop(way);
         return Ok(code);
@@ -76,6 +81,8 @@ impl Way {
 struct Plugin {
     client: Client,
     namespace: String,
+    /// Whether what is printed is JSON.
+    json: bool,
 }
 
 impl Plugin {
@@ -83,7 +90,7 @@ impl Plugin {
         let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
         let config = Config::from_kubeconfig(&options).await.context("the kubeconfig cannot be used")?;
         let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        Ok(Self { client: Client::try_from(config)?, namespace })
+        Ok(Self { client: Client::try_from(config)?, namespace, json: args.json })
     }
 
     fn clusters(&self) -> Api<SqliteCluster> {
@@ -135,14 +142,25 @@ impl Plugin {
             }
             Verb::Plan { name, file } => self.plan(name, file.as_deref(), args.json).await?,
             Verb::Events { name } => self.events(name, args.json).await?,
+            Verb::Logs { name, member, lines } => self.logs(name, member.as_deref(), lines).await?,
             Verb::Report { name } => {
-                print!("{}", report::collect(&self.client, &self.namespace, name).await?)
+                let objects = report::collect(&self.client, &self.namespace, name).await?;
+                if args.json {
+                    println!("{}", serde_json::to_string_pretty(&objects)?);
+                } else {
+                    print!("{}", report::stream(&objects)?);
+                }
             }
-            Verb::Promote { name, member } => self.promote(name, member).await?,
-            Verb::GcVolumes { name, yes } => self.gc_volumes(name, *yes).await?,
+            Verb::Promote { name, member } => self.promote(name, member, dry_run).await?,
+            Verb::GcVolumes { name, yes } => self.gc_volumes(name, *yes && !dry_run).await?,
             Verb::DrainCheck { node } => return self.drain_check(node, args.json).await,
             Verb::Restart { name } => self.edit(name, dry_run, |_| Ok(edit::restart(now()))).await?,
-            Verb::Approve { name } => self.edit(name, dry_run, edit::approve).await?,
+            Verb::Upgrade { verb: UpgradeVerb::Approve { name } } => {
+                self.edit(name, dry_run, edit::approve).await?
+            }
+            Verb::Upgrade { verb: UpgradeVerb::Abort { name } } => {
+                self.edit(name, dry_run, upgrade::abort).await?
+            }
             Verb::Hibernate { name } => self.edit(name, dry_run, |_| Ok(edit::hibernate(true))).await?,
             Verb::Wake { name } => self.edit(name, dry_run, |_| Ok(edit::hibernate(false))).await?,
             Verb::Pause { name } => self.edit(name, dry_run, |_| Ok(edit::pause(true))).await?,
@@ -181,12 +199,23 @@ impl Plugin {
     ) -> Result<()> {
         let edit = make(&self.cluster(name).await?)?;
         if dry_run {
-            print!("{}", edit.yaml(&self.namespace, name)?);
-            return Ok(());
+            return self.show(&edit.manifest(&self.namespace, name));
         }
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        self.clusters().patch(name, &params, &Patch::Merge(&edit.patch)).await?;
+        let edited = self.clusters().patch(name, &params, &Patch::Merge(&edit.patch)).await?;
+        if self.json {
+            return self.show(&edited);
+        }
         println!("{name}: {}", edit.what);
+        Ok(())
+    }
+
+    /// Prints an object: as JSON if that was asked for, else as YAML.
+    fn show(&self, object: &impl serde::Serialize) -> Result<()> {
+        match self.json {
+            true => println!("{}", serde_json::to_string_pretty(object)?),
+            false => print!("{}", serde_yaml::to_string(object)?),
+        }
         Ok(())
     }
 
@@ -222,12 +251,15 @@ impl Plugin {
                         "metadata": {"name": backup, "namespace": self.namespace},
                     });
                     object["metadata"]["annotations"] = patch["metadata"]["annotations"].clone();
-                    print!("{}", serde_yaml::to_string(&object)?);
-                    return Ok(());
+                    return self.show(&object);
                 }
                 let params =
                     PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-                self.objects::<SqliteBackup>().patch(backup, &params, &Patch::Merge(&patch)).await?;
+                let marked =
+                    self.objects::<SqliteBackup>().patch(backup, &params, &Patch::Merge(&patch)).await?;
+                if self.json {
+                    return self.show(&marked);
+                }
                 println!("{backup} will be restored for a test; its condition Verified tells how it went");
                 Ok(())
             }
@@ -273,8 +305,7 @@ impl Plugin {
             + std::fmt::Debug,
     {
         if args.dry_run {
-            print!("{}", serde_yaml::to_string(&object)?);
-            return Ok(());
+            return self.show(&object);
         }
         let object: K = serde_json::from_value(object)?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
@@ -394,39 +425,6 @@ impl Plugin {
         let Some(pem) = secret.data.and_then(|mut data| data.remove(AUTHORITIES)) else { return Ok(None) };
         let trust = Trust::new(&pem.0, Some(&cluster.tls_name()));
         trust.map(Some).with_context(|| format!("{AUTHORITIES} of Secret {called}"))
-    }
-
-    async fn promote(&self, name: &str, member: &str) -> Result<()> {
-        if ClusterName::new(&self.namespace, name).parse_member(member).is_none() {
-            bail!("{member} is no member of {name}");
-        }
-        let way = self.way_to(name, &self.pods().get(member).await?).await?;
-        let base = format!("{}://{}", way.scheme(), way.forward.address);
-        let credentials = self.credentials(name, ClusterName::operator_secret).await?;
-        let admin = AdminClient::new(AdminTimeouts::default())?.with_credentials(credentials);
-        let admin = way.trust.as_ref().map_or_else(|| Ok(admin.clone()), |trust| admin.trusting(trust))?;
-        let report = admin.report(&base).await?;
-        let done = admin.transfer(&base, Some(report.node_id)).await?;
-        println!("{} leads in term {}", done.leader.name, done.term);
-        Ok(())
-    }
-
-    async fn gc_volumes(&self, name: &str, yes: bool) -> Result<()> {
-        let orphans =
-            self.cluster(name).await?.status.map(|status| status.orphaned_volumes).unwrap_or_default();
-        if orphans.is_empty() {
-            println!("{name} has no orphaned volumes");
-        }
-        let claims = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &self.namespace);
-        for claim in orphans {
-            if yes {
-                claims.delete(&claim, &DeleteParams::default()).await?;
-                println!("{claim} deleted");
-            } else {
-                println!("{claim} would be deleted with its data; say --yes");
-            }
-        }
-        Ok(())
     }
 
     /// What the drain of a Kubernetes node would do to the clusters of the namespace.

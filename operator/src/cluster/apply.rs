@@ -8,6 +8,7 @@ use super::observed::{Child, Foreign};
 use super::validate::Desired;
 use crate::cache::Cache;
 use crate::context::Context;
+use crate::error::RejectionReason;
 use crate::names::{ClusterName, FIELD_MANAGER, content_hash};
 use crate::pace::Matter;
 use k8s_openapi::NamespaceResourceScope;
@@ -77,11 +78,11 @@ pub enum ApplyError {
 impl ApplyError {
     /// Why the rest goes on all the same, for programs: the server rejected the growth of a volume, or a StatefulSet, which
     /// stay as they were.
-    pub fn rejection(&self) -> Option<&'static str> {
+    pub fn rejection(&self) -> Option<RejectionReason> {
         let Self::Apply { kind, source: kube::Error::Api(status), .. } = self else { return None };
         match (kind.as_str(), status.code) {
-            ("PersistentVolumeClaim", 403 | 422) => Some("ResizeRejected"),
-            ("StatefulSet", 400 | 403 | 422) => Some("Rejected"),
+            ("PersistentVolumeClaim", 403 | 422) => Some(RejectionReason::ResizeRejected),
+            ("StatefulSet", 400 | 403 | 422) => Some(RejectionReason::Rejected),
             _ => None,
         }
     }

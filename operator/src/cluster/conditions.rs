@@ -6,7 +6,7 @@ use super::plan::{ObstacleReason, Plan, bucket, explain};
 use super::validate::Desired;
 use super::view::{View, quorum};
 use crate::crd::{BootstrapPhase, LossPoint, Spread, VolumeBucket};
-use crate::error::Rejection;
+use crate::error::{Rejection, RejectionReason};
 use client::admin::{ConsistencyState, FatalEntry, Member};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -49,7 +49,7 @@ pub(super) fn conditions(
         let (reason, message) = (obstacle.reason.as_str(), obstacle.message.clone());
         drafts.push(Draft { kind: "Stalled", holds: true, reason, message });
     } else if let Some(Rejection { reason, message }) = rejection.cloned() {
-        drafts.push(Draft { kind: "Stalled", holds: true, reason, message });
+        drafts.push(Draft { kind: "Stalled", holds: true, reason: reason.as_str(), message });
     } else if let Some(activity) = &plan.activity {
         let (reason, message) = (activity.reason.as_str(), activity.message.clone());
         drafts.push(Draft { kind: "Reconciling", holds: true, reason, message });
@@ -176,11 +176,9 @@ pub(super) fn refused(
     message: &str,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let drafts = [
-        Draft { kind: "Accepted", holds: false, reason: "InvalidSpec", message: message.to_owned() },
-        Draft { kind: "Ready", holds: false, reason: "InvalidSpec", message: message.to_owned() },
-        Draft { kind: "Stalled", holds: true, reason: "InvalidSpec", message: message.to_owned() },
-    ];
+    let reason = RejectionReason::InvalidSpec.as_str();
+    let draft = |kind, holds| Draft { kind, holds, reason, message: message.to_owned() };
+    let drafts = [draft("Accepted", false), draft("Ready", false), draft("Stalled", true)];
     drafts.into_iter().map(|draft| dated(draft, before, now, generation.unwrap_or_default())).collect()
 }
 
@@ -228,19 +226,12 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
                     format!("{} holds everything up to index {} of term {}", p.survivor, p.index, p.term)
                 })
                 .collect();
-            let missing: Vec<_> = view
-                .voters()
-                .filter_map(|voter| match view.who_answers_for(voter) {
-                    Some(id) if id == voter.node_id => None,
-                    Some(_) => Some(format!("{} has lost its volume", voter.name)),
-                    None => Some(format!("{} does not answer", voter.name)),
-                })
-                .collect();
             let message = format!(
-                "{answering} of {voters} voters answer; {} are needed: {}. {}",
+                "{answering} of {voters} voters answer, {} are needed; {}{}{}",
                 quorum(voters),
-                missing.join(", "),
-                if offers.is_empty() { "None says what it holds".to_owned() } else { offers.join("; ") }
+                view.lost_volumes(),
+                silent(view),
+                if offers.is_empty() { "none says what it holds".to_owned() } else { offers.join("; ") }
             );
             return Draft { kind, holds: false, reason: "QuorumLost", message };
         }
@@ -265,6 +256,17 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
         return Draft { kind, holds: false, reason: "Bootstrapping", message };
     }
     Draft { kind, holds: true, reason: "Serving", message: "linearizable reads and writes are served".into() }
+}
+
+/// Which voters do not answer and may come back, as a sentence; empty: none.
+fn silent(view: &View<'_>) -> String {
+    let silent = view.voters().filter(|voter| view.report(voter).is_none() && !view.lost_its_volume(voter));
+    let names: Vec<&str> = silent.map(|voter| voter.name.as_str()).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [name] => format!("{name} does not answer; "),
+        names => format!("{} do not answer; ", names.join(", ")),
+    }
 }
 
 /// Nothing is written because of an entry of the log.

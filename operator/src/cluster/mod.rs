@@ -9,6 +9,7 @@ pub mod backups;
 pub mod build;
 pub mod certificates;
 pub(crate) mod conditions;
+pub mod cron;
 pub mod execute;
 pub mod observe;
 pub mod observed;
@@ -115,7 +116,7 @@ async fn act(
     let Some(prepared) = build(desired, observed, plan) else { return Ok(()) };
     let subject = cluster.object_ref(&());
     // Nothing is started that would wait for certificates.
-    if !timed("certificates", ctx, certificates::keep(desired, observed, ctx)).await? {
+    if !timed("certificates", ctx, certificates::keep(desired, observed, &subject, ctx)).await? {
         return Ok(());
     }
     application::keep(desired, plan, access, ctx).await?;

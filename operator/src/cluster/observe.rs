@@ -82,7 +82,7 @@ pub async fn observe(
 pub async fn members(cluster: &SqliteCluster, admin: &AdminClient, ctx: &Context) -> Observed {
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
     let pods: BTreeMap<String, PodView> =
-        ctx.stores.pods.of(&name).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect();
+        ctx.stores.pods.of(&name).iter().map(|pod| (pod.name_any(), pod_view(&name, pod, ctx))).collect();
     let reports = reports(&pods, &name, admin, ctx).await;
     let status = cluster.status.clone().unwrap_or_default();
     Observed { now: clock::now(), status, pods, reports, ..Observed::default() }
@@ -102,7 +102,7 @@ pub async fn look_again(
 }
 
 fn pods(cluster: &ClusterName, ctx: &Context) -> BTreeMap<String, PodView> {
-    ctx.stores.pods.of(cluster).iter().map(|pod| (pod.name_any(), pod_view(pod, ctx))).collect()
+    ctx.stores.pods.of(cluster).iter().map(|pod| (pod.name_any(), pod_view(cluster, pod, ctx))).collect()
 }
 
 async fn reports(
@@ -204,7 +204,7 @@ fn claim_view(cluster: &SqliteCluster, claim: &PersistentVolumeClaim) -> ClaimVi
     }
 }
 
-fn pod_view(pod: &Pod, ctx: &Context) -> PodView {
+fn pod_view(name: &ClusterName, pod: &Pod, ctx: &Context) -> PodView {
     let status = pod.status.as_ref();
     let condition = |kind: &str| status.and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == kind));
     let ready = condition("Ready");
@@ -240,6 +240,9 @@ fn pod_view(pod: &Pod, ctx: &Context) -> PodView {
             .then(|| ready.and_then(|c| c.last_transition_time.as_ref().map(|time| time.0)).or(created))
             .flatten(),
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        evicted: condition("DisruptionTarget")
+            .filter(|condition| condition.status == "True")
+            .map(|condition| condition.reason.clone().unwrap_or_default()),
         client_traffic: ClientTraffic::marked(
             pod.annotations().get(ANNOTATION_CLIENT_TRAFFIC).map(String::as_str),
         ),
@@ -260,7 +263,7 @@ fn pod_view(pod: &Pod, ctx: &Context) -> PodView {
             (false, true) => Resize::InProgress,
             (false, false) => Resize::None,
         },
-        resize_refused: pod.uid().is_some_and(|uid| ctx.refused_resizes.holds(&uid)),
+        resize_refused: pod.uid().is_some_and(|uid| ctx.refused_resizes.holds(name, &uid)),
         created,
     }
 }

@@ -101,6 +101,8 @@ pub struct PodView {
     pub client_traffic: ClientTraffic,
     /// What the kubelet was last asked to look for.
     pub refreshed: Option<String>,
+    /// Why Kubernetes takes it away, where somebody or something asked for that: the drain of a node, a taint, preemption.
+    pub evicted: Option<String>,
     /// Whether the database container runs.
     pub running: bool,
     /// Why the container cannot start.

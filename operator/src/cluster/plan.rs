@@ -323,7 +323,7 @@ impl<'a> Planner<'a> {
     }
 
     /// `minAvailable` by the slack of the configurations that are and that this plan leads to, whichever is less,
-    /// over the pods that the budget counts.
+    /// over the pods that the budget may find available.
     fn voter_budget(&self) -> Option<i32> {
         let wanted = self.desired.spec.disruption.pod_disruption_budget != DisruptionBudget::None;
         if !wanted || self.desired.spec.hibernated {
@@ -337,8 +337,27 @@ impl<'a> Planner<'a> {
         if self.desired.voters == 1 && now.max(after) <= 1 {
             return None;
         }
-        let pods = self.sizes.voters.max(self.observed_replicas(crate::names::PodRole::Voter));
-        i32::try_from(pods.saturating_sub(slack(now).min(slack(after)))).ok()
+        i32::try_from(self.available_pods().saturating_sub(slack(now).min(slack(after)))).ok()
+    }
+
+    /// Pods of voters that are Ready or may become it before the next plan. One that is of no member does not: its name
+    /// may be held by a lost Kubernetes node for as long as that is not deleted, and to count on it would refuse every
+    /// eviction until then.
+    fn available_pods(&self) -> usize {
+        let role = crate::names::PodRole::Voter;
+        let pods = self.sizes.voters.max(self.observed_replicas(role));
+        if !self.view.is_known() {
+            return pods;
+        }
+        let is_ready = |name: &str| self.observed.pods.get(name).is_some_and(|pod| pod.ready);
+        let is_member = |name: &str| self.view.members().any(|member| member.name == name);
+        let joins = |name: &str| {
+            self.plan.steps.iter().any(|step| matches!(step, Step::AddLearner(add) if add.name == name))
+        };
+        (0..pods)
+            .map(|ordinal| self.desired.name.member(role, ordinal))
+            .filter(|name| is_ready(name) || is_member(name) || joins(name))
+            .count()
     }
 
     fn act(&mut self, reason: ActivityReason, message: String) {

@@ -8,13 +8,13 @@ use super::view::{View, quorum};
 use crate::clock;
 use crate::context::Context;
 use crate::crd::{
-    FatalEntryStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState, SqliteCluster,
-    SqliteClusterStatus, StorageStatus, VersionStatus,
+    ChecksumState, FatalEntryStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState,
+    SqliteCluster, SqliteClusterStatus, StorageStatus, VersionStatus,
 };
 use crate::error::Rejection;
 use crate::names::{FIELD_MANAGER, PORT_HTTP, PodRole};
 use crate::status::StatusError;
-use client::admin::{FatalEntry, Member};
+use client::admin::{ConsistencyState, FatalEntry, Member, MemberReport};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
@@ -154,6 +154,7 @@ fn members(desired: &Desired, observed: &Observed, view: &View<'_>) -> Vec<Membe
             version: report.map(|report| report.version.clone()),
             ready: pod.ready,
             lag: None,
+            checksum: report.and_then(checksum),
             volume: report.and_then(|report| report.storage).map(|usage| bucket(desired, usage)),
             fenced: desired.is_fenced(name),
             message: report.and_then(|report| report.message.clone()),
@@ -185,9 +186,22 @@ fn of_member(desired: &Desired, observed: &Observed, view: &View<'_>, member: &M
             (true, false) => Lag::Behind,
             (true, true) => Lag::CaughtUp,
         }),
+        checksum: report.and_then(checksum),
         volume: report.and_then(|report| report.storage).map(|usage| bucket(desired, usage)),
         fenced: desired.is_fenced(&member.name),
         message: report.and_then(|report| report.message.clone()),
+    }
+}
+
+/// In a word: the entry after which was compared moves.
+fn checksum(report: &MemberReport) -> Option<ChecksumState> {
+    match report.consistency.as_ref()?.state {
+        ConsistencyState::Unknown => None,
+        ConsistencyState::Consistent => Some(ChecksumState::Agrees),
+        ConsistencyState::OthersDiffer => Some(ChecksumState::OthersDiffer),
+        ConsistencyState::Minority => Some(ChecksumState::Differs),
+        ConsistencyState::Divided => Some(ChecksumState::Divided),
+        ConsistencyState::Damaged => Some(ChecksumState::Damaged),
     }
 }
 
@@ -318,13 +332,8 @@ async fn write(
 }
 
 async fn tell(observed: &Observed, status: &SqliteClusterStatus, subject: &ObjectReference, ctx: &Context) {
-    let led = |status: &SqliteClusterStatus| status.leader.as_ref().map(|leader| leader.member.clone());
-    if let (Some(now), before) = (led(status), led(&observed.status))
-        && before.as_ref() != Some(&now)
-    {
-        let note =
-            before.map_or_else(|| format!("{now} leads"), |before| format!("{now} leads, after {before}"));
-        ctx.tell(subject, EventType::Normal, "LeaderChanged", "Elect", note).await;
+    for (reason, note) in lead_news(observed, status) {
+        ctx.tell(subject, EventType::Normal, reason, "Elect", note).await;
     }
     for (reason, warns, note) in news(&observed.status, status) {
         let kind = if warns { EventType::Warning } else { EventType::Normal };
@@ -348,6 +357,23 @@ async fn tell(observed: &Observed, status: &SqliteClusterStatus, subject: &Objec
     {
         ctx.tell(subject, EventType::Warning, &now, "Reconcile", message).await;
     }
+}
+
+/// That somebody else leads, and that it is because the pod of who led is on its way out: such a member hands over by itself,
+/// before it ends.
+fn lead_news(observed: &Observed, status: &SqliteClusterStatus) -> Vec<(&'static str, String)> {
+    let led = |status: &SqliteClusterStatus| status.leader.as_ref().map(|leader| leader.member.clone());
+    let (Some(now), before) = (led(status), led(&observed.status)) else { return Vec::new() };
+    let Some(before) = before else { return vec![("LeaderChanged", format!("{now} leads"))] };
+    if before == now {
+        return Vec::new();
+    }
+    let mut news = vec![("LeaderChanged", format!("{now} leads, after {before}"))];
+    if let Some(why) = observed.pods.get(&before).and_then(|pod| pod.evicted.as_ref()) {
+        let note = format!("leadership went from {before}, whose pod is being taken away ({why}), to {now}");
+        news.push(("DrainTransfer", note));
+    }
+    news
 }
 
 /// What happened between two statuses that people want to read: reason, whether it is a warning, and a sentence.

@@ -3,9 +3,9 @@
 //! The schema refuses most mistakes before they are stored; an object can be older than the schema, though, and a
 //! few rules need more than CEL.
 
-use super::backups::cron::Cron;
 use super::build::backup::{Beginning, Mounts, StoreAccess};
 use super::build::service;
+use super::cron::Cron;
 use super::window::Window;
 use crate::crd::{
     AuthenticationMode, BackupSchedule, BackupStore, BootstrapPhase, ChangeCapture, ClientTraffic, Medium,
@@ -175,7 +175,7 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
     }
     let mut schedules = Vec::new();
     for schedule in spec.backup.iter().flat_map(|backups| &backups.schedules) {
-        match Cron::parse(schedule) {
+        match Cron::parse(&schedule.cron, &schedule.time_zone) {
             Ok(cron) => schedules.push((schedule.clone(), cron)),
             Err(error) => {
                 wrong.push(format!("spec.backup.schedules, {}: {error}", schedule.name));

@@ -181,15 +181,35 @@ impl<'a> View<'a> {
         self.voters().filter(|voter| self.report(voter).is_some()).count()
     }
 
-    /// Who answers in a member's place: itself, or another one that began with an empty volume.
-    pub fn who_answers_for(&self, member: &Member) -> Option<NodeId> {
-        self.observed.reports.get(&member.name).map(|report| report.node_id)
+    /// Whether the volume of a voter is gone: its name came back with an empty one, or neither pod nor claim is left.
+    pub fn lost_its_volume(&self, voter: &Member) -> bool {
+        let (name, observed) = (&voter.name, self.observed);
+        match observed.reports.get(name) {
+            Some(report) => report.node_id != voter.node_id && is_empty(report),
+            None => !observed.pods.contains_key(name) && !observed.claims.contains_key(name),
+        }
+    }
+
+    /// What of the voters' volumes is gone, as a sentence; empty: nothing is.
+    pub fn lost_volumes(&self) -> String {
+        let lost = self.voters().filter(|voter| self.lost_its_volume(voter));
+        let names: Vec<&str> = lost.map(|voter| voter.name.as_str()).collect();
+        match names.as_slice() {
+            [] => String::new(),
+            [name] => format!("the volume of {name} is lost; "),
+            names => format!("the volumes of {} are lost; ", names.join(", ")),
+        }
     }
 
     /// How many voters are healthy.
     pub fn healthy_voters(&self) -> usize {
         self.voters().filter(|member| self.is_healthy(member)).count()
     }
+}
+
+/// Whether the member has an empty disk and waits.
+pub fn is_empty(report: &MemberReport) -> bool {
+    report.cluster_id.is_none() && report.phase == Phase::Uninitialised
 }
 
 /// Voters that must agree among `voters`.

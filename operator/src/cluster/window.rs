@@ -1,32 +1,20 @@
 //! Maintenance windows: spans of time in which restarts may begin. Pure: the time is given.
 
+use super::cron::{Cron, CronError};
 use crate::crd::MaintenanceWindow;
-use cronexpr::{Crontab, MakeTimestamp};
 use jiff::{SignedDuration, Timestamp};
-
-/// A window cannot be understood.
-#[derive(Debug, thiserror::Error)]
-#[error("`{cron}` in time zone {time_zone}: {source}")]
-pub struct WindowError {
-    cron: String,
-    time_zone: String,
-    source: cronexpr::Error,
-}
 
 /// A span of time that comes again and again.
 #[derive(Clone, Debug)]
 pub struct Window {
-    begins: Crontab,
+    begins: Cron,
     open_for: SignedDuration,
 }
 
 impl Window {
     /// The window that the spec describes.
-    pub fn parse(spec: &MaintenanceWindow) -> Result<Self, WindowError> {
-        let begins =
-            cronexpr::parse_crontab(&format!("{} {}", spec.cron, spec.time_zone)).map_err(|source| {
-                WindowError { cron: spec.cron.clone(), time_zone: spec.time_zone.clone(), source }
-            })?;
+    pub fn parse(spec: &MaintenanceWindow) -> Result<Self, CronError> {
+        let begins = Cron::parse(&spec.cron, &spec.time_zone)?;
         Ok(Self { begins, open_for: SignedDuration::from_mins(spec.duration_minutes.into()) })
     }
 
@@ -37,7 +25,7 @@ impl Window {
 
     /// When it opens next. None: never, as on the 30th of February.
     pub fn after(&self, now: Timestamp) -> Option<Timestamp> {
-        self.begins.find_next(MakeTimestamp(now)).ok().map(|begin| begin.timestamp())
+        self.begins.after(now)
     }
 }
 
@@ -45,7 +33,7 @@ impl Window {
 mod tests {
     use super::*;
 
-    fn window(cron: &str, minutes: i32, time_zone: &str) -> Result<Window, WindowError> {
+    fn window(cron: &str, minutes: i32, time_zone: &str) -> Result<Window, CronError> {
         Window::parse(&MaintenanceWindow {
             cron: cron.into(),
             duration_minutes: minutes,
@@ -70,6 +58,45 @@ mod tests {
         }
         let next = window.after("2026-01-10T02:00:00Z".parse().unwrap()).unwrap();
         assert_eq!(next.to_string(), "2026-01-17T02:00:00Z");
+    }
+
+    /// In Berlin the clocks of 29 March 2026 show three after two, and those of 25 October show two after three.
+    #[test]
+    fn a_window_opens_once_where_the_clocks_change() {
+        for (what, cron, minutes, at, open) in [
+            ("skipped: not before its time", "30 2 * * *", 45, "2026-03-29T01:29:59Z", false),
+            ("skipped: right after", "30 2 * * *", 45, "2026-03-29T01:30:00Z", true),
+            ("skipped: for its length", "30 2 * * *", 45, "2026-03-29T02:14:59Z", true),
+            ("skipped: no longer", "30 2 * * *", 45, "2026-03-29T02:15:00Z", false),
+            (
+                "across the gap: its length is time that passes",
+                "30 1 * * *",
+                60,
+                "2026-03-29T01:29:59Z",
+                true,
+            ),
+            ("across the gap", "30 1 * * *", 60, "2026-03-29T01:30:00Z", false),
+            ("repeated: not before", "30 2 * * *", 45, "2026-10-25T00:29:59Z", false),
+            ("repeated: the first time", "30 2 * * *", 45, "2026-10-25T00:30:00Z", true),
+            ("repeated: in between", "30 2 * * *", 45, "2026-10-25T01:15:00Z", false),
+            ("repeated: not the second time", "30 2 * * *", 45, "2026-10-25T01:30:00Z", false),
+            ("across the repeated hour", "30 2 * * *", 120, "2026-10-25T02:29:59Z", true),
+            ("every hour: each of the two", "30 * * * *", 10, "2026-10-25T00:35:00Z", true),
+            ("every hour: each of the two", "30 * * * *", 10, "2026-10-25T01:35:00Z", true),
+            ("every hour: closed between", "30 * * * *", 10, "2026-10-25T01:10:00Z", false),
+        ] {
+            let window = window(cron, minutes, "Europe/Berlin").unwrap();
+            assert_eq!(window.is_open(at.parse().unwrap()), open, "{what}: {cron} at {at}");
+        }
+        let nightly = window("30 2 * * *", 45, "Europe/Berlin").unwrap();
+        for (after, next) in [
+            ("2026-03-28T12:00:00Z", "2026-03-29T01:30:00Z"),
+            ("2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"),
+            ("2026-10-24T12:00:00Z", "2026-10-25T00:30:00Z"),
+            ("2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"),
+        ] {
+            assert_eq!(nightly.after(after.parse().unwrap()).unwrap().to_string(), next, "after {after}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod backup;
 mod bootstrap;
 mod change_capture;
 mod cluster;
+mod concise;
 mod observability;
 mod placement;
 mod reference;
@@ -43,9 +44,9 @@ pub use sqlite_restore::{
 };
 pub use status::{
     ArchiveStatus, BackupStatus, BootstrapPhase, BootstrapRestoreStatus, BootstrapStatus, CanaryStatus,
-    CertificateStatus, FatalEntryStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus,
-    RecoveryWindow, RestorePhase, RolloutState, RolloutStatus, ScheduleStatus, SqliteClusterStatus,
-    StorageStatus, VersionStatus, VolumeBucket,
+    CertificateStatus, ChecksumState, FatalEntryStatus, Lag, LeaderStatus, MemberRole, MemberStatus,
+    QuorumStatus, RecoveryWindow, RestorePhase, RolloutState, RolloutStatus, ScheduleStatus,
+    SqliteClusterStatus, StorageStatus, VersionStatus, VolumeBucket,
 };
 pub use storage::{Autogrow, Medium, RetentionPolicy, Storage};
 pub use tls::{ClientTraffic, IssuerRef, PeerTraffic, PlaintextClients, Port, Tls, TlsMode, Traffic};
@@ -99,6 +100,13 @@ pub enum CrdError {
 
 /// All definitions.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
+    let mut definitions = described();
+    definitions.iter_mut().for_each(concise::say_once);
+    definitions
+}
+
+/// All definitions, with a word on every field.
+fn described() -> Vec<CustomResourceDefinition> {
     let mut definitions = vec![SqliteCluster::crd(), SqliteBackup::crd(), SqliteRestore::crd()];
     definitions.iter_mut().for_each(begin_unobserved);
     for version in definitions.iter_mut().flat_map(|definition| &mut definition.spec.versions) {
@@ -170,9 +178,8 @@ pub fn check(root: &Path) -> Result<(), CrdError> {
 }
 
 fn files(root: &Path) -> Result<Vec<(PathBuf, String)>, CrdError> {
-    let definitions = definitions();
-    let mut files = vec![(root.join(REFERENCE), reference::page(&definitions))];
-    for definition in definitions {
+    let mut files = vec![(root.join(REFERENCE), reference::page(&described()))];
+    for definition in definitions() {
         let name = format!("{}.yaml", definition.spec.names.plural);
         let plain = yaml(&definition)?;
         files.push((root.join(CHART).join(&name), chart_template(&plain)));

@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn every_field_says_what_it_is() {
-        let page = page(&super::super::definitions());
+        let page = page(&super::super::described());
         let silent: Vec<&str> =
             page.lines().filter(|line| line.starts_with("| `") && line.ends_with("|  |")).collect();
         assert!(silent.is_empty(), "{silent:#?}");

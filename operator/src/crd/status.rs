@@ -215,6 +215,9 @@ pub struct MemberStatus {
     /// How far it is behind the leader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<Lag>,
+    /// What comparing its database with the others' came to; absent before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<ChecksumState>,
     /// How full its volume is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeBucket>,
@@ -224,6 +227,21 @@ pub struct MemberStatus {
     /// What is wrong with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// What comparing a member's database with the others' came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ChecksumState {
+    /// All that were compared are equal.
+    Agrees,
+    /// It is what most voters have, and another one's is not.
+    OthersDiffer,
+    /// It is not what most voters have.
+    Differs,
+    /// No state has a majority.
+    Divided,
+    /// A page on its disk is not what was written there.
+    Damaged,
 }
 
 /// How full a volume is, in steps that do not move at rest.

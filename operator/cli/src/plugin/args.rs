@@ -1,6 +1,7 @@
 //! Command line of `kubectl sqlite`.
 
 use super::backups::Moment;
+use super::logs::Lines;
 use crate::render::Mode;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -13,7 +14,9 @@ Examples:
   kubectl sqlite backup now orders
   kubectl sqlite restore orders --to 2026-01-02T03:04:05Z --confirm orders
   kubectl sqlite branch orders orders-test --to 2026-01-02T03:04:05Z
-  kubectl sqlite restart orders --dry-run            prints the change instead of making it";
+  kubectl sqlite restart orders --dry-run            prints the change instead of making it
+  kubectl sqlite upgrade abort orders
+  kubectl sqlite logs orders --follow --json";
 
 /// SQLite clusters of a Kubernetes.
 #[derive(Clone, Debug, Parser)]
@@ -83,10 +86,11 @@ pub enum Verb {
         #[arg(short, long)]
         file: Option<PathBuf>,
     },
-    /// Lets a supervised update begin
-    Approve {
-        /// Name of the cluster
-        name: String,
+    /// An update of the members
+    Upgrade {
+        /// What to do
+        #[command(subcommand)]
+        verb: UpgradeVerb,
     },
     /// Takes traffic and leadership from a member
     Fence {
@@ -130,6 +134,16 @@ pub enum Verb {
         /// Name of the cluster
         name: String,
     },
+    /// What the members log
+    Logs {
+        /// Name of the cluster
+        name: String,
+        /// Which member [default: all of them]
+        member: Option<String>,
+        /// Which lines
+        #[command(flatten)]
+        lines: Lines,
+    },
     /// Everything that a bug report needs, without data and secrets
     Report {
         /// Name of the cluster
@@ -140,7 +154,7 @@ pub enum Verb {
         /// Name of the Kubernetes node
         node: String,
     },
-    /// Deletes volumes of removed members
+    /// Deletes volumes that removed members left
     GcVolumes {
         /// Name of the cluster
         name: String,
@@ -192,6 +206,21 @@ pub enum Verb {
         name: String,
         /// Its index, as status.fatalEntry tells it
         index: i64,
+    },
+}
+
+/// What to do with an update.
+#[derive(Clone, Debug, Subcommand)]
+pub enum UpgradeVerb {
+    /// Lets a supervised update begin
+    Approve {
+        /// Name of the cluster
+        name: String,
+    },
+    /// Takes back the update that waits or is under way, by the edit of the spec that a person would make
+    Abort {
+        /// Name of the cluster
+        name: String,
     },
 }
 

@@ -16,8 +16,8 @@ pub struct Edit {
 }
 
 impl Edit {
-    /// The change as a manifest for server-side apply.
-    pub fn yaml(&self, namespace: &str, name: &str) -> Result<String> {
+    /// The change as a manifest.
+    pub fn manifest(&self, namespace: &str, name: &str) -> Value {
         let mut manifest = json!({
             "apiVersion": "sqlite-operator.io/v1alpha1",
             "kind": "SqliteCluster",
@@ -29,7 +29,7 @@ impl Edit {
         if let Some(spec) = self.patch.get("spec") {
             manifest["spec"] = spec.clone();
         }
-        Ok(serde_yaml::to_string(&manifest)?)
+        manifest
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
         let edit = approve(&cluster(spec(), status("WaitingForApproval"))).expect("an edit");
         assert_eq!(edit.patch["metadata"]["annotations"][ANNOTATION_APPROVED], "abc");
         assert!(approve(&cluster(spec(), status("Progressing"))).is_err());
-        let yaml = edit.yaml("shop", "orders").expect("YAML");
+        let yaml = serde_yaml::to_string(&edit.manifest("shop", "orders")).expect("YAML");
         assert!(yaml.contains("sqlite-operator.io/approvedRevision: abc"), "{yaml}");
     }
 

@@ -1,4 +1,4 @@
-//! Everything that a bug report needs as one YAML stream. Of data and secrets there is nothing in it: values of
+//! Everything that a bug report needs. Of data and secrets there is nothing in it: values of
 //! environment variables, annotations of other programs and arguments that could hold a password are left out.
 
 use anyhow::Result;
@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 
-/// The report of a cluster.
-pub async fn collect(client: &Client, namespace: &str, name: &str) -> Result<String> {
+/// The objects of a cluster, and what happened to them.
+pub async fn collect(client: &Client, namespace: &str, name: &str) -> Result<Vec<Value>> {
     let object = Api::<SqliteCluster>::namespaced(client.clone(), namespace).get(name).await?;
     let mut objects = vec![serde_json::to_value(object)?];
     let labelled = ListParams::default().labels(&format!("{LABEL_CLUSTER}={name}"));
@@ -32,11 +32,16 @@ pub async fn collect(client: &Client, namespace: &str, name: &str) -> Result<Str
     objects.extend(list::<PodDisruptionBudget>(client, namespace, &labelled).await?);
     let about = ListParams::default().fields(&format!("regarding.name={name}"));
     objects.extend(list::<Event>(client, namespace, &about).await?);
+    objects.iter_mut().for_each(redact);
+    Ok(objects)
+}
+
+/// Objects as one stream of YAML.
+pub fn stream(objects: &[Value]) -> Result<String> {
     let mut stream = String::new();
-    for mut object in objects {
-        redact(&mut object);
+    for object in objects {
         stream.push_str("---\n");
-        stream.push_str(&serde_yaml::to_string(&object)?);
+        stream.push_str(&serde_yaml::to_string(object)?);
     }
     Ok(stream)
 }

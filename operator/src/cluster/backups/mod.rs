@@ -2,7 +2,6 @@
 //! so that what waits for it is an errand beside the reconciles.
 
 pub mod act;
-pub mod cron;
 pub mod health;
 pub mod retention;
 pub mod schedule;

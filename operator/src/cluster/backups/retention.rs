@@ -1,6 +1,6 @@
 //! Which backups of a schedule are no longer kept. Pure: (backups, rules, now) → names.
 
-use super::cron::Cron;
+use crate::cluster::cron::Cron;
 use crate::crd::{Retention, parse_period};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
@@ -80,8 +80,7 @@ mod tests {
     use serde_json::json;
 
     fn cron() -> Cron {
-        let schedule = json!({"name": "n", "cron": "0 3 * * *", "timeZone": "Europe/Berlin"});
-        Cron::parse(&serde_json::from_value(schedule).unwrap()).unwrap()
+        Cron::parse("0 3 * * *", "Europe/Berlin").unwrap()
     }
 
     /// One a day at three o'clock UTC, named by its age in days; `!` before those that failed.

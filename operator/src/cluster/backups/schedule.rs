@@ -1,10 +1,10 @@
 //! Which backups are due and which are no longer kept. Pure: no client, no clock.
 
-use super::cron::Cron;
 use super::retention::{Ended, expired};
 use super::seen::{BackupState, BackupView};
 use super::verify::{self, NewVerifier, Verdict};
 use crate::cluster::conditions::whole_second;
+use crate::cluster::cron::Cron;
 use crate::cluster::observed::Observed;
 use crate::cluster::validate::Desired;
 use crate::crd::{BackupSchedule, BootstrapPhase, RestorePhase, ScheduleStatus};

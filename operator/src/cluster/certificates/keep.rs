@@ -20,8 +20,9 @@ use crate::names::{
     ANNOTATION_ISSUERS, ANNOTATION_ROTATED, ANNOTATION_TRUSTED_SINCE, FIELD_MANAGER, content_hash,
 };
 use crate::pace::Matter;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::runtime::events::EventType;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +52,12 @@ pub struct Kept {
 pub type KeptPorts = BTreeMap<Port, Kept>;
 
 /// Takes the next step for each port that talks TLS or is to. Whether pods that mount certificates find them.
-pub async fn keep(desired: &Desired, observed: &Observed, ctx: &Context) -> Result<bool, CertificateError> {
+pub async fn keep(
+    desired: &Desired,
+    observed: &Observed,
+    subject: &ObjectReference,
+    ctx: &Context,
+) -> Result<bool, CertificateError> {
     let mut known = ctx.certificates.get(&desired.name, &desired.uid).unwrap_or_default();
     let mut complete = true;
     for port in Port::ALL {
@@ -64,6 +70,7 @@ pub async fn keep(desired: &Desired, observed: &Observed, ctx: &Context) -> Resu
         let keeper = Keeper {
             secrets: Secrets::new(&ctx.client, &desired.name.namespace, owner(desired, true)),
             desired,
+            subject,
             ctx,
             port,
             mode,
@@ -81,6 +88,7 @@ pub async fn keep(desired: &Desired, observed: &Observed, ctx: &Context) -> Resu
 struct Keeper<'a> {
     secrets: Secrets,
     desired: &'a Desired,
+    subject: &'a ObjectReference,
     ctx: &'a Context,
     port: Port,
     mode: TlsMode,
@@ -111,21 +119,35 @@ impl Keeper<'_> {
             }
         }
         let mut writes = 0;
+        let mut before = None;
         loop {
             let until = self.ctx.pace.belief(self.matter(), &self.desired.name);
             let contents = self.read().await?;
             let next = self.next(&contents.view, observed);
             let Some(write) = next.write.filter(|_| writes < WRITES) else {
                 let view = contents.view;
+                self.tell(before.as_ref(), view.handed.as_ref()).await;
                 return Ok(Kept { view, next, wanted, mode: self.mode, until });
             };
             tracing::info!(cluster = %self.desired.name, port = ?self.port, ?write, "certificates");
+            if writes == 0 {
+                before.clone_from(&contents.view.handed);
+            }
             self.write(write, contents).await?;
             writes += 1;
             if self.port == Port::Clients {
                 // Whom the operator itself trusts is in there.
                 self.ctx.known.forget(&self.desired.name);
             }
+        }
+    }
+
+    /// Tells of certificates or authorities that took the place of others.
+    async fn tell(&self, before: Option<&Handed>, now: Option<&Handed>) {
+        let exchanged = before.zip(now).and_then(|(before, now)| exchanged(before, now));
+        if let Some((action, what)) = exchanged.filter(|_| self.wanted.in_use) {
+            let note = format!("port {}: {what}", self.port.called());
+            self.ctx.tell(self.subject, EventType::Normal, "CertificateRotated", action, note).await;
         }
     }
 
@@ -362,6 +384,24 @@ impl Keeper<'_> {
 
     fn secret(&self, called: &str, data: &BTreeMap<String, String>) -> Secret {
         secret::of(&self.desired.name, self.secrets.owner(), called, "certificates", data)
+    }
+}
+
+/// What of that which members had is not there any more, and something else is: what was done, in a word (events of the
+/// same one are counted together) and in a sentence.
+fn exchanged(before: &Handed, now: &Handed) -> Option<(&'static str, &'static str)> {
+    let is_another = |(called, leaf): (&String, &Leaf)| {
+        before.leaves.get(called).is_some_and(|before| before.fingerprint != leaf.fingerprint)
+    };
+    let certificates = now.leaves.iter().any(is_another);
+    let authority = !before.trusted.is_subset(&now.trusted);
+    match (certificates, authority) {
+        (true, true) => {
+            Some(("Begin", "members have other certificates, of an authority that took the place of another"))
+        }
+        (true, false) => Some(("Issue", "members have other certificates")),
+        (false, true) => Some(("Settle", "the former authority is trusted no longer")),
+        (false, false) => None,
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::{ActivityReason, ObstacleReason, Planner, Step};
 use crate::cluster::observed::ClaimView;
-use crate::cluster::view::quorum;
+use crate::cluster::view::{is_empty, quorum};
 use crate::crd::{BootstrapPhase, LossPoint, RetentionPolicy};
 use crate::names::PodRole;
-use client::admin::{AddLearner, Member, MemberReport, NodeId, Phase, Recover};
+use client::admin::{AddLearner, Member, MemberReport, NodeId, Recover};
 use jiff::SignedDuration;
 use std::collections::BTreeSet;
 
@@ -60,12 +60,13 @@ impl<'a> Planner<'a> {
             && self.observed.now.duration_since(not_ready.last_transition_time.0) >= QUORUM_LOST_AFTER
         {
             let voters = self.view.voters().count();
-            let advice = hindrance.unwrap_or_else(|| "Bring pods and volumes of lost voters back".into());
+            let advice = hindrance.unwrap_or_else(|| "bring pods and volumes of lost voters back".into());
             self.obstruct(
                 ObstacleReason::QuorumLost,
                 format!(
-                    "no leader for more than five minutes: of {voters} voters {} must be able to talk to each other. {advice}",
-                    quorum(voters)
+                    "no leader for more than five minutes: of {voters} voters {} must be able to talk to each other; {}{advice}",
+                    quorum(voters),
+                    self.view.lost_volumes()
                 ),
             );
         } else if let Some(hindrance) = hindrance {
@@ -94,7 +95,7 @@ impl<'a> Planner<'a> {
         let (node_id, index, term) = (report.node_id, report.last_log_index, report.term);
         let others = self.view.voters().filter(|voter| voter.node_id != node_id);
         let feared: Vec<&str> =
-            others.filter(|voter| !self.cannot_run(voter)).map(|v| v.name.as_str()).collect();
+            others.filter(|voter| !self.view.lost_its_volume(voter)).map(|v| v.name.as_str()).collect();
         if !feared.is_empty() {
             return Some(format!(
                 "recovery.quorumLoss.consent is given, and {} may still come back: a voter counts as lost once its volume is, or once neither its pod nor its claim is there",
@@ -106,17 +107,6 @@ impl<'a> Planner<'a> {
         self.act(ActivityReason::RecoveringQuorum, format!("{pod} goes on alone"));
         self.safe(Step::RecoverQuorum { pod, body: Recover { cluster_id, node_id, index, term } });
         None
-    }
-
-    /// Whether nothing can start that would be this voter: its name came back with another disk, or nothing of it is left.
-    fn cannot_run(&self, voter: &Member) -> bool {
-        match self.observed.reports.get(&voter.name) {
-            Some(report) => report.node_id != voter.node_id && is_empty(report),
-            None => {
-                !self.observed.pods.contains_key(&voter.name)
-                    && !self.observed.claims.contains_key(&voter.name)
-            }
-        }
     }
 
     /// Members come as learners; those that the spec no longer wants and that do not vote go.
@@ -433,9 +423,4 @@ impl<'a> Planner<'a> {
     pub(super) fn voter_named(&self, name: &str) -> Option<NodeId> {
         self.view.voters().find(|voter| voter.name == name).map(|voter| voter.node_id)
     }
-}
-
-/// Whether the member has an empty disk and waits.
-fn is_empty(report: &MemberReport) -> bool {
-    report.cluster_id.is_none() && report.phase == Phase::Uninitialised
 }

@@ -1,6 +1,7 @@
 //! What a plan is made of.
 
 use crate::names::PodRole;
+use crate::reasons::reasons;
 use client::admin::{AddLearner, NodeId, Recover};
 use client::backup::StartRestore;
 
@@ -299,48 +300,30 @@ impl Obstacle {
     }
 }
 
-/// Reasons of the condition Stalled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ObstacleReason {
-    /// An object holds a name of ours.
-    NameConflict,
-    /// Volumes of this name hold data of different clusters.
-    ClusterIdConflict,
-    /// A pod finds no Kubernetes node.
-    InsufficientCapacity,
-    /// A pod cannot start.
-    MemberStuck,
-    /// No quorum for a long time.
-    QuorumLost,
-    /// An entry of the log that ends every member.
-    FatalEntry,
-    /// Every volume is empty though the cluster had begun.
-    DataLost,
-    /// The first member with a new template did not come up.
-    CanaryFailed,
-    /// The wanted version cannot follow the one that runs.
-    VersionSkew,
-    /// What the spec names is not there.
-    RefNotFound,
-    /// The backup that the cluster is to begin with cannot be had.
-    RestoreFailed,
-}
-
-impl ObstacleReason {
-    /// As the condition spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NameConflict => "NameConflict",
-            Self::ClusterIdConflict => "ClusterIDConflict",
-            Self::InsufficientCapacity => "InsufficientCapacity",
-            Self::MemberStuck => "MemberStuck",
-            Self::QuorumLost => "QuorumLost",
-            Self::FatalEntry => "FatalEntry",
-            Self::DataLost => "DataLost",
-            Self::CanaryFailed => "CanaryFailed",
-            Self::VersionSkew => "VersionSkew",
-            Self::RefNotFound => "RefNotFound",
-            Self::RestoreFailed => "RestoreFailed",
-        }
+reasons! {
+    /// Reasons of the condition Stalled, as a plan finds them. [`crate::error::RejectionReason`] are those that others give.
+    ObstacleReason {
+        /// An object holds a name of ours.
+        NameConflict => "NameConflict",
+        /// Volumes of this name hold data of different clusters.
+        ClusterIdConflict => "ClusterIDConflict",
+        /// A pod finds no Kubernetes node.
+        InsufficientCapacity => "InsufficientCapacity",
+        /// A pod cannot start.
+        MemberStuck => "MemberStuck",
+        /// No quorum for a long time.
+        QuorumLost => "QuorumLost",
+        /// An entry of the log that ends every member.
+        FatalEntry => "FatalEntry",
+        /// Every volume is empty though the cluster had begun.
+        DataLost => "DataLost",
+        /// The first member with a new template did not come up.
+        CanaryFailed => "CanaryFailed",
+        /// The wanted version cannot follow the one that runs.
+        VersionSkew => "VersionSkew",
+        /// What the spec names is not there.
+        RefNotFound => "RefNotFound",
+        /// The backup that the cluster is to begin with cannot be had.
+        RestoreFailed => "RestoreFailed",
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::fixtures::World;
 use crate::cluster::observed::Foreign;
 use crate::crd::BootstrapPhase;
+use crate::error::RejectionReason;
 use crate::names::PodRole;
 use client::admin::NodeId;
 use serde_json::Value;
@@ -107,6 +108,34 @@ fn the_contract_table() {
             "- MemberStuck Serving Serving !VotersUnhealthy Failed",
         ),
         ("name taken", foreign(World::new(3, 0)), "- NameConflict !NameConflict !NoLeader !NoLeader Failed"),
+        ("waiting for a window", closed(), "- - Serving Serving QuorumSlack Current"),
+        (
+            "the window opens",
+            closed().later(19 * 3_600),
+            "RollingUpdate - Serving Serving QuorumSlack InProgress",
+        ),
+        (
+            "volumes grow",
+            World::serving(3, 0).spec(|spec| spec.storage.size = "2Gi".into()),
+            "Resizing - Serving Serving QuorumSlack InProgress",
+        ),
+        ("resources change", resized(), "Resizing - Serving Serving QuorumSlack InProgress"),
+        (
+            "restoring in place",
+            World::serving(3, 0).edit(|world| drop(world.observed.restores.insert("back".into(), 40))),
+            "Restoring - !Restoring Serving QuorumSlack InProgress",
+        ),
+        ("its backup is not there", unfound(), "Restoring - !Restoring !NoLeader !NoLeader InProgress"),
+        (
+            "its backup is not there for long",
+            unfound().condition("Accepted", "False", "RefNotFound", 400),
+            "- RefNotFound !RefNotFound !NoLeader !NoLeader Failed",
+        ),
+        (
+            "paused",
+            World::serving(3, 0).condition("Ready", "True", "Serving", 50).spec(|spec| spec.paused = true),
+            "- - Serving - - Current",
+        ),
         ("waiting for approval", supervised(), "- - Serving Serving QuorumSlack Current"),
         ("canary failed, rolled back", rolled_back(), "- CanaryFailed Serving Serving QuorumSlack Failed"),
         ("canary failed, left", left_failed(), "- CanaryFailed Serving Serving QuorumSlack Failed"),
@@ -143,6 +172,36 @@ fn supervised() -> World {
     World::serving(3, 0).stable().upgraded().spec(|spec| {
         spec.update.strategy = crate::crd::UpdateStrategy::Supervised;
     })
+}
+
+/// Its template proved itself, and another one waits for Saturday, three in the morning; it is Friday, eight.
+fn closed() -> World {
+    World::serving(3, 0).stable().upgraded().spec(|spec| {
+        spec.update.maintenance_windows = vec![crate::crd::MaintenanceWindow {
+            cron: "0 3 * * 6".into(),
+            duration_minutes: 60,
+            time_zone: "UTC".into(),
+        }];
+    })
+}
+
+/// Other compute resources are wanted, of the same quality-of-service class.
+fn resized() -> World {
+    let world = World::serving(3, 0).spec(|spec| {
+        spec.resources = serde_json::from_value(json!({"requests": {"cpu": "100m"}})).unwrap();
+    });
+    ["orders-0", "orders-1", "orders-2"].into_iter().fold(world, |world, name| {
+        world.edit_pod(name, |pod| pod.resources_mark = Some(r#"{"requests":{"cpu":"50m"}}"#.into()))
+    })
+}
+
+/// It is to begin with a SqliteBackup that is not there.
+fn unfound() -> World {
+    let world = World::new(3, 0).spec(|spec| {
+        let bootstrap = json!({"restore": {"backupRef": {"name": "nightly"}}});
+        spec.bootstrap = Some(serde_json::from_value(bootstrap).unwrap());
+    });
+    world.edit(|world| world.observed.bootstrap_restore.source = Some(Err("no SqliteBackup nightly".into())))
 }
 
 /// The canary of another template failed and has the former one again.
@@ -267,6 +326,26 @@ fn databases_that_differ_are_told_of() {
 }
 
 #[test]
+fn each_member_tells_how_its_database_compares_and_not_up_to_where() {
+    use client::admin::{Consistency, ConsistencyState as S};
+    let compared = |states: [S; 3], index: u64| {
+        World::serving(3, 0).edit(|world| {
+            for (report, state) in world.observed.reports.values_mut().zip(states) {
+                report.consistency = Some(Consistency { state, index: Some(index), message: None });
+            }
+        })
+    };
+    let told = |world: &World| of(world).members.iter().map(|member| member.checksum).collect::<Vec<_>>();
+    use ChecksumState as C;
+    assert_eq!(told(&World::serving(3, 0)), [None; 3]);
+    assert_eq!(told(&compared([S::Consistent, S::Consistent, S::Unknown], 7))[1..], [Some(C::Agrees), None]);
+    let differ = told(&compared([S::OthersDiffer, S::Minority, S::Damaged], 7));
+    assert_eq!(differ, [Some(C::OthersDiffer), Some(C::Differs), Some(C::Damaged)]);
+    // Comparing goes on, and the status stays.
+    assert_eq!(of(&compared([S::Consistent; 3], 7)), of(&compared([S::Consistent; 3], 4711)));
+}
+
+#[test]
 fn what_a_lost_quorum_costs_is_offered() {
     let world = World::serving(3, 0).dead("orders-0").dead("orders-1").leaderless().edit(|world| {
         let report = world.observed.reports.get_mut("orders-2").unwrap();
@@ -292,6 +371,33 @@ fn the_entry_that_ends_every_member_is_told_and_does_not_move() {
 }
 
 #[test]
+fn a_lost_quorum_names_what_is_lost_and_what_is_left() {
+    let lost = || {
+        World::serving(3, 0).wiped("orders-1", 901).no_pod("orders-2").leaderless().edit(|world| {
+            world.observed.claims.remove("orders-2");
+            let report = world.observed.reports.get_mut("orders-0").unwrap();
+            (report.leader, report.last_log_index) = (None, 4711);
+        })
+    };
+    let message = |world: &World| {
+        of(world).conditions.into_iter().find(|c| c.type_ == "Ready").map(|c| c.message).unwrap()
+    };
+    let told = message(&lost());
+    for part in [
+        "1 of 3 voters",
+        "the volumes of orders-1, orders-2 are lost",
+        "orders-0 holds everything up to index 4711",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let later = message(&lost().condition("Ready", "False", "QuorumLost", 400));
+    assert!(later.contains("the volumes of orders-1, orders-2 are lost"), "{later}");
+    // Who is merely away may come back with everything.
+    let away = message(&World::serving(3, 0).dead("orders-1").dead("orders-2").leaderless());
+    assert!(!away.contains("lost") && away.contains("orders-1, orders-2 do not answer"), "{away}");
+}
+
+#[test]
 fn one_zone_may_be_lost_where_zones_are_required() {
     let world = |zones: [&str; 3]| {
         zones.into_iter().enumerate().fold(
@@ -308,22 +414,6 @@ fn one_zone_may_be_lost_where_zones_are_required() {
 }
 
 #[test]
-fn a_lost_quorum_names_what_is_lost_and_what_is_left() {
-    let world = World::serving(3, 0).dead("orders-0").dead("orders-1").leaderless().edit(|world| {
-        world.observed.reports.get_mut("orders-2").unwrap().leader = None;
-        let mut empty = world.observed.reports["orders-2"].clone();
-        (empty.name, empty.node_id, empty.cluster_id) = ("orders-1".into(), NodeId(4711), None);
-        world.observed.reports.insert("orders-1".into(), empty);
-    });
-    let status = of(&world);
-    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
-    assert_eq!(ready.reason, "QuorumLost");
-    let wanted = "1 of 3 voters answer; 2 are needed: orders-0 does not answer, orders-1 has lost its volume. \
-                  orders-2 holds everything up to index ";
-    assert!(ready.message.starts_with(wanted), "{}", ready.message);
-}
-
-#[test]
 fn what_happened_is_told_once() {
     let before = of(&World::serving(3, 0));
     let mut after = before.clone();
@@ -334,6 +424,26 @@ fn what_happened_is_told_once() {
     let reasons: Vec<_> = news(&before, &after).into_iter().map(|(reason, ..)| reason).collect();
     assert_eq!(reasons, ["CanaryRolledBack", "DataLost"]);
     assert!(news(&after, &after).is_empty());
+}
+
+#[test]
+fn a_lead_that_leaves_an_evicted_pod_is_told_as_a_drain() {
+    let told = |before: &World, after: &World| {
+        let observed = Observed { status: of(before), ..after.observe() };
+        lead_news(&observed, &of(after)).into_iter().map(|(reason, _)| reason).collect::<Vec<_>>()
+    };
+    let (before, after) = (World::serving(3, 0), World::serving(3, 0).led_by("orders-1"));
+    let evicted = |world: World, name: &str| {
+        world.edit_pod(name, |pod| pod.evicted = Some("EvictionByEvictionAPI".into()))
+    };
+    assert_eq!(told(&before, &before), [""; 0]);
+    assert_eq!(told(&World::new(3, 0), &before), ["LeaderChanged"]);
+    assert_eq!(told(&before, &after), ["LeaderChanged"], "an election");
+    let drained = evicted(World::serving(3, 0).led_by("orders-1"), "orders-0");
+    assert_eq!(told(&before, &drained), ["LeaderChanged", "DrainTransfer"]);
+    assert_eq!(told(&drained, &drained), [""; 0], "once");
+    let follower = evicted(World::serving(3, 0).led_by("orders-1"), "orders-2");
+    assert_eq!(told(&before, &follower), ["LeaderChanged"], "another one is drained");
 }
 
 #[test]
@@ -393,7 +503,8 @@ fn numbers_for_columns_and_for_the_scale_subresource() {
 #[test]
 fn a_rejected_growth_is_told() {
     let world = World::serving(3, 0);
-    let rejection = Rejection { reason: "ResizeRejected", message: "class cannot grow".into() };
+    let rejection =
+        Rejection { reason: RejectionReason::ResizeRejected, message: "class cannot grow".into() };
     let status = status(&world.desired, &world.observe(), &world.plan(), Some(&rejection));
     let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
     assert_eq!((stalled.reason.as_str(), stalled.message.as_str()), ("ResizeRejected", "class cannot grow"));

@@ -21,6 +21,7 @@ fn asleep() -> World {
             version: None,
             ready: false,
             lag: None,
+            checksum: None,
             volume: None,
             fenced: false,
             message: None,

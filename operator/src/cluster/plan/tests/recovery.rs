@@ -54,6 +54,41 @@ fn a_stand_in_is_no_surplus_until_the_ordinal_is_back() {
     expect(&back, &["vote [orders-1=901] -[orders-3=103]"]);
 }
 
+/// What an eviction is decided by: `minAvailable` against the pods that are Ready.
+#[test]
+fn evictions_are_refused_only_while_a_voter_fewer_would_cost_the_quorum() {
+    // A lost Kubernetes node holds the name of orders-1, and orders-3 stands in for it.
+    let standing_in = || {
+        let world = World::serving(3, 0).set(PodRole::Voter, 4).pod("orders-3").joined("orders-3", true);
+        world.dead("orders-1").removed("orders-1")
+    };
+    let joining = || World::serving(3, 0).lost("orders-1").set(PodRole::Voter, 4).pod("orders-3");
+    let back = || {
+        let world = standing_in().edit_claim("orders-1", |claim| claim.node_id = None);
+        world.pod("orders-1")
+    };
+    for (what, world, budget, may_evict) in [
+        ("three", World::serving(3, 0), 2, 1),
+        ("five", World::serving(5, 0), 3, 2),
+        ("one of three down", World::serving(3, 0).dead("orders-2"), 2, 0),
+        ("its pod is being made anew", World::serving(3, 0).no_pod("orders-2"), 2, 0),
+        ("lost, and nobody stands in yet", World::serving(3, 0).lost("orders-1"), 2, 0),
+        ("a stand-in is about to join", joining(), 3, 0),
+        ("a stand-in catches up", joining().learner("orders-3", 103), 3, 0),
+        ("a stand-in for good", standing_in(), 2, 1),
+        ("a stand-in, and one of the others down", standing_in().dead("orders-2"), 2, 0),
+        ("the name is free again", back(), 3, 0),
+        ("and a member again", back().learner("orders-1", 901), 3, 0),
+        ("no leader", World::serving(3, 0).leaderless(), 2, 1),
+        ("nobody answers", World::serving(3, 0).edit(|world| world.observed.reports.clear()), 3, 0),
+    ] {
+        let ready = world.observed.pods.values().filter(|pod| pod.ready && !pod.terminating).count();
+        let plan = world.plan();
+        assert_eq!(plan.voter_budget, Some(budget), "{what}: {plan:#?}");
+        assert_eq!((i32::try_from(ready).unwrap() - budget).max(0), may_evict, "{what}");
+    }
+}
+
 #[test]
 fn a_lost_voter_that_comes_back_in_time_needs_no_stand_in() {
     let world = World::serving(3, 0).set(PodRole::Voter, 4).pod("orders-3").learner("orders-3", 103);

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cert_manager;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -472,13 +474,14 @@ async fn turn(cluster: &SqliteCluster, ctx: &Context) -> (Plan, Result<(), execu
     (plan, done)
 }
 
-/// An API server that has whatever is applied, counts what it is asked, and keeps the last status, the Secrets and the
-/// ConfigMaps.
+/// An API server that has whatever is applied, counts what it is asked, and keeps the last status, the Secrets, the
+/// ConfigMaps and the Certificates, and what events tell: reason and note.
 #[derive(Clone, Default)]
 struct ApiServer {
     requests: Arc<Mutex<Vec<String>>>,
     status: Arc<Mutex<Option<Value>>>,
     secrets: Arc<Mutex<BTreeMap<String, Value>>>,
+    events: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl ApiServer {
@@ -507,7 +510,8 @@ impl ApiServer {
             object["spec"] = json!({"clusterRef": {"name": "orders"}});
         }
         let name = object["metadata"]["name"].clone();
-        let by_name = ["/secrets", "/configmaps"].into_iter().find_map(|kind| path.split_once(kind));
+        let by_name =
+            ["/secrets", "/configmaps", "/certificates"].into_iter().find_map(|kind| path.split_once(kind));
         if let Some((_, kept)) = by_name {
             let mut secrets = self.secrets.lock().unwrap();
             match secrets.get(kept.trim_start_matches('/')) {
@@ -523,6 +527,8 @@ impl ApiServer {
             }
         }
         if path.contains("/events.k8s.io/") {
+            let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+            self.events.lock().unwrap().push((text("reason"), text("note")));
             object["metadata"]["name"] = json!("event");
         }
         object["metadata"]["uid"] = if name.is_null() { object["metadata"]["name"].clone() } else { name };
@@ -647,6 +653,8 @@ async fn an_authority_is_exchanged_once_every_member_has_loaded_each_step() {
         (world.reason("Reconciling"), world.reason("CertificatesValid").as_deref()),
         (None, Some("Valid"))
     );
+    let told: Vec<_> = world.server.events.lock().unwrap().iter().map(|(reason, _)| reason.clone()).collect();
+    assert_eq!(told.iter().filter(|reason| *reason == "CertificateRotated").count(), 2, "{told:?}");
     world.server.asked();
     world.reconcile().await;
     assert_eq!(world.server.asked(), Vec::<String>::new(), "a wish is answered once");
@@ -769,6 +777,22 @@ async fn a_member_at_the_address_of_another_pod_is_not_heard() {
     ips.swap(1, 2);
     let observed = look(&cluster(), &context(&ips)).await.unwrap();
     assert_eq!(observed.reports.keys().collect::<Vec<_>>(), ["orders-0"]);
+}
+
+#[tokio::test]
+async fn a_pod_that_is_taken_away_says_why() {
+    let mut ctx = context(&[]);
+    let pod = |name: &str, conditions: Value| {
+        json!({
+            "metadata": {"name": name, "namespace": "shop", "labels": {LABEL_CLUSTER: "orders"}},
+            "status": {"conditions": conditions},
+        })
+    };
+    let evicted = json!([{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]);
+    ctx.stores.pods = cache(&[pod("orders-0", evicted), pod("orders-1", json!([]))]);
+    let observed = look(&cluster(), &ctx).await.unwrap();
+    assert_eq!(observed.pods["orders-0"].evicted.as_deref(), Some("EvictionByEvictionAPI"));
+    assert_eq!(observed.pods["orders-1"].evicted, None);
 }
 
 #[tokio::test]

@@ -1,20 +1,19 @@
-//! When a schedule is due. Pure: the time is given.
+//! When something is due that comes again and again: a backup, a maintenance window. Pure: the time is given.
 //!
 //! An expression that names its hours means the clock on the wall: what falls into the hour that is skipped in spring is
 //! due right after it, and what falls into the hour that comes twice in autumn is due once. One that runs through all hours
 //! means time that passes, and goes on through both changes.
 
-use crate::crd::BackupSchedule;
 use cronexpr::{Crontab, MakeTimestamp};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 /// Longer than any change of a clock.
 const CHANGE: SignedDuration = SignedDuration::from_hours(3);
-/// A schedule that has nothing in this time is not looked through further back.
+/// An expression that has nothing in this time is not looked through further back.
 const LOOK_BACK_HOURS: [i64; 6] = [1, 24, 24 * 8, 24 * 32, 24 * 367, 24 * 366 * 5];
 
-/// A schedule cannot be understood.
+/// An expression cannot be understood.
 #[derive(Debug, thiserror::Error)]
 pub enum CronError {
     /// The expression.
@@ -47,15 +46,14 @@ pub struct Cron {
 }
 
 impl Cron {
-    /// The times of a schedule.
-    pub fn parse(schedule: &BackupSchedule) -> Result<Self, CronError> {
-        let (cron, time_zone) = (&schedule.cron, &schedule.time_zone);
+    /// The times of an expression of five fields in a time zone of the IANA database.
+    pub fn parse(cron: &str, time_zone: &str) -> Result<Self, CronError> {
         let zone = TimeZone::get(time_zone)
-            .map_err(|source| CronError::TimeZone { time_zone: time_zone.clone(), source })?;
+            .map_err(|source| CronError::TimeZone { time_zone: time_zone.to_owned(), source })?;
         let by_the_wall = cron.split_whitespace().nth(1).is_some_and(|hours| !hours.starts_with('*'));
         let read_in = if by_the_wall { "UTC" } else { time_zone };
         let times = cronexpr::parse_crontab(&format!("{cron} {read_in}"))
-            .map_err(|source| CronError::Expression { cron: cron.clone(), source })?;
+            .map_err(|source| CronError::Expression { cron: cron.to_owned(), source })?;
         Ok(Self { times, by_the_wall, zone })
     }
 
@@ -98,7 +96,7 @@ impl Cron {
         None
     }
 
-    /// The calendar day on which a moment is, in the schedule's time zone.
+    /// The calendar day on which a moment is, in the time zone.
     pub fn day(&self, at: Timestamp) -> jiff::civil::Date {
         self.zone.to_datetime(at).date()
     }
@@ -107,11 +105,9 @@ impl Cron {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn cron(cron: &str, zone: &str) -> Cron {
-        let schedule = json!({"name": "n", "cron": cron, "timeZone": zone});
-        Cron::parse(&serde_json::from_value(schedule).unwrap()).unwrap()
+        Cron::parse(cron, zone).unwrap()
     }
 
     fn series(cron: &Cron, from: &str, count: usize) -> Vec<String> {
@@ -178,11 +174,8 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_an_error() {
-        let parse = |cron: &str, zone: &str| {
-            let schedule = json!({"name": "n", "cron": cron, "timeZone": zone});
-            Cron::parse(&serde_json::from_value(schedule).unwrap())
-        };
-        assert!(parse("61 3 * * *", "UTC").is_err());
-        assert!(parse("0 3 * * *", "Mars/Olympus").is_err());
+        assert!(Cron::parse("0 3 * *", "UTC").is_err());
+        assert!(Cron::parse("61 3 * * *", "UTC").is_err());
+        assert!(Cron::parse("0 3 * * *", "Mars/Olympus").is_err());
     }
 }

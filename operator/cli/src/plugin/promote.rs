@@ -1,0 +1,74 @@
+//! Leadership to where a person wants it: asked of the member, because it is of a moment and no spec says it.
+
+use super::Plugin;
+use anyhow::{Result, bail};
+use client::admin_client::{AdminClient, AdminTimeouts};
+use operator::crd::SqliteCluster;
+use operator::names::{ClusterName, PodRole};
+use serde_json::json;
+
+impl Plugin {
+    /// Hands it over, or says from whom to whom it would go.
+    pub(super) async fn promote(&self, name: &str, member: &str, dry_run: bool) -> Result<()> {
+        let leader = leader_before(&self.cluster(name).await?, member)?;
+        let before = leader.as_deref().unwrap_or("nobody");
+        if dry_run {
+            return match self.json {
+                true => self.show(&json!({"cluster": name, "from": leader, "to": member})),
+                false => {
+                    println!("leadership would go from {before} to {member}");
+                    Ok(())
+                }
+            };
+        }
+        let way = self.way_to(name, &self.pods().get(member).await?).await?;
+        let base = format!("{}://{}", way.scheme(), way.forward.address);
+        let credentials = self.credentials(name, ClusterName::operator_secret).await?;
+        let admin = AdminClient::new(AdminTimeouts::default())?.with_credentials(credentials);
+        let admin = way.trust.as_ref().map_or_else(|| Ok(admin.clone()), |trust| admin.trusting(trust))?;
+        let report = admin.report(&base).await?;
+        let done = admin.transfer(&base, Some(report.node_id)).await?;
+        if self.json {
+            return self.show(&json!({
+                "cluster": name, "from": leader, "to": done.leader.name, "term": done.term,
+            }));
+        }
+        println!("{} leads in term {}", done.leader.name, done.term);
+        Ok(())
+    }
+}
+
+/// Who leads before `member` does, which must be one that can.
+fn leader_before(cluster: &SqliteCluster, member: &str) -> Result<Option<String>> {
+    let name = ClusterName::new(
+        cluster.metadata.namespace.clone().unwrap_or_default(),
+        cluster.metadata.name.clone().unwrap_or_default(),
+    );
+    match name.parse_member(member) {
+        Some((PodRole::Voter, _)) => {}
+        Some((PodRole::ReadReplica, _)) => {
+            bail!("{member} is a read replica: it does not vote, and cannot lead")
+        }
+        None => bail!("{member} is no member of {}", name.name),
+    }
+    Ok(cluster.status.as_ref().and_then(|status| status.leader.as_ref()).map(|leader| leader.member.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_voters_can_lead() {
+        let cluster: SqliteCluster = serde_json::from_value(json!({
+            "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
+            "metadata": {"name": "orders", "namespace": "shop"}, "spec": {"storage": {"size": "1Gi"}},
+            "status": {"leader": {"member": "orders-0", "term": 1, "sinceTime": "2026-01-01T00:00:00Z"}},
+        }))
+        .expect("a cluster");
+        let before = |member: &str| leader_before(&cluster, member).map_err(|error| error.to_string());
+        assert_eq!(before("orders-1"), Ok(Some("orders-0".into())));
+        assert!(before("orders-replica-0").is_err_and(|error| error.contains("cannot lead")));
+        assert!(before("users-0").is_err_and(|error| error.contains("no member of orders")));
+    }
+}

@@ -1,0 +1,246 @@
+//! `kubectl sqlite` against an API server in this process: what it prints, and what it asks for.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
+use clap::CommandFactory;
+use cli::plugin::PluginArgs;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+type Asked = Arc<Mutex<Vec<String>>>;
+
+/// A cluster with a backup store, an orphaned volume, a supervised update that waits, and no quorum.
+fn orders() -> Value {
+    json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
+        "metadata": {"name": "orders", "namespace": "shop", "uid": "u", "resourceVersion": "7"},
+        "spec": {
+            "storage": {"size": "1Gi"}, "image": "i:2", "fencing": [{"member": "orders-2"}],
+            "backup": {"store": {"s3": {"bucket": "b"}}},
+        },
+        "status": {
+            "clusterID": "c1", "orphanedVolumes": ["data-orders-3"],
+            "leader": {"member": "orders-0", "term": 1, "sinceTime": "2026-01-01T00:00:00Z"},
+            "quorum": {
+                "size": 2, "healthyVoters": 1, "tolerableFailures": 0,
+                "lossPoints": [{"survivor": "orders-1", "index": 4711, "term": 3}],
+            },
+            "members": [{"name": "orders-0", "role": "Voter", "ready": true}],
+            "version": {"stable": "i:1", "target": "i:2"},
+            "rollout": {"state": "WaitingForApproval", "updated": 0, "total": 3, "revision": "r2",
+                "stableRevision": stable_revision()},
+        },
+    })
+}
+
+/// Revision of the template with the image before.
+fn stable_revision() -> String {
+    let before = json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
+        "metadata": {"name": "orders", "namespace": "shop", "uid": "u"},
+        "spec": {
+            "storage": {"size": "1Gi"}, "image": "i:1", "fencing": [{"member": "orders-2"}],
+            "backup": {"store": {"s3": {"bucket": "b"}}},
+        },
+    });
+    operator::cluster::validate::validate(&serde_json::from_value(before).unwrap(), "i:1")
+        .unwrap()
+        .voter_revision
+}
+
+fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "shop", "labels": {"sqlite-operator.io/cluster": "orders"}}})
+}
+
+fn answer(method: &Method, path: &str, body: &str) -> (StatusCode, String) {
+    let list = |items: Value| {
+        json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items}).to_string()
+    };
+    let missing = || {
+        let status = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404,
+            "message": "not found"});
+        (StatusCode::NOT_FOUND, status.to_string())
+    };
+    let (_, path) = path.split_once("/namespaces/shop/").unwrap();
+    let sent: Value = serde_json::from_str(body).unwrap_or_default();
+    let found = match (method.as_str(), path) {
+        (_, "sqliteclusters/orders") => orders().to_string(),
+        ("GET", "sqliterestores/before") => json!({
+            "metadata": {"name": "before", "namespace": "shop"},
+            "spec": {"clusterRef": {"name": "orders"}, "source": {"backupRef": {"name": "nightly"}}},
+            "status": {"undoBookmark": {"backup": "before-undo", "index": 1, "term": 1, "time": "2026-01-01T00:00:00Z"}},
+        })
+        .to_string(),
+        ("PATCH", "sqlitebackups/nightly") => json!({
+            "metadata": {"name": "nightly", "namespace": "shop"}, "spec": {"clusterRef": {"name": "orders"}},
+        })
+        .to_string(),
+        ("POST", _) => sent.to_string(),
+        ("GET", "pods/orders-3") => return missing(),
+        ("GET", "pods") => list(json!([pod("orders-0"), pod("orders-1")])),
+        ("GET", "pods/orders-0/log") => "{\"message\":\"serving\"}\nplain\n".to_owned(),
+        ("GET", "pods/orders-1/log") => "following\n".to_owned(),
+        ("GET" | "DELETE", "persistentvolumeclaims/data-orders-3") => json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data-orders-3", "namespace": "shop", "uid": "claim-uid", "resourceVersion": "9"},
+        })
+        .to_string(),
+        ("GET", kind) if !kind.contains('/') => list(json!([])),
+        _ => return missing(),
+    };
+    (StatusCode::OK, found)
+}
+
+struct Kubernetes {
+    asked: Asked,
+    directory: tempfile::TempDir,
+}
+
+impl Kubernetes {
+    async fn start() -> Self {
+        let asked = Asked::default();
+        let log = asked.clone();
+        let handler = move |method: Method, uri: Uri, body: String| {
+            log.lock().unwrap().push(format!("{method} {} {body}", uri.path()));
+            let (status, found) = answer(&method, uri.path(), &body);
+            async move { (status, [("content-type", "application/json")], found) }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async { axum::serve(listener, Router::new().fallback(handler)).await });
+        let directory = tempfile::tempdir().unwrap();
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "here",
+            "clusters": [{"name": "here", "cluster": {"server": server}}],
+            "users": [{"name": "me", "user": {}}],
+            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "shop"}}],
+        });
+        std::fs::write(directory.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
+        Self { asked, directory }
+    }
+
+    async fn run(&self, words: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-sqlite"));
+        command.env("KUBECONFIG", self.directory.path().join("kubeconfig")).args(words.split(' '));
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+    }
+
+    /// What it prints, if it succeeds.
+    async fn prints(&self, words: &str) -> String {
+        let output = self.run(words).await;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        // Whether a node can be drained is told by the exit code too.
+        assert!(output.status.success() || words.starts_with("drain-check"), "{words}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Requests that change something.
+    fn changes(&self) -> Vec<String> {
+        let asked = std::mem::take(&mut *self.asked.lock().unwrap());
+        asked.into_iter().filter(|asked| !asked.starts_with("GET")).collect()
+    }
+}
+
+/// Every verb, and whether it changes something. `sql` goes to a member.
+const VERBS: [(&str, bool); 25] = [
+    ("status orders", false),
+    ("members orders", false),
+    ("plan orders", false),
+    ("events orders", false),
+    ("logs orders", false),
+    ("report orders", false),
+    ("drain-check node-1", false),
+    ("backup list orders", false),
+    ("restart orders", true),
+    ("upgrade approve orders", true),
+    ("upgrade abort orders", true),
+    ("fence orders orders-1", true),
+    ("unfence orders orders-2", true),
+    ("hibernate orders", true),
+    ("wake orders", true),
+    ("pause orders", true),
+    ("resume orders", true),
+    ("recover-quorum orders --survivor orders-1", true),
+    ("backup now orders", true),
+    ("backup verify nightly", true),
+    ("backup import orders full/x", true),
+    ("restore orders --to latest", true),
+    ("restore orders --undo before", true),
+    ("branch orders orders-test", true),
+    ("gc-volumes orders --yes", true),
+];
+
+#[tokio::test]
+async fn every_verb_prints_json_when_it_is_asked_to() {
+    let kubernetes = Kubernetes::start().await;
+    for (words, changes) in VERBS {
+        let printed = kubernetes.prints(&format!("{words} --json")).await;
+        // A stream of values, one after the other, for those that go on.
+        let values: Result<Vec<Value>, _> =
+            serde_json::Deserializer::from_str(&printed).into_iter().collect();
+        let values = values.unwrap_or_else(|error| panic!("{words}: {error}: {printed}"));
+        assert!(!values.is_empty(), "{words} prints nothing");
+        assert_eq!(kubernetes.changes().is_empty(), !changes, "{words}");
+    }
+    let told: BTreeSet<&str> = VERBS.iter().map(|(words, _)| words.split(' ').next().unwrap()).collect();
+    let plugin = PluginArgs::command();
+    let verbs: BTreeSet<&str> = plugin.get_subcommands().map(clap::Command::get_name).collect();
+    // These talk to a member, and have tests of their own.
+    let untold: Vec<_> = verbs.difference(&told).copied().collect();
+    assert_eq!(untold, ["promote", "sql"], "verbs without a line here");
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing_and_says_what_would_be() {
+    let kubernetes = Kubernetes::start().await;
+    let promote = ("promote orders orders-1", true);
+    for (words, _) in VERBS.iter().chain([&promote]).filter(|(_, changes)| *changes) {
+        let printed = kubernetes.prints(&format!("{words} --dry-run")).await;
+        assert!(!printed.is_empty(), "{words} prints nothing");
+        assert_eq!(kubernetes.changes(), Vec::<String>::new(), "{words}");
+        let json = kubernetes.prints(&format!("{words} --dry-run --json")).await;
+        assert!(serde_json::from_str::<Value>(&json).is_ok(), "{words}: {json}");
+        assert_eq!(kubernetes.changes(), Vec::<String>::new(), "{words}");
+    }
+    let from = kubernetes.prints("promote orders orders-1 --dry-run").await;
+    assert_eq!(from, "leadership would go from orders-0 to orders-1\n");
+    let kept = kubernetes.prints("gc-volumes orders --yes --dry-run").await;
+    assert!(kept.starts_with("data-orders-3 would be deleted"), "{kept}");
+}
+
+#[tokio::test]
+async fn an_update_is_taken_back_by_an_edit_of_the_spec() {
+    let kubernetes = Kubernetes::start().await;
+    kubernetes.prints("upgrade abort orders").await;
+    let changes = kubernetes.changes();
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert!(changes[0].ends_with(r#"sqliteclusters/orders {"spec":{"image":"i:1"}}"#), "{changes:?}");
+}
+
+#[tokio::test]
+async fn a_volume_is_deleted_only_as_it_was_looked_at() {
+    let kubernetes = Kubernetes::start().await;
+    let kept = kubernetes.prints("gc-volumes orders").await;
+    assert!(kept.contains("say --yes") && kubernetes.changes().is_empty(), "{kept}");
+    assert_eq!(kubernetes.prints("gc-volumes orders --yes").await, "data-orders-3 is deleted\n");
+    let changes = kubernetes.changes();
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert!(changes[0].starts_with("DELETE") && changes[0].contains(r#""uid":"claim-uid""#), "{changes:?}");
+}
+
+#[tokio::test]
+async fn logs_of_all_members_say_whose_they_are() {
+    let kubernetes = Kubernetes::start().await;
+    let all = kubernetes.prints("logs orders").await;
+    assert_eq!(all, "orders-0 | {\"message\":\"serving\"}\norders-0 | plain\norders-1 | following\n");
+    assert_eq!(kubernetes.prints("logs orders orders-1").await, "following\n");
+    let json = kubernetes.prints("logs orders orders-0 --json --tail 2").await;
+    assert!(json.starts_with(r#"{"log":{"message":"serving"},"member":"orders-0"}"#), "{json}");
+    let output = kubernetes.run("logs orders orders-7").await;
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("orders has no pod orders-7"));
+}
