@@ -165,7 +165,8 @@ pub struct SecretKeyRef {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupEncryption {
-    /// A key of a Secret that holds encryption keys, one on each line: 32 bytes in base64. The first encrypts, all decrypt.
+    /// A key of a Secret that holds encryption keys, one on each line: 32 bytes in base64. The first one encrypts, all of
+    /// them decrypt; a key is changed by putting a new one before it.
     pub key_secret_ref: SecretKeyRef,
     /// What to do with objects of the store that none of the keys encrypted.
     #[serde(default)]
