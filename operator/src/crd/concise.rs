@@ -5,16 +5,16 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
-/// Parts whose fields are those of another part of the same definition, or of Kubernetes' own Condition, which says what they
-/// are.
-const TOLD_ELSEWHERE: [&str; 7] = [
-    "spec.bootstrap.restore.store",
-    "spec.bootstrap.restore.encryption",
-    "spec.security.tls.clientsIssuerRef",
-    "status.conditions",
-    "status.quorum.lossPoints",
-    "status.restore.encryption",
-    "status.restore.target",
+/// Parts whose fields are those of another part of the same definition, which says what they are, or of Kubernetes' own
+/// Condition.
+const TOLD_ELSEWHERE: [(&str, Option<&str>); 7] = [
+    ("spec.bootstrap.restore.store", Some("spec.backup.store")),
+    ("spec.bootstrap.restore.encryption", Some("spec.backup.encryption")),
+    ("spec.security.tls.clientsIssuerRef", Some("spec.security.tls.peersIssuerRef")),
+    ("status.conditions", None),
+    ("status.quorum.lossPoints", Some("spec.recovery.quorumLoss.consent")),
+    ("status.restore.encryption", Some("spec.backup.encryption")),
+    ("status.restore.target", Some("spec.bootstrap.restore.target")),
 ];
 
 /// Fields of a reference whose names say what they are.
@@ -39,7 +39,13 @@ fn walk(schema: &mut JSONSchemaProps, path: &str) {
     if let Some(text) = schema.description.as_mut().filter(|text| text.contains('\n')) {
         *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     }
-    if TOLD_ELSEWHERE.contains(&path) {
+    if let Some((_, elsewhere)) = TOLD_ELSEWHERE.iter().find(|(part, _)| *part == path) {
+        // Some name it as it is.
+        if let Some((elsewhere, text)) = elsewhere.zip(schema.description.as_mut())
+            && !text.contains(elsewhere)
+        {
+            *text = format!("{text} See {elsewhere}.");
+        }
         return fields(schema, &mut |_, field| silence(field));
     }
     if path.ends_with("Ref") {
@@ -101,9 +107,12 @@ mod tests {
         let (full, terse) = (json!(described()[0]), json!(definitions()[0]));
         let schema = |of: &Value| of["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
         let (full, terse) = (schema(&full), schema(&terse));
-        for path in super::TOLD_ELSEWHERE {
+        for (path, elsewhere) in super::TOLD_ELSEWHERE {
             assert!(field(&full, path)["description"].is_string(), "{path} is no field");
-            assert!(field(&terse, path)["description"].is_string(), "{path} itself says what it is");
+            let text = field(&terse, path)["description"].as_str().unwrap();
+            let Some(elsewhere) = elsewhere else { continue };
+            assert!(text.contains(elsewhere), "{path} itself says what it is, and where the rest is: {text}");
+            assert!(field(&terse, elsewhere)["description"].is_string(), "{elsewhere}");
         }
         // Each field without words has them in a part of the same kind.
         for (silent, told) in [

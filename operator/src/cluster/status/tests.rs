@@ -96,7 +96,7 @@ fn the_contract_table() {
         ("resources change", resized(), "Resizing - Serving Serving QuorumSlack InProgress"),
         (
             "restoring in place",
-            World::serving(3, 0).edit(|world| drop(world.observed.restores.insert("back".into(), 40))),
+            World::serving(3, 0).edit(|world| world.observed.restores.extend([("back".to_owned(), 40)])),
             "Restoring - !Restoring Serving QuorumSlack InProgress",
         ),
         ("its backup is not there", unfound(), "Restoring - !Restoring !NoLeader !NoLeader InProgress"),
