@@ -6,7 +6,6 @@ use crate::cluster::observed::Foreign;
 use crate::crd::BootstrapPhase;
 use crate::error::RejectionReason;
 use crate::names::PodRole;
-use client::admin::NodeId;
 use serde_json::Value;
 
 /// What kstatus (cli-utils) computes for a custom resource: the generation that was observed, if the object tells one;
