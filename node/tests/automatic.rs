@@ -235,7 +235,8 @@ fn nobody_is_served_before_the_attempt_has_ended() {
     });
     for i in 0..3 {
         assert!(!c.is_ready(i));
-        assert!(c.get(i, "/readyz").1.contains("[+]store not ready"));
+        // It may not have heard of the leader yet.
+        c.until("it says why", |c| c.get(i, "/readyz").1.contains("[+]store not ready").then_some(()));
         for level in ["none", "weak", "strong"] {
             let (_, body) = c.get(i, &format!("/db/query?q=SELECT+1&level={level}"));
             assert!(body.contains("store not ready"), "{i} {level} {body}");

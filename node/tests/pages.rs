@@ -302,6 +302,11 @@ fn the_page_about_backups() {
     walk.until(&format!("{count} | grep -F '[[1]]'"));
     let succeeded = "curl -s -K login localhost:4001/cluster/restore | grep Succeeded";
     walk.until(succeeded);
+    // What is restored last of all is the last state that is archived.
+    let installed =
+        "$(curl -s -K login localhost:4001/cluster/restore | jq '.jobs[-1].restored.installedIndex')";
+    let archived = format!("jq -e \".windows[-1].lastIndex >= {installed}\"");
+    walk.until(&format!("curl -s -K login localhost:4001/cluster/backups | {archived}"));
 
     // The next one begins with what the first one has, and gets it by the first one's own API.
     let ports = free_ports(3);

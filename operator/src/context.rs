@@ -156,12 +156,12 @@ impl RefusedResizes {
     }
 }
 
-/// Kind, namespace and name.
-type ObjectKey = (String, String, String);
+/// Kind, namespace and name of an object.
+type Named = (String, String, String);
 
 /// How often in a row the reconcile of an object failed.
 #[derive(Clone, Debug, Default)]
-pub struct Failures(Arc<Mutex<HashMap<ObjectKey, u32>>>);
+pub struct Failures(Arc<Mutex<HashMap<Named, u32>>>);
 
 impl Failures {
     /// It failed once more: how long to wait before the next attempt, doubling from a quarter of a second, because most

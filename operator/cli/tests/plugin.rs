@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 type Asked = Arc<Mutex<Vec<String>>>;
 
-/// A cluster with a backup store, an orphaned volume, a supervised update that waits, and no quorum.
+/// A cluster with a backup store, an orphaned volume, a supervised update that waits, no quorum, and an entry that ends all.
 fn orders() -> Value {
     json!({
         "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
@@ -29,6 +29,7 @@ fn orders() -> Value {
                 "size": 2, "healthyVoters": 1, "tolerableFailures": 0,
                 "lossPoints": [{"survivor": "orders-1", "index": 4711, "term": 3}],
             },
+            "fatalEntry": {"index": 4711, "ends": 3},
             "members": [{"name": "orders-0", "role": "Voter", "ready": true}],
             "version": {"stable": "i:1", "target": "i:2"},
             "rollout": {"state": "WaitingForApproval", "updated": 0, "total": 3, "revision": "r2",
@@ -165,6 +166,7 @@ const VERBS: [(&str, bool); 25] = [
     ("pause orders", true),
     ("resume orders", true),
     ("recover-quorum orders --survivor orders-1", true),
+    ("skip-entry orders 4711", true),
     ("backup now orders", true),
     ("backup verify nightly", true),
     ("backup import orders full/x", true),
