@@ -147,7 +147,7 @@ impl Kubernetes {
 }
 
 /// Every verb, and whether it changes something. `sql` goes to a member.
-const VERBS: [(&str, bool); 25] = [
+const VERBS: [(&str, bool); 26] = [
     ("status orders", false),
     ("members orders", false),
     ("plan orders", false),
