@@ -28,6 +28,8 @@ use tokio::time::{Instant, sleep, timeout};
 const PIN: Duration = Duration::from_secs(600);
 /// How long the archive may take to get to where the cluster is, while writes go on.
 const ARCHIVED: Duration = Duration::from_secs(60);
+/// How long entries are kept while writes go on, where the store takes no more than is written.
+const CAUGHT_UP: Duration = Duration::from_secs(60);
 /// Between two looks into the store.
 const LOOK: Duration = Duration::from_millis(500);
 /// So few bytes of entries are left for when writes wait.
@@ -231,11 +233,16 @@ impl Keep for Keeper {
 
 impl Kept {
     async fn catch_up(&mut self, consensus: &Arc<Consensus>) -> Result<(), KeepError> {
+        let until = Instant::now() + CAUGHT_UP;
+        let mut before = usize::MAX;
         loop {
             let bytes = self.keep_some(consensus, u64::MAX).await?;
-            if bytes < REST {
+            // A full piece is of what was there before. Where as much is written as the store takes, this comes no nearer.
+            let is_nearer = bytes >= segment::BYTES || bytes < before;
+            if bytes < REST || !is_nearer || Instant::now() >= until {
                 break;
             }
+            before = bytes;
         }
         if self.has_gap {
             // Purged is only what the archive has, if there is one; whether what it has goes on from the backup, it says.

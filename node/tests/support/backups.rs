@@ -1,6 +1,6 @@
 //! Verbs for tests of backups.
 
-use super::Cluster;
+use super::{Cluster, PATIENCE};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -131,7 +131,8 @@ pub fn pin(c: &Cluster, i: usize, name: &str) -> Value {
 
 /// Waits until a restore of member `i` has failed; returns why.
 pub fn await_failed(c: &mut Cluster, i: usize, name: &str) -> String {
-    c.until("the restore fails", |c| {
+    // It may be tried three times, each with a wait for a store that is slow.
+    c.until_within(PATIENCE * 2, "the restore fails", |c| {
         let jobs: Value = serde_json::from_str(&c.get(i, "/cluster/restore").1).ok()?;
         let job = jobs["jobs"].as_array()?.iter().find(|job| job["name"] == name)?.clone();
         assert_ne!(job["state"], "Succeeded", "{job}");
