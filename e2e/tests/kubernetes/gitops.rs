@@ -62,6 +62,14 @@ fn ten_applies_of_a_manifest_write_nothing() {
         orders.apply(&manifest).await?;
         orders.await_ready().await?;
         orders.await_condition("FaultTolerant", "True").await?;
+        // How their databases compare is told some seconds after the start, and stays.
+        eventually("all members were compared", Duration::from_secs(50), async || {
+            let members = orders.object().await?.data["status"]["members"].clone();
+            let members = members.as_array().context("no members")?;
+            Ok((members.len() == 3 && members.iter().all(|member| member["checksum"].is_string()))
+                .then_some(()))
+        })
+        .await?;
         // What follows from getting ready is still being written down: until two looks see the same.
         let mut last = BTreeMap::new();
         let before = eventually("nothing changes any more", Duration::from_secs(30), async || {

@@ -3,6 +3,7 @@
 
 use super::observed::{Cluster, Object, Observed, Source, Undo};
 use crate::backup::find;
+use crate::backup::observed::job_name;
 use crate::backup::status::{has_succeeded, is_over};
 use crate::clock;
 use crate::cluster::access::{self, AccessError};
@@ -110,10 +111,11 @@ fn undo(object: &Object, ctx: &Context) -> Undo {
     if !ours {
         return Undo::Foreign;
     }
+    let job = job_name(&name, &backup.uid().unwrap_or_default());
     let status = backup.status.clone().unwrap_or_default();
     match (is_over(&status), has_succeeded(&status), status.bookmark) {
-        (false, ..) => Undo::Running,
-        (true, true, Some(bookmark)) => Undo::Done(UndoBookmark { backup: name, bookmark }),
+        (false, ..) => Undo::Running(job),
+        (true, true, Some(bookmark)) => Undo::Done(job, UndoBookmark { backup: name, bookmark }),
         _ => {
             let failed = status.conditions.into_iter().find(|condition| condition.type_ == "Succeeded");
             Undo::Failed(failed.map(|condition| condition.message).unwrap_or_default())

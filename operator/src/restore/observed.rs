@@ -87,10 +87,10 @@ pub enum Undo {
     Missing,
     /// An object of its name is there that is not it.
     Foreign,
-    /// It is being made.
-    Running,
-    /// It is in the store.
-    Done(UndoBookmark),
+    /// It is being made, under this name in the store.
+    Running(String),
+    /// It is in the store, under this name.
+    Done(String, UndoBookmark),
     /// It cannot be had.
     Failed(String),
 }

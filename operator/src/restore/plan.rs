@@ -57,7 +57,7 @@ pub fn plan(observed: &Observed) -> Step {
     }
     match observed.job.as_ref().map(|job| (job, job.state)) {
         // The leader saw the backup in the store; the object that stands for it says so a moment later.
-        Some((_, JobState::Succeeded)) if observed.undo == Undo::Running => {
+        Some((_, JobState::Succeeded)) if matches!(observed.undo, Undo::Running(_)) => {
             return Step::Follow { percent: 100 };
         }
         Some((_, JobState::Succeeded)) => return Step::Succeed,
@@ -110,7 +110,7 @@ pub fn plan(observed: &Observed) -> Step {
         }
         Undo::Failed(why) => pin_failed(why),
         // The leader brings the other state back while the backup is made, and replaces nothing before that is in the store.
-        Undo::Running | Undo::Done(_) => Step::Start {
+        Undo::Running(undo) | Undo::Done(undo, _) => Step::Start {
             member: leader.clone(),
             body: Box::new(StartRestore {
                 name: object.job_name(),
@@ -118,7 +118,7 @@ pub fn plan(observed: &Observed) -> Step {
                 cluster_id: Some(source.cluster_id.clone()),
                 target: wire_target(object.spec.target.as_ref(), source.path.as_deref()),
                 confirm_cluster_id: Some(cluster_id.clone()),
-                undo: Some(object.undo_name()),
+                undo: Some(undo.clone()),
             }),
         },
     }
@@ -188,7 +188,11 @@ mod tests {
 
     fn done() -> Undo {
         let bookmark = Bookmark { index: 7, term: 1, time: Time(Timestamp::UNIX_EPOCH) };
-        Undo::Done(UndoBookmark { backup: "back-undo".into(), bookmark })
+        Undo::Done("back-undo-1".into(), UndoBookmark { backup: "back-undo".into(), bookmark })
+    }
+
+    fn running() -> Undo {
+        Undo::Running("back-undo-1".into())
     }
 
     /// Approved, and everything there.
@@ -288,7 +292,7 @@ mod tests {
             ("not begun", cluster(|c| c.cluster_id = None), "wait NotBegun"),
             ("nobody leads", cluster(|c| c.leader = None), "wait NoLeader"),
             ("first where it is", edited(|o| o.undo = Undo::Missing), "pin"),
-            ("which takes a while", edited(|o| o.undo = Undo::Running), "start orders-0"),
+            ("which takes a while", edited(|o| o.undo = running()), "start orders-0"),
             ("or cannot be", edited(|o| o.undo = Undo::Failed("no".into())), "fail PinFailed"),
             ("somebody else's", edited(|o| o.undo = Undo::Foreign), "wait NameConflict"),
             ("then the leader", ready(), "start orders-0"),
@@ -298,11 +302,7 @@ mod tests {
             ("asked, and a member is not heard for long", asked(600, false), "fail OutcomeUnknown"),
             ("under way", job(JobState::Running), "follow 30"),
             ("done", job(JobState::Succeeded), "succeed"),
-            (
-                "done, and the object does not say so yet",
-                with(JobState::Succeeded, Undo::Running),
-                "follow 100",
-            ),
+            ("done, and the object does not say so yet", with(JobState::Succeeded, running()), "follow 100"),
             ("done, and somebody deleted the object", with(JobState::Succeeded, Undo::Missing), "succeed"),
             // The leader may have found it in the store all the same: it says how it ends.
             (
@@ -328,6 +328,7 @@ mod tests {
         assert_eq!(body.confirm_cluster_id.as_deref(), Some("c1"));
         assert_eq!(body.target, RestoreTarget::Backup("p".into()));
         assert_eq!((body.source, body.name.as_str()), (RestoreSource::Own, "restore-u"));
-        assert_eq!(body.undo.as_deref(), Some("back-undo"));
+        // By its name in the store, which is not the object's.
+        assert_eq!(body.undo.as_deref(), Some("back-undo-1"));
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
     let before = &observed.object.status;
     let (now, generation) = (observed.now, observed.object.generation);
     let mut status = SqliteRestoreStatus { observed_generation: Some(generation), ..before.clone() };
-    if let Undo::Done(bookmark) = &observed.undo {
+    if let Undo::Done(_, bookmark) = &observed.undo {
         status.undo_bookmark = Some(bookmark.clone());
     }
     let state = match (step, outcome) {
@@ -59,7 +59,7 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
             status.progress_percent = Some(i32::from(*percent));
             let undo = observed.object.undo_name();
             let message = match &observed.undo {
-                Undo::Running => {
+                Undo::Running(_) => {
                     format!("the leader is at it, and where the cluster is is kept as SqliteBackup {undo}")
                 }
                 Undo::Failed(why) => {
@@ -241,7 +241,7 @@ mod tests {
             message: None,
         };
         let mut observed = observed(SqliteRestoreStatus::default(), Some(job));
-        observed.undo = Undo::Done(undo);
+        observed.undo = Undo::Done("back-undo-1".into(), undo);
         let done = status(&observed, &Step::Succeed, &Outcome::Done);
         let index = done.undo_bookmark.as_ref().map(|undo| undo.bookmark.index);
         assert_eq!((index, done.restored_index, done.installed_index), (Some(11), Some(3), Some(12)));
