@@ -35,15 +35,18 @@ async fn objects(test: &Scenario) -> Result<BTreeMap<(String, String), DynamicOb
     Ok(objects)
 }
 
-/// What a write changes of an object.
-fn version(object: &DynamicObject) -> (Option<String>, Option<i64>) {
-    (object.resource_version(), object.metadata.generation)
+/// What a write changes of an object. The kubelet and others write what they see of objects that Kubernetes makes: of those,
+/// what others than they write.
+fn version(kind: &str, object: &DynamicObject) -> String {
+    let metadata = &object.metadata;
+    if OF_KUBERNETES.contains(&kind) {
+        return format!("{:?} {:?} {:?}", metadata.generation, metadata.labels, metadata.annotations);
+    }
+    format!("{:?} {:?}", metadata.generation, metadata.resource_version)
 }
 
-fn versions(
-    objects: &BTreeMap<(String, String), DynamicObject>,
-) -> BTreeMap<(String, String), (Option<String>, Option<i64>)> {
-    objects.iter().map(|(key, object)| (key.clone(), version(object))).collect()
+fn versions(objects: &BTreeMap<(String, String), DynamicObject>) -> BTreeMap<(String, String), String> {
+    objects.iter().map(|(key, object)| (key.clone(), version(&key.0, object))).collect()
 }
 
 /// Who holds fields of the object itself; what only its status says is left out.

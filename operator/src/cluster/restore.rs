@@ -171,11 +171,17 @@ pub(crate) async fn jobs(name: &str, observed: &Observed, admin: &AdminClient) -
     }
 }
 
+/// Who is at it knows more than who has only the state that it came to, and says so in a moment.
 fn furthest(jobs: impl Iterator<Item = RestoreJob>) -> Option<RestoreJob> {
     jobs.max_by_key(|job| match job.state {
         JobState::Failed => 0,
-        JobState::Running => 1,
-        JobState::Succeeded => 2,
+        JobState::Succeeded
+            if job.restored.as_ref().is_none_or(|restored| restored.installed_index.is_none()) =>
+        {
+            1
+        }
+        JobState::Running => 2,
+        JobState::Succeeded => 3,
     })
 }
 

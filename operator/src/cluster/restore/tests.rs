@@ -168,3 +168,28 @@ fn a_target_is_a_moment_a_backup_or_the_last() {
         assert_eq!(wire_target(wanted.as_ref(), path), expected);
     }
 }
+
+#[test]
+fn who_is_at_a_restore_knows_more_than_who_has_what_came_of_it() {
+    let told = |state: &str, restored: Value| -> RestoreJob {
+        let job = json!({"name": "n", "state": state, "progressPercent": 80, "restored": restored});
+        serde_json::from_value(job).unwrap()
+    };
+    let restored = |installed: Option<u64>| {
+        json!({
+            "clusterId": "c", "epoch": 1, "backup": "b", "index": 3, "time": "2026-01-02T03:04:05Z", "replayed": 0,
+            "sizeBytes": 1, "milliseconds": 1, "installedIndex": installed,
+        })
+    };
+    let (failed, running) = (told("Failed", json!(null)), told("Running", json!(null)));
+    let (by_mark, done) = (told("Succeeded", restored(None)), told("Succeeded", restored(Some(9))));
+    for (jobs, wanted) in [
+        (vec![], None),
+        (vec![&failed, &by_mark], Some(&by_mark)),
+        (vec![&running, &by_mark], Some(&running)),
+        (vec![&done, &by_mark], Some(&done)),
+        (vec![&done, &running], Some(&done)),
+    ] {
+        assert_eq!(furthest(jobs.iter().copied().cloned()).as_ref(), wanted, "{jobs:?}");
+    }
+}
