@@ -206,6 +206,14 @@ pub struct MemberReport {
     pub message: Option<String>,
 }
 
+impl MemberReport {
+    /// The leader that it follows, or itself, as the membership has it; none if that is not known.
+    pub fn leading_member(&self) -> Option<&Member> {
+        let leader = self.leader.as_ref()?;
+        self.membership.members.iter().find(|member| member.node_id == leader.node_id)
+    }
+}
+
 /// An entry of the log that a member was applying whenever its process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,7 +1,7 @@
 //! The Unix socket in the data directory by which `sqlited drain` talks to the running member: it works without
 //! network, credentials and the operator, from a pod's preStop hook.
 
-use crate::node::Drain;
+use crate::drain::Drain;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -12,6 +12,7 @@ mod cluster;
 pub mod config;
 pub mod control;
 pub mod discovery;
+pub mod drain;
 pub mod failpoint;
 #[doc(hidden)]
 pub mod fuzzing;

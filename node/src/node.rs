@@ -6,6 +6,7 @@ use crate::changes::Changes;
 use crate::cluster::{self, FormError, RegistryContact};
 use crate::config::Config;
 use crate::control;
+use crate::drain::Drain;
 use crate::http::{About, App, BodyRoom, Counter, Counters, Queue, Server, serve_clients, serve_health};
 use crate::identity::{Identity, IdentityError};
 use crate::maintenance::Maintenance;
@@ -23,13 +24,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
-/// How long handing over leadership may take when going down.
-const HAND_OVER: Duration = Duration::from_millis(2500);
-/// How long a managed member goes on serving after it said that it goes down: until Services have heard.
-const LINGER: Duration = Duration::from_secs(3);
 /// How long requests in flight may take to end.
 const REQUESTS: Duration = Duration::from_secs(10);
 
@@ -117,41 +113,6 @@ pub struct Node {
     leave: bool,
     /// Where the client port really listens (the port may have been given as 0).
     http_address: std::net::SocketAddr,
-}
-
-/// Saying goodbye: done once, whoever asks first (the preStop hook, then SIGTERM).
-pub struct Drain {
-    consensus: Arc<Consensus>,
-    /// Whether leadership is handed over.
-    hands_over: bool,
-    linger: Duration,
-    done: OnceCell<()>,
-}
-
-impl Drain {
-    /// Hands over leadership, says that this member goes down, and goes on serving for a while. Returns when done.
-    pub async fn run(&self) {
-        self.done.get_or_init(|| self.once()).await;
-    }
-
-    async fn once(&self) {
-        self.consensus.set_draining();
-        if self.hands_over {
-            self.hand_over().await;
-        }
-        tokio::time::sleep(self.linger).await;
-    }
-
-    async fn hand_over(&self) {
-        match tokio::time::timeout(HAND_OVER, self.consensus.hand_over()).await {
-            Ok(Ok(Some(to))) => {
-                tracing::info!(leader = to.leader.name, term = to.term, "handed over leadership")
-            }
-            Ok(Ok(None)) => {}
-            Ok(Err(refusal)) => tracing::info!(refusal.message, "leadership was not handed over"),
-            Err(_) => tracing::warn!("handing over leadership took too long"),
-        }
-    }
 }
 
 /// The thread and runtime of consensus: nothing else runs there.
@@ -350,13 +311,7 @@ impl Node {
         let clients = serve_clients(client_listener, app.clone(), security.clients);
         let health =
             health_listener.map(|listener| tokio::spawn(serve_health(listener, app, runtime.handle.clone())));
-        let linger = if config.managed { LINGER } else { Duration::ZERO };
-        let drain = Arc::new(Drain {
-            consensus: consensus.clone(),
-            hands_over: config.hand_over_on_shutdown,
-            linger,
-            done: OnceCell::new(),
-        });
+        let drain = Arc::new(Drain::new(consensus.clone(), config.managed, config.hand_over_on_shutdown));
         let control = control::serve(&directory, drain.clone()).map_err(NodeError::Control)?;
         let leave = config.leave_on_shutdown;
         if let Some(found_in) = config.join.registry().cloned() {

@@ -61,6 +61,64 @@ fn a_leader_of_a_moment_hands_over_at_once() {
     }
 }
 
+/// It would take over only to go down, and the next one would have to be elected.
+#[test]
+fn leadership_goes_to_nobody_who_goes_down_too() {
+    let mut c = cluster(3);
+    c.create_ledger(0);
+    let leader = c.await_leader(0);
+    let (next, last) = ((leader + 1) % 3, (leader + 2) % 3);
+    for goes in [next, last] {
+        let stays = 3 - leader - goes;
+        assert!(c.begin_drain(goes).wait().unwrap().success());
+        for (from, to) in [(leader, stays), (stays, leader)] {
+            let (status, body) = c.post(from, "/cluster/transfer", "{}");
+            assert!(status == 200 && body.contains(&c.members[to].name), "{status} {body}");
+            c.until("it knows that it leads", |c| (c.report(to)["role"] == json!("Leader")).then_some(()));
+        }
+        let (status, body) =
+            c.post(leader, "/cluster/transfer", &json!({"to": c.report(goes)["nodeId"]}).to_string());
+        assert!(status == 409 && body.contains("goes out of service"), "{status} {body}");
+        c.kill(goes);
+        c.start(goes);
+        c.await_ready(goes);
+    }
+    // Somebody who does not answer any more, and is not missed yet.
+    c.kill(last);
+    let (status, body) = c.post(leader, "/cluster/transfer", "{}");
+    assert!(status == 200 && body.contains(&c.members[next].name), "{status} {body}");
+    // Everybody goes: it is left as it is.
+    assert!(c.begin_drain(leader).wait().unwrap().success());
+    let (status, body) = c.post(next, "/cluster/transfer", "{}");
+    assert!(status == 409 && body.contains("no other voter answers"), "{status} {body}");
+    c.execute(next, &json!(["INSERT INTO ledger(n) VALUES(1)"]));
+}
+
+/// What one that does not know yet gives to the other, that one passes on.
+#[test]
+fn of_two_that_go_down_at_once_neither_keeps_leadership() {
+    let mut c = cluster(3);
+    (0..3).for_each(|i| {
+        c.remove_flags(i, 4);
+        c.add_flags(i, &["-managed"]);
+        c.kill(i);
+        c.start(i);
+    });
+    (0..3).for_each(|i| c.await_ready(i));
+    for _ in 0..from_environment("LEADERSHIP_ROUNDS", 3) {
+        let leader = c.await_leader(0);
+        let (other, stays) = ((leader + 1) % 3, (leader + 2) % 3);
+        let mut going = [leader, other].map(|i| c.begin_drain(i));
+        going.iter_mut().for_each(|drain| assert!(drain.wait().unwrap().success()));
+        assert_eq!(c.report(stays)["role"], json!("Leader"));
+        for i in [leader, other] {
+            assert_eq!(c.terminate(i), Some(0));
+            c.start(i);
+            c.await_ready(i);
+        }
+    }
+}
+
 #[test]
 fn a_leader_that_is_removed_leaves_no_gap() {
     let mut c = cluster(3);

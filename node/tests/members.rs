@@ -492,12 +492,7 @@ fn drain_hands_over_and_goes_on_serving() {
     let mut c = cluster(3);
     c.execute(0, &json!(["CREATE TABLE t(a)"]));
     let leader = c.await_leader(0);
-    let drained = std::process::Command::new(env!("CARGO_BIN_EXE_sqlited"))
-        .arg("drain")
-        .arg(&c.members[leader].dir)
-        .status()
-        .unwrap();
-    assert!(drained.success());
+    assert!(c.begin_drain(leader).wait().unwrap().success());
     assert_ne!(c.await_leader((leader + 1) % 3), leader);
     c.execute(leader, &json!(["INSERT INTO t VALUES(1)"]));
     assert_eq!(c.report(leader)["phase"], json!("Draining"));

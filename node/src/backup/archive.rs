@@ -123,6 +123,18 @@ struct Position {
     base_at: Option<jiff::Timestamp>,
 }
 
+/// What of an epoch in the store can be restored; none if the credentials only write.
+async fn readable(objects: &Objects, epoch: u64) -> Result<Option<Contents>, ObjectError> {
+    let mut contents = match Contents::read(objects, Some(epoch)).await {
+        Ok(contents) => contents,
+        Err(error) if error.is_refusal() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // Those from before there were keys are not restored with them.
+    contents.manifests.retain(|manifest| objects.accepts(manifest.backup.encrypted));
+    Ok(Some(contents))
+}
+
 impl Archiver {
     /// Of a member whose store is `repository`; `trimmed` is set whenever something of that was deleted.
     pub fn new(
@@ -290,14 +302,8 @@ impl Archiver {
 
     /// Where the archive of the epoch ends, as the store and the other members say.
     async fn find_position(&self, objects: &Objects, epoch: u64) -> Result<Position, ArchiveError> {
-        let mut contents = match Contents::read(objects, Some(epoch)).await {
-            Ok(contents) => contents,
-            // Credentials that only write are enough to archive; then what was there before is not known.
-            Err(error) if error.is_refusal() => Contents::default(),
-            Err(error) => return Err(error.into()),
-        };
-        // Those from before there were keys are not restored with them.
-        contents.manifests.retain(|manifest| objects.accepts(manifest.backup.encrypted));
+        // Credentials that only write are enough to archive; then what was there before is not known.
+        let mut contents = readable(objects, epoch).await?.unwrap_or_default();
         // Those that are kept with a backup go with it.
         contents.segments.retain(|segment| segment.of.is_none());
         let archived = contents.last_archived(epoch).map_or(0, |last| last + 1);
@@ -340,13 +346,8 @@ impl Archiver {
         epoch: u64,
         at: &mut Position,
     ) -> Result<bool, ArchiveError> {
-        let mut contents = match Contents::read(objects, Some(epoch)).await {
-            Ok(contents) => contents,
-            // Who may only write has not deleted it either.
-            Err(error) if error.is_refusal() => return Ok(true),
-            Err(error) => return Err(error.into()),
-        };
-        contents.manifests.retain(|manifest| objects.accepts(manifest.backup.encrypted));
+        // Who may only write has not deleted it either.
+        let Some(contents) = readable(objects, epoch).await? else { return Ok(true) };
         let of_later = || contents.manifests.iter().find(|manifest| manifest.backup.index >= at.next);
         let first = contents.first_base(epoch, at.next.saturating_sub(1)).or_else(of_later);
         if first.is_none() {

@@ -463,10 +463,8 @@ impl Backups {
         &self,
         look: impl Fn(&Path) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let store = self.consensus.store().clone();
-        let looked = tokio::task::spawn_blocking(move || store.look(look)).await;
-        let failed = |error: String| refusal(RefusalReason::Internal, error);
-        looked.map_err(|error| failed(error.to_string()))?.map_err(failed)
+        let looked = self.consensus.store().look_aside(look).await;
+        looked.map_err(|error| refusal(RefusalReason::Internal, error))
     }
 
     async fn holds_anything(&self) -> Result<bool, Refusal> {

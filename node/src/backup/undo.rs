@@ -196,9 +196,8 @@ impl Keeper {
 
     /// Whether there is anything to lose.
     pub async fn holds_anything(&self) -> Result<bool, KeepError> {
-        let store = self.consensus.store().clone();
-        let looked = tokio::task::spawn_blocking(move || store.look(store::holds_anything)).await;
-        Ok(looked.map_err(io::Error::from)?.map_err(io::Error::other)?)
+        let looked = self.consensus.store().look_aside(store::holds_anything).await;
+        Ok(looked.map_err(io::Error::other)?)
     }
 }
 

@@ -193,9 +193,8 @@ async fn correct_addresses(consensus: &Consensus, config: &Config) {
             return;
         }
         // The leader may be known only by an address that it does not have any more.
-        let leader =
-            report.leader.and_then(|l| report.membership.members.iter().find(|m| m.node_id == l.node_id));
-        let addresses = leader.map(|m| m.raft_address.clone()).into_iter().chain(found(config).await);
+        let addresses =
+            report.leading_member().map(|m| m.raft_address.clone()).into_iter().chain(found(config).await);
         for address in addresses {
             match consensus.ask_to_join(&address, false).await {
                 Ok(_) => tracing::info!(through = address, "told the leader of the new addresses"),

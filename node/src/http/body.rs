@@ -69,8 +69,13 @@ fn as_json(body: &[u8]) -> BadBody {
 }
 
 fn is_too_deep(body: &[u8]) -> bool {
+    outside_strings(body).any(|(_, _, depth)| depth > DEPTH)
+}
+
+/// The bytes of JSON outside its strings: where each is, what it is, and how deep what follows it is.
+pub fn outside_strings(json: &[u8]) -> impl Iterator<Item = (usize, u8, usize)> + '_ {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    body.iter().any(|byte| {
+    json.iter().enumerate().filter_map(move |(at, byte)| {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
@@ -80,7 +85,7 @@ fn is_too_deep(body: &[u8]) -> bool {
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        depth > DEPTH
+        (!in_string).then_some((at, *byte, depth))
     })
 }
 

@@ -1,6 +1,6 @@
 //! `/db/load` and `/boot`: a database file takes the place of the present one, or SQL text is run.
 
-use super::body::STATEMENTS;
+use super::body::{STATEMENTS, outside_strings};
 use super::counters::Counter;
 use super::respond::{self, Answer};
 use super::sql::{Incoming, bad_param, served_by};
@@ -205,20 +205,8 @@ async fn load_sql(app: &App, beginning: BytesMut, body: Body, timeout: Duration,
 /// Of the results of many statements, as JSON with commas between them, the last: the whole text is one statement to the
 /// client.
 fn last_result(results: &[u8]) -> &[u8] {
-    let (mut depth, mut in_string, mut escaped, mut start) = (0_u32, false, false, 0);
-    for (at, byte) in results.iter().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b',' if depth == 0 => start = at + 1,
-            _ => {}
-        }
-    }
-    &results[start..]
+    let commas = outside_strings(results).filter(|(_, byte, depth)| (*byte, *depth) == (b',', 0));
+    &results[commas.last().map_or(0, |(at, ..)| at + 1)..]
 }
 
 #[cfg(test)]

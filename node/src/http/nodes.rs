@@ -143,9 +143,8 @@ pub async fn nodes(app: &Arc<App>, scheme: Scheme, params: &Params) -> Answer {
 /// Peer address of the leader that does what is asked for; none if that is this member.
 fn leader_elsewhere(app: &App) -> Option<String> {
     let report = app.consensus.report();
-    let leader = report.leader.filter(|leader| leader.node_id != report.node_id)?;
-    let mut members = report.membership.members.into_iter();
-    members.find(|member| member.node_id == leader.node_id).map(|member| member.raft_address)
+    let leader = report.leading_member().filter(|leader| leader.node_id != report.node_id);
+    leader.map(|leader| leader.raft_address.clone())
 }
 
 /// The answer to what was done here, or by the leader at `forwarded_to`.
@@ -162,10 +161,8 @@ fn done_by(app: &App, forwarded_to: Option<&str>, counter: Counter) -> Answer {
 pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
     let report = app.consensus.report();
     if incoming.method == Method::GET {
-        let known = report.leader.as_ref().filter(|_| app.consensus.knows_leader());
-        let id = known.map(|l| l.node_id);
-        let member = report.membership.members.into_iter().find(|m| Some(m.node_id) == id);
-        return match member {
+        let member = report.leading_member().filter(|_| app.consensus.knows_leader());
+        return match member.cloned() {
             None => redirect::no_leader(app),
             Some(member) => {
                 let name = Some(member.name.clone());
@@ -282,9 +279,7 @@ pub async fn remove(app: &App, incoming: Incoming) -> Answer {
         Ok(_) => done_by(app, forwarded_to.as_deref(), Counter::RemoteRemoveNode),
         // As rqlite: removing who is not there succeeds.
         Err(refusal) if refusal.reason == RefusalReason::NoSuchMember => {
-            let mut answer = respond::empty(StatusCode::OK);
-            served_by(app, &mut answer, None);
-            answer
+            done_by(app, None, Counter::RemoteRemoveNode)
         }
         Err(refusal) if refusal.reason == RefusalReason::NoLeader => redirect::no_leader(app),
         Err(refusal) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, refusal.message),

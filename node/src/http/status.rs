@@ -162,8 +162,8 @@ fn store(app: &App, report: &MemberReport) -> Value {
     let state = consensus.store().state().current();
     let own_id = consensus.identity().node_id();
     let leader = report.leader.as_ref().map(|l| {
-        let found = report.membership.members.iter().find(|m| m.node_id == l.node_id);
-        json!({ "node_id": l.name, "addr": found.map_or("", |m| m.raft_address.as_str()) })
+        let address = report.leading_member().map_or("", |m| m.raft_address.as_str());
+        json!({ "node_id": l.name, "addr": address })
     });
     let nodes: Vec<Value> = report
         .membership
@@ -281,10 +281,7 @@ async fn readiness(app: &App, params: &Params, deadline: Instant) -> Result<Stri
         return Ok(lines);
     }
     let report = app.consensus.report();
-    let leader =
-        report.leader.as_ref().filter(|_| app.consensus.knows_leader()).and_then(|leader| {
-            report.membership.members.iter().find(|member| member.node_id == leader.node_id)
-        });
+    let leader = report.leading_member().filter(|_| app.consensus.knows_leader());
     let Some(leader) = leader else { return Err(lines + "\n[+]leader does not exist") };
     if leader.node_id != report.node_id {
         let left = deadline.saturating_duration_since(Instant::now());

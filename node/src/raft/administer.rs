@@ -2,14 +2,12 @@
 
 use super::Consensus;
 use super::calls::{CallError, Kind};
-use super::membership::{
-    Administer, Administered, Known, MembershipChanges, SILENT, describe, known_as, refuse,
-};
+use super::membership::{Administer, Administered, Known, MembershipChanges, describe, known_as, refuse};
 use super::recovery::Recovery;
 use super::types::Metrics;
 use client::admin::{
-    AddLearner, ChangeVoters, Changed, Member, NodeId, Recover, Refusal, RefusalReason, RemoveLearner,
-    SkipEntry, Skipped, Transfer, Transferred,
+    AddLearner, ChangeVoters, Changed, Member, Recover, Refusal, RefusalReason, RemoveLearner, SkipEntry,
+    Skipped, Transfer, Transferred,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
@@ -47,12 +45,13 @@ impl Consensus {
         }
         if let Administer::ChangeVoters(change) = &request
             && change.remove.contains(&self.identity.node_id())
-            && let Some(successor) = self.successor(change)
         {
             // A leader that removes itself leaves the others to elect; one that hands over first leaves no gap.
-            let keep = Transfer { to: Some(successor) };
-            changes.transfer(&keep).await?;
-            return refuse(RefusalReason::NoLeader, "leadership was handed over first");
+            let stay = self.voters_fit_to_lead(|m| !change.remove.contains(&m.node_id), |_| true).await;
+            if !stay.is_empty() {
+                changes.transfer(&stay).await?;
+                return refuse(RefusalReason::NoLeader, "leadership was handed over first");
+            }
         }
         match request {
             Administer::AddLearner(learner) => {
@@ -73,25 +72,15 @@ impl Consensus {
             Administer::ChangeVoters(change) => {
                 changes.change_voters(&change).await.map(Administered::Changed)
             }
-            Administer::Transfer(transfer) => {
-                changes.transfer(&transfer).await.map(Administered::Transferred)
+            Administer::Transfer(Transfer { to: Some(to) }) => {
+                self.transfer_to(to).await.map(Administered::Transferred)
             }
+            Administer::Transfer(Transfer { to: None }) => match self.hand_over().await? {
+                Some(transferred) => Ok(Administered::Transferred(transferred)),
+                None => refuse(RefusalReason::NoLeader, "this member does not lead any more"),
+            },
             Administer::Skip(skip) => self.skip_here(skip.index).await.map(Administered::Skipped),
         }
-    }
-
-    /// Who is to lead when this member is removed: of the voters that stay, the one that has caught up furthest.
-    fn successor(&self, change: &ChangeVoters) -> Option<NodeId> {
-        let membership = describe(&self.metrics());
-        let stays = |m: &&Member| m.voter && !change.remove.contains(&m.node_id);
-        let heard = |m: &&Member| m.silent_milliseconds.is_some_and(|ms| u128::from(ms) < SILENT.as_millis());
-        membership
-            .members
-            .iter()
-            .filter(stays)
-            .filter(heard)
-            .max_by_key(|m| m.matched_index)
-            .map(|m| m.node_id)
     }
 
     async fn administer_there(

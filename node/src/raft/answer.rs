@@ -6,8 +6,9 @@ use super::extensions::{ExtensionsReport, named};
 use super::join::{JoinRequest, Notice};
 use super::membership::{Administer, refuse};
 use super::wire;
+use crate::observe::Observe as _;
 use bytes::{Bytes, BytesMut};
-use client::admin::{FatalEntry, MemberRef, NodeId, RefusalReason};
+use client::admin::{FatalEntry, Member, MemberRef, NodeId, Phase, RefusalReason};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,6 +31,9 @@ pub struct Described {
     /// The checksum of its database that it knows last: after which entry, and what.
     #[serde(default)]
     pub checksum: Option<(u64, u64)>,
+    /// It goes down, or its database is wrong: it had better not lead.
+    #[serde(default)]
+    pub is_leaving_service: bool,
     /// Its disk is nearly full: it had better not lead.
     #[serde(default)]
     pub is_low_on_space: bool,
@@ -123,6 +127,7 @@ impl Consensus {
             applied_index: self.store.applied().index(),
             term: self.metrics().current_term,
             checksum: self.store.last_checksum().map(|checksum| (checksum.index, checksum.sum)),
+            is_leaving_service: matches!(self.phase.current(), Phase::Draining | Phase::Fenced),
             is_low_on_space: self.space.is_low(),
             is_held_back: self.is_held_back(),
             knows_maintenance: true,
@@ -133,6 +138,18 @@ impl Consensus {
             extensions: Some(self.store.shelf().wanted().into()),
             extension_files: named(self.store.shelf().configured()),
         }
+    }
+
+    /// What a member says of itself, this one too.
+    pub(super) async fn describe_member(
+        &self,
+        member: &Member,
+        timeout: Duration,
+    ) -> Result<Described, CallError> {
+        if member.node_id == self.identity.node_id() {
+            return Ok(self.described());
+        }
+        self.describe_peer(member.node_id, &member.raft_address, timeout).await
     }
 
     /// Asks who answers at a member's address; for `/nodes`.

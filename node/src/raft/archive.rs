@@ -158,7 +158,7 @@ impl Consensus {
             super::log_store::LogStore::new(self.log.clone()).entries(from, applied.index + 1, bytes)?;
         let applied = |entry| {
             let entry = entry_to_store(entry, &self.identity, false);
-            if self.skipped.contains(entry.log_id.index) { entry.passed_over() } else { entry }
+            if self.entry_gate.is_skipped(entry.log_id.index) { entry.passed_over() } else { entry }
         };
         Ok(entries.into_iter().map(applied).collect())
     }

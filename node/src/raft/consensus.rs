@@ -10,7 +10,7 @@ use super::extensions::Agreement;
 use super::fatal_entry::EntryGate;
 use super::forward::RequestError;
 use super::log_store::LogStore;
-use super::membership::{MembershipChanges, metrics_of};
+use super::membership::metrics_of;
 use super::peer_client::PeerClients;
 use super::peer_server;
 use super::peers_file::{self, PeersError};
@@ -21,7 +21,6 @@ use super::received::Received;
 use super::recovery::Recovery;
 use super::replace::StagedFiles;
 use super::retention;
-use super::skipped::Skipped;
 use super::snapshot_receive::Receiving;
 use super::state_machine::StateMachine;
 use super::teller::Teller;
@@ -35,7 +34,7 @@ use crate::observe::Observe as _;
 use crate::space::Space;
 use crate::store::{LocalFailure, Store};
 use crate::trace::Tracer;
-use client::admin::{AddLearner, NodeId, Phase, Refusal, Transfer, Transferred};
+use client::admin::{AddLearner, NodeId, Phase};
 use futures::FutureExt as _;
 use openraft::SnapshotPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -175,7 +174,6 @@ pub struct Consensus {
     /// Loads, one at a time.
     pub(super) loading: Mutex<()>,
     pub(super) staged: Arc<StagedFiles>,
-    pub(super) skipped: Arc<Skipped>,
     pub(super) entry_gate: Arc<EntryGate>,
     pub(super) phase: watch::Sender<Phase>,
     /// Whether the process is to end and start again.
@@ -243,8 +241,8 @@ impl Consensus {
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
         let whereabouts = Whereabouts::default();
         let staged = StagedFiles::new(store.clone(), identity.node_id(), peers.clone(), whereabouts.clone());
-        let skipped = Arc::new(Skipped::open(&config.directory).map_err(StartError::Skipped)?);
-        let entry_gate = Arc::new(EntryGate::new(store.clone(), skipped.clone()));
+        let entry_gate = EntryGate::open(store.clone(), &config.directory).map_err(StartError::Skipped)?;
+        let entry_gate = Arc::new(entry_gate);
         let lacking = staged.first_lacking(&log_store).map_err(|e| StartError::Raft(e.to_string()))?;
         if let Some(first) = lacking {
             tracing::info!(
@@ -295,7 +293,6 @@ impl Consensus {
             copies: Arc::new(Semaphore::new(2)),
             loading: Mutex::default(),
             staged,
-            skipped,
             entry_gate,
             phase: watch::Sender::new(first_phase),
             restart: watch::Sender::new(false),
@@ -534,15 +531,6 @@ impl Consensus {
             retention::purge(&self.raft, &self.log, index).await?;
         }
         Ok(())
-    }
-
-    /// Hands over leadership if this member leads and another voter can.
-    pub async fn hand_over(&self) -> Result<Option<Transferred>, Refusal> {
-        let metrics = self.metrics();
-        if metrics.current_leader != Some(metrics.id) {
-            return Ok(None);
-        }
-        MembershipChanges::new(&self.raft).transfer(&Transfer::default()).await.map(Some)
     }
 
     /// Stops Raft, closes the log and the database. What was acknowledged is on disk already.

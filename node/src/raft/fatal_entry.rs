@@ -11,7 +11,6 @@
 //! members that read it later, and must go into the archive as nothing ([`super::archive`]).
 
 use super::Consensus;
-use super::command::CommandView;
 use super::forward::RequestError;
 use super::log_store::LogStore;
 use super::membership::{describe, refuse};
@@ -19,10 +18,8 @@ use super::skipped::Skipped;
 use crate::observe::{Observe as _, Until as _};
 use crate::store::{self, Store, Suspect};
 use client::admin::{self, FatalEntry, Refusal, RefusalReason};
-use openraft::EntryPayload;
-use openraft::entry::RaftEntry as _;
 use std::io;
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -35,13 +32,11 @@ const DESCRIBED: Duration = Duration::from_secs(2);
 const PASSED_OVER: Duration = Duration::from_secs(10);
 /// Between two attempts to read the log.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Bytes of entries read at once.
-const PIECE: usize = 1 << 20;
 
 /// Stands before the entry that may have ended the process.
 pub struct EntryGate {
     suspect: Option<Suspect>,
-    skipped: Arc<Skipped>,
+    skipped: Skipped,
     store: Store,
     verdict: watch::Sender<Verdict>,
 }
@@ -61,13 +56,19 @@ enum Verdict {
 }
 
 impl EntryGate {
-    /// Before what `store` suspects.
-    pub fn new(store: Store, skipped: Arc<Skipped>) -> Self {
+    /// Before what `store` suspects; what was passed over is noted in `directory`.
+    pub fn open(store: Store, directory: &Path) -> io::Result<Self> {
+        let skipped = Skipped::open(directory)?;
         let suspect = store.suspect();
         if let Some(Suspect { index, ends }) = suspect {
             tracing::warn!(index, ends, "this process ended while it applied an entry of the log");
         }
-        Self { suspect, skipped, store, verdict: watch::Sender::new(Verdict::Awaited) }
+        Ok(Self { suspect, skipped, store, verdict: watch::Sender::new(Verdict::Awaited) })
+    }
+
+    /// Whether entry `index` was passed over: it is nothing.
+    pub fn is_skipped(&self, index: u64) -> bool {
+        self.skipped.contains(index)
     }
 
     /// Index of the entry that it stands before. Raft must not come to it before it runs: whether the entry is passed over is
@@ -79,7 +80,7 @@ impl EntryGate {
     /// The entry as it is to be applied, once that is known.
     pub async fn pass(&self, entry: store::Entry) -> io::Result<store::Entry> {
         let index = entry.log_id.index;
-        if self.skipped.contains(index) {
+        if self.is_skipped(index) {
             return Ok(entry.passed_over());
         }
         if self.suspect.is_none_or(|suspect| suspect.index != index) {
@@ -170,8 +171,8 @@ impl Consensus {
     }
 
     async fn pass_over_entry(&self, index: u64, by: u64) {
-        let skipped = self.skipped.clone();
-        let noted = tokio::task::spawn_blocking(move || skipped.add(index)).await;
+        let gate = self.entry_gate.clone();
+        let noted = tokio::task::spawn_blocking(move || gate.skipped.add(index)).await;
         match noted.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(()) => {
                 tracing::warn!(index, by, "passes over an entry, as the log says");
@@ -197,7 +198,10 @@ impl Consensus {
     /// Index of the entry that has members pass over entry `index`, committed or not.
     async fn skip_of(&self, index: u64) -> io::Result<Option<u64>> {
         let log = LogStore::new(self.log.clone());
-        tokio::task::spawn_blocking(move || find_skip(&log, index)).await?
+        let find = move || {
+            log.find_command(index + 1, u64::MAX, |at, command| (command.skip == Some(index)).then_some(at))
+        };
+        tokio::task::spawn_blocking(find).await?
     }
 
     /// Has every member pass over entry `index`; on the leader.
@@ -207,22 +211,16 @@ impl Consensus {
             self.until_passed_over(by).await?;
             return Ok(admin::Skipped { by });
         }
-        let own = self.identity.node_id();
         for member in describe(&self.metrics()).members {
             let name = &member.name;
-            let fatal = if member.node_id == own {
-                self.fatal_entry()
-            } else {
-                let described = self.describe_peer(member.node_id, &member.raft_address, DESCRIBED).await;
-                match described {
-                    Ok(described) => described.fatal_entry,
-                    Err(error) => {
-                        let message = format!(
-                            "member {name} does not say whether it has applied entry {index} ({error}): bring it back, or \
-                             remove it if it is lost"
-                        );
-                        return refuse(RefusalReason::NotFatal, message);
-                    }
+            let described = self.describe_member(&member, DESCRIBED).await;
+            let fatal = match described {
+                Ok(described) => described.fatal_entry,
+                Err(error) => {
+                    let message = format!(
+                        "member {name} does not say whether it has applied entry {index} ({error}): bring it back, or                          remove it if it is lost"
+                    );
+                    return refuse(RefusalReason::NotFatal, message);
                 }
             };
             match fatal {
@@ -250,23 +248,6 @@ impl Consensus {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => refuse(RefusalReason::Internal, error.to_string()),
             Err(_) => refuse(RefusalReason::OutcomeUnknown, "the entry was not passed over in time"),
-        }
-    }
-}
-
-fn find_skip(log: &LogStore, index: u64) -> io::Result<Option<u64>> {
-    let mut next = index + 1;
-    loop {
-        let entries = log.entries(next, u64::MAX, PIECE)?;
-        let Some(last) = entries.last() else { return Ok(None) };
-        next = last.index() + 1;
-        for entry in &entries {
-            let EntryPayload::Normal(command) = &entry.payload else { continue };
-            // Bytes that make no sense are reported when the entry is applied.
-            let skip = CommandView::parse(&command.0).ok().and_then(|command| command.skip);
-            if skip == Some(index) {
-                return Ok(Some(entry.index()));
-            }
         }
     }
 }

@@ -240,8 +240,8 @@ impl Consensus {
         }
     }
 
-    /// What `work` comes to while this member follows `leader`; none once it does not. A leader that is cut off may never
-    /// answer.
+    /// What `work` comes to while `leader` leads, this member or another; none once it does not. A leader that is cut off
+    /// may never answer.
     pub(super) async fn while_led_by<T>(
         &self,
         leader: Leadership,
@@ -253,10 +253,10 @@ impl Consensus {
         }
     }
 
-    /// Waits until this member no longer follows `leader`.
+    /// Waits until `leader` no longer leads, as far as this member knows.
     async fn no_longer_led_by(&self, leader: Leadership) {
         let mut server = self.server.clone();
-        while matches!(self.route(), Route::Leader { leader: now, .. } if now == leader) {
+        while self.route().leader() == Some(leader) {
             // An end of the channel is the end of Raft on this member.
             if server.changed().await.is_err() {
                 return;

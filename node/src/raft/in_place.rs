@@ -14,7 +14,6 @@ use super::replace::LoadError;
 use super::waiters::Leadership;
 use crate::failpoint::{Place, pass};
 use crate::store::{Scratch, Sha256Sum};
-use openraft::async_runtime::watch::WatchReceiver as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -109,13 +108,12 @@ impl Consensus {
             pass(Place::RestoreKept).map_err(LoadError::from)?;
             Ok::<_, K::Error>((fence, last))
         };
-        let (fence, last) = tokio::select! {
-            kept = timeout_at(begun + FENCED, keeping) => match kept {
-                Ok(kept) => kept?,
-                Err(_) => return Ok(Err(TooSlow)),
-            },
+        let kept = self.while_led_by(leader, timeout_at(begun + FENCED, keeping)).await;
+        let (fence, last) = match kept {
+            Some(Ok(kept)) => kept?,
+            Some(Err(_)) => return Ok(Err(TooSlow)),
             // What another leader writes is not known here.
-            () = self.no_longer_leads(leader) => return Err(LoadError::NotLeader.into()),
+            None => return Err(LoadError::NotLeader.into()),
         };
         *is_proposed = true;
         let outcome = self.propose_replacement(replacement, leader).await;
@@ -142,16 +140,5 @@ impl Consensus {
         let stopped = |_| RequestError::Internal("the writer has stopped".into());
         self.store().until_applied(last).await.map_err(stopped)?;
         Ok(last)
-    }
-
-    /// Waits until this member is not `leader` any more.
-    async fn no_longer_leads(&self, leader: Leadership) {
-        let mut server = self.server.clone();
-        while matches!(self.route(), Route::Here(now) if now == leader) {
-            // An end of the channel is the end of Raft on this member.
-            if server.changed().await.is_err() {
-                return;
-            }
-        }
     }
 }

@@ -1,12 +1,13 @@
 //! Raft's log storage on crate `raftlog`: translates, and nothing else.
 
+use super::command::CommandView;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use super::wire::{get_entry, get_log_id, get_option, get_vote, put_entry, put_log_id, put_option, put_vote};
 use crate::failpoint::{Place, pass};
 use bytes::{Bytes, BytesMut};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use openraft::{OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use raftlog::{Callback, LogError, RaftLog, SubmitError};
 use std::fmt::Debug;
 use std::io;
@@ -15,6 +16,8 @@ use tokio::sync::oneshot;
 
 /// Bytes of entries read for one append to a follower.
 const APPEND_BYTES: usize = 2 << 20;
+/// Bytes of entries read at once where all of them are looked at.
+const PIECE: usize = 1 << 20;
 const ALL: usize = usize::MAX;
 
 /// Implements Raft's log storage; clones share the log.
@@ -57,6 +60,30 @@ impl LogStore {
         let mut b = BytesMut::with_capacity(super::wire::entry_size(&entry));
         put_entry(&mut b, &entry);
         self.durable(|done| self.log.append([(entry.index(), b.freeze())], done)).await
+    }
+
+    /// The first thing that `find` makes of the commands of the entries from index `start` to before `end`. Bytes that make
+    /// no sense are met again, and reported, when the entry is applied.
+    pub fn find_command<T>(
+        &self,
+        start: u64,
+        end: u64,
+        find: impl Fn(u64, CommandView<'_>) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        let mut next = start;
+        while next < end {
+            let entries = self.entries(next, end, PIECE)?;
+            let Some(last) = entries.last() else { break };
+            next = last.index() + 1;
+            for entry in &entries {
+                let EntryPayload::Normal(command) = &entry.payload else { continue };
+                let command = CommandView::parse(&command.0).ok();
+                if let Some(found) = command.and_then(|command| find(entry.index(), command)) {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Reads entries: from memory, unless a follower is far behind or this member has just started.
@@ -181,7 +208,6 @@ mod tests {
     use crate::raft::calls::Peers;
     use crate::raft::fatal_entry::EntryGate;
     use crate::raft::replace::StagedFiles;
-    use crate::raft::skipped::Skipped;
     use crate::raft::state_machine::StateMachine;
     use crate::raft::teller::Teller;
     use crate::raft::waiters::{Leadership, Waiters};
@@ -205,8 +231,7 @@ mod tests {
             let teller = Teller::start(waiters.clone(), &tokio::runtime::Handle::current());
             let peers = Arc::new(Peers::new(identity.clone(), None));
             let staged = StagedFiles::new(store.clone(), identity.node_id(), peers, Whereabouts::default());
-            let skipped = Arc::new(Skipped::open(dir.path()).unwrap());
-            let gate = Arc::new(EntryGate::new(store.clone(), skipped));
+            let gate = Arc::new(EntryGate::open(store.clone(), dir.path()).unwrap());
             let applying = Arc::new(Applying::from(0));
             Ok((
                 dir,

@@ -1,6 +1,7 @@
 //! What may be in the way of an entry that does something for the database itself.
 
 use super::Consensus;
+use super::membership::describe;
 use client::admin::NodeId;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,15 +30,9 @@ impl Consensus {
         needs_room: bool,
         knowing: &mut BTreeSet<NodeId>,
     ) -> Option<String> {
-        let report = self.report();
-        for member in report.membership.members {
+        for member in describe(&self.metrics()).members {
             let (id, name) = (member.node_id, &member.name);
-            let described = if id == report.node_id {
-                Ok(self.described())
-            } else {
-                self.describe_peer(id, &member.raft_address, PATIENCE).await
-            };
-            let described = match described {
+            let described = match self.describe_member(&member, PATIENCE).await {
                 Ok(described) => described,
                 Err(_) if !needs_room && knowing.contains(&id) => continue,
                 Err(_) => return Some(format!("member {name} does not answer")),

@@ -271,20 +271,16 @@ impl<'a> MembershipChanges<'a> {
         }
     }
 
-    /// Hands leadership to `request.to`, or to the voter that has caught up furthest, and returns once it leads.
-    pub async fn transfer(&self, request: &Transfer) -> Result<Transferred, Refusal> {
+    /// Hands leadership to the voter of `to` that has caught up furthest, and returns once it leads.
+    pub async fn transfer(&self, to: &BTreeSet<u64>) -> Result<Transferred, Refusal> {
         let deadline = tokio::time::Instant::now() + SILENT;
         let (metrics, target) = loop {
             let metrics = metrics_of(self.raft);
-            match successor(&metrics, request.to) {
+            match successor(&metrics, to) {
                 Ok(target) if target == metrics.id => return Ok(transferred(&metrics, target)),
                 Ok(target) => break (metrics, target),
                 // A new leader has not heard anybody yet.
-                Err(refusal)
-                    if refusal.reason != RefusalReason::NoSuchMember
-                        && is_new(&metrics)
-                        && tokio::time::Instant::now() < deadline =>
-                {
+                Err(_) if is_new(&metrics) && tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(LOOK).await;
                 }
                 Err(refusal) => return Err(refusal),
@@ -318,27 +314,17 @@ fn is_new(metrics: &Metrics) -> bool {
         && others.any(|id| silent(metrics, id).is_none() || matched(metrics, id).is_none())
 }
 
-/// Who is to lead next: `to`, or the voter that has caught up furthest.
-fn successor(metrics: &Metrics, to: Option<NodeId>) -> Result<u64, Refusal> {
-    let mut voters = metrics.membership_config.voter_ids().filter(|id| *id != metrics.id);
-    let target = match to {
-        Some(to) if to.0 == metrics.id => return Ok(to.0),
-        Some(to) if voters.any(|id| id == to.0) => to.0,
-        Some(to) => return refuse(RefusalReason::NoSuchMember, format!("{to} is not a voter")),
-        None => {
-            let furthest =
-                voters.filter(|id| is_reachable(metrics, *id)).max_by_key(|id| matched(metrics, *id));
-            let Some(furthest) = furthest else {
-                return refuse(RefusalReason::NoQuorum, "no other voter answers");
-            };
-            furthest
-        }
+/// Who is to lead next: of the voters in `to`, the one that has caught up furthest.
+fn successor(metrics: &Metrics, to: &BTreeSet<u64>) -> Result<u64, Refusal> {
+    let voters = metrics.membership_config.voter_ids();
+    let candidates = voters.filter(|id| to.contains(id) && is_reachable(metrics, *id));
+    let Some(furthest) = candidates.max_by_key(|id| matched(metrics, *id)) else {
+        return refuse(RefusalReason::NotCaughtUp, "no voter that could lead answers");
     };
-    if !has_caught_up(metrics, target) {
-        let message = format!("{} has not caught up, or does not answer", NodeId(target));
-        return refuse(RefusalReason::NotCaughtUp, message);
+    if !has_caught_up(metrics, furthest) {
+        return refuse(RefusalReason::NotCaughtUp, format!("{} has not caught up", NodeId(furthest)));
     }
-    Ok(target)
+    Ok(furthest)
 }
 
 fn transferred(metrics: &Metrics, leader: u64) -> Transferred {

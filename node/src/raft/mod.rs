@@ -17,6 +17,7 @@ mod execute;
 pub(crate) mod extensions;
 mod fatal_entry;
 pub(crate) mod forward;
+mod hand_over;
 mod held_back;
 mod in_place;
 mod join;

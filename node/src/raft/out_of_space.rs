@@ -2,7 +2,6 @@
 
 use super::Consensus;
 use super::membership::MembershipChanges;
-use client::admin::{NodeId, Transfer};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,8 +11,6 @@ use tokio::time::{Instant, sleep};
 const LOOK: Duration = Duration::from_millis(200);
 /// Between two attempts to hand over.
 const HAND_OVER: Duration = Duration::from_secs(5);
-/// How long another member may take to say whether it has room.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Consensus {
     /// Whether this member met a full disk, and cannot write any more.
@@ -47,23 +44,16 @@ impl Consensus {
                 continue;
             }
             tried = Some(Instant::now());
-            let Some(to) = self.voter_with_room().await else { continue };
-            match MembershipChanges::new(&self.raft).transfer(&Transfer { to: Some(to) }).await {
-                Ok(_) => tracing::info!(%to, "handed over to a member with room on its disk"),
+            let with_room = self.voters_fit_to_lead(|_| true, |d| !d.is_low_on_space).await;
+            if with_room.is_empty() {
+                continue;
+            }
+            match MembershipChanges::new(&self.raft).transfer(&with_room).await {
+                Ok(to) => {
+                    tracing::info!(to = to.leader.name, "handed over to a member with room on its disk")
+                }
                 Err(refusal) => tracing::warn!(refusal.message, "could not hand over to a member with room"),
             }
         }
-    }
-
-    async fn voter_with_room(&self) -> Option<NodeId> {
-        let report = self.report();
-        let others = report.membership.members.into_iter().filter(|m| m.voter && m.node_id != report.node_id);
-        for member in others {
-            let described = self.describe_peer(member.node_id, &member.raft_address, PATIENCE).await;
-            if described.is_ok_and(|d| !d.is_low_on_space) {
-                return Some(member.node_id);
-            }
-        }
-        None
     }
 }

@@ -13,7 +13,7 @@
 
 use super::Consensus;
 use super::calls::{CallError, Peers};
-use super::command::{CommandView, Replacement, RequestEncoder, RequestFlags};
+use super::command::{Replacement, RequestEncoder, RequestFlags};
 use super::forward::{RequestError, Route};
 use super::log_store::LogStore;
 use super::membership::describe;
@@ -27,8 +27,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use client::admin::{Member, NodeId};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use openraft::EntryPayload;
-use openraft::entry::RaftEntry as _;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -487,21 +485,11 @@ impl StagedFiles {
     /// be asked for that: who else is a member is known, and this one can be told to end, only after that.
     pub fn first_lacking(&self, log: &LogStore) -> io::Result<Option<u64>> {
         let end = log.committed()?.map_or(0, |committed| committed.index + 1);
-        let mut next = self.store.applied().index().map_or(0, |index| index + 1);
-        while next < end {
-            let entries = log.entries(next, end, PIECE)?;
-            let Some(last) = entries.last() else { break };
-            next = last.index() + 1;
-            for entry in &entries {
-                let EntryPayload::Normal(command) = &entry.payload else { continue };
-                // Bytes that make no sense are met again, and reported, when the entry is applied.
-                let named = CommandView::parse(&command.0).ok().and_then(|command| command.replacement);
-                if named.is_some_and(|named| !self.store.staging().has(Sha256Sum(named.sha256))) {
-                    return Ok(Some(entry.index()));
-                }
-            }
-        }
-        Ok(None)
+        let start = self.store.applied().index().map_or(0, |index| index + 1);
+        log.find_command(start, end, |index, command| {
+            let named = command.replacement.map(|named| Sha256Sum(named.sha256));
+            named.is_some_and(|sha256| !self.store.staging().has(sha256)).then_some(index)
+        })
     }
 
     fn has_applied(&self, index: u64) -> bool {

@@ -79,10 +79,12 @@ impl Attempts {
     }
 
     /// From now on the process ends for another reason than the entry that it applies.
-    pub fn excuse(&self) -> io::Result<()> {
+    pub fn excuse(&self) {
         let mut noted = self.noted.lock();
         *noted = Noted { is_excused: true, ..Noted::default() };
-        self.write(0, 0)
+        if let Err(error) = self.write(0, 0) {
+            tracing::warn!(%error, "cannot note that the process ends for a reason of its own");
+        }
     }
 
     fn write(&self, index: u64, ends: u64) -> io::Result<()> {
@@ -143,7 +145,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let asked = |attempts: &Attempts| {
             attempts.begin(7).unwrap();
-            attempts.excuse().unwrap();
+            attempts.excuse();
             attempts.begin(8).unwrap();
         };
         assert_eq!(ended(dir.path(), Some(6), asked), None);

@@ -241,9 +241,7 @@ impl Store {
 
     /// From now on the process ends because somebody wants it, whatever is being applied.
     pub fn excuse_end(&self) {
-        if let Err(error) = self.attempts.excuse() {
-            tracing::warn!(%error, "cannot note that the process is asked to end");
-        }
+        self.attempts.excuse();
     }
 
     /// Pins the present state, to send it to another member. Blocks on the disk.
@@ -262,7 +260,17 @@ impl Store {
         }
     }
 
-    /// The same, with the checksum of that state if it is known.
+    /// The same, on a thread that may block.
+    pub async fn look_aside<T: Send + 'static>(
+        &self,
+        look: impl Fn(&Path) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let store = self.clone();
+        let looked = tokio::task::spawn_blocking(move || store.look(look)).await;
+        looked.map_err(|error| error.to_string())?
+    }
+
+    /// Pins the present state, with its checksum if that is known.
     pub async fn pin_checked(&self) -> Result<(PinnedSnapshot, Option<Checksum>), LocalFailure> {
         self.writer.pin().await
     }

@@ -28,7 +28,8 @@ static LIMIT: AtomicI64 = AtomicI64::new(TOTAL);
 static GRANTED: AtomicI64 = AtomicI64::new(0);
 
 thread_local! {
-    static QUERY: Cell<Share> = const { Cell::new(Share::NOBODYS) };
+    /// Of the query that this thread runs, if it runs one.
+    static QUERY: Cell<Option<Share>> = const { Cell::new(None) };
 }
 
 /// Functions of an allocator.
@@ -49,8 +50,20 @@ struct Share {
 }
 
 impl Share {
-    /// Of a thread that runs no query.
-    const NOBODYS: Self = Self { held: 0, granted: i64::MAX, was_refused: false };
+    /// The same with `more` bytes allowed, if it may hold them.
+    fn with(self, more: i64) -> Option<Self> {
+        let lacks = self.held + more - self.granted;
+        if lacks <= 0 {
+            return Some(self);
+        }
+        let more = (lacks + STEP - 1) / STEP * STEP;
+        grant(self.granted, more).then_some(Self { granted: self.granted + more, ..self })
+    }
+
+    /// The same holding `bytes` more, or less: what was there before the query may go while it runs.
+    fn holding(self, bytes: i64) -> Self {
+        Self { held: (self.held + bytes).max(0), ..self }
+    }
 }
 
 /// Puts the bound in front of SQLite's allocator; false if SQLite is in use already, and stays as it is.
@@ -96,14 +109,14 @@ pub struct QueryMemory(());
 impl QueryMemory {
     /// A query begins.
     pub fn begin() -> Self {
-        QUERY.set(Share { held: 0, granted: STEP, was_refused: false });
+        QUERY.set(Some(Share { held: 0, granted: STEP, was_refused: false }));
         Self(())
     }
 
     /// What the query is told if it wanted more than it may have.
     pub fn refusal(&self) -> Option<String> {
         let limit = LIMIT.load(Ordering::Relaxed);
-        QUERY.get().was_refused.then(|| {
+        QUERY.get().is_some_and(|share| share.was_refused).then(|| {
             format!(
                 "the query needs more memory than there is for it: {} MiB, and {} MiB for all together \
                  (-query-memory-limit)",
@@ -116,26 +129,10 @@ impl QueryMemory {
 
 impl Drop for QueryMemory {
     fn drop(&mut self) {
-        let share = QUERY.replace(Share::NOBODYS);
-        GRANTED.fetch_sub(share.granted - STEP, Ordering::Relaxed);
+        if let Some(share) = QUERY.take() {
+            GRANTED.fetch_sub(share.granted - STEP, Ordering::Relaxed);
+        }
     }
-}
-
-/// Whether the query on this thread may hold `more` bytes; notes if not.
-fn may_hold(more: i64) -> bool {
-    let share = QUERY.get();
-    let lacks = share.held + more - share.granted;
-    if lacks <= 0 {
-        return true;
-    }
-    let more = (lacks + STEP - 1) / STEP * STEP;
-    let is_granted = grant(share.granted, more);
-    QUERY.set(if is_granted {
-        Share { granted: share.granted + more, ..share }
-    } else {
-        Share { was_refused: true, ..share }
-    });
-    is_granted
 }
 
 /// Takes `more` bytes of what all queries may have for one that has `granted`, if it may have them.
@@ -151,38 +148,55 @@ fn grant(granted: i64, more: i64) -> bool {
     taken <= limit
 }
 
-fn hold(bytes: i64) {
-    let share = QUERY.get();
-    // What was there before the query may go while it runs.
-    QUERY.set(Share { held: (share.held + bytes).max(0), ..share });
+/// Has `allocate` make `bytes` bytes of what were `before`, unless the query on this thread, if there is one, may not hold
+/// them.
+///
+/// # Safety
+/// What `allocate` returns is null or of the allocator `behind`.
+unsafe fn counted(
+    behind: &Allocator,
+    before: i64,
+    bytes: c_int,
+    allocate: impl FnOnce() -> *mut c_void,
+) -> *mut c_void {
+    let Some(share) = QUERY.get() else { return allocate() };
+    let Some(share) = share.with(i64::from(bytes) - before) else {
+        QUERY.set(Some(Share { was_refused: true, ..share }));
+        return ptr::null_mut();
+    };
+    let allocation = allocate();
+    let held = match allocation.is_null() {
+        true => before,
+        // SAFETY: as the caller promises.
+        false => unsafe { size_of(behind, allocation) },
+    };
+    // Also where there was none: it was granted.
+    QUERY.set(Some(share.holding(held - before)));
+    allocation
 }
 
 /// Size of an allocation, in bytes.
 ///
 /// # Safety
-/// `allocation` is one of the allocator behind.
+/// `allocation` is one of the allocator `behind`.
 unsafe fn size_of(behind: &Allocator, allocation: *mut c_void) -> i64 {
     // SAFETY: as the caller promises.
     i64::from(unsafe { (behind.size)(allocation) })
 }
 
 unsafe extern "C" fn allocate(bytes: c_int) -> *mut c_void {
-    let Some(behind) = BEHIND.get().filter(|_| may_hold(bytes.into())) else { return ptr::null_mut() };
-    // SAFETY: SQLite calls its own function as it would without us, and what it returns is of that allocator.
-    unsafe {
-        let allocation = (behind.allocate)(bytes);
-        if !allocation.is_null() {
-            hold(size_of(behind, allocation));
-        }
-        allocation
-    }
+    let Some(behind) = BEHIND.get() else { return ptr::null_mut() };
+    // SAFETY: SQLite calls its own function as it would without us.
+    unsafe { counted(behind, 0, bytes, || (behind.allocate)(bytes)) }
 }
 
 unsafe extern "C" fn free(allocation: *mut c_void) {
     let Some(behind) = BEHIND.get() else { return };
     // SAFETY: SQLite frees what it has from `allocate` or `grow`, once.
     unsafe {
-        hold(-size_of(behind, allocation));
+        if let Some(share) = QUERY.get() {
+            QUERY.set(Some(share.holding(-size_of(behind, allocation))));
+        }
         (behind.free)(allocation);
     }
 }
@@ -192,13 +206,6 @@ unsafe extern "C" fn grow(allocation: *mut c_void, bytes: c_int) -> *mut c_void 
     // SAFETY: SQLite has it from `allocate` or `grow`, and what it becomes is of the same allocator.
     unsafe {
         let before = size_of(behind, allocation);
-        if !may_hold(i64::from(bytes) - before) {
-            return ptr::null_mut();
-        }
-        let grown = (behind.grow)(allocation, bytes);
-        if !grown.is_null() {
-            hold(size_of(behind, grown) - before);
-        }
-        grown
+        counted(behind, before, bytes, || (behind.grow)(allocation, bytes))
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The file is in the staging directory of every member that goes on; here it becomes the next generation. It is copied
 //! (a clone, where the file system can), because other members may still fetch it: before the entry comes, as a rule, so
-//! that writes do not wait for that. It learns what has been applied and
-//! the membership before it is made the present generation, so that a crash leaves the old or the new one, whole.
+//! that writes do not wait for that. It learns what has been applied and the membership before it is made the present
+//! generation, so that a crash leaves the old or the new one, whole.
 
 use super::apply::{Applier, Entry, LocalFailure};
 use super::changes;

@@ -330,9 +330,7 @@ impl WriterThread {
         self.applier = None;
         if error.is_full_disk() {
             self.met_full_disk.store(true, Ordering::Release);
-            if let Err(error) = self.attempts.excuse() {
-                tracing::warn!(%error, "cannot note that the disk is full");
-            }
+            self.attempts.excuse();
         }
     }
 

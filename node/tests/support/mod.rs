@@ -372,6 +372,12 @@ impl Cluster {
         });
     }
 
+    /// Begins to say goodbye for a member, as its preStop hook does; ends when that is done.
+    pub fn begin_drain(&self, i: usize) -> Child {
+        let mut drain = Command::new(env!("CARGO_BIN_EXE_sqlited"));
+        drain.arg("drain").arg(&self.members[i].dir).spawn().unwrap()
+    }
+
     /// Asks member `by` to have leadership sent to member `to`, which need not run, and waits for nothing; the identity of
     /// `to`. None while `by` does not say what that is.
     pub fn send_leadership(&self, by: usize, to: usize) -> Option<Value> {

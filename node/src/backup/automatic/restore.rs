@@ -125,19 +125,16 @@ impl AutoRestore {
             if self.consensus.extensions_message().is_some() {
                 return Ok(Step::Wait);
             }
-            let store = self.consensus.store().clone();
             let has_begun =
                 |path: &Path| Ok(crate::store::holds_anything(path)? || install::last(path)?.is_some());
-            let looked = tokio::task::spawn_blocking(move || store.look(has_begun)).await;
-            let has_begun = looked.map_err(|error| error.to_string()).and_then(|looked| looked);
+            let has_begun = self.consensus.store().look_aside(has_begun).await;
             return Ok(match has_begun.map_err(AutoRestoreError::Look)? {
                 true => Step::Serve,
                 false => Step::Restore,
             });
         }
         let report = self.consensus.report();
-        let leader = report.leader.filter(|leader| leader.node_id != report.node_id);
-        let leader = leader.and_then(|l| report.membership.members.iter().find(|m| m.node_id == l.node_id));
+        let leader = report.leading_member().filter(|leader| leader.node_id != report.node_id);
         let Some(leader) = leader else { return Ok(Step::Wait) };
         Ok(match self.consensus.describe_peer(leader.node_id, &leader.raft_address, ASK).await {
             Ok(described) if !described.is_held_back => Step::Serve,

@@ -1,0 +1,75 @@
+//! Handing over leadership, to a voter that answers and does not go itself.
+
+use super::Consensus;
+use super::answer::Described;
+use super::membership::{MembershipChanges, describe, refuse};
+use client::admin::{Member, NodeId, Refusal, RefusalReason, Transferred};
+use futures::future::join_all;
+use openraft::async_runtime::watch::WatchReceiver;
+use std::collections::BTreeSet;
+use std::future::pending;
+use std::time::Duration;
+
+/// How long another voter may take to say whether it can lead.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+impl Consensus {
+    /// Hands over leadership if this member leads and another voter can.
+    pub async fn hand_over(&self) -> Result<Option<Transferred>, Refusal> {
+        if !self.is_leader() {
+            return Ok(None);
+        }
+        let to = self.voters_fit_to_lead(|_| true, |_| true).await;
+        if to.is_empty() {
+            return refuse(RefusalReason::NoQuorum, "no other voter answers and goes on");
+        }
+        MembershipChanges::new(&self.raft).transfer(&to).await.map(Some)
+    }
+
+    /// Hands leadership to a voter, and returns once it leads.
+    pub(super) async fn transfer_to(&self, to: NodeId) -> Result<Transferred, Refusal> {
+        let membership = describe(&self.metrics());
+        if !membership.members.iter().any(|m| m.voter && m.node_id == to) {
+            return refuse(RefusalReason::NoSuchMember, format!("{to} is not a voter"));
+        }
+        let fit = self.voters_fit_to_lead(|m| m.node_id == to, |_| true).await;
+        if fit.is_empty() && to != self.identity.node_id() {
+            return refuse(
+                RefusalReason::NotCaughtUp,
+                format!("{to} does not answer, or goes out of service"),
+            );
+        }
+        MembershipChanges::new(&self.raft).transfer(&BTreeSet::from([to.0])).await
+    }
+
+    /// The other voters among `candidates` that answer, do not go out of service, and say what `fit` asks for.
+    ///
+    /// They are asked, all at once, because a leader proposes nothing from the moment on in which it hands over, whether
+    /// or not the other one takes over: somebody who went down a moment ago, and is not missed yet, would cost an
+    /// election; so would somebody who takes over and then goes down.
+    pub(super) async fn voters_fit_to_lead(
+        &self,
+        candidates: impl Fn(&Member) -> bool,
+        fit: impl Fn(&Described) -> bool,
+    ) -> BTreeSet<u64> {
+        let me = self.identity.node_id();
+        let members = describe(&self.metrics()).members;
+        let others = members.iter().filter(|m| m.voter && m.node_id != me && candidates(m));
+        let answers = others.map(async |m| (m.node_id.0, self.describe_member(m, PATIENCE).await));
+        let fits = |(id, described): (u64, Result<Described, _>)| {
+            described.is_ok_and(|d| !d.is_leaving_service && fit(&d)).then_some(id)
+        };
+        join_all(answers).await.into_iter().filter_map(fits).collect()
+    }
+
+    /// Waits until this member leads.
+    pub async fn until_it_leads(&self) {
+        let mut server = self.raft.server_metrics();
+        while !self.is_leader() {
+            // The end of the channel is the end of Raft on this member.
+            if server.changed().await.is_err() {
+                return pending().await;
+            }
+        }
+    }
+}
