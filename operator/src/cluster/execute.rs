@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::names::{
     ANNOTATION_METADATA, ANNOTATION_RESOURCES, CONTAINER, LABEL_SERVING, POD_MANAGER, SERVING_MANAGER,
 };
-use client::admin::{ChangeVoters, Initialise, RefusalReason};
+use client::admin::{ChangeVoters, Initialise, NodeId, RefusalReason};
 use client::admin_client::{AdminClient, AdminError};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
@@ -30,11 +30,11 @@ pub enum ExecuteError {
         /// Which step.
         step: &'static str,
     },
-    /// Not every other voter is in service any more.
-    #[error("{pod} is not restarted: another voter left service meanwhile")]
+    /// Not every other voter that is needed is in service any more.
+    #[error("{step} waits: another voter left service meanwhile")]
     Changed {
-        /// Which pod was to be restarted.
-        pod: String,
+        /// Which step.
+        step: &'static str,
     },
     /// A member refused, or did not answer.
     #[error("{step} failed")]
@@ -151,8 +151,14 @@ impl Hands<'_> {
                 .await;
             }
             Step::ChangeVoters { add, remove } => {
-                let ids = |list: &[(String, _)]| list.iter().map(|(_, id)| *id).collect();
+                let ids = |list: &[(String, NodeId)]| list.iter().map(|(_, id)| *id).collect();
                 let body = ChangeVoters { add: ids(add), remove: ids(remove) };
+                // The budget is that of the voters to be by now: nobody goes any more whom they need, but somebody may
+                // have been let go just before.
+                let now = self.look_again().await.map_err(failed)?;
+                if !View::of(&now, self.cluster_id).keeps_quorum(&body.add, &body.remove) {
+                    return Err(ExecuteError::Changed { step: named });
+                }
                 admin.change_voters(&self.base(self.leader, named)?, &body).await.map_err(refused)?;
                 self.tell_of_change(add, remove).await;
             }
@@ -183,8 +189,8 @@ impl Hands<'_> {
                 self.resize(pod, uid, patch, mark.as_deref()).await.map_err(failed)?;
             }
             Step::DeletePod { pod, uid, restart, why } => {
-                if *restart {
-                    self.look_again_at(pod).await?;
+                if *restart && !self.may_restart(pod).await.map_err(failed)? {
+                    return Err(ExecuteError::Changed { step: named });
                 }
                 self.delete::<Pod>(pod, uid, PropagationPolicy::Background).await.map_err(failed)?;
                 let reason = if *restart { "MemberRestarted" } else { "PodReplaced" };
@@ -201,18 +207,19 @@ impl Hands<'_> {
         Ok(())
     }
 
-    /// What a restart was decided on may be long ago: steps before it may take seconds each, and nothing but this asks for
+    /// What a step was decided on may be long ago: steps before it may take seconds each, and nothing but this asks for
     /// the others at the moment in which one goes.
-    async fn look_again_at(&self, pod: &str) -> Result<(), ExecuteError> {
-        let now = observe::look_again(self.observed, &self.desired.name, self.admin, self.ctx).await;
+    async fn look_again(&self) -> Result<Observed, kube::Error> {
+        observe::look_again(self.observed, &self.desired.name, self.admin, self.ctx).await
+    }
+
+    async fn may_restart(&self, pod: &str) -> Result<bool, kube::Error> {
+        let now = self.look_again().await?;
         let view = View::of(&now, self.cluster_id);
         let votes = view.voters().any(|voter| voter.name == pod);
         // Where an entry is fatal to all, none is in service that could have left it; what is in memory is to be kept.
         let costs = view.entry_fatal_to_all().is_none() || self.desired.is_in_memory();
-        if votes && costs && !view.may_restart(pod) || !view.is_known() {
-            return Err(ExecuteError::Changed { pod: pod.to_owned() });
-        }
-        Ok(())
+        Ok(view.is_known() && (!votes || !costs || view.may_restart(pod)))
     }
 
     fn base(&self, pod: Option<&str>, step: &'static str) -> Result<String, ExecuteError> {
@@ -311,12 +318,8 @@ impl Hands<'_> {
         gone_is_fine(self.namespaced::<K>().delete(name, &params).await.map(drop))
     }
 
-    async fn tell_of_change(
-        &self,
-        add: &[(String, client::admin::NodeId)],
-        remove: &[(String, client::admin::NodeId)],
-    ) {
-        let names = |list: &[(String, client::admin::NodeId)]| {
+    async fn tell_of_change(&self, add: &[(String, NodeId)], remove: &[(String, NodeId)]) {
+        let names = |list: &[(String, NodeId)]| {
             list.iter().map(|(name, id)| format!("{name} ({id})")).collect::<Vec<_>>().join(", ")
         };
         match (add.is_empty(), remove.is_empty()) {

@@ -24,6 +24,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::ListParams;
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::{Api, Resource, ResourceExt};
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,30 +82,32 @@ pub async fn observe(
 /// The members and what they say of themselves just now, and nothing else.
 pub async fn members(cluster: &SqliteCluster, admin: &AdminClient, ctx: &Context) -> Observed {
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
-    let pods: BTreeMap<String, PodView> =
-        ctx.stores.pods.of(&name).iter().map(|pod| (pod.name_any(), pod_view(&name, pod, ctx))).collect();
+    let pods = pods(&name, ctx);
     let reports = reports(&pods, &name, admin, ctx).await;
     let status = cluster.status.clone().unwrap_or_default();
     Observed { now: clock::now(), status, pods, reports, ..Observed::default() }
 }
 
-/// Asks each pod that has an address; those that do not answer in time have nothing to say.
-/// Looks again at the pods and at what members say, just before a step that must not come too late.
+/// Looks again at the pods and at what members say, just before a step that must not come too late. The pods as the API
+/// server has them: one that is being evicted is not known to a cache yet.
 pub async fn look_again(
     observed: &Observed,
     cluster: &ClusterName,
     admin: &AdminClient,
     ctx: &Context,
-) -> Observed {
-    let pods = pods(cluster, ctx);
+) -> Result<Observed, kube::Error> {
+    let of_members = ListParams::default().labels_from(&cluster.selector(None).into_iter().collect());
+    let pods = Api::<Pod>::namespaced(ctx.client.clone(), &cluster.namespace).list(&of_members).await?;
+    let pods = pods.iter().map(|pod| (pod.name_any(), pod_view(cluster, pod, ctx))).collect();
     let reports = reports(&pods, cluster, admin, ctx).await;
-    Observed { now: clock::now(), pods, reports, ..observed.clone() }
+    Ok(Observed { now: clock::now(), pods, reports, ..observed.clone() })
 }
 
 fn pods(cluster: &ClusterName, ctx: &Context) -> BTreeMap<String, PodView> {
     ctx.stores.pods.of(cluster).iter().map(|pod| (pod.name_any(), pod_view(cluster, pod, ctx))).collect()
 }
 
+/// Asks each pod that has an address; those that do not answer in time have nothing to say.
 async fn reports(
     pods: &BTreeMap<String, PodView>,
     cluster: &ClusterName,

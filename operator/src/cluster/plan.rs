@@ -322,8 +322,8 @@ impl<'a> Planner<'a> {
         self.plan
     }
 
-    /// `minAvailable` by the slack of the configurations that are and that this plan leads to, whichever is less,
-    /// over the pods that the budget may find available.
+    /// `minAvailable` by the slack of the configurations that are, that this plan leads to, and that scaling down waits
+    /// for, whichever is least, over the pods that the budget may find available.
     fn voter_budget(&self) -> Option<i32> {
         let wanted = self.desired.spec.disruption.pod_disruption_budget != DisruptionBudget::None;
         if !wanted || self.desired.spec.hibernated {
@@ -337,7 +337,10 @@ impl<'a> Planner<'a> {
         if self.desired.voters == 1 && now.max(after) <= 1 {
             return None;
         }
-        i32::try_from(self.available_pods().saturating_sub(slack(now).min(slack(after)))).ok()
+        // Evictions that go on for as long as they are let would keep it waiting.
+        let smaller = if now > self.desired.voters { now - 1 } else { now };
+        let slack = slack(now).min(slack(after)).min(slack(smaller));
+        i32::try_from(self.available_pods().saturating_sub(slack)).ok()
     }
 
     /// Pods of voters that are Ready or may become it before the next plan. One that is of no member does not: its name

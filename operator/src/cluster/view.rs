@@ -101,6 +101,25 @@ impl<'a> View<'a> {
         self.is_heard(member) && self.has_caught_up(member)
     }
 
+    /// Whether nothing has asked it to go.
+    pub fn stays(&self, member: &Member) -> bool {
+        let goes = self.report(member).is_some_and(|report| report.phase == Phase::Draining);
+        !goes && self.observed.pods.get(&member.name).is_some_and(|pod| !pod.terminating)
+    }
+
+    /// Whether a quorum of the voters would be healthy, and stay, with these members added and removed.
+    pub fn keeps_quorum(&self, add: &[NodeId], remove: &[NodeId]) -> bool {
+        let votes = |member: &&Member| {
+            (member.voter || add.contains(&member.node_id)) && !remove.contains(&member.node_id)
+        };
+        let (mut size, mut sound) = (0, 0);
+        for voter in self.members().filter(votes) {
+            size += 1;
+            sound += usize::from(self.is_healthy(voter) && self.stays(voter));
+        }
+        size > 0 && sound >= quorum(size)
+    }
+
     /// Whether it is healthy, and its pod is Ready and in service: what the restart of another member asks for.
     pub fn is_sound(&self, member: &Member) -> bool {
         let pod = self.observed.pods.get(&member.name);
@@ -110,8 +129,8 @@ impl<'a> View<'a> {
 
     /// Whether it is as well as it can be: sound, or, where an entry is fatal to all, healthy and held up by that.
     pub fn is_at_its_best(&self, member: &Member) -> bool {
-        let stays = self.observed.pods.get(&member.name).is_some_and(|pod| !pod.terminating);
-        let is_held_up = |index| stays && self.is_healthy(member) && self.is_held_up(member, index);
+        let is_held_up =
+            |index| self.stays(member) && self.is_healthy(member) && self.is_held_up(member, index);
         self.is_sound(member) || self.entry_fatal_to_all().is_some_and(|entry| is_held_up(entry.index))
     }
 

@@ -348,7 +348,6 @@ fn claims(count: usize, inhabited: bool) -> Vec<Value> {
     (0..count).map(claim).collect()
 }
 
-/// What the API server would hold of the cluster.
 /// As the operator does, where nobody has to say who they are.
 async fn look(cluster: &SqliteCluster, ctx: &Context) -> Result<Observed, ObserveError> {
     observe::observe(cluster, &Access::Open(Box::default()), &ctx.admin, ctx).await
@@ -356,31 +355,29 @@ async fn look(cluster: &SqliteCluster, ctx: &Context) -> Result<Observed, Observ
 
 fn context(ips: &[Ipv4Addr]) -> Context {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // Nobody listens there: events cannot be written, and nothing else is asked for.
-    let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
-    context_with(kube::Client::try_from(config).unwrap(), ips)
+    let server = ApiServer { pods: Arc::new(pods(&cluster(), ips)), ..ApiServer::default() };
+    context_with(server.client(), ips)
 }
 
 fn context_with(client: kube::Client, ips: &[Ipv4Addr]) -> Context {
     context_of(&cluster(), client, ips)
 }
 
-/// What is in the caches has the pod template of this cluster.
-fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr]) -> Context {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+fn meta(name: &str) -> Value {
+    json!({
+        "name": name, "namespace": "shop", "uid": name, "generation": 1,
+        "labels": {"sqlite-operator.io/cluster": "orders"},
+        "ownerReferences": [{
+            "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster", "name": "orders", "uid": "u",
+            "controller": true,
+        }],
+    })
+}
+
+/// Pods of the members at these addresses, by the template of this cluster.
+fn pods(cluster: &SqliteCluster, ips: &[Ipv4Addr]) -> Vec<Value> {
     let revision = validate::validate(cluster, "i").unwrap().voter_revision;
-    let meta = |name: &str| {
-        json!({
-            "name": name, "namespace": "shop", "uid": name, "generation": 1,
-            "labels": {"sqlite-operator.io/cluster": "orders"},
-            "ownerReferences": [{
-                "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster", "name": "orders", "uid": "u",
-                "controller": true,
-            }],
-        })
-    };
-    let pods: Vec<Value> = ips
-        .iter()
+    ips.iter()
         .enumerate()
         .map(|(i, ip)| {
             let mut metadata = meta(&format!("orders-{i}"));
@@ -398,7 +395,13 @@ fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr]) -
                 },
             })
         })
-        .collect();
+        .collect()
+}
+
+/// What is in the caches has the pod template of this cluster.
+fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr]) -> Context {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let revision = validate::validate(cluster, "i").unwrap().voter_revision;
     let set = json!({
         "metadata": meta("orders"),
         "spec": {
@@ -422,7 +425,7 @@ fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr]) -
         admin: admin.clone(),
         streams: EventStreams::new(Triggers::default()),
         stores: Stores {
-            pods: cache(&pods),
+            pods: cache(&pods(cluster, ips)),
             claims: cache(&claims(ips.len(), false)),
             sets: cache(&[set]),
             templates: cache(&[template]),
@@ -478,6 +481,7 @@ async fn turn(cluster: &SqliteCluster, ctx: &Context) -> (Plan, Result<(), execu
 /// ConfigMaps and the Certificates, and what events tell: reason and note.
 #[derive(Clone, Default)]
 struct ApiServer {
+    pods: Arc<Vec<Value>>,
     requests: Arc<Mutex<Vec<String>>>,
     status: Arc<Mutex<Option<Value>>>,
     secrets: Arc<Mutex<BTreeMap<String, Value>>>,
@@ -500,6 +504,10 @@ impl ApiServer {
     ) -> Result<http::Response<kube::client::Body>, std::convert::Infallible> {
         let path = request.uri().path().to_owned();
         self.requests.lock().unwrap().push(format!("{} {path}", request.method()));
+        if request.method() == http::Method::GET && path.ends_with("/pods") {
+            let list = json!({"metadata": {}, "items": *self.pods});
+            return Ok(http::Response::new(list.to_string().into_bytes().into()));
+        }
         let bytes = request.into_body().collect_bytes().await.unwrap();
         let mut object: Value = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}));
         if path.ends_with("/status") {

@@ -239,7 +239,8 @@ impl<'a> Planner<'a> {
                 return self.disrupt(transfer);
             }
             let replaced = replaced.filter(|replaced| !self.view.leads(replaced));
-            if !self.stays_healthy(Some(learner), replaced) {
+            let leaves: Vec<NodeId> = replaced.iter().map(|replaced| replaced.node_id).collect();
+            if !self.view.keeps_quorum(&[learner.node_id], &leaves) {
                 self.act(ActivityReason::Scaling, format!("{name} waits until a quorum with it is healthy"));
                 continue;
             }
@@ -276,23 +277,6 @@ impl<'a> Planner<'a> {
         surplus.into_iter().map(|(_, _, voter)| voter).collect()
     }
 
-    /// Whether a quorum of the voters to be is healthy.
-    fn stays_healthy(&self, add: Option<&Member>, remove: Option<&Member>) -> bool {
-        let after = self
-            .view
-            .voters()
-            .filter(|voter| Some(voter.node_id) != remove.map(|member| member.node_id))
-            .chain(
-                self.view.members().filter(|member| Some(member.node_id) == add.map(|member| member.node_id)),
-            );
-        let (mut size, mut healthy) = (0, 0);
-        for voter in after {
-            size += 1;
-            healthy += usize::from(self.view.is_healthy(voter));
-        }
-        size > 0 && healthy >= quorum(size)
-    }
-
     /// Leadership goes to a voter that stays, best to one that is in service and runs the wanted template.
     pub(super) fn transfer_from(&self, leader: &Member) -> Option<Step> {
         let rank = |voter: &Member| {
@@ -303,11 +287,12 @@ impl<'a> Planner<'a> {
                 self.desired.name.parse_member(&voter.name).map_or(usize::MAX, |(_, ordinal)| ordinal);
             (ordinal < self.desired.voters, self.view.is_sound(voter), current, usize::MAX - ordinal)
         };
-        let stays = |voter: &Member| self.observed.pods.get(&voter.name).is_some_and(|pod| !pod.terminating);
         let heir = self
             .view
             .voters()
-            .filter(|voter| voter.node_id != leader.node_id && self.view.is_healthy(voter) && stays(voter))
+            .filter(|voter| {
+                voter.node_id != leader.node_id && self.view.is_healthy(voter) && self.view.stays(voter)
+            })
             .filter(|voter| !self.desired.is_fenced(&voter.name))
             .max_by_key(|voter| rank(voter))?;
         Some(Step::Transfer { from: leader.name.clone(), to: heir.name.clone(), to_id: heir.node_id })
@@ -333,11 +318,12 @@ impl<'a> Planner<'a> {
         if self.is_disruptive() {
             return;
         }
-        if !self.stays_healthy(None, Some(victim)) {
+        if !self.view.keeps_quorum(&[], &[victim.node_id]) {
             let ill: Vec<_> = self
                 .view
                 .voters()
-                .filter(|voter| voter.node_id != victim.node_id && !self.view.is_healthy(voter))
+                .filter(|voter| voter.node_id != victim.node_id)
+                .filter(|voter| !self.view.is_healthy(voter) || !self.view.stays(voter))
                 .map(|voter| voter.name.as_str())
                 .collect();
             let message = format!(

@@ -5,7 +5,7 @@ use crate::cluster::fixtures::{CLUSTER_ID, MINTED, World};
 use crate::cluster::observed::Foreign;
 use crate::crd::RetentionPolicy;
 use crate::names::PodRole;
-use client::admin::NodeId;
+use client::admin::{NodeId, Phase};
 
 /// Steps in short.
 fn steps(plan: &Plan) -> Vec<String> {

@@ -51,6 +51,29 @@ fn a_member_that_knows_a_newer_membership_than_the_leader_is_not_wiped() {
     assert!(!steps(&plan).iter().any(|step| step.starts_with("wipe")), "{plan:#?}");
 }
 
+/// Those that are being evicted are heard until they are gone.
+#[test]
+fn no_voter_leaves_whom_those_that_stay_need() {
+    let goes = |world: World, pod: &str| world.edit_pod(pod, |pod| pod.terminating = true);
+    let world = World::serving(5, 0).wants(3, 0);
+    let one = goes(world, "orders-0");
+    expect(&one, &["vote [] -[orders-4=104]"]);
+    let says_so =
+        one.edit(|world| world.observed.reports.get_mut("orders-2").unwrap().phase = Phase::Draining);
+    let both = goes(World::serving(5, 0).wants(3, 0), "orders-0");
+    for world in [says_so, goes(both, "orders-2")] {
+        let plan = expect(&world, &[]);
+        assert_eq!(plan.voter_budget, Some(4), "no more evictions than the voters to be can bear");
+        let waits = plan.activity.unwrap().message;
+        assert!(waits.contains("orders-0, orders-2 must recover first"), "{waits}");
+    }
+    // Nor does one come in that would raise the number that is needed.
+    let growing = World::serving(3, 0).wants(5, 0).set(PodRole::Voter, 5).pod("orders-3");
+    let one = goes(growing.learner("orders-3", 103), "orders-1");
+    expect(&one, &["vote [orders-3=103] -[]"]);
+    expect(&goes(one, "orders-2"), &[]);
+}
+
 #[test]
 fn shrinking_removes_the_highest_first_and_keeps_the_pods_until_then() {
     let world = World::serving(5, 0).wants(3, 0);
