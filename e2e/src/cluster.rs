@@ -12,7 +12,7 @@ use client::admin::{MemberReport, Role};
 use client::sql::Credentials;
 use client::trust::Trust;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
-use kube::api::{DeleteParams, DynamicObject, EvictParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -395,8 +395,8 @@ impl Cluster {
 
     /// Asks once whether a pod may leave, and has it leave if so. Whether it was let go.
     pub async fn try_to_evict(&self, pod: &str) -> Result<bool> {
-        match self.kubernetes.pods(&self.namespace).evict(pod, &EvictParams::default()).await {
-            Ok(_) => Ok(true),
+        match self.kubernetes.evict(&self.namespace, pod).await {
+            Ok(()) => Ok(true),
             // Its budget does not allow it now; it is gone already; somebody else changes the budget.
             Err(kube::Error::Api(refusal)) if [429, 404, 409].contains(&refusal.code) => Ok(false),
             Err(error) => Err(error.into()),

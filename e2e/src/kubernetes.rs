@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::EvictParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Config};
@@ -23,6 +24,8 @@ pub struct Kubernetes {
     /// Whether its nodes are processes of this machine, so that a process in a pod can be killed from here.
     pub local_processes: bool,
     config: Config,
+    /// Tells of a refusal at once. The other one asks again by itself, for long where a budget refuses an eviction.
+    once: Client,
 }
 
 impl Kubernetes {
@@ -34,9 +37,12 @@ impl Kubernetes {
         let local_processes = file.current_context.as_deref() == Some(LOCAL_CONTEXT);
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config.clone())?;
+        let mut without_retries = config.clone();
+        without_retries.default_retry = false;
+        let once = Client::try_from(without_retries)?;
         let forced = std::env::var_os("E2E_PORT_FORWARD").is_some();
         let direct_network = !forced && reaches_services(&client).await?;
-        Ok(Self { client, direct_network, local_processes, config })
+        Ok(Self { client, direct_network, local_processes, config, once })
     }
 
     /// A connection that speaks for another account, as far as this one may.
@@ -49,6 +55,14 @@ impl Kubernetes {
     /// Pods of a namespace.
     pub fn pods(&self, namespace: &str) -> Api<Pod> {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Asks once whether a pod may leave, and has it leave if so.
+    pub async fn evict(&self, namespace: &str, pod: &str) -> kube::Result<()> {
+        Api::<Pod>::namespaced(self.once.clone(), namespace)
+            .evict(pod, &EvictParams::default())
+            .await
+            .map(drop)
     }
 
     /// Objects of one of the operator's kinds in a namespace.
