@@ -112,6 +112,8 @@ pub struct AdminTimeouts {
     pub report: Duration,
     /// For a change of the membership or of the leadership.
     pub change: Duration,
+    /// For passing over an entry, which asks every member first.
+    pub skip: Duration,
     /// For what waits for the store of backups.
     pub store: Duration,
     /// For the next byte of the event stream, whose keep-alive comes every 10 s.
@@ -124,6 +126,7 @@ impl Default for AdminTimeouts {
             connect: Duration::from_millis(500),
             report: Duration::from_secs(1),
             change: Duration::from_secs(10),
+            skip: Duration::from_secs(60),
             store: Duration::from_secs(60),
             event: Duration::from_secs(25),
         }
@@ -217,7 +220,7 @@ impl AdminClient {
     /// Has every member pass over an entry that ends them all.
     pub async fn skip_entry(&self, base: &str, index: u64) -> Result<Skipped, AdminError> {
         let body = SkipEntry { index };
-        self.call(Method::POST, base, "/cluster/skip", Some(&body), self.timeouts.change).await
+        self.call(Method::POST, base, "/cluster/skip", Some(&body), self.timeouts.skip).await
     }
 
     /// Has the member at `base` make a backup; answers at once.

@@ -218,7 +218,8 @@ impl Consensus {
                 Ok(described) => described.fatal_entry,
                 Err(error) => {
                     let message = format!(
-                        "member {name} does not say whether it has applied entry {index} ({error}): bring it back, or                          remove it if it is lost"
+                        "member {name} does not say whether it has applied entry {index} ({error}): bring it back, or \
+                         remove it if it is lost"
                     );
                     return refuse(RefusalReason::NotFatal, message);
                 }

@@ -42,6 +42,7 @@ mod skipped;
 mod snapshot_receive;
 mod snapshot_send;
 pub(crate) mod snapshot_stream;
+mod staged_names;
 mod state_machine;
 mod stream_calls;
 mod teller;

@@ -17,6 +17,7 @@ use super::command::{Replacement, RequestEncoder, RequestFlags};
 use super::forward::{RequestError, Route};
 use super::log_store::LogStore;
 use super::membership::describe;
+use super::staged_names::StagedNames;
 use super::stream_calls::{PeerStream, StreamKind};
 use super::waiters::{Leadership, Outcome};
 use super::whereabouts::Whereabouts;
@@ -46,8 +47,6 @@ const COMMIT: Duration = Duration::from_secs(60);
 /// Between two rounds of asking for a file, and of looking whether it is still needed.
 const ROUND: Duration = Duration::from_millis(500);
 const TIDY: Duration = Duration::from_secs(10);
-/// A staged file that no entry named within this time never will be.
-const ORPHAN: Duration = Duration::from_secs(3600);
 
 /// Why a database was not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -201,21 +200,25 @@ impl Consensus {
         outcome
     }
 
-    /// Takes a checked file to the staging directory.
+    /// Takes a checked file, which an entry is to name, to the staging directory.
     pub(super) async fn stage(&self, file: Scratch) -> io::Result<(Sha256Sum, u64)> {
         let staging = self.store().staging().clone();
-        let (sha256, size) = blocking(move || staging.adopt(&file)).await?;
+        let staged = self.staged.clone();
+        let name = move || {
+            let (sha256, size) = staging.sync(&file)?;
+            staged.names.await_entry(sha256);
+            staging.name(&file, sha256)?;
+            Ok((sha256, size))
+        };
+        let (sha256, size) = blocking(name).await?;
         tracing::info!(%sha256, megabytes = size >> 20, "checked a database that is to take the place of this one");
         Ok((sha256, size))
     }
 
-    /// Removes a staged file that no entry names.
+    /// No entry is to name a staged file after all.
     pub(super) async fn unstage(&self, sha256: Sha256Sum) -> io::Result<()> {
-        if self.staged.named(sha256).is_some() {
-            return Ok(());
-        }
-        let staging = self.store().staging().clone();
-        blocking(move || staging.remove(sha256)).await
+        let staged = self.staged.clone();
+        blocking(move || staged.names.give_up(sha256)).await
     }
 
     /// Sends a staged file to the other members, until a quorum of the voters has it on disk, ready to become the database.
@@ -281,6 +284,7 @@ impl Consensus {
     pub(super) async fn answer_stage(&self, mut body: Bytes, stream: &mut PeerStream) -> io::Result<()> {
         let (sha256, size) = (get_sum(&mut body)?, get_u64(&mut body)?);
         let staging = self.store().staging().clone();
+        self.staged.names.await_entry(sha256);
         let (send, upload) = mpsc::channel(4);
         let (kept, ()) = tokio::join!(keep(staging, upload, sha256, size), async {
             stream.pass_on(&send).await;
@@ -291,7 +295,10 @@ impl Consensus {
                 self.copy_ahead(sha256).await;
                 stream.accept(&[]).await
             }
-            Err(error) => stream.refuse(&error.to_string()).await,
+            Err(error) => {
+                self.unstage(sha256).await?;
+                stream.refuse(&error.to_string()).await
+            }
         }
     }
 
@@ -342,22 +349,22 @@ impl Consensus {
                     continue;
                 }
             };
-            for (sha256, age) in staged {
-                if self.staged.named(sha256).is_some_and(|index| self.staged.has_applied(index)) {
+            for (sha256, _) in staged {
+                let Some(index) = self.staged.names.last_entry(sha256) else { continue };
+                if self.staged.has_applied(index) {
                     // The entry came before the copy was made.
                     self.store().staging().drop_copy(sha256);
                 }
-                let unneeded = match self.staged.named(sha256) {
-                    None => age > ORPHAN,
-                    Some(index) => self.is_out_of_reach(index).await,
-                };
-                if unneeded {
-                    let staging = self.store().staging().clone();
-                    match blocking(move || staging.remove(sha256)).await {
-                        Ok(()) => self.staged.forget(sha256),
-                        Err(error) => tracing::warn!(%error, %sha256, "cannot remove a staged database"),
+                if self.is_out_of_reach(index).await {
+                    let staged = self.staged.clone();
+                    if let Err(error) = blocking(move || staged.names.remove(sha256, index)).await {
+                        tracing::warn!(%error, %sha256, "cannot remove a staged database");
                     }
                 }
+            }
+            let staged = self.staged.clone();
+            if let Err(error) = blocking(move || staged.names.remove_orphans()).await {
+                tracing::warn!(%error, "cannot remove staged databases that no entry named");
             }
         }
     }
@@ -397,7 +404,7 @@ pub struct StagedFiles {
     own: u64,
     peers: Arc<Peers>,
     whereabouts: Whereabouts,
-    named: parking_lot::Mutex<Vec<(Sha256Sum, u64)>>,
+    names: StagedNames,
     /// Index of an entry that waits for a file which every other member was asked for and none has.
     nowhere: watch::Sender<Option<u64>>,
     stop: watch::Sender<bool>,
@@ -415,29 +422,14 @@ enum Search {
 impl StagedFiles {
     /// Of member `own`; the others are asked where `whereabouts` says they are.
     pub fn new(store: Store, own: NodeId, peers: Arc<Peers>, whereabouts: Whereabouts) -> Arc<Self> {
-        // What is there already was named by an entry that was applied, or will be by one that is met again.
-        let applied = store.applied().index().unwrap_or(0);
-        let found = store.staging().staged().unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot read the staging directory");
-            Vec::new()
-        });
-        let named = parking_lot::Mutex::new(found.into_iter().map(|(sum, _)| (sum, applied)).collect());
+        let names = StagedNames::new(store.staging().clone(), store.applied().index().unwrap_or(0));
         let (nowhere, stop) = (watch::Sender::default(), watch::Sender::new(false));
-        Arc::new(Self { store, own: own.0, peers, whereabouts, named, nowhere, stop })
+        Arc::new(Self { store, own: own.0, peers, whereabouts, names, nowhere, stop })
     }
 
     /// Nothing is fetched any more: the member goes down.
     pub fn stop(&self) {
         self.stop.send_replace(true);
-    }
-
-    /// Index of the entry that named a file, if this process met it.
-    fn named(&self, sha256: Sha256Sum) -> Option<u64> {
-        self.named.lock().iter().find(|(known, _)| *known == sha256).map(|(_, index)| *index)
-    }
-
-    fn forget(&self, sha256: Sha256Sum) {
-        self.named.lock().retain(|(known, _)| *known != sha256);
     }
 
     /// Waits until an entry cannot be applied because no member has the file that it names; returns its index.
@@ -463,11 +455,7 @@ impl StagedFiles {
         let replacement = entry.readable_command().and_then(|command| command.replacement);
         let Some(replacement) = replacement else { return Ok(()) };
         let (sha256, index) = (Sha256Sum(replacement.sha256), entry.log_id.index);
-        {
-            let mut named = self.named.lock();
-            named.retain(|(known, _)| *known != sha256);
-            named.push((sha256, index));
-        }
+        self.names.met(sha256, index);
         let mut stop = self.stop.subscribe();
         while !self.has_applied(index) && !self.store.staging().has(sha256) {
             tokio::select! {

@@ -143,14 +143,21 @@ impl Staging {
 
     /// Syncs a complete scratch file and gives it its name; returns that and its size.
     pub fn adopt(&self, scratch: &Scratch) -> io::Result<(Sha256Sum, u64)> {
-        let mut file = File::open(scratch.path())?;
-        let (sum, size) = sum_of(&mut file)?;
-        file.sync_all()?;
+        let (sum, size) = self.sync(scratch)?;
         self.name(scratch, sum)?;
         Ok((sum, size))
     }
 
-    fn name(&self, scratch: &Scratch, sum: Sha256Sum) -> io::Result<()> {
+    /// Syncs a complete scratch file; returns what its name is to be, and its size.
+    pub fn sync(&self, scratch: &Scratch) -> io::Result<(Sha256Sum, u64)> {
+        let mut file = File::open(scratch.path())?;
+        let (sum, size) = sum_of(&mut file)?;
+        file.sync_all()?;
+        Ok((sum, size))
+    }
+
+    /// Gives a complete, synced scratch file its name.
+    pub fn name(&self, scratch: &Scratch, sum: Sha256Sum) -> io::Result<()> {
         fs::rename(scratch.path(), self.path(sum))?;
         File::open(&self.directory)?.sync_all()
     }
