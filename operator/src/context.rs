@@ -18,9 +18,9 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What every reconcile needs and none owns.
 #[derive(Clone)]
@@ -63,6 +63,8 @@ pub struct Context {
     pub retentions: Errands<Result<(), String>>,
     /// How often in a row the reconcile of an object failed.
     pub failures: Failures,
+    /// Restores that the leader refused for a moment.
+    pub put_off: PutOff,
 }
 
 impl Context {
@@ -132,27 +134,49 @@ impl Context {
     }
 }
 
-/// Pods, by cluster and uid, whose resources the API server refused to change. Forgotten with the process: another one asks
-/// again.
+/// Uids of the pods, by cluster and name, whose resources the API server refused to change. Forgotten with the process:
+/// another one asks again.
 #[derive(Clone, Debug, Default)]
-pub struct RefusedResizes(Arc<Mutex<HashMap<ClusterName, HashSet<String>>>>);
+pub struct RefusedResizes(Arc<Mutex<HashMap<ClusterName, HashMap<String, String>>>>);
 
 impl RefusedResizes {
     /// The API server refused.
-    pub fn add(&self, cluster: &ClusterName, uid: &str) {
+    pub fn add(&self, cluster: &ClusterName, pod: &str, uid: &str) {
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.entry(cluster.clone()).or_default().insert(uid.to_owned());
+        refused.entry(cluster.clone()).or_default().insert(pod.to_owned(), uid.to_owned());
     }
 
     /// Whether it did.
-    pub fn holds(&self, cluster: &ClusterName, uid: &str) -> bool {
+    pub fn holds(&self, cluster: &ClusterName, pod: &str, uid: &str) -> bool {
         let refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.get(cluster).is_some_and(|uids| uids.contains(uid))
+        refused.get(cluster).and_then(|pods| pods.get(pod)).is_some_and(|refused| refused == uid)
     }
 
     /// Forgets clusters that are gone.
     pub fn retain(&self, exists: impl Fn(&ClusterName) -> bool) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| exists(name));
+    }
+}
+
+/// Restores, by uid, that the leader refused for a moment, and when they are asked for again. Every status that is written asks
+/// for the next look at once, and what is told of a refusal is written.
+#[derive(Clone, Debug, Default)]
+pub struct PutOff(Arc<Mutex<HashMap<String, Instant>>>);
+
+impl PutOff {
+    /// It is asked for again after this time.
+    pub fn add(&self, uid: &str, time: Duration) {
+        let now = Instant::now();
+        let mut put_off = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        put_off.retain(|_, until| *until > now);
+        put_off.insert(uid.to_owned(), now + time);
+    }
+
+    /// How long it has to wait still.
+    pub fn left(&self, uid: &str) -> Option<Duration> {
+        let put_off = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = put_off.get(uid)?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
     }
 }
 
@@ -214,10 +238,20 @@ mod tests {
 
         let refused = RefusedResizes::default();
         let [orders, users] = ["orders", "users"].map(|name| ClusterName::new("shop", name));
-        refused.add(&orders, "a");
-        refused.add(&users, "b");
+        refused.add(&orders, "orders-0", "a");
+        refused.add(&users, "users-0", "a");
+        refused.add(&users, "users-0", "b");
         refused.retain(|name| *name == users);
-        assert!(!refused.holds(&orders, "a") && refused.holds(&users, "b"));
-        assert!(!refused.holds(&orders, "b"), "a uid is asked for by its cluster");
+        assert!(!refused.holds(&orders, "orders-0", "a") && refused.holds(&users, "users-0", "b"));
+        assert!(!refused.holds(&users, "users-0", "a"), "of a name only the last pod is remembered");
+    }
+
+    #[test]
+    fn what_is_put_off_waits_for_its_time() {
+        let put_off = PutOff::default();
+        put_off.add("a", Duration::from_secs(3_600));
+        put_off.add("b", Duration::ZERO);
+        assert!(put_off.left("a").is_some());
+        assert_eq!((put_off.left("b"), put_off.left("c")), (None, None));
     }
 }

@@ -49,6 +49,10 @@ pub const ANNOTATION_UPDATE: &str = "sqlite-operator.io/updateAt";
 pub const ANNOTATION_DELETION_PROTECTION: &str = "sqlite-operator.io/deletionProtection";
 /// Annotation of a SqliteBackup: another value, a time, has it tested once.
 pub const ANNOTATION_VERIFY: &str = "sqlite-operator.io/verifyAt";
+/// Annotation of SqliteBackups: uid of the SqliteRestore that it undoes.
+pub const ANNOTATION_UNDOES: &str = "sqlite-operator.io/undoes";
+/// Annotation of SqliteBackups: name of that SqliteRestore, which the backup's own name may have only a part of.
+pub const ANNOTATION_UNDONE: &str = "sqlite-operator.io/undone";
 /// Annotation of a SqliteCluster: another value has another authority take the place of the present one, on each port whose
 /// authority is the cluster's own.
 pub const ANNOTATION_ROTATE_CERTIFICATES: &str = "sqlite-operator.io/rotateCertificatesAt";

@@ -180,6 +180,7 @@ async fn warm_up(
             node_image: config.node_image.clone(),
             remembered: crate::cluster::apply::Remembered::default(),
             refused_resizes: crate::context::RefusedResizes::default(),
+            put_off: crate::context::PutOff::default(),
             probes: Errands::default(),
             tests: Trusted::new(&pace, Matter::OwnSecrets),
             pace: pace.clone(),

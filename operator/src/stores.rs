@@ -5,8 +5,7 @@
 use crate::cache::Cache;
 use crate::crd::{SqliteBackup, SqliteCluster, SqliteRestore};
 use crate::metrics::Metrics;
-use crate::names::{LABEL_CLUSTER, LABEL_TEMPLATE, LABEL_VERIFIES};
-use crate::restore::execute::ANNOTATION_UNDOES;
+use crate::names::{ANNOTATION_UNDONE, LABEL_CLUSTER, LABEL_TEMPLATE, LABEL_VERIFIES};
 use crate::trim::Trim;
 use futures::{Stream, StreamExt, TryStreamExt, future};
 use k8s_openapi::NamespaceResourceScope;
@@ -209,10 +208,9 @@ impl Stores {
     }
 }
 
-/// Name of the restore that a backup undoes, if it does; none also where that name was too long for the backup's.
+/// Name of the restore that a backup undoes, if it does.
 fn undone_by(backup: &GuardedBackup) -> Option<String> {
-    let is_undo = backup.meta().annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_UNDOES));
-    is_undo.then(|| backup.name_any().strip_suffix("-undo").map(str::to_owned)).flatten()
+    backup.meta().annotations.as_ref()?.get(ANNOTATION_UNDONE).cloned()
 }
 
 /// Objects that a list has at a time. They come whole, and are trimmed then: the fewer, the less memory a start takes.

@@ -15,7 +15,8 @@ pub(crate) use observe::find;
 use crate::cluster::access::AccessError;
 use crate::context::Context;
 use crate::crd::SqliteBackup;
-use crate::restore::execute::ANNOTATION_UNDOES;
+use crate::names::ANNOTATION_UNDOES;
+use crate::restore::progress;
 use crate::status::StatusError;
 use crate::stores::GuardedBackup;
 use kube::ResourceExt;
@@ -26,9 +27,8 @@ use std::time::Duration;
 
 /// The kind, as metrics spell it.
 pub const KIND: &str = "SqliteBackup";
-/// How soon to look again while a member is at it, and somebody waits for it or not.
+/// How soon to look again while a member is at it, and nobody waits for it.
 const PROGRESS: Duration = Duration::from_secs(2);
-const QUICK: Duration = Duration::from_millis(500);
 /// How soon to look again while something is waited for.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -79,14 +79,16 @@ pub async fn reconcile(backup: Arc<GuardedBackup>, ctx: Arc<Context>) -> Result<
     Ok(match step {
         Step::Nothing => Action::await_change(),
         _ if status::is_over(&status) => Action::await_change(),
-        Step::Follow { .. } | Step::Start { .. } if is_waited_for(backup) => Action::requeue(QUICK),
+        Step::Follow { .. } | Step::Start { .. } if undoes_a_restore(backup) => {
+            Action::requeue(progress(seen.observed.now, backup.metadata.creation_timestamp.as_ref()))
+        }
         Step::Follow { .. } | Step::Start { .. } => Action::requeue(PROGRESS),
         _ => Action::requeue(WAIT),
     })
 }
 
 /// Whether a restore goes on when it is there.
-fn is_waited_for(backup: &SqliteBackup) -> bool {
+fn undoes_a_restore(backup: &SqliteBackup) -> bool {
     backup.annotations().contains_key(ANNOTATION_UNDOES)
 }
 

@@ -288,7 +288,7 @@ impl Hands<'_> {
             // 404: a Kubernetes that cannot; 403, 422: it can, and this change it does not allow.
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 422) => {
                 tracing::info!(pod, reason = status.message, "the resources cannot be changed in place");
-                self.ctx.refused_resizes.add(&self.desired.name, uid);
+                self.ctx.refused_resizes.add(&self.desired.name, pod, uid);
                 return Ok(());
             }
             Err(error) => return gone_is_fine(Err(error)),

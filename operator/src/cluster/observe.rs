@@ -266,7 +266,7 @@ fn pod_view(name: &ClusterName, pod: &Pod, ctx: &Context) -> PodView {
             (false, true) => Resize::InProgress,
             (false, false) => Resize::None,
         },
-        resize_refused: pod.uid().is_some_and(|uid| ctx.refused_resizes.holds(name, &uid)),
+        resize_refused: pod.uid().is_some_and(|uid| ctx.refused_resizes.holds(name, &pod.name_any(), &uid)),
         created,
     }
 }

@@ -22,6 +22,10 @@ use kube::runtime::events::EventType;
 use kube::{Api, Resource};
 use serde_json::json;
 
+/// Reason of the condition DisruptionTarget of a pod that is evicted, as a drain does. Lost Kubernetes nodes, preemption and
+/// the kubelet have others; who led on such a pod did not hand over.
+const EVICTED: &str = "EvictionByEvictionAPI";
+
 /// The status of a cluster. Pure.
 pub fn status(
     desired: &Desired,
@@ -359,8 +363,8 @@ async fn tell(observed: &Observed, status: &SqliteClusterStatus, subject: &Objec
     }
 }
 
-/// That somebody else leads, and that it is because the pod of who led is on its way out: such a member hands over by itself,
-/// before it ends.
+/// That somebody else leads, and that it is because the pod of who led is evicted: such a member hands over by itself, before
+/// it ends.
 fn lead_news(observed: &Observed, status: &SqliteClusterStatus) -> Vec<(&'static str, String)> {
     let led = |status: &SqliteClusterStatus| status.leader.as_ref().map(|leader| leader.member.clone());
     let (Some(now), before) = (led(status), led(&observed.status)) else { return Vec::new() };
@@ -369,9 +373,11 @@ fn lead_news(observed: &Observed, status: &SqliteClusterStatus) -> Vec<(&'static
         return Vec::new();
     }
     let mut news = vec![("LeaderChanged", format!("{now} leads, after {before}"))];
-    if let Some(why) = observed.pods.get(&before).and_then(|pod| pod.evicted.as_ref()) {
-        let note = format!("leadership went from {before}, whose pod is being taken away ({why}), to {now}");
-        news.push(("DrainTransfer", note));
+    if observed.pods.get(&before).and_then(|pod| pod.evicted.as_deref()) == Some(EVICTED) {
+        news.push((
+            "DrainTransfer",
+            format!("leadership went from {before}, whose pod is evicted, to {now}"),
+        ));
     }
     news
 }

@@ -204,7 +204,10 @@ impl<'a> View<'a> {
     pub fn lost_its_volume(&self, voter: &Member) -> bool {
         let (name, observed) = (&voter.name, self.observed);
         match observed.reports.get(name) {
-            Some(report) => report.node_id != voter.node_id && is_empty(report),
+            Some(report) => {
+                let is_another = is_empty(report) || self.member(report.node_id).is_some();
+                report.node_id != voter.node_id && is_another
+            }
             None => !observed.pods.contains_key(name) && !observed.claims.contains_key(name),
         }
     }

@@ -5,16 +5,13 @@ use super::plan::Step;
 use crate::backup::explain;
 use crate::context::Context;
 use crate::crd::{SqliteBackup, SqliteRestore};
-use crate::names::{FIELD_MANAGER, LABEL_CLUSTER, MANAGED_BY};
+use crate::names::{ANNOTATION_UNDOES, ANNOTATION_UNDONE, FIELD_MANAGER, LABEL_CLUSTER, MANAGED_BY};
 use client::admin::RefusalReason;
 use client::admin_client::AdminError;
 use client::backup::{JobState, StartRestore};
 use kube::api::PostParams;
 use kube::{Api, Resource};
 use serde_json::json;
-
-/// Annotation of SqliteBackups: uid of the SqliteRestore that it undoes.
-pub(crate) const ANNOTATION_UNDOES: &str = "sqlite-operator.io/undoes";
 
 /// Why a step could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +90,7 @@ async fn pin(restore: &SqliteRestore, seen: &Seen, ctx: &Context) -> Result<(), 
             "name": name,
             "namespace": object.namespace,
             "labels": {(LABEL_CLUSTER): cluster, "app.kubernetes.io/managed-by": MANAGED_BY},
-            "annotations": {(ANNOTATION_UNDOES): object.uid},
+            "annotations": {(ANNOTATION_UNDOES): object.uid, (ANNOTATION_UNDONE): object.name},
         },
         "spec": {"clusterRef": {"name": cluster}, "kind": "Pin"},
     });

@@ -1,8 +1,9 @@
 //! A restore of a running cluster: observe → plan → execute → status.
 //!
 //! It waits for the word that data may be replaced, keeps where the cluster is as a backup, and asks the leader, which brings
-//! the other state back meanwhile and replaces nothing before that backup is in the store. One at a time for a cluster. That the leader is asked is written down before; it is asked again only if it is certain that the
-//! restore did not happen, because what was written since would be lost.
+//! the other state back meanwhile and replaces nothing before that backup is in the store. One at a time for a cluster.
+//! That the leader is asked is written down before; it is asked again only if it is certain that the restore did not
+//! happen, because what was written since would be lost.
 
 pub(crate) mod execute;
 mod observe;
@@ -12,7 +13,6 @@ pub mod status;
 
 use crate::cluster::access::AccessError;
 use crate::context::Context;
-use crate::crd::SqliteRestoreStatus;
 use crate::status::StatusError;
 use crate::stores::GuardedRestore;
 use jiff::{SignedDuration, Timestamp};
@@ -74,7 +74,11 @@ pub async fn reconcile(restore: Arc<GuardedRestore>, ctx: Arc<Context>) -> Resul
     let Some(seen) = observe::observe(restore, &ctx).await? else { return Ok(Action::await_change()) };
     let step = plan(&seen.observed);
     let mut restore = restore.clone();
+    let uid = &seen.observed.object.uid;
     if matches!(step, Step::Start { .. }) {
+        if let Some(left) = ctx.put_off.left(uid) {
+            return Ok(Action::requeue(left));
+        }
         // Before it is done, and not by what a cache that is behind shows: it must not be done twice.
         let asking = status::status(&seen.observed, &step, &execute::Outcome::Done);
         if !status::publish(&restore, &asking, true, seen.cluster.as_ref(), &ctx).await? {
@@ -83,6 +87,10 @@ pub async fn reconcile(restore: Arc<GuardedRestore>, ctx: Arc<Context>) -> Resul
         restore.status = Some(asking);
     }
     let outcome = execute::execute(&restore, &seen, &step, &ctx).await?;
+    let is_put_off = matches!(outcome, execute::Outcome::NotYet { .. });
+    if is_put_off {
+        ctx.put_off.add(uid, WAIT);
+    }
     let status = status::status(&seen.observed, &step, &outcome);
     status::publish(&restore, &status, false, seen.cluster.as_ref(), &ctx).await?;
     ctx.settled(KIND, &seen.observed.object.namespace, &restore.name_any());
@@ -90,13 +98,15 @@ pub async fn reconcile(restore: Arc<GuardedRestore>, ctx: Arc<Context>) -> Resul
         Step::Nothing => Action::await_change(),
         _ if status.completion_time.is_some() => Action::await_change(),
         Step::Wait { .. } => Action::requeue(WAIT),
-        _ => Action::requeue(progress(seen.observed.now, &status)),
+        _ if is_put_off => Action::requeue(WAIT),
+        _ => Action::requeue(progress(seen.observed.now, status.start_time.as_ref())),
     })
 }
 
-fn progress(now: Timestamp, status: &SqliteRestoreStatus) -> Duration {
+/// How soon to look again at what moves, and began at some time.
+pub(crate) fn progress(now: Timestamp, begun: Option<&Time>) -> Duration {
     let is_new = |begun: &Time| now.duration_since(begun.0) < EXPECTED;
-    if status.start_time.as_ref().is_none_or(is_new) { QUICK } else { PROGRESS }
+    if begun.is_none_or(is_new) { QUICK } else { PROGRESS }
 }
 
 /// What to do after a failure: again, after a while that doubles.

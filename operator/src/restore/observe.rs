@@ -15,6 +15,7 @@ use crate::cluster::validate::restore_store;
 use crate::cluster::view::View;
 use crate::context::Context;
 use crate::crd::{BackupPurpose, SqliteCluster, SqliteRestore, UndoBookmark};
+use crate::names::ANNOTATION_UNDOES;
 use crate::stores::GuardedBackup;
 use client::admin_client::AdminClient;
 use kube::ResourceExt;
@@ -100,13 +101,13 @@ fn source(object: &Object, ctx: &Context) -> Result<Source, String> {
     Ok(Source { access: StoreAccess { store, encryption: spec.encryption.clone() }, cluster_id, path: None })
 }
 
-/// The backup that undoes the restore. It is its own if it says so by an owner reference.
+/// The backup that undoes the restore. It is its own if it says so by an annotation.
 fn undo(object: &Object, ctx: &Context) -> Undo {
     let name = object.undo_name();
     let key = ObjectRef::<GuardedBackup>::new(&name).within(&object.namespace);
     let Some(found) = ctx.stores.backups.get(&key) else { return Undo::Missing };
     let Ok(backup) = &found.0 else { return Undo::Foreign };
-    let ours = backup.annotations().get(super::execute::ANNOTATION_UNDOES) == Some(&object.uid)
+    let ours = backup.annotations().get(ANNOTATION_UNDOES) == Some(&object.uid)
         && backup.spec.kind == BackupPurpose::Pin;
     if !ours {
         return Undo::Foreign;

@@ -32,8 +32,8 @@ impl Authority {
 
 impl Serving {
     /// A cluster whose members have their certificates from cert-manager.
-    async fn asking_cert_manager(test: u8) -> Self {
-        let mut world = Self::start(test).await;
+    async fn asking_cert_manager() -> Self {
+        let mut world = Self::start().await;
         let tls = &mut world.cluster.spec.security.tls;
         tls.peers = TlsMode::CertManager;
         tls.peers_issuer_ref =
@@ -110,7 +110,7 @@ fn touches(asked: &[String], what: &str) -> bool {
 
 #[tokio::test]
 async fn members_get_what_cert_manager_issues_and_renews() {
-    let mut world = Serving::asking_cert_manager(14).await;
+    let mut world = Serving::asking_cert_manager().await;
     world.reconcile().await;
     let spec = world.certificate()["spec"].clone();
     assert_eq!((&spec["secretName"], &spec["issuerRef"]["name"]), (&json!(ISSUED), &json!("ca")));
@@ -166,7 +166,7 @@ async fn members_get_what_cert_manager_issues_and_renews() {
 
 #[tokio::test]
 async fn an_issuer_with_another_authority_costs_no_connection() {
-    let mut world = Serving::asking_cert_manager(15).await;
+    let mut world = Serving::asking_cert_manager().await;
     world.reconcile().await;
     world.issue(&Authority::new("first"));
     world.reconcile().await;

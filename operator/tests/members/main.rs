@@ -43,6 +43,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -283,10 +284,11 @@ fn member(node_id: NodeId, name: &str, voter: bool) -> Member {
     }
 }
 
-/// A loopback address of this process and test, so that tests beside each other do not meet.
-fn ip(test: u8, node: u8) -> Ipv4Addr {
+/// An address that no other test of this process has, nor another process.
+fn ip() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, high, low, test * 16 + node + 1)
+    Ipv4Addr::new(127, high, low, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A cache that holds these objects.
@@ -454,12 +456,13 @@ fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr]) -
         tests: Default::default(),
         retentions: Default::default(),
         failures: Default::default(),
+        put_off: Default::default(),
     }
 }
 
-async fn members(test: u8) -> (Vec<Ipv4Addr>, Arc<Mutex<Raft>>) {
+async fn members() -> (Vec<Ipv4Addr>, Arc<Mutex<Raft>>) {
     let raft = Arc::new(Mutex::new(Raft::default()));
-    let ips: Vec<_> = (0..3).map(|node| ip(test, node)).collect();
+    let ips: Vec<_> = (0..3).map(|_| ip()).collect();
     for (i, ip) in ips.iter().enumerate() {
         let node = Node { id: NodeId(100 + i as u64), name: format!("orders-{i}"), raft: raft.clone() };
         node.serve(*ip).await;
@@ -558,8 +561,8 @@ struct Serving {
 }
 
 impl Serving {
-    async fn start(test: u8) -> Self {
-        let (ips, raft) = members(test).await;
+    async fn start() -> Self {
+        let (ips, raft) = members().await;
         {
             let mut raft = raft.lock().unwrap();
             raft.cluster_id = Some(CLUSTER_ID.into());
@@ -625,7 +628,7 @@ impl Serving {
 
 #[tokio::test]
 async fn an_authority_is_exchanged_once_every_member_has_loaded_each_step() {
-    let mut world = Serving::start(11).await;
+    let mut world = Serving::start().await;
     world.reconcile().await;
     world.load();
     world.reconcile().await;
@@ -670,7 +673,7 @@ async fn an_authority_is_exchanged_once_every_member_has_loaded_each_step() {
 
 #[tokio::test]
 async fn a_password_is_accepted_before_it_is_told_and_for_a_while_after() {
-    let mut world = Serving::start(12).await;
+    let mut world = Serving::start().await;
     world.cluster.spec.security.rotation_overlap_seconds = 0;
     world.reconcile().await;
     let told = |world: &Serving| world.entry("orders-app", "password").unwrap();
@@ -705,7 +708,7 @@ async fn a_password_is_accepted_before_it_is_told_and_for_a_while_after() {
 
 #[tokio::test]
 async fn nothing_starts_without_certificates_that_somebody_else_is_to_make() {
-    let mut world = Serving::start(13).await;
+    let mut world = Serving::start().await;
     let tls = &mut world.cluster.spec.security.tls;
     (tls.peers, tls.peers_secret_ref) = (TlsMode::Secret, Some(SecretRef { name: "mine".into() }));
     world.reconcile().await;
@@ -718,7 +721,7 @@ async fn nothing_starts_without_certificates_that_somebody_else_is_to_make() {
 
 #[tokio::test]
 async fn a_cluster_at_rest_costs_the_api_server_nothing() {
-    let mut world = Serving::start(5).await;
+    let mut world = Serving::start().await;
     world.reconcile().await;
     let Serving { server, ctx, .. } = &world;
     let (server, ctx) = (server.clone(), ctx.clone());
@@ -736,7 +739,7 @@ async fn a_cluster_at_rest_costs_the_api_server_nothing() {
 
 #[tokio::test]
 async fn an_entry_that_ends_every_member_is_passed_over_once_with_a_consent() {
-    let mut world = Serving::start(14).await;
+    let mut world = Serving::start().await;
     world.raft.lock().unwrap().fatal_entry = Some(FatalEntry { index: 9, ends: 3 });
     world.reconcile().await;
     for kind in ["Ready", "Stalled"] {
@@ -766,7 +769,7 @@ async fn an_entry_that_ends_every_member_is_passed_over_once_with_a_consent() {
 
 #[tokio::test]
 async fn a_cluster_without_a_budget_is_not_asked_for_one() {
-    let (ips, _raft) = members(6).await;
+    let (ips, _raft) = members().await;
     let server = ApiServer::default();
     let mut ctx = context_with(server.client(), &ips);
     ctx.stores.budgets = cache(&[]);
@@ -781,7 +784,7 @@ async fn a_cluster_without_a_budget_is_not_asked_for_one() {
 
 #[tokio::test]
 async fn a_member_at_the_address_of_another_pod_is_not_heard() {
-    let (mut ips, _raft) = members(7).await;
+    let (mut ips, _raft) = members().await;
     ips.swap(1, 2);
     let observed = look(&cluster(), &context(&ips)).await.unwrap();
     assert_eq!(observed.reports.keys().collect::<Vec<_>>(), ["orders-0"]);
@@ -805,7 +808,7 @@ async fn a_pod_that_is_taken_away_says_why() {
 
 #[tokio::test]
 async fn three_empty_members_become_a_cluster() {
-    let (ips, raft) = members(0).await;
+    let (ips, raft) = members().await;
     let ctx = context(&ips);
     let cluster = cluster();
     let mut put_off = 0;
@@ -827,7 +830,7 @@ async fn three_empty_members_become_a_cluster() {
 
 #[tokio::test]
 async fn leadership_is_asked_away_from_a_leader_that_is_to_go() {
-    let (ips, raft) = members(1).await;
+    let (ips, raft) = members().await;
     let ctx = context(&ips);
     {
         let mut raft = raft.lock().unwrap();
@@ -846,8 +849,8 @@ async fn leadership_is_asked_away_from_a_leader_that_is_to_go() {
 
 #[tokio::test]
 async fn a_member_that_does_not_answer_is_simply_not_heard_of() {
-    let (mut ips, _raft) = members(2).await;
-    ips.push(ip(2, 9));
+    let (mut ips, _raft) = members().await;
+    ips.push(ip());
     let ctx = context(&ips);
     let observed = look(&cluster(), &ctx).await.unwrap();
     assert_eq!((observed.pods.len(), observed.reports.len()), (4, 3));
@@ -856,7 +859,7 @@ async fn a_member_that_does_not_answer_is_simply_not_heard_of() {
 
 #[tokio::test]
 async fn events_arrive_whole_and_the_end_is_an_end() {
-    let (ips, _raft) = members(3).await;
+    let (ips, _raft) = members().await;
     let admin = AdminClient::new(AdminTimeouts::default()).unwrap();
     let events =
         admin.events(&operator::admin::base(&ips[0].to_string(), ClientTraffic::Plaintext)).await.unwrap();
@@ -867,7 +870,7 @@ async fn events_arrive_whole_and_the_end_is_an_end() {
 
 #[tokio::test]
 async fn a_refusal_keeps_its_reason() {
-    let (ips, _raft) = members(4).await;
+    let (ips, _raft) = members().await;
     let admin = AdminClient::new(AdminTimeouts::default()).unwrap();
     let base = operator::admin::base(&ips[0].to_string(), ClientTraffic::Plaintext);
     let error = admin.change_voters(&base, &ChangeVoters::default()).await.unwrap_err();
@@ -888,8 +891,8 @@ fn guarded<K>(object: K) -> kube::core::DeserializeGuard<K> {
 }
 
 /// Three members that serve, an API server, and what the operator has of both.
-async fn serving(test: u8) -> (Arc<Mutex<Raft>>, ApiServer, Context) {
-    let (ips, raft) = members(test).await;
+async fn serving() -> (Arc<Mutex<Raft>>, ApiServer, Context) {
+    let (ips, raft) = members().await;
     {
         let mut raft = raft.lock().unwrap();
         raft.cluster_id = Some(CLUSTER_ID.into());
@@ -929,7 +932,7 @@ async fn turn_backup(backup: &SqliteBackup, ctx: &Arc<Context>) {
 
 #[tokio::test]
 async fn a_backup_is_made_by_a_follower_told_of_and_left_alone() {
-    let (raft, server, ctx) = serving(8).await;
+    let (raft, server, ctx) = serving().await;
     let ctx = Arc::new(ctx);
     let mut backup = backup(json!({}), json!({}));
     turn_backup(&backup, &ctx).await;
@@ -956,7 +959,7 @@ async fn a_backup_is_made_by_a_follower_told_of_and_left_alone() {
 
 #[tokio::test]
 async fn a_backup_takes_its_objects_along_if_it_is_asked_to() {
-    let (raft, server, ctx) = serving(9).await;
+    let (raft, server, ctx) = serving().await;
     let ctx = Arc::new(ctx);
     let delete = json!({"deletionPolicy": "Delete"});
     turn_backup(&backup(delete.clone(), json!({})), &ctx).await;
@@ -976,7 +979,7 @@ async fn a_backup_takes_its_objects_along_if_it_is_asked_to() {
 
 #[tokio::test]
 async fn a_cluster_with_backups_at_rest_costs_the_api_server_nothing() {
-    let (_raft, server, ctx) = serving(10).await;
+    let (_raft, server, ctx) = serving().await;
     let ctx = Arc::new(ctx);
     let mut triggers = ctx.triggers.clusters.listen();
     let mut cluster = backed_up();

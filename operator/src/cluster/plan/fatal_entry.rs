@@ -19,9 +19,11 @@ impl Planner<'_> {
                 let unheard = self.view.members().filter(|member| !self.view.is_held_up(member, entry.index));
                 let names: Vec<&str> = unheard.map(|member| member.name.as_str()).collect();
                 if names.is_empty() {
-                    let message = format!("entry {} is passed over, as was agreed to", entry.index);
+                    let leads = self.view.leader().is_some();
+                    let when = if leads { "" } else { "once there is a leader, " };
+                    let message = format!("entry {} is passed over {when}as was agreed to", entry.index);
                     self.act(ActivityReason::SkippingEntry, message);
-                    if self.view.leader().is_some() {
+                    if leads {
                         self.safe(Step::SkipEntry { index: entry.index });
                     }
                     return;

@@ -56,7 +56,7 @@ impl<'a> Planner<'a> {
         let not_ready =
             self.observed.status.conditions.iter().find(|c| c.type_ == "Ready" && c.status == "False");
         if let Some(not_ready) = not_ready
-            && matches!(not_ready.reason.as_str(), "NoLeader" | "QuorumLost")
+            && matches!(not_ready.reason.as_str(), "NoLeader" | "QuorumLost" | "FatalEntry")
             && self.observed.now.duration_since(not_ready.last_transition_time.0) >= QUORUM_LOST_AFTER
         {
             let voters = self.view.voters().count();

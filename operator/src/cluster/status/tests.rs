@@ -441,6 +441,10 @@ fn a_lead_that_leaves_an_evicted_pod_is_told_as_a_drain() {
     let drained = evicted(World::serving(3, 0).led_by("orders-1"), "orders-0");
     assert_eq!(told(&before, &drained), ["LeaderChanged", "DrainTransfer"]);
     assert_eq!(told(&drained, &drained), [""; 0], "once");
+    let lost = World::serving(3, 0).led_by("orders-1").edit_pod("orders-0", |pod| {
+        pod.evicted = Some("DeletionByTaintManager".into());
+    });
+    assert_eq!(told(&before, &lost), ["LeaderChanged"]);
     let follower = evicted(World::serving(3, 0).led_by("orders-1"), "orders-2");
     assert_eq!(told(&before, &follower), ["LeaderChanged"], "another one is drained");
 }

@@ -33,6 +33,9 @@ fn an_entry_is_passed_over_with_the_consent_that_names_it() {
     assert!(plan.obstacle.unwrap().message.ends_with("recovery.skipEntry is 899, and must be 900"));
     let electing = expect(&consenting(World::all_held_up().leaderless(), 900), &[]);
     assert_eq!((obstacle(&electing), activity(&electing)), (None, Some(ActivityReason::SkippingEntry)));
+    let leaderless = consenting(World::all_held_up().leaderless(), 900);
+    let leaderless = leaderless.condition("Ready", "False", "FatalEntry", 400);
+    assert_eq!(obstacle(&expect(&leaderless, &[])), Some(ObstacleReason::QuorumLost), "nobody was elected");
 }
 
 #[test]

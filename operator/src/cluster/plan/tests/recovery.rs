@@ -169,8 +169,10 @@ fn nothing_is_recovered_while_another_voter_may_come_back() {
     assert!(plan.obstacle.is_none() && plan.activity.unwrap().message.contains(told));
     let later = world().condition("Ready", "False", "QuorumLost", 400).plan();
     assert!(later.obstacle.unwrap().message.contains(told));
-    let gone = world().no_pod("orders-2").edit(|world| drop(world.observed.claims.remove("orders-2")));
-    expect(&gone, &["recover orders-0 at 4711"]);
+    let gone = || world().no_pod("orders-2").edit(|world| drop(world.observed.claims.remove("orders-2")));
+    expect(&gone(), &["recover orders-0 at 4711"]);
+    // The empty volume was let in as another member already.
+    expect(&gone().learner("orders-1", 901).leaderless(), &["recover orders-0 at 4711"]);
 }
 
 #[test]
