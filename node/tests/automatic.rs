@@ -271,7 +271,7 @@ fn without_a_backup_to_begin_with_it_ends() {
     }
 }
 
-/// A file of a hundredth of a percent of what it unpacks to.
+/// A file of a thousandth of what it unpacks to.
 fn bomb() -> Vec<u8> {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     std::io::copy(&mut std::io::repeat(0).take(128 << 20), &mut packed).unwrap();

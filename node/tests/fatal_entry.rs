@@ -19,9 +19,7 @@ fn deadly() -> String {
 
 /// What a member says that it stands at; null if it applies everything, or does not run.
 fn fatal_entry(c: &Cluster, i: usize) -> Value {
-    let answer =
-        support::patient().get(c.url(i, "/cluster")).send().and_then(|answer| answer.json::<Value>());
-    answer.map_or(Value::Null, |report| report["fatalEntry"].clone())
+    c.try_report(i).map_or(Value::Null, |report| report["fatalEntry"].clone())
 }
 
 /// Starts members anew, armed like this, as often as they end, until each of them stands at an entry; returns its index.

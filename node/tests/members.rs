@@ -9,7 +9,7 @@ use serde_json::json;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use support::{Cluster, StopAtEnd, cluster, cluster_with, patient};
+use support::{Cluster, StopAtEnd, cluster, cluster_with, patient, with_read_replica};
 
 /// How often what takes a round is done: more for `make prove`.
 fn rounds() -> usize {
@@ -408,12 +408,7 @@ fn a_follower_that_does_not_answer_holds_up_neither_a_snapshot_nor_later_purges(
 
 #[test]
 fn a_read_replica_follows_without_voting() {
-    let mut c = cluster(1);
-    c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
-    let join = format!("127.0.0.1:{}", c.members[0].raft);
-    let replica = c.member("replica", &["-raft-non-voter", "-join", &join]);
-    c.start(replica);
-    c.await_ready(replica);
+    let (mut c, replica) = with_read_replica();
     assert_eq!(c.value(replica, "SELECT count(*) FROM t", "auto"), json!(1));
     c.execute(replica, &json!(["INSERT INTO t VALUES(2)"]));
     assert_eq!(c.value(0, "SELECT count(*) FROM t", "weak"), json!(2));

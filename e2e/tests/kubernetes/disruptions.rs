@@ -1,6 +1,7 @@
 //! What Kubernetes does to clusters: nodes are drained and lose power, volumes fill up, namespaces go.
 
 use crate::failures::{SAME, while_writing};
+use crate::life::PROTECTION;
 use crate::{require_sized_volumes, rounds};
 use anyhow::{Context, Result, ensure};
 use e2e::database::Level;
@@ -117,6 +118,8 @@ fn a_namespace_is_deleted_with_its_clusters() {
             namespaces.create(&PostParams::default(), &restricted_namespace(&name, &test.name)?).await?;
             let orders = Cluster::named(&test.kubernetes, &name, "orders");
             orders.apply(&Manifest::new("orders", 3)).await?;
+            // Who deletes a namespace means everything that is in it.
+            orders.annotate(PROTECTION, "true").await?;
             // It goes while it is made, while it serves, and in the middle of a change.
             if round % 3 != 1 {
                 orders.await_ready().await?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Kinds that tell of what goes on, and so change while nothing does.
 const NEWS: [&str; 4] = ["Event", "Lease", "Endpoints", "EndpointSlice"];
 
-/// Kinds that Kubernetes makes from the operator's, and the operator's manager of single fields of them.
+/// Kinds whose objects Kubernetes makes, and writes to; the operator owns single fields of them only.
 const OF_KUBERNETES: [&str; 2] = ["Pod", "PersistentVolumeClaim"];
 
 /// All objects of the test's namespace, by kind and name.

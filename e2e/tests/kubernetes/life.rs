@@ -9,7 +9,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// Annotation that has the chart's policy refuse the deletion of a cluster.
-const PROTECTION: &str = "sqlite-operator.io/deletionProtection";
+pub const PROTECTION: &str = "sqlite-operator.io/deletionProtection";
 
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
@@ -19,9 +19,7 @@ fn a_created_cluster_is_soon_ready() {
             let begin = Instant::now();
             let orders = test.create(&format!("orders-{round}"), 3).await?;
             orders.await_ready().await?;
-            let took = begin.elapsed();
-            test.measured_at_most("create to Ready", took, Duration::from_secs(12))?;
-            ensure!(took <= Duration::from_secs(20), "create to Ready took {took:?}");
+            test.measured_at_most("create to Ready", begin.elapsed(), Duration::from_secs(12))?;
 
             orders.service("rw").await?.write("CREATE TABLE t (x INTEGER)").await?;
             let tolerant = orders.await_condition("FaultTolerant", "True").await?;
@@ -110,9 +108,7 @@ fn a_protected_cluster_is_not_deleted_by_mistake() {
         ensure!(refusal.contains("SqliteCluster notes") && refusal.contains(PROTECTION), "{refusal}");
         notes.object().await?;
         notes.annotate(PROTECTION, "false").await?;
-        notes.delete().await?;
-        // The namespace of the test ends with a protected cluster in it.
-        test.create("kept", 1).await?.annotate(PROTECTION, "true").await
+        notes.delete().await
     });
 }
 

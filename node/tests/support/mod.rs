@@ -67,20 +67,13 @@ impl Door {
         assert!(status == 200 && !body.contains("\"error\""), "{statements}: {status} {body}");
         serde_json::from_str(&body).unwrap()
     }
-}
 
-impl Door {
     /// Runs statements; whether an answer says that they succeeded.
     pub fn try_execute(&self, statements: &Value) -> bool {
-        let Ok(answer) = self.http.post(&self.execute).body(statements.to_string()).send() else {
-            return false;
-        };
-        let ok = answer.status().is_success();
-        answer.text().is_ok_and(|body| ok && !body.contains("\"error\""))
+        let succeeded = |(status, body): (u16, String)| status == 200 && !body.contains("\"error\"");
+        self.attempt(statements).is_some_and(succeeded)
     }
-}
 
-impl Door {
     /// Runs statements; status and body, or none if the member is not there any more.
     pub fn attempt(&self, statements: &Value) -> Option<(u16, String)> {
         let answer = self.http.post(&self.execute).body(statements.to_string()).send().ok()?;
@@ -155,6 +148,17 @@ pub fn cluster_with(n: usize, flags: &[&str]) -> Cluster {
     (0..n).for_each(|i| cluster.start(i));
     (0..n).for_each(|i| cluster.await_ready(i));
     cluster
+}
+
+/// A voter with one row in a table, and its read replica, both in service; which one that is.
+pub fn with_read_replica() -> (Cluster, usize) {
+    let mut cluster = cluster(1);
+    cluster.execute(0, &serde_json::json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
+    let join = format!("127.0.0.1:{}", cluster.members[0].raft);
+    let replica = cluster.member("replica", &["-raft-non-voter", "-join", &join]);
+    cluster.start(replica);
+    cluster.await_ready(replica);
+    (cluster, replica)
 }
 
 /// `n` members that reach each other through proxies only.
@@ -466,8 +470,14 @@ impl Cluster {
         body["results"][0]["values"][0][0].clone()
     }
 
+    /// What a member says of itself.
     pub fn report(&self, i: usize) -> Value {
         serde_json::from_str(&self.get(i, "/cluster").1).unwrap()
+    }
+
+    /// The same, or none if it does not answer.
+    pub fn try_report(&self, i: usize) -> Option<Value> {
+        self.http.get(self.url(i, "/cluster")).send().ok()?.json().ok()
     }
 
     /// A part of `/status`.

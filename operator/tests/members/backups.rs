@@ -1,0 +1,97 @@
+//! Backups, and a cluster that has a store of them.
+
+use super::*;
+
+/// The cluster, complete, with a store of backups.
+fn backed_up() -> SqliteCluster {
+    let mut cluster = complete();
+    cluster.spec.backup = serde_json::from_value(json!({"store": {"s3": {"bucket": "b"}}})).unwrap();
+    cluster
+}
+
+fn backup(spec: Value, metadata: Value) -> SqliteBackup {
+    let mut object = json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteBackup",
+        "metadata": {"name": "first", "namespace": "shop", "uid": "b-uid", "generation": 1},
+        "spec": {"clusterRef": {"name": "orders"}},
+    });
+    for (part, more) in [("spec", spec), ("metadata", metadata)] {
+        for (key, value) in more.as_object().unwrap() {
+            object[part][key] = value.clone();
+        }
+    }
+    object["metadata"]["creationTimestamp"] = json!(now());
+    serde_json::from_value(object).unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "deadlines count from it")]
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap()
+}
+
+async fn turn_backup(backup: &SqliteBackup, ctx: &Arc<Context>) {
+    operator::backup::reconcile(Arc::new(guarded(backup.clone())), ctx.clone()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_is_made_by_a_follower_told_of_and_left_alone() {
+    let Serving { raft, server, ctx, .. } = Serving::of(backed_up()).await;
+    let mut backup = backup(json!({}), json!({}));
+    turn_backup(&backup, &ctx).await;
+    let asked = raft.lock().unwrap().backups.clone();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].0, NodeId(101), "the first follower");
+    assert!(asked[0].1.starts_with("first-"), "{asked:?}");
+    let status = || server.status.lock().unwrap().clone().unwrap();
+    assert_eq!(status()["member"], "orders-1");
+    backup.status = serde_json::from_value(status()).unwrap();
+    turn_backup(&backup, &ctx).await;
+    assert_eq!(status()["path"], format!("full/{}", asked[0].1));
+    assert_eq!(status()["bookmark"]["index"], 9);
+    assert_eq!(status()["store"]["s3"]["bucket"], "b");
+    backup.status = serde_json::from_value(status()).unwrap();
+    let events = server.asked().iter().filter(|asked| asked.contains("/events")).count();
+    assert_eq!(events, 2, "of the backup, and of its cluster");
+    for _ in 0..5 {
+        turn_backup(&backup, &ctx).await;
+    }
+    assert_eq!(server.asked(), Vec::<String>::new());
+    assert_eq!(raft.lock().unwrap().backups.len(), 1);
+}
+
+#[tokio::test]
+async fn a_backup_takes_its_objects_along_if_it_is_asked_to() {
+    let Serving { raft, server, ctx, .. } = Serving::of(backed_up()).await;
+    let delete = json!({"deletionPolicy": "Delete"});
+    turn_backup(&backup(delete.clone(), json!({})), &ctx).await;
+    assert!(raft.lock().unwrap().backups.is_empty(), "it is held before anything is in the store");
+    assert!(server.asked().iter().any(|asked| asked.starts_with("PATCH") && asked.ends_with("/first")));
+    let gone = json!({"finalizers": ["sqlite-operator.io/backup-objects"], "deletionTimestamp": now()});
+    let mut backup = backup(delete, gone);
+    backup.status = serde_json::from_value(json!({
+        "path": "full/x", "clusterID": CLUSTER_ID, "store": {"s3": {"bucket": "b"}},
+        "completionTime": now(),
+    }))
+    .unwrap();
+    turn_backup(&backup, &ctx).await;
+    assert_eq!(raft.lock().unwrap().deleted, ["full/x"]);
+    assert!(server.asked().iter().any(|asked| asked.starts_with("PATCH") && asked.ends_with("/first")));
+}
+
+#[tokio::test]
+async fn a_cluster_with_backups_at_rest_costs_the_api_server_nothing() {
+    let mut world = Serving::of(backed_up()).await;
+    let mut triggers = world.ctx.triggers.clusters.listen();
+    world.reconcile().await;
+    // The store was tried out.
+    triggers.recv().await.unwrap();
+    world.reconcile().await;
+    let conditions = &world.cluster.status.as_ref().unwrap().conditions;
+    let healthy = conditions.iter().find(|condition| condition.type_ == "BackupHealthy").unwrap();
+    assert_eq!((healthy.status.as_str(), healthy.reason.as_str()), ("True", "Healthy"));
+    world.server.asked();
+    for _ in 0..20 {
+        world.reconcile().await;
+        assert_eq!(world.server.asked(), Vec::<String>::new());
+    }
+}
