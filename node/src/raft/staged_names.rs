@@ -80,15 +80,17 @@ impl StagedNames {
         Ok(())
     }
 
-    /// Removes the files whose entry did not come for long.
+    /// No longer awaits entries that did not come for long, and removes the files that none has named.
     pub fn remove_orphans(&self) -> io::Result<()> {
         let mut known = self.known.lock();
         // Looked at under the lock: one that is staged again meanwhile is young.
-        for (sum, age) in self.staging.staged()? {
-            let awaits = known.get(&sum).is_none_or(|of| of.awaited > 0 || of.index.is_none());
-            if awaits && age > ORPHAN {
-                self.staging.remove(sum)?;
-                known.remove(&sum);
+        for (sum, _) in self.staging.staged()?.into_iter().filter(|(_, age)| *age > ORPHAN) {
+            match known.get_mut(&sum) {
+                Some(of_file) if of_file.index.is_some() => of_file.awaited = 0,
+                _ => {
+                    self.staging.remove(sum)?;
+                    known.remove(&sum);
+                }
             }
         }
         Ok(())
@@ -155,6 +157,30 @@ mod tests {
         names.remove_orphans().unwrap();
         assert!(staging.has(sum), "its entry may come for an hour");
         names.give_up(sum).unwrap();
+        assert!(!staging.has(sum));
+    }
+
+    #[test]
+    fn an_entry_that_does_not_come_is_not_awaited_for_ever() {
+        let (_dir, staging, sum) = staged();
+        let age = || {
+            let file = std::fs::File::options().write(true).open(staging.path(sum)).unwrap();
+            file.set_modified(file.metadata().unwrap().modified().unwrap() - 2 * ORPHAN).unwrap();
+        };
+        age();
+        let names = StagedNames::new(staging.clone(), 0);
+        names.met(sum, 22);
+        names.await_entry(sum);
+        names.remove_orphans().unwrap();
+        assert_eq!((staging.has(sum), names.last_entry(sum)), (true, Some(22)), "entry 22 names it still");
+        names.remove(sum, 22).unwrap();
+
+        let scratch = staging.scratch();
+        std::fs::write(scratch.path(), b"abc").unwrap();
+        names.await_entry(sum);
+        staging.adopt(&scratch).unwrap();
+        age();
+        names.remove_orphans().unwrap();
         assert!(!staging.has(sum));
     }
 }
