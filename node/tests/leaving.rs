@@ -113,7 +113,8 @@ fn a_leader_that_is_not_to_hand_over_goes_down_and_the_others_elect() {
     assert_eq!(c.terminate(leader), Some(0));
     assert!(!c.log(leader).contains("handed over leadership"), "{}", c.log(leader));
     let next = c.await_leader(other);
-    assert!(term(&c, other) > before);
+    assert_ne!(next, leader);
+    assert!(term(&c, other) > before, "by an election");
     c.execute(other, &json!(["INSERT INTO t VALUES(2)"]));
     // It is a member as before.
     assert_eq!(names(&c, other).len(), 3);

@@ -79,7 +79,7 @@ fn comes_back(rpo: Option<u32>, undo: Option<&str>) {
     let acknowledged = writers.stop();
     let waited = fenced_milliseconds(&c, leader);
     println!("archive {rpo:?}, undo {undo:?}: writes waited for {waited:?} ms");
-    assert_eq!(waited.len(), 1, "once, and no longer than it may");
+    assert!(waited.len() == 1 && waited[0] < 3000, "{waited:?}");
     let restored = &job["restored"];
     let (replaced, installed) =
         (restored["replacedIndex"].as_u64().unwrap(), restored["installedIndex"].as_u64().unwrap());

@@ -243,6 +243,7 @@ mod tests {
         refused.add(&users, "users-0", "b");
         refused.retain(|name| *name == users);
         assert!(!refused.holds(&orders, "orders-0", "a") && refused.holds(&users, "users-0", "b"));
+        assert!(!refused.holds(&orders, "users-0", "b"), "a uid is asked for by its cluster");
         assert!(!refused.holds(&users, "users-0", "a"), "of a name only the last pod is remembered");
     }
 

@@ -70,7 +70,8 @@ impl Door {
 
     /// Runs statements; whether an answer says that they succeeded.
     pub fn try_execute(&self, statements: &Value) -> bool {
-        let succeeded = |(status, body): (u16, String)| status == 200 && !body.contains("\"error\"");
+        let succeeded =
+            |(status, body): (u16, String)| (200..300).contains(&status) && !body.contains("\"error\"");
         self.attempt(statements).is_some_and(succeeded)
     }
 
