@@ -2,6 +2,7 @@
 //!
 //! Below a reserve the leader takes no more writes (507) and hands over to a voter that has room: what is committed
 //! already can still be applied, checkpointed and logged everywhere, and nobody meets a full disk in the middle of it.
+//! What a checkpoint will make the database file grow by is spoken for, and counts as taken.
 
 use client::admin::VolumeUsage;
 use parking_lot::Mutex;
@@ -10,17 +11,37 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+/// How old what is known may be where a write is let in: what one client after the other writes meanwhile fits into the
+/// reserve, on the fastest disks too. A look takes about a microsecond.
+const FRESH: Duration = Duration::from_millis(5);
 /// The reserve is at most this part of the disk.
 const LARGEST_PART: u64 = 8;
 
+/// Says how many of the free bytes are spoken for.
+type Owed = Box<dyn Fn() -> io::Result<u64> + Send + Sync>;
+
 /// Free space, as it was last looked at.
-#[derive(Debug)]
 pub struct Space {
     directory: PathBuf,
     reserve: u64,
+    owed: Owed,
     is_low: AtomicBool,
-    usage: Mutex<VolumeUsage>,
+    last: Mutex<Look>,
+}
+
+/// What was seen, and when.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    usage: VolumeUsage,
+    at: Instant,
+}
+
+impl Look {
+    fn at(directory: &Path) -> io::Result<Self> {
+        Ok(Self { usage: usage(directory)?, at: Instant::now() })
+    }
 }
 
 /// How full the file system of `directory` is, as `df` counts: what is reserved for root can be had by nobody here.
@@ -34,21 +55,23 @@ pub fn usage(directory: &Path) -> io::Result<VolumeUsage> {
 }
 
 impl Space {
-    /// Of the disk that `directory` is on, where `reserve` bytes, or an eighth of it if that is less, are to stay free.
-    pub fn new(directory: &Path, reserve: u64) -> io::Result<Self> {
+    /// Of the disk that `directory` is on, where `reserve` bytes, or an eighth of it if that is less, are to stay free
+    /// beside what `owed` says.
+    pub fn new(directory: &Path, reserve: u64, owed: Owed) -> io::Result<Self> {
         let disk = statvfs(directory)?;
         let reserve = reserve.min(disk.f_blocks * disk.f_frsize / LARGEST_PART);
-        let usage = Mutex::new(usage(directory)?);
-        let space = Self { directory: directory.to_owned(), reserve, is_low: AtomicBool::new(false), usage };
+        let last = Mutex::new(Look::at(directory)?);
+        let is_low = AtomicBool::new(false);
+        let space = Self { directory: directory.to_owned(), reserve, owed, is_low, last };
         space.look()?;
         Ok(space)
     }
 
-    /// Looks how much is free, in bytes.
+    /// Looks how much is free and not spoken for, in bytes.
     pub fn look(&self) -> io::Result<u64> {
-        let usage = usage(&self.directory)?;
-        *self.usage.lock() = usage;
-        let free = usage.available_bytes;
+        let seen = Look::at(&self.directory)?;
+        *self.last.lock() = seen;
+        let free = seen.usage.available_bytes.saturating_sub((self.owed)()?);
         // Some more than the reserve has to be free again, so that it does not go back and forth.
         let enough = if self.is_low() { self.reserve + self.reserve / 4 } else { self.reserve };
         let is_low = free < enough;
@@ -65,10 +88,19 @@ impl Space {
 
     /// How full the disk was when it was last looked at.
     pub fn usage(&self) -> VolumeUsage {
-        *self.usage.lock()
+        self.last.lock().usage
     }
 
-    /// Whether less than the reserve was free.
+    /// Whether less than the reserve is free at this moment, give or take a few milliseconds.
+    pub fn is_low_now(&self) -> bool {
+        if self.last.lock().at.elapsed() >= FRESH {
+            // Who looks all the time says what is wrong; meanwhile what is known holds.
+            drop(self.look());
+        }
+        self.is_low()
+    }
+
+    /// Whether less than the reserve was free when it was last looked at.
     pub fn is_low(&self) -> bool {
         self.is_low.load(Ordering::Relaxed)
     }
@@ -110,15 +142,19 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn nothing_owed() -> Owed {
+        Box::new(|| Ok(0))
+    }
+
     #[test]
     fn the_reserve_is_never_most_of_the_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let space = Space::new(dir.path(), u64::MAX).unwrap();
+        let space = Space::new(dir.path(), u64::MAX, nothing_owed()).unwrap();
         let disk = statvfs(dir.path()).unwrap();
         assert_eq!(space.reserve, disk.f_blocks * disk.f_frsize / LARGEST_PART);
         assert!(!space.has_room_for(u64::MAX).unwrap());
         let free = space.look().unwrap();
-        let nothing = Space::new(dir.path(), 0).unwrap();
+        let nothing = Space::new(dir.path(), 0, nothing_owed()).unwrap();
         assert!(!nothing.is_low() && nothing.has_room_for(free / 2).unwrap());
     }
 
@@ -135,7 +171,7 @@ mod tests {
             assert_eq!(shortage(size, reserve, free, elsewhere), lacks, "{size} {free} {elsewhere:?}");
         }
         let dir = tempfile::tempdir().unwrap();
-        let space = Space::new(dir.path(), 0).unwrap();
+        let space = Space::new(dir.path(), 0, nothing_owed()).unwrap();
         assert_eq!(space.lacks_for_vacuum(4096).unwrap(), 0);
         assert!(space.lacks_for_vacuum(u64::MAX / 4).unwrap() > 0);
     }
@@ -143,11 +179,11 @@ mod tests {
     #[test]
     fn low_until_more_than_the_reserve_is_free() {
         let dir = tempfile::tempdir().unwrap();
-        let free = Space::new(dir.path(), 0).unwrap().look().unwrap();
+        let free = Space::new(dir.path(), 0, nothing_owed()).unwrap().look().unwrap();
         let with = |reserve, low| {
-            let usage = Mutex::new(usage(dir.path()).unwrap());
-            let space =
-                Space { directory: dir.path().to_owned(), reserve, is_low: AtomicBool::new(low), usage };
+            let last = Mutex::new(Look::at(dir.path()).unwrap());
+            let (is_low, owed) = (AtomicBool::new(low), nothing_owed());
+            let space = Space { directory: dir.path().to_owned(), reserve, owed, is_low, last };
             space.look().unwrap();
             space.is_low()
         };
@@ -156,5 +192,14 @@ mod tests {
         assert!(!with(free / 2, false));
         assert!(with(free - free / 16, true), "a quarter more than the reserve has to be free");
         assert!(!with(free / 2, true));
+    }
+
+    #[test]
+    fn what_is_owed_is_not_free() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!Space::new(dir.path(), 1, nothing_owed()).unwrap().is_low_now());
+        let space = Space::new(dir.path(), 1, Box::new(|| Ok(u64::MAX))).unwrap();
+        assert!(space.is_low_now() && !space.has_room_for(0).unwrap());
+        assert!(space.usage().available_bytes > 0);
     }
 }

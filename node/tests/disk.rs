@@ -93,6 +93,34 @@ fn without_room_anywhere_writes_are_refused_until_there_is_some() {
 }
 
 #[test]
+fn who_writes_as_fast_as_it_goes_is_refused_before_a_disk_is_full() {
+    if !is_possible(PROGRAMS) {
+        return;
+    }
+    let mut m = machines(3);
+    let (mut taken, mut refused) = (0, 0);
+    let write = r#"["INSERT INTO ledger VALUES (1, randomblob(3000000))"]"#;
+    m.cluster.until("writes are refused", |c| {
+        // As long as there is room without a pause: more than the reserve between two looks at the disk.
+        loop {
+            let (status, body) = c.post(0, "/db/execute", write);
+            assert!(status == 507 || (status == 200 && !body.contains("error")), "{status} {body}");
+            if status == 507 {
+                break;
+            }
+            (taken, refused) = (taken + 1, 0);
+        }
+        // What members no longer need goes, and there may be room again.
+        refused += 1;
+        (refused == 100).then_some(())
+    });
+    for i in 0..3 {
+        assert!(!m.cluster.log(i).contains("the disk is full"), "{}", m.cluster.log(i));
+        assert_eq!(m.cluster.value(i, "SELECT count(*) FROM ledger", "linearizable"), json!(taken));
+    }
+}
+
+#[test]
 fn a_member_whose_disk_is_full_serves_what_it_has_and_comes_back() {
     if !is_possible(PROGRAMS) {
         return;

@@ -184,6 +184,8 @@ pub struct Consensus {
     pub(super) administering: Mutex<()>,
     receiving: Receiving,
     pub(super) space: Space,
+    /// Whether too few voters had room for a quorum when this member, leading, last asked them.
+    pub(super) quorum_lacks_room: AtomicBool,
     pub(super) log_met_full_disk: Arc<AtomicBool>,
     pub(super) applying: Arc<Applying>,
     pub(super) held_back: AtomicBool,
@@ -210,7 +212,10 @@ impl Consensus {
         listener: TcpListener,
         clients: Handle,
     ) -> Result<Arc<Self>, StartError> {
-        let space = Space::new(&config.directory, config.disk_reserve_bytes).map_err(StartError::Space)?;
+        let grows = store.clone();
+        let owed = Box::new(move || grows.growth_due());
+        let space =
+            Space::new(&config.directory, config.disk_reserve_bytes, owed).map_err(StartError::Space)?;
         let log_met_full_disk = Arc::new(AtomicBool::new(false));
         let met_full_disk = log_met_full_disk.clone();
         let options = raftlog::Options {
@@ -301,6 +306,7 @@ impl Consensus {
             administering: Mutex::default(),
             receiving: Receiving::default(),
             space,
+            quorum_lacks_room: AtomicBool::new(false),
             log_met_full_disk,
             applying,
             held_back: AtomicBool::new(config.is_held_back),

@@ -133,7 +133,7 @@ impl Consensus {
         not_after: Option<Instant>,
         ticket: &mut Ticket,
     ) -> Attempt {
-        if self.space.is_low() {
+        if self.lacks_room() {
             return Attempt::Failed(RequestError::NoSpace);
         }
         if let Err(error) = self.may_serve().and_then(|()| self.may_apply()) {

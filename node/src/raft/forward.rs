@@ -121,7 +121,7 @@ pub enum RequestError {
     #[error("index {0} was not applied in time")]
     Behind(u64),
     /// The disk has no room for more.
-    #[error("no space left: the disk of the member that would write it is nearly full")]
+    #[error("no space left: the disk of the member that would write it, or of most others, is nearly full")]
     NoSpace,
     /// As many large results as may be are being read.
     #[error("too many large queries at once; try again")]

@@ -52,14 +52,20 @@ impl Consensus {
         candidates: impl Fn(&Member) -> bool,
         fit: impl Fn(&Described) -> bool,
     ) -> BTreeSet<u64> {
+        fit_to_lead(&self.described_voters(candidates).await, fit)
+    }
+
+    /// What the other voters among `candidates` say of themselves, by id; without those that do not answer in time.
+    pub(super) async fn described_voters(
+        &self,
+        candidates: impl Fn(&Member) -> bool,
+    ) -> Vec<(u64, Described)> {
         let me = self.identity.node_id();
         let members = describe(&self.metrics()).members;
         let others = members.iter().filter(|m| m.voter && m.node_id != me && candidates(m));
-        let answers = others.map(async |m| (m.node_id.0, self.describe_member(m, PATIENCE).await));
-        let fits = |(id, described): (u64, Result<Described, _>)| {
-            described.is_ok_and(|d| !d.is_leaving_service && fit(&d)).then_some(id)
-        };
-        join_all(answers).await.into_iter().filter_map(fits).collect()
+        let answers =
+            others.map(async |m| Some((m.node_id.0, self.describe_member(m, PATIENCE).await.ok()?)));
+        join_all(answers).await.into_iter().flatten().collect()
     }
 
     /// Waits until this member leads.
@@ -72,4 +78,9 @@ impl Consensus {
             }
         }
     }
+}
+
+/// Those that do not go out of service, and say what `fit` asks for.
+pub(super) fn fit_to_lead(voters: &[(u64, Described)], fit: impl Fn(&Described) -> bool) -> BTreeSet<u64> {
+    voters.iter().filter(|(_, d)| !d.is_leaving_service && fit(d)).map(|(id, _)| *id).collect()
 }

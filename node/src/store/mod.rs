@@ -74,7 +74,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-use writer::Writer;
+use writer::{PAGE, Writer};
 
 /// One replica's database in a data directory.
 #[derive(Clone)]
@@ -363,6 +363,12 @@ impl Store {
         wal.push("-wal");
         let wal = std::fs::metadata(wal).map_or(0, |file| file.len());
         Ok(std::fs::metadata(path)?.len() + wal)
+    }
+
+    /// How many bytes the database's file grows by once all that the WAL holds now is in it.
+    pub fn growth_due(&self) -> std::io::Result<u64> {
+        let file = self.look(|path| std::fs::metadata(path))?;
+        Ok((u64::from(self.pages.count()) * PAGE).saturating_sub(file.len()))
     }
 
     /// Reads captured changes.

@@ -160,6 +160,11 @@ impl Pages {
         self.damage.send_replace(None);
     }
 
+    /// How many pages the database has after the last commit.
+    pub fn count(&self) -> u32 {
+        self.inner.lock().hashes.len() as u32
+    }
+
     /// A transaction changed pages.
     pub fn committed(&self, committed: &Committed) {
         if committed.pages.is_empty() {

@@ -101,7 +101,7 @@ impl State {
 }
 
 /// Size of a page, in bytes: databases are made with SQLite's default.
-const PAGE: u64 = 4096;
+pub const PAGE: u64 = 4096;
 const GONE: LocalFailure = LocalFailure::Stopped("the writer");
 
 impl Writer {
