@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use operator::cluster::build::pod;
 use operator::cluster::plan::ObstacleReason;
+use operator::cluster::validate::validate;
 use operator::error::RejectionReason;
 use operator::metrics::Metrics;
-use operator::names::{ANNOTATION_DELETION_PROTECTION, ClusterName};
+use operator::names::{ANNOTATION_DELETION_PROTECTION, ClusterName, PORT_HEALTH, PodRole};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -240,6 +242,19 @@ fn by_default_there_is_nothing_that_needs_others() {
     assert_eq!(kinds, expected.into());
 }
 
+/// The port that the pods of a role call by this name.
+fn port_of_pods(role: PodRole, name: &str) -> Option<i32> {
+    let cluster = serde_json::from_value(json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
+        "metadata": {"name": "orders", "namespace": "shop", "uid": "u", "generation": 1},
+        "spec": {"voters": 3, "storage": {"size": "1Gi"}},
+    }));
+    let desired = validate(&cluster.unwrap(), "i").unwrap();
+    let containers = pod::template(&desired, role).spec.unwrap().containers;
+    let mut ports = containers.into_iter().flat_map(|container| container.ports.unwrap_or_default());
+    ports.find(|port| port.name.as_deref() == Some(name)).map(|port| port.container_port)
+}
+
 #[test]
 fn what_prometheus_and_grafana_are_given_fits_what_there_is() {
     let Some(objects) = everything(&[]) else { return };
@@ -250,8 +265,10 @@ fn what_prometheus_and_grafana_are_given_fits_what_there_is() {
     for (key, value) in members["spec"]["selector"]["matchLabels"].as_object().unwrap() {
         assert_eq!(children.get(key).map(String::as_str), value.as_str(), "{key}");
     }
-    assert_eq!(members["spec"]["podMetricsEndpoints"][0]["port"], "health");
-    assert!(read("operator/src/cluster/build/pod.rs").contains(r#"("health", PORT_HEALTH)"#));
+    let port = members["spec"]["podMetricsEndpoints"][0]["port"].as_str().unwrap();
+    for role in [PodRole::Voter, PodRole::ReadReplica] {
+        assert_eq!(port_of_pods(role, port), Some(PORT_HEALTH), "{role:?}: {port}");
+    }
     assert_eq!(members["spec"]["namespaceSelector"]["any"], true);
     // The operator is found by its Service, and the Service finds the pods.
     let (monitor, service) = (only(&objects, "ServiceMonitor"), only(&objects, "Service"));

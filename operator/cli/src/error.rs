@@ -69,9 +69,14 @@ pub enum ShellError {
 impl ShellError {
     /// Tells the user, on standard error. A reader that went away (`| head`) is no error to tell of.
     pub fn report(&self) {
-        if !matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+        if !self.is_closed_pipe() {
             eprintln!("Error: {}", self.explain());
         }
+    }
+
+    /// Whether output could not be written because its reader went away.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
     /// What did not work, why, and what to do.

@@ -9,6 +9,7 @@ mod forward;
 mod logs;
 mod order;
 mod picture;
+mod print;
 mod promote;
 mod report;
 mod upgrade;
@@ -19,7 +20,7 @@ pub use args::PluginArgs;
 use crate::render::Mode;
 use crate::{Args as ShellArgs, Known};
 use anyhow::{Context, Result, bail};
-use args::{BackupVerb, UpgradeVerb, Verb};
+use args::{UpgradeVerb, Verb};
 use clap::Parser;
 use client::sql::Credentials;
 use client::trust::Trust;
@@ -28,12 +29,12 @@ use forward::Forward;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config, ResourceExt};
 use operator::cluster::certificates::AUTHORITIES;
-use operator::crd::{AuthenticationMode, ClientTraffic, SqliteBackup, SqliteCluster, SqliteRestore};
-use operator::names::{ANNOTATION_CLIENT_TRAFFIC, ANNOTATION_VERIFY, ClusterName, LABEL_CLUSTER, PORT_HTTP};
+use operator::crd::{AuthenticationMode, ClientTraffic, SqliteCluster};
+use operator::names::{ANNOTATION_CLIENT_TRAFFIC, ClusterName, LABEL_CLUSTER, PORT_HTTP};
 use serde_json::json;
 use std::process::ExitCode;
 use tokio::runtime::Handle;
@@ -62,7 +63,8 @@ pub fn run(args: PluginArgs, runtime: &Handle) -> Result<ExitCode> {
         drop(way);
         return Ok(code);
     }
-    runtime.block_on(async { Plugin::connect(&args).await?.run(&args).await })
+    let done = runtime.block_on(async { Plugin::connect(&args).await?.run(&args.verb).await });
+    print::unless_unread(done, ExitCode::SUCCESS)
 }
 
 /// A local port that leads to a member, and how that is to be talked to.
@@ -83,6 +85,8 @@ struct Plugin {
     namespace: String,
     /// Whether what is printed is JSON.
     json: bool,
+    /// Whether a change is printed instead of made.
+    dry_run: bool,
 }
 
 impl Plugin {
@@ -90,7 +94,8 @@ impl Plugin {
         let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
         let config = Config::from_kubeconfig(&options).await.context("the kubeconfig cannot be used")?;
         let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        Ok(Self { client: Client::try_from(config)?, namespace, json: args.json })
+        let client = Client::try_from(config)?;
+        Ok(Self { client, namespace, json: args.json, dry_run: args.dry_run })
     }
 
     fn clusters(&self) -> Api<SqliteCluster> {
@@ -127,208 +132,74 @@ impl Plugin {
         Ok(Some(found.with_context(|| format!("Secret {called} has no username and password"))?))
     }
 
-    async fn run(&self, args: &PluginArgs) -> Result<ExitCode> {
-        let dry_run = args.dry_run;
-        match &args.verb {
-            Verb::Status { name, watch } => self.status(name, *watch, args.json).await?,
+    async fn run(&self, verb: &Verb) -> Result<ExitCode> {
+        match verb {
+            Verb::Status { name, watch } => self.status(name, *watch).await?,
             Verb::Members { name } => {
                 let cluster = self.cluster(name).await?;
                 let members = cluster.status.map(|status| status.members).unwrap_or_default();
-                if args.json {
-                    println!("{}", serde_json::to_string_pretty(&members)?);
-                } else {
-                    print!("{}", picture::members(&members));
-                }
+                self.print(&members, || picture::members(&members))?;
             }
-            Verb::Plan { name, file } => self.plan(name, file.as_deref(), args.json).await?,
-            Verb::Events { name } => self.events(name, args.json).await?,
-            Verb::Logs { name, member, lines } => self.logs(name, member.as_deref(), lines).await?,
+            Verb::Plan { name, file } => self.plan(name, file.as_deref()).await?,
+            Verb::Events { name } => self.events(name).await?,
+            Verb::Logs { name, member, lines } => return self.logs(name, member.as_deref(), lines).await,
             Verb::Report { name } => {
                 let objects = report::collect(&self.client, &self.namespace, name).await?;
-                if args.json {
-                    println!("{}", serde_json::to_string_pretty(&objects)?);
-                } else {
-                    print!("{}", report::stream(&objects)?);
-                }
+                let stream = report::stream(&objects)?;
+                self.print(&objects, || stream)?;
             }
-            Verb::Promote { name, member } => self.promote(name, member, dry_run).await?,
-            Verb::GcVolumes { name, yes } => self.gc_volumes(name, *yes && !dry_run).await?,
-            Verb::DrainCheck { node } => return self.drain_check(node, args.json).await,
-            Verb::Restart { name } => self.edit(name, dry_run, |_| Ok(edit::restart(now()))).await?,
-            Verb::Upgrade { verb: UpgradeVerb::Approve { name } } => {
-                self.edit(name, dry_run, edit::approve).await?
-            }
-            Verb::Upgrade { verb: UpgradeVerb::Abort { name } } => {
-                self.edit(name, dry_run, upgrade::abort).await?
-            }
-            Verb::Hibernate { name } => self.edit(name, dry_run, |_| Ok(edit::hibernate(true))).await?,
-            Verb::Wake { name } => self.edit(name, dry_run, |_| Ok(edit::hibernate(false))).await?,
-            Verb::Pause { name } => self.edit(name, dry_run, |_| Ok(edit::pause(true))).await?,
-            Verb::Resume { name } => self.edit(name, dry_run, |_| Ok(edit::pause(false))).await?,
+            Verb::Promote { name, member } => self.promote(name, member).await?,
+            Verb::GcVolumes { name, yes } => return self.gc_volumes(name, *yes && !self.dry_run).await,
+            Verb::DrainCheck { node } => return self.drain_check(node).await,
+            Verb::Restart { name } => self.edit(name, |_| Ok(edit::restart(now()))).await?,
+            Verb::Upgrade { verb: UpgradeVerb::Approve { name } } => self.edit(name, edit::approve).await?,
+            Verb::Upgrade { verb: UpgradeVerb::Abort { name } } => self.edit(name, upgrade::abort).await?,
+            Verb::Hibernate { name } => self.edit(name, |_| Ok(edit::hibernate(true))).await?,
+            Verb::Wake { name } => self.edit(name, |_| Ok(edit::hibernate(false))).await?,
+            Verb::Pause { name } => self.edit(name, |_| Ok(edit::pause(true))).await?,
+            Verb::Resume { name } => self.edit(name, |_| Ok(edit::pause(false))).await?,
             Verb::Fence { name, member, reason } => {
-                self.edit(name, dry_run, |cluster| Ok(edit::fence(cluster, member, reason.as_deref())))
-                    .await?;
+                self.edit(name, |cluster| Ok(edit::fence(cluster, member, reason.as_deref()))).await?;
             }
             Verb::Unfence { name, member } => {
-                self.edit(name, dry_run, |cluster| edit::unfence(cluster, member)).await?;
+                self.edit(name, |cluster| edit::unfence(cluster, member)).await?;
             }
             Verb::RecoverQuorum { name, survivor } => {
-                self.edit(name, dry_run, |cluster| edit::consent(cluster, survivor)).await?;
+                self.edit(name, |cluster| edit::consent(cluster, survivor)).await?;
             }
             Verb::SkipEntry { name, index } => {
-                self.edit(name, dry_run, |cluster| edit::skip_entry(cluster, *index)).await?;
+                self.edit(name, |cluster| edit::skip_entry(cluster, *index)).await?;
             }
-            Verb::Backup { verb } => self.backup(verb, args).await?,
+            Verb::Backup { verb } => self.backup(verb).await?,
             Verb::Restore { name, to, undo, confirm } => {
-                self.restore(name, to.as_ref(), undo.as_deref(), confirm.as_deref(), args).await?;
+                self.restore(name, to.as_ref(), undo.as_deref(), confirm.as_deref()).await?;
             }
-            Verb::Branch { name, new, to } => {
-                let made = backups::branch(&self.cluster(name).await?, &self.namespace, new, to)?;
-                self.make::<SqliteCluster>(made, args).await?;
-            }
+            Verb::Branch { name, new, to } => self.branch(name, new, to).await?,
             Verb::Sql { .. } => bail!("the shell is run without a task of its own"),
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn edit(
-        &self,
-        name: &str,
-        dry_run: bool,
-        make: impl FnOnce(&SqliteCluster) -> Result<Edit>,
-    ) -> Result<()> {
+    async fn edit(&self, name: &str, make: impl FnOnce(&SqliteCluster) -> Result<Edit>) -> Result<()> {
         let edit = make(&self.cluster(name).await?)?;
-        if dry_run {
+        if self.dry_run {
             return self.show(&edit.manifest(&self.namespace, name));
         }
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let edited = self.clusters().patch(name, &params, &Patch::Merge(&edit.patch)).await?;
-        if self.json {
-            return self.show(&edited);
-        }
-        println!("{name}: {}", edit.what);
-        Ok(())
+        self.print(&edited, || format!("{name}: {}\n", edit.what))
     }
 
-    /// Prints an object: as JSON if that was asked for, else as YAML.
-    fn show(&self, object: &impl serde::Serialize) -> Result<()> {
-        match self.json {
-            true => println!("{}", serde_json::to_string_pretty(object)?),
-            false => print!("{}", serde_yaml::to_string(object)?),
-        }
-        Ok(())
-    }
-
-    async fn backup(&self, verb: &BackupVerb, args: &PluginArgs) -> Result<()> {
-        match verb {
-            BackupVerb::Now { name, called } => {
-                self.cluster(name).await?;
-                let made = backups::now(&self.namespace, name, called.as_deref(), now());
-                self.make::<SqliteBackup>(made, args).await
+    async fn status(&self, name: &str, watch: bool) -> Result<()> {
+        // One status a line, for those who read them as they come.
+        let text = |cluster: &SqliteCluster| -> Result<String> {
+            match self.json {
+                true => Ok(serde_json::to_string(&cluster.status)? + "\n"),
+                false => Ok(picture::cluster(cluster)),
             }
-            BackupVerb::Import { name, path, called } => {
-                self.cluster(name).await?;
-                let made = backups::import(&self.namespace, name, path, called.as_deref(), now());
-                self.make::<SqliteBackup>(made, args).await
-            }
-            BackupVerb::List { name } => {
-                let all = self.objects::<SqliteBackup>().list(&ListParams::default()).await?.items;
-                let mut found: Vec<_> =
-                    all.into_iter().filter(|backup| backup.spec.cluster_ref.name == *name).collect();
-                found.sort_by_key(|backup| backup.metadata.creation_timestamp.as_ref().map(|time| time.0));
-                if args.json {
-                    println!("{}", serde_json::to_string_pretty(&found)?);
-                } else {
-                    print!("{}", backups::list(&found));
-                }
-                Ok(())
-            }
-            BackupVerb::Verify { backup } => {
-                let patch = json!({"metadata": {"annotations": {ANNOTATION_VERIFY: now().to_string()}}});
-                if args.dry_run {
-                    let mut object = json!({
-                        "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteBackup",
-                        "metadata": {"name": backup, "namespace": self.namespace},
-                    });
-                    object["metadata"]["annotations"] = patch["metadata"]["annotations"].clone();
-                    return self.show(&object);
-                }
-                let params =
-                    PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-                let marked =
-                    self.objects::<SqliteBackup>().patch(backup, &params, &Patch::Merge(&patch)).await?;
-                if self.json {
-                    return self.show(&marked);
-                }
-                println!("{backup} will be restored for a test; its condition Verified tells how it went");
-                Ok(())
-            }
-        }
-    }
-
-    async fn restore(
-        &self,
-        name: &str,
-        to: Option<&backups::Moment>,
-        undo: Option<&str>,
-        confirm: Option<&str>,
-        args: &PluginArgs,
-    ) -> Result<()> {
-        let cluster = self.cluster(name).await?;
-        let moment = match (to, undo) {
-            (_, Some(undo)) => backups::undo(&self.objects::<SqliteRestore>().get(undo).await?, name)?,
-            (Some(to), None) => to.clone(),
-            (None, None) => bail!("say which moment with --to, or which restore to undo with --undo"),
-        };
-        let made = backups::restore(&cluster, &self.namespace, &moment, confirm, now())?;
-        self.make::<SqliteRestore>(made, args).await?;
-        if confirm.is_none() && !args.dry_run && !args.json {
-            println!("it waits until its spec.approval.confirmClusterName is {name}");
-        }
-        Ok(())
-    }
-
-    fn objects<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-    {
-        Api::namespaced(self.client.clone(), &self.namespace)
-    }
-
-    /// Creates an object, or prints it.
-    async fn make<K>(&self, object: serde_json::Value, args: &PluginArgs) -> Result<()>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + serde::Serialize
-            + serde::de::DeserializeOwned
-            + std::fmt::Debug,
-    {
-        if args.dry_run {
-            return self.show(&object);
-        }
-        let object: K = serde_json::from_value(object)?;
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        let made = self.objects::<K>().create(&params, &object).await?;
-        if args.json {
-            println!("{}", serde_json::to_string_pretty(&made)?);
-        } else {
-            println!("{} {} is there", K::kind(&()), made.name_any());
-        }
-        Ok(())
-    }
-
-    async fn status(&self, name: &str, watch: bool, json: bool) -> Result<()> {
-        let show = |cluster: &SqliteCluster| -> Result<()> {
-            if json {
-                println!("{}", serde_json::to_string(&cluster.status)?);
-            } else {
-                print!("{}", picture::cluster(cluster));
-            }
-            Ok(())
         };
         let first = self.cluster(name).await?;
-        show(&first)?;
+        print::out(&text(&first)?)?;
         if !watch {
             return Ok(());
         }
@@ -340,11 +211,9 @@ impl Plugin {
                 match change {
                     WatchEvent::Added(cluster) | WatchEvent::Modified(cluster) => {
                         version = cluster.resource_version().unwrap_or_default();
-                        if !json {
-                            // To the upper left, and everything below it is cleared.
-                            print!("\x1b[H\x1b[J");
-                        }
-                        show(&cluster)?;
+                        // To the upper left, and everything below it is cleared.
+                        let cleared = if self.json { "" } else { "\x1b[H\x1b[J" };
+                        print::out(&format!("{cleared}{}", text(&cluster)?))?;
                     }
                     WatchEvent::Deleted(_) => bail!("{name} was deleted"),
                     WatchEvent::Bookmark(_) => {}
@@ -354,7 +223,7 @@ impl Plugin {
         }
     }
 
-    async fn plan(&self, name: &str, file: Option<&std::path::Path>, json: bool) -> Result<()> {
+    async fn plan(&self, name: &str, file: Option<&std::path::Path>) -> Result<()> {
         let mut cluster = self.cluster(name).await?;
         if let Some(file) = file {
             let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
@@ -367,34 +236,29 @@ impl Plugin {
         }
         let pods = self.pods_of(name).await?;
         let restarts = order::restarts(&cluster, &pods)?;
-        if json {
-            println!("{}", serde_json::to_string_pretty(&restarts)?);
-        } else if restarts.is_empty() {
-            println!("no pod would be restarted");
-        } else {
-            for (i, restart) in restarts.iter().enumerate() {
-                println!("{}. {} ({})", i + 1, restart.pod, restart.why);
+        self.print(&restarts, || {
+            if restarts.is_empty() {
+                return "no pod would be restarted\n".to_owned();
             }
-        }
-        Ok(())
+            let numbered = (1..).zip(&restarts);
+            numbered.map(|(i, restart)| format!("{i}. {} ({})\n", restart.pod, restart.why)).collect()
+        })
     }
 
-    async fn events(&self, name: &str, json: bool) -> Result<()> {
+    async fn events(&self, name: &str) -> Result<()> {
         let which =
             ListParams::default().fields(&format!("regarding.name={name},regarding.kind=SqliteCluster"));
         let mut events =
             Api::<Event>::namespaced(self.client.clone(), &self.namespace).list(&which).await?.items;
         events.sort_by_key(|event| event.metadata.creation_timestamp.as_ref().map(|time| time.0));
-        if json {
-            println!("{}", serde_json::to_string_pretty(&events)?);
-            return Ok(());
-        }
-        for event in events {
-            let at = event.metadata.creation_timestamp.map(|time| time.0.to_string()).unwrap_or_default();
-            let reason = event.reason.unwrap_or_default();
-            println!("{at}  {reason:<22} {}", event.note.unwrap_or_default());
-        }
-        Ok(())
+        let line = |event: &Event| {
+            let at = event.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
+            let (reason, note) = (event.reason.as_deref(), event.note.as_deref());
+            let (at, reason, note) =
+                (at.unwrap_or_default(), reason.unwrap_or_default(), note.unwrap_or_default());
+            format!("{at}  {reason:<22} {note}\n")
+        };
+        self.print(&events, || events.iter().map(line).collect())
     }
 
     async fn way_to_any(&self, name: &str) -> Result<Way> {
@@ -428,27 +292,26 @@ impl Plugin {
     }
 
     /// What the drain of a Kubernetes node would do to the clusters of the namespace.
-    async fn drain_check(&self, node: &str, json: bool) -> Result<ExitCode> {
+    async fn drain_check(&self, node: &str) -> Result<ExitCode> {
         let which = ListParams::default().labels(LABEL_CLUSTER).fields(&format!("spec.nodeName={node}"));
-        let mut lines = Vec::new();
+        let mut found = Vec::new();
+        let mut text = String::new();
         let mut safe = true;
         for pod in self.pods().list(&which).await? {
             let name = pod.labels().get(LABEL_CLUSTER).cloned().unwrap_or_default();
             let verdict = picture::drain(&self.cluster(&name).await?, &pod.name_any());
             safe &= verdict.safe;
-            lines.push(
+            let mark = if verdict.safe { "✓" } else { "✗" };
+            text += &format!("{mark} {}: {}\n", pod.name_any(), verdict.why);
+            found.push(
                 json!({"cluster": name, "member": pod.name_any(), "safe": verdict.safe, "why": verdict.why}),
             );
-            if !json {
-                println!("{} {}: {}", if verdict.safe { "✓" } else { "✗" }, pod.name_any(), verdict.why);
-            }
         }
-        if json {
-            println!("{}", serde_json::to_string_pretty(&lines)?);
-        } else if lines.is_empty() {
-            println!("no member in namespace {} runs on {node}", self.namespace);
+        if found.is_empty() {
+            text = format!("no member in namespace {} runs on {node}\n", self.namespace);
         }
-        Ok(if safe { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let code = if safe { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        print::unless_unread(self.print(&found, || text).map(|()| code), code)
     }
 }
 

@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::{Method, StatusCode, Uri};
 use clap::CommandFactory;
 use cli::plugin::PluginArgs;
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 type Asked = Arc<Mutex<Vec<String>>>;
 
@@ -53,6 +56,17 @@ fn stable_revision() -> String {
         .voter_revision
 }
 
+/// A cluster whose volumes cannot all be deleted.
+fn users() -> Value {
+    json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
+        "metadata": {"name": "users", "namespace": "shop", "uid": "u"},
+        "spec": {"storage": {"size": "1Gi"}},
+        "status": {"orphanedVolumes":
+            ["data-users-3", "data-users-4", "data-users-5", "data-orders-0", "data-users-6", "data-users-7"]},
+    })
+}
+
 fn pod(name: &str) -> Value {
     json!({"metadata": {"name": name, "namespace": "shop", "labels": {"sqlite-operator.io/cluster": "orders"}}})
 }
@@ -66,10 +80,20 @@ fn answer(method: &Method, path: &str, body: &str) -> (StatusCode, String) {
             "message": "not found"});
         (StatusCode::NOT_FOUND, status.to_string())
     };
+    let failure = |code: StatusCode, reason: &str| {
+        let status = json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code.as_u16(),
+            "message": format!("it is {reason}")});
+        (code, status.to_string())
+    };
     let (_, path) = path.split_once("/namespaces/shop/").unwrap();
     let sent: Value = serde_json::from_str(body).unwrap_or_default();
     let found = match (method.as_str(), path) {
         (_, "sqliteclusters/orders") => orders().to_string(),
+        (_, "sqliteclusters/users") => users().to_string(),
+        ("DELETE", "persistentvolumeclaims/data-users-4") => return failure(StatusCode::CONFLICT, "Conflict"),
+        ("DELETE", "persistentvolumeclaims/data-users-5") | ("GET", "persistentvolumeclaims/data-users-6") => {
+            return failure(StatusCode::FORBIDDEN, "Forbidden");
+        }
         ("GET", "sqliterestores/before") => json!({
             "metadata": {"name": "before", "namespace": "shop"},
             "spec": {"clusterRef": {"name": "orders"}, "source": {"backupRef": {"name": "nightly"}}},
@@ -85,15 +109,30 @@ fn answer(method: &Method, path: &str, body: &str) -> (StatusCode, String) {
         ("GET", "pods") => list(json!([pod("orders-0"), pod("orders-1")])),
         ("GET", "pods/orders-0/log") => "{\"message\":\"serving\"}\nplain\n".to_owned(),
         ("GET", "pods/orders-1/log") => "following\n".to_owned(),
-        ("GET" | "DELETE", "persistentvolumeclaims/data-orders-3") => json!({
+        ("GET" | "DELETE", claim) if claim.starts_with("persistentvolumeclaims/") => json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "data-orders-3", "namespace": "shop", "uid": "claim-uid", "resourceVersion": "9"},
+            "metadata": {"name": claim.rsplit('/').next(), "namespace": "shop", "uid": "claim-uid", "resourceVersion": "9"},
         })
         .to_string(),
         ("GET", kind) if !kind.contains('/') => list(json!([])),
         _ => return missing(),
     };
     (StatusCode::OK, found)
+}
+
+/// What is logged while it is followed: orders-0 is restarted, and orders-1 speaks after that.
+fn followed(path: &str) -> Body {
+    let later = |milliseconds, what| {
+        stream::once(async move {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            what
+        })
+    };
+    if path.ends_with("pods/orders-0/log") {
+        let end = later(200, Err(std::io::Error::other("restarted")));
+        return Body::from_stream(later(0, Ok("last words\n")).chain(end));
+    }
+    Body::from_stream(later(800, Ok("following\n")))
 }
 
 struct Kubernetes {
@@ -108,6 +147,8 @@ impl Kubernetes {
         let handler = move |method: Method, uri: Uri, body: String| {
             log.lock().unwrap().push(format!("{method} {} {body}", uri.path()));
             let (status, found) = answer(&method, uri.path(), &body);
+            let follows = uri.query().is_some_and(|query| query.contains("follow=true"));
+            let found = if follows { followed(uri.path()) } else { found.into() };
             async move { (status, [("content-type", "application/json")], found) }
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -124,10 +165,22 @@ impl Kubernetes {
         Self { asked, directory }
     }
 
-    async fn run(&self, words: &str) -> Output {
+    fn command(&self, words: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-sqlite"));
         command.env("KUBECONFIG", self.directory.path().join("kubeconfig")).args(words.split(' '));
+        command
+    }
+
+    async fn run(&self, words: &str) -> Output {
+        let mut command = self.command(words);
         tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+    }
+
+    /// The same where nobody reads what it prints.
+    async fn run_unread(&self, words: &str) -> Output {
+        let mut child = self.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap()
     }
 
     /// What it prints, if it succeeds.
@@ -232,6 +285,62 @@ async fn a_volume_is_deleted_only_as_it_was_looked_at() {
     let changes = kubernetes.changes();
     assert_eq!(changes.len(), 1, "{changes:?}");
     assert!(changes[0].starts_with("DELETE") && changes[0].contains(r#""uid":"claim-uid""#), "{changes:?}");
+}
+
+#[tokio::test]
+async fn what_became_of_each_volume_is_told_whatever_became_of_another() {
+    let kubernetes = Kubernetes::start().await;
+    let output = kubernetes.run("gc-volumes users --yes").await;
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let told: Vec<_> = text.lines().collect();
+    let wanted = [
+        "data-users-3 is deleted",
+        "data-users-4 may be deleted: ",
+        "data-users-5 is kept: ",
+        "data-orders-0 is kept: it is no volume of a member of users",
+        "data-users-6 is kept: ",
+        "data-users-7 is deleted",
+    ];
+    assert_eq!(told.len(), wanted.len(), "{told:?}");
+    for (told, wanted) in told.iter().zip(wanted) {
+        assert!(told.starts_with(wanted), "{told}: {wanted}");
+    }
+    assert!(told[1].contains("Conflict") && told[4].contains("Forbidden"), "{told:?}");
+
+    let output = kubernetes.run("gc-volumes users --yes --json").await;
+    assert!(!output.status.success());
+    let told: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let told: Vec<_> = told
+        .iter()
+        .map(|orphan| (orphan["deleted"].as_bool().unwrap(), orphan["failed"].as_bool().unwrap()))
+        .collect();
+    let (deleted, failed) = ((true, false), (false, true));
+    assert_eq!(told, [deleted, failed, failed, failed, failed, deleted]);
+}
+
+#[tokio::test]
+async fn a_verb_that_nobody_reads_ends_quietly_as_it_would_have() {
+    let kubernetes = Kubernetes::start().await;
+    for (words, _) in VERBS.iter().chain([&("gc-volumes users --yes", true)]) {
+        for words in [(*words).to_owned(), format!("{words} --json")] {
+            let (read, unread) = (kubernetes.run(&words).await, kubernetes.run_unread(&words).await);
+            assert_eq!(unread.status.code(), read.status.code(), "{words}");
+            assert_eq!(String::from_utf8_lossy(&unread.stderr), "", "{words}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_breaks_off_does_not_end_the_others() {
+    let kubernetes = Kubernetes::start().await;
+    let output = kubernetes.run("logs orders --follow").await;
+    let (text, error) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(text, "orders-0 | last words\norders-1 | following\n", "{error}");
+    assert!(error.starts_with("orders-0: "), "{error}");
+    // Something of what was asked for is missing.
+    assert!(!output.status.success());
 }
 
 #[tokio::test]

@@ -1,22 +1,122 @@
-//! Objects that the verbs of backups and restores make, and what they show. Pure.
+//! Backups, restores and branches: the objects that their verbs make, and what they show.
 
+use super::args::BackupVerb;
+use super::print::out;
+use super::{FIELD_MANAGER, Plugin};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use kube::ResourceExt;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use operator::crd::{SqliteBackup, SqliteCluster, SqliteRestore};
-use operator::names::LABEL_CLUSTER;
+use operator::names::{ANNOTATION_VERIFY, LABEL_CLUSTER};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
+impl Plugin {
+    pub(super) async fn backup(&self, verb: &BackupVerb) -> Result<()> {
+        match verb {
+            BackupVerb::Now { name, called } => {
+                self.cluster(name).await?;
+                let made = now(&self.namespace, name, called.as_deref(), super::now());
+                self.make::<SqliteBackup>(made).await
+            }
+            BackupVerb::Import { name, path, called } => {
+                self.cluster(name).await?;
+                let made = import(&self.namespace, name, path, called.as_deref(), super::now());
+                self.make::<SqliteBackup>(made).await
+            }
+            BackupVerb::List { name } => {
+                let all = self.objects::<SqliteBackup>().list(&ListParams::default()).await?.items;
+                let mut found: Vec<_> =
+                    all.into_iter().filter(|backup| backup.spec.cluster_ref.name == *name).collect();
+                found.sort_by_key(|backup| backup.metadata.creation_timestamp.as_ref().map(|time| time.0));
+                self.print(&found, || list(&found))
+            }
+            BackupVerb::Verify { backup } => {
+                let patch =
+                    json!({"metadata": {"annotations": {ANNOTATION_VERIFY: super::now().to_string()}}});
+                if self.dry_run {
+                    let mut object = json!({
+                        "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteBackup",
+                        "metadata": {"name": backup, "namespace": self.namespace},
+                    });
+                    object["metadata"]["annotations"] = patch["metadata"]["annotations"].clone();
+                    return self.show(&object);
+                }
+                let params =
+                    PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+                let marked =
+                    self.objects::<SqliteBackup>().patch(backup, &params, &Patch::Merge(&patch)).await?;
+                self.print(&marked, || {
+                    format!(
+                        "{backup} will be restored for a test; its condition Verified tells how it went\n"
+                    )
+                })
+            }
+        }
+    }
+
+    pub(super) async fn restore(
+        &self,
+        name: &str,
+        to: Option<&Moment>,
+        undone: Option<&str>,
+        confirm: Option<&str>,
+    ) -> Result<()> {
+        let cluster = self.cluster(name).await?;
+        let moment = match (to, undone) {
+            (_, Some(restore)) => undo(&self.objects::<SqliteRestore>().get(restore).await?, name)?,
+            (Some(to), None) => to.clone(),
+            (None, None) => bail!("say which moment with --to, or which restore to undo with --undo"),
+        };
+        let made = restore(&cluster, &self.namespace, &moment, confirm, super::now())?;
+        self.make::<SqliteRestore>(made).await?;
+        if confirm.is_none() && !self.dry_run && !self.json {
+            out(&format!("it waits until its spec.approval.confirmClusterName is {name}\n"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn branch(&self, name: &str, new: &str, to: &Moment) -> Result<()> {
+        let made = branch(&self.cluster(name).await?, &self.namespace, new, to)?;
+        self.make::<SqliteCluster>(made).await
+    }
+
+    fn objects<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Creates an object, or prints it.
+    async fn make<K>(&self, object: Value) -> Result<()>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + serde::Serialize
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
+    {
+        if self.dry_run {
+            return self.show(&object);
+        }
+        let object: K = serde_json::from_value(object)?;
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+        let made = self.objects::<K>().create(&params, &object).await?;
+        self.print(&made, || format!("{} {} is there\n", K::kind(&()), made.name_any()))
+    }
+}
+
 /// A backup of a cluster as it is now.
-pub fn now(namespace: &str, cluster: &str, name: Option<&str>, at: Timestamp) -> Value {
+fn now(namespace: &str, cluster: &str, name: Option<&str>, at: Timestamp) -> Value {
     let name = name.map_or_else(|| format!("{cluster}-{}", stamp(at)), str::to_owned);
     backup(namespace, cluster, &name, json!({"clusterRef": {"name": cluster}}))
 }
 
 /// A backup that is in the store already.
-pub fn import(namespace: &str, cluster: &str, path: &str, name: Option<&str>, at: Timestamp) -> Value {
+fn import(namespace: &str, cluster: &str, path: &str, name: Option<&str>, at: Timestamp) -> Value {
     let name = name.map_or_else(|| format!("{cluster}-import-{}", stamp(at)), str::to_owned);
     let spec = json!({"clusterRef": {"name": cluster}, "import": {"path": path}});
     backup(namespace, cluster, &name, spec)
@@ -82,7 +182,7 @@ impl std::str::FromStr for Moment {
 }
 
 /// A restore of a cluster to a moment. It waits for the cluster's name unless `confirmed` is it.
-pub fn restore(
+fn restore(
     cluster: &SqliteCluster,
     namespace: &str,
     moment: &Moment,
@@ -136,7 +236,7 @@ fn source(cluster: &SqliteCluster, moment: &Moment) -> Result<(Value, Option<Val
 
 /// A new cluster that begins where another one was at a moment, and goes on by itself: of the same size and settings, but for
 /// backups, which are a matter of what the new one is for.
-pub fn branch(cluster: &SqliteCluster, namespace: &str, name: &str, moment: &Moment) -> Result<Value> {
+fn branch(cluster: &SqliteCluster, namespace: &str, name: &str, moment: &Moment) -> Result<Value> {
     if name == cluster.name_any() {
         bail!("the branch needs a name of its own; to bring {name} itself back, use restore");
     }
@@ -161,7 +261,7 @@ pub fn branch(cluster: &SqliteCluster, namespace: &str, name: &str, moment: &Mom
 }
 
 /// The moment by which a restore is undone: the last entry before it.
-pub fn undo(restore: &SqliteRestore, cluster: &str) -> Result<Moment> {
+fn undo(restore: &SqliteRestore, cluster: &str) -> Result<Moment> {
     let name = restore.name_any();
     if restore.spec.cluster_ref.name != cluster {
         bail!("{name} is a restore of {}, not of {cluster}", restore.spec.cluster_ref.name);
@@ -172,7 +272,7 @@ pub fn undo(restore: &SqliteRestore, cluster: &str) -> Result<Moment> {
 }
 
 /// Backups, one a line, oldest first.
-pub fn list(backups: &[SqliteBackup]) -> String {
+fn list(backups: &[SqliteBackup]) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
     let _ = writeln!(text, "{:<44} {:<10} {:<20} {:>12} VERIFIED", "NAME", "SUCCEEDED", "TIME", "BYTES");

@@ -1,13 +1,15 @@
 //! What the members log, of one or of all.
 
 use super::Plugin;
+use super::print::{out, warn};
 use anyhow::{Result, bail};
 use futures::stream::{self, BoxStream};
-use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
+use futures::{AsyncBufReadExt, StreamExt};
 use kube::ResourceExt;
 use kube::api::LogParams;
 use operator::names::CONTAINER;
 use serde_json::{Value, json};
+use std::process::ExitCode;
 
 /// Which lines.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,8 +26,9 @@ pub struct Lines {
 }
 
 impl Plugin {
-    /// Prints them: member after member, or as they come.
-    pub(super) async fn logs(&self, name: &str, member: Option<&str>, which: &Lines) -> Result<()> {
+    /// Prints them: member after member, or as they come. A member whose log breaks off, as by its restart, does not end the
+    /// others'.
+    pub(super) async fn logs(&self, name: &str, member: Option<&str>, which: &Lines) -> Result<ExitCode> {
         let mut members: Vec<String> = self.pods_of(name).await?.iter().map(ResourceExt::name_any).collect();
         members.retain(|found| member.is_none_or(|member| member == found));
         if members.is_empty() {
@@ -47,26 +50,33 @@ impl Plugin {
         for member in members {
             match self.pods().log_stream(&member, &params).await {
                 Ok(log) => {
-                    let lines = log.lines().map_ok(move |line| (member.clone(), line));
+                    let lines = log.lines().map(move |line| (member.clone(), line));
                     logs.push(lines.boxed());
                 }
                 Err(error) => silent.push(format!("{member}: {error}")),
             }
         }
         // One that has not started is no reason not to hear the others.
-        silent.iter().for_each(|silent| eprintln!("{silent}"));
+        silent.iter().for_each(|silent| warn(silent));
         if logs.is_empty() {
             bail!("no member of {name} has a log");
         }
-        let mut lines: BoxStream<'_, std::io::Result<(String, String)>> = if which.follow {
+        let mut lines: BoxStream<'_, (String, std::io::Result<String>)> = if which.follow {
             stream::select_all(logs).boxed()
         } else {
             stream::iter(logs).flatten().boxed()
         };
-        while let Some((member, line)) = lines.try_next().await? {
-            println!("{}", render(&member, &line, named, self.json));
+        let mut code = ExitCode::SUCCESS;
+        while let Some((member, line)) = lines.next().await {
+            match line {
+                Ok(line) => out(&(render(&member, &line, named, self.json) + "\n"))?,
+                Err(error) => {
+                    warn(&format!("{member}: {error}"));
+                    code = ExitCode::FAILURE;
+                }
+            }
         }
-        Ok(())
+        Ok(code)
     }
 }
 

@@ -9,17 +9,12 @@ use serde_json::json;
 
 impl Plugin {
     /// Hands it over, or says from whom to whom it would go.
-    pub(super) async fn promote(&self, name: &str, member: &str, dry_run: bool) -> Result<()> {
+    pub(super) async fn promote(&self, name: &str, member: &str) -> Result<()> {
         let leader = leader_before(&self.cluster(name).await?, member)?;
         let before = leader.as_deref().unwrap_or("nobody");
-        if dry_run {
-            return match self.json {
-                true => self.show(&json!({"cluster": name, "from": leader, "to": member})),
-                false => {
-                    println!("leadership would go from {before} to {member}");
-                    Ok(())
-                }
-            };
+        if self.dry_run {
+            let would = json!({"cluster": name, "from": leader, "to": member});
+            return self.print(&would, || format!("leadership would go from {before} to {member}\n"));
         }
         let way = self.way_to(name, &self.pods().get(member).await?).await?;
         let base = format!("{}://{}", way.scheme(), way.forward.address);
@@ -28,13 +23,8 @@ impl Plugin {
         let admin = way.trust.as_ref().map_or_else(|| Ok(admin.clone()), |trust| admin.trusting(trust))?;
         let report = admin.report(&base).await?;
         let done = admin.transfer(&base, Some(report.node_id)).await?;
-        if self.json {
-            return self.show(&json!({
-                "cluster": name, "from": leader, "to": done.leader.name, "term": done.term,
-            }));
-        }
-        println!("{} leads in term {}", done.leader.name, done.term);
-        Ok(())
+        let told = json!({"cluster": name, "from": leader, "to": done.leader.name, "term": done.term});
+        self.print(&told, || format!("{} leads in term {}\n", done.leader.name, done.term))
     }
 }
 

@@ -8,12 +8,11 @@ use operator::names::{ANNOTATION_RESTARTED, ANNOTATION_UPDATE};
 use serde_json::{Value, json};
 
 /// One thing that may be taken back.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Change {
-    /// The image becomes the one that all members last had in service.
+    /// The image is the one that all members last had in service, and the spec names it: the template does not tell whether it
+    /// was named before.
     Image,
-    /// The spec names no image, as before.
-    NoImage,
     /// Nobody asked for a restart.
     Restart,
     /// The release of the operator is not followed.
@@ -21,15 +20,12 @@ enum Change {
 }
 
 /// What may be taken back together, the least first.
-const ATTEMPTS: [&[Change]; 9] = [
+const ATTEMPTS: [&[Change]; 6] = [
     &[Change::Image],
-    &[Change::NoImage],
     &[Change::Restart],
     &[Change::Follow],
     &[Change::Image, Change::Restart],
-    &[Change::NoImage, Change::Restart],
     &[Change::Image, Change::Follow],
-    &[Change::NoImage, Change::Follow],
     &[Change::Restart, Change::Follow],
 ];
 
@@ -53,15 +49,25 @@ pub fn abort(cluster: &SqliteCluster) -> Result<Edit> {
         validate(&before, &image).is_ok_and(|desired| desired.voter_revision == stable)
     };
     let changes = ATTEMPTS.iter().find(leads_back).with_context(|| {
-        format!(
+        let mut why = format!(
             "the update changes more than an image or a restart: put the former spec back, from where it is kept; \
              going back to revision {stable} waits for nothing"
-        )
+        );
+        if cluster.spec.update.follow_operator {
+            // The hash has the release of who counts it.
+            why += concat!(
+                ". With update.followOperator a revision depends on the operator's release as well, and a plugin of \
+                 another release than the operator cannot find the way back; this plugin is ",
+                env!("CARGO_PKG_VERSION")
+            );
+        }
+        why
     })?;
-    Ok(Edit {
-        patch: patch(cluster, &image, changes),
-        what: format!("the members keep revision {stable}, or go back to it"),
-    })
+    let mut what = format!("the members keep revision {stable}, or go back to it");
+    if changes.contains(&Change::Image) {
+        what += &format!("; spec.image names {image} from now on");
+    }
+    Ok(Edit { patch: patch(cluster, &image, changes), what })
 }
 
 /// The cluster without these changes.
@@ -72,7 +78,6 @@ fn taken_back(cluster: &SqliteCluster, image: &str, changes: &[Change]) -> Sqlit
         let annotations = cluster.metadata.annotations.get_or_insert_default();
         match change {
             Change::Image => cluster.spec.image = Some(image.to_owned()),
-            Change::NoImage => cluster.spec.image = None,
             Change::Restart => drop(annotations.remove(ANNOTATION_RESTARTED)),
             Change::Follow => {
                 cluster.spec.update.follow_operator = false;
@@ -92,7 +97,6 @@ fn patch(cluster: &SqliteCluster, image: &str, changes: &[Change]) -> Value {
     for change in changes {
         match change {
             Change::Image => patch["spec"]["image"] = json!(image),
-            Change::NoImage => patch["spec"]["image"] = Value::Null,
             Change::Restart => patch["metadata"]["annotations"][ANNOTATION_RESTARTED] = Value::Null,
             Change::Follow => {
                 patch["spec"]["update"]["followOperator"] = json!(false);
@@ -187,11 +191,34 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_is_named_from_now_on_is_told() {
+        let told = |cluster: &SqliteCluster| abort(cluster).expect("an edit").what;
+        // The spec named none before.
+        let image = updating(spec(), |cluster| cluster.spec.image = Some("i:2".into()));
+        assert!(
+            told(&image).ends_with(&format!("spec.image names {STABLE} from now on")),
+            "{}",
+            told(&image)
+        );
+        let restart = updating(spec(), |cluster| annotate(cluster, ANNOTATION_RESTARTED));
+        assert!(!told(&restart).contains("spec.image"), "{}", told(&restart));
+    }
+
+    #[test]
     fn what_cannot_be_taken_back_is_said() {
         let message = |cluster: &SqliteCluster| abort(cluster).expect_err("an edit").to_string();
         assert!(message(&updating(spec(), |_| {})).contains("no update is under way"));
         let deeper = updating(spec(), |cluster| cluster.spec.database.foreign_keys = true);
         assert!(message(&deeper).contains("put the former spec back"), "{}", message(&deeper));
+        assert!(!message(&deeper).contains("this plugin"), "{}", message(&deeper));
+        let mut foreign = updating(spec(), |cluster| {
+            cluster.spec.update.follow_operator = true;
+            cluster.spec.image = Some("i:2".into());
+        });
+        let rollout = foreign.status.as_mut().and_then(|status| status.rollout.as_mut()).expect("a rollout");
+        rollout.stable_revision = Some("counted-by-another-release".into());
+        let told = concat!("this plugin is ", env!("CARGO_PKG_VERSION"));
+        assert!(message(&foreign).ends_with(told), "{}", message(&foreign));
         let mut back = updating(spec(), |cluster| cluster.spec.image = Some("i:2".into()));
         let rollout = back.status.as_mut().and_then(|status| status.rollout.as_mut()).expect("a rollout");
         rollout.revision.clone_from(&rollout.stable_revision);
