@@ -220,8 +220,11 @@ impl MemberReport {
 pub struct FatalEntry {
     /// Its index.
     pub index: u64,
+    /// Its term: another entry may come to have its index.
+    #[serde(default)]
+    pub term: u64,
     /// How often, one after the other.
-    pub ends: u64,
+    pub crashes: u64,
 }
 
 /// The certificates of a member's ports, as they are in force: what it read last and could use.
@@ -366,6 +369,8 @@ pub struct Recover {
 pub struct SkipEntry {
     /// Its index.
     pub index: u64,
+    /// Its term.
+    pub term: u64,
 }
 
 /// Answer to `POST /cluster/skip`.
@@ -373,7 +378,7 @@ pub struct SkipEntry {
 #[serde(rename_all = "camelCase")]
 pub struct Skipped {
     /// Index of the entry that says so.
-    pub by: u64,
+    pub index: u64,
 }
 
 /// Answer to a change of the membership.

@@ -218,9 +218,8 @@ impl AdminClient {
     }
 
     /// Has every member pass over an entry that ends them all.
-    pub async fn skip_entry(&self, base: &str, index: u64) -> Result<Skipped, AdminError> {
-        let body = SkipEntry { index };
-        self.call(Method::POST, base, "/cluster/skip", Some(&body), self.timeouts.skip).await
+    pub async fn skip_entry(&self, base: &str, body: &SkipEntry) -> Result<Skipped, AdminError> {
+        self.call(Method::POST, base, "/cluster/skip", Some(body), self.timeouts.skip).await
     }
 
     /// Has the member at `base` make a backup; answers at once.

@@ -65,7 +65,7 @@ fn an_entry_that_ends_every_member_is_passed_over_once_all_agree() {
     // They stay up, though a command would still end them, and say why nothing is written.
     c.await_leader(0);
     for i in 0..3 {
-        assert!(fatal_entry(&c, i)["ends"].as_u64() >= Some(3));
+        assert!(fatal_entry(&c, i)["crashes"].as_u64() >= Some(3));
         assert_eq!(c.value(i, "SELECT group_concat(n) FROM ledger", "none"), json!("1"));
         assert_eq!(c.status(i, "store.fatal_entry.index"), json!(index));
         assert!(!c.is_ready(i));
@@ -77,11 +77,15 @@ fn an_entry_that_ends_every_member_is_passed_over_once_all_agree() {
         assert!(status == 503 && body.contains("/cluster/skip"), "{status} {body}");
     }
 
-    let skip = |c: &Cluster, by: usize, index: u64| {
-        c.post(by, "/cluster/skip", &json!({"index": index}).to_string())
+    let term = fatal_entry(&c, 0)["term"].as_u64().unwrap();
+    let skip_of = |c: &Cluster, by: usize, index: u64, term: u64| {
+        c.post(by, "/cluster/skip", &json!({"index": index, "term": term}).to_string())
     };
+    let skip = |c: &Cluster, by: usize, index: u64| skip_of(c, by, index, term);
     let (status, body) = skip(&c, 1, index + 1);
     assert!(status == 409 && body.contains("NotFatal"), "another entry: {status} {body}");
+    let (status, body) = skip_of(&c, 1, index, term + 1);
+    assert!(status == 409 && body.contains("NotFatal"), "another one in its place: {status} {body}");
     let leader = c.await_leader(0);
     let away = (leader + 1) % 3;
     c.kill(away);
@@ -101,7 +105,7 @@ fn an_entry_that_ends_every_member_is_passed_over_once_all_agree() {
             return None;
         }
         assert_eq!(status, 200, "{body}");
-        serde_json::from_str::<Value>(&body).unwrap()["by"].as_u64()
+        serde_json::from_str::<Value>(&body).unwrap()["index"].as_u64()
     });
     assert!(by > index);
     (0..3).for_each(|i| c.await_ready(i));

@@ -79,7 +79,7 @@ impl Consensus {
                 Some(transferred) => Ok(Administered::Transferred(transferred)),
                 None => refuse(RefusalReason::NoLeader, "this member does not lead any more"),
             },
-            Administer::Skip(skip) => self.skip_here(skip.index).await.map(Administered::Skipped),
+            Administer::Skip(skip) => self.skip_here(skip).await.map(Administered::Skipped),
         }
     }
 

@@ -68,6 +68,7 @@ impl Consensus {
     pub(super) async fn answer(&self, kind: Kind, mut body: Bytes) -> Result<Bytes, String> {
         let text = |e: &dyn std::fmt::Display| e.to_string();
         match kind {
+            Kind::Vote | Kind::PreVote if self.has_stopped() => Err("Raft has stopped on this member".into()),
             Kind::Vote | Kind::PreVote => {
                 let request = wire::get_vote_request(&mut body).map_err(|e| text(&e))?;
                 let response = if kind == Kind::Vote {

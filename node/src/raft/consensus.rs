@@ -454,6 +454,11 @@ impl Consensus {
         }
     }
 
+    /// Whether Raft has stopped on this member, as after a failed disk: it can be told nothing any more.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.raft.metrics().borrow_watched().running_state.is_err()
+    }
+
     /// Waits until who leads may have changed, but not for long.
     pub async fn await_leader_change(&self, at_most: Duration) {
         let mut watch = self.raft.server_metrics();

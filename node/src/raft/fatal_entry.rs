@@ -17,7 +17,7 @@ use super::membership::{describe, refuse};
 use super::skipped::Skipped;
 use crate::observe::{Observe as _, Until as _};
 use crate::store::{self, Store, Suspect};
-use client::admin::{self, FatalEntry, Refusal, RefusalReason};
+use client::admin::{self, FatalEntry, Refusal, RefusalReason, SkipEntry};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -60,8 +60,8 @@ impl EntryGate {
     pub fn open(store: Store, directory: &Path) -> io::Result<Self> {
         let skipped = Skipped::open(directory)?;
         let suspect = store.suspect();
-        if let Some(Suspect { index, ends }) = suspect {
-            tracing::warn!(index, ends, "this process ended while it applied an entry of the log");
+        if let Some(Suspect { index, term, crashes }) = suspect {
+            tracing::warn!(index, term, crashes, "this process ended while it applied an entry of the log");
         }
         Ok(Self { suspect, skipped, store, verdict: watch::Sender::new(Verdict::Awaited) })
     }
@@ -131,7 +131,7 @@ impl EntryGate {
 
     /// The entry that is not applied any more.
     fn fatal(&self) -> Option<Suspect> {
-        let suspect = self.suspect.filter(|suspect| suspect.ends >= LIMIT)?;
+        let suspect = self.suspect.filter(|suspect| suspect.crashes >= LIMIT)?;
         let is_behind = self.store.applied().index() < Some(suspect.index);
         (is_behind && self.verdict.current() != Verdict::Skip).then_some(suspect)
     }
@@ -140,7 +140,8 @@ impl EntryGate {
 impl Consensus {
     /// The entry that this member does not apply any more, because that ended it again and again.
     pub fn fatal_entry(&self) -> Option<FatalEntry> {
-        self.entry_gate.fatal().map(|Suspect { index, ends }| FatalEntry { index, ends })
+        let Suspect { index, term, crashes } = self.entry_gate.fatal()?;
+        Some(FatalEntry { index, term, crashes })
     }
 
     /// Whether what is proposed here now can be applied here.
@@ -165,7 +166,7 @@ impl Consensus {
         let committed = self.metrics().local_committed.map(|id| id.index);
         match skip {
             Some(by) if committed >= Some(by) => self.pass_over_entry(suspect.index, by).await,
-            None if suspect.ends < LIMIT => self.settle(Verdict::Apply),
+            None if suspect.crashes < LIMIT => self.settle(Verdict::Apply),
             Some(_) | None => self.take_over_state(suspect.index).await,
         }
     }
@@ -204,12 +205,13 @@ impl Consensus {
         tokio::task::spawn_blocking(find).await?
     }
 
-    /// Has every member pass over entry `index`; on the leader.
-    pub(super) async fn skip_here(&self, index: u64) -> Result<admin::Skipped, Refusal> {
+    /// Has every member pass over an entry; on the leader.
+    pub(super) async fn skip_here(&self, entry: SkipEntry) -> Result<admin::Skipped, Refusal> {
+        let SkipEntry { index, term } = entry;
         let internal = |message: String| Refusal { reason: RefusalReason::Internal, message };
         if let Some(by) = self.skip_of(index).await.map_err(|error| internal(error.to_string()))? {
             self.until_passed_over(by).await?;
-            return Ok(admin::Skipped { by });
+            return Ok(admin::Skipped { index: by });
         }
         for member in describe(&self.metrics()).members {
             let name = &member.name;
@@ -225,9 +227,12 @@ impl Consensus {
                 }
             };
             match fatal {
-                Some(fatal) if fatal.index == index => {}
+                Some(fatal) if (fatal.index, fatal.term) == (index, term) => {}
                 Some(other) => {
-                    let message = format!("member {name} stands at entry {}, not at {index}", other.index);
+                    let message = format!(
+                        "member {name} stands at entry {} of term {}, not at {index} of term {term}",
+                        other.index, other.term
+                    );
                     return refuse(RefusalReason::NotFatal, message);
                 }
                 None => {
@@ -238,7 +243,7 @@ impl Consensus {
         }
         tracing::warn!(index, "an entry that ends every member is to be passed over, as was agreed to");
         match timeout(PASSED_OVER, self.proposer.propose_skip(index)).await {
-            Ok(Ok(by)) => Ok(admin::Skipped { by }),
+            Ok(Ok(by)) => Ok(admin::Skipped { index: by }),
             Ok(Err(error)) => refuse(RefusalReason::OutcomeUnknown, error.to_string()),
             Err(_) => refuse(RefusalReason::OutcomeUnknown, "the entry was not passed over in time"),
         }

@@ -56,6 +56,8 @@ async fn converse(stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<(
         return Ok(());
     }
     match hello.purpose {
+        // A leader goes on asking, and Raft would log an error each time.
+        Purpose::Append if consensus.has_stopped() => Ok(()),
         Purpose::Append => serve_append(socket, consensus).await,
         Purpose::Calls => serve_calls(socket, consensus, hello.cluster_id.is_empty()).await,
         Purpose::Snapshot => snapshot_receive::serve(socket, consensus).await,

@@ -1,7 +1,7 @@
 //! Which entry is being applied, for the next start: one that ends the process would end it at every start.
 //!
 //! ```text
-//! applying = index u64 · ends u64 · program u64 · crc32c u32 of these
+//! applying = index u64 · term u64 · crashes u64 · program u64 · crc32c u32 of these
 //! ```
 //! Little endian, written in place before each command and not synced: it outlives the process, and an entry does not
 //! take the machine's power away.
@@ -13,15 +13,17 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 const FILE: &str = "applying";
-const LENGTH: usize = 28;
+const LENGTH: usize = 36;
 
 /// The entry that was being applied when the process ended last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Suspect {
     /// Its index.
     pub index: u64,
+    /// Its term.
+    pub term: u64,
     /// How often the process ended then, one time after the other.
-    pub ends: u64,
+    pub crashes: u64,
 }
 
 /// Notes which entry is being applied.
@@ -35,8 +37,7 @@ pub struct Attempts {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Noted {
-    index: u64,
-    ends: u64,
+    entry: Suspect,
     /// The process is ended by somebody: that is no entry's doing.
     is_excused: bool,
 }
@@ -58,55 +59,56 @@ impl Attempts {
         let before = read.ok().and_then(|()| decode(&bytes));
         let suspect = before
             // The first entry of a log is a membership, and 0 says that none is applied.
-            .filter(|(index, _, by)| *index > applied.unwrap_or(0) && *by == program)
-            .map(|(index, ends, _)| Suspect { index, ends: ends + 1 });
-        let (index, ends) = suspect.map_or((0, 0), |suspect| (suspect.index, suspect.ends));
-        let attempts = Self { file, program, noted: Mutex::new(Noted { index, ends, is_excused: false }) };
-        attempts.write(index, ends)?;
+            .filter(|(entry, by)| entry.index > applied.unwrap_or(0) && *by == program)
+            .map(|(entry, _)| Suspect { crashes: entry.crashes + 1, ..entry });
+        let entry = suspect.unwrap_or_default();
+        let attempts = Self { file, program, noted: Mutex::new(Noted { entry, is_excused: false }) };
+        attempts.write(entry)?;
         Ok((attempts, suspect))
     }
 
-    /// Entry `index` is about to be applied.
-    pub fn begin(&self, index: u64) -> io::Result<()> {
+    /// The entry with this index and term is about to be applied.
+    pub fn begin(&self, index: u64, term: u64) -> io::Result<()> {
         let mut noted = self.noted.lock();
         if noted.is_excused {
             return Ok(());
         }
-        if noted.index != index {
-            *noted = Noted { index, ..Noted::default() };
+        if (noted.entry.index, noted.entry.term) != (index, term) {
+            noted.entry = Suspect { index, term, crashes: 0 };
         }
-        self.write(index, noted.ends)
+        self.write(noted.entry)
     }
 
     /// From now on the process ends for another reason than the entry that it applies.
     pub fn excuse(&self) {
         let mut noted = self.noted.lock();
         *noted = Noted { is_excused: true, ..Noted::default() };
-        if let Err(error) = self.write(0, 0) {
+        if let Err(error) = self.write(Suspect::default()) {
             tracing::warn!(%error, "cannot note that the process ends for a reason of its own");
         }
     }
 
-    fn write(&self, index: u64, ends: u64) -> io::Result<()> {
-        self.file.write_all_at(&encode(index, ends, self.program), 0)
+    fn write(&self, entry: Suspect) -> io::Result<()> {
+        self.file.write_all_at(&encode(entry, self.program), 0)
     }
 }
 
-fn encode(index: u64, ends: u64, program: u64) -> [u8; LENGTH] {
+fn encode(Suspect { index, term, crashes }: Suspect, program: u64) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
-    for (at, word) in [(0, index), (8, ends), (16, program)] {
+    for (at, word) in [(0, index), (8, term), (16, crashes), (24, program)] {
         bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
     }
-    let sum = crc32c::crc32c(&bytes[..24]);
-    bytes[24..].copy_from_slice(&sum.to_le_bytes());
+    let sum = crc32c::crc32c(&bytes[..32]);
+    bytes[32..].copy_from_slice(&sum.to_le_bytes());
     bytes
 }
 
-/// Index, ends, program; none of bytes that are no note.
-fn decode(bytes: &[u8; LENGTH]) -> Option<(u64, u64, u64)> {
-    let mut words = bytes[..24].chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes));
-    let (index, ends, program) = (words.next()?, words.next()?, words.next()?);
-    (encode(index, ends, program) == *bytes).then_some((index, ends, program))
+/// The entry and the program; none of bytes that are no note.
+fn decode(bytes: &[u8; LENGTH]) -> Option<(Suspect, u64)> {
+    let mut words = bytes[..32].chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes));
+    let entry = Suspect { index: words.next()?, term: words.next()?, crashes: words.next()? };
+    let program = words.next()?;
+    (encode(entry, program) == *bytes).then_some((entry, program))
 }
 
 #[cfg(test)]
@@ -124,29 +126,33 @@ mod tests {
     #[test]
     fn an_entry_that_ends_the_process_is_counted() {
         let dir = tempfile::tempdir().unwrap();
-        let dies_at = |index: u64| move |attempts: &Attempts| attempts.begin(index).unwrap();
+        let dies_at = |index: u64| move |attempts: &Attempts| attempts.begin(index, 2).unwrap();
         assert_eq!(ended(dir.path(), None, |_| {}), None);
         assert_eq!(ended(dir.path(), None, dies_at(7)), None);
-        for ends in 1..=4 {
+        for crashes in 1..=4 {
             let suspect = ended(dir.path(), Some(6), dies_at(7));
-            assert_eq!(suspect, Some(Suspect { index: 7, ends }));
+            assert_eq!(suspect, Some(Suspect { index: 7, term: 2, crashes }));
         }
         // Not tried any more: it stays what it is.
-        assert_eq!(ended(dir.path(), Some(6), |_| {}), Some(Suspect { index: 7, ends: 5 }));
+        assert_eq!(ended(dir.path(), Some(6), |_| {}), Some(Suspect { index: 7, term: 2, crashes: 5 }));
         // Another one begins from nothing, and so does what was applied after all.
-        assert_eq!(ended(dir.path(), Some(6), dies_at(8)), Some(Suspect { index: 7, ends: 6 }));
-        assert_eq!(ended(dir.path(), Some(7), |_| {}), Some(Suspect { index: 8, ends: 1 }));
+        assert_eq!(ended(dir.path(), Some(6), dies_at(8)), Some(Suspect { index: 7, term: 2, crashes: 6 }));
+        assert_eq!(ended(dir.path(), Some(7), |_| {}), Some(Suspect { index: 8, term: 2, crashes: 1 }));
         assert_eq!(ended(dir.path(), Some(8), |_| {}), None);
-        assert_eq!(ended(dir.path(), Some(8), |_| {}), None);
+        assert_eq!(ended(dir.path(), Some(8), dies_at(9)), None);
+        // Another leader's entry in its place is another entry.
+        let replaced = |attempts: &Attempts| attempts.begin(9, 3).unwrap();
+        assert_eq!(ended(dir.path(), Some(8), replaced), Some(Suspect { index: 9, term: 2, crashes: 1 }));
+        assert_eq!(ended(dir.path(), Some(8), |_| {}), Some(Suspect { index: 9, term: 3, crashes: 1 }));
     }
 
     #[test]
     fn an_end_that_somebody_asked_for_does_not_count() {
         let dir = tempfile::tempdir().unwrap();
         let asked = |attempts: &Attempts| {
-            attempts.begin(7).unwrap();
+            attempts.begin(7, 2).unwrap();
             attempts.excuse();
-            attempts.begin(8).unwrap();
+            attempts.begin(8, 2).unwrap();
         };
         assert_eq!(ended(dir.path(), Some(6), asked), None);
         assert_eq!(ended(dir.path(), Some(6), |_| {}), None);
@@ -156,7 +162,7 @@ mod tests {
     fn another_program_tries_again() {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..3 {
-            ended(dir.path(), Some(6), |attempts| attempts.begin(7).unwrap());
+            ended(dir.path(), Some(6), |attempts| attempts.begin(7, 2).unwrap());
         }
         assert_eq!(Attempts::open(dir.path(), Some(6), "2").unwrap().1, None);
         assert_eq!(ended(dir.path(), Some(6), |_| {}), None);
@@ -165,7 +171,7 @@ mod tests {
     #[test]
     fn what_is_no_note_says_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let note = encode(7, 2, u64::from(crc32c::crc32c(b"1")));
+        let note = encode(Suspect { index: 7, term: 2, crashes: 2 }, u64::from(crc32c::crc32c(b"1")));
         for at in 0..LENGTH {
             let mut damaged = note;
             damaged[at] ^= 1;

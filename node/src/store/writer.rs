@@ -5,7 +5,7 @@ use super::attempts::Attempts;
 use super::checkpoint::{self, Durable};
 use super::extensions::{Loaded, Shelf};
 use super::generation::Generations;
-use super::meta::{Applied, Maintained, StoredMembership};
+use super::meta::{Applied, LogId, Maintained, StoredMembership};
 use super::pages::{Checksum, Pages};
 use super::reader::ReadPool;
 use super::replace;
@@ -368,7 +368,8 @@ impl WriterThread {
         let is_new = applier.applied().log_id.is_none_or(|last| entry.log_id.index > last.index);
         if is_new && matches!(entry.payload, Payload::Command(_)) {
             let what = "note which entry is applied";
-            self.attempts.begin(entry.log_id.index).map_err(|source| LocalFailure::Io { what, source })?;
+            let LogId { index, term, .. } = entry.log_id;
+            self.attempts.begin(index, term).map_err(|source| LocalFailure::Io { what, source })?;
             pass(Place::ApplyNoted).map_err(|source| LocalFailure::Io { what: "apply an entry", source })?;
         }
         match replace::replacement_of(entry)? {

@@ -32,7 +32,7 @@ fn orders() -> Value {
                 "size": 2, "healthyVoters": 1, "tolerableFailures": 0,
                 "lossPoints": [{"survivor": "orders-1", "index": 4711, "term": 3}],
             },
-            "fatalEntry": {"index": 4711, "ends": 3},
+            "fatalEntry": {"index": 4711, "term": 2, "crashes": 3},
             "members": [{"name": "orders-0", "role": "Voter", "ready": true}],
             "version": {"stable": "i:1", "target": "i:2"},
             "rollout": {"state": "WaitingForApproval", "updated": 0, "total": 3, "revision": "r2",

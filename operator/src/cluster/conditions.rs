@@ -277,7 +277,7 @@ fn held_up(desired: &Desired, plan: &Plan, view: &View<'_>, entry: FatalEntry) -
         None if view.entry_fatal_to_all().is_some() => explain(&desired.name, entry),
         None => format!(
             "entry {} ended the leader {} times in a row, and another member has applied it: those that have not take its state",
-            entry.index, entry.ends
+            entry.index, entry.crashes
         ),
     };
     Draft { kind: "Ready", holds: false, reason: "FatalEntry", message }

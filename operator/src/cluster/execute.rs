@@ -177,9 +177,9 @@ impl Hands<'_> {
                 let note = format!("{pod} goes on alone from index {}, as was agreed to", body.index);
                 self.tell("QuorumRecovered", "RecoverQuorum", note).await;
             }
-            Step::SkipEntry { index } => {
-                admin.skip_entry(&self.base(self.leader, named)?, *index).await.map_err(refused)?;
-                let note = format!("entry {index} is passed over, as was agreed to");
+            Step::SkipEntry(entry) => {
+                admin.skip_entry(&self.base(self.leader, named)?, entry).await.map_err(refused)?;
+                let note = format!("entry {} is passed over, as was agreed to", entry.index);
                 self.tell("EntrySkipped", "SkipEntry", note).await;
             }
             Step::DressPod { pod, uid, patch, mark } => {
@@ -362,7 +362,7 @@ fn name(step: &Step) -> &'static str {
         Step::Restore(_) => "Restore",
         Step::Transfer { .. } => "Transfer",
         Step::RecoverQuorum { .. } => "RecoverQuorum",
-        Step::SkipEntry { .. } => "SkipEntry",
+        Step::SkipEntry(_) => "SkipEntry",
         Step::DressPod { .. } => "DressPod",
         Step::ResizePod { .. } => "ResizePod",
         Step::DeletePod { .. } => "DeletePod",

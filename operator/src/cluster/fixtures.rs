@@ -225,7 +225,7 @@ impl World {
     pub(crate) fn held_up(mut self, name: &str, index: u64) -> Self {
         let report = self.observed.reports.get_mut(name).unwrap();
         (report.phase, report.applied_index) = (Phase::CatchingUp, index - 1);
-        report.fatal_entry = Some(FatalEntry { index, ends: 3 });
+        report.fatal_entry = Some(FatalEntry { index, term: 2, crashes: 3 });
         self.edit_pod(name, |pod| (pod.ready, pod.not_ready_since) = (false, Some(now())))
     }
 

@@ -138,7 +138,8 @@ fn quorum_status(view: &View<'_>) -> QuorumStatus {
 
 fn fatal_entry(entry: FatalEntry) -> FatalEntryStatus {
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    FatalEntryStatus { index: number(entry.index), ends: number(entry.ends) }
+    let FatalEntry { index, term, crashes } = entry;
+    FatalEntryStatus { index: number(index), term: number(term), crashes: number(crashes) }
 }
 
 fn members(desired: &Desired, observed: &Observed, view: &View<'_>) -> Vec<MemberStatus> {

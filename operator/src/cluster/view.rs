@@ -156,7 +156,7 @@ impl<'a> View<'a> {
                 all.then_some(index)?
             }
         };
-        told().filter(|entry| entry.index == index).max_by_key(|entry| entry.ends)
+        told().filter(|entry| entry.index == index).max_by_key(|entry| entry.crashes)
     }
 
     /// The same, unless a member that answers has applied it: the others take its state then, by themselves.

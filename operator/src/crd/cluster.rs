@@ -288,10 +288,9 @@ pub struct Recovery {
     /// What is agreed to after a quorum of voters was lost for good.
     #[serde(default)]
     pub quorum_loss: QuorumLoss,
-    /// That this entry of the log is passed over, and its writes are lost. It must equal status.fatalEntry.index.
+    /// That this entry of the log is passed over, and its writes are lost. It must be the one of status.fatalEntry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub skip_entry: Option<i64>,
+    pub skip_entry: Option<SkippedEntry>,
 }
 
 impl Default for Recovery {
@@ -325,6 +324,18 @@ pub struct LossPoint {
     #[schemars(range(min = 0))]
     pub index: i64,
     /// Term that it is in.
+    #[schemars(range(min = 0))]
+    pub term: i64,
+}
+
+/// An entry of the log that is passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SkippedEntry {
+    /// Its index.
+    #[schemars(range(min = 1))]
+    pub index: i64,
+    /// Its term: another entry may come to have its index.
     #[schemars(range(min = 0))]
     pub term: i64,
 }

@@ -29,7 +29,7 @@ pub use bootstrap::{Bootstrap, BootstrapImport, BootstrapRestore, ObjectRef, Res
 pub use change_capture::ChangeCapture;
 pub use cluster::{
     Database, Disruption, DisruptionBudget, Fence, LossPoint, PodMetadata, PodTemplate, QuorumLoss, Raft,
-    RaftProfile, Recovery, Resources, SqliteCluster, SqliteClusterSpec,
+    RaftProfile, Recovery, Resources, SkippedEntry, SqliteCluster, SqliteClusterSpec,
 };
 pub use observability::{LogLevel, Observability, Otlp};
 pub use placement::{Placement, Spread};

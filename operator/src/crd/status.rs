@@ -186,8 +186,10 @@ pub struct QuorumStatus {
 pub struct FatalEntryStatus {
     /// Its index.
     pub index: i64,
+    /// Its term.
+    pub term: i64,
     /// How often in a row it ended one.
-    pub ends: i64,
+    pub crashes: i64,
 }
 
 /// One member.

@@ -44,7 +44,7 @@ use operator::cluster::observed::Observed;
 use operator::cluster::plan::Plan;
 use operator::cluster::{execute, observe, plan, validate};
 use operator::context::Context;
-use operator::crd::{ClientTraffic, Port, SecretRef, SqliteBackup, SqliteCluster, TlsMode};
+use operator::crd::{ClientTraffic, Port, SecretRef, SkippedEntry, SqliteBackup, SqliteCluster, TlsMode};
 use operator::metrics::Metrics;
 use operator::names::{ClusterName, LABEL_CLUSTER};
 use operator::stores::{AllTriggers, Stores, Triggers};
@@ -79,21 +79,21 @@ async fn a_cluster_at_rest_costs_the_api_server_nothing() {
 #[tokio::test]
 async fn an_entry_that_ends_every_member_is_passed_over_once_with_a_consent() {
     let mut world = Serving::start().await;
-    world.raft.lock().unwrap().fatal_entry = Some(FatalEntry { index: 9, ends: 3 });
+    world.raft.lock().unwrap().fatal_entry = Some(FatalEntry { index: 9, term: 2, crashes: 3 });
     world.reconcile().await;
     for kind in ["Ready", "Stalled"] {
         assert_eq!(world.reason(kind).as_deref(), Some("FatalEntry"), "{kind}");
     }
     assert_eq!(world.cluster.status.as_ref().unwrap().fatal_entry.map(|entry| entry.index), Some(9));
     world.server.asked();
-    world.cluster.spec.recovery.skip_entry = Some(8);
+    world.cluster.spec.recovery.skip_entry = Some(SkippedEntry { index: 9, term: 1 });
     world.reconcile().await;
     world.server.asked();
     world.reconcile().await;
     assert_eq!(world.server.asked(), Vec::<String>::new(), "it waits, and costs nothing");
     assert_eq!(world.raft.lock().unwrap().skipped, Vec::<u64>::new());
 
-    world.cluster.spec.recovery.skip_entry = Some(9);
+    world.cluster.spec.recovery.skip_entry = Some(SkippedEntry { index: 9, term: 2 });
     world.reconcile().await;
     let told = world.server.asked();
     assert!(told.iter().any(|asked| asked.contains("/events")), "{told:?}");

@@ -138,7 +138,7 @@ impl Node {
         );
         raft.fatal_entry = None;
         raft.skipped.push(asked.index);
-        body(Skipped { by: 10 })
+        body(Skipped { index: 10 })
     }
 
     pub async fn start_backup(State(node): State<Self>, text: String) -> axum::response::Response {

@@ -106,7 +106,7 @@ pub fn skip_entry(cluster: &SqliteCluster, index: i64) -> Result<Edit> {
         bail!("entry {index} is not the one that ends every member; that is {}", entry.index);
     }
     Ok(Edit {
-        patch: json!({"spec": {"recovery": {"skipEntry": index}}}),
+        patch: json!({"spec": {"recovery": {"skipEntry": {"index": index, "term": entry.term}}}}),
         what: format!("what only entry {index} would have written is given up"),
     })
 }
@@ -165,10 +165,10 @@ mod tests {
     #[test]
     fn only_the_entry_that_ends_every_member_is_passed_over() {
         let of = |status: Value| cluster(json!({"storage": {"size": "1Gi"}}), status);
-        let held_up = of(json!({"fatalEntry": {"index": 4711, "ends": 3}}));
+        let held_up = of(json!({"fatalEntry": {"index": 4711, "term": 2, "crashes": 3}}));
         let edit = skip_entry(&held_up, 4711).expect("an edit");
-        assert_eq!(edit.patch, json!({"spec": {"recovery": {"skipEntry": 4711}}}));
-        assert_eq!(edit.manifest("shop", "orders")["spec"]["recovery"]["skipEntry"], 4711);
+        assert_eq!(edit.patch, json!({"spec": {"recovery": {"skipEntry": {"index": 4711, "term": 2}}}}));
+        assert_eq!(edit.manifest("shop", "orders")["spec"]["recovery"]["skipEntry"]["index"], 4711);
         let refused = |cluster, index| skip_entry(&cluster, index).expect_err("refused").to_string();
         assert!(refused(held_up, 4710).contains("that is 4711"));
         assert!(refused(of(json!({})), 4711).contains("nothing to pass over"));

@@ -2,8 +2,9 @@
 //! loses what it would have written, so that it takes a human.
 
 use super::{ActivityReason, ObstacleReason, Planner, Step};
+use crate::crd::SkippedEntry;
 use crate::names::ClusterName;
-use client::admin::FatalEntry;
+use client::admin::{FatalEntry, SkipEntry};
 
 impl Planner<'_> {
     /// The entry is passed over only with the consent that names it, and only when every member says that it does not apply
@@ -12,7 +13,11 @@ impl Planner<'_> {
         let Some(entry) = self.view.entry_fatal_to_all() else { return };
         let explained = explain(&self.desired.name, entry);
         let consent = self.desired.spec.recovery.skip_entry;
-        let names_it = consent.and_then(|index| u64::try_from(index).ok()) == Some(entry.index);
+        let named = |SkippedEntry { index, term }| {
+            Some(SkipEntry { index: u64::try_from(index).ok()?, term: u64::try_from(term).ok()? })
+        };
+        let wanted = SkipEntry { index: entry.index, term: entry.term };
+        let names_it = consent.and_then(named).is_some_and(|named| named == wanted);
         let hindrance = match consent {
             None => None,
             Some(_) if names_it => {
@@ -24,7 +29,7 @@ impl Planner<'_> {
                     let message = format!("entry {} is passed over {when}as was agreed to", entry.index);
                     self.act(ActivityReason::SkippingEntry, message);
                     if leads {
-                        self.safe(Step::SkipEntry { index: entry.index });
+                        self.safe(Step::SkipEntry(wanted));
                     }
                     return;
                 }
@@ -33,7 +38,10 @@ impl Planner<'_> {
                     names.join(", ")
                 ))
             }
-            Some(index) => Some(format!("recovery.skipEntry is {index}, and must be {}", entry.index)),
+            Some(SkippedEntry { index, term }) => Some(format!(
+                "recovery.skipEntry names entry {index} of term {term}, and must name {} of term {}",
+                entry.index, entry.term
+            )),
         };
         let message = hindrance.into_iter().fold(explained, |told, hindrance| format!("{told}. {hindrance}"));
         self.obstruct(ObstacleReason::FatalEntry, message);
@@ -42,12 +50,12 @@ impl Planner<'_> {
 
 /// What is wrong, and the two ways out.
 pub(in crate::cluster) fn explain(cluster: &ClusterName, entry: FatalEntry) -> String {
-    let FatalEntry { index, ends } = entry;
+    let FatalEntry { index, term, crashes } = entry;
     format!(
-        "entry {index} ended each member that applied it, up to {ends} times in a row, and is not applied any more: nothing is \
+        "entry {index} ended each member that applied it, up to {crashes} times in a row, and is not applied any more: nothing is \
          written, and nothing that was acknowledged is lost. It takes a version of the program that gets over the entry, or the \
          consent to lose what only this entry would have written: kubectl sqlite skip-entry {} {index}, or \
-         spec.recovery.skipEntry: {index}",
+         spec.recovery.skipEntry: {{index: {index}, term: {term}}}",
         cluster.name
     )
 }

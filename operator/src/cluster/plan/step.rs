@@ -2,7 +2,7 @@
 
 use crate::names::PodRole;
 use crate::reasons::reasons;
-use client::admin::{AddLearner, NodeId, Recover};
+use client::admin::{AddLearner, NodeId, Recover, SkipEntry};
 use client::backup::StartRestore;
 
 /// Sizes of the StatefulSets.
@@ -106,10 +106,7 @@ pub enum Step {
         body: Recover,
     },
     /// Has every member pass over an entry of the log that none gets over.
-    SkipEntry {
-        /// Its index.
-        index: u64,
-    },
+    SkipEntry(SkipEntry),
     /// Changes labels and annotations of a running pod.
     DressPod {
         /// Which pod.
@@ -165,7 +162,7 @@ impl Step {
             | Self::Initialise { .. }
             | Self::AddLearner(_)
             | Self::RecoverQuorum { .. }
-            | Self::SkipEntry { .. }
+            | Self::SkipEntry(_)
             | Self::DressPod { .. }
             | Self::ResizePod { .. }
             | Self::Restore(_)

@@ -24,7 +24,7 @@ fn steps(plan: &Plan) -> Vec<String> {
             Step::Restore(start) => format!("restore {}", start.name),
             Step::Transfer { from, to, .. } => format!("transfer {from} {to}"),
             Step::RecoverQuorum { pod, body } => format!("recover {pod} at {}", body.index),
-            Step::SkipEntry { index } => format!("skip {index}"),
+            Step::SkipEntry(entry) => format!("skip {}", entry.index),
             Step::DressPod { pod, .. } => format!("dress {pod}"),
             Step::ResizePod { pod, patch, .. } => format!("resize {pod} {patch}"),
             Step::DeletePod { pod, restart: true, .. } => format!("restart {pod}"),

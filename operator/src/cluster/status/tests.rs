@@ -3,7 +3,7 @@
 use super::*;
 use crate::cluster::fixtures::World;
 use crate::cluster::observed::Foreign;
-use crate::crd::BootstrapPhase;
+use crate::crd::{BootstrapPhase, SkippedEntry};
 use crate::error::RejectionReason;
 use crate::names::PodRole;
 use serde_json::Value;
@@ -82,7 +82,8 @@ fn the_contract_table() {
         ),
         (
             "it is passed over",
-            World::all_held_up().spec(|spec| spec.recovery.skip_entry = Some(900)),
+            World::all_held_up()
+                .spec(|spec| spec.recovery.skip_entry = Some(SkippedEntry { index: 900, term: 2 })),
             "SkippingEntry - !FatalEntry !FatalEntry !FatalEntry InProgress",
         ),
         (
@@ -360,7 +361,7 @@ fn what_a_lost_quorum_costs_is_offered() {
 fn the_entry_that_ends_every_member_is_told_and_does_not_move() {
     let mut world = World::all_held_up();
     let told = of(&world);
-    assert_eq!(told.fatal_entry, Some(FatalEntryStatus { index: 900, ends: 3 }));
+    assert_eq!(told.fatal_entry, Some(FatalEntryStatus { index: 900, term: 2, crashes: 3 }));
     assert!(told.quorum.as_ref().unwrap().loss_points.is_empty(), "there is a quorum");
     let message = |kind: &str| told.conditions.iter().find(|c| c.type_ == kind).unwrap().message.clone();
     assert!(message("Ready").contains("entry 900") && message("Ready") == message("Stalled"));

@@ -1,10 +1,10 @@
 //! An entry of the log that ends whoever applies it, and the ways out.
 
 use super::*;
-use crate::crd::{Medium, RolloutState};
+use crate::crd::{Medium, RolloutState, SkippedEntry};
 
 fn consenting(world: World, index: i64) -> World {
-    world.spec(|spec| spec.recovery.skip_entry = Some(index))
+    world.spec(|spec| spec.recovery.skip_entry = Some(SkippedEntry { index, term: 2 }))
 }
 
 /// The member got over it.
@@ -21,16 +21,24 @@ fn an_entry_that_ends_every_member_needs_a_human_who_is_told_both_ways_out() {
     for part in ["entry 900", "3 times", "nothing that was acknowledged is lost", "version of the program"] {
         assert!(message.contains(part), "{part} in {message}");
     }
-    assert!(message.contains("kubectl sqlite skip-entry orders 900") && message.ends_with("skipEntry: 900"));
+    assert!(
+        message.contains("kubectl sqlite skip-entry orders 900")
+            && message.ends_with("skipEntry: {index: 900, term: 2}")
+    );
 }
 
 #[test]
 fn an_entry_is_passed_over_with_the_consent_that_names_it() {
     let plan = expect(&consenting(World::all_held_up(), 900), &["skip 900"]);
     assert_eq!((obstacle(&plan), activity(&plan)), (None, Some(ActivityReason::SkippingEntry)));
-    let plan = expect(&consenting(World::all_held_up(), 899), &[]);
-    assert_eq!(obstacle(&plan), Some(ObstacleReason::FatalEntry));
-    assert!(plan.obstacle.unwrap().message.ends_with("recovery.skipEntry is 899, and must be 900"));
+    for named in [SkippedEntry { index: 899, term: 2 }, SkippedEntry { index: 900, term: 1 }] {
+        let plan = expect(&World::all_held_up().spec(|spec| spec.recovery.skip_entry = Some(named)), &[]);
+        assert_eq!(obstacle(&plan), Some(ObstacleReason::FatalEntry));
+        let SkippedEntry { index, term } = named;
+        let told =
+            format!("recovery.skipEntry names entry {index} of term {term}, and must name 900 of term 2");
+        assert!(plan.obstacle.unwrap().message.ends_with(&told));
+    }
     let electing = expect(&consenting(World::all_held_up().leaderless(), 900), &[]);
     assert_eq!((obstacle(&electing), activity(&electing)), (None, Some(ActivityReason::SkippingEntry)));
     let leaderless = consenting(World::all_held_up().leaderless(), 900);

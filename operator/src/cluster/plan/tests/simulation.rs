@@ -258,7 +258,7 @@ impl Simulation {
             | Step::RecreateSet { .. }
             | Step::Restore(_)
             | Step::RecoverQuorum { .. }
-            | Step::SkipEntry { .. }
+            | Step::SkipEntry(_)
             | Step::DressPod { .. }
             | Step::ResizePod { .. } => {}
             Step::Initialise { pod, .. } => {
