@@ -123,6 +123,11 @@ pub fn has_caught_up(matched: Option<u64>, committed: u64) -> bool {
     matched.is_some_and(|matched| matched.saturating_add(CAUGHT_UP_ENTRIES) >= committed)
 }
 
+/// Voters that must agree among `voters`.
+pub fn quorum(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
 /// The membership that is in effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -221,7 +226,6 @@ pub struct FatalEntry {
     /// Its index.
     pub index: u64,
     /// Its term: another entry may come to have its index.
-    #[serde(default)]
     pub term: u64,
     /// How often, one after the other.
     pub crashes: u64,

@@ -4,7 +4,7 @@
 use super::types::{Metrics, PeerInfo, Raft, TypeConfig};
 use client::admin::{
     AddLearner, ChangeVoters, Member, MemberRef, Membership, NodeId, Refusal, RefusalReason, RemoveLearner,
-    SkipEntry, Skipped, Transfer, Transferred,
+    SkipEntry, Skipped, Transfer, Transferred, quorum,
 };
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
@@ -149,7 +149,7 @@ fn has_caught_up(metrics: &Metrics, id: u64) -> bool {
 
 /// Whether a majority of `voters` answers.
 fn has_quorum(metrics: &Metrics, voters: &BTreeSet<u64>) -> bool {
-    voters.iter().filter(|id| is_reachable(metrics, **id)).count() > voters.len() / 2
+    voters.iter().filter(|id| is_reachable(metrics, **id)).count() >= quorum(voters.len())
 }
 
 /// Makes the changes, on the leader.

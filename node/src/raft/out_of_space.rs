@@ -1,8 +1,10 @@
 //! What a member does whose disk is nearly full, or full.
 
 use super::Consensus;
+use super::answer::Described;
 use super::hand_over::fit_to_lead;
 use super::membership::MembershipChanges;
+use client::admin::quorum;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -54,25 +56,16 @@ impl Consensus {
                 self.quorum_lacks_room.store(false, Ordering::Relaxed);
                 continue;
             }
-            let lacked = self.quorum_lacks_room.load(Ordering::Relaxed);
-            let is_low = self.space.is_low();
-            if !is_low && !lacked && asked.is_some_and(|at| at.elapsed() < ASK) {
+            let is_roomy = !self.space.is_low() && !self.quorum_lacks_room.load(Ordering::Relaxed);
+            if is_roomy && asked.is_some_and(|at| at.elapsed() < ASK) {
                 continue;
             }
             asked = Some(Instant::now());
             let others = self.described_voters(|_| true).await;
-            let low = others.iter().filter(|(_, d)| d.is_low_on_space).count() + usize::from(is_low);
-            let lacks = lacks_quorum(self.metrics().membership_config.voter_ids().count(), low);
-            if lacks != lacked {
-                self.quorum_lacks_room.store(lacks, Ordering::Relaxed);
-                if lacks {
-                    tracing::error!(low, "the disks of too many voters are nearly full: no more writes");
-                } else {
-                    tracing::info!(low, "a quorum has room on its disks again");
-                }
-            }
+            self.note_room(&others);
             // A leader with room would let no writes in either without a quorum that has room.
-            if !is_low || lacks || tried.is_some_and(|at| at.elapsed() < HAND_OVER) {
+            let is_of_use = self.space.is_low() && !self.quorum_lacks_room.load(Ordering::Relaxed);
+            if !is_of_use || tried.is_some_and(|at| at.elapsed() < HAND_OVER) {
                 continue;
             }
             tried = Some(Instant::now());
@@ -88,12 +81,26 @@ impl Consensus {
             }
         }
     }
+
+    /// Notes whether a quorum has room, by what the other voters say and by what this one knows.
+    fn note_room(&self, others: &[(u64, Described)]) {
+        let is_low = self.space.is_low();
+        let low = others.iter().filter(|(_, d)| d.is_low_on_space).count() + usize::from(is_low);
+        let lacks = lacks_quorum(self.metrics().membership_config.voter_ids().count(), low);
+        match (self.quorum_lacks_room.swap(lacks, Ordering::Relaxed), lacks) {
+            (false, true) => {
+                tracing::error!(low, "the disks of too many voters are nearly full: no more writes")
+            }
+            (true, false) => tracing::info!(low, "a quorum has room on its disks again"),
+            _ => {}
+        }
+    }
 }
 
 /// Whether those without room, of so many voters, leave no quorum that has some. Who did not say is not counted: a slow
 /// answer is no reason to refuse writes.
 fn lacks_quorum(voters: usize, low: usize) -> bool {
-    voters.saturating_sub(low) < voters / 2 + 1
+    voters.saturating_sub(low) < quorum(voters)
 }
 
 #[cfg(test)]

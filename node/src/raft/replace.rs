@@ -25,7 +25,7 @@ use super::wire::get_u64;
 use crate::observe::{Observe as _, Until as _};
 use crate::store::{CanonicalError, Scratch, Sha256Sum, Staging, Store, Taken};
 use bytes::{BufMut, Bytes, BytesMut};
-use client::admin::{Member, NodeId};
+use client::admin::{Member, NodeId, quorum};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use std::fs::File;
@@ -238,7 +238,7 @@ impl Consensus {
         let own = self.identity().node_id();
         let members = describe(&self.metrics()).members;
         let voters = members.iter().filter(|m| m.voter).count();
-        let quorum = voters / 2 + 1;
+        let quorum = quorum(voters);
         let mut confirmed = members.iter().filter(|m| m.voter && m.node_id == own).count();
         let mut sending: FuturesUnordered<_> = members
             .into_iter()

@@ -10,9 +10,10 @@ use cli::plugin::PluginArgs;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use tokio::sync::Notify;
 
 type Asked = Arc<Mutex<Vec<String>>>;
 
@@ -120,35 +121,41 @@ fn answer(method: &Method, path: &str, body: &str) -> (StatusCode, String) {
     (StatusCode::OK, found)
 }
 
-/// What is logged while it is followed: orders-0 is restarted, and orders-1 speaks after that.
-fn followed(path: &str) -> Body {
-    let later = |milliseconds, what| {
+/// What lets followed logs go on.
+type Cues = Arc<[Notify; 2]>;
+
+/// What is logged while it is followed: orders-0 breaks off at the first cue, and orders-1 speaks at the second.
+fn followed(path: &str, cues: &Cues) -> Body {
+    let at = |cue: usize, what| {
+        let cues = cues.clone();
         stream::once(async move {
-            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            cues[cue].notified().await;
             what
         })
     };
     if path.ends_with("pods/orders-0/log") {
-        let end = later(200, Err(std::io::Error::other("restarted")));
-        return Body::from_stream(later(0, Ok("last words\n")).chain(end));
+        let end = at(0, Err(std::io::Error::other("restarted")));
+        return Body::from_stream(stream::iter([Ok("last words\n")]).chain(end));
     }
-    Body::from_stream(later(800, Ok("following\n")))
+    Body::from_stream(at(1, Ok("following\n")))
 }
 
 struct Kubernetes {
     asked: Asked,
+    cues: Cues,
     directory: tempfile::TempDir,
 }
 
 impl Kubernetes {
     async fn start() -> Self {
         let asked = Asked::default();
-        let log = asked.clone();
+        let (log, cues) = (asked.clone(), Cues::default());
+        let given = cues.clone();
         let handler = move |method: Method, uri: Uri, body: String| {
             log.lock().unwrap().push(format!("{method} {} {body}", uri.path()));
             let (status, found) = answer(&method, uri.path(), &body);
             let follows = uri.query().is_some_and(|query| query.contains("follow=true"));
-            let found = if follows { followed(uri.path()) } else { found.into() };
+            let found = if follows { followed(uri.path(), &given) } else { found.into() };
             async move { (status, [("content-type", "application/json")], found) }
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -162,7 +169,7 @@ impl Kubernetes {
             "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "shop"}}],
         });
         std::fs::write(directory.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
-        Self { asked, directory }
+        Self { asked, cues, directory }
     }
 
     fn command(&self, words: &str) -> Command {
@@ -334,13 +341,26 @@ async fn a_verb_that_nobody_reads_ends_quietly_as_it_would_have() {
 #[tokio::test]
 async fn a_log_that_breaks_off_does_not_end_the_others() {
     let kubernetes = Kubernetes::start().await;
-    let output = kubernetes.run("logs orders --follow").await;
-    let (text, error) =
-        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let mut child = kubernetes.command("logs orders --follow");
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let cues = kubernetes.cues.clone();
+    let heard = tokio::task::spawn_blocking(move || {
+        let (mut out, mut err) =
+            (BufReader::new(child.stdout.take().unwrap()), BufReader::new(child.stderr.take().unwrap()));
+        let (mut text, mut error) = (String::new(), String::new());
+        out.read_line(&mut text).unwrap();
+        cues[0].notify_one();
+        err.read_line(&mut error).unwrap();
+        cues[1].notify_one();
+        out.read_to_string(&mut text).unwrap();
+        err.read_to_string(&mut error).unwrap();
+        (text, error, child.wait().unwrap())
+    });
+    let (text, error, status) = heard.await.unwrap();
     assert_eq!(text, "orders-0 | last words\norders-1 | following\n", "{error}");
     assert!(error.starts_with("orders-0: "), "{error}");
     // Something of what was asked for is missing.
-    assert!(!output.status.success());
+    assert!(!status.success());
 }
 
 #[tokio::test]

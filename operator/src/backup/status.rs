@@ -6,7 +6,7 @@ use super::observed::Observed;
 use super::plan::Step;
 use crate::cluster::conditions::{Draft, dated, whole_second};
 use crate::context::Context;
-use crate::crd::{Bookmark, SqliteBackup, SqliteBackupStatus, SqliteCluster, VerificationResult};
+use crate::crd::{Bookmark, SqliteBackup, SqliteBackupStatus, SqliteCluster, VerificationResult, number};
 use crate::status::{StatusError, write};
 use client::backup::Backup;
 use jiff::Timestamp;
@@ -133,7 +133,6 @@ pub(crate) fn verified(
 
 /// What the manifest tells of it.
 fn fill(status: &mut SqliteBackupStatus, backup: &Backup, observed: &Observed, now: Timestamp) {
-    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let time = backup.time.parse().unwrap_or(now);
     let access = observed.cluster.as_ref().and_then(|cluster| cluster.access.clone());
     status.bookmark = Some(Bookmark {

@@ -4,10 +4,10 @@ use super::certificates;
 use super::observed::Observed;
 use super::plan::{ObstacleReason, Plan, bucket, explain};
 use super::validate::Desired;
-use super::view::{View, quorum};
-use crate::crd::{BootstrapPhase, LossPoint, Spread, VolumeBucket};
+use super::view::View;
+use crate::crd::{BootstrapPhase, LossPoint, Spread, VolumeBucket, number};
 use crate::error::{Rejection, RejectionReason};
-use client::admin::{ConsistencyState, FatalEntry, Member};
+use client::admin::{ConsistencyState, FatalEntry, Member, quorum};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::collections::BTreeSet;
@@ -366,7 +366,6 @@ pub(super) fn loss_points(view: &View<'_>) -> Vec<LossPoint> {
     if has_leader || view.answering_voters() >= quorum(view.voters().count()) {
         return Vec::new();
     }
-    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     view.voters()
         .filter_map(|voter| view.report(voter))
         .map(|report| LossPoint {

@@ -13,7 +13,7 @@ use crate::backup::status::has_succeeded;
 use crate::context::Context;
 use crate::crd::{
     Bootstrap, BootstrapPhase, BootstrapRestore, BootstrapRestoreStatus, RestorePhase, SqliteBackup,
-    SqliteCluster,
+    SqliteCluster, number,
 };
 use crate::names::ClusterName;
 use crate::stores::GuardedBackup;
@@ -260,7 +260,6 @@ fn begin(observed: &Observed) -> BootstrapPlan {
 
 fn go_on(desired: &Desired, observed: &Observed, mut status: BootstrapRestoreStatus) -> BootstrapPlan {
     let activity = |message: String| Some(Activity::new(ActivityReason::Restoring, message));
-    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let job = observed.bootstrap_restore.job.as_ref();
     let begun = observed.bootstrap().is_some_and(|b| b.phase >= BootstrapPhase::Initialised);
     let view = View::of(observed, observed.cluster_id());

@@ -4,17 +4,17 @@ use super::conditions::{self, whole_second};
 use super::observed::Observed;
 use super::plan::{Plan, bucket};
 use super::validate::Desired;
-use super::view::{View, quorum};
+use super::view::View;
 use crate::clock;
 use crate::context::Context;
 use crate::crd::{
     ChecksumState, FatalEntryStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState,
-    SqliteCluster, SqliteClusterStatus, StorageStatus, VersionStatus,
+    SqliteCluster, SqliteClusterStatus, StorageStatus, VersionStatus, number,
 };
 use crate::error::Rejection;
 use crate::names::{FIELD_MANAGER, PORT_HTTP, PodRole};
 use crate::status::StatusError;
-use client::admin::{ConsistencyState, FatalEntry, Member, MemberReport};
+use client::admin::{ConsistencyState, FatalEntry, Member, MemberReport, quorum};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
@@ -116,7 +116,7 @@ fn selector(desired: &Desired) -> String {
 
 fn leader(observed: &Observed, view: &View<'_>) -> Option<LeaderStatus> {
     let leader = view.leader()?;
-    let term = i64::try_from(leader.term).unwrap_or(i64::MAX);
+    let term = number(leader.term);
     let same = observed.status.leader.clone().filter(|old| old.member == leader.name && old.term == term);
     Some(same.unwrap_or_else(|| LeaderStatus {
         member: leader.name.clone(),
@@ -137,7 +137,6 @@ fn quorum_status(view: &View<'_>) -> QuorumStatus {
 }
 
 fn fatal_entry(entry: FatalEntry) -> FatalEntryStatus {
-    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let FatalEntry { index, term, crashes } = entry;
     FatalEntryStatus { index: number(index), term: number(term), crashes: number(crashes) }
 }

@@ -1,7 +1,7 @@
 //! The Raft group as its leader sees it: who votes, who is heard, who has caught up. Pure.
 
 use super::observed::Observed;
-use client::admin::{FatalEntry, Member, MemberReport, Membership, NodeId, Phase, Role};
+use client::admin::{FatalEntry, Member, MemberReport, Membership, NodeId, Phase, Role, quorum};
 
 /// A member whose leader has not heard it for this long is not counted on.
 pub const UNHEARD_MILLISECONDS: u64 = 2_000;
@@ -232,11 +232,6 @@ impl<'a> View<'a> {
 /// Whether the member has an empty disk and waits.
 pub fn is_empty(report: &MemberReport) -> bool {
     report.cluster_id.is_none() && report.phase == Phase::Uninitialised
-}
-
-/// Voters that must agree among `voters`.
-pub fn quorum(voters: usize) -> usize {
-    voters / 2 + 1
 }
 
 /// Voters that can be lost among `voters`.

@@ -59,6 +59,11 @@ use kube::CustomResourceExt;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+/// A member's number as the API has it, whose integers are signed.
+pub fn number(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
 /// Where the generated files go, below the root of the repository.
 const PLAIN: &str = "crds";
 /// Where the chart keeps its copy.

@@ -2,7 +2,7 @@
 //! loses what it would have written, so that it takes a human.
 
 use super::{ActivityReason, ObstacleReason, Planner, Step};
-use crate::crd::SkippedEntry;
+use crate::crd::{SkippedEntry, number};
 use crate::names::ClusterName;
 use client::admin::{FatalEntry, SkipEntry};
 
@@ -13,14 +13,10 @@ impl Planner<'_> {
         let Some(entry) = self.view.entry_fatal_to_all() else { return };
         let explained = explain(&self.desired.name, entry);
         let consent = self.desired.spec.recovery.skip_entry;
-        let named = |SkippedEntry { index, term }| {
-            Some(SkipEntry { index: u64::try_from(index).ok()?, term: u64::try_from(term).ok()? })
-        };
-        let wanted = SkipEntry { index: entry.index, term: entry.term };
-        let names_it = consent.and_then(named).is_some_and(|named| named == wanted);
+        let wanted = SkippedEntry { index: number(entry.index), term: number(entry.term) };
         let hindrance = match consent {
             None => None,
-            Some(_) if names_it => {
+            Some(named) if named == wanted => {
                 let unheard = self.view.members().filter(|member| !self.view.is_held_up(member, entry.index));
                 let names: Vec<&str> = unheard.map(|member| member.name.as_str()).collect();
                 if names.is_empty() {
@@ -29,7 +25,7 @@ impl Planner<'_> {
                     let message = format!("entry {} is passed over {when}as was agreed to", entry.index);
                     self.act(ActivityReason::SkippingEntry, message);
                     if leads {
-                        self.safe(Step::SkipEntry(wanted));
+                        self.safe(Step::SkipEntry(SkipEntry { index: entry.index, term: entry.term }));
                     }
                     return;
                 }

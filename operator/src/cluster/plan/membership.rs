@@ -2,10 +2,10 @@
 
 use super::{ActivityReason, ObstacleReason, Planner, Step};
 use crate::cluster::observed::ClaimView;
-use crate::cluster::view::{is_empty, quorum};
+use crate::cluster::view::is_empty;
 use crate::crd::{BootstrapPhase, LossPoint, RetentionPolicy};
 use crate::names::PodRole;
-use client::admin::{AddLearner, Member, MemberReport, NodeId, Recover};
+use client::admin::{AddLearner, Member, MemberReport, NodeId, Recover, quorum};
 use jiff::SignedDuration;
 use std::collections::BTreeSet;
 

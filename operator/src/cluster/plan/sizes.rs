@@ -4,7 +4,7 @@ use super::{ActivityReason, Planner, Step};
 use crate::cluster::observed::ClaimView;
 use crate::crd::BootstrapPhase;
 use crate::names::PodRole;
-use client::admin::Member;
+use client::admin::{Member, quorum};
 
 impl Planner<'_> {
     pub(super) fn plan_sizes(&mut self) {
@@ -124,7 +124,7 @@ impl Planner<'_> {
     pub(super) fn lost_voter(&self) -> Option<&Member> {
         let leader = self.view.leader()?;
         let voters = self.view.voters().count();
-        let is_quorum_well = self.view.healthy_voters() >= crate::cluster::view::quorum(voters);
+        let is_quorum_well = self.view.healthy_voters() >= quorum(voters);
         if !is_quorum_well || self.view.fatal_entry().is_some() {
             return None;
         }

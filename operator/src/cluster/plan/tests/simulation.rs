@@ -5,10 +5,9 @@ use super::*;
 use crate::cluster::fixtures::{desired, now, report};
 use crate::cluster::observed::{ClaimView, Observed, PodView, SetView, Stuck};
 use crate::cluster::validate::Desired;
-use crate::cluster::view::quorum;
 use crate::crd::{SqliteClusterSpec, SqliteClusterStatus};
 use crate::names::role_revision;
-use client::admin::{Member, MemberRef, Membership, Phase, Role};
+use client::admin::{Member, MemberRef, Membership, Phase, Role, quorum};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Ticks within which a change must be complete.
