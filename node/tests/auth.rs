@@ -194,7 +194,7 @@ fn users_are_exchanged_under_load_without_a_failed_request() {
         c.await_more(&done, 50);
         // What makes no sense is not taken.
         write_users(&path, &json!([{"username": "app"}]));
-        c.until("the member says so", |c| c.log(0).contains("no \\\"perms\\\"").then_some(()));
+        c.await_log(0, "no \\\"perms\\\"");
         c.await_more(&done, 50);
         write_users(&path, &json!([root, new]));
         c.until("the old password is forgotten", |c| (!may(c, "old")).then_some(()));

@@ -66,7 +66,7 @@ fn crash_while_receiving(places: &[Place]) {
         first = writers.next();
         acknowledged.extend(writers.stop());
         // It may be in service before it says so.
-        c.until(place.name(), |c| c.log(follower).contains("installed a snapshot").then_some(()));
+        c.await_log(follower, "installed a snapshot");
     }
     c.assert_ledgers(&acknowledged);
 }
@@ -366,7 +366,7 @@ fn a_snapshot_that_cannot_be_received_is_sent_again() {
         c.start_armed(follower, &failpoints);
         c.await_ready(follower);
         // It may be in service before it says so.
-        c.until(place.name(), |c| c.log(follower).contains("installed a snapshot").then_some(()));
+        c.await_log(follower, "installed a snapshot");
     }
     c.assert_ledgers(&[]);
 }

@@ -306,7 +306,7 @@ fn a_member_on_another_disk_makes_no_second_cluster() {
     assert_eq!(c.terminate(0), Some(0));
     std::fs::remove_dir_all(&c.members[0].dir).unwrap();
     c.start(0);
-    c.until("it says why it waits", |c| c.log(0).contains("from another disk; waiting").then_some(()));
+    c.await_log(0, "from another disk; waiting");
     assert!(!c.is_ready(0));
     store.delete(KEY);
     c.await_ready(0);

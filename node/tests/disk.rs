@@ -132,7 +132,7 @@ fn a_member_whose_disk_is_full_serves_what_it_has_and_comes_back() {
     writers.await_more(20);
     // To the last block, while it is written to.
     let ballast = m.disks[0].fill(0);
-    m.cluster.until("a full disk", |c| c.log(0).contains("the disk is full").then_some(()));
+    m.cluster.await_log(0, "the disk is full");
     assert!(m.cluster.value(0, "SELECT count(*) FROM ledger", "none").as_u64() > Some(0));
     let (status, body) = m.cluster.post(0, "/db/execute", r#"["INSERT INTO ledger(n) VALUES(-1)"]"#);
     assert_eq!(status, 507, "{body}");

@@ -110,7 +110,7 @@ fn members_execute_by_the_same_extensions() {
     c.start(new);
     c.await_ready(new);
     // The line follows what it says.
-    c.until("a snapshot", |c| c.log(new).contains("installed a snapshot").then_some(()));
+    c.await_log(new, "installed a snapshot");
     c.members.swap_remove(stranger);
     c.execute(3, &json!(["UPDATE t SET a = a + twice(1)"]));
     await_same_state(&mut c);

@@ -351,7 +351,7 @@ fn a_member_that_lost_its_disk_is_replaced_and_gets_a_snapshot() {
 
     c.start(lost);
     c.await_ready(lost);
-    assert!(c.log(lost).contains("installed a snapshot"), "{}", c.log(lost));
+    c.await_log(lost, "installed a snapshot");
     assert_ne!(c.report(lost)["nodeId"], json!(old_id));
     assert_eq!(c.value(lost, "SELECT count(*) FROM t", "none"), json!(5001));
     let name = c.members[lost].name.clone();
@@ -744,7 +744,7 @@ fn a_member_that_is_sent_an_entry_whose_database_is_nowhere_takes_anothers_state
     let mut c = loaded_and_thrown_away();
     let second = join(&mut c);
     assert_eq!(c.value(second, "SELECT count(*) FROM t", "none"), json!(2));
-    assert!(c.log(second).contains("has another member's state"), "{}", c.log(second));
+    c.await_log(second, "has another member's state");
     // It goes on from there, and says the same as the others.
     c.execute(0, &json!(["INSERT INTO t VALUES(3)"]));
     c.until("the entry is there", |c| {

@@ -157,7 +157,7 @@ fn whose_certificates_clients_show_is_followed() {
     // Whoever was let in goes on; what makes no sense is not taken.
     assert!(open.get(&url).send().is_ok_and(|answer| answer.status() == 200));
     std::fs::write(&ca, "no certificate").unwrap();
-    c.until("it is said", |c| c.log(0).contains("what changed is not taken").then_some(()));
+    c.await_log(0, "what changed is not taken");
     assert_eq!(shown.each_ref().map(let_in), [false, true]);
 }
 

@@ -235,7 +235,7 @@ fn a_leader_that_loses_the_lead_while_writes_wait_replaces_nothing() {
     pin(&c, leader, "undo");
     let last = insert(&c, leader, 1);
     ask(&mut c, "back", &json!({ "backup": base["path"] }), Some("undo"));
-    c.until("writes wait", |c| c.log(leader).contains("writes wait until").then_some(()));
+    c.await_log(leader, "writes wait until");
     c.send_leadership(other, other).unwrap();
     c.until("another one leads", |c| {
         (c.report(other)["leader"]["name"] == json!(c.members[other].name)).then_some(())

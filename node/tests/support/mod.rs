@@ -525,6 +525,11 @@ impl Cluster {
         self.until("more is done", |_| (done.load(Ordering::Relaxed) >= target).then_some(()));
     }
 
+    /// Waits until member `i` has logged `text`, which it may do after others can see what the line tells of.
+    pub fn await_log(&mut self, i: usize, text: &str) {
+        self.until(text, |c| c.log(i).contains(text).then_some(()));
+    }
+
     /// Waits until `condition` gives something.
     pub fn until<T>(&mut self, what: &str, condition: impl FnMut(&mut Self) -> Option<T>) -> T {
         self.until_within(PATIENCE, what, condition)
