@@ -44,7 +44,8 @@ show_failures() {
 # The programs of the local Kubernetes, unless another one is used. Before cargo runs: the two would share two cores.
 tools() {
   if [ -z "${KUBECONFIG:-}" ]; then
-    packages jq curl shellcheck containerd gcc libc6-dev busybox-static python3 python3-venv e2fsprogs xfsprogs strace || return
+    packages jq curl shellcheck containerd gcc libc6-dev busybox-static python3 python3-venv e2fsprogs xfsprogs strace \
+      libfaketime || return
     command -v npm >/dev/null || packages npm || return
     e2e/kube/build.sh
   fi

@@ -195,6 +195,7 @@ fn what_a_living_member_accepted_does_not_fail_when_the_leader_dies() {
         c.await_ready(leader);
     }
     let all = json!(done.load(Ordering::Relaxed));
+    println!("{} kills of the leader: {all} writes at the others, none failed", rounds());
     for i in 0..3 {
         assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), all, "applied twice");
         assert_eq!(c.value(i, "SELECT count(DISTINCT a) FROM t", "linearizable"), all);
@@ -293,9 +294,19 @@ fn all_killed_at_once_come_back_with_everything() {
     }
     let file = |c: &Cluster, i: usize| std::fs::metadata(c.members[i].dir.join("db.sqlite")).unwrap().ino();
     let files: Vec<u64> = (0..3).map(|i| file(&c, i)).collect();
+    let applied = |c: &Cluster, i: usize| c.report(i)["appliedIndex"].as_u64().unwrap();
+    let applied: Vec<u64> = (0..3).map(|i| applied(&c, i)).collect();
     (0..3).for_each(|i| c.kill(i));
     (0..3).for_each(|i| c.start(i));
     (0..3).for_each(|i| c.await_ready(i));
+    for (i, applied) in applied.into_iter().enumerate() {
+        // Its database has what it had applied: only the tail of the log is applied again.
+        let log = c.log(i);
+        let opened = log.lines().rfind(|line| line.contains("opened Raft's log")).unwrap();
+        let found =
+            opened.split("applied=").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+        assert!(found >= Some(applied), "{opened}: {applied} was applied");
+    }
     for (i, before) in files.into_iter().enumerate() {
         assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), json!(20));
         // B8
@@ -666,6 +677,43 @@ fn a_database_whose_link_or_log_is_gone_is_not_taken_for_a_new_member() {
     c.start(0);
     c.await_ready(0);
     assert_eq!(c.value(0, "SELECT a FROM t", "linearizable"), json!(1));
+}
+
+#[test]
+fn a_member_whose_log_is_damaged_says_where_and_comes_back_as_a_new_one() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let i = (c.await_leader(0) + 1) % 3;
+    for n in 0..50 {
+        c.execute(0, &json!([["INSERT INTO t VALUES(?)", n]]));
+    }
+    let id = c.report(i)["nodeId"].clone();
+    c.kill(i);
+    // In the middle of what it had promised to keep: entries come after it.
+    let segments = std::fs::read_dir(c.members[i].dir.join("raft/log")).unwrap();
+    let marked = segments.map(|entry| entry.unwrap().path()).find_map(|path| {
+        let bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(8).position(|window| window == b"INSERT I")?;
+        Some((path, at as u64))
+    });
+    let (path, at) = marked.unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"i", at).unwrap();
+    c.start(i);
+    assert_eq!(c.exit_code(i), Some(1));
+    let log = c.log(i);
+    let told = log.lines().rfind(|line| line.contains("fatal: ")).unwrap();
+    assert!(told.contains(path.file_name().unwrap().to_str().unwrap()) && told.contains("offset"), "{told}");
+    // The others go on, and it is another member that has its name next.
+    let others = (i + 1) % 3;
+    c.execute(others, &json!([["INSERT INTO t VALUES(?)", 50]]));
+    let gone = json!({ "id": c.members[i].name }).to_string();
+    assert_eq!(c.delete(others, "/remove", &gone).0, 200);
+    std::fs::remove_dir_all(&c.members[i].dir).unwrap();
+    c.start(i);
+    c.await_ready(i);
+    assert_ne!(c.report(i)["nodeId"], id);
+    assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), json!(51));
 }
 
 /// A cluster of one whose database was loaded, with two rows.

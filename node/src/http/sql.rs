@@ -9,7 +9,7 @@ use super::respond::{self, Answer, Envelope};
 use super::{App, Scheme, bookmark, idempotency, redirect};
 use crate::raft::command::{EncodedRequest, IdempotencyKey, Malformed, RequestFlags};
 use crate::raft::{Freshness, Level, QueryAnswer, QueryOptions, ReadBody, RequestError};
-use crate::store::{Position, begin_entry, write_str};
+use crate::store::{Limits, Position, ResultLimit, begin_entry, write_str};
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode, Uri};
@@ -110,7 +110,13 @@ impl Common {
         Ok(QueryOptions {
             level,
             timeout: timeout.map_or(self.apply_timeout(), |t| t.min(LONGEST)),
-            statement_timeout: self.statement_timeout,
+            limits: Limits {
+                statement_timeout: self.statement_timeout,
+                result: ResultLimit {
+                    rows: params.most("db_max_rows")?,
+                    bytes: params.most("db_max_bytes")?,
+                },
+            },
             // None at all is what a duration of 0 says.
             freshness: within.filter(|t| !t.is_zero()).map(|within| Freshness { within, strict }),
             bookmark: bookmark::read(headers)?,

@@ -227,7 +227,14 @@ impl Consensus {
         };
         let (log, recovered) =
             RaftLog::open(config.directory.join("raft").join("log"), options, Arc::new(raftlog::OsIo))?;
-        tracing::info!(first = recovered.first_index, last = recovered.last_index, "opened Raft's log");
+        // What is to be applied again is what comes after `applied`.
+        let applied = store.applied().index();
+        tracing::info!(
+            first = recovered.first_index,
+            last = recovered.last_index,
+            applied,
+            "opened Raft's log"
+        );
         if let Some(torn) = &recovered.torn_tail {
             tracing::warn!(?torn, "cut an unfinished write off the log");
         }
