@@ -107,6 +107,13 @@ impl Desired {
         }
     }
 
+    /// How members are to talk to each other and to clients in the end.
+    pub fn wanted_traffic(&self) -> (PeerTraffic, ClientTraffic) {
+        let tls = &self.spec.security.tls;
+        let clients = ClientTraffic::wanted(self.client_tls, tls.plaintext_clients, self.client_traffic);
+        (PeerTraffic::wanted(tls.peers), clients)
+    }
+
     /// Where applications are sent to.
     pub fn application_host(&self) -> String {
         format!("{}.{}.svc", service::of_applications(&self.spec, &self.name), self.name.namespace)

@@ -345,6 +345,29 @@ fn a_volume_holds_the_backups_of_a_filesystem_store() {
     assert!(mount.get("readOnly").is_none());
 }
 
+/// Each store with a server of its own has authorities of its own.
+#[test]
+fn a_store_is_reached_by_its_own_authorities() {
+    for (store, extra) in [
+        ("s3", json!({"bucket": "b"})),
+        ("gcs", json!({"bucket": "b"})),
+        ("azure", json!({"container": "c", "account": "a"})),
+    ] {
+        let mut of_store = extra;
+        of_store["caSecretRef"] = json!({"name": "authorities", "key": "ca.crt"});
+        let world = World::serving(1, 0).spec(|spec| {
+            let backups = json!({"store": {store: of_store}});
+            spec.backup = Some(serde_json::from_value(backups).unwrap());
+        });
+        let resources = built(&world);
+        let told = resources.config_maps[0].data.as_ref().unwrap()["config.json"].clone();
+        assert!(told.contains(r#""caFile": "/etc/sqlited/backup/ca/ca.crt""#), "{store}: {told}");
+        let pod = json(&resources.sets[0])["spec"]["template"]["spec"].clone();
+        let mounted = pod["volumes"].to_string();
+        assert!(mounted.contains(r#""secretName":"authorities""#), "{store}: {mounted}");
+    }
+}
+
 fn new_verifier() -> NewVerifier {
     NewVerifier {
         job: "orders-verify-abc".into(),
@@ -352,6 +375,8 @@ fn new_verifier() -> NewVerifier {
         path: "full/1".into(),
         schedule: "nightly".into(),
         has_queries: true,
+        replay: true,
+        volume_size: "1Gi".into(),
     }
 }
 
