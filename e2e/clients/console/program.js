@@ -169,6 +169,20 @@ await page.waitForFunction(() => {
 });
 await has('.fact:has(span:text-is("Databases"))', 'all equal at');
 
+step('a slow answer');
+// Slower than the page asks, and the page is looked at anew meanwhile: that is no member that does not answer.
+await page.route('**/nodes?*', async (route) => {
+  await new Promise((later) => setTimeout(later, 1500));
+  await route.continue();
+});
+for (let times = 0; times < 3; times += 1) {
+  await page.waitForRequest(/\/nodes\?/);
+  await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
+}
+await page.waitForResponse(/\/nodes\?/);
+await page.unrouteAll({ behavior: 'ignoreErrors' });
+assert.equal(await page.locator('#events', { hasText: 'does not answer' }).count(), 0);
+
 step('the leader dies');
 const leader = await page.locator('.box.leader .name').textContent();
 await accessible('cluster, dark');

@@ -101,6 +101,11 @@ fn answer(method: &Method, path: &str, body: &str) -> (StatusCode, String) {
             "status": {"undoBookmark": {"backup": "before-undo", "index": 1, "term": 1, "time": "2026-01-01T00:00:00Z"}},
         })
         .to_string(),
+        ("GET", "sqlitebackups/before-undo") => json!({
+            "metadata": {"name": "before-undo", "namespace": "shop"}, "spec": {"clusterRef": {"name": "orders"}},
+            "status": {"path": "00000001-00000000000000000001-before-undo"},
+        })
+        .to_string(),
         ("PATCH", "sqlitebackups/nightly") => json!({
             "metadata": {"name": "nightly", "namespace": "shop"}, "spec": {"clusterRef": {"name": "orders"}},
         })

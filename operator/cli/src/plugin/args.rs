@@ -239,6 +239,9 @@ pub enum BackupVerb {
     List {
         /// Name of the cluster
         name: String,
+        /// What is in the store, with or without a SqliteBackup, and which moments can be restored; a member is asked
+        #[arg(long)]
+        in_store: bool,
     },
     /// Has a backup restored for a test
     Verify {
