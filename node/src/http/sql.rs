@@ -89,7 +89,7 @@ impl Common {
     }
 
     fn apply_timeout(&self) -> Duration {
-        self.timeout.unwrap_or(self.apply_timeout)
+        self.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(self.apply_timeout)
     }
 
     fn query_options(&self, params: &Params, headers: &HeaderMap) -> Result<QueryOptions, BadParam> {
@@ -109,7 +109,7 @@ impl Common {
         };
         Ok(QueryOptions {
             level,
-            timeout: timeout.map_or(self.apply_timeout(), |t| t.min(LONGEST)),
+            timeout: timeout.filter(|t| !t.is_zero()).map_or(self.apply_timeout(), |t| t.min(LONGEST)),
             statement_timeout: self.statement_timeout,
             // None at all is what a duration of 0 says.
             freshness: within.filter(|t| !t.is_zero()).map(|within| Freshness { within, strict }),

@@ -291,11 +291,13 @@ impl Consensus {
             return Ok(QueryAnswer { body, index: 0, position, forwarded_to: None });
         }
         loop {
+        let mut was_tried = false;
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if was_tried && left.is_zero() {
                 return Err(RequestError::NoLeader);
             }
             match self.route() {
+            was_tried = true;
                 // It is about to hand over.
                 Route::Here(_) if self.is_fenced() => {}
                 Route::Here(_) => match self.order_read(level, options.bookmark, left).await {
