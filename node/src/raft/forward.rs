@@ -26,6 +26,7 @@ use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -290,14 +291,14 @@ impl Consensus {
             let LocalRead { body, position } = self.read_here(request, limits).await?;
             return Ok(QueryAnswer { body, index: 0, position, forwarded_to: None });
         }
-        loop {
         let mut was_tried = false;
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if was_tried && left.is_zero() {
                 return Err(RequestError::NoLeader);
             }
-            match self.route() {
             was_tried = true;
+            match self.route() {
                 // It is about to hand over.
                 Route::Here(_) if self.is_fenced() => {}
                 Route::Here(_) => match self.order_read(level, options.bookmark, left).await {
@@ -371,7 +372,11 @@ impl Consensus {
                 Err(_) => failed(RequestError::NoQuorum),
             },
             Level::Strong => match tokio::time::timeout_at(deadline, self.proposer().propose_blank()).await {
-                Ok(Ok(index)) => Ok(index),
+                Ok(Ok(index)) => {
+                    let term = self.server.borrow_watched().vote.leader_id.term;
+                    self.strong_read_term.fetch_max(term, Ordering::Relaxed);
+                    Ok(index)
+                }
                 Ok(Err(ProposeError::NotLeader | ProposeError::OutcomeUnknown)) => {
                     Err(ExecuteError::NotLeader)
                 }
