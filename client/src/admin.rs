@@ -337,7 +337,7 @@ pub struct RemoveLearner {
 }
 
 /// Body of `POST /cluster/voters`: one joint change. Learners in `add` become voters; voters in `remove` leave the
-/// cluster. Refused unless each added learner has caught up and a quorum of the voters to be is reachable.
+/// cluster, or become learners with `retain`. Refused unless each added learner has caught up and a quorum of the voters to be is reachable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeVoters {
@@ -347,6 +347,10 @@ pub struct ChangeVoters {
     /// Voters to remove.
     #[serde(default)]
     pub remove: Vec<NodeId>,
+    /// Whether those go on replicating without a vote, as read replicas. Not sent where it is not so: members of before do
+    /// not know it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retain: bool,
 }
 
 /// Body of `POST /cluster/recover`: the member goes on as the only voter, with what its log holds. Everything that only

@@ -5,7 +5,7 @@ mod support;
 
 use node::failpoint::Place;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -63,7 +63,7 @@ fn a_survivor_goes_on_alone_with_consent_and_the_old_ones_do_not_come_back() {
     let survivor = 1;
     c.value(survivor, "SELECT a FROM t", "linearizable");
     (0..3).filter(|i| *i != survivor).for_each(|i| c.kill(i));
-    let consent = |report: &serde_json::Value, index: &serde_json::Value| {
+    let consent = |report: &Value, index: &Value| {
         let (cluster, node, term) = (&report["clusterId"], &report["nodeId"], &report["term"]);
         json!({"clusterId": cluster, "nodeId": node, "term": term, "index": index}).to_string()
     };
@@ -565,8 +565,7 @@ fn silent_members_are_reaped() {
     c.start(replica);
     c.await_ready(replica);
     let names = |c: &Cluster, at: usize| -> Vec<String> {
-        let nodes: serde_json::Value =
-            serde_json::from_str(&c.get(at, "/nodes?nonvoters&timeout=1s").1).unwrap();
+        let nodes: Value = serde_json::from_str(&c.get(at, "/nodes?nonvoters&timeout=1s").1).unwrap();
         nodes.as_object().unwrap().keys().cloned().collect()
     };
     let leader = c.await_leader(0);
@@ -613,12 +612,55 @@ fn two_of_five_go_on_by_a_file_that_names_them() {
     // It is done once.
     (0..2).for_each(|i| c.start(i));
     (0..2).for_each(|i| c.await_ready(i));
-    let nodes: serde_json::Value = serde_json::from_str(&c.get(0, "/nodes?nonvoters").1).unwrap();
+    let nodes: Value = serde_json::from_str(&c.get(0, "/nodes?nonvoters").1).unwrap();
     assert_eq!(nodes.as_object().unwrap().len(), 2, "{nodes}");
     // Those that were lost do not come back with the old future.
     c.start(2);
     c.until("it is refused", |c| (0..3).any(|i| c.log(i).contains("at epoch")).then_some(()));
     assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(2));
+}
+
+#[test]
+fn members_that_all_moved_at_once_go_on_by_a_file_that_says_where_they_are_and_who_votes() {
+    // F4
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
+    (0..3).for_each(|i| drop(c.value(i, "SELECT a FROM t", "linearizable")));
+    (0..3).for_each(|i| c.kill(i));
+    for i in 0..3 {
+        let elsewhere = c.member("elsewhere", &[]);
+        let place = c.members.remove(elsewhere);
+        let member = &mut c.members[i];
+        (member.http, member.raft, member.health) = (place.http, place.raft, place.health);
+    }
+    let peer = |i: usize| {
+        let address = format!("127.0.0.1:{}", c.members[i].raft);
+        json!({"id": c.members[i].name, "address": address, "non_voter": i == 2})
+    };
+    let peers = json!([peer(0), peer(1), peer(2)]).to_string();
+    for i in 0..3 {
+        std::fs::write(c.members[i].dir.join("raft/peers.json"), &peers).unwrap();
+    }
+    (0..3).for_each(|i| c.start(i));
+    (0..3).for_each(|i| c.await_ready(i));
+    for i in 0..3 {
+        c.execute(i, &json!(["INSERT INTO t VALUES(2)"]));
+    }
+    assert_eq!(c.value(2, "SELECT count(*) FROM t", "linearizable"), json!(4));
+    // Where clients reach them they tell the leader themselves.
+    for i in 0..3 {
+        c.until("all know where all are, and who votes", |c| {
+            let nodes: Value = serde_json::from_str(&c.get(i, "/nodes?nonvoters").1).unwrap();
+            let is_known = |(n, m): (usize, &support::Member)| {
+                let node = &nodes[&m.name];
+                node["addr"] == json!(format!("127.0.0.1:{}", m.raft))
+                    && node["api_addr"] == json!(format!("http://127.0.0.1:{}", m.http))
+                    && node["reachable"] == json!(true)
+                    && node["voter"] == json!(n != 2)
+            };
+            c.members.iter().enumerate().all(is_known).then_some(())
+        });
+    }
 }
 
 #[test]

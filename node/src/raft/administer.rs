@@ -176,7 +176,7 @@ impl Consensus {
     /// Removes a member, whatever its role.
     pub(super) async fn remove_member(&self, member: &Member) -> Result<Changed, Refusal> {
         if member.voter {
-            self.change_voters(ChangeVoters { add: vec![], remove: vec![member.node_id] }).await
+            self.change_voters(ChangeVoters { remove: vec![member.node_id], ..ChangeVoters::default() }).await
         } else {
             self.remove_learner(RemoveLearner { node_id: member.node_id }).await
         }

@@ -195,6 +195,7 @@ pub struct Consensus {
     /// Whether the leader that was asked last takes traced calls.
     pub(super) traced_leader: parking_lot::Mutex<Option<(Leadership, Takes)>>,
     pub(super) reinstalls: AtomicU64,
+    pub(super) strong_read_term: AtomicU64,
     pub(super) security: PeerSecurity,
     /// Where clients' requests run, also those that other members pass on.
     pub(super) clients: Handle,
@@ -322,6 +323,7 @@ impl Consensus {
             archived: Arc::default(),
             traced_leader: parking_lot::Mutex::default(),
             reinstalls: AtomicU64::new(0),
+            strong_read_term: AtomicU64::new(0),
             security,
             seen: Seen::default(),
             clients,
@@ -379,6 +381,11 @@ impl Consensus {
     /// Index of the first entry that the log has.
     pub fn first_log_index(&self) -> u64 {
         self.log.first_index().unwrap_or(0)
+    }
+
+    /// Term of the last strong read that this member, leading, answered since its start; 0 until one.
+    pub fn strong_read_term(&self) -> u64 {
+        self.strong_read_term.load(Ordering::Relaxed)
     }
 
     /// How long ago the leader was heard; none if it never was.

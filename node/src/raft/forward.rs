@@ -26,6 +26,7 @@ use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -290,11 +291,13 @@ impl Consensus {
             let LocalRead { body, position } = self.read_here(request, limits).await?;
             return Ok(QueryAnswer { body, index: 0, position, forwarded_to: None });
         }
+        let mut was_tried = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if was_tried && left.is_zero() {
                 return Err(RequestError::NoLeader);
             }
+            was_tried = true;
             match self.route() {
                 // It is about to hand over.
                 Route::Here(_) if self.is_fenced() => {}
@@ -369,7 +372,11 @@ impl Consensus {
                 Err(_) => failed(RequestError::NoQuorum),
             },
             Level::Strong => match tokio::time::timeout_at(deadline, self.proposer().propose_blank()).await {
-                Ok(Ok(index)) => Ok(index),
+                Ok(Ok(index)) => {
+                    let term = self.server.borrow_watched().vote.leader_id.term;
+                    self.strong_read_term.fetch_max(term, Ordering::Relaxed);
+                    Ok(index)
+                }
                 Ok(Err(ProposeError::NotLeader | ProposeError::OutcomeUnknown)) => {
                     Err(ExecuteError::NotLeader)
                 }

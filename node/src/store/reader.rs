@@ -359,6 +359,8 @@ impl Reader {
     ) -> Result<(), ReadError> {
         let memory = QueryMemory::begin();
         let style = Style::from(request.flags);
+        // What `/db/request` answers does not depend on which way its statements take, and writes have one shape only.
+        let has_rows = style.associative && !request.flags.has(RequestFlags::UNIFIED);
         let transaction = request.flags.has(RequestFlags::TRANSACTION);
         let mut statements = request.statements();
         loop {
@@ -406,7 +408,7 @@ impl Reader {
                         message = refusal;
                     }
                     if !written {
-                        encode::write_error(sink.buffer(), &message, style.associative);
+                        encode::write_error(sink.buffer(), &message, has_rows);
                     } else if interrupted || lacks_memory {
                         encode::end_with_error(sink.buffer(), &message);
                     }

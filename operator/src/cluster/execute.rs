@@ -152,7 +152,7 @@ impl Hands<'_> {
             }
             Step::ChangeVoters { add, remove } => {
                 let ids = |list: &[(String, NodeId)]| list.iter().map(|(_, id)| *id).collect();
-                let body = ChangeVoters { add: ids(add), remove: ids(remove) };
+                let body = ChangeVoters { add: ids(add), remove: ids(remove), retain: false };
                 // The budget is that of the voters to be by now: nobody goes any more whom they need, but somebody may
                 // have been let go just before.
                 let now = self.look_again().await.map_err(failed)?;
