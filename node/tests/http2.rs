@@ -176,7 +176,9 @@ fn converse_until_hung_up(port: u16, streams: &[u8]) -> (Vec<u8>, Duration) {
         send(&mut client, HEADERS, 0x5, *stream, b"\x82\x86\x04\x05/nope");
     }
     let (began, mut kinds) = (Instant::now(), Vec::new());
-    while let Some(frame) = receive(&mut client) {
+    while began.elapsed() < PATIENCE
+        && let Some(frame) = receive(&mut client)
+    {
         kinds.push(frame.kind);
         if matches!(frame.kind, SETTINGS | PING) && frame.flags & ACK == 0 {
             // What it acknowledges a ping has, and settings have not.

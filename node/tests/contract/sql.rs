@@ -137,7 +137,16 @@ fn entries() {
                 r#"{"results":[{"rows":[],"error":"no such column: x"}]}"#,
             ),
             // Of /db/request whichever way its statements take.
-            ("/db/request?associative", r#"["SELECT x"]"#, r#"{"results":[{"error":"no such column: x"}]}"#),
+            (
+                "/db/request?associative",
+                r#"["SELECT abs(-9223372036854775808)"]"#,
+                r#"{"results":[{"error":"integer overflow"}]}"#,
+            ),
+            (
+                "/db/query?associative",
+                r#"["SELECT abs(-9223372036854775808)"]"#,
+                r#"{"results":[{"rows":[],"error":"integer overflow"}]}"#,
+            ),
             (
                 "/db/request?associative",
                 r#"["UPDATE bar SET x = x WHERE 0", "SELECT x FROM nowhere"]"#,
