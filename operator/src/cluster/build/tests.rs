@@ -111,7 +111,9 @@ fn what_members_send_is_in_their_arguments_but_for_what_is_secret() {
     };
     let secret = with(json!({
         "endpointSecretRef": key("sink", "url"), "caSecretRef": key("trust", "sink.pem"), "tableFilter": "^a$|$(b)",
-        "batchSize": 20, "batchDelayMilliseconds": 50, "maxRetries": 3, "maxSize": "2Gi",
+        "batchSize": 20, "batchDelayMilliseconds": 50, "maxRetries": 3, "maxSize": "2Gi", "retryPolicy": "Exponential",
+        "minBackoffMilliseconds": 20, "maxBackoffMilliseconds": 400, "highWatermarkIntervalMilliseconds": 0,
+        "serverName": "sink.example",
     }));
     let container = |role| json(pod::template(&secret, role))["spec"]["containers"][0].clone();
     let args = |role| -> Vec<String> { serde_json::from_value(container(role)["args"].clone()).unwrap() };
@@ -123,7 +125,9 @@ fn what_members_send_is_in_their_arguments_but_for_what_is_secret() {
         json!({
             "endpoint_file": "/etc/sqlited/changes/endpoint", "service_id": "orders", "table_filter": "^a$|$(b)",
             "max_batch_size": 20, "max_batch_delay": "50ms", "transmit_max_retries": 3, "max_bytes": 2_u64 << 30,
-            "tls": {"ca_cert_file": "/etc/sqlited/changes/ca.crt"},
+            "transmit_retry_policy": "exponential", "transmit_min_backoff": "20ms", "transmit_max_backoff": "400ms",
+            "high_watermark_interval": "0ms",
+            "tls": {"ca_cert_file": "/etc/sqlited/changes/ca.crt", "server_name": "sink.example"},
         })
     );
     assert!(!args(PodRole::ReadReplica).iter().any(|arg| arg.starts_with("-cdc-config")));
