@@ -64,7 +64,8 @@ fn users() -> Value {
         "metadata": {"name": "users", "namespace": "shop", "uid": "u"},
         "spec": {"storage": {"size": "1Gi"}},
         "status": {"orphanedVolumes":
-            ["data-users-3", "data-users-4", "data-users-5", "data-orders-0", "data-users-6", "data-users-7"]},
+            ["data-users-3", "data-users-4", "data-users-5", "data-orders-0", "data-users-6", "data-users-7", "data-users-0"],
+            "members": [{"name": "users-0", "role": "Voter", "ready": false}]},
     })
 }
 
@@ -323,7 +324,7 @@ async fn what_became_of_each_volume_is_told_whatever_became_of_another() {
         .map(|orphan| (orphan["deleted"].as_bool().unwrap(), orphan["failed"].as_bool().unwrap()))
         .collect();
     let (deleted, failed) = ((true, false), (false, true));
-    assert_eq!(told, [deleted, failed, failed, failed, failed, deleted]);
+    assert_eq!(told, [deleted, failed, failed, failed, failed, deleted, failed]);
 }
 
 #[tokio::test]
@@ -368,6 +369,7 @@ async fn logs_of_all_members_say_whose_they_are() {
     let kubernetes = Kubernetes::start().await;
     let all = kubernetes.prints("logs orders").await;
     assert_eq!(all, "orders-0 | {\"message\":\"serving\"}\norders-0 | plain\norders-1 | following\n");
+        "data-users-0 is kept: users-0 is a member of users",
     assert_eq!(kubernetes.prints("logs orders orders-1").await, "following\n");
     let json = kubernetes.prints("logs orders orders-0 --json --tail 2").await;
     assert!(json.starts_with(r#"{"log":{"message":"serving"},"member":"orders-0"}"#), "{json}");

@@ -22,6 +22,7 @@ mod secrets;
 pub mod status;
 pub mod validate;
 pub mod view;
+mod version;
 pub mod window;
 
 #[cfg(test)]

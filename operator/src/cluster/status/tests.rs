@@ -358,6 +358,63 @@ fn what_a_lost_quorum_costs_is_offered() {
 }
 
 #[test]
+fn volumes_that_removed_members_left_are_told() {
+    let left = || World::serving(3, 1).claim("orders-3", Some("c1"), Some(103));
+    let told = |world: &World| of(world).orphaned_volumes.join(" ");
+    let asleep = |world: World| {
+        let world = world.spec(|spec| spec.hibernated = true).set(PodRole::Voter, 0);
+        let pods = ["orders-0", "orders-1", "orders-2", "orders-replica-0"];
+        pods.into_iter().fold(world, World::no_pod).leaderless()
+    };
+    let slept = |mut world: World| {
+        world.observed.status = of(&world);
+        asleep(world)
+    };
+    for (what, world, wanted) in [
+        ("none", World::serving(3, 1), ""),
+        ("a voter's", left(), "data-orders-3"),
+        (
+            "a voter's and a read replica's",
+            left().claim("orders-replica-1", Some("c1"), Some(201)),
+            "data-orders-3 data-orders-replica-1",
+        ),
+        ("one that is on its way out", left().edit_claim("orders-3", |claim| claim.terminating = true), ""),
+        ("one whose pod is there still", left().pod("orders-3"), ""),
+        ("a dead member's", World::serving(3, 0).no_pod("orders-2"), ""),
+        ("those of members that are to go", World::serving(5, 0).wants(3, 0), ""),
+        ("those of a hibernated cluster", slept(World::serving(3, 1)), ""),
+        ("what a hibernated cluster had left before", slept(left()), "data-orders-3"),
+        ("nothing is known of a hibernated cluster", asleep(World::serving(3, 1)), ""),
+    ] {
+        assert_eq!(told(&world), wanted, "{what}");
+    }
+    let mut asleep = slept(left());
+    asleep.observed.claims.remove("orders-3");
+    assert_eq!(told(&asleep), "", "deleted while it sleeps");
+    // Who told that a sleeping member's volume is left was wrong.
+    asleep.observed.status.orphaned_volumes = vec!["data-orders-1".into()];
+    assert_eq!(told(&asleep), "");
+}
+
+#[test]
+fn the_oldest_version_is_the_one_that_is_told() {
+    for (versions, oldest) in [
+        (["0.10.0", "0.9.0", "0.10.0"], "0.9.0"),
+        (["1.2.10", "1.2.9", "1.2.10"], "1.2.9"),
+        (["2.0.0", "10.0.0", "2.0.0"], "2.0.0"),
+        (["1.0.0", "1.0.0-rc.10", "1.0.0-rc.9"], "1.0.0-rc.9"),
+        (["1.0.0", "unknown", "1.0.0"], "unknown"),
+    ] {
+        let world = World::serving(3, 0).edit(|world| {
+            for (report, version) in world.observed.reports.values_mut().zip(versions) {
+                report.version = version.into();
+            }
+        });
+        assert_eq!(of(&world).version.current.as_deref(), Some(oldest), "{versions:?}");
+    }
+}
+
+#[test]
 fn the_entry_that_ends_every_member_is_told_and_does_not_move() {
     let mut world = World::all_held_up();
     let told = of(&world);
