@@ -11,6 +11,7 @@ pub mod certificates;
 pub(crate) mod conditions;
 pub mod cron;
 pub mod execute;
+pub mod given;
 pub mod observe;
 pub mod observed;
 mod passwords;

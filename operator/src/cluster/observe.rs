@@ -2,10 +2,12 @@
 
 use super::access::Access;
 use super::build::{owner_of, template};
+use super::given;
 use super::observed::{
     Child, ClaimView, Foreign, Observed, PodView, Resize, SetView, Stuck, is_controlled_by,
 };
 use super::restore::{self, BootstrapView};
+use super::secrets::SecretError;
 use super::validate::parse_quantity;
 use crate::cache::Cache;
 use crate::clock;
@@ -44,6 +46,9 @@ pub enum ObserveError {
         #[source]
         source: kube::Error,
     },
+    /// Whether a Secret is there that the spec names could not be found out.
+    #[error("cannot look for what the spec names")]
+    Given(#[source] SecretError),
 }
 
 /// What is, for the cluster of this object.
@@ -56,7 +61,11 @@ pub async fn observe(
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
     let stores = &ctx.stores;
     let pods = pods(&name, ctx);
-    let (reports, foreign) = tokio::join!(reports(&pods, &name, admin, ctx), foreign(cluster, &name, ctx));
+    let (reports, foreign, missing_secret) = tokio::join!(
+        reports(&pods, &name, admin, ctx),
+        foreign(cluster, &name, ctx),
+        given::look(cluster, &name, ctx)
+    );
     let foreign = foreign?.into_iter().chain(access.taken().cloned()).collect();
     let mut observed = Observed {
         now: clock::now(),
@@ -71,6 +80,7 @@ pub async fn observe(
         restores: restore::running(cluster, &name, ctx),
         certificates: ctx.certificates.get(&name, &cluster.uid().unwrap_or_default()),
         exchanges_passwords: access.is_exchanging(),
+        missing_secret: missing_secret?,
         pods,
         reports,
         foreign,

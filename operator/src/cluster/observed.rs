@@ -44,6 +44,8 @@ pub struct Observed {
     pub certificates: Option<KeptPorts>,
     /// Whether members are to accept other passwords before anybody is told.
     pub exchanges_passwords: bool,
+    /// What is not there of the Secrets that the spec names, as a sentence.
+    pub missing_secret: Option<String>,
     /// Names of the cluster's Services, budgets and pinned templates, for those that are no longer wanted.
     pub children: BTreeSet<Child>,
 }

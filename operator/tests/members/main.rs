@@ -77,6 +77,33 @@ async fn a_cluster_at_rest_costs_the_api_server_nothing() {
 }
 
 #[tokio::test]
+async fn a_secret_that_the_spec_names_is_looked_for_and_told() {
+    let mut cluster = complete();
+    cluster.spec.security.authentication.users_secret_ref = Some(SecretRef { name: "people".into() });
+    let mut world = Serving::of(cluster).await;
+    world.reconcile().await;
+    let looks = |world: &Serving| {
+        world.server.asked().iter().filter(|asked| asked.ends_with("/secrets/people")).count()
+    };
+    assert_eq!(looks(&world), 1);
+    assert_eq!(world.reason("Accepted").as_deref(), Some("RefNotFound"));
+    assert_eq!(world.reason("Reconciling").as_deref(), Some("AwaitingSecrets"));
+    world.reconcile().await;
+    assert_eq!(looks(&world), 0, "it is not looked for at every reconcile");
+
+    let people = json!({"metadata": {"name": "people"}, "data": {}});
+    world.server.secrets.lock().unwrap().insert("people".into(), people);
+    world.ctx.given.forget(&ClusterName::new("shop", "orders"));
+    world.reconcile().await;
+    assert_eq!((looks(&world), world.reason("Accepted").as_deref()), (1, Some("Accepted")));
+    assert_eq!((world.reason("Reconciling"), world.reason("Ready").as_deref()), (None, Some("Serving")));
+    for _ in 0..5 {
+        world.reconcile().await;
+        assert_eq!(world.server.asked(), Vec::<String>::new(), "at rest it costs nothing");
+    }
+}
+
+#[tokio::test]
 async fn an_entry_that_ends_every_member_is_passed_over_once_with_a_consent() {
     let mut world = Serving::start().await;
     world.raft.lock().unwrap().fatal_entry = Some(FatalEntry { index: 9, term: 2, crashes: 3 });

@@ -168,6 +168,7 @@ pub fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr
         known: Default::default(),
         certificates: Default::default(),
         told: Default::default(),
+        given: Default::default(),
         node_image: "i".into(),
         remembered: Default::default(),
         refused_resizes: Default::default(),

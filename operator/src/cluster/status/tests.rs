@@ -131,6 +131,25 @@ fn the_contract_table() {
             unfound().condition("Accepted", "False", "RefNotFound", 400),
             "- RefNotFound !RefNotFound !NoLeader !NoLeader Failed",
         ),
+        ("a Secret is not there", unmounted(), "AwaitingSecrets - Serving Serving QuorumSlack InProgress"),
+        (
+            "a Secret is not there for four minutes",
+            unmounted().condition("Accepted", "False", "RefNotFound", 240),
+            "AwaitingSecrets - Serving Serving QuorumSlack InProgress",
+        ),
+        (
+            "a Secret is not there for long",
+            unmounted().condition("Accepted", "False", "RefNotFound", 400),
+            "- RefNotFound Serving Serving QuorumSlack Failed",
+        ),
+        (
+            "a Secret is not there, and nobody acts",
+            unmounted()
+                .condition("Ready", "True", "Serving", 50)
+                .condition("Accepted", "False", "RefNotFound", 400)
+                .spec(|spec| spec.paused = true),
+            "- - Serving - - Current",
+        ),
         (
             "paused",
             World::serving(3, 0).condition("Ready", "True", "Serving", 50).spec(|spec| spec.paused = true),
@@ -202,6 +221,24 @@ fn unfound() -> World {
         spec.bootstrap = Some(serde_json::from_value(bootstrap).unwrap());
     });
     world.edit(|world| world.observed.bootstrap_restore.source = Some(Err("no SqliteBackup nightly".into())))
+}
+
+/// A cluster of which users' file is not there.
+fn unmounted() -> World {
+    World::serving(3, 0)
+        .edit(|world| world.observed.missing_secret = Some("Secret people is not there".into()))
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_told_by_name() {
+    let told = |world: &World, kind: &str| {
+        let found = of(world).conditions.into_iter().find(|condition| condition.type_ == kind).unwrap();
+        format!("{} {} {}", found.status, found.reason, found.message)
+    };
+    assert_eq!(told(&unmounted(), "Accepted"), "False RefNotFound Secret people is not there");
+    assert_eq!(told(&unmounted(), "Reconciling"), "True AwaitingSecrets Secret people is not there");
+    let long = unmounted().condition("Accepted", "False", "RefNotFound", 300);
+    assert_eq!(told(&long, "Stalled"), "True RefNotFound Secret people is not there");
 }
 
 /// The canary of another template failed and has the former one again.
