@@ -22,9 +22,10 @@ pub mod restore;
 mod secrets;
 pub mod status;
 pub mod validate;
-pub mod view;
 mod version;
+pub mod view;
 pub mod window;
+mod zone;
 
 #[cfg(test)]
 pub(crate) mod fixtures;

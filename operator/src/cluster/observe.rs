@@ -8,7 +8,8 @@ use super::observed::{
 };
 use super::restore::{self, BootstrapView};
 use super::secrets::SecretError;
-use super::validate::parse_quantity;
+use super::validate::{Desired, parse_quantity};
+use super::zone::zone;
 use crate::cache::Cache;
 use crate::clock;
 use crate::context::Context;
@@ -60,7 +61,7 @@ pub async fn observe(
 ) -> Result<Observed, ObserveError> {
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
     let stores = &ctx.stores;
-    let pods = pods(&name, ctx);
+    let pods = pods(&name, zone_key(cluster), ctx);
     let (reports, foreign, missing_secret) = tokio::join!(
         reports(&pods, &name, admin, ctx),
         foreign(cluster, &name, ctx),
@@ -92,7 +93,7 @@ pub async fn observe(
 /// The members and what they say of themselves just now, and nothing else.
 pub async fn members(cluster: &SqliteCluster, admin: &AdminClient, ctx: &Context) -> Observed {
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
-    let pods = pods(&name, ctx);
+    let pods = pods(&name, zone_key(cluster), ctx);
     let reports = reports(&pods, &name, admin, ctx).await;
     let status = cluster.status.clone().unwrap_or_default();
     Observed { now: clock::now(), status, pods, reports, ..Observed::default() }
@@ -102,19 +103,26 @@ pub async fn members(cluster: &SqliteCluster, admin: &AdminClient, ctx: &Context
 /// server has them: one that is being evicted is not known to a cache yet.
 pub async fn look_again(
     observed: &Observed,
-    cluster: &ClusterName,
+    desired: &Desired,
     admin: &AdminClient,
     ctx: &Context,
 ) -> Result<Observed, kube::Error> {
+    let (cluster, zone_key) = (&desired.name, desired.spec.placement.zone_topology_key.as_str());
     let of_members = ListParams::default().labels_from(&cluster.selector(None).into_iter().collect());
     let pods = Api::<Pod>::namespaced(ctx.client.clone(), &cluster.namespace).list(&of_members).await?;
-    let pods = pods.iter().map(|pod| (pod.name_any(), pod_view(cluster, pod, ctx))).collect();
+    let pods = pods.iter().map(|pod| (pod.name_any(), pod_view(cluster, pod, zone_key, ctx))).collect();
     let reports = reports(&pods, cluster, admin, ctx).await;
     Ok(Observed { now: clock::now(), pods, reports, ..observed.clone() })
 }
 
-fn pods(cluster: &ClusterName, ctx: &Context) -> BTreeMap<String, PodView> {
-    ctx.stores.pods.of(cluster).iter().map(|pod| (pod.name_any(), pod_view(cluster, pod, ctx))).collect()
+/// The label of Kubernetes nodes that names their zones.
+fn zone_key(cluster: &SqliteCluster) -> &str {
+    &cluster.spec.placement.zone_topology_key
+}
+
+fn pods(cluster: &ClusterName, zone_key: &str, ctx: &Context) -> BTreeMap<String, PodView> {
+    let pods = ctx.stores.pods.of(cluster);
+    pods.iter().map(|pod| (pod.name_any(), pod_view(cluster, pod, zone_key, ctx))).collect()
 }
 
 /// Asks each pod that has an address; those that do not answer in time have nothing to say.
@@ -217,8 +225,10 @@ fn claim_view(cluster: &SqliteCluster, claim: &PersistentVolumeClaim) -> ClaimVi
     }
 }
 
-fn pod_view(name: &ClusterName, pod: &Pod, ctx: &Context) -> PodView {
+fn pod_view(name: &ClusterName, pod: &Pod, zone_key: &str, ctx: &Context) -> PodView {
     let status = pod.status.as_ref();
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let of_node = node.as_deref().and_then(|node| ctx.stores.node(node));
     let condition = |kind: &str| status.and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == kind));
     let ready = condition("Ready");
     let is_ready = ready.is_some_and(|condition| condition.status == "True");
@@ -264,8 +274,8 @@ fn pod_view(name: &ClusterName, pod: &Pod, ctx: &Context) -> PodView {
         stuck,
         unschedulable: unscheduled.map(|condition| condition.message.clone().unwrap_or_default()),
         revision: pod.annotations().get(ANNOTATION_REVISION).cloned(),
-        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        zone: pod.labels().get("topology.kubernetes.io/zone").cloned(),
+        zone: zone(zone_key, pod.labels(), of_node.as_ref().map(|node| node.labels())),
+        node,
         serving: pod.labels().get(LABEL_SERVING).is_some_and(|serving| serving == "true"),
         restarts: of_container.map_or(0, |status| status.restart_count),
         last_words,

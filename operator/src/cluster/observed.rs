@@ -115,7 +115,7 @@ pub struct PodView {
     pub revision: Option<String>,
     /// Kubernetes node.
     pub node: Option<String>,
-    /// Failure zone, where the pod tells it.
+    /// Failure zone, where its node or the pod tells it.
     pub zone: Option<String>,
     /// Whether Services send traffic to it.
     pub serving: bool,

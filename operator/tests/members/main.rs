@@ -104,6 +104,24 @@ async fn a_secret_that_the_spec_names_is_looked_for_and_told() {
 }
 
 #[tokio::test]
+async fn a_zone_is_told_by_the_node_under_the_key_of_the_spec() {
+    let mut ctx = context(&[]);
+    let pod = json!({
+        "metadata": {"name": "orders-0", "namespace": "shop", "labels": {LABEL_CLUSTER: "orders"}},
+        "spec": {"nodeName": "n", "containers": []},
+    });
+    let node =
+        json!({"metadata": {"name": "n", "labels": {"rack": "7", "topology.kubernetes.io/zone": "a"}}});
+    ctx.stores.pods = cache(&[pod]);
+    let mut cluster = cluster();
+    assert_eq!(look(&cluster, &ctx).await.unwrap().pods["orders-0"].zone, None, "nobody tells");
+    ctx.stores.nodes = Some(cache_of(vec![serde_json::from_value(node).unwrap()]));
+    assert_eq!(look(&cluster, &ctx).await.unwrap().pods["orders-0"].zone.as_deref(), Some("a"));
+    cluster.spec.placement.zone_topology_key = "rack".into();
+    assert_eq!(look(&cluster, &ctx).await.unwrap().pods["orders-0"].zone.as_deref(), Some("7"));
+}
+
+#[tokio::test]
 async fn an_entry_that_ends_every_member_is_passed_over_once_with_a_consent() {
     let mut world = Serving::start().await;
     world.raft.lock().unwrap().fatal_entry = Some(FatalEntry { index: 9, term: 2, crashes: 3 });
