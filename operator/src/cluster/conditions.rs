@@ -371,7 +371,7 @@ pub(super) fn loss_points(view: &View<'_>) -> Vec<LossPoint> {
         .map(|report| LossPoint {
             survivor: report.name.clone(),
             index: number(report.last_log_index),
-            term: number(report.term),
+            term: number(report.held_term()),
         })
         .collect()
 }

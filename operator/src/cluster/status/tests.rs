@@ -392,6 +392,12 @@ fn what_a_lost_quorum_costs_is_offered() {
     assert_eq!(points.len(), 1);
     assert_eq!((points[0].survivor.as_str(), points[0].index, points[0].term), ("orders-2", 4711, 3));
     assert!(of(&World::serving(3, 0)).quorum.unwrap().loss_points.is_empty());
+    // Votes have raised the term since; an older member does not tell whether.
+    for (told, term) in [(Some(2), 2), (None, 3)] {
+        let mut world = World::serving(3, 0).dead("orders-0").dead("orders-1").leaderless();
+        world.observed.reports.get_mut("orders-2").unwrap().last_log_term = told;
+        assert_eq!(of(&world).quorum.unwrap().loss_points[0].term, term, "{told:?}");
+    }
 }
 
 #[test]
