@@ -182,6 +182,9 @@ pub struct MemberReport {
     pub leader: Option<MemberRef>,
     /// Last entry of its log.
     pub last_log_index: u64,
+    /// Term of that entry; older members do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_log_term: Option<u64>,
     /// Last entry that it knows to be committed.
     pub committed_index: u64,
     /// Last entry applied to its database.
@@ -216,6 +219,12 @@ impl MemberReport {
     pub fn leading_member(&self) -> Option<&Member> {
         let leader = self.leader.as_ref()?;
         self.membership.members.iter().find(|member| member.node_id == leader.node_id)
+    }
+
+    /// The term by which [`Recover`] names what the member holds: that of the last entry of its log. An older member takes
+    /// only the term that it is in.
+    pub fn held_term(&self) -> u64 {
+        self.last_log_term.unwrap_or(self.term)
     }
 }
 
@@ -365,7 +374,7 @@ pub struct Recover {
     pub node_id: NodeId,
     /// Last entry of its log.
     pub index: u64,
-    /// Its term.
+    /// Term of that entry.
     pub term: u64,
 }
 

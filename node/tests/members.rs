@@ -56,6 +56,47 @@ fn a_query_that_runs_on_does_not_hold_up_the_end() {
     asked.join().unwrap();
 }
 
+/// A consent that the member of this report goes on alone with everything up to an entry.
+fn consent(report: &serde_json::Value, index: &serde_json::Value, term: &serde_json::Value) -> String {
+    let (cluster, node) = (&report["clusterId"], &report["nodeId"]);
+    json!({"clusterId": cluster, "nodeId": node, "term": term, "index": index}).to_string()
+}
+
+#[test]
+fn a_consent_names_an_entry_and_not_the_term_of_a_vote() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let (survivor, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    c.execute(leader, &json!(["CREATE TABLE t(a)", ["INSERT INTO t VALUES(?)", 7]]));
+    c.value(survivor, "SELECT a FROM t", "linearizable");
+    // The survivor stands, and whom it asks ends before it has answered.
+    let armed = format!("{}=return(abort)", Place::VoteDurable.name());
+    c.kill(other);
+    c.start_armed(other, &armed);
+    c.await_ready(other);
+    c.kill(leader);
+    let report = c.until("a vote raises the survivor's term", |c| {
+        if c.has_ended(other) {
+            c.await_abort(other, "it votes");
+            c.start_armed(other, &armed);
+        }
+        let report = c.report(survivor);
+        (report["term"].as_u64()? > report["lastLogTerm"].as_u64()?).then_some(report)
+    });
+    c.await_abort(other, "it voted");
+    let index = &report["lastLogIndex"];
+    let of_the_vote = c.post(survivor, "/cluster/recover", &consent(&report, index, &report["term"]));
+    assert_eq!(of_the_vote.0, 400, "{}", of_the_vote.1);
+    let of_the_entry = consent(&report, index, &report["lastLogTerm"]);
+    c.until("the consent is taken", |c| {
+        (c.post(survivor, "/cluster/recover", &of_the_entry).0 == 200).then_some(())
+    });
+    assert_eq!(c.exit_code(survivor), Some(0));
+    c.start(survivor);
+    c.await_ready(survivor);
+    assert_eq!(c.value(survivor, "SELECT a FROM t", "linearizable"), json!(7));
+}
+
 #[test]
 fn a_survivor_goes_on_alone_with_consent_and_the_old_ones_do_not_come_back() {
     let mut c = cluster(3);
@@ -63,20 +104,16 @@ fn a_survivor_goes_on_alone_with_consent_and_the_old_ones_do_not_come_back() {
     let survivor = 1;
     c.value(survivor, "SELECT a FROM t", "linearizable");
     (0..3).filter(|i| *i != survivor).for_each(|i| c.kill(i));
-    let consent = |report: &Value, index: &Value| {
-        let (cluster, node, term) = (&report["clusterId"], &report["nodeId"], &report["term"]);
-        json!({"clusterId": cluster, "nodeId": node, "term": term, "index": index}).to_string()
-    };
     let report = c.report(survivor);
     assert_eq!(
-        c.post(survivor, "/cluster/recover", &consent(&report, &json!(1))).0,
+        c.post(survivor, "/cluster/recover", &consent(&report, &json!(1), &report["lastLogTerm"])).0,
         400,
         "another loss point"
     );
     c.until("the consent is taken", |c| {
         let report = c.report(survivor);
-        let (code, _) = c.post(survivor, "/cluster/recover", &consent(&report, &report["lastLogIndex"]));
-        (code == 200).then_some(())
+        let (index, term) = (&report["lastLogIndex"], &report["lastLogTerm"]);
+        (c.post(survivor, "/cluster/recover", &consent(&report, index, term)).0 == 200).then_some(())
     });
     assert_eq!(c.exit_code(survivor), Some(0));
     c.start(survivor);

@@ -68,6 +68,7 @@ impl Group {
             term: if own.is_some() { self.term } else { 0 },
             leader: own.and_then(|_| self.leader()),
             last_log_index: self.index,
+            last_log_term: own.map(|_| self.term),
             committed_index: self.index,
             applied_index: self.index,
             quorum_silent_milliseconds: leads.then_some(SILENCE),

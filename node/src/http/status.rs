@@ -231,7 +231,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
             "commit_index": report.committed_index,
             "applied_index": report.applied_index,
             "last_log_index": report.last_log_index,
-            "last_log_term": consensus.last_log_term(),
+            "last_log_term": report.last_log_term,
             "last_contact": last_contact,
             "fsm_pending": report.committed_index.saturating_sub(report.applied_index),
             "num_peers": report.membership.members.iter().filter(|m| m.voter).count().saturating_sub(1),

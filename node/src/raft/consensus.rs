@@ -393,9 +393,10 @@ impl Consensus {
         self.contact.silence()
     }
 
-    /// Term of the last entry of the log.
-    pub fn last_log_term(&self) -> u64 {
-        self.raft.data_metrics().borrow_watched().last_log.as_ref().map_or(0, |id| id.leader_id.term)
+    /// Index and term of the last entry of the log; of an empty log both are 0.
+    pub(super) fn last_log(&self) -> (u64, u64) {
+        let metrics = self.raft.data_metrics();
+        metrics.borrow_watched().last_log.as_ref().map_or((0, 0), |id| (id.index, id.leader_id.term))
     }
 
     /// Requests to join since the start.

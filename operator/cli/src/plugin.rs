@@ -4,6 +4,7 @@
 
 mod args;
 mod backups;
+mod drain;
 mod edit;
 mod forward;
 mod logs;
@@ -37,7 +38,6 @@ use kube::{Api, Client, Config, ResourceExt};
 use operator::cluster::certificates::AUTHORITIES;
 use operator::crd::{AuthenticationMode, ClientTraffic, SqliteCluster};
 use operator::names::{ANNOTATION_CLIENT_TRAFFIC, ClusterName, LABEL_CLUSTER, PORT_HTTP};
-use serde_json::json;
 use std::process::ExitCode;
 use tokio::runtime::Handle;
 
@@ -85,6 +85,8 @@ impl Way {
 struct Plugin {
     client: Client,
     namespace: String,
+    /// Whether the command line names the namespace.
+    names_namespace: bool,
     /// Whether what is printed is JSON.
     json: bool,
     /// Whether a change is printed instead of made.
@@ -97,7 +99,8 @@ impl Plugin {
         let config = Config::from_kubeconfig(&options).await.context("the kubeconfig cannot be used")?;
         let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config)?;
-        Ok(Self { client, namespace, json: args.json, dry_run: args.dry_run })
+        let names_namespace = args.namespace.is_some();
+        Ok(Self { client, namespace, names_namespace, json: args.json, dry_run: args.dry_run })
     }
 
     fn clusters(&self) -> Api<SqliteCluster> {
@@ -291,29 +294,6 @@ impl Plugin {
         let Some(pem) = secret.data.and_then(|mut data| data.remove(AUTHORITIES)) else { return Ok(None) };
         let trust = Trust::new(&pem.0, Some(&cluster.tls_name()));
         trust.map(Some).with_context(|| format!("{AUTHORITIES} of Secret {called}"))
-    }
-
-    /// What the drain of a Kubernetes node would do to the clusters of the namespace.
-    async fn drain_check(&self, node: &str) -> Result<ExitCode> {
-        let which = ListParams::default().labels(LABEL_CLUSTER).fields(&format!("spec.nodeName={node}"));
-        let mut found = Vec::new();
-        let mut text = String::new();
-        let mut safe = true;
-        for pod in self.pods().list(&which).await? {
-            let name = pod.labels().get(LABEL_CLUSTER).cloned().unwrap_or_default();
-            let verdict = picture::drain(&self.cluster(&name).await?, &pod.name_any());
-            safe &= verdict.safe;
-            let mark = if verdict.safe { "✓" } else { "✗" };
-            text += &format!("{mark} {}: {}\n", pod.name_any(), verdict.why);
-            found.push(
-                json!({"cluster": name, "member": pod.name_any(), "safe": verdict.safe, "why": verdict.why}),
-            );
-        }
-        if found.is_empty() {
-            text = format!("no member in namespace {} runs on {node}\n", self.namespace);
-        }
-        let code = if safe { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-        print::unless_unread(self.print(&found, || text).map(|()| code), code)
     }
 }
 

@@ -203,7 +203,7 @@ pub struct MemberStatus {
     /// Its Raft id.
     #[serde(default, rename = "nodeID", skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
-    /// Failure zone, where the pod tells it.
+    /// Failure zone, where its Kubernetes node or the pod tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Kubernetes node.

@@ -149,7 +149,8 @@ pub enum Verb {
         /// Name of the cluster
         name: String,
     },
-    /// Whether a Kubernetes node can be drained; exit code 1 if a cluster would stop serving
+    /// Whether a Kubernetes node can be drained, by the clusters of all namespaces or of the one that is named; exit code 1 if
+    /// a cluster would stop serving
     DrainCheck {
         /// Name of the Kubernetes node
         node: String,
