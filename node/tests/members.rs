@@ -57,7 +57,7 @@ fn a_query_that_runs_on_does_not_hold_up_the_end() {
 }
 
 /// A consent that the member of this report goes on alone with everything up to an entry.
-fn consent(report: &serde_json::Value, index: &serde_json::Value, term: &serde_json::Value) -> String {
+fn consent(report: &Value, index: &Value, term: &Value) -> String {
     let (cluster, node) = (&report["clusterId"], &report["nodeId"]);
     json!({"clusterId": cluster, "nodeId": node, "term": term, "index": index}).to_string()
 }

@@ -142,7 +142,7 @@ fn a_protected_cluster_is_not_deleted_by_mistake() {
     });
 }
 
-async fn cluster_id(cluster: &e2e::Cluster) -> Result<String> {
+async fn cluster_id(cluster: &Cluster) -> Result<String> {
     let object = cluster.object().await?;
     let id = object.data["status"]["clusterID"].as_str().unwrap_or_default().to_owned();
     ensure!(!id.is_empty(), "status.clusterID is empty");
