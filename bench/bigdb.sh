@@ -111,7 +111,9 @@ for step in $steps; do
         load_for() { "$bench" run --addrs "${addrs[$other]}" --pids "${pid_of[$other]}" --work insert --clients 16 \
           --seconds "$1" --reps 1 --spare 0 --max-other 99 --tag "$2" --out "$work/$2.jsonl" >/dev/null 2>&1; }
         load_for 5 before
-        load_for 8 during &
+        # In parts until it is in service, however long that takes.
+        rm -f "$work/joined"
+        (part=0; until [[ -e $work/joined ]]; do load_for 4 "during-$((part += 1))"; done) &
         load=$!
         sleep 1.5
       fi
@@ -120,6 +122,7 @@ for step in $steps; do
       for j in 0 1 2; do [[ $j = "$i" ]] || idle[$j]=$(peak "$j"); done
       began=$(now); start "$i"; await_ready "$i"
       took=$(($(now) - began))
+      touch "$work/joined"
       awk -v ns="$took" -v bytes="$size" -v loaded="$loaded" 'BEGIN {
         printf "join: load %s, %d MiB caught up in %.2f s, %.0f MiB/s\n", loaded, bytes / 1048576, ns / 1e9, bytes / 1048576 / (ns / 1e9)}'
       for j in "${!idle[@]}"; do echo "join: peak of member $((j + 1)) $(peak "$j") MiB, ${idle[$j]} MiB before"; done
@@ -127,8 +130,8 @@ for step in $steps; do
       if [[ $loaded = yes ]]; then
         wait "$load" || true
         load=
-        for tag in before during; do
-          echo "join: inserts $tag: $(tail -n 1 "$work/$tag.jsonl" | grep -oE '"(per_s|p50_ms|p99_ms|p999_ms|rows_per_s|errors)":[0-9.]+' | paste -sd' ')"
+        for file in "$work"/before.jsonl "$work"/during-*.jsonl; do
+          echo "join: inserts $(basename "$file" .jsonl): $(tail -n 1 "$file" | grep -oE '"(per_s|p50_ms|p99_ms|p999_ms|rows_per_s|errors)":[0-9.]+' | paste -sd' ')"
         done
       fi
     done

@@ -25,6 +25,9 @@ stage() { # stage NAME COMMAND...
 # A check counts as one; stages that run tests count those.
 check() { if stage "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi; }
 
+# skipped WHY — for a check whose tool is not there: said, and in CI a failure, as nothing was checked.
+skipped() { echo "   skipped: $1"; [ -z "${CI:-}" ]; }
+
 # count LOG — adds up what the test runner says in its closing lines.
 count() {
   local p f
@@ -44,7 +47,8 @@ show_failures() {
 # The programs of the local Kubernetes, unless another one is used. Before cargo runs: the two would share two cores.
 tools() {
   if [ -z "${KUBECONFIG:-}" ]; then
-    packages jq curl shellcheck containerd gcc libc6-dev busybox-static python3 python3-venv e2fsprogs xfsprogs strace || return
+    packages jq curl shellcheck containerd gcc libc6-dev busybox-static python3 python3-venv e2fsprogs xfsprogs strace \
+      libfaketime || return
     command -v npm >/dev/null || packages npm || return
     e2e/kube/build.sh
   fi
@@ -60,19 +64,17 @@ lint() { quietly clippy cargo clippy "${everything[@]}" --all-targets -- -D warn
 generated() { quietly generated "$TARGET/ci/sqlite-operator" crds --check .; }
 scripts() {
   local unformatted
-  if ! command -v shellcheck >/dev/null; then
-    echo "   skipped: shellcheck is not installed"
-    return
-  fi
+  command -v shellcheck >/dev/null || { skipped "shellcheck is not installed"; return; }
   git ls-files -co --exclude-standard '*.sh' .ci/run | xargs shellcheck || return
   python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' e2e/mkimage.py || return
-  command -v gofmt >/dev/null || return 0
+  command -v gofmt >/dev/null || { skipped "gofmt is not installed"; return; }
   unformatted=$(gofmt -l e2e/kube/cmd e2e/clients)
   [ -z "$unformatted" ] || { echo "   not formatted: $unformatted"; return 1; }
 }
 # By their defaults, and with everything that is optional; what comes out then is looked at by operator/tests/chart.rs.
 charts() {
   local chart values
+  command -v helm >/dev/null || { skipped "helm is not installed"; return; }
   for chart in charts/*/; do
     for values in values.yaml ci/everything-values.yaml; do
       quietly "chart-$(basename "$chart")" sh -ec \
@@ -92,7 +94,7 @@ site() {
   local status=0
   e2e/docs.sh quick || status=$?
   ((status == 3)) || return "$status"
-  echo "   skipped: mdBook is not installed, and would have to be compiled (make docs)"
+  skipped "mdBook is not installed, and would have to be compiled (make docs)"
 }
 unit() {
   local status=0
@@ -128,8 +130,7 @@ clients() {
   mkdir -p "$LOG_DIR"
   for tool in python3 go node npm; do
     command -v $tool >/dev/null && continue
-    echo "   skipped: $tool is missing"
-    [ -n "${CI:-}" ] || return 0
+    skipped "$tool is missing" && return
     failed=$((failed + 1))
     return 1
   done
@@ -219,7 +220,7 @@ for what in "$@"; do
     if stage build build; then check generated generated; else failed=$((failed + 1)); fi
     check clippy lint
     check scripts scripts
-    if command -v helm >/dev/null; then check charts charts; else echo "   charts: skipped, helm is not installed"; fi
+    check charts charts
     check dependencies dependencies
     check site site
     ;;

@@ -182,6 +182,9 @@ pub struct MemberReport {
     pub leader: Option<MemberRef>,
     /// Last entry of its log.
     pub last_log_index: u64,
+    /// Term of that entry; older members do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_log_term: Option<u64>,
     /// Last entry that it knows to be committed.
     pub committed_index: u64,
     /// Last entry applied to its database.
@@ -216,6 +219,12 @@ impl MemberReport {
     pub fn leading_member(&self) -> Option<&Member> {
         let leader = self.leader.as_ref()?;
         self.membership.members.iter().find(|member| member.node_id == leader.node_id)
+    }
+
+    /// The term by which [`Recover`] names what the member holds: that of the last entry of its log. An older member takes
+    /// only the term that it is in.
+    pub fn held_term(&self) -> u64 {
+        self.last_log_term.unwrap_or(self.term)
     }
 }
 
@@ -337,7 +346,7 @@ pub struct RemoveLearner {
 }
 
 /// Body of `POST /cluster/voters`: one joint change. Learners in `add` become voters; voters in `remove` leave the
-/// cluster. Refused unless each added learner has caught up and a quorum of the voters to be is reachable.
+/// cluster, or become learners with `retain`. Refused unless each added learner has caught up and a quorum of the voters to be is reachable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeVoters {
@@ -347,6 +356,10 @@ pub struct ChangeVoters {
     /// Voters to remove.
     #[serde(default)]
     pub remove: Vec<NodeId>,
+    /// Whether those go on replicating without a vote, as read replicas. Not sent where it is not so: members of before do
+    /// not know it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retain: bool,
 }
 
 /// Body of `POST /cluster/recover`: the member goes on as the only voter, with what its log holds. Everything that only
@@ -361,7 +374,7 @@ pub struct Recover {
     pub node_id: NodeId,
     /// Last entry of its log.
     pub index: u64,
-    /// Its term.
+    /// Term of that entry.
     pub term: u64,
 }
 

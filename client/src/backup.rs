@@ -109,6 +109,9 @@ pub struct GcsConfig {
     /// Directory with the file `serviceAccount.json`; absent: the environment's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_dir: Option<String>,
+    /// PEM file of the CAs that the endpoint's certificate is checked against, beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
 }
 
 /// Azure Blob Storage.
@@ -129,6 +132,9 @@ pub struct AzureConfig {
     /// Directory with the files `accountName` and `accountKey`; absent: the environment's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_dir: Option<String>,
+    /// PEM file of the CAs that the endpoint's certificate is checked against, beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
 }
 
 /// A directory.
@@ -519,6 +525,9 @@ pub struct RestoreReport {
     /// Why it failed, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// It failed because the store did not answer, which says nothing about what is in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unanswered: bool,
 }
 
 /// A query whose answer a verification compares: its first value, as text.

@@ -130,9 +130,31 @@ async fn a_write_without_an_answer_is_never_sent_again() {
 
 #[tokio::test]
 async fn a_read_without_an_answer_is_sent_to_the_next() {
-    let (broken, host) = (mute(true).await, Host::answering(r#"{"results":[]}"#).await);
-    database(&[&broken, &host.base]).query(&["SELECT 1".into()], NO_OPTIONS).await.unwrap();
-    assert_eq!(host.seen(), [r#"/db/query?level=weak ["SELECT 1"]"#]);
+    for close in [true, false] {
+        let (broken, host) = (mute(close).await, Host::answering(r#"{"results":[]}"#).await);
+        let database = database(&[&broken, &host.base]);
+        for asked in 1..=2 {
+            database.query(&["SELECT 1".into()], NO_OPTIONS).await.unwrap();
+            // Who answered is asked first from then on.
+            assert_eq!(host.seen(), [r#"/db/query?level=weak ["SELECT 1"]"#].repeat(asked));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_takes_its_time_is_answered_by_whoever_is_first() {
+    let late = async || {
+        let (listener, base) = listener().await;
+        let answer = async || {
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+            r#"{"results":[]}"#
+        };
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        base
+    };
+    // Each is asked within the time, and none is given up.
+    let (first, second) = (late().await, late().await);
+    database(&[&first, &second]).query(&["SELECT 1".into()], NO_OPTIONS).await.unwrap();
 }
 
 #[tokio::test]

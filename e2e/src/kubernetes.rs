@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::EvictParams;
+use kube::api::{EvictParams, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Config};
@@ -68,6 +68,12 @@ impl Kubernetes {
     /// Objects of one of the operator's kinds in a namespace.
     pub fn objects(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), namespace, &resource(kind))
+    }
+
+    /// How many SqliteClusters of tests there are, in all namespaces.
+    pub async fn count_clusters(&self) -> Result<usize> {
+        let clusters = Api::<DynamicObject>::all_with(self.client.clone(), &resource("SqliteCluster"));
+        Ok(clusters.list(&ListParams::default().labels("sqlite-operator.io/e2e")).await?.items.len())
     }
 
     /// SqliteClusters of a namespace.

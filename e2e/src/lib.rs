@@ -25,4 +25,4 @@ pub use kubernetes::Kubernetes;
 pub use ledger::{Ledger, Report};
 pub use object_store::ObjectStore;
 pub use scenario::{Scenario, Skip, limit, proving, scenario};
-pub use wait::eventually;
+pub use wait::{Hopeless, eventually};

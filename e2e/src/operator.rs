@@ -113,6 +113,13 @@ impl Scenario {
         anyhow::bail!("no pod of the operator leads")
     }
 
+    /// Uid of the operator's pod that leads, and how often it has written a status, of whichever cluster.
+    pub async fn status_writes(&self) -> Result<(String, f64)> {
+        let (pod, text) = self.operator_metrics().await?;
+        let count = value(&text, "sqlite_operator_status_writes_total");
+        Ok((pod, count.context("it counts no writes of a status")?))
+    }
+
     /// Waits until the operator that leads, and that need not have been there for long, has reconciled a cluster of
     /// this namespace.
     pub async fn await_reconciled(&self, cluster: &str) -> Result<()> {

@@ -40,13 +40,17 @@ export const forget = () => Object.assign(seen, { reachable: null, status: null,
 function look() {
   clearTimeout(timer);
   if (!running || document.hidden) return;
-  ask().finally(() => { if (running && !document.hidden) timer = setTimeout(look, PERIOD_MS); });
+  asking?.abort();
+  const mine = new AbortController();
+  asking = mine;
+  // One that was given up for another has no say in when the next one is due.
+  ask(mine.signal).finally(() => {
+    if (asking === mine && running && !document.hidden) timer = setTimeout(look, PERIOD_MS);
+  });
 }
 
-async function ask() {
-  asking?.abort();
-  asking = new AbortController();
-  const options = { signal: AbortSignal.any([asking.signal, AbortSignal.timeout(5000)]), quiet: true };
+async function ask(givenUp) {
+  const options = { signal: AbortSignal.any([givenUp, AbortSignal.timeout(5000)]), quiet: true };
   try {
     const [status, nodes, metrics, counters] = await Promise.all([
       getJson("/status", options),
@@ -57,7 +61,7 @@ async function ask() {
     Object.assign(seen, { reachable: true, status, nodes: nodes.nodes, message: "" });
     remember(status, nodes.nodes, parseMetrics(metrics), counters.http);
   } catch (error) {
-    if (asking.signal.aborted) return;
+    if (givenUp.aborted) return;
     const forbidden = error instanceof ApiError && error.kind === "unauthorized";
     const message = error instanceof ApiError ? error.message : "this member does not answer";
     Object.assign(seen, { reachable: forbidden ? null : false, message });

@@ -106,6 +106,8 @@ places! {
     ApplyNoted = "apply.noted",
     /// Apply: the entry's statements ran, its transaction is not committed.
     ApplyRan = "apply.ran",
+    /// Apply: the database is vacuumed, which no transaction undoes, and does not know of the entry that wanted it.
+    ApplyVacuumed = "apply.vacuumed",
     /// Apply: the entry is committed in the database, nobody told.
     ApplyCommitted = "apply.committed",
     /// Backup: the state is pinned, nothing is in the store.

@@ -16,7 +16,6 @@ use crate::otlp::{CollectorError, Otlp};
 use crate::raft::{Consensus, ConsensusConfig, PeerSecurity, StartError};
 use crate::security::Security;
 use crate::store::{LocalFailure, Shelf, Store, set_query_memory};
-use axum::http::HeaderValue;
 use client::admin::Phase;
 use std::future::Future;
 use std::io;
@@ -300,7 +299,7 @@ impl Node {
                 http_bind: http_address.to_string(),
                 discovery: config.join.mode(),
                 registry: registry.clone(),
-                allow_origin: config.http_allow_origin.as_deref().and_then(|o| HeaderValue::from_str(o).ok()),
+                allow_origin: config.http_allow_origin.clone(),
                 foreign_keys,
                 started: crate::clock::now(),
             },

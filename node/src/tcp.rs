@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Sleep;
 
 /// Sets up a connection: small messages go at once, and one whose other end is gone without a word (a host without power,
@@ -55,18 +55,30 @@ pub struct Expectant<S> {
     patience: Option<Pin<Box<Sleep>>>,
     /// What is missing of the preface.
     preface: &'static [u8],
+    /// Who wants to know that all of it came; nobody once something else did.
+    whole: Option<oneshot::Sender<()>>,
 }
 
 impl<S> Expectant<S> {
-    /// All of `preface`, or something else, has to come within `patience`.
-    pub fn new(stream: S, preface: &'static [u8], patience: Duration) -> Self {
-        Self { stream, patience: Some(Box::pin(tokio::time::sleep(patience))), preface }
+    /// All of `preface`, or something else, has to come within `patience`. The receiver learns when it was the preface,
+    /// and fails when it was something else.
+    pub fn new(stream: S, preface: &'static [u8], patience: Duration) -> (Self, oneshot::Receiver<()>) {
+        let (whole, is_whole) = oneshot::channel();
+        let patience = Some(Box::pin(tokio::time::sleep(patience)));
+        (Self { stream, patience, preface, whole: Some(whole) }, is_whole)
     }
 
     fn hear(&mut self, said: &[u8]) {
         match self.preface.strip_prefix(said) {
             Some(rest) if !rest.is_empty() => self.preface = rest,
-            _ => self.patience = None,
+            _ => {
+                self.patience = None;
+                let whole = self.whole.take().filter(|_| said.starts_with(self.preface));
+                if let Some(whole) = whole {
+                    // Who does not listen any more does not want to know.
+                    whole.send(()).ok();
+                }
+            }
         }
     }
 }
@@ -140,16 +152,23 @@ mod tests {
 
     #[tokio::test]
     async fn who_says_too_little_is_not_waited_for() {
-        for (said, is_enough) in [("", false), ("PR", false), ("PRI", true), ("PRI * HT", true), ("G", true)]
-        {
+        for (said, is_enough, is_preface) in [
+            ("", false, false),
+            ("PR", false, false),
+            ("PRI", true, true),
+            ("PRI * HT", true, true),
+            ("G", true, false),
+            ("PG", true, false),
+        ] {
             let (mut client, server) = tokio::io::duplex(64);
-            let mut server = Expectant::new(server, b"PRI", Duration::from_millis(20));
+            let (mut server, mut whole) = Expectant::new(server, b"PRI", Duration::from_millis(20));
             client.write_all(said.as_bytes()).await.unwrap();
             let mut heard = vec![0; said.len()];
             server.read_exact(&mut heard).await.unwrap();
             assert_eq!(heard, said.as_bytes());
             // Who has said enough may be silent for as long as they like.
             assert_eq!(server.patience.is_none(), is_enough, "{said}");
+            assert_eq!(whole.try_recv().is_ok(), is_preface, "{said}");
             if !is_enough {
                 let error = server.read(&mut [0; 64]).await.unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{said}");

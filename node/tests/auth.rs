@@ -4,7 +4,7 @@
 mod support;
 
 use node::auth::{Permission, Permissions};
-use node::http::ROUTES;
+use node::http::{Access, ROUTES};
 use reqwest::Method;
 use reqwest::blocking::{Client, RequestBuilder};
 use serde_json::{Value, json};
@@ -99,7 +99,7 @@ fn each_route_for_each_permission() {
                     continue;
                 }
                 let answer = http.request(method.clone(), c.url(0, route.path)).send().unwrap();
-                let may = held.cover(route.needs);
+                let may = held.cover(route.needs.permissions());
                 let what = format!("{method} {} as {name}: {}", route.path, answer.status());
                 assert_eq!(answer.status() != 401, may, "{what}");
                 assert_eq!(answer.headers()["www-authenticate"], "Basic realm=\"rqlite\"", "{what}");
@@ -113,6 +113,86 @@ fn each_route_for_each_permission() {
         }
     }
     assert!(asked > 900, "{asked}");
+}
+
+/// Permissions by their names in a file.
+fn names_of(permissions: &[Permission]) -> Vec<&'static str> {
+    permissions.iter().fold(Permissions::default(), |held, permission| held.with(*permission)).names()
+}
+
+#[test]
+fn each_route_needs_all_of_what_it_says_and_no_more() {
+    // C3, F1
+    let mut users = Vec::new();
+    for (i, route) in ROUTES.iter().enumerate() {
+        users.push(user(&format!("exactly-{i}"), "p", &names_of(route.needs.permissions())));
+    }
+    for missing in NAMES {
+        let rest: Vec<&str> =
+            NAMES.iter().copied().filter(|name| name != missing && *name != "all").collect();
+        users.push(user(&format!("without-{missing}"), "p", &rest));
+    }
+    let (c, _) = member(&users);
+    // No route has this method: who is let in changes nothing.
+    let put = |http: &Client, path: &str| http.put(c.url(0, path)).send().unwrap().status().as_u16();
+    let exactly: Vec<Client> = (0..ROUTES.len()).map(|i| as_user(&format!("exactly-{i}"), "p")).collect();
+    for (i, route) in ROUTES.iter().enumerate() {
+        assert_eq!(put(&exactly[i], route.path), 405, "{} with what it needs", route.path);
+        for needed in names_of(route.needs.permissions()) {
+            let http = as_user(&format!("without-{needed}"), "p");
+            assert_eq!(put(&http, route.path), 401, "{} without {needed}", route.path);
+        }
+    }
+    let nobody = client();
+    let wrong: Vec<Client> = [("root", "wrong"), ("nobody", "secret"), ("", "")]
+        .map(|(name, password)| as_user(name, password))
+        .into();
+    for route in ROUTES {
+        for http in wrong.iter().chain([&nobody]) {
+            let expected = if matches!(route.needs, Access::Open(_)) { 405 } else { 401 };
+            assert_eq!(put(http, route.path), expected, "{}", route.path);
+            for method in route.methods.iter().filter(|_| expected == 401) {
+                let answer = http.request(method.clone(), c.url(0, route.path)).send().unwrap();
+                assert_eq!(answer.status(), 401, "{method} {}", route.path);
+                assert_eq!(answer.bytes().unwrap(), "", "{method} {}", route.path);
+            }
+        }
+    }
+}
+
+#[test]
+fn nobody_gets_at_the_keys_of_another_by_a_name_without_its_password() {
+    // F1
+    let (c, _) = member(&[
+        json!({"username": "*", "perms": ["execute"]}),
+        user("alice", "right", &["execute"]),
+        user("hashed", &hash("right"), &["execute"]),
+    ]);
+    c.execute(0, &json!(["CREATE TABLE t(id INTEGER PRIMARY KEY, a)"]));
+    let write = |http: &Client, key: &str, statement: &str| {
+        let request = http.post(c.url(0, "/db/execute")).header("idempotency-key", key);
+        let answer = request.body(json!([statement]).to_string()).send().unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.text().unwrap()
+    };
+    let row = |id: u64| format!(r#"{{"results":[{{"last_insert_id":{id},"rows_affected":1}}]}}"#);
+    let insert = "INSERT INTO t(a) VALUES(1)";
+    let mut last = 0;
+    for name in ["alice", "hashed"] {
+        let (right, wrong) = (as_user(name, "right"), as_user(name, "wrong"));
+        let (own, others) = (format!("{name}-1"), format!("{name}-2"));
+        assert_eq!(write(&right, &own, insert), row(last + 1));
+        assert_eq!(write(&right, &own, insert), row(last + 1));
+        // Their answer is not told to others, who write what they write for themselves.
+        assert_eq!(write(&wrong, &own, insert), row(last + 2));
+        // Nor is a key taken from them.
+        assert_eq!(write(&wrong, &others, "DELETE FROM t WHERE 0").matches("error").count(), 0);
+        assert_eq!(write(&right, &others, insert), row(last + 3));
+        // Whoever is not known is nobody, by whatever name.
+        assert_eq!(write(&client(), &own, insert), row(last + 2));
+        last += 3;
+    }
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(last));
 }
 
 #[test]

@@ -10,11 +10,12 @@ mod support;
 use rand::seq::IndexedRandom as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::backups::{
     Outcome, await_archived, back_up, cluster_id, files_below, insert, leader_of, ledger, members, restore,
-    restore_in_place, settings,
+    restore_in_place, restore_with, settings,
 };
 use support::memory::PeakMemory;
 use support::stores;
@@ -182,6 +183,55 @@ fn what_is_damaged_or_missing_is_an_error_and_never_a_wrong_database() {
     assert_eq!(c.delete(0, "/cluster/backups", &path).0, 200);
     assert!(files_below(&c.root().join("store")).is_empty());
     assert_eq!(c.delete(0, "/cluster/backups", &path).0, 200, "repeatable");
+}
+
+#[test]
+fn a_test_of_a_backup_goes_on_with_what_is_archived_after_it() {
+    let (mut c, config) = members(1, Some(1), false);
+    c.create_ledger(0);
+    insert(&c, 0, 0);
+    let backup = back_up(&c, 0, "first");
+    let mut last = 0;
+    for n in 1..20 {
+        last = insert(&c, 0, n);
+        if n % 6 == 0 {
+            await_archived(&mut c, last);
+        }
+    }
+    await_archived(&mut c, last);
+    let id = cluster_id(&c);
+    assert_eq!(c.terminate(0), Some(0), "nothing is put there any more");
+    let to = format!("backup:{}", backup["path"].as_str().unwrap());
+    let scratch = c.root().join("scratch");
+    let alone = || restore("verify", &config, &id, &to, &scratch);
+    let all = || restore_with(&["-replay"], "verify", &config, &id, &to, &scratch);
+    assert_eq!(alone().restored["replayed"], 0);
+    let whole = all();
+    assert_eq!(whole.restored["backup"], backup["path"], "{}", whole.message);
+    assert!(
+        whole.restored["index"].as_u64() >= Some(last) && whole.restored["replayed"].as_u64() >= Some(19)
+    );
+    let is_after = |object: &Path| {
+        let name = object.file_name().unwrap().to_str().unwrap();
+        name.split('-').nth(1).unwrap().parse::<u64>().unwrap() > backup["index"].as_u64().unwrap()
+    };
+    let mut segments = files_below(&c.root().join("store").join(&id).join("log"));
+    segments.retain(|object| is_after(object));
+    assert!(segments.len() >= 3, "{segments:?}");
+    for segment in &segments {
+        let whole = std::fs::read(segment).unwrap();
+        let mut changed = whole.clone();
+        changed[whole.len() / 2] ^= 4;
+        std::fs::write(segment, changed).unwrap();
+        assert_eq!(all().restored, Value::Null, "{}", segment.display());
+        assert_eq!(alone().restored["index"], backup["index"]);
+        std::fs::write(segment, whole).unwrap();
+    }
+    // A hole is no fault of the backup: it is told how far it reaches.
+    std::fs::remove_file(&segments[1]).unwrap();
+    let holed = all();
+    assert!(holed.restored["index"].as_u64() < Some(last), "{}", holed.restored);
+    assert!(holed.restored["index"].as_u64() > backup["index"].as_u64(), "{}", holed.message);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::backups::{
     await_archived, await_failed, await_job, back_up, cluster_id, insert, leader_of, ledger, members, pin,
@@ -484,6 +485,68 @@ fn a_list_from_before_gives_an_older_moment_or_an_error_and_never_another_state(
     insert(&c, 0, 40);
     faults.set(|_| Fault::Pass);
     assert_archive_is_whole(&mut c, &config, "an archiver with an old list");
+}
+
+#[test]
+#[ignore = "needs an S3 server: make test gives one"]
+fn what_is_deleted_while_it_is_restored_is_gone_around() {
+    let (mut c, server, faults, config) = behind_faults(1);
+    let first = insert(&c, 0, 1);
+    await_archived(&mut c, first);
+    let newest = back_up(&c, 0, "newest");
+    let last = insert(&c, 0, 2);
+    await_archived(&mut c, last);
+    let id = cluster_id(&c);
+    let path = newest["path"].as_str().unwrap();
+    let own = server.objects.join(&id).join("backups").join(path);
+    let out = c.root().join("out.sqlite");
+    let latest = || restore("restore", &config, &id, "latest", &out);
+    let part = format!("{path}/00000");
+    // It is chosen before it goes.
+    faults.set(move |request| {
+        if request.method == "GET" && request.path.contains(&part) && own.exists() {
+            std::fs::remove_dir_all(&own).unwrap();
+        }
+        Fault::Pass
+    });
+    let back = latest();
+    assert!(back.restored["index"].as_u64() >= Some(last), "{}", back.message);
+    assert_ne!(back.restored["backup"], newest["path"]);
+    assert_eq!(ledger(&out), [1, 2]);
+    // What is listed and never comes is an error.
+    std::fs::remove_file(&out).unwrap();
+    faults.set(|request| match request.method == "GET" && request.path.contains("/log/") {
+        true => Fault::Refuse(404),
+        false => Fault::Pass,
+    });
+    let back = latest();
+    assert!(back.message.contains("is not in the store"), "{}", back.message);
+}
+
+#[test]
+#[ignore = "needs an S3 server: make test gives one"]
+fn a_store_that_is_away_for_a_moment_ends_neither_a_backup_nor_a_restore() {
+    let (mut c, _server, faults, config) = behind_faults(1);
+    let last = insert(&c, 0, 1);
+    await_archived(&mut c, last);
+    // More than its client tries by itself.
+    let away = |what: &'static str| {
+        let refused = AtomicU64::new(0);
+        move |request: &Request| match request.path.contains(what)
+            && refused.fetch_add(1, Ordering::Relaxed) < 12
+        {
+            true => Fault::Close,
+            false => Fault::Pass,
+        }
+    };
+    faults.set(away("patient/00000"));
+    let made = back_up(&c, 0, "patient");
+    faults.set(away("patient/manifest.json"));
+    let to = format!("backup:{}", made["path"].as_str().unwrap());
+    let out = c.root().join("out.sqlite");
+    let back = restore("restore", &config, &cluster_id(&c), &to, &out);
+    assert_eq!(back.restored["index"], made["index"], "{}", back.message);
+    assert_eq!(ledger(&out), [1]);
 }
 
 #[test]

@@ -106,6 +106,7 @@ fn run(mut command: Command, c: &mut Cluster, i: usize, half: impl FnOnce(&mut C
     reading.join().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(is_done && output.status.success(), "{what}: {}\n{said:?}\n{stderr}", output.status);
+    println!("{what}: {said:?}");
 }
 
 fn against_one_and_three(command: impl Fn() -> Command) {

@@ -8,6 +8,7 @@ use serde_json::json;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use support::certificates::Authority;
 use support::{Cluster, cluster, patient};
 
 /// How many: more for `make prove`.
@@ -72,6 +73,43 @@ fn many_clients_that_say_little_do_not_keep_others_out() {
     c.execute(0, &json!(["INSERT INTO t VALUES(99)"]));
     println!("{} connections, {resident} MiB resident", count());
     assert_eq!(c.terminate(0), Some(0));
+}
+
+#[test]
+fn who_falls_silent_in_a_handshake_is_hung_up_on() {
+    let authority = Authority::new("both");
+    let mut c = Cluster::empty();
+    let http = authority.issue(c.root(), "http", &["127.0.0.1"]);
+    let node = authority.issue(c.root(), "node", &["127.0.0.1"]);
+    let ca = authority.write(&c.root().join("ca.crt"));
+    let clients = ["-http-cert", http.certificate(), "-http-key", http.key()];
+    let peers = ["-node-cert", node.certificate(), "-node-key", node.key(), "-node-ca-cert", &ca];
+    c.add_members(1, &[&clients[..], &peers].concat());
+    c.start(0);
+    c.await_ready(0);
+    let plain = cluster(1);
+    // The beginning of a ClientHello (RFC 8446), and of a hello among members.
+    let said = [(c.members[0].http, 10), (c.members[0].raft, 2), (plain.members[0].raft, 2)]
+        .into_iter()
+        .flat_map(|(port, seconds)| {
+            [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01\x00"].map(|said| (port, seconds, said))
+        });
+    std::thread::scope(|scope| {
+        for (port, seconds, said) in said {
+            scope.spawn(move || {
+                let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                client.set_read_timeout(Some(Duration::from_secs(25))).unwrap();
+                client.write_all(said).unwrap();
+                let began = Instant::now();
+                // Nothing is shut here: it is only silent. The other end closes, or resets where it left something unread.
+                let read = client.read_to_end(&mut Vec::new());
+                let reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+                assert!(read.as_ref().err().is_none_or(reset), "{port} {said:?}: {read:?}");
+                let took = began.elapsed();
+                assert!(took < Duration::from_secs(seconds + 10), "{port} {said:?}: {took:?}");
+            });
+        }
+    });
 }
 
 #[test]

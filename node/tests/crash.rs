@@ -374,8 +374,12 @@ fn a_snapshot_that_cannot_be_received_is_sent_again() {
 /// A place that no test passes is a gap.
 #[test]
 fn every_place_is_crashed_on() {
-    let tests =
-        concat!(include_str!("crash.rs"), include_str!("backup_faults.rs"), include_str!("members.rs"));
+    let tests = concat!(
+        include_str!("crash.rs"),
+        include_str!("backup_faults.rs"),
+        include_str!("consistency.rs"),
+        include_str!("members.rs")
+    );
     let unused: Vec<_> = Place::ALL.iter().filter(|p| !tests.contains(&format!("Place::{p:?}"))).collect();
     assert!(unused.is_empty(), "{unused:?}");
 }

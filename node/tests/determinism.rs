@@ -2,7 +2,8 @@
 //!
 //! Statements are drawn from a seed (`DETERMINISM_SEED`) and applied to three stores. One runs through; one is closed and
 //! opened again, gets its entries in other batches and checkpoints often; one is replaced by a copy of the first now and
-//! then. Their checksums are compared while they run and, at the end, computed anew from what is on disk.
+//! then. Their checksums are compared while they run and, at the end, computed anew from what is on disk. And to three
+//! processes whose clocks are years apart and whose time zones differ, with foreign keys.
 //!
 //! `DETERMINISM_STATEMENTS` says how many; the proof takes 1,000,000.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -21,7 +22,8 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -47,6 +49,7 @@ const SCHEMA: &[&str] = &[
     "CREATE TRIGGER both_i INSTEAD OF INSERT ON both BEGIN INSERT INTO counted(a) VALUES(new.a); INSERT OR IGNORE INTO keyed(a) VALUES(new.a); END",
     "CREATE VIRTUAL TABLE texts USING fts5(title, body, prefix='2 3')",
     "CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1, y0, y1)",
+    "CREATE TABLE child(a UNIQUE, p REFERENCES keyed(id) DEFERRABLE INITIALLY DEFERRED)",
 ];
 
 /// Draws statements.
@@ -69,7 +72,7 @@ impl Generator {
     fn statement(&mut self) -> String {
         let (n, m, k) = (self.n(2000), self.n(50), self.n(20) + 1);
         let (v, w) = (self.word(), self.word());
-        match self.n(78) {
+        match self.n(82) {
             0..=5 => format!("INSERT INTO plain VALUES({n}, '{v}', random())"),
             6..=8 => format!("INSERT INTO plain SELECT value, randomblob({m}), changes() FROM json_each('[1,2,{n}]')"),
             9..=14 => format!("INSERT INTO keyed(a) VALUES({n})"),
@@ -126,6 +129,10 @@ impl Generator {
             74 => format!("INSERT INTO keyed(a) SELECT a FROM plain WHERE a > {n} LIMIT {k}"),
             75 => format!("INSERT INTO failing(a) VALUES({m})"),
             76 => format!("UPDATE OR REPLACE keyed SET id = id + 1 WHERE id BETWEEN {n} AND {n} + 3"),
+            77 => format!("INSERT INTO child VALUES({n}, (SELECT min(id) FROM keyed WHERE id > {n}))"),
+            78 => format!("INSERT OR FAIL INTO child VALUES({n}, -1), ({n}, -2)"),
+            79 => format!("INSERT INTO child VALUES({n}, -{m}); INSERT INTO no_such_table VALUES(1)"),
+            80 => format!("DELETE FROM child WHERE a < {n}"),
             _ => format!("INSERT INTO keyed(a) VALUES({n}); INSERT INTO keyed(a) VALUES({n})"),
         }
     }
@@ -137,8 +144,8 @@ impl Generator {
             .map(|_| {
                 let transaction = self.n(3) == 0;
                 let flags = RequestFlags::default().with(RequestFlags::TRANSACTION, transaction);
-                let unified = self.n(4) == 0;
-                let mut e = RequestEncoder::new(flags.with(RequestFlags::UNIFIED, unified), 0);
+                let flags = flags.with(RequestFlags::UNIFIED, self.n(4) == 0);
+                let mut e = RequestEncoder::new(flags.with(RequestFlags::TIMINGS, self.n(4) == 0), 0);
                 for _ in 0..self.n(5) + 1 {
                     e.statement(&self.statement());
                     assert!(e.param(None, Param::Null));
@@ -160,7 +167,22 @@ impl Generator {
 }
 
 fn open(directory: &Path) -> Store {
-    Store::open(directory, false, Duration::from_secs(3600)).unwrap()
+    open_with(directory, false)
+}
+
+fn open_with(directory: &Path, foreign_keys: bool) -> Store {
+    Store::open(directory, foreign_keys, Duration::from_secs(3600)).unwrap()
+}
+
+/// The entry that makes the tables.
+fn schema() -> Entry {
+    let mut e = RequestEncoder::new(RequestFlags::default(), 0);
+    SCHEMA.iter().for_each(|sql| e.statement(sql));
+    let request = e.finish(RequestId::default());
+    let context = EntryContext { timestamp_us: 1_750_000_000_000_000, seed: 9, step_limit: 0 };
+    let command = encode_execute(context, [request.bytes()].into_iter());
+    let log_id = LogId { term: 1, leader: 7, index: 0 };
+    Entry { log_id, payload: Payload::Command(command), wants_reply: true }
 }
 
 /// Waits until the pages have been read.
@@ -352,13 +374,7 @@ async fn stay_equal(mut followed: Option<Followed>) {
     let mut schedule = StdRng::seed_from_u64(seed + 1);
     let mut generator = Generator { random: StdRng::seed_from_u64(seed), tables: 0 };
 
-    let mut e = RequestEncoder::new(RequestFlags::default(), 0);
-    SCHEMA.iter().for_each(|sql| e.statement(sql));
-    let request = e.finish(RequestId::default());
-    let context = EntryContext { timestamp_us: 1_750_000_000_000_000, seed: 9, step_limit: 0 };
-    let command = encode_execute(context, [request.bytes()].into_iter());
-    let log_id = LogId { term: 1, leader: 7, index: 0 };
-    let first = Entry { log_id, payload: Payload::Command(command), wants_reply: true };
+    let first = schema();
     for store in &stores {
         let reply = store.apply(vec![first.clone()]).await.unwrap().remove(0);
         assert!(!String::from_utf8_lossy(&reply[0]).contains("error"), "{reply:?}");
@@ -451,6 +467,97 @@ async fn stay_equal(mut followed: Option<Followed>) {
         assert_eq!(check, "ok");
         again.close().await.unwrap();
     }
+}
+
+/// A process of its own: `sum` and index and checksum on each line, and the times of its machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "one of the three processes of the test below"]
+async fn one_replica() {
+    let (statements, seed) = (number("DETERMINISM_STATEMENTS", 5_000), number("DETERMINISM_SEED", 1));
+    let replica = number("DETERMINISM_REPLICA", 0);
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = open_with(directory.path(), true);
+    let mut generator = Generator { random: StdRng::seed_from_u64(seed), tables: 0 };
+    let mut schedule = StdRng::seed_from_u64(seed + replica);
+    store.apply(vec![schema()]).await.unwrap();
+    assert!(Command::new("date").arg("+%nyear %Y%nzone %z").status().unwrap().success());
+    let (mut done, mut index) = (0, 1);
+    while done < statements {
+        let mut entries = Vec::new();
+        for _ in 0..40 {
+            let (entry, count) = generator.entry(index);
+            entries.push(entry);
+            index += 1;
+            done += count;
+        }
+        let (before, after) = entries.split_at(schedule.random_range(0..entries.len()));
+        execute(&store, before, 1 + replica as usize * 5).await;
+        if replica > 0 && schedule.random_range(0..4) == 0 {
+            store.checkpoint().await.unwrap();
+            store.close().await.unwrap();
+            store = open_with(directory.path(), true);
+        }
+        execute(&store, after, 64).await;
+        let Checksum { index, sum, .. } = checksum(&store).await;
+        println!("sum {index} {sum:016x}");
+    }
+    store.close().await.unwrap();
+}
+
+/// Of Debian's package libfaketime.
+fn faketime() -> PathBuf {
+    let at = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+    assert!(Path::new(&at).exists(), "{at} is missing: apt-get install libfaketime");
+    at.into()
+}
+
+#[test]
+fn clocks_and_time_zones_of_machines_do_not_matter() {
+    let faketime = faketime();
+    // Without the files of a zone database: hours west of Greenwich, as POSIX has it.
+    let machines = [("UTC0", "+0"), ("LINT-14", "+1000d"), ("NST3:30", "-1000d")];
+    let replicas: Vec<_> = (0..)
+        .zip(machines)
+        .map(|(replica, (zone, clock))| {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["one_replica", "--exact", "--ignored", "--nocapture"])
+                .env("DETERMINISM_REPLICA", replica.to_string())
+                .env("TZ", zone)
+                .env("FAKETIME", clock)
+                // What waits is to wait as long as ever.
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                .env("LD_PRELOAD", &faketime)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let said: Vec<String> = replicas
+        .into_iter()
+        .map(|replica| {
+            let output = replica.wait_with_output().unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert!(output.status.success(), "{said}");
+            said
+        })
+        .collect();
+    let lines = |said: &str, word: &str| -> Vec<String> {
+        said.lines().filter(|line| line.starts_with(word)).map(str::to_owned).collect()
+    };
+    for word in ["year", "zone"] {
+        let mut told: Vec<_> = said.iter().flat_map(|said| lines(said, word)).collect();
+        told.sort();
+        told.dedup();
+        assert_eq!(told.len(), 3, "{told:?}: the machines are alike");
+    }
+    let sums = lines(&said[0], "sum");
+    assert!(sums.len() > 5, "{}", said[0]);
+    for other in &said[1..] {
+        let sums_there = lines(other, "sum");
+        let first = sums.iter().zip(&sums_there).find(|(here, there)| here != there);
+        assert!(first.is_none() && sums.len() == sums_there.len(), "{first:?}");
+    }
+    println!("{} states of three processes with other clocks and time zones, all equal", sums.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -146,19 +146,29 @@ fn own_addresses() -> impl Fn(u8) -> Ipv4Addr {
     move |n| Ipv4Addr::new(127, a, b, n)
 }
 
-/// Three members form a cluster by what a server of names says, come back when all were down, and write.
-fn form_by_names(c: &mut Cluster, names: &Names, mode: &str) {
-    c.ask_for_names(names);
+/// Three members form a cluster by what a server of names says, and write. They come back when all were down, also where
+/// the names, and then their server, are gone: by what their logs tell of the others.
+fn form_by_names(c: &mut Cluster, names: Names, mode: &str) {
+    c.ask_for_names(&names);
     start_all(c);
     await_one_cluster(c);
     assert!(names.answered() > 0, "nobody asked");
     c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(7)"]));
-    (0..3).for_each(|i| c.kill(i));
-    start_all(c);
-    for i in 0..3 {
-        assert_eq!(c.value(i, "SELECT a FROM t", "linearizable"), json!(7));
-        assert_eq!(c.status(i, "disco.mode"), json!(mode));
-    }
+    let come_back = |c: &mut Cluster| {
+        (0..3).for_each(|i| c.kill(i));
+        start_all(c);
+        for i in 0..3 {
+            assert_eq!(c.value(i, "SELECT a FROM t", "linearizable"), json!(7));
+            assert_eq!(c.status(i, "disco.mode"), json!(mode));
+        }
+    };
+    come_back(c);
+    names.forget();
+    come_back(c);
+    drop(names);
+    come_back(c);
+    await_one_cluster(c);
+    c.execute(0, &json!(["UPDATE t SET a = 8"]));
 }
 
 #[test]
@@ -174,7 +184,7 @@ fn members_form_a_cluster_by_the_services_that_a_server_of_names_tells() {
         records.address(&host, Ipv4Addr::LOCALHOST);
     }
     let names = Names::serve(own_addresses()(53), records);
-    form_by_names(&mut c, &names, "dns-srv");
+    form_by_names(&mut c, names, "dns-srv");
 }
 
 #[test]
@@ -193,7 +203,7 @@ fn members_form_a_cluster_by_the_addresses_that_a_server_of_names_tells() {
         records.address("members.example.", address(n));
     }
     let names = Names::serve(address(53), records);
-    form_by_names(&mut c, &names, "dns");
+    form_by_names(&mut c, names, "dns");
 }
 
 #[test]

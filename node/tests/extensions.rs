@@ -4,6 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -201,6 +202,52 @@ fn a_rolling_restart_changes_them_while_clients_write() {
     c.start(2);
     c.await_ready(2);
     await_same_state(&mut c);
+}
+
+#[test]
+fn a_member_with_other_extensions_joins_once_it_has_the_right_ones() {
+    let root = tempfile::tempdir().unwrap();
+    let right = Extension::SOUND.build(&root.path().join("right"), "twice.so");
+    let other = Extension { times: 3, ..Extension::SOUND }.build(&root.path().join("other"), "twice.so");
+    let mut c = cluster_with(1, &["-extensions-path", text(&right)]);
+    c.execute(0, &json!([SCHEMA, INDEX, "INSERT INTO t(a, b) VALUES(twice(2), 'b')"]));
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let n2 = c.member("n2", &["-join", &join, "-join-interval", "200ms", "-extensions-path", text(&other)]);
+    // Each start is refused, and each time by the sums of both.
+    for start in 1..=2 {
+        c.start(n2);
+        assert_eq!(c.exit_code(n2), Some(1));
+        let log = c.log(n2);
+        let refused: Vec<&str> = log.lines().filter(|line| line.starts_with("fatal: ")).collect();
+        assert_eq!(refused.len(), start, "{log}");
+        for (whose, file) in [("the cluster has the extensions", &right), ("is configured with", &other)] {
+            let part = format!("{whose} twice.so (sha256 {}", &sum_of(file)[..12]);
+            assert!(refused[start - 1].contains(&part), "{part}: {log}");
+        }
+    }
+    let report = c.report(0);
+    assert_eq!(report["membership"]["members"].as_array().unwrap().len(), 1, "{report}");
+    // The directory is as good as a new one, and still the same member's.
+    let identity = c.members[n2].dir.join("identity.json");
+    let node_id = || {
+        let kept: Value = serde_json::from_slice(&std::fs::read(&identity).unwrap()).unwrap();
+        kept["nodeId"].clone()
+    };
+    let before = node_id();
+    c.remove_flags(n2, 1);
+    c.add_flags(n2, &[text(&right)]);
+    c.start(n2);
+    c.await_ready(n2);
+    assert_eq!(c.report(n2)["nodeId"], before);
+    assert_eq!(node_id(), before);
+    c.execute(n2, &json!(["UPDATE t SET a = a + twice(1)"]));
+    assert_eq!(c.value(n2, "SELECT a FROM t", "none"), 6);
+    await_same_state(&mut c);
+}
+
+/// SHA-256 of a file, in hexadecimal digits.
+fn sum_of(file: &Path) -> String {
+    Sha256::digest(std::fs::read(file).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]

@@ -7,8 +7,10 @@ use reqwest::blocking::{Client, ClientBuilder};
 use reqwest::{StatusCode, Version};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Barrier;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::certificates::Authority;
 use support::{Cluster, PATIENCE, cluster};
 
@@ -131,4 +133,84 @@ fn an_end_in_order_with_streams_in_flight_without_tls() {
 fn an_end_in_order_with_streams_in_flight_by_tls() {
     let (mut c, client) = by_tls();
     ends_with_what_is_on_its_way(&mut c, &client().build().unwrap());
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+struct Frame {
+    kind: u8,
+    flags: u8,
+    payload: Vec<u8>,
+}
+
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
+
+fn send(client: &mut TcpStream, kind: u8, flags: u8, stream: u8, payload: &[u8]) {
+    let mut frame = vec![0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream];
+    frame.extend_from_slice(payload);
+    // The member may have hung up.
+    drop(client.write_all(&frame));
+}
+
+/// None once the member hung up.
+fn receive(client: &mut TcpStream) -> Option<Frame> {
+    let mut head = [0; 9];
+    client.read_exact(&mut head).ok()?;
+    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    client.read_exact(&mut payload).ok()?;
+    Some(Frame { kind: head[3], flags: head[4], payload })
+}
+
+/// A client that opens `streams` one after the other and then only answers what it must; the kinds of the frames that it
+/// got until the member hung up, and how long that took.
+fn converse_until_hung_up(port: u16, streams: &[u8]) -> (Vec<u8>, Duration) {
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    send(&mut client, SETTINGS, 0, 0, &[]);
+    for stream in streams {
+        // :method GET, :scheme http, :path /nope, by RFC 7541: 404, and the stream is over.
+        send(&mut client, HEADERS, 0x5, *stream, b"\x82\x86\x04\x05/nope");
+    }
+    let (began, mut kinds) = (Instant::now(), Vec::new());
+    while began.elapsed() < PATIENCE
+        && let Some(frame) = receive(&mut client)
+    {
+        kinds.push(frame.kind);
+        if matches!(frame.kind, SETTINGS | PING) && frame.flags & ACK == 0 {
+            // What it acknowledges a ping has, and settings have not.
+            let payload = if frame.kind == PING { &frame.payload[..] } else { &[] };
+            send(&mut client, frame.kind, ACK, 0, payload);
+        }
+    }
+    (kinds, began.elapsed())
+}
+
+#[test]
+fn a_connection_without_a_stream_is_not_kept() {
+    let (c, http) = in_the_clear();
+    let port = c.members[0].http;
+    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
+    std::thread::scope(|scope| {
+        for streams in [&[] as &[u8], &[1], &[1, 3]] {
+            scope.spawn(move || {
+                let (kinds, took) = converse_until_hung_up(port, streams);
+                let answers = kinds.iter().filter(|kind| **kind == HEADERS).count();
+                assert_eq!((answers, kinds.contains(&GOAWAY)), (streams.len(), true), "{kinds:?}");
+                // Ten seconds: it may come back with the next request meanwhile.
+                assert!(took > Duration::from_secs(8) && took < PATIENCE, "{took:?}");
+            });
+        }
+        // A stream that takes longer than that keeps its connection.
+        let query = [("q", endless), ("db_timeout", "13s")];
+        let answer = http.get(c.url(0, "/db/query")).query(&query).send().unwrap();
+        assert_eq!((answer.version(), answer.status()), (Version::HTTP_2, StatusCode::OK));
+        let body = answer.text().unwrap();
+        assert!(body.contains("query timeout"), "{body}");
+    });
+    // Who was hung up on comes back by another connection.
+    assert_eq!(http.get(c.url(0, "/status")).send().unwrap().status(), StatusCode::OK);
 }

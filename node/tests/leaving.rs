@@ -6,7 +6,7 @@ mod support;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use support::{Cluster, Door, StopAtEnd, cluster_with, with_read_replica};
+use support::{Cluster, Door, StopAtEnd, cluster, cluster_with, with_read_replica};
 
 const LEAVES: &[&str] = &["-raft-cluster-remove-shutdown"];
 
@@ -159,4 +159,83 @@ fn a_read_replica_is_made_a_voter_by_an_administrator() {
     c.await_ready(replica);
     assert_eq!(c.value(replica, "SELECT count(*) FROM t", "linearizable"), json!(2));
     assert_eq!(names(&c, replica), BTreeSet::from(["replica".to_owned()]));
+}
+
+/// Has an administrator change the voters, by whichever member; tries again while that is asked for.
+fn change_voters(c: &mut Cluster, by: usize, change: &Value) {
+    let change = change.to_string();
+    c.until("the voters are changed", |c| match c.post(by, "/cluster/voters", &change) {
+        (200, _) => Some(()),
+        (409, body) if body.contains("NotCaughtUp") || body.contains("ChangeInProgress") => None,
+        (503, _) => None,
+        other => panic!("{other:?}"),
+    });
+}
+
+/// Waits until all members say of `who` that it votes, or that it does not.
+fn await_vote(c: &mut Cluster, who: usize, votes: bool) {
+    for i in 0..c.members.len() {
+        c.until("all know who votes", |c| {
+            let nodes: Value = serde_json::from_str(&c.get(i, "/nodes?nonvoters").1).unwrap();
+            (nodes[&c.members[who].name]["voter"] == json!(votes)).then_some(())
+        });
+    }
+    c.until("it knows itself", |c| (c.status(who, "store.raft.voter") == json!(votes)).then_some(()));
+}
+
+#[test]
+fn a_voter_is_made_a_read_replica_and_a_voter_again_by_an_administrator() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a INTEGER PRIMARY KEY)"]));
+    let leader = c.await_leader(0);
+    let doors: Vec<Door> = (0..3).map(|i| c.door(i)).collect();
+    let (stop, begun, done) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    write(&doors, begun.fetch_add(1, Ordering::Relaxed));
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // The leader hands over first.
+        for who in [(leader + 1) % 3, leader] {
+            c.await_more(&done, 50);
+            let id = id(&c, who);
+            change_voters(&mut c, who, &json!({ "remove": [id], "retain": true }));
+            await_vote(&mut c, who, false);
+            assert_ne!(c.await_leader((who + 1) % 3), who);
+            c.await_more(&done, 50);
+            // It is what it became, also after a new start with the flags by which it was made a voter.
+            assert_eq!(c.terminate(who), Some(0), "{}", c.log(who));
+            c.await_more(&done, 50);
+            c.start(who);
+            c.await_ready(who);
+            await_vote(&mut c, who, false);
+            assert_eq!(c.report(who)["role"], json!("Learner"));
+            let sql = "SELECT count(*) FROM t";
+            let before = done.load(Ordering::Relaxed);
+            assert!(c.value(who, sql, "linearizable").as_u64() >= Some(before));
+            c.until("it replicates", |c| (c.value(who, sql, "auto").as_u64() >= Some(before)).then_some(()));
+            change_voters(&mut c, who, &json!({ "add": [id] }));
+            await_vote(&mut c, who, true);
+            c.await_more(&done, 50);
+        }
+    });
+    for i in 0..3 {
+        assert_eq!(names(&c, i).len(), 3);
+        let count = c.value(i, "SELECT count(*) FROM t", "linearizable");
+        assert_eq!(count, json!(done.load(Ordering::Relaxed)), "acknowledged and not there");
+    }
+}
+
+#[test]
+fn the_last_voter_is_not_made_a_read_replica() {
+    let (c, replica) = with_read_replica();
+    let demote = json!({ "remove": [id(&c, 0)], "retain": true }).to_string();
+    let (status, body) = c.post(replica, "/cluster/voters", &demote);
+    assert!(status == 400 && body.contains("the last voter cannot be removed"), "{status} {body}");
+    assert_eq!(c.status(0, "store.raft.voter"), json!(true));
 }

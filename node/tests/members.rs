@@ -5,7 +5,7 @@ mod support;
 
 use node::failpoint::Place;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,6 +56,47 @@ fn a_query_that_runs_on_does_not_hold_up_the_end() {
     asked.join().unwrap();
 }
 
+/// A consent that the member of this report goes on alone with everything up to an entry.
+fn consent(report: &Value, index: &Value, term: &Value) -> String {
+    let (cluster, node) = (&report["clusterId"], &report["nodeId"]);
+    json!({"clusterId": cluster, "nodeId": node, "term": term, "index": index}).to_string()
+}
+
+#[test]
+fn a_consent_names_an_entry_and_not_the_term_of_a_vote() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let (survivor, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    c.execute(leader, &json!(["CREATE TABLE t(a)", ["INSERT INTO t VALUES(?)", 7]]));
+    c.value(survivor, "SELECT a FROM t", "linearizable");
+    // The survivor stands, and whom it asks ends before it has answered.
+    let armed = format!("{}=return(abort)", Place::VoteDurable.name());
+    c.kill(other);
+    c.start_armed(other, &armed);
+    c.await_ready(other);
+    c.kill(leader);
+    let report = c.until("a vote raises the survivor's term", |c| {
+        if c.has_ended(other) {
+            c.await_abort(other, "it votes");
+            c.start_armed(other, &armed);
+        }
+        let report = c.report(survivor);
+        (report["term"].as_u64()? > report["lastLogTerm"].as_u64()?).then_some(report)
+    });
+    c.await_abort(other, "it voted");
+    let index = &report["lastLogIndex"];
+    let of_the_vote = c.post(survivor, "/cluster/recover", &consent(&report, index, &report["term"]));
+    assert_eq!(of_the_vote.0, 400, "{}", of_the_vote.1);
+    let of_the_entry = consent(&report, index, &report["lastLogTerm"]);
+    c.until("the consent is taken", |c| {
+        (c.post(survivor, "/cluster/recover", &of_the_entry).0 == 200).then_some(())
+    });
+    assert_eq!(c.exit_code(survivor), Some(0));
+    c.start(survivor);
+    c.await_ready(survivor);
+    assert_eq!(c.value(survivor, "SELECT a FROM t", "linearizable"), json!(7));
+}
+
 #[test]
 fn a_survivor_goes_on_alone_with_consent_and_the_old_ones_do_not_come_back() {
     let mut c = cluster(3);
@@ -63,20 +104,16 @@ fn a_survivor_goes_on_alone_with_consent_and_the_old_ones_do_not_come_back() {
     let survivor = 1;
     c.value(survivor, "SELECT a FROM t", "linearizable");
     (0..3).filter(|i| *i != survivor).for_each(|i| c.kill(i));
-    let consent = |report: &serde_json::Value, index: &serde_json::Value| {
-        let (cluster, node, term) = (&report["clusterId"], &report["nodeId"], &report["term"]);
-        json!({"clusterId": cluster, "nodeId": node, "term": term, "index": index}).to_string()
-    };
     let report = c.report(survivor);
     assert_eq!(
-        c.post(survivor, "/cluster/recover", &consent(&report, &json!(1))).0,
+        c.post(survivor, "/cluster/recover", &consent(&report, &json!(1), &report["lastLogTerm"])).0,
         400,
         "another loss point"
     );
     c.until("the consent is taken", |c| {
         let report = c.report(survivor);
-        let (code, _) = c.post(survivor, "/cluster/recover", &consent(&report, &report["lastLogIndex"]));
-        (code == 200).then_some(())
+        let (index, term) = (&report["lastLogIndex"], &report["lastLogTerm"]);
+        (c.post(survivor, "/cluster/recover", &consent(&report, index, term)).0 == 200).then_some(())
     });
     assert_eq!(c.exit_code(survivor), Some(0));
     c.start(survivor);
@@ -195,6 +232,7 @@ fn what_a_living_member_accepted_does_not_fail_when_the_leader_dies() {
         c.await_ready(leader);
     }
     let all = json!(done.load(Ordering::Relaxed));
+    println!("{} kills of the leader: {all} writes at the others, none failed", rounds());
     for i in 0..3 {
         assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), all, "applied twice");
         assert_eq!(c.value(i, "SELECT count(DISTINCT a) FROM t", "linearizable"), all);
@@ -293,9 +331,19 @@ fn all_killed_at_once_come_back_with_everything() {
     }
     let file = |c: &Cluster, i: usize| std::fs::metadata(c.members[i].dir.join("db.sqlite")).unwrap().ino();
     let files: Vec<u64> = (0..3).map(|i| file(&c, i)).collect();
+    let applied = |c: &Cluster, i: usize| c.report(i)["appliedIndex"].as_u64().unwrap();
+    let applied: Vec<u64> = (0..3).map(|i| applied(&c, i)).collect();
     (0..3).for_each(|i| c.kill(i));
     (0..3).for_each(|i| c.start(i));
     (0..3).for_each(|i| c.await_ready(i));
+    for (i, applied) in applied.into_iter().enumerate() {
+        // Its database has what it had applied: only the tail of the log is applied again.
+        let log = c.log(i);
+        let opened = log.lines().rfind(|line| line.contains("opened Raft's log")).unwrap();
+        let found =
+            opened.split("applied=").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+        assert!(found >= Some(applied), "{opened}: {applied} was applied");
+    }
     for (i, before) in files.into_iter().enumerate() {
         assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), json!(20));
         // B8
@@ -554,8 +602,7 @@ fn silent_members_are_reaped() {
     c.start(replica);
     c.await_ready(replica);
     let names = |c: &Cluster, at: usize| -> Vec<String> {
-        let nodes: serde_json::Value =
-            serde_json::from_str(&c.get(at, "/nodes?nonvoters&timeout=1s").1).unwrap();
+        let nodes: Value = serde_json::from_str(&c.get(at, "/nodes?nonvoters&timeout=1s").1).unwrap();
         nodes.as_object().unwrap().keys().cloned().collect()
     };
     let leader = c.await_leader(0);
@@ -602,12 +649,55 @@ fn two_of_five_go_on_by_a_file_that_names_them() {
     // It is done once.
     (0..2).for_each(|i| c.start(i));
     (0..2).for_each(|i| c.await_ready(i));
-    let nodes: serde_json::Value = serde_json::from_str(&c.get(0, "/nodes?nonvoters").1).unwrap();
+    let nodes: Value = serde_json::from_str(&c.get(0, "/nodes?nonvoters").1).unwrap();
     assert_eq!(nodes.as_object().unwrap().len(), 2, "{nodes}");
     // Those that were lost do not come back with the old future.
     c.start(2);
     c.until("it is refused", |c| (0..3).any(|i| c.log(i).contains("at epoch")).then_some(()));
     assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(2));
+}
+
+#[test]
+fn members_that_all_moved_at_once_go_on_by_a_file_that_says_where_they_are_and_who_votes() {
+    // F4
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
+    (0..3).for_each(|i| drop(c.value(i, "SELECT a FROM t", "linearizable")));
+    (0..3).for_each(|i| c.kill(i));
+    for i in 0..3 {
+        let elsewhere = c.member("elsewhere", &[]);
+        let place = c.members.remove(elsewhere);
+        let member = &mut c.members[i];
+        (member.http, member.raft, member.health) = (place.http, place.raft, place.health);
+    }
+    let peer = |i: usize| {
+        let address = format!("127.0.0.1:{}", c.members[i].raft);
+        json!({"id": c.members[i].name, "address": address, "non_voter": i == 2})
+    };
+    let peers = json!([peer(0), peer(1), peer(2)]).to_string();
+    for i in 0..3 {
+        std::fs::write(c.members[i].dir.join("raft/peers.json"), &peers).unwrap();
+    }
+    (0..3).for_each(|i| c.start(i));
+    (0..3).for_each(|i| c.await_ready(i));
+    for i in 0..3 {
+        c.execute(i, &json!(["INSERT INTO t VALUES(2)"]));
+    }
+    assert_eq!(c.value(2, "SELECT count(*) FROM t", "linearizable"), json!(4));
+    // Where clients reach them they tell the leader themselves.
+    for i in 0..3 {
+        c.until("all know where all are, and who votes", |c| {
+            let nodes: Value = serde_json::from_str(&c.get(i, "/nodes?nonvoters").1).unwrap();
+            let is_known = |(n, m): (usize, &support::Member)| {
+                let node = &nodes[&m.name];
+                node["addr"] == json!(format!("127.0.0.1:{}", m.raft))
+                    && node["api_addr"] == json!(format!("http://127.0.0.1:{}", m.http))
+                    && node["reachable"] == json!(true)
+                    && node["voter"] == json!(n != 2)
+            };
+            c.members.iter().enumerate().all(is_known).then_some(())
+        });
+    }
 }
 
 #[test]
@@ -666,6 +756,43 @@ fn a_database_whose_link_or_log_is_gone_is_not_taken_for_a_new_member() {
     c.start(0);
     c.await_ready(0);
     assert_eq!(c.value(0, "SELECT a FROM t", "linearizable"), json!(1));
+}
+
+#[test]
+fn a_member_whose_log_is_damaged_says_where_and_comes_back_as_a_new_one() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let i = (c.await_leader(0) + 1) % 3;
+    for n in 0..50 {
+        c.execute(0, &json!([["INSERT INTO t VALUES(?)", n]]));
+    }
+    let id = c.report(i)["nodeId"].clone();
+    c.kill(i);
+    // In the middle of what it had promised to keep: entries come after it.
+    let segments = std::fs::read_dir(c.members[i].dir.join("raft/log")).unwrap();
+    let marked = segments.map(|entry| entry.unwrap().path()).find_map(|path| {
+        let bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(8).position(|window| window == b"INSERT I")?;
+        Some((path, at as u64))
+    });
+    let (path, at) = marked.unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"i", at).unwrap();
+    c.start(i);
+    assert_eq!(c.exit_code(i), Some(1));
+    let log = c.log(i);
+    let told = log.lines().rfind(|line| line.contains("fatal: ")).unwrap();
+    assert!(told.contains(path.file_name().unwrap().to_str().unwrap()) && told.contains("offset"), "{told}");
+    // The others go on, and it is another member that has its name next.
+    let others = (i + 1) % 3;
+    c.execute(others, &json!([["INSERT INTO t VALUES(?)", 50]]));
+    let gone = json!({ "id": c.members[i].name }).to_string();
+    assert_eq!(c.delete(others, "/remove", &gone).0, 200);
+    std::fs::remove_dir_all(&c.members[i].dir).unwrap();
+    c.start(i);
+    c.await_ready(i);
+    assert_ne!(c.report(i)["nodeId"], id);
+    assert_eq!(c.value(i, "SELECT count(*) FROM t", "linearizable"), json!(51));
 }
 
 /// A cluster of one whose database was loaded, with two rows.

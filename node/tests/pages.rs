@@ -92,6 +92,9 @@ fn the_page_about_clusters() {
     let promote = walk.next("id=$(curl").text;
     walk.until(&promote);
     walk.until("curl -s db-4.example:4001/status?key=store.raft.voter | grep true");
+    let demote = walk.next("id=$(curl").text;
+    walk.until(&demote);
+    walk.until("curl -s db-4.example:4001/status?key=store.raft.voter | grep false");
     walk.type_in("curl -sf -X DELETE db-1.example:4001/remove -d '{\"id\": \"db-4\"}'");
     walk.type_in("kill -KILL $(cat db-4.pid)");
 

@@ -5,6 +5,7 @@ use crate::cluster::access::Way;
 use crate::cluster::apply::Remembered;
 use crate::cluster::backups::Probed;
 use crate::cluster::certificates::KeptPorts;
+use crate::cluster::given::Looked;
 use crate::crd::SqliteCluster;
 use crate::errands::Errands;
 use crate::metrics::Metrics;
@@ -57,6 +58,8 @@ pub struct Context {
     pub refused_resizes: RefusedResizes,
     /// What trying out stores came to.
     pub probes: Errands<Probed>,
+    /// What was found of the Secrets that the spec names.
+    pub given: Trusted<Looked>,
     /// The Job that was last made to test a backup.
     pub tests: Trusted<String>,
     /// What deleting backups that are no longer kept came to.
@@ -122,6 +125,7 @@ impl Context {
         self.known.retain(exists);
         self.certificates.retain(exists);
         self.told.retain(exists);
+        self.given.retain(exists);
         self.tests.retain(exists);
         self.remembered.retain(exists);
         self.refused_resizes.retain(exists);

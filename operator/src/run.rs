@@ -176,6 +176,7 @@ async fn warm_up(
             metrics: metrics.clone(),
             known: Trusted::new(&pace, Matter::OwnSecrets),
             certificates: Trusted::default(),
+            given: Trusted::default(),
             told: Trusted::new(&pace, Matter::OwnSecrets),
             node_image: config.node_image.clone(),
             remembered: crate::cluster::apply::Remembered::default(),

@@ -6,11 +6,11 @@ use crate::cache::Cache;
 use crate::crd::{SqliteBackup, SqliteCluster, SqliteRestore};
 use crate::metrics::Metrics;
 use crate::names::{ANNOTATION_UNDONE, LABEL_CLUSTER, LABEL_TEMPLATE, LABEL_VERIFIES};
-use crate::trim::Trim;
+use crate::trim::{Trim, trim_node};
 use futures::{Stream, StreamExt, TryStreamExt, future};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// A cluster object that may be unreadable; one of those never stops the watch of the others.
@@ -31,6 +32,9 @@ pub type Guarded = DeserializeGuard<SqliteCluster>;
 pub type GuardedBackup = DeserializeGuard<SqliteBackup>;
 /// A restore object that may be unreadable.
 pub type GuardedRestore = DeserializeGuard<SqliteRestore>;
+
+/// How long a start waits for what Kubernetes nodes say: without the right to look at them, zones are told by pods alone.
+const NODES_WAIT: Duration = Duration::from_secs(5);
 
 /// Asks for the reconcile of an object. Deaf while this process does not lead.
 #[derive(Debug)]
@@ -113,6 +117,8 @@ pub struct Stores {
     pub restores: Store<GuardedRestore>,
     /// Pods that test backups.
     pub verifiers: Cache<Pod>,
+    /// Kubernetes nodes; none where some namespaces are watched only, which gives no right to look at nodes.
+    pub nodes: Option<Store<PartialObjectMeta<Node>>>,
     /// Clusters, as the controller of clusters knows them. Empty while this process does not lead.
     pub clusters: Store<Guarded>,
 }
@@ -132,6 +138,11 @@ impl Stores {
             crate::restore::KIND => holds(&self.restores, namespace, name),
             _ => holds(&self.clusters, namespace, name),
         }
+    }
+
+    /// A Kubernetes node, as far as its labels.
+    pub fn node(&self, name: &str) -> Option<Arc<PartialObjectMeta<Node>>> {
+        self.nodes.as_ref()?.get(&ObjectRef::new(name))
     }
 
     /// Starts the watches of `namespace`, or of all namespaces.
@@ -171,6 +182,7 @@ impl Stores {
                 }
             }),
             verifiers: watch.by_label(LABEL_VERIFIES),
+            nodes: namespace.is_none().then(|| watch.nodes()),
             clusters: store().0,
         }
     }
@@ -189,6 +201,7 @@ impl Stores {
             backups,
             restores,
             verifiers,
+            nodes,
             clusters: _,
         } = self;
         // A writer lives as long as the process; a dropped one would mean that it ends.
@@ -204,7 +217,15 @@ impl Stores {
             backups.wait_until_ready(),
             restores.wait_until_ready(),
             verifiers.wait_until_ready(),
+            synced_nodes(nodes.as_ref()),
         );
+    }
+}
+
+async fn synced_nodes(nodes: Option<&Store<PartialObjectMeta<Node>>>) {
+    let Some(nodes) = nodes else { return };
+    if tokio::time::timeout(NODES_WAIT, nodes.wait_until_ready()).await.is_err() {
+        tracing::warn!("Kubernetes nodes cannot be looked at yet: zones are told by the labels of pods");
     }
 }
 
@@ -277,6 +298,14 @@ impl Watch<'_> {
     fn of_users<K: Watched>(&self, touched: impl Fn(&K) + Send + 'static) -> Store<K> {
         let (reader, writer) = store();
         self.follow(self.watch(watcher::Config::default()).reflect(writer), touched);
+        reader
+    }
+
+    /// A cache of the labels of Kubernetes nodes. Nobody waits for a change of them: clusters are looked at often enough.
+    fn nodes(&self) -> Store<PartialObjectMeta<Node>> {
+        let (reader, writer) = store();
+        let nodes = watcher(Api::all(self.client.clone()), watcher::Config::default().page_size(PAGE));
+        self.follow(nodes.default_backoff().modify(trim_node).reflect(writer), |_| {});
         reader
     }
 

@@ -4,8 +4,8 @@
 use crate::names::CONTAINER;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{
-    ContainerStatus, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, Pod,
-    PodSpec, PodStatus, PodTemplateSpec, VolumeResourceRequirements,
+    ContainerStatus, Node, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus,
+    Pod, PodSpec, PodStatus, PodTemplateSpec, VolumeResourceRequirements,
 };
 use kube::Resource;
 use kube::core::{DeserializeGuard, ObjectMeta, PartialObjectMeta};
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 /// Where ours begin.
 const OURS: &str = "sqlite-operator.io/";
-/// Label of pods: their failure zone.
+/// Label of pods: their failure zone, where Kubernetes copies it from the node.
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// Annotation in which `kubectl apply` keeps what it was given.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -60,6 +60,12 @@ impl<K> Trim for PartialObjectMeta<K> {
     fn trim(&mut self) {
         trim_metadata(&mut self.metadata);
     }
+}
+
+/// Which of its labels names a zone, each cluster says for itself.
+pub fn trim_node(node: &mut PartialObjectMeta<Node>) {
+    node.metadata.annotations = None;
+    node.metadata.managed_fields = None;
 }
 
 impl Trim for Pod {

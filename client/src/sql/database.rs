@@ -4,6 +4,8 @@ use super::members::ClusterNodes;
 use super::{Answer, ClusterNode, RequestOptions, SqlError, Statement};
 use crate::trust::Trust;
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -122,8 +124,8 @@ impl Reply {
 /// Client of the SQL API. Cheap to clone; connections are pooled, and so is the memory of which host answered last.
 ///
 /// * A host that cannot be connected to is passed over, by reads and writes alike: nothing was sent.
-/// * A host that breaks off or falls silent later is passed over by reads. A write ends with
-///   [`SqlError::OutcomeUnknown`] and is never sent again.
+/// * A host that breaks off later is passed over by reads, and one that is silent for its share of the time is not the only
+///   one that is asked: the first answer counts. A write ends with [`SqlError::OutcomeUnknown`] and is never sent again.
 /// * A redirect is followed to the given hosts only, and only with this request.
 #[derive(Clone, Debug)]
 pub struct Database {
@@ -220,18 +222,32 @@ impl Database {
     ) -> Result<Reply, SqlError> {
         let deadline = Instant::now() + self.request_timeout;
         let call = Call { effect, method, path, query, body, deadline };
+        // A read that takes its time is not slow because of its host, so it goes on there.
+        let share = self.request_timeout / (self.hosts.len() as u32 + 1);
+        let mut order = self.order().peekable();
+        // A connection that was kept may have gone with whoever was at its other end: who breaks off is asked once more.
+        let mut once_more = self.order().next().filter(|_| effect == Effect::Reads);
+        let mut asked = FuturesUnordered::new();
         let mut failure = None;
-        for at in self.order() {
-            match self.ask(at, &call).await {
-                Ok(reply) => return Ok(reply),
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::PassOver(source)) => failure = Some(source),
+        loop {
+            if asked.is_empty() {
+                match order.next().or_else(|| once_more.take()).filter(|_| Instant::now() < deadline) {
+                    Some(at) => asked.push(self.ask(at, &call)),
+                    None => return Err(self.unreachable(failure)),
+                }
             }
-            if Instant::now() >= deadline {
-                break;
+            let may_ask_another = effect == Effect::Reads && order.peek().is_some();
+            tokio::select! {
+                Some(outcome) = asked.next() => match outcome {
+                    Ok(reply) => return Ok(reply),
+                    Err(Failure::Final(error)) => return Err(error),
+                    Err(Failure::PassOver(source)) => failure = Some(source),
+                },
+                () = tokio::time::sleep(share), if may_ask_another => {
+                    asked.extend(order.next().map(|at| self.ask(at, &call)));
+                }
             }
         }
-        Err(self.unreachable(failure))
     }
 
     /// The hosts in the order in which they are asked.

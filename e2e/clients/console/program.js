@@ -9,6 +9,8 @@ import { chromium } from 'playwright-core';
 import { modules } from './modules.js';
 
 const PATIENCE = 20_000;
+// Bytes of the whole page on its way to a browser.
+const MOST = 150 * 1024;
 const HOSTILE = `<img src=x onerror="window.hacked=1">`;
 const input = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const line = async () => (await input.next()).value;
@@ -23,9 +25,20 @@ const context = await browser.newContext({ viewport: { width: 1280, height: 800 
 context.setDefaultTimeout(PATIENCE);
 const page = await context.newPage();
 const wrong = [];
-page.on('pageerror', (error) => wrong.push(`error: ${error.message}`));
-page.on('request', (request) => { if (!request.url().startsWith(base) && !request.url().startsWith('blob:')) wrong.push(`asked ${request.url()}`); });
-page.on('console', (message) => { if (/Content Security|Trusted/i.test(message.text())) wrong.push(message.text()); });
+function watch(page) {
+  page.on('pageerror', (error) => wrong.push(`error: ${error.message}`));
+  page.on('request', (request) => { if (!request.url().startsWith(base) && !request.url().startsWith('blob:')) wrong.push(`asked ${request.url()}`); });
+  page.on('console', (message) => { if (/Content Security|Trusted/i.test(message.text())) wrong.push(message.text()); });
+}
+watch(page);
+// Somebody else, with nothing of this browser's cache.
+async function another(device) {
+  const context = await browser.newContext(device);
+  context.setDefaultTimeout(PATIENCE);
+  const page = await context.newPage();
+  watch(page);
+  return page;
+}
 
 const step = (name) => console.log(name);
 const has = (selector, text) => page.locator(selector, { hasText: text }).first().waitFor();
@@ -46,8 +59,16 @@ async function accessible(what) {
 }
 
 step('a wrong password');
+const loading = await context.newCDPSession(page);
+await loading.send('Network.enable');
+let received = 0;
+loading.on('Network.loadingFinished', ({ encodedDataLength }) => { received += encodedDataLength; });
+const began = performance.now();
 await page.goto(`${base}/console/`);
 await has('#login-title', 'Sign in');
+console.log(`the page is there after ${Math.round(performance.now() - began)} ms and ${received} bytes`);
+assert(received > 0 && received <= MOST, `${received} bytes`);
+await loading.detach();
 await accessible('login');
 await page.fill('#login-user', user);
 await page.fill('#login-password', `${password}x`);
@@ -132,6 +153,27 @@ await has('#choices', 'name');
 await page.keyboard.press('Tab');
 assert.equal(await page.inputValue('#sql'), 'SELECT name');
 
+step('nothing but keys');
+const typist = await another({ viewport: { width: 1280, height: 800 } });
+await typist.goto(`${base}/console/`);
+await typist.waitForFunction(() => document.activeElement.id === 'login-user');
+await typist.keyboard.type(user);
+await typist.keyboard.press('Tab');
+await typist.keyboard.type(password);
+await typist.keyboard.press('Enter');
+await typist.waitForSelector('#login', { state: 'hidden' });
+// Out of the editor, where Tab completes, and back to the views.
+await typist.keyboard.press('Escape');
+const focus = () => typist.evaluate(() => document.activeElement.id);
+for (let presses = 0; await focus() !== 'tab-query'; presses++) {
+  assert(presses < 30, `Shift+Tab leads to ${await focus()}`);
+  await typist.keyboard.press('Shift+Tab');
+}
+await typist.keyboard.press('ArrowRight');
+assert.equal(await focus(), 'tab-cluster');
+await typist.waitForSelector('.box.leader');
+await typist.context().close();
+
 step('members and charts');
 await page.click('#tab-cluster');
 await page.waitForSelector('.box.leader');
@@ -168,6 +210,20 @@ await page.waitForFunction(() => {
   return column('Behind').join() === '0,0,0' && sums.every((sum) => /^[0-9a-f]{8} @ \d+$/.test(sum)) && new Set(sums).size === 1;
 });
 await has('.fact:has(span:text-is("Databases"))', 'all equal at');
+
+step('a slow answer');
+// Slower than the page asks, and the page is looked at anew meanwhile: that is no member that does not answer.
+await page.route('**/nodes?*', async (route) => {
+  await new Promise((later) => setTimeout(later, 1500));
+  await route.continue();
+});
+for (let times = 0; times < 3; times += 1) {
+  await page.waitForRequest(/\/nodes\?/);
+  await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
+}
+await page.waitForResponse(/\/nodes\?/);
+await page.unrouteAll({ behavior: 'ignoreErrors' });
+assert.equal(await page.locator('#events', { hasText: 'does not answer' }).count(), 0);
 
 step('the leader dies');
 const leader = await page.locator('.box.leader .name').textContent();
@@ -247,6 +303,25 @@ await has('#schema summary', 'things');
 await picture('phone');
 await page.click('#schema-close');
 await page.waitForSelector('#schema', { state: 'hidden' });
+
+step('fingers');
+const phone = await another({ viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true });
+await phone.goto(`${base}/console/`);
+for (const [field, text] of [['#login-user', user], ['#login-password', password]]) {
+  await phone.tap(field);
+  await phone.keyboard.type(text);
+}
+await phone.tap('#login-form button');
+await phone.waitForSelector('#login', { state: 'hidden' });
+await phone.tap('#sql');
+await phone.keyboard.type("SELECT name FROM things WHERE name = 'after'");
+await phone.tap('#run');
+const row = phone.locator('[aria-rowindex="2"] td:not(.n)');
+await row.waitFor();
+assert.equal(await row.textContent(), 'after');
+const place = await row.boundingBox();
+assert(place.x >= 0 && place.x + place.width <= 390 && place.y >= 0 && place.y + place.height <= 844, JSON.stringify(place));
+assert.equal(await phone.evaluate(() => document.documentElement.scrollWidth), 390);
 
 assert.equal(await page.evaluate(() => window.hacked), undefined);
 assert.deepEqual(wrong, []);

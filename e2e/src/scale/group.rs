@@ -68,6 +68,7 @@ impl Group {
             term: if own.is_some() { self.term } else { 0 },
             leader: own.and_then(|_| self.leader()),
             last_log_index: self.index,
+            last_log_term: own.map(|_| self.term),
             committed_index: self.index,
             applied_index: self.index,
             quorum_silent_milliseconds: leads.then_some(SILENCE),
@@ -246,7 +247,7 @@ mod tests {
         group.add_learner(learner(&identity(1))).unwrap();
         assert_eq!(report(&group, 1).role, Role::Learner);
         let id = identity(1).node_id();
-        group.change_voters(&ChangeVoters { add: vec![id], remove: vec![] }).unwrap();
+        group.change_voters(&ChangeVoters { add: vec![id], ..ChangeVoters::default() }).unwrap();
         assert_eq!(report(&group, 1).role, Role::Follower);
         let led = group.transfer(&Transfer { to: Some(id) }).unwrap();
         assert_eq!((led.leader.name.as_str(), led.term), ("orders-1", 2));
@@ -255,7 +256,7 @@ mod tests {
             said.membership.members.iter().all(|member| member.matched_index == Some(said.committed_index))
         );
 
-        group.change_voters(&ChangeVoters { add: vec![], remove: vec![id] }).unwrap();
+        group.change_voters(&ChangeVoters { remove: vec![id], ..ChangeVoters::default() }).unwrap();
         assert_eq!(report(&group, 0).role, Role::Leader, "a leader that goes hands over");
         assert_eq!(report(&group, 1).phase, Phase::Uninitialised);
     }

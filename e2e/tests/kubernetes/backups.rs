@@ -107,11 +107,14 @@ fn only_the_bucket_is_left() {
 #[ignore = "needs Kubernetes: make e2e"]
 fn a_backup_is_tried_out_and_a_damaged_one_is_found() {
     scenario("a_backup_is_tried_out_and_a_damaged_one_is_found", async |test| {
-        let (store, ..) = backed_up(test, 1, json!({"enabled": false})).await?;
+        let (store, orders, database) =
+            backed_up(test, 1, json!({"enabled": true, "rpoTargetSeconds": 1})).await?;
         let backups = test.kubernetes.objects("SqliteBackup", &test.namespace);
         for (name, damaged) in [("sound", false), ("damaged", true)] {
             create(test, "SqliteBackup", name, json!({"clusterRef": {"name": "orders"}})).await?;
             let made = await_succeeded(test, "SqliteBackup", name).await?;
+            database.write("INSERT INTO t VALUES (1)").await?;
+            await_archived(&orders).await?;
             if damaged {
                 store.flip_a_bit(made["path"].as_str().context("no path")?).await?;
             }
@@ -125,7 +128,27 @@ fn a_backup_is_tried_out_and_a_damaged_one_is_found() {
             })
             .await?;
             ensure!(found["result"] == json!(if damaged { "Failed" } else { "Passed" }), "{name}: {found}");
+            // What was archived after the backup is tried out with it.
+            let reached = found["index"].as_i64() > made["bookmark"]["index"].as_i64();
+            ensure!(damaged || reached && found["bytesPerSecond"].as_i64() > Some(0), "{name}: {found}");
         }
+        // Somebody without the bucket's credentials sees what is in it, and what a restore would take of it.
+        let plugin = async |arguments: &str| -> Result<(String, String)> {
+            let mut command = tokio::process::Command::new(crate::shell::plugin()?);
+            command.args(["--namespace", &test.namespace]).args(arguments.split(' '));
+            let done = command.output().await?;
+            let (told, said) = (String::from_utf8(done.stdout)?, String::from_utf8(done.stderr)?);
+            ensure!(done.status.success(), "{arguments}: {told}{said}");
+            Ok((told, said))
+        };
+        let (listed, _) = plugin("backup list orders --in-store").await?;
+        let path = backups.get("sound").await?.data["status"]["path"].as_str().context("no path")?.to_owned();
+        ensure!(listed.contains(&path) && listed.contains("any moment from "), "{listed}");
+        let (made, foretold) = plugin("restore orders --to latest --dry-run").await?;
+        ensure!(
+            made.contains("kind: SqliteRestore") && foretold.contains("it would begin with "),
+            "{made}{foretold}"
+        );
         Ok(())
     });
 }

@@ -4,7 +4,7 @@ use crate::rounds;
 use anyhow::{Result, ensure};
 use e2e::database::Level;
 use e2e::ledger::Pace;
-use e2e::{Manifest, eventually, scenario};
+use e2e::{Cluster, Manifest, Scenario, eventually, proving, scenario};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,34 @@ fn a_single_voter_is_a_cluster_too() {
 
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
+fn a_cluster_at_rest_writes_no_status() {
+    scenario("a_cluster_at_rest_writes_no_status", async |test| {
+        let orders = test.cluster("orders", 3).await?;
+        // Writes are counted for all clusters together.
+        eventually("clusters of other tests are gone", Duration::from_secs(20), async || {
+            Ok((test.kubernetes.count_clusters().await? == 1).then_some(()))
+        })
+        .await?;
+        let ledger = orders.start_writing(Pace::default()).await?.baseline().await?;
+        let before = written(test, &orders).await?;
+        // Twenty seconds at a hundred a second, or two minutes at two hundred.
+        let (writes, within) = if proving() { (24_000, 240) } else { (2_000, 40) };
+        ledger.await_acknowledged(writes, Duration::from_secs(within)).await?;
+        let after = written(test, &orders).await?;
+        ensure!(before == after, "something was written at rest: {before:?} became {after:?}");
+        test.unharmed("a cluster at rest, under writes", &ledger.finish().await?)
+    });
+}
+
+/// Resource version of the object, who leads of the operators, and how often that one has written a status.
+async fn written(test: &Scenario, orders: &Cluster) -> Result<(Option<String>, String, f64)> {
+    let version = orders.object().await?.metadata.resource_version;
+    let (operator, writes) = test.status_writes().await?;
+    Ok((version, operator, writes))
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
 fn a_cluster_created_again_finds_its_data() {
     scenario("a_cluster_created_again_finds_its_data", async |test| {
         let orders = test.cluster("orders", 3).await?;
@@ -114,7 +142,7 @@ fn a_protected_cluster_is_not_deleted_by_mistake() {
     });
 }
 
-async fn cluster_id(cluster: &e2e::Cluster) -> Result<String> {
+async fn cluster_id(cluster: &Cluster) -> Result<String> {
     let object = cluster.object().await?;
     let id = object.data["status"]["clusterID"].as_str().unwrap_or_default().to_owned();
     ensure!(!id.is_empty(), "status.clusterID is empty");

@@ -24,6 +24,7 @@ mod quorum;
 mod rest;
 mod scaling;
 mod security;
+mod shell;
 mod tls;
 mod updates;
 

@@ -392,6 +392,11 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("kubectl sqlite skip-entry NAME INDEX", Fate::Says("there is nothing to pass over")),
     ("kubectl sqlite backup now NAME", Fate::Succeeds),
     ("kubectl sqlite branch NAME NAME-drill", Fate::Says("the cluster has no spec.backup")),
+    ("kubectl sqlite backup list NAME --in-store", Fate::Says("-backup-config")),
+    (
+        "kubectl sqlite restore NAME --to 2026-01-02T03:04:05Z --dry-run",
+        Fate::Says("the cluster has no spec.backup"),
+    ),
     ("kubectl describe sqb BACKUP", Fate::Says("not found")),
     ("kubectl sqlite backup verify BACKUP", Fate::Says("not found")),
     ("kubectl sqlite restore NAME --undo RESTORE", Fate::Says("not found")),

@@ -25,6 +25,11 @@ fn a_hibernated_cluster_wakes_with_its_data() {
         test.say(&ready.message);
         ensure!(orders.pods().await?.is_empty(), "pods are left");
         ensure!(orders.claims().await? == claims, "claims changed");
+        let orphans = &orders.object().await?.data["status"]["orphanedVolumes"];
+        ensure!(
+            orphans.as_array().is_none_or(Vec::is_empty),
+            "it wakes with what is told as left: {orphans}"
+        );
 
         let begin = Instant::now();
         orders.set(json!({"hibernated": false})).await?;

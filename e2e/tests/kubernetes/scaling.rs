@@ -4,8 +4,9 @@ use crate::failures::SAME;
 use crate::rounds_or;
 use anyhow::{Result, ensure};
 use e2e::ledger::Pace;
-use e2e::{Cluster, eventually, proving, scenario};
+use e2e::{Cluster, Manifest, eventually, proving, scenario};
 use futures::future::join_all;
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -23,6 +24,38 @@ fn voters_come_and_go_under_load() {
         }
         test.unnoticed("1 to 3 to 5 to 3 voters", &ledger.finish().await?)
     });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn volumes_that_are_kept_are_told_until_they_are_used_again() {
+    scenario("volumes_that_are_kept_are_told_until_they_are_used_again", async |test| {
+        let orders = test.named("orders");
+        let kept = json!({"size": "1Gi", "onScaleDown": "Retain"});
+        orders.apply(&Manifest::new("orders", 5).with("storage", kept)).await?;
+        orders.await_ready().await?;
+        await_orphans(&orders, &[]).await?;
+        orders.scale(3).await?;
+        orders.await_ready().await?;
+        await_orphans(&orders, &["data-orders-3", "data-orders-4"]).await?;
+        let claims = orders.claims().await?.len();
+        ensure!(claims == 5, "{claims} claims are left of five");
+        orders.scale(5).await?;
+        orders.await_ready().await?;
+        await_orphans(&orders, &[]).await?;
+        assert_voters(&orders, 5).await
+    });
+}
+
+/// Waits until exactly these volumes are told as left by removed members.
+async fn await_orphans(orders: &Cluster, wanted: &[&str]) -> Result<()> {
+    eventually(&format!("volumes that are left: {wanted:?}"), Duration::from_secs(20), async || {
+        let told = orders.object().await?.data["status"]["orphanedVolumes"].clone();
+        let told: Vec<String> = if told.is_null() { Vec::new() } else { serde_json::from_value(told)? };
+        ensure!(told == wanted, "told are {told:?}");
+        Ok(Some(()))
+    })
+    .await
 }
 
 #[test]

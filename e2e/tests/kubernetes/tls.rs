@@ -1,15 +1,17 @@
 //! TLS for clients, and what is exchanged while they write: the way to TLS and back, authorities, passwords, certificates of
 //! somebody else's making.
 
+use crate::rounds_or;
 use anyhow::{Context, Result, ensure};
 use e2e::database::{Database, Level};
 use e2e::ledger::Pace;
 use e2e::{Cluster, Manifest, Scenario, eventually, scenario};
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const ROTATE_CERTIFICATES: &str = "sqlite-operator.io/rotateCertificatesAt";
@@ -100,38 +102,62 @@ fn an_authority_is_exchanged_under_writes() {
         let security = json!({"tls": {"clients": "Managed"}, "rotationOverlapSeconds": overlap()});
         let orders = cluster(test, security).await?;
         orders.await_ready().await?;
-        let before = told_authorities(&orders).await?;
-        ensure!(before.len() == 1, "{before:?}");
-        refuses_plaintext(test, &orders).await?;
-        let shown = shown(&orders).await?;
-        let first = orders.start_writing(Pace::default()).await?.baseline().await?;
-
-        orders.annotate(ROTATE_CERTIFICATES, "once").await?;
-        let within = Duration::from_secs(20);
-        eventually("applications are told of both authorities", within, async || {
-            Ok((told_authorities(&orders).await?.len() == 2).then_some(()))
-        })
-        .await?;
-        // Who has read it anew trusts both; who has not is served until then.
-        let second = orders.start_writing(Pace::default()).await?.baseline().await?;
-        test.unnoticed("clients that trust the first authority", &first.finish().await?)?;
-        let after = eventually("the first authority is forgotten", Duration::from_secs(40), async || {
-            let told = told_authorities(&orders).await?;
-            Ok((told.len() == 1).then_some(told))
-        })
-        .await?;
-        ensure!(before != after, "the authority is the same");
-        second.await_acknowledged(50, Duration::from_secs(10)).await?;
-        test.unnoticed("clients that trust both", &second.finish().await?)?;
-        // Each port of each member shows another certificate, and nobody was restarted.
-        let (now, pods) = (self::shown(&orders).await?, orders.pods().await?);
-        ensure!(now.len() == 6 && now.iter().all(|certificate| !shown.contains(certificate)), "{now:?}");
-        let restarts =
-            pods.iter().flat_map(|pod| pod.status.iter().flat_map(|s| s.container_statuses.iter()));
-        ensure!(restarts.flatten().all(|container| container.restart_count == 0));
-        orders.service("rw").await?.read_number("SELECT count(*) FROM ledger", Level::Linearizable).await?;
+        for round in 0..rounds_or(1, 5)? {
+            exchange_authority(test, &orders, round).await?;
+        }
         Ok(())
     });
+}
+
+/// Another authority takes the place of the one there is, while clients write that know the one or the other.
+async fn exchange_authority(test: &Scenario, orders: &Cluster, round: u32) -> Result<()> {
+    let before = told_authorities(orders).await?;
+    ensure!(before.len() == 1, "{before:?}");
+    refuses_plaintext(test, orders).await?;
+    let (shown, runs) = (shown(orders).await?, runs(orders).await?);
+    let first = orders.start_writing(Pace::default()).await?.baseline().await?;
+
+    orders.annotate(ROTATE_CERTIFICATES, &format!("round {round}")).await?;
+    let within = Duration::from_secs(20);
+    eventually("applications are told of both authorities", within, async || {
+        Ok((told_authorities(orders).await?.len() == 2).then_some(()))
+    })
+    .await?;
+    // Who has read it anew trusts both; who has not is served until then.
+    let second = orders.start_writing(Pace::default()).await?.baseline().await?;
+    test.unnoticed("clients that trust the first authority", &first.finish().await?)?;
+    let after = eventually("the first authority is forgotten", Duration::from_secs(40), async || {
+        let told = told_authorities(orders).await?;
+        Ok((told.len() == 1).then_some(told))
+    })
+    .await?;
+    ensure!(before != after, "the authority is the same");
+    second.await_acknowledged(50, Duration::from_secs(10)).await?;
+    test.unnoticed("clients that trust both", &second.finish().await?)?;
+    // Each port of each member shows another certificate, and nobody was restarted.
+    let now = self::shown(orders).await?;
+    ensure!(now.len() == 6 && now.iter().all(|certificate| !shown.contains(certificate)), "{now:?}");
+    never_restarted(orders, &runs).await?;
+    orders.service("rw").await?.read_number("SELECT count(*) FROM ledger", Level::Linearizable).await?;
+    Ok(())
+}
+
+/// Uids of the pods, by name, and how often their containers were started again: a pod that was made anew counts from nothing.
+async fn runs(orders: &Cluster) -> Result<BTreeMap<String, (String, i32)>> {
+    let run = |pod: Pod| {
+        let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let restarts = containers.map(|container| container.restart_count).sum();
+        (pod.name_any(), (pod.uid().unwrap_or_default(), restarts))
+    };
+    Ok(orders.pods().await?.into_iter().map(run).collect())
+}
+
+/// The pods are those of `before`, and none of their containers ever ended.
+async fn never_restarted(orders: &Cluster, before: &BTreeMap<String, (String, i32)>) -> Result<()> {
+    let now = runs(orders).await?;
+    ensure!(now == *before, "somebody was restarted: {before:?} became {now:?}");
+    ensure!(now.values().all(|(_, restarts)| *restarts == 0), "a container ended: {now:?}");
+    Ok(())
 }
 
 /// Certificates of both ports of all members.
@@ -165,25 +191,35 @@ fn a_password_is_exchanged_under_writes() {
     scenario("a_password_is_exchanged_under_writes", async |test| {
         let orders = cluster(test, json!({"rotationOverlapSeconds": overlap()})).await?;
         orders.await_ready().await?;
-        let before = orders.user(APPLICATION).await?.context("no user")?;
-        let first = orders.start_writing(Pace::default()).await?.baseline().await?;
-        orders.annotate(ROTATE_PASSWORD, "once").await?;
-        eventually("applications are told another password", Duration::from_secs(25), async || {
-            let user = orders.user(APPLICATION).await?.context("no user")?;
-            Ok((user.password != before.password).then_some(()))
-        })
-        .await?;
-        // Both count for a while.
-        let second = orders.start_writing(Pace::default()).await?.baseline().await?;
-        test.unnoticed("clients with the first password", &first.finish().await?)?;
-        let former = orders.service("rw").await?.by(Some(before));
-        eventually("the first password counts no more", Duration::from_secs(40), async || {
-            let answer = former.read("SELECT 1", Level::Weak).await;
-            Ok(answer.is_err_and(|error| format!("{error:#}").contains("401")).then_some(()))
-        })
-        .await?;
-        test.unnoticed("clients with the second password", &second.finish().await?)
+        for round in 0..rounds_or(1, 5)? {
+            exchange_password(test, &orders, round).await?;
+        }
+        Ok(())
     });
+}
+
+/// Another password takes the place of the one there is, while clients write that know the one or the other.
+async fn exchange_password(test: &Scenario, orders: &Cluster, round: u32) -> Result<()> {
+    let before = orders.user(APPLICATION).await?.context("no user")?;
+    let runs = runs(orders).await?;
+    let first = orders.start_writing(Pace::default()).await?.baseline().await?;
+    orders.annotate(ROTATE_PASSWORD, &format!("round {round}")).await?;
+    eventually("applications are told another password", Duration::from_secs(25), async || {
+        let user = orders.user(APPLICATION).await?.context("no user")?;
+        Ok((user.password != before.password).then_some(()))
+    })
+    .await?;
+    // Both count for a while.
+    let second = orders.start_writing(Pace::default()).await?.baseline().await?;
+    test.unnoticed("clients with the first password", &first.finish().await?)?;
+    let former = orders.service("rw").await?.by(Some(before));
+    eventually("the first password counts no more", Duration::from_secs(40), async || {
+        let answer = former.read("SELECT 1", Level::Weak).await;
+        Ok(answer.is_err_and(|error| format!("{error:#}").contains("401")).then_some(()))
+    })
+    .await?;
+    test.unnoticed("clients with the second password", &second.finish().await?)?;
+    never_restarted(orders, &runs).await
 }
 
 /// A certificate as somebody else would make it, in a Secret.

@@ -1,5 +1,6 @@
 //! Pods get another template while a ledger is kept.
 
+use crate::rounds_or;
 use anyhow::{Result, ensure};
 use e2e::ledger::Pace;
 use e2e::{Cluster, Manifest, Scenario, eventually, scenario};
@@ -41,14 +42,17 @@ pub async fn await_new_pods(orders: &Cluster, before: &BTreeMap<String, String>)
 fn a_rolling_restart_loses_nothing() {
     scenario("a_rolling_restart_loses_nothing", async |test| {
         let orders = cluster(test, json!({})).await?;
-        let before = orders.pod_uids().await?;
-        let ledger = orders.start_writing(Pace::default()).await?.baseline().await?;
-        let begin = Instant::now();
-        orders.annotate(RESTARTED, "once").await?;
-        await_new_pods(&orders, &before).await?;
-        orders.await_ready().await?;
-        test.measured_at_most("three voters restarted", begin.elapsed(), Duration::from_secs(90))?;
-        test.unnoticed("rolling restart", &ledger.finish().await?)
+        for round in 0..rounds_or(1, 5)? {
+            let before = orders.pod_uids().await?;
+            let ledger = orders.start_writing(Pace::default()).await?.baseline().await?;
+            let begin = Instant::now();
+            orders.annotate(RESTARTED, &format!("round {round}")).await?;
+            await_new_pods(&orders, &before).await?;
+            orders.await_ready().await?;
+            test.measured_at_most("three voters restarted", begin.elapsed(), Duration::from_secs(90))?;
+            test.unnoticed("rolling restart", &ledger.finish().await?)?;
+        }
+        Ok(())
     });
 }
 

@@ -198,9 +198,11 @@ impl Archiver {
         cluster: &ClusterIdentity,
         goes_on: impl Fn() -> bool,
     ) {
+        // A base backup in the making outlives a failure of the archive.
+        let mut bases = JoinSet::new();
         let archiving = async {
             while goes_on() {
-                if let Err(error) = self.archive(objects, settings, cluster, &goes_on).await {
+                if let Err(error) = self.archive(objects, settings, cluster, &goes_on, &mut bases).await {
                     let error = error.to_string();
                     let said = self.standing.lock().trouble.replace(error.clone());
                     if said.as_ref() != Some(&error) {
@@ -235,12 +237,12 @@ impl Archiver {
         settings: &ContinuousConfig,
         cluster: &ClusterIdentity,
         goes_on: &impl Fn() -> bool,
+        bases: &mut JoinSet<Result<Manifest, BackupFailure>>,
     ) -> Result<(), ArchiveError> {
         let mut at = self.find_position(objects, cluster.epoch).await?;
         self.standing.lock().trouble = None;
         let pause = Duration::from_secs(settings.rpo_target_seconds.into()) / 2;
         let pause = pause.max(SHORTEST);
-        let mut bases = JoinSet::new();
         let mut base_due = Instant::now();
         while goes_on() {
             let begun = Instant::now();
@@ -431,7 +433,7 @@ impl Archiver {
     ) -> Result<(), ArchiveError> {
         let segment = Segment::of(entries, cluster, self.foreign_keys, &self.consensus.store().checksums());
         let name = segment.name(self.standing.lock().archived_us, None);
-        let (stored, _) = objects.put_sealed(&name.object(), segment.encode()).await?;
+        let (stored, _) = objects.at_once().put_sealed(&name.object(), segment.encode()).await?;
         pass(Place::ArchivePut)?;
         self.numbers.segments.fetch_add(1, Ordering::Relaxed);
         self.numbers.bytes.fetch_add(stored, Ordering::Relaxed);

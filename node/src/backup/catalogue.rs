@@ -6,6 +6,7 @@ use super::objects::{ObjectError, Objects};
 use super::segment::{self, SegmentName};
 use client::backup::{Backup, BackupKind, Catalogue, DamagedBackup, RestoreTarget, Window};
 use futures::StreamExt as _;
+use std::collections::BTreeMap;
 
 /// Manifests read at once.
 const AT_ONCE: usize = 16;
@@ -30,6 +31,14 @@ pub struct Choice {
     pub segments: Vec<SegmentName>,
     /// Where to stop.
     pub until: Until,
+}
+
+impl Choice {
+    /// Whether the object `name` is of the backup, or one of the segments.
+    pub fn reads(&self, name: &str) -> bool {
+        let directory = format!("backups/{}/", self.manifest.backup.path);
+        name.starts_with(&directory) || self.segments.iter().any(|segment| segment.object() == name)
+    }
 }
 
 /// Where to stop replaying.
@@ -264,11 +273,7 @@ impl Contents {
     pub fn choose(&self, target: &RestoreTarget) -> Result<Choice, NotReachable> {
         match target {
             RestoreTarget::Backup(path) => {
-                if let Some(damaged) = self.damaged.iter().find(|damaged| damaged.path == *path) {
-                    return Err(damaged.into());
-                }
-                let found = self.manifests.iter().find(|manifest| manifest.backup.path == *path);
-                let manifest = found.ok_or_else(|| NotReachable::NoSuchBackup(path.clone()))?;
+                let manifest = self.named(path)?;
                 let until = Until::Index(manifest.backup.index);
                 Ok(Choice { manifest: manifest.clone(), segments: Vec::new(), until })
             }
@@ -336,6 +341,22 @@ impl Contents {
         }
     }
 
+    /// What brings back the backup at `path` and all that can be reached from it: to the end of the archive, or to its first
+    /// hole, which the archive's own backups bridge.
+    pub fn choose_all_after(&self, path: &str) -> Result<Choice, NotReachable> {
+        let manifest = self.named(path)?;
+        let segments = self.chain(&manifest.backup).segments;
+        Ok(Choice { manifest: manifest.clone(), segments, until: Until::End })
+    }
+
+    fn named(&self, path: &str) -> Result<&Manifest, NotReachable> {
+        if let Some(damaged) = self.damaged.iter().find(|damaged| damaged.path == path) {
+            return Err(damaged.into());
+        }
+        let found = self.manifests.iter().find(|manifest| manifest.backup.path == path);
+        found.ok_or_else(|| NotReachable::NoSuchBackup(path.to_owned()))
+    }
+
     /// Why there is nothing to begin with.
     fn no_backup(&self) -> NotReachable {
         self.damaged.last().map_or(NotReachable::NoBackup, NotReachable::from)
@@ -377,6 +398,29 @@ pub async fn kept_with(objects: &Objects, backup: &Backup) -> Result<Vec<Segment
     let listed = objects.list(&segment::directory_of(&backup.path)).await?;
     let parse = |(name, _): &(String, u64)| SegmentName::parse_of(&backup.path, backup.epoch, name);
     Ok(listed.iter().filter_map(parse).collect())
+}
+
+/// Objects of backups that were begun and never got their manifest, because who made them ended: nothing came for a day.
+pub async fn abandoned(objects: &Objects, now_us: i64) -> Result<Vec<String>, ObjectError> {
+    Ok(abandoned_of(objects.written("backups").await?, now_us))
+}
+
+fn abandoned_of(written: Vec<(String, i64)>, now_us: i64) -> Vec<String> {
+    const DAY_US: i64 = 24 * 3_600 * 1_000_000;
+    let of = |name: &str| name.split('/').nth(1).map(str::to_owned);
+    // The last that came of each backup, or that it is complete.
+    let mut backups = BTreeMap::<String, Option<i64>>::new();
+    for (name, written_us) in &written {
+        let Some(path) = of(name) else { continue };
+        let is_complete = *name == manifest::object_of(&path);
+        let newest = backups.entry(path).or_insert(Some(*written_us));
+        *newest = newest.filter(|_| !is_complete).map(|newest| newest.max(*written_us));
+    }
+    let is_abandoned = |name: &String| {
+        let newest = of(name).and_then(|path| *backups.get(&path)?);
+        newest.is_some_and(|newest| newest < now_us - DAY_US)
+    };
+    written.into_iter().map(|(name, _)| name).filter(is_abandoned).collect()
 }
 
 /// Deletes backups and other objects; returns how many objects are gone. A manifest goes first: what is left of a backup

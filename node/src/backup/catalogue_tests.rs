@@ -94,6 +94,11 @@ fn what_brings_back_which_moment() {
     }
     let found = contents(&[(1, 5)], whole).choose(&RestoreTarget::Backup("1-5".into())).unwrap();
     assert_eq!((found.until, found.segments.len()), (Until::Index(5), 0));
+    let after = |segments| contents(&[(1, 5), (1, 22)], segments).choose_all_after("1-5").unwrap();
+    assert_eq!((after(whole).until, after(whole).segments.len()), (Until::End, 4));
+    assert_eq!(after(holed).segments.len(), 1, "up to the hole");
+    assert!(after(whole).reads(&segment(1, 18, 30).object()) && after(whole).reads("backups/1-5/00000"));
+    assert!(!after(holed).reads(&segment(1, 21, 30).object()) && !after(holed).reads("backups/1-55/00000"));
     let missing = RestoreTarget::Backup("1-6".into());
     assert_eq!(contents(&[(1, 5)], whole).choose(&missing), Err(NotReachable::NoSuchBackup("1-6".into())));
 }
@@ -212,4 +217,22 @@ fn what_is_kept_with_a_backup_is_its_own() {
     assert_eq!(all.last_archived(1), None);
     assert_eq!(all.reach(&all.manifests[1].backup), 25);
     assert!(all.only_before(i64::MAX).segments.is_empty());
+}
+
+#[test]
+fn what_nobody_completed_goes_after_a_day() {
+    const HOUR: i64 = 3_600 * 1_000_000;
+    let at = |name: &str, hours: i64| (name.to_owned(), hours * HOUR);
+    let written = vec![
+        at("backups/1-complete/00000", 1),
+        at("backups/1-complete/manifest.json", 2),
+        at("backups/1-complete/log/1-2-3", 3),
+        at("backups/2-left/00000", 1),
+        at("backups/2-left/00001", 2),
+        at("backups/3-in-the-making/00000", 1),
+        at("backups/3-in-the-making/00001", 20),
+    ];
+    let left = ["backups/2-left/00000", "backups/2-left/00001"];
+    assert_eq!(abandoned_of(written.clone(), 25 * HOUR), Vec::<String>::new());
+    assert_eq!(abandoned_of(written, 27 * HOUR), left);
 }

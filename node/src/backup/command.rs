@@ -1,8 +1,10 @@
 //! `sqlited restore` and `sqlited verify`: what of a cluster is only in the store becomes a database file again, or is
 //! tried out.
 
+use super::catalogue::{Choice, Contents};
+use super::objects::{ObjectError, Objects};
 use super::repository::Repository;
-use super::restore::{RestoreError, check_integrity, rebuild};
+use super::restore::{Rebuilt, RestoreError, check_integrity, rebuild};
 use crate::store::{self, ExtensionError, ExtensionsConfig, Loaded, Shelf};
 use client::backup::{RestoreReport, RestoreTarget, Restored, VerifyQuery};
 use std::fs::File;
@@ -19,6 +21,9 @@ pub const PROGRESS: &str = "-progress";
 /// Where extensions are that the state needs.
 pub const EXTENSIONS: &str = "-extensions-path";
 
+/// How often a restore begins anew because what it reads was deleted meanwhile.
+const ATTEMPTS: u32 = 3;
+
 /// What is to be restored, and what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
@@ -28,6 +33,8 @@ pub struct Command {
     pub cluster_id: String,
     /// Which moment.
     pub target: RestoreTarget,
+    /// Whether all that is archived after the backup at the target's path is replayed too.
+    pub replay: bool,
     /// A file of queries whose answers are compared.
     pub queries: Option<PathBuf>,
     /// Where what it came to is written.
@@ -85,6 +92,14 @@ pub enum CommandError {
     Report(#[from] serde_json::Error),
 }
 
+impl CommandError {
+    /// Whether the store did not answer, or not as a store that works.
+    fn is_unanswered(&self) -> bool {
+        let Self::Restore(error) = self else { return false };
+        error.object_error().is_some_and(|error| matches!(error, ObjectError::Store { .. }))
+    }
+}
+
 /// The usage.
 pub const USAGE: &str = "\
 Usage: sqlited restore -backup-config FILE -cluster-id ID [flags] DATABASE   a cluster's backup as a database file
@@ -92,6 +107,7 @@ Usage: sqlited restore -backup-config FILE -cluster-id ID [flags] DATABASE   a c
 
 Flags:
   -to MOMENT        latest (default), index:N, time:2026-01-31T12:00:00Z, or backup:PATH
+  -replay           with -to backup:PATH: go on from there with all that is archived after it, to its end or first hole
   -queries FILE     [{sql, expect}]: queries, and what the first value of their answer must be
   -report FILE      where what it came to is written, as JSON
   -extensions-path PATHS  extensions that the cluster has or had, as its members were given them
@@ -127,6 +143,7 @@ impl Command {
             config: PathBuf::new(),
             cluster_id: String::new(),
             target: RestoreTarget::Latest {},
+            replay: false,
             queries: None,
             report: None,
             keep_internal: false,
@@ -150,6 +167,7 @@ impl Command {
             match name {
                 "keep-internal" => command.keep_internal = true,
                 "progress" => command.progress = true,
+                "replay" => command.replay = true,
                 _ => {
                     let known = ["backup-config", "cluster-id", "extensions-path", "to", "queries", "report"];
                     if !known.contains(&name) {
@@ -173,6 +191,9 @@ impl Command {
             if is_missing {
                 return Err(format!("{missing} is missing"));
             }
+        }
+        if command.replay && !matches!(command.target, RestoreTarget::Backup(_)) {
+            return Err("-replay goes on from a backup: name it with -to backup:PATH".into());
         }
         Ok(command)
     }
@@ -201,6 +222,7 @@ impl Command {
             let report = RestoreReport {
                 restored: outcome.as_ref().ok().cloned(),
                 message: outcome.as_ref().err().map(ToString::to_string),
+                unanswered: outcome.as_ref().is_err_and(CommandError::is_unanswered),
             };
             std::fs::write(path, serde_json::to_vec(&report)?).map_err(at(path))?;
         }
@@ -225,13 +247,13 @@ impl Command {
                 println!("{percent}");
             }
         };
-        let objects = repository.cluster(&self.cluster_id);
+        let objects = repository.cluster(&self.cluster_id).patient();
         // Of all times, so that several may have the same name.
         let extensions = ExtensionsConfig { former: self.extensions.clone(), ..ExtensionsConfig::default() };
         let directory = room.path.clone();
         let shelf = tokio::task::spawn_blocking(move || Shelf::stock(&directory, &extensions)).await;
         let shelf = shelf.map_err(|error| at(&room.path)(error.into()))?.map_err(CommandError::Extensions)?;
-        let rebuilt = rebuild(&objects, &self.target, &room.path, shelf, &show).await?;
+        let rebuilt = self.bring_back(&objects, &room, shelf, &show).await?;
         if self.verify {
             check_integrity(rebuilt.database.clone(), rebuilt.extensions.clone()).await?;
         }
@@ -244,6 +266,41 @@ impl Command {
         Ok(rebuilt.restored)
     }
 
+    /// Retention may delete what was chosen while it is read: then something else brings the moment back.
+    async fn bring_back(
+        &self,
+        objects: &Objects,
+        room: &WorkRoom,
+        shelf: Shelf,
+        show: &(impl Fn(u8) + Sync),
+    ) -> Result<Rebuilt, CommandError> {
+        let mut choice = self.choose(objects).await?;
+        let mut attempt = 1;
+        loop {
+            let directory = room.path.join(attempt.to_string());
+            let error = match rebuild(objects, &choice, &directory, shelf.clone(), show).await {
+                Ok(rebuilt) => return Ok(rebuilt),
+                Err(error) => error,
+            };
+            let Some(gone) = missing(&error).filter(|_| attempt < ATTEMPTS) else { return Err(error.into()) };
+            choice = self.choose(objects).await?;
+            if choice.reads(gone) {
+                return Err(error.into());
+            }
+            std::fs::remove_dir_all(&directory).map_err(at(&directory))?;
+            attempt += 1;
+        }
+    }
+
+    async fn choose(&self, objects: &Objects) -> Result<Choice, CommandError> {
+        let contents = Contents::read(objects, None).await.map_err(RestoreError::from)?;
+        let choice = match &self.target {
+            RestoreTarget::Backup(path) if self.replay => contents.choose_all_after(path),
+            target => contents.choose(target),
+        };
+        Ok(choice.map_err(RestoreError::from)?)
+    }
+
     fn keep(&self, database: &Path) -> Result<(), CommandError> {
         if self.keep_internal {
             std::fs::rename(database, &self.output).map_err(at(&self.output))?;
@@ -251,6 +308,14 @@ impl Command {
             store::write_user_copy(database, &self.output).map_err(CommandError::Copy)?;
         }
         File::open(&self.output).and_then(|file| file.sync_all()).map_err(at(&self.output))
+    }
+}
+
+/// The object that was not there.
+fn missing(error: &RestoreError) -> Option<&str> {
+    match error.object_error() {
+        Some(ObjectError::Missing(name)) => Some(name),
+        _ => None,
     }
 }
 
@@ -263,12 +328,20 @@ fn ask(database: &Path, query: &VerifyQuery, extensions: &Loaded) -> Result<(), 
     let found = found.unwrap_or_else(|error| Some(format!("error: {error}")));
     match found {
         Some(found) if found == query.expect => Ok(()),
+        // The report has to fit into what Kubernetes keeps of a container's last words: 4096 bytes.
         found => Err(CommandError::Query {
-            sql: query.sql.clone(),
-            found: found.map_or_else(|| "no row".into(), |found| format!("{found:?}")),
-            expected: query.expect.clone(),
+            sql: in_short(&query.sql),
+            found: found.map_or_else(|| "no row".into(), |found| in_short(&format!("{found:?}"))),
+            expected: in_short(&query.expect),
         }),
     }
+}
+
+/// The beginning of a text that may be long.
+fn in_short(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let beginning: String = text.chars().take(LONGEST).collect();
+    if beginning.len() == text.len() { beginning } else { beginning + "…" }
 }
 
 /// Where the state is worked on: gone at the end.
@@ -316,6 +389,7 @@ mod tests {
         let command =
             parse("-backup-config c --cluster-id=id -to index:7 -keep-internal out.sqlite").unwrap();
         assert_eq!((command.target, command.keep_internal), (RestoreTarget::Index(7), true));
+        assert!(parse("-backup-config c -cluster-id i -replay -to backup:a b").unwrap().replay);
         for text in ["latest", "index:3", "time:2026-01-31T12:00:00Z", "backup:a"] {
             assert_eq!(target_text(&target_of(text).unwrap()), text);
         }
@@ -325,6 +399,7 @@ mod tests {
             "-backup-config c -cluster-id i",
             "-backup-config c -cluster-id i a b",
             "-backup-config c -cluster-id i -to yesterday a",
+            "-backup-config c -cluster-id i -to index:7 -replay a",
             "-backup-config c -cluster-id i -nope a",
             "-backup-config",
         ] {

@@ -117,6 +117,7 @@ pub async fn make_backup(
     kind: BackupKind,
     progress: Arc<Progress>,
 ) -> Result<Manifest, BackupFailure> {
+    let objects = &objects.patient();
     await_checksum(&source.store).await?;
     let (pinned, checksum) = source.store.pin_checked().await?;
     let time = crate::clock::now();

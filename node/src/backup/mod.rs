@@ -343,6 +343,8 @@ impl Backups {
                 let files = replaced::only_before(&objects, oldest_us).await;
                 others.extend(files.map_err(|error| refused_by_store(&error))?);
             }
+            let abandoned = catalogue::abandoned(&objects, crate::clock::now_us()).await;
+            others.extend(abandoned.map_err(|error| refused_by_store(&error))?);
         }
         let objects = catalogue::delete(&objects, &paths, others).await;
         // Also where it failed: some of it may be gone.

@@ -16,10 +16,12 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutPayload};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// For how long answers that are cut short are asked for again, and how long in between.
 const READ_AGAIN: Duration = Duration::from_secs(5);
+/// How long a store that does not answer is waited for by what would be begun anew.
+const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The store did not do what it was asked, or what it has is not what was put there.
@@ -65,12 +67,28 @@ pub struct Objects {
     root: Path,
     keys: Arc<Keyring>,
     pace: Option<Arc<Pace>>,
+    /// Whether what is put there waits for its turn where there is a pace.
+    queues: bool,
+    /// How long a store that does not answer is asked again, when something is put there and when it is read.
+    patience: [Duration; 2],
 }
 
 impl Objects {
     /// Those below `root`.
     pub fn new(store: Arc<dyn ObjectStore>, root: Path, keys: Arc<Keyring>, pace: Option<Arc<Pace>>) -> Self {
-        Self { store, root, keys, pace }
+        Self { store, root, keys, pace, queues: true, patience: [Duration::ZERO, READ_AGAIN] }
+    }
+
+    /// The same, for what takes long and would be begun anew if the store is away for a moment.
+    #[must_use]
+    pub fn patient(&self) -> Self {
+        Self { patience: [PATIENCE; 2], ..self.clone() }
+    }
+
+    /// The same, for what must not wait behind a backup that keeps to a pace: it counts, and is sent at once.
+    #[must_use]
+    pub fn at_once(&self) -> Self {
+        Self { queues: false, ..self.clone() }
     }
 
     /// Whether what is put there is encrypted.
@@ -131,16 +149,21 @@ impl Objects {
     /// Puts bytes there as they are.
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), ObjectError> {
         if let Some(pace) = &self.pace {
-            pace.admit(bytes.len()).await;
+            let from = pace.admit(bytes.len()).await;
+            if self.queues {
+                sleep_until(from).await;
+            }
         }
-        let put = self.store.put(&self.path(name), PutPayload::from_bytes(bytes)).await;
-        put.map(drop).map_err(|source| failed("write", name, source))
+        let path = self.path(name);
+        let put = || self.store.put(&path, PutPayload::from_bytes(bytes.clone())).boxed();
+        again(self.patience[0], put).await.map(drop).map_err(|source| failed("write", name, source))
     }
 
     /// The bytes of an object, if it is there.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>, ObjectError> {
         let path = self.path(name);
-        match read(|| async { self.store.get(&path).await?.bytes().await }.boxed()).await {
+        let get = || async { self.store.get(&path).await?.bytes().await }.boxed();
+        match again(self.patience[1], get).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(failed("read", name, source)),
@@ -159,7 +182,7 @@ impl Objects {
     async fn list_all(&self, directory: &str) -> Result<Vec<ObjectMeta>, ObjectError> {
         let under = self.path(directory);
         let list = || self.store.list(Some(&under)).try_collect().boxed();
-        read(list).await.map_err(|source| failed("list", directory, source))
+        again(self.patience[1], list).await.map_err(|source| failed("list", directory, source))
     }
 
     /// Names below a directory, in order, with when each was last written, in microseconds since 1970 by the store's clock.
@@ -175,7 +198,8 @@ impl Objects {
     /// Directories directly below a directory, in order.
     pub async fn directories(&self, directory: &str) -> Result<Vec<String>, ObjectError> {
         let under = self.path(directory);
-        let listed = read(|| self.store.list_with_delimiter(Some(&under)).boxed()).await;
+        let list = || self.store.list_with_delimiter(Some(&under)).boxed();
+        let listed = again(self.patience[1], list).await;
         let listed = listed.map_err(|source| failed("list", directory, source))?;
         let mut names: Vec<String> =
             listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
@@ -207,11 +231,15 @@ impl Objects {
     }
 }
 
-/// Reads, once more if an answer was cut short: requests are tried again by the client of the store, their answers not.
-async fn read<'a, T>(read: impl Fn() -> BoxFuture<'a, object_store::Result<T>>) -> object_store::Result<T> {
-    let until = Instant::now() + READ_AGAIN;
+/// Asks the store, and again for as long as `patience` where that may help: its client tries requests again for a second or
+/// two, and their answers not.
+async fn again<'a, T>(
+    patience: Duration,
+    ask: impl Fn() -> BoxFuture<'a, object_store::Result<T>>,
+) -> object_store::Result<T> {
+    let until = Instant::now() + patience;
     loop {
-        match read().await {
+        match ask().await {
             Err(error) if may_pass(&error) && Instant::now() < until => sleep(PAUSE).await,
             outcome => return outcome,
         }

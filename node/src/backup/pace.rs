@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// At most so many bytes in a second, seen over some seconds.
 pub struct Pace {
@@ -17,10 +17,9 @@ impl Pace {
         Self { bytes_per_second: bytes_per_second.max(1), next: Mutex::new(Instant::now()) }
     }
 
-    /// Waits until `bytes` may be sent.
-    pub async fn admit(&self, bytes: usize) {
-        let from = self.reserve(&mut *self.next.lock().await, Instant::now(), bytes);
-        sleep_until(from).await;
+    /// Counts `bytes`; returns from when on they may be sent.
+    pub async fn admit(&self, bytes: usize) -> Instant {
+        self.reserve(&mut *self.next.lock().await, Instant::now(), bytes)
     }
 
     /// From when on `bytes` may be sent, if `next` is when those before have been.

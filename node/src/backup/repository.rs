@@ -119,8 +119,8 @@ fn files(path: &Path) -> io::Result<Files> {
     let Ok(config) = parse(path, &files[0].1) else { return Ok(files) };
     let (directory, ca) = match &config.store {
         StoreConfig::S3(s3) => (&s3.credentials_dir, &s3.ca_file),
-        StoreConfig::Gcs(gcs) => (&gcs.credentials_dir, &None),
-        StoreConfig::Azure(azure) => (&azure.credentials_dir, &None),
+        StoreConfig::Gcs(gcs) => (&gcs.credentials_dir, &gcs.ca_file),
+        StoreConfig::Azure(azure) => (&azure.credentials_dir, &azure.ca_file),
         StoreConfig::Filesystem(_) => (&None, &None),
     };
     if let Some(directory) = directory {
@@ -193,6 +193,18 @@ pub fn client() -> ClientOptions {
     ClientOptions::new().with_timeout(REQUEST).with_connect_timeout(CONNECT)
 }
 
+/// The same, for a server whose certificate is of one of these authorities.
+fn trusting(ca_file: Option<&str>, files: &Files) -> Result<ClientOptions, String> {
+    let mut client = client();
+    if let Some(file) = ca_file {
+        let pem = bytes_of(files, Path::new(file)).ok_or_else(|| format!("{file} is missing"))?;
+        for certificate in Certificate::from_pem_bundle(pem).map_err(|e| format!("{file}: {e}"))? {
+            client = client.with_root_certificate(certificate);
+        }
+    }
+    Ok(client)
+}
+
 /// Whether everybody on the way to a server can read along.
 fn is_plaintext(endpoint: Option<&str>) -> bool {
     endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
@@ -200,13 +212,7 @@ fn is_plaintext(endpoint: Option<&str>) -> bool {
 
 fn open_s3(s3: &S3Config, credentials: &CredentialsDir<'_>) -> Result<Opened, String> {
     let plaintext = is_plaintext(s3.endpoint.as_deref());
-    let mut client = client().with_allow_http(plaintext);
-    if let Some(file) = &s3.ca_file {
-        let pem = bytes_of(credentials.files, Path::new(file)).ok_or_else(|| format!("{file} is missing"))?;
-        for certificate in Certificate::from_pem_bundle(pem).map_err(|e| format!("{file}: {e}"))? {
-            client = client.with_root_certificate(certificate);
-        }
-    }
+    let client = trusting(s3.ca_file.as_deref(), credentials.files)?.with_allow_http(plaintext);
     // Without credentials of its own: those of the environment, which may be a web identity or the machine's.
     let mut builder =
         if credentials.is_configured() { AmazonS3Builder::new() } else { AmazonS3Builder::from_env() };
@@ -242,7 +248,7 @@ fn open_gcs(gcs: &GcsConfig, credentials: &CredentialsDir<'_>) -> Result<Opened,
     if let Some(endpoint) = &gcs.endpoint {
         builder = builder.with_base_url(endpoint.trim_end_matches('/'));
     }
-    let client = client().with_allow_http(plaintext);
+    let client = trusting(gcs.ca_file.as_deref(), credentials.files)?.with_allow_http(plaintext);
     builder = builder.with_bucket_name(&gcs.bucket).with_client_options(client).with_retry(retry());
     let store = builder.build().map_err(|error| error.to_string())?;
     Ok((Arc::new(store), gcs.prefix.clone(), plaintext))
@@ -263,7 +269,7 @@ fn open_azure(azure: &AzureConfig, credentials: &CredentialsDir<'_>) -> Result<O
     if let Some(endpoint) = &azure.endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
     }
-    let client = client().with_allow_http(plaintext);
+    let client = trusting(azure.ca_file.as_deref(), credentials.files)?.with_allow_http(plaintext);
     builder = builder.with_container_name(&azure.container).with_client_options(client).with_retry(retry());
     let store = builder.build().map_err(|error| error.to_string())?;
     Ok((Arc::new(store), azure.prefix.clone(), plaintext))
@@ -301,6 +307,10 @@ mod tests {
             ("store: {s3: {bucket: b, endpoint: 'http://h:1', credentialsDir: DIR/s3}}", Ok(())),
             ("store: {filesystem: {path: DIR/fs}}\nencryption: {keyFile: DIR/keys}", Ok(())),
             ("store: {s3: {bucket: b, credentialsDir: DIR/empty}}", Err("accessKeyId is missing")),
+            ("store: {s3: {bucket: b, credentialsDir: DIR/s3, caFile: DIR/none}}", Err("No such file")),
+            ("store: {gcs: {bucket: b, caFile: DIR/none}}", Err("No such file")),
+            ("store: {azure: {container: b, account: a, caFile: DIR/none}}", Err("No such file")),
+            ("store: {azure: {container: b, account: a, caFile: DIR/keys}}", Ok(())),
             ("store: {s3: {bucket: b, credentialsDir: DIR/none}}", Err("No such file")),
             ("store: {s3: {bucket: b, typo: 1}}", Err("unknown field `typo`")),
             ("store: {tape: {}}", Err("unknown variant `tape`")),

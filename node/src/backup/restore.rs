@@ -2,14 +2,14 @@
 //! members. Page checksums that the cluster agreed on are compared on the way, so that what comes out is the state that the
 //! members had, or nothing.
 
-use super::catalogue::{Choice, Contents, NotReachable, Until, time_text};
+use super::catalogue::{Choice, NotReachable, Until, time_text};
 use super::objects::{ObjectError, Objects};
 use super::parts::{FetchError, fetch_parts};
 use super::replaced::{ReplacedError, bring_back, replacement_of};
 use super::seal::SealError;
 use super::segment::{self, Segment, SegmentName};
 use crate::store::{self, Applied, Entry, Loaded, LocalFailure, Seed, Shelf, Store};
-use client::backup::{RestoreTarget, Restored};
+use client::backup::Restored;
 use futures::{StreamExt as _, TryStreamExt as _};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -84,6 +84,19 @@ pub enum RestoreError {
     },
 }
 
+impl RestoreError {
+    /// What the store has to do with it.
+    pub fn object_error(&self) -> Option<&ObjectError> {
+        match self {
+            Self::Objects(error)
+            | Self::Fetch(FetchError::Objects(error))
+            | Self::Replaced(ReplacedError::Objects(error))
+            | Self::Replaced(ReplacedError::Fetch(FetchError::Objects(error))) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 /// A state that came back.
 pub struct Rebuilt {
     /// The database file: one of ours, with the internal table.
@@ -94,33 +107,32 @@ pub struct Rebuilt {
     pub extensions: Arc<Loaded>,
 }
 
-/// Brings back `target` in `directory`, which must hold no database, by the extensions on `shelf`; tells `progress` in
+/// Brings back what was chosen in `directory`, which must hold no database, by the extensions on `shelf`; tells `progress` in
 /// hundredths.
 pub async fn rebuild(
     objects: &Objects,
-    target: &RestoreTarget,
+    choice: &Choice,
     directory: &Path,
     shelf: Shelf,
     progress: &(impl Fn(u8) + Sync),
 ) -> Result<Rebuilt, RestoreError> {
     let begun = Instant::now();
-    let choice = Contents::read(objects, None).await?.choose(target)?;
     let entries: u64 = choice.segments.iter().map(|segment| segment.last - segment.first + 1).sum();
     // Of the whole work, the part that fetching the file is; by experience an entry costs about a page.
     let size = choice.manifest.parts.size_bytes;
     let fetching = size as f64 / (size + 4096 * entries).max(1) as f64;
-    fetch_base(objects, &choice, directory, |bytes| {
+    fetch_base(objects, choice, directory, |bytes| {
         progress((fetching * 100.0 * bytes as f64 / size.max(1) as f64) as u8);
     })
     .await?;
-    let replay = Replay::begin(directory, shelf, &choice).await?;
+    let replay = Replay::begin(directory, shelf, choice).await?;
     let replay = replay
-        .run(objects, &choice, |done| {
+        .run(objects, choice, |done| {
             let share = done as f64 / entries.max(1) as f64;
             progress((100.0 * (fetching + (1.0 - fetching) * share)) as u8);
         })
         .await?;
-    let rebuilt = replay.finish(&choice, begun).await?;
+    let rebuilt = replay.finish(choice, begun).await?;
     progress(100);
     Ok(rebuilt)
 }

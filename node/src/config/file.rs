@@ -40,10 +40,10 @@ pub fn read(path: &Path) -> Result<InFile, ConfigError> {
             found.data_dir = Some(value);
             continue;
         }
-        let flag = flags::find(&key).filter(|flag| !NOT_HERE.contains(&flag.name));
-        let flag =
-            flag.ok_or_else(|| of(format!("unknown key {key:?}; keys are the flags without their dash")))?;
-        found.values.push((flag.name, value));
+        let flag = flags::settable(&key).filter(|(name, _)| !NOT_HERE.contains(name));
+        let unknown = || of(format!("unknown key {key:?}; keys are the flags without their dash"));
+        let (name, _) = flag.ok_or_else(unknown)?;
+        found.values.push((name, value));
     }
     Ok(found)
 }

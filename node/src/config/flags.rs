@@ -221,22 +221,80 @@ pub const FLAGS: &[Flag] = &[
     flag("log-format", "auto", "how it is logged: text, json, or auto (text on a terminal)"),
 ];
 
-/// Flags of rqlite that a command line may go on naming: what they are about is done otherwise here, or not at all.
-pub const WITHOUT_EFFECT: &[(&str, bool)] = &[
-    ("raft-log-level", false),
-    ("cluster-connect-timeout", false),
-    ("raft-snap", false),
-    ("raft-snap-wal-size", false),
-    ("raft-snap-int", false),
-    ("raft-leader-lease-timeout", false),
-    ("raft-commit-timeout", false),
-    ("raft-remove-shutdown", true),
-    ("compress-snap-transport", true),
-    ("db-max-ro-conns", false),
-    ("cpu-profile", false),
-    ("mem-profile", false),
-    ("trace-profile", false),
+/// What the value of a flag without effect has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A number that is not negative.
+    Number,
+    /// A duration.
+    Duration,
+    /// True or false; true by being there.
+    Switch,
+}
+
+/// A flag of rqlite that may go on being set: what it is about is done otherwise here, or not at all.
+#[derive(Debug)]
+pub struct WithoutEffect {
+    /// Its name, in rqlite and in all three places here.
+    pub name: &'static str,
+    /// What its value has to be.
+    pub kind: Kind,
+    /// Why it has no effect.
+    pub reason: &'static str,
+}
+
+const fn without_effect(name: &'static str, kind: Kind, reason: &'static str) -> WithoutEffect {
+    WithoutEffect { name, kind, reason }
+}
+
+const NO_SNAPSHOTS: &str =
+    "the database file is the snapshot, and Raft's log is cut by -log-retention once that is synced";
+const NO_PROFILES: &str = "the process does not profile itself; perf does that from without";
+
+/// All of them.
+pub const WITHOUT_EFFECT: &[WithoutEffect] = &[
+    without_effect("raft-log-level", Kind::Text, "Raft's events are in the log of -log-level, by module"),
+    without_effect(
+        "cluster-connect-timeout",
+        Kind::Duration,
+        "members give each other 1.5 s to connect, and try again",
+    ),
+    without_effect("raft-snap", Kind::Number, NO_SNAPSHOTS),
+    without_effect("raft-snap-wal-size", Kind::Number, NO_SNAPSHOTS),
+    without_effect("raft-snap-int", Kind::Duration, NO_SNAPSHOTS),
+    without_effect(
+        "raft-leader-lease-timeout",
+        Kind::Duration,
+        "the lease follows from -raft-election-timeout",
+    ),
+    without_effect("raft-commit-timeout", Kind::Duration, "followers learn at once what is committed"),
+    without_effect(
+        "raft-remove-shutdown",
+        Kind::Switch,
+        "Raft goes on until the process ends; -raft-cluster-remove-shutdown leaves the cluster",
+    ),
+    without_effect("compress-snap-transport", Kind::Switch, "a snapshot goes to a member as it is on disk"),
+    without_effect("db-max-ro-conns", Kind::Number, "connections for reading are kept by need"),
+    without_effect("cpu-profile", Kind::Text, NO_PROFILES),
+    without_effect("mem-profile", Kind::Text, NO_PROFILES),
+    without_effect("trace-profile", Kind::Text, NO_PROFILES),
 ];
+
+/// A name that may be set, as the table has it, and whether it is true by being there: of a flag, or of one without
+/// effect.
+pub fn settable(name: &str) -> Option<(&'static str, bool)> {
+    let without_effect = || WITHOUT_EFFECT.iter().find(|flag| flag.name == name);
+    find(name)
+        .map(|flag| (flag.name, flag.boolean))
+        .or_else(|| without_effect().map(|flag| (flag.name, flag.kind == Kind::Switch)))
+}
+
+/// All names that may be set.
+pub fn settable_names() -> impl Iterator<Item = &'static str> {
+    FLAGS.iter().map(|flag| flag.name).chain(WITHOUT_EFFECT.iter().map(|flag| flag.name))
+}
 
 /// Looks a flag up; returns it with its name in the table.
 pub fn find(name: &str) -> Option<&'static Flag> {
@@ -269,8 +327,11 @@ pub fn usage() -> String {
         };
         out.push_str(&format!("  {shown:<34} {}{default}\n", flag.help));
     }
-    let names: Vec<String> = WITHOUT_EFFECT.iter().map(|(name, _)| format!("-{name}")).collect();
-    out.push_str(&format!("\nKnown from rqlite, and without effect: {}\n", names.join(" ")));
+    let names: Vec<String> = WITHOUT_EFFECT.iter().map(|flag| format!("-{}", flag.name)).collect();
+    out.push_str(&format!(
+        "\nKnown from rqlite, and without effect (the log says why): {}\n",
+        names.join(" ")
+    ));
     out
 }
 

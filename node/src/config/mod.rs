@@ -21,6 +21,7 @@ use crate::otlp::OtlpConfig;
 use crate::raft::{Profile, Reap};
 use crate::store::ExtensionsConfig;
 use crate::tls::{PeerTlsFiles, ServerTlsFiles};
+use axum::http::HeaderValue;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub struct Config {
     /// Where clients reach it.
     pub http_adv_addr: String,
     /// `Access-Control-Allow-Origin` of answers.
-    pub http_allow_origin: Option<String>,
+    pub http_allow_origin: Option<HeaderValue>,
     /// TLS of the client port.
     pub http_tls: Option<ServerTlsFiles>,
     /// Who may do what: a file, or a directory of files.

@@ -1,7 +1,7 @@
 //! Reads the command line, and what it refers to. Flags are in Go's spelling (`-flag value`, `-flag=value`, one or two
-//! dashes; booleans only with `=`), the data directory is last.
+//! dashes; booleans only with `=`), the data directory is last. `--` ends the flags.
 
-use super::flags::{self, FLAGS, WITHOUT_EFFECT};
+use super::flags;
 use super::values::Values;
 use super::{Command, ConfigError, file};
 use crate::store::Order;
@@ -41,12 +41,19 @@ pub fn parse(
     }
     let mut values = Values::default();
     let mut data_dir = None;
+    let mut flags_ended = false;
     while let Some(argument) = arguments.next() {
         let usage = |message: String| Err(ConfigError::Usage(message));
         if let Some(extra) = &data_dir {
             return usage(format!("{argument}: nothing may come after the data directory {extra}"));
         }
-        let name = match argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) {
+        if argument == "--" && !flags_ended {
+            flags_ended = true;
+            continue;
+        }
+        let name = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'));
+        // A dash alone is no flag either.
+        let name = match name.filter(|name| !flags_ended && !name.is_empty()) {
             None => {
                 data_dir = Some(argument);
                 continue;
@@ -60,10 +67,7 @@ pub fn parse(
         if name == "h" || name == "help" {
             return Ok(Command::Help);
         }
-        let known = flags::find(&name).map(|flag| (Some(flag.name), flag.boolean));
-        let without =
-            || WITHOUT_EFFECT.iter().find(|(known, _)| *known == name).map(|(_, boolean)| (None, *boolean));
-        let Some((known, boolean)) = known.or_else(without) else {
+        let Some((known, boolean)) = flags::settable(&name) else {
             return usage(format!("flag provided but not defined: -{name}"));
         };
         let value = match value {
@@ -74,17 +78,15 @@ pub fn parse(
                 None => return usage(format!("flag needs an argument: -{name}")),
             },
         };
-        if let Some(known) = known {
-            values.set_in_sight(known, value, format!("flag -{known}"), true)?;
-        }
+        values.set_in_sight(known, value, format!("flag -{known}"), true)?;
     }
     if values.boolean("version")? {
         return Ok(Command::Version);
     }
-    for flag in FLAGS {
-        let name = flags::environment_name(flag.name);
+    for flag in flags::settable_names() {
+        let name = flags::environment_name(flag);
         if let Some(value) = environment(&name) {
-            values.set_in_sight(flag.name, value, name, false)?;
+            values.set_in_sight(flag, value, name, false)?;
         }
     }
     let mut data_dir = data_dir.or_else(|| environment(&flags::environment_name("data-dir")));
@@ -139,13 +141,76 @@ mod tests {
 
     #[test]
     fn every_spelling() {
-        for line in ["-http-addr h:1 -fk d", "--http-addr=h:1 --fk=true d", "-http-addr=h:1 -fk=1 d"] {
+        for line in [
+            "-http-addr h:1 -fk d",
+            "--http-addr=h:1 --fk=true d",
+            "-http-addr=h:1 -fk=1 d",
+            "-http-addr h:1 -fk -- d",
+        ] {
             let config = run(line).unwrap();
             assert_eq!((config.http_addr.as_str(), config.http_adv_addr.as_str()), ("h:1", "h:1"), "{line}");
             assert!(config.foreign_keys);
             assert_eq!(config.node_id, "localhost:4002");
         }
         assert_eq!(run("-log-segment-size 1MiB d").unwrap().log_segment_bytes, 1 << 20);
+        for (line, data_dir) in [("-- -d", "-d"), ("-fk -- --fk", "--fk"), ("-", "-"), ("-- --", "--")] {
+            assert_eq!(run(line).unwrap().data_dir.to_str(), Some(data_dir), "{line}");
+        }
+        let environment = [("SQLITED_DATA_DIR", "/from/env")];
+        assert_eq!(run_in(&environment, "-fk --").unwrap().data_dir.to_str(), Some("/from/env"));
+    }
+
+    #[test]
+    fn origins_by_table() {
+        let origin = |value: &str| {
+            let arguments = ["-http-allow-origin".to_owned(), value.to_owned(), "d".to_owned()];
+            match parse(arguments, |_| None)? {
+                Command::Run(config) => Ok(config.http_allow_origin),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(origin(""), Ok(None));
+        for fine in ["*", "https://example.com"] {
+            assert_eq!(origin(fine).unwrap().unwrap(), fine);
+        }
+        for bad in ["https://example.com\n", "https://exämple.com\u{7f}", "a\r\nSet-Cookie: b"] {
+            let Err(ConfigError::Usage(message)) = origin(bad) else { panic!("{bad:?} is taken") };
+            assert!(message.contains("flag -http-allow-origin"), "{message}");
+        }
+    }
+
+    #[test]
+    fn flags_without_effect_are_checked_and_said_in_all_three_places() {
+        for flag in flags::WITHOUT_EFFECT {
+            let (fine, wrong) = match flag.kind {
+                flags::Kind::Text => ("x", None),
+                flags::Kind::Number => ("8192", Some("many")),
+                flags::Kind::Duration => ("10s", Some("10")),
+                flags::Kind::Switch => ("true", Some("perhaps")),
+            };
+            let in_each_place = |value: &str| {
+                let mut file = tempfile::NamedTempFile::new().unwrap();
+                writeln!(file, "{}: {value}", flag.name).unwrap();
+                let variable = flags::environment_name(flag.name);
+                [
+                    run(&format!("-{}={value} d", flag.name)),
+                    run_in(&[(variable.as_str(), value)], "d"),
+                    run(&format!("-config {} d", file.path().display())),
+                ]
+            };
+            for config in in_each_place(fine) {
+                let notices = config.unwrap().notices;
+                let begins = format!("-{} has no effect here: {}", flag.name, flag.reason);
+                assert_eq!(notices, [begins]);
+            }
+            for config in wrong.into_iter().flat_map(in_each_place) {
+                let Err(ConfigError::Usage(message)) = config else { panic!("-{} is taken", flag.name) };
+                let variable = flags::environment_name(flag.name);
+                assert!(message.contains(flag.name) || message.contains(&variable), "{message}");
+            }
+        }
+        assert!(run("d").unwrap().notices.is_empty(), "what is not set is not mentioned");
+        assert!(matches!(run("-raft-snap-int= d"), Err(ConfigError::Usage(_))));
     }
 
     #[test]

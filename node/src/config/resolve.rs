@@ -1,6 +1,7 @@
 //! Makes a [`Config`] of what was set, and refuses what contradicts itself.
 
 use super::expand::expand_environment;
+use super::flags::{Kind, WITHOUT_EFFECT};
 use super::values::Values;
 use super::{Config, ConfigError, LogFormat};
 use crate::backup::{AutoBackupConfig, AutoRestoreConfig};
@@ -13,6 +14,7 @@ use crate::otlp::{OtlpConfig, endpoint};
 use crate::raft::{Profile, Reap};
 use crate::store::ExtensionsConfig;
 use crate::tls::{PeerTlsFiles, Plaintext, ServerTlsFiles};
+use axum::http::HeaderValue;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -68,6 +70,22 @@ impl Values {
             format_duration(shortest)
         ));
         Profile { election_timeout: shortest, ..profile }
+    }
+
+    /// Refuses a value that makes no sense of a flag without effect, as rqlite does; says of each that is set why nothing
+    /// comes of it.
+    fn without_effect(&self, notices: &mut Vec<String>) -> Result<(), ConfigError> {
+        for flag in WITHOUT_EFFECT.iter().filter(|flag| self.is_set(flag.name)) {
+            match flag.kind {
+                Kind::Text => {}
+                Kind::Number => self.number::<u64>(flag.name).map(drop)?,
+                Kind::Switch => self.boolean(flag.name).map(drop)?,
+                Kind::Duration if self.duration(flag.name)?.is_some() => {}
+                Kind::Duration => return self.bad(flag.name, "not a duration such as 250ms or 3s"),
+            }
+            notices.push(format!("-{} has no effect here: {}", flag.name, flag.reason));
+        }
+        Ok(())
     }
 
     fn above_zero(&self, name: &'static str) -> Result<Duration, ConfigError> {
@@ -136,6 +154,13 @@ impl Values {
             return invalid("-otlp-no-verify and -otlp-ca-cert contradict each other: leave one out".into());
         }
         Ok(Some(OtlpConfig { endpoint, interval, trusts_all, ca, identity, trace_ratio, trace_limit }))
+    }
+
+    fn allow_origin(&self) -> Result<Option<HeaderValue>, ConfigError> {
+        let origin = self.option("http-allow-origin").map(|origin| HeaderValue::from_str(&origin));
+        origin.transpose().or_else(|_| {
+            self.bad("http-allow-origin", "not the value of a header: visible ASCII characters and spaces")
+        })
     }
 
     fn http_tls(&self) -> Result<Option<ServerTlsFiles>, ConfigError> {
@@ -339,12 +364,13 @@ impl Values {
         };
         let mut notices = Vec::new();
         let profile = Self::lengthen_election(self.profile()?, &mut notices);
+        self.without_effect(&mut notices)?;
         Ok(Config {
             node_id: self.option("node-id").unwrap_or_else(|| raft_adv_addr.clone()),
             data_dir,
             http_addr,
             http_adv_addr,
-            http_allow_origin: self.option("http-allow-origin"),
+            http_allow_origin: self.allow_origin()?,
             http_tls: self.http_tls()?,
             auth: self.path("auth"),
             backup_config: self.path("backup-config"),

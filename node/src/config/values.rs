@@ -55,6 +55,11 @@ impl Values {
         Ok(())
     }
 
+    /// Whether it was set, whatever to.
+    pub fn is_set(&self, name: &'static str) -> bool {
+        self.0.contains_key(name)
+    }
+
     pub fn text(&self, name: &'static str) -> &str {
         let default = flags::find(name).map_or("", |flag| flag.default);
         self.0.get(name).map_or(default, |value| value.text.as_str())

@@ -28,7 +28,7 @@ pub use counters::{Counter, Counters};
 pub use health::serve_health;
 pub use queue::{Queue, QueueConfig};
 pub use receive::BodyRoom;
-pub use routes::{ROUTES, Route};
+pub use routes::{Access, ROUTES, Route};
 pub use server::{Server, serve_clients};
 
 use crate::auth::{Authenticator, Denied};
@@ -42,7 +42,7 @@ use crate::raft::Consensus;
 use crate::tls::ServerTls;
 use crate::trace::{OpenSpan, TraceState};
 use axum::body::Body;
-use axum::http::header::{HeaderName, HeaderValue};
+use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, Request, StatusCode, Version, header};
 use params::Params;
 use respond::Answer;
@@ -170,6 +170,25 @@ fn traced(app: &App, kind: RequestKind, came_us: i64, request: &Request<Body>) -
     Some(span)
 }
 
+/// Lets a request pass that may do what its route needs; says who sent it where something of theirs depends on it. A
+/// name whose password is wrong is nobody's, also where everybody may pass.
+async fn let_in(app: &App, needs: Access, headers: &HeaderMap) -> Result<Option<String>, Denied> {
+    let authorization = headers.get(header::AUTHORIZATION);
+    if let (Some(auth), Access::All(needed)) = (&app.auth, needs) {
+        auth.check(authorization, needed).await?;
+    }
+    // What nobody is asked for is not counted.
+    if let Access::All(_) = needs {
+        app.counters.count(Counter::AuthOk);
+    }
+    match &app.auth {
+        Some(auth) if headers.contains_key(idempotency::IDEMPOTENCY_KEY) => {
+            auth.identify(authorization).await.map(|(user, _)| user)
+        }
+        _ => Ok(None),
+    }
+}
+
 async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Request<Body>) -> Answer {
     let came_us = if app.otlp.is_some() { crate::clock::now_us() } else { 0 };
     let (route, has_method) = match routes::find(request.method(), request.uri().path()) {
@@ -177,20 +196,14 @@ async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Re
         Match::WrongMethod(route) => (route, false),
         Match::Unknown => return respond::empty(StatusCode::NOT_FOUND),
     };
-    let allowed = match &app.auth {
-        Some(auth) => auth.check(request.headers().get(header::AUTHORIZATION), route.needs).await,
-        None => Ok(()),
-    };
-    match allowed {
-        // What nobody is asked for is not counted.
-        Ok(()) if route.needs.is_empty() => {}
-        Ok(()) => app.counters.count(Counter::AuthOk),
+    let user = match let_in(app, route.needs, request.headers()).await {
+        Ok(user) => user,
         Err(Denied::Busy) => return respond::busy(),
         Err(Denied::Unauthorized) => {
             app.counters.count(Counter::AuthFail);
             return respond::empty(StatusCode::UNAUTHORIZED);
         }
-    }
+    };
     if !has_method {
         return respond::empty(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -202,7 +215,7 @@ async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Re
     let span = traced(app, kind, came_us, &request);
     let (head, body) = request.into_parts();
     let incoming =
-        Incoming { scheme, method: head.method, uri: head.uri, params, headers: head.headers, body };
+        Incoming { scheme, method: head.method, uri: head.uri, params, headers: head.headers, user, body };
     let Some(mut span) = span else { return answer(app, route.endpoint, incoming).await };
     let answer = span.within(Box::pin(answer(app, route.endpoint, incoming))).await;
     span.set("http.response.status_code", answer.status().as_str());

@@ -69,6 +69,13 @@ impl Params {
             .map(|text| text.parse().map_err(|_| BadParam(format!("{name} is not a valid integer"))))
             .transpose()
     }
+
+    /// How much there may be of something; 0 is no bound.
+    pub fn most(&self, name: &str) -> Result<Option<u64>, BadParam> {
+        let given = self.integer(name)?.map(u64::try_from).transpose();
+        let most = given.map_err(|_| BadParam(format!("{name} must not be negative")))?;
+        Ok(most.filter(|most| *most > 0))
+    }
 }
 
 fn decode(text: &str) -> Result<String, BadParam> {

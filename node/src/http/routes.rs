@@ -1,5 +1,5 @@
 //! Every path of the client port, in one table: what it is called, which methods it has, what a user must be allowed to
-//! do. A route without the last does not compile.
+//! do. A route without the last does not compile: one that everybody may ask says so, and why.
 
 use crate::auth::Permission::{
     self, All, Backup, Execute, Join, LeaderOps, Load, Query, Ready, Remove, Snapshot, Status, Ui,
@@ -86,10 +86,37 @@ pub struct Route {
     pub endpoint: Endpoint,
     /// Its methods.
     pub methods: &'static [Method],
-    /// What a user must be allowed to do, all of it.
-    pub needs: &'static [Permission],
+    /// What a user must be allowed to do.
+    pub needs: Access,
 }
 
+/// Who may ask a path.
+#[derive(Clone, Copy, Debug)]
+pub enum Access {
+    /// Everybody, also without credentials, for this reason.
+    Open(&'static str),
+    /// Who is allowed to do all of these; never none.
+    All(&'static [Permission]),
+}
+
+impl Access {
+    /// What a user must be allowed to do, all of it.
+    pub fn permissions(self) -> &'static [Permission] {
+        match self {
+            Self::Open(_) => &[],
+            Self::All(permissions) => permissions,
+        }
+    }
+
+    const fn is_said(&self) -> bool {
+        match self {
+            Self::Open(reason) => !reason.is_empty(),
+            Self::All(permissions) => !permissions.is_empty(),
+        }
+    }
+}
+
+/// A path for who is allowed to do all of `needs`.
 const fn route(
     path: &'static str,
     prefix: bool,
@@ -97,7 +124,12 @@ const fn route(
     methods: &'static [Method],
     needs: &'static [Permission],
 ) -> Route {
-    Route { path, prefix, endpoint, methods, needs }
+    Route { path, prefix, endpoint, methods, needs: Access::All(needs) }
+}
+
+/// A path that everybody may read, because of `reason`.
+const fn open(path: &'static str, prefix: bool, endpoint: Endpoint, reason: &'static str) -> Route {
+    Route { path, prefix, endpoint, methods: GET_HEAD, needs: Access::Open(reason) }
 }
 
 const GET: &[Method] = &[Method::GET];
@@ -107,6 +139,8 @@ const GET_POST: &[Method] = &[Method::GET, Method::POST];
 const DELETE: &[Method] = &[Method::DELETE];
 const GET_POST_DELETE: &[Method] = &[Method::GET, Method::POST, Method::DELETE];
 const POST_DELETE: &[Method] = &[Method::POST, Method::DELETE];
+
+const PAGE: &str = "the page holds no data, and asks for a user itself: console.rs";
 
 /// The table. Exact paths come before prefixes that would also match them.
 pub const ROUTES: &[Route] = &[
@@ -128,11 +162,10 @@ pub const ROUTES: &[Route] = &[
     route("/debug/vars", false, Endpoint::Vars, GET_POST, &[Status]),
     route("/licenses", false, Endpoint::Licenses, GET, &[Status]),
     route("/metrics", false, Endpoint::Metrics, GET, &[Status]),
-    // The page holds no data: see `console.rs`.
-    route("/", false, Endpoint::Console, GET_HEAD, &[]),
-    route("/console", false, Endpoint::Console, GET_HEAD, &[]),
+    open("/", false, Endpoint::Console, PAGE),
+    open("/console", false, Endpoint::Console, PAGE),
     route("/console/session", false, Endpoint::ConsoleSession, GET, &[Ui]),
-    route("/console/", true, Endpoint::Console, GET_HEAD, &[]),
+    open("/console/", true, Endpoint::Console, PAGE),
     route("/cluster", false, Endpoint::Cluster, GET, &[LeaderOps]),
     route("/cluster/events", false, Endpoint::ClusterEvents, GET, &[LeaderOps]),
     route("/cluster/initialise", false, Endpoint::ClusterInitialise, POST, &[All]),
@@ -146,6 +179,15 @@ pub const ROUTES: &[Route] = &[
     route("/cluster/backups/probe", false, Endpoint::ClusterBackupProbe, POST, &[Backup, LeaderOps]),
     route("/cluster/restore", false, Endpoint::ClusterRestore, GET_POST, &[All]),
 ];
+
+/// A route without a permission, and without a reason for having none, fails the build here.
+const _: () = {
+    let mut i = 0;
+    while i < ROUTES.len() {
+        assert!(ROUTES[i].needs.is_said(), "a route has to say what its users must be allowed to do");
+        i += 1;
+    }
+};
 
 /// What a path leads to.
 #[derive(Debug)]

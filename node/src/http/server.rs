@@ -1,27 +1,33 @@
 //! Connections of the client port: how many, how long they may take to say what they want, how they end.
 
 use super::{App, Scheme, handle};
+use crate::observe::Until as _;
 use crate::tcp::{self, Expectant};
 use crate::tls::ServerTls;
 use axum::body::Body;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::Version;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::pending;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 16_384;
 /// How long a client may take to shake hands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take to send the head of a request.
+/// How long a client may take to send the head of a request, the first one or the next; so a connection on which no request
+/// is under way ends after that, of HTTP/1 and of HTTP/2.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a client that speaks HTTP/2 says first (RFC 9113, section 3.4).
@@ -51,7 +57,7 @@ impl Server {
 pub fn serve_clients(listener: TcpListener, app: Arc<App>, tls: Option<Arc<ServerTls>>) -> Server {
     let (stop, mut stopped) = watch::channel(false);
     let done = tokio::spawn(async move {
-        let graceful = GracefulShutdown::new();
+        let (end, ending) = watch::channel(());
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let accepted = tokio::select! {
@@ -59,13 +65,13 @@ pub fn serve_clients(listener: TcpListener, app: Arc<App>, tls: Option<Arc<Serve
                 _ = stopped.changed() => break,
             };
             let Ok((stream, permit)) = accepted else { break };
-            let (app, tls, watcher) = (app.clone(), tls.clone(), graceful.watcher());
+            let (app, tls, ending) = (app.clone(), tls.clone(), ending.clone());
             tokio::spawn(async move {
                 let ended = match &tls {
-                    None => converse(stream, Scheme::Http, app, watcher).await,
+                    None => converse(stream, Scheme::Http, app, ending).await,
                     Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                        Ok(Ok(Ok(stream))) => converse(stream, Scheme::Https, app, watcher).await,
-                        Ok(Ok(Err(plaintext))) => converse(plaintext, Scheme::Http, app, watcher).await,
+                        Ok(Ok(Ok(stream))) => converse(stream, Scheme::Https, app, ending).await,
+                        Ok(Ok(Err(plaintext))) => converse(plaintext, Scheme::Http, app, ending).await,
                         Ok(Err(error)) => Err(error.into()),
                         Err(_) => Err("no handshake in time".into()),
                     },
@@ -76,28 +82,101 @@ pub fn serve_clients(listener: TcpListener, app: Arc<App>, tls: Option<Arc<Serve
                 drop(permit);
             });
         }
-        drop(listener);
-        graceful.shutdown().await;
+        drop((listener, ending));
+        end.send_replace(());
+        // Each connection keeps its receiver until it ended.
+        end.closed().await;
     });
     Server { stop, done }
 }
 
-/// Answers the requests of one connection.
+/// Answers the requests of one connection, until the client hangs up, `ending` says so, or nothing comes any more.
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     scheme: Scheme,
     app: Arc<App>,
-    watcher: Watcher,
+    mut ending: watch::Receiver<()>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let (open, streams) = watch::channel(0);
+    let open = Arc::new(open);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let app = app.clone();
-        async move { Ok::<_, Infallible>(handle(app, scheme, request.map(Body::new)).await) }
+        // HTTP/1 counts by itself: `header_read_timeout`.
+        let open = (request.version() == Version::HTTP_2).then(|| OpenStream::begin(open.clone()));
+        async move {
+            let answer = handle(app, scheme, request.map(Body::new)).await;
+            Ok::<_, Infallible>(answer.map(|body| Answered { body, _open: open }))
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256).keep_alive_interval(PING);
     // The time for a head begins once it shows which of the two it is.
-    let stream = Expectant::new(stream, PREFACE, HEAD_TIMEOUT);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    watcher.watch(connection).await
+    let (stream, is_http2) = Expectant::new(stream, PREFACE, HEAD_TIMEOUT);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        // Nobody can say so any more: the same.
+        _ = ending.changed() => {}
+        () = falls_silent(is_http2, streams) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}
+
+/// Resolves once a connection of HTTP/2 had no stream for as long as a head may take; never for one of HTTP/1. A client
+/// that goes on answering pings is there, but nothing says that it ever wants something.
+async fn falls_silent(is_http2: oneshot::Receiver<()>, mut streams: watch::Receiver<usize>) {
+    if is_http2.await.is_err() {
+        return pending().await;
+    }
+    while streams.until(|open| *open == 0).await.is_ok() {
+        if tokio::time::timeout(HEAD_TIMEOUT, streams.changed()).await.is_err() {
+            return;
+        }
+    }
+    // Without the service there is no connection either.
+    pending().await
+}
+
+/// A request of HTTP/2, until its answer is sent or given up.
+struct OpenStream(Arc<watch::Sender<usize>>);
+
+impl OpenStream {
+    fn begin(open: Arc<watch::Sender<usize>>) -> Self {
+        open.send_modify(|open| *open += 1);
+        Self(open)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+/// The body of an answer, which is under way as long as it is there.
+struct Answered {
+    body: Body,
+    _open: Option<OpenStream>,
+}
+
+impl HttpBody for Answered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

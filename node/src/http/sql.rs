@@ -9,7 +9,7 @@ use super::respond::{self, Answer, Envelope};
 use super::{App, Scheme, bookmark, idempotency, redirect};
 use crate::raft::command::{EncodedRequest, IdempotencyKey, Malformed, RequestFlags};
 use crate::raft::{Freshness, Level, QueryAnswer, QueryOptions, ReadBody, RequestError};
-use crate::store::{Position, begin_entry, write_str};
+use crate::store::{Limits, Position, ResultLimit, begin_entry, write_str};
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode, Uri};
@@ -35,6 +35,8 @@ pub struct Incoming {
     pub params: Params,
     /// Its headers.
     pub headers: HeaderMap,
+    /// Who sent it, where that is asked for ([`idempotency`]) and their password was right.
+    pub user: Option<String>,
     /// Its body.
     pub body: Body,
 }
@@ -66,7 +68,8 @@ struct Common {
 }
 
 impl Common {
-    fn read(app: &App, params: &Params, headers: &HeaderMap) -> Result<Self, BadParam> {
+    fn read(app: &App, incoming: &Incoming) -> Result<Self, BadParam> {
+        let params = &incoming.params;
         let flags = [
             ("transaction", RequestFlags::TRANSACTION),
             ("associative", RequestFlags::ASSOCIATIVE),
@@ -79,7 +82,7 @@ impl Common {
         // `retries` has no meaning here: what can be tried again is, until the time is over.
         Ok(Self {
             flags,
-            key: idempotency::read(headers)?,
+            key: idempotency::read(&incoming.headers, incoming.user.as_deref())?,
             timeout: params.duration("timeout")?.map(|t| t.min(LONGEST)),
             apply_timeout: app.apply_timeout.min(LONGEST),
             statement_timeout: params.duration("db_timeout")?.filter(|t| !t.is_zero()),
@@ -88,8 +91,10 @@ impl Common {
         })
     }
 
+    /// How long it waits for a leader and a quorum. In Go's programs 0 says that there is no bound of the request's own:
+    /// then the member's holds.
     fn apply_timeout(&self) -> Duration {
-        self.timeout.unwrap_or(self.apply_timeout)
+        self.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(self.apply_timeout)
     }
 
     fn query_options(&self, params: &Params, headers: &HeaderMap) -> Result<QueryOptions, BadParam> {
@@ -109,8 +114,14 @@ impl Common {
         };
         Ok(QueryOptions {
             level,
-            timeout: timeout.map_or(self.apply_timeout(), |t| t.min(LONGEST)),
-            statement_timeout: self.statement_timeout,
+            timeout: timeout.filter(|t| !t.is_zero()).map_or(self.apply_timeout(), |t| t.min(LONGEST)),
+            limits: Limits {
+                statement_timeout: self.statement_timeout,
+                result: ResultLimit {
+                    rows: params.most("db_max_rows")?,
+                    bytes: params.most("db_max_bytes")?,
+                },
+            },
             // None at all is what a duration of 0 says.
             freshness: within.filter(|t| !t.is_zero()).map(|within| Freshness { within, strict }),
             bookmark: bookmark::read(headers)?,
@@ -157,7 +168,7 @@ fn failed(app: &App, error: &RequestError, pretty: bool) -> Answer {
 pub async fn execute(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
     app.counters.count(Counter::Executions);
-    let common = match Common::read(app, &incoming.params, &incoming.headers) {
+    let common = match Common::read(app, &incoming) {
         Ok(common) => common,
         Err(error) => return bad_param(&error),
     };
@@ -274,7 +285,7 @@ async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
 pub async fn query(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
     app.counters.count(Counter::Queries);
-    let read = Common::read(app, &incoming.params, &incoming.headers);
+    let read = Common::read(app, &incoming);
     let options = |c: Common| c.query_options(&incoming.params, &incoming.headers).map(|o| (c, o));
     let (common, options) = match read.and_then(options) {
         Ok(read) => read,
@@ -346,7 +357,7 @@ async fn run_query(
 pub async fn request(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
     app.counters.count(Counter::Requests);
-    let read = Common::read(app, &incoming.params, &incoming.headers);
+    let read = Common::read(app, &incoming);
     let options = |c: Common| c.query_options(&incoming.params, &incoming.headers).map(|o| (c, o));
     let (mut common, options) = match read.and_then(options) {
         Ok(read) => read,
@@ -397,7 +408,7 @@ fn only_reads(app: &App, request: &EncodedRequest) -> Result<bool, crate::store:
 /// rewrite, and `rewritten` is never there.
 pub async fn sql(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
-    let common = match Common::read(app, &incoming.params, &incoming.headers) {
+    let common = match Common::read(app, &incoming) {
         Ok(common) => common,
         Err(error) => return bad_param(&error),
     };

@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use client::admin::{MemberReport, Phase, Role};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -18,9 +19,14 @@ use tokio::time::{Instant, timeout_at};
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `GET /status`
-pub async fn status(app: &App, params: &Params) -> Answer {
+pub async fn status(app: &Arc<App>, params: &Params) -> Answer {
     app.counters.count(Counter::Statuses);
-    let whole = whole(app);
+    let told = app.clone();
+    // It looks at files and asks SQLite: other requests do not wait for that.
+    let whole = match tokio::task::spawn_blocking(move || whole(&told)).await {
+        Ok(whole) => whole,
+        Err(error) => return respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
+    };
     let part = match params.get("key") {
         None | Some("") => whole,
         Some(key) => {
@@ -201,7 +207,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
         "fsm_index": report.applied_index,
         "fsm_term": state.applied.log_id.map_or(0, |id| id.term),
         "db_applied_index": report.applied_index,
-        "strong_read_term": report.term,
+        "strong_read_term": consensus.strong_read_term(),
         "apply_timeout": format_duration(app.apply_timeout),
         "heartbeat_timeout": format_duration(heartbeat),
         "election_timeout": format_duration(election),
@@ -225,7 +231,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
             "commit_index": report.committed_index,
             "applied_index": report.applied_index,
             "last_log_index": report.last_log_index,
-            "last_log_term": consensus.last_log_term(),
+            "last_log_term": report.last_log_term,
             "last_contact": last_contact,
             "fsm_pending": report.committed_index.saturating_sub(report.applied_index),
             "num_peers": report.membership.members.iter().filter(|m| m.voter).count().saturating_sub(1),

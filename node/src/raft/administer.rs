@@ -144,10 +144,11 @@ impl Consensus {
                 "this member does not vote: it may lack what was acknowledged",
             );
         }
-        if (report.last_log_index, report.term) != (request.index, request.term) {
+        let (index, term) = (report.last_log_index, report.held_term());
+        if (index, term) != (request.index, request.term) {
             let message = format!(
-                "this member holds everything up to index {} in term {}, not {} in term {}",
-                report.last_log_index, report.term, request.index, request.term
+                "this member holds everything up to index {index} of term {term}, not {} of term {}",
+                request.index, request.term
             );
             return refuse(RefusalReason::Invalid, message);
         }
@@ -176,7 +177,7 @@ impl Consensus {
     /// Removes a member, whatever its role.
     pub(super) async fn remove_member(&self, member: &Member) -> Result<Changed, Refusal> {
         if member.voter {
-            self.change_voters(ChangeVoters { add: vec![], remove: vec![member.node_id] }).await
+            self.change_voters(ChangeVoters { remove: vec![member.node_id], ..ChangeVoters::default() }).await
         } else {
             self.remove_learner(RemoveLearner { node_id: member.node_id }).await
         }

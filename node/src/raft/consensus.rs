@@ -195,6 +195,7 @@ pub struct Consensus {
     /// Whether the leader that was asked last takes traced calls.
     pub(super) traced_leader: parking_lot::Mutex<Option<(Leadership, Takes)>>,
     pub(super) reinstalls: AtomicU64,
+    pub(super) strong_read_term: AtomicU64,
     pub(super) security: PeerSecurity,
     /// Where clients' requests run, also those that other members pass on.
     pub(super) clients: Handle,
@@ -227,7 +228,14 @@ impl Consensus {
         };
         let (log, recovered) =
             RaftLog::open(config.directory.join("raft").join("log"), options, Arc::new(raftlog::OsIo))?;
-        tracing::info!(first = recovered.first_index, last = recovered.last_index, "opened Raft's log");
+        // What is to be applied again is what comes after `applied`.
+        let applied = store.applied().index();
+        tracing::info!(
+            first = recovered.first_index,
+            last = recovered.last_index,
+            applied,
+            "opened Raft's log"
+        );
         if let Some(torn) = &recovered.torn_tail {
             tracing::warn!(?torn, "cut an unfinished write off the log");
         }
@@ -315,6 +323,7 @@ impl Consensus {
             archived: Arc::default(),
             traced_leader: parking_lot::Mutex::default(),
             reinstalls: AtomicU64::new(0),
+            strong_read_term: AtomicU64::new(0),
             security,
             seen: Seen::default(),
             clients,
@@ -374,14 +383,20 @@ impl Consensus {
         self.log.first_index().unwrap_or(0)
     }
 
+    /// Term of the last strong read that this member, leading, answered since its start; 0 until one.
+    pub fn strong_read_term(&self) -> u64 {
+        self.strong_read_term.load(Ordering::Relaxed)
+    }
+
     /// How long ago the leader was heard; none if it never was.
     pub fn leader_silence(&self) -> Option<Duration> {
         self.contact.silence()
     }
 
-    /// Term of the last entry of the log.
-    pub fn last_log_term(&self) -> u64 {
-        self.raft.data_metrics().borrow_watched().last_log.as_ref().map_or(0, |id| id.leader_id.term)
+    /// Index and term of the last entry of the log; of an empty log both are 0.
+    pub(super) fn last_log(&self) -> (u64, u64) {
+        let metrics = self.raft.data_metrics();
+        metrics.borrow_watched().last_log.as_ref().map_or((0, 0), |id| (id.index, id.leader_id.term))
     }
 
     /// Requests to join since the start.

@@ -85,7 +85,10 @@ impl Consensus {
         let id = request.id().map_err(|error| RequestError::Internal(error.to_string()))?;
         let mut ticket = self.waiters.wait_for(id);
         let mut unsettled = None;
-        while Instant::now() < deadline {
+        let mut was_tried = false;
+        // A leader that is there is asked, however short the time.
+        while !was_tried || Instant::now() < deadline {
+            was_tried = true;
             if unsettled.is_none() && not_after.is_some_and(|at| at < Instant::now()) {
                 return Err(RequestError::ExecuteTimeout);
             }

@@ -19,13 +19,14 @@ use super::read::BarrierError;
 use super::stream_calls::{PeerStream, StreamKind};
 use super::waiters::Leadership;
 use super::wire::{WireError, get_u8, get_u32, get_u64};
-use crate::store::{Limits, Position, ReadError};
+use crate::store::{Limits, Position, ReadError, ResultLimit};
 use bytes::{BufMut, Bytes, BytesMut};
 use client::admin::Refusal;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -61,8 +62,8 @@ pub struct QueryOptions {
     pub level: Level,
     /// How long it may wait for a leader and its quorum.
     pub timeout: Duration,
-    /// How long each statement may run.
-    pub statement_timeout: Option<Duration>,
+    /// What each statement may take.
+    pub limits: Limits,
     /// Of reads without a leader.
     pub freshness: Option<Freshness>,
     /// What the client has seen: the state must be at least as far.
@@ -271,7 +272,7 @@ impl Consensus {
         options: QueryOptions,
     ) -> Result<QueryAnswer, RequestError> {
         let deadline = Instant::now() + options.timeout;
-        let limits = Limits { statement_timeout: options.statement_timeout };
+        let limits = options.limits;
         let level = match options.level {
             Level::Auto if self.is_learner() => Level::None,
             Level::Auto => Level::Weak,
@@ -290,11 +291,13 @@ impl Consensus {
             let LocalRead { body, position } = self.read_here(request, limits).await?;
             return Ok(QueryAnswer { body, index: 0, position, forwarded_to: None });
         }
+        let mut was_tried = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if was_tried && left.is_zero() {
                 return Err(RequestError::NoLeader);
             }
+            was_tried = true;
             match self.route() {
                 // It is about to hand over.
                 Route::Here(_) if self.is_fenced() => {}
@@ -369,7 +372,11 @@ impl Consensus {
                 Err(_) => failed(RequestError::NoQuorum),
             },
             Level::Strong => match tokio::time::timeout_at(deadline, self.proposer().propose_blank()).await {
-                Ok(Ok(index)) => Ok(index),
+                Ok(Ok(index)) => {
+                    let term = self.server.borrow_watched().vote.leader_id.term;
+                    self.strong_read_term.fetch_max(term, Ordering::Relaxed);
+                    Ok(index)
+                }
                 Ok(Err(ProposeError::NotLeader | ProposeError::OutcomeUnknown)) => {
                     Err(ExecuteError::NotLeader)
                 }
@@ -390,7 +397,7 @@ impl Consensus {
     ) -> Result<QueryAnswer, ExecuteError> {
         let body = QueryCall { level, timeout, options: *options }.encode(request);
         // The statements may run longer than the wait for a leader.
-        let patience = timeout + options.statement_timeout.unwrap_or(Duration::from_secs(60));
+        let patience = timeout + options.limits.statement_timeout.unwrap_or(Duration::from_secs(60));
         let answered = |index, position, body| QueryAnswer {
             body,
             index,
@@ -443,7 +450,7 @@ impl Consensus {
             Ok(index) => index,
             Err(error) => return Ok(write_answer(Err(error))),
         };
-        let limits = Limits { statement_timeout: call.options.statement_timeout };
+        let limits = call.options.limits;
         Ok(write_answer(match self.read_inline(&request, limits) {
             Ok(Some(LocalRead { body: ReadBody::Whole(results), position })) => {
                 Ok((index, position, results))
@@ -463,7 +470,7 @@ impl Consensus {
             Ok(index) => index,
             Err(error) => return stream.accept(&write_answer(Err(error))).await,
         };
-        let limits = Limits { statement_timeout: call.options.statement_timeout };
+        let limits = call.options.limits;
         let read = match self.read_streaming(request, limits).await {
             Ok(read) => read,
             Err(error) => return stream.accept(&write_answer(Err(ExecuteError::Failed(error)))).await,
@@ -501,14 +508,18 @@ pub struct QueryCall {
 
 impl QueryCall {
     pub fn encode(&self, request: &EncodedRequest) -> Bytes {
-        let mut body = BytesMut::with_capacity(request.bytes().len() + 25);
+        let mut body = BytesMut::with_capacity(request.bytes().len() + 41);
         body.put_u8(match self.level {
             Level::None | Level::Weak | Level::Auto => 1,
             Level::Linearizable => 2,
             Level::Strong => 3,
         });
         body.put_u32_le(self.timeout.as_millis() as u32);
-        body.put_u32_le(self.options.statement_timeout.map_or(0, |t| t.as_millis().max(1) as u32));
+        let Limits { statement_timeout, result } = self.options.limits;
+        body.put_u32_le(statement_timeout.map_or(0, |t| t.as_millis().max(1) as u32));
+        for most in [result.rows, result.bytes] {
+            body.put_u64_le(most.unwrap_or(u64::MAX));
+        }
         let bookmark = self.options.bookmark.unwrap_or_default();
         body.put_u64_le(bookmark.epoch);
         body.put_u64_le(bookmark.index);
@@ -525,10 +536,13 @@ impl QueryCall {
         let milliseconds = |n: u32| Duration::from_millis(n.into());
         let timeout = milliseconds(get_u32(&mut body)?);
         let statement_timeout = Some(milliseconds(get_u32(&mut body)?)).filter(|t| !t.is_zero());
+        let mut most = || get_u64(&mut body).map(|most| Some(most).filter(|most| *most != u64::MAX));
+        let result = ResultLimit { rows: most()?, bytes: most()? };
+        let limits = Limits { statement_timeout, result };
         let bookmark = Position { epoch: get_u64(&mut body)?, index: get_u64(&mut body)? };
         let bookmark = Some(bookmark).filter(|b| *b != Position::default());
         let request = EncodedRequest::from_peer(body).map_err(io::Error::other)?;
-        let options = QueryOptions { level, timeout, statement_timeout, freshness: None, bookmark };
+        let options = QueryOptions { level, timeout, limits, freshness: None, bookmark };
         Ok((Self { level, timeout, options }, request))
     }
 }

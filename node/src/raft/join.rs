@@ -148,7 +148,8 @@ impl Consensus {
         let is_voter = |m: &Membership| m.members.iter().any(|m| m.node_id == id && m.voter);
         let mut voter = is_voter(&added.membership);
         if request.voter && !voter {
-            let promoted = self.change_voters(ChangeVoters { add: vec![id], remove: vec![] }).await;
+            let promoted =
+                self.change_voters(ChangeVoters { add: vec![id], ..ChangeVoters::default() }).await;
             voter = match promoted {
                 Ok(changed) => is_voter(&changed.membership),
                 // It asks again until it votes.

@@ -226,7 +226,8 @@ impl<'a> MembershipChanges<'a> {
         if add.is_empty() && remove.is_empty() {
             if stored.get_joint_config().len() > 1 {
                 // A leader before this one did not get to the end of its change.
-                return self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await;
+                let rest = ChangeMembers::AddVoterIds(BTreeSet::new());
+                return self.change_retaining(rest, change.retain).await;
             }
             return Ok(describe(&metrics));
         }
@@ -254,12 +255,21 @@ impl<'a> MembershipChanges<'a> {
         if !remove.is_empty() {
             changes.push(ChangeMembers::RemoveVoters(remove));
         }
-        self.change(ChangeMembers::Batch(changes)).await
+        self.change_retaining(ChangeMembers::Batch(changes), change.retain).await
     }
 
     async fn change(&self, change: ChangeMembers<u64, PeerInfo>) -> Result<Membership, Refusal> {
+        self.change_retaining(change, false).await
+    }
+
+    /// Makes a change; voters that it removes stay as learners with `retain`.
+    async fn change_retaining(
+        &self,
+        change: ChangeMembers<u64, PeerInfo>,
+        retain: bool,
+    ) -> Result<Membership, Refusal> {
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        let change = self.raft.change_membership(change, false);
+        let change = self.raft.change_membership(change, retain);
         let changed = match tokio::time::timeout(CHANGE, change).await {
             Ok(changed) => changed,
             Err(_) => return refuse(RefusalReason::OutcomeUnknown, "the change did not commit in time"),

@@ -24,6 +24,7 @@ impl Consensus {
         let cluster = identity.cluster();
         let config = self.config();
         let phase = self.phase().current();
+        let (last_log_index, last_log_term) = self.last_log();
         let message = match (&metrics.running_state, phase) {
             (Err(fatal), _) => Some(fatal.to_string()),
             (Ok(()), Phase::Fenced) => Some("its database is wrong; another member's takes its place".into()),
@@ -46,7 +47,8 @@ impl Consensus {
             role: role_of(&metrics),
             term: metrics.current_term,
             leader: metrics.current_leader.map(|id| member_ref(&metrics, id)),
-            last_log_index: metrics.last_log_index.unwrap_or(0),
+            last_log_index,
+            last_log_term: Some(last_log_term),
             committed_index: metrics.local_committed.as_ref().map_or(0, |id| id.index),
             applied_index: self.store().applied().index().unwrap_or(0),
             quorum_silent_milliseconds: quorum_silent(&metrics).map(|silent| silent.as_millis() as u64),

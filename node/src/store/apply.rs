@@ -356,6 +356,7 @@ impl Applier {
             }
             Err(error) => encode::write_error(&mut out, &encode::error_text(&error), false),
         }
+        pass(Place::ApplyVacuumed).map_err(|source| LocalFailure::Io { what: "apply an entry", source })?;
         self.begin()?;
         self.applied.timestamp_us = time;
         self.commit(entry.log_id)?;

@@ -264,6 +264,94 @@ fn foreign_keys_are_checked_when_the_client_would_have_committed() {
     assert_eq!(f.value("SELECT count(*) FROM c"), "1");
 }
 
+/// A text stays as far as it ran. Whoever comes next in the entry is not to pay for it.
+#[test]
+fn a_deferred_violation_of_a_statement_that_failed_is_its_own() {
+    let mut f = fixture(true);
+    f.one(
+        0,
+        &[
+            "CREATE TABLE p(id INTEGER PRIMARY KEY)",
+            "CREATE TABLE c(a UNIQUE, p REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
+            "CREATE TABLE t(a)",
+        ],
+    );
+    for broken in [
+        "INSERT INTO c VALUES(1, 99); INSERT INTO nosuch VALUES(1)",
+        "INSERT OR FAIL INTO c VALUES(1, 99), (1, 98)",
+    ] {
+        let replies = f.entry(&[
+            (0, &[broken, "INSERT INTO t VALUES(1)"]),
+            (0, &["INSERT INTO t VALUES(2)"]),
+            (TX, &["INSERT INTO t VALUES(3)"]),
+        ]);
+        let errors = replies.iter().map(|reply| reply.matches("error").count()).collect::<Vec<_>>();
+        assert_eq!(errors, [1, 0, 0], "{broken}: {replies:?}");
+        assert_eq!(f.value("SELECT group_concat(a) FROM t"), "1,2,3", "{broken}");
+        assert_eq!(f.value("SELECT count(*) FROM c"), "0", "{broken}");
+        f.one(0, &["DELETE FROM t"]);
+    }
+}
+
+#[test]
+fn a_statement_whose_result_is_too_large_says_so_once_and_changes_nothing() {
+    let mut f = fixture(false);
+    f.one(0, &["CREATE TABLE t(a)"]);
+    let rows = |mib: u32| {
+        format!(
+            "INSERT INTO t SELECT zeroblob(393216) FROM json_each('[{}1]') RETURNING hex(a)",
+            "1,".repeat((mib * 4 / 3) as usize - 1)
+        )
+    };
+    let (alone, in_a_text) = (rows(72), format!("INSERT INTO t VALUES(7); {}", rows(20)));
+    for (large, stays) in [(alone.as_str(), "1,2"), (in_a_text.as_str(), "1,7,2")] {
+        let replies = f.entry(&[
+            (0, &["INSERT INTO t VALUES(1)", large, "INSERT INTO t VALUES(2)"]),
+            (TX, &["INSERT INTO t VALUES(3)", large]),
+        ]);
+        let told = r#"{"error":"the result is larger than allowed here"}"#;
+        let at = |n: usize| &replies[0][n..];
+        assert!(replies[0].len() < 200 && replies[0].matches('{').count() == 3, "{:.200}", at(0));
+        assert!(replies[0].contains(told) && replies[1].ends_with(told), "{:.200}", replies[1]);
+        assert_eq!(f.value("SELECT group_concat(a) FROM t"), stays);
+        f.one(0, &["DELETE FROM t"]);
+    }
+}
+
+/// Members differ in how many digits a time has.
+#[test]
+fn bytes_that_tell_times_count_for_no_limit() {
+    use encode::Sink as _;
+    let mut sink = encode::Bounded::new(10);
+    let written = |sink: &mut encode::Bounded, bytes: &[u8], time: usize| {
+        sink.buffer().extend_from_slice(bytes);
+        sink.time_written(time);
+        sink.row_written().is_ok()
+    };
+    let empty = sink.filled();
+    assert!(written(&mut sink, b"0123456789, time: 0.1", 11));
+    let filled = sink.filled();
+    assert!(written(&mut sink, b"; and 0.123", 11));
+    sink.take_back(filled);
+    assert!(!written(&mut sink, b"x", 0), "what was taken back counts no more, nor does its time");
+    sink.take_back(empty);
+    assert!(!written(&mut sink, b"0123456789x", 0), "nor that of the statement before");
+    sink.take_back(empty);
+    assert!(written(&mut sink, b"012345", 3));
+    let mut all = encode::Bounded::new(4);
+    sink.pass_on(&mut all);
+    assert!(written(&mut all, b"6", 0) && !written(&mut all, b"7", 0), "the time came with it");
+}
+
+#[test]
+fn an_error_in_the_middle_of_a_texts_rows_is_answered() {
+    let mut f = fixture(false);
+    let text =
+        "SELECT 1; SELECT CASE value WHEN 2 THEN abs(-9223372036854775807 - 1) END FROM json_each('[1,2]')";
+    let out = f.one(RequestFlags::UNIFIED, &[text, "SELECT 5 AS a"]);
+    assert!(out.starts_with(r#"{"error":"integer overflow"},{"columns":["a"]"#), "{out}");
+}
+
 #[test]
 fn what_was_applied_survives_and_is_not_applied_twice() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! Results as JSON in rqlite's shapes, written while the statement steps: nothing is collected first.
 
+use super::result_limit::ResultLimit;
 use super::value::{self, Affinity};
 use crate::raft::command::RequestFlags;
 use rusqlite::{Rows, Statement};
@@ -13,6 +14,9 @@ pub trait Sink {
     /// The buffer to append to.
     fn buffer(&mut self) -> &mut Vec<u8>;
 
+    /// Called before each row, and the comma before it.
+    fn row_begins(&mut self) {}
+
     /// Called after each row: the sink may send on what it has, or stop the statement. It keeps the last byte, by
     /// which the encoder sees whether a comma is due.
     fn row_written(&mut self) -> Result<(), Stopped>;
@@ -22,6 +26,11 @@ pub trait Sink {
 
     /// So many bytes of what was written tell how long it took: members differ in them, so they count for no limit.
     fn time_written(&mut self, _bytes: usize) {}
+
+    /// How large the client lets the result become. For what is set aside first; the sink sees to it itself.
+    fn limit(&self) -> ResultLimit {
+        ResultLimit::default()
+    }
 
     /// Tells whether whoever reads is gone, while nothing is written.
     fn abandoned(&self) -> Option<Abandoned> {
@@ -41,17 +50,45 @@ pub type Abandoned = Box<dyn Fn() -> bool + Send>;
 pub struct Bounded {
     bytes: Vec<u8>,
     limit: usize,
+    /// Of the bytes: those that tell times.
+    timed: usize,
+}
+
+/// How much a [`Bounded`] held at some point.
+#[derive(Clone, Copy, Debug)]
+pub struct Filled {
+    bytes: usize,
+    timed: usize,
 }
 
 impl Bounded {
     /// At most about `limit` bytes, exceeded by at most one row.
     pub fn new(limit: usize) -> Self {
-        Self { bytes: Vec::with_capacity(256), limit }
+        Self { bytes: Vec::with_capacity(256), limit, timed: 0 }
     }
 
     /// What was written.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+
+    /// How much it holds.
+    pub fn filled(&self) -> Filled {
+        Filled { bytes: self.bytes.len(), timed: self.timed }
+    }
+
+    /// Takes back what was written since.
+    pub fn take_back(&mut self, Filled { bytes, timed }: Filled) {
+        self.bytes.truncate(bytes);
+        self.timed = timed;
+    }
+
+    /// Gives what it holds to `sink` as an entry.
+    pub fn pass_on(self, sink: &mut dyn Sink) {
+        let out = sink.buffer();
+        begin_entry(out);
+        out.extend_from_slice(&self.bytes);
+        sink.time_written(self.timed);
     }
 }
 
@@ -61,11 +98,11 @@ impl Sink for Bounded {
     }
 
     fn row_written(&mut self) -> Result<(), Stopped> {
-        if self.bytes.len() > self.limit { Err(Stopped) } else { Ok(()) }
+        if self.bytes.len() - self.timed > self.limit { Err(Stopped) } else { Ok(()) }
     }
 
     fn time_written(&mut self, bytes: usize) {
-        self.limit += bytes;
+        self.timed += bytes;
     }
 }
 
@@ -250,6 +287,7 @@ pub fn write_rows(
     let mut first = true;
     let outcome = loop {
         let Some(current) = row else { break Ok(()) };
+        sink.row_begins();
         let out = sink.buffer();
         if !first {
             out.push(b',');

@@ -11,7 +11,7 @@ use super::writer_connection::WriterConnection;
 use crate::raft::command::{CommandView, Malformed, RequestFlags, RequestView};
 use rusqlite::ErrorCode;
 
-/// Largest reply of one request that is kept in memory; the change itself is not affected.
+/// Largest reply of one request that is kept in memory. A statement whose result goes beyond it fails, and changes nothing.
 const REPLY_LIMIT: usize = 64 << 20;
 /// How many statements of one request may end the entry's transaction; each costs a replay of the entry.
 const ENDINGS: usize = 8;
@@ -314,30 +314,47 @@ impl RequestRun<'_> {
         let skip = self.failures().find(|f| f.statement == number).map(|f| (f.sub, f.message.as_str()));
         let unified = self.request.flags.has(RequestFlags::UNIFIED);
         let mode = if unified { Mode::Unified } else { Mode::Execute };
-        let mark = sink.buffer().len();
+        let filled = sink.filled();
         let full_before = entry_vfs::full_writes();
         let outcome = run_statement(on.on(), view, mode, Style::from(self.request.flags), sink, skip);
         if let Err(StatementError::Undo { sub, verdict }) = &outcome {
             return Ok(Ran::End(self.undo(number, *sub, *verdict)));
+        }
+        if let Some((sub, message)) = self.too_large(&outcome) {
+            return Ok(Ran::End(Attempt::Without(self.failed(number, sub, message, None))));
         }
         if on.connection.is_autocommit() {
             return Ok(Ran::End(self.transaction_ended(outcome, number, full_before)?));
         }
         let mut ran = self.judge(outcome, full_before)?;
         if deferred {
-            if matches!(ran, Ran::Fine) && self.violates_deferred() {
+            // Also where it failed: parts of it may have stayed, and what others do next would be blamed for them.
+            if self.violates_deferred() {
                 self.control("/* own */ ROLLBACK TO statement", "undo a statement")?;
                 self.entry.undo_noted(noted);
                 if self.entry.flush()?.is_some() {
                     let failed = self.failed(number, 0, FOREIGN_KEY_FAILED.into(), None);
                     return Ok(Ran::End(Attempt::Without(failed)));
                 }
-                sink.buffer().truncate(mark);
-                ran = Ran::Failed(Some(FOREIGN_KEY_FAILED.into()));
+                if matches!(ran, Ran::Fine) {
+                    sink.take_back(filled);
+                    ran = Ran::Failed(Some(FOREIGN_KEY_FAILED.into()));
+                }
             }
             self.control("/* own */ RELEASE statement", "end a statement")?;
         }
         Ok(ran)
+    }
+
+    /// Where in its text a statement has a result beyond what is kept, and the message. The output has parts of it already.
+    fn too_large(&self, outcome: &Result<(), StatementError>) -> Option<(u32, String)> {
+        let Err(error) = outcome else { return None };
+        let sub = match error {
+            StatementError::Stopped => 0,
+            StatementError::TooLarge { sub } => *sub,
+            _ => return None,
+        };
+        Some((sub, error.text(&self.entry.on.guard)))
     }
 
     fn undo(&self, statement: u32, sub: u32, verdict: Verdict) -> Attempt {
@@ -364,9 +381,10 @@ impl RequestRun<'_> {
                 replicated(error, full_before)?;
                 Ok(Ran::Failed((!reported).then_some(message)))
             }
-            StatementError::Refused(_) | StatementError::Undo { .. } | StatementError::Stopped => {
-                Ok(Ran::Failed(Some(message)))
-            }
+            StatementError::Refused(_)
+            | StatementError::Undo { .. }
+            | StatementError::Stopped
+            | StatementError::TooLarge { .. } => Ok(Ran::Failed(Some(message))),
         }
     }
 

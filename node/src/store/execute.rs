@@ -3,6 +3,7 @@
 use super::encode::{self, Bounded, RowsError, Sink, Style, error_text};
 use super::guard::Guard;
 use super::recorder::Recorder;
+use super::result_limit::Limited;
 use super::text::is_single;
 use super::watched::{Verdict, Watch};
 use crate::raft::command::{Malformed, Param, StatementView};
@@ -58,6 +59,11 @@ pub enum StatementError {
     },
     /// The sink stopped.
     Stopped,
+    /// Its result is larger than what is kept in memory; `sub` counts the SQL statements of the text that had run before.
+    TooLarge {
+        /// Position within the text.
+        sub: u32,
+    },
     /// The bytes of the request are malformed.
     Malformed(Malformed),
 }
@@ -69,7 +75,7 @@ impl StatementError {
             Self::Sqlite { error, .. } => guard.explain(error).unwrap_or_else(|| error_text(error)),
             Self::Refused(message) => message.clone(),
             Self::Undo { verdict, .. } => verdict.to_string(),
-            Self::Stopped => "the result is larger than allowed here".into(),
+            Self::Stopped | Self::TooLarge { .. } => TOO_LARGE.into(),
             Self::Malformed(error) => error.to_string(),
         }
     }
@@ -77,6 +83,9 @@ impl StatementError {
 
 /// The text of `/db/query` when a statement would change something.
 pub const READ_ONLY: &str = "attempt to change database via query operation";
+
+/// The text of a result that is not kept in memory.
+const TOO_LARGE: &str = "the result is larger than allowed here";
 
 /// Of a text with several SQL statements only the last one's result counts, so it is collected before it is sent.
 const BATCH_RESULT_LIMIT: usize = 16 << 20;
@@ -150,8 +159,10 @@ impl Run<'_> {
         let mut used = 0;
         let sqlite = |sub| move |error| StatementError::Sqlite { sub, error, reported: false };
         let mut current = batch.next().map_err(sqlite(sub))?;
+        let empty = aside.filled();
         if current.is_none() {
-            encode::write_executed(aside.buffer(), self.style, 0, 0, self.started);
+            let timed = encode::write_executed(aside.buffer(), self.style, 0, 0, self.started);
+            aside.time_written(timed);
         }
         while let Some(mut statement) = current {
             if let Some((at, message)) = skip
@@ -161,15 +172,26 @@ impl Run<'_> {
             }
             // The result is that of the last statement, and whether this is the last shows only when the next one
             // compiles; it may need what this one creates. So run first, with the output set aside.
-            aside.buffer().clear();
-            used += self.step(&mut statement, None, &params[used.min(params.len())..], sub, &mut aside)?;
+            aside.take_back(empty);
+            let params = &params[used.min(params.len())..];
+            let mut limited = Limited::new(&mut aside, sink.limit());
+            used +=
+                self.step(&mut statement, None, params, sub, &mut limited).map_err(|error| match error {
+                    // Nobody reads from what is set aside, and what it tells goes with it.
+                    StatementError::Stopped => match limited.into_refusal() {
+                        Some(refusal) => StatementError::Refused(refusal),
+                        None => StatementError::TooLarge { sub },
+                    },
+                    StatementError::Sqlite { sub, error, .. } => {
+                        StatementError::Sqlite { sub, error, reported: false }
+                    }
+                    error => error,
+                })?;
             drop(statement);
             current = batch.next().map_err(sqlite(sub + 1))?;
             sub += 1;
         }
-        let out = sink.buffer();
-        encode::begin_entry(out);
-        out.extend_from_slice(&aside.into_bytes());
+        aside.pass_on(sink);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use super::extensions::Loaded;
 use super::guard::{Guard, Purpose};
 use super::meta::{self, Applied, Position};
 use super::query_memory::QueryMemory;
+use super::result_limit::{Limited, ResultLimit};
 use super::text::is_single;
 use crate::raft::command::{Malformed, RequestFlags, RequestView};
 use parking_lot::Mutex;
@@ -83,10 +84,12 @@ pub enum ReadError {
 }
 
 /// Limits of one query, per statement.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Wall time per statement; its end is the error `query timeout`.
     pub statement_timeout: Option<Duration>,
+    /// Size of its result; beyond it there is an error instead of more rows.
+    pub result: ResultLimit,
 }
 
 /// What `/status` tells of SQLite.
@@ -356,6 +359,8 @@ impl Reader {
     ) -> Result<(), ReadError> {
         let memory = QueryMemory::begin();
         let style = Style::from(request.flags);
+        // What `/db/request` answers does not depend on which way its statements take, and writes have one shape only.
+        let has_rows = style.associative && !request.flags.has(RequestFlags::UNIFIED);
         let transaction = request.flags.has(RequestFlags::TRANSACTION);
         let mut statements = request.statements();
         loop {
@@ -369,7 +374,16 @@ impl Reader {
             let deadline = deadline.min(u128::from(u64::MAX - 1)) as u64;
             self.budget.deadline.store(deadline, Ordering::Relaxed);
             let on = On { connection: &self.connection, guard: &self.guard, watch: None, recorder: None };
-            match run_statement(on, &view, Mode::Query, style, sink, None) {
+            let mut limited = Limited::new(sink, limits.result);
+            let ran = run_statement(on, &view, Mode::Query, style, &mut limited, None);
+            if let Some(refusal) = limited.into_refusal() {
+                encode::end_with_error(sink.buffer(), &refusal);
+                if transaction {
+                    return Ok(());
+                }
+                continue;
+            }
+            match ran {
                 Ok(()) => {}
                 Err(StatementError::Malformed(error)) => return Err(error.into()),
                 Err(StatementError::Stopped) if self.budget.gives_way.load(Ordering::Relaxed) => {
@@ -394,7 +408,7 @@ impl Reader {
                         message = refusal;
                     }
                     if !written {
-                        encode::write_error(sink.buffer(), &message, style.associative);
+                        encode::write_error(sink.buffer(), &message, has_rows);
                     } else if interrupted || lacks_memory {
                         encode::end_with_error(sink.buffer(), &message);
                     }
@@ -458,7 +472,7 @@ mod tests {
         let pool = pool(dir.path());
         let bytes = request(&[ENDLESS, "SELECT 1 AS n"], 0);
         let mut sink = Bounded::new(1000);
-        let limits = Limits { statement_timeout: Some(Duration::from_millis(20)) };
+        let limits = Limits { statement_timeout: Some(Duration::from_millis(20)), ..Limits::default() };
         pool.run(&RequestView::parse(&bytes).unwrap(), limits, &mut sink, &mut |_| {}).unwrap();
         let expected = r#"{"error":"query timeout"},{"columns":["n"],"types":["integer"],"values":[[1]]}"#;
         assert_eq!(String::from_utf8(sink.into_bytes()).unwrap(), expected);

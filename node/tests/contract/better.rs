@@ -161,6 +161,60 @@ fn a_write_without_measure_ends_by_its_steps() {
 }
 
 #[test]
+fn a_result_has_no_more_rows_and_bytes_than_its_client_wants() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let fill = "INSERT INTO t SELECT value, printf('%01000d', value) FROM json_each('[1,2,3,4,5]')";
+    c.execute(leader, &json!(["CREATE TABLE t(a, b)", fill]));
+    let large =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT i FROM n";
+    let rows = |n: u64| format!("the result has more than {n} rows (db_max_rows)");
+    let bytes = |n: u64| format!("the rows of the result take more than {n} bytes (db_max_bytes)");
+    // (parameters, text, rows, error)
+    let cases = [
+        ("db_max_rows=5&db_max_bytes=0", "SELECT a FROM t", 5, None),
+        ("db_max_rows=4", "SELECT a FROM t", 4, Some(rows(4))),
+        ("db_max_rows=4&associative", "SELECT a FROM t", 4, Some(rows(4))),
+        ("db_max_rows=4", "SELECT 1; SELECT a FROM t LIMIT 4", 4, None),
+        ("db_max_bytes=2500", "SELECT b FROM t", 2, Some(bytes(2500))),
+        ("db_max_bytes=10", "SELECT b FROM t", 0, Some(bytes(10))),
+        // Larger than what is answered inline, and than a piece of what is streamed.
+        ("db_max_rows=90000", large, 90_000, Some(rows(90_000))),
+        // A row takes its digits, two brackets and a comma, the first one none.
+        ("db_max_bytes=408887", large, 52_499, Some(bytes(408_887))),
+        ("db_max_rows=100000", large, 100_000, None),
+    ];
+    for (parameters, sql, wanted, error) in cases {
+        for (i, level) in [(leader, "weak"), ((leader + 1) % 3, "linearizable"), ((leader + 2) % 3, "none")] {
+            let path = format!("/db/query?level={level}&{parameters}");
+            let (status, body) = c.post(i, &path, &json!([sql, "SELECT 7 AS seven"]).to_string());
+            let answer: Value = serde_json::from_str(&body).unwrap();
+            let result = &answer["results"][0];
+            let list = result["values"].as_array().or(result["rows"].as_array()).unwrap();
+            assert_eq!(
+                (status, list.len(), result["error"].as_str()),
+                (200, wanted, error.as_deref()),
+                "{path} {sql}"
+            );
+            assert!(list.iter().all(|row| row.as_array().map_or(1, Vec::len) == 1), "whole rows");
+            let seven = &answer["results"][1];
+            assert!(seven["values"] == json!([[7]]) || seven["rows"] == json!([{"seven": 7}]), "{seven}");
+        }
+    }
+    // What is set aside has no rows to show.
+    let both = json!(["SELECT 1; SELECT a FROM t"]).to_string();
+    let (_, answer) = c.post(0, "/db/query?db_max_rows=4", &both);
+    assert_eq!(answer, json!({"results": [{"error": rows(4)}]}).to_string());
+    for (parameters, message) in [
+        ("db_max_rows=-1", "db_max_rows must not be negative\n"),
+        ("db_max_bytes=many", "db_max_bytes is not a valid integer\n"),
+    ] {
+        let answer = c.post(0, &format!("/db/query?{parameters}"), r#"["SELECT 1"]"#);
+        assert_eq!(answer, (400, message.to_owned()));
+    }
+}
+
+#[test]
 fn limits_are_told_clearly() {
     let c = member();
     let deep = format!("[{}{}]", "[".repeat(200), "]".repeat(200));

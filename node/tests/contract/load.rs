@@ -3,7 +3,8 @@
 use super::support::{Cluster, cluster};
 use reqwest::Method;
 use serde_json::json;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 
 /// A database file with `rows` rows in `foo`, as a member that is asked for a backup gives it.
 fn database(rows: usize) -> Vec<u8> {
@@ -169,6 +170,37 @@ fn booting() {
     let leader = three.await_leader(0);
     assert_eq!(load(&three, leader, "/boot", &file), (503, "not single-node\n".into()));
     assert_eq!(load(&three, (leader + 1) % 3, "/boot", &file), (503, "not leader\n".into()));
+}
+
+#[test]
+fn an_upload_that_breaks_off_changes_nothing() {
+    let mut c = cluster(1);
+    c.execute(0, &json!(["CREATE TABLE kept(x)"]));
+    let file = database(2000);
+    let sent = &file[..file.len() / 2];
+    let whole = format!("Content-Length: {}\r\n\r\n", file.len());
+    let chunk = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", sent.len());
+    // E7, E8
+    for path in ["/boot", "/db/load"] {
+        for head in [&whole, &chunk] {
+            let mut client = TcpStream::connect(("127.0.0.1", c.members[0].http)).unwrap();
+            write!(client, "POST {path} HTTP/1.1\r\nHost: x\r\n{head}").unwrap();
+            client.write_all(sent).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            // The member is done with it once it hangs up, whatever it says before.
+            let mut answer = Vec::new();
+            if let Err(error) = client.read_to_end(&mut answer) {
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{path}");
+            }
+            assert!(!answer.starts_with(b"HTTP/1.1 200"), "{path}: {}", String::from_utf8_lossy(&answer));
+            assert_eq!(c.value(0, "SELECT count(*) FROM kept", "strong"), json!(0), "{path}");
+            c.until("the beginning of the file to go", |c| {
+                std::fs::read_dir(c.members[0].dir.join("staging")).unwrap().next().is_none().then_some(())
+            });
+        }
+    }
+    assert_eq!(load(&c, 0, "/boot", &file), (200, String::new()));
+    assert_eq!(c.value(0, "SELECT count(*) FROM foo", "strong"), json!(2000));
 }
 
 #[test]

@@ -96,6 +96,46 @@ fn nodes_leaders_and_removal() {
 }
 
 #[test]
+fn nobody_is_removed_without_a_leader() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let left = (leader + 1) % 3;
+    c.kill(leader);
+    c.kill((leader + 2) % 3);
+    c.await_no_leader(left);
+    let body = json!({ "id": c.members[leader].name }).to_string();
+    // C8, E10
+    for path in ["/remove", "/remove?redirect"] {
+        assert_eq!(c.delete(left, path, &body), (503, "leader not found\n".into()), "{path}");
+    }
+    let members = c.report(left)["membership"]["members"].as_array().unwrap().len();
+    assert_eq!(members, 3);
+}
+
+#[test]
+fn who_names_nobody_sends_leadership_to_anybody() {
+    let mut c = cluster(3);
+    // E11
+    for (content_type, body) in [
+        ("application/json", r#"{"id":null}"#),
+        ("application/json", r#"{"id":""}"#),
+        ("application/json", ""),
+        // What is not said to be JSON is not looked at.
+        ("text/plain", r#"{"id":"nobody"}"#),
+        ("text/plain", "{"),
+    ] {
+        let leader = c.await_leader(0);
+        let headers = [("content-type", content_type)];
+        let answer = c.send(Method::POST, leader, "/leader?wait", &headers, body.as_bytes());
+        assert_eq!((answer.status, answer.text().as_str()), (200, ""), "{content_type} {body}");
+        c.until("all follow another one", |c| {
+            let next = c.await_leader(0);
+            (next != leader && (1..3).all(|i| c.await_leader(i) == next)).then_some(())
+        });
+    }
+}
+
+#[test]
 fn replicas_are_listed_if_asked_for_and_forward_what_an_administrator_wants() {
     let mut c = cluster(1);
     let join = format!("127.0.0.1:{}", c.members[0].raft);

@@ -32,6 +32,9 @@ fn flags_and_exit_codes() {
             "fatal: -cdc-config is for voting nodes",
         ),
         (&["-cdc-config=/nowhere/cdc.json", "d"], 1, "fatal: -cdc-config: /nowhere/cdc.json: No such file"),
+        (&["-http-allow-origin=a\nb", "d"], 2, "for flag -http-allow-origin"),
+        (&["-raft-snap=many", "d"], 2, "for flag -raft-snap: not a number"),
+        (&["-fk", "--", "-d", "e"], 2, "nothing may come after the data directory -d"),
         (&["-fk=perhaps", "d"], 2, "invalid value \"perhaps\" for flag -fk"),
     ] {
         let output = sqlited(arguments);

@@ -1,7 +1,7 @@
 //! S1–S7: what clients rely on, and bookmarks.
 
 use super::member;
-use super::support::cluster;
+use super::support::{cluster, cluster_with, patient, with_read_replica};
 use reqwest::Method;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -85,6 +85,57 @@ fn levels_staleness_and_bookmarks() {
 }
 
 #[test]
+fn a_member_that_lags_is_refused_where_freshness_is_strict() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let follower = (leader + 1) % 3;
+    c.execute(leader, &json!(["CREATE TABLE foo(n)", "INSERT INTO foo VALUES(1)"]));
+    // All of them are at it for seconds: it is committed, and not applied.
+    let slow = "UPDATE foo SET n = \
+                (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 15000000) SELECT count(*) FROM c)";
+    let write = c.url(leader, "/db/execute?timeout=1m");
+    let read = |c: &super::Cluster, strict: &str| {
+        c.get(follower, &format!("/db/query?q=SELECT+n+FROM+foo&level=none&freshness=400ms{strict}")).1
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let answer =
+                patient().post(&write).body(json!([slow]).to_string()).send().unwrap().text().unwrap();
+            assert!(answer.contains("\"rows_affected\":1"), "{answer}");
+        });
+        // S1
+        c.until("it is behind, and the leader is heard", |c| {
+            (read(c, "&freshness_strict") == STALE && read(c, "") != STALE).then_some(())
+        });
+    });
+    c.until("it has caught up", |c| {
+        let fresh = read(c, "&freshness_strict");
+        (fresh != STALE && fresh.contains("[[15000000]]")).then_some(())
+    });
+}
+
+#[test]
+fn a_read_replica_keeps_the_freshness_that_it_is_asked_for() {
+    let (mut c, replica) = with_read_replica();
+    let read =
+        |c: &super::Cluster, rest: &str| c.get(replica, &format!("/db/query?q=SELECT+a+FROM+t&{rest}"));
+    // S1: by itself a read replica answers from what it has.
+    for rest in ["level=auto", "level=auto&freshness=1s", "level=auto&freshness=1s&freshness_strict"] {
+        c.until(rest, |c| (read(c, rest).1.contains("[[1]]")).then_some(()));
+    }
+    c.kill(0);
+    c.until("the leader to be silent for a second", |c| {
+        let (status, text) = read(c, "level=auto&freshness=1s");
+        assert_eq!(status, 200);
+        (text == STALE).then_some(())
+    });
+    for rest in ["level=auto", "level=auto&freshness=1h"] {
+        let (status, text) = read(&c, rest);
+        assert!(status == 200 && text.contains("[[1]]"), "{rest}: {status} {text}");
+    }
+}
+
+#[test]
 fn replicas_agree_on_chance_and_time() {
     let mut c = cluster(3);
     let leader = c.await_leader(0);
@@ -136,6 +187,32 @@ fn what_sqlite_has_here() {
     let version = c.value(0, "SELECT sqlite_version()", "weak");
     let parts: Vec<u32> = version.as_str().unwrap().split('.').map(|n| n.parse().unwrap()).collect();
     assert!((parts[0], parts[1]) >= (3, 53), "{version}");
+}
+
+#[test]
+fn foreign_keys_are_enforced_where_that_is_asked_for() {
+    let c = cluster_with(1, &["-fk"]);
+    c.execute(
+        0,
+        &json!([
+            "CREATE TABLE parent(id INTEGER PRIMARY KEY)",
+            "CREATE TABLE child(p INTEGER REFERENCES parent(id) ON DELETE CASCADE)",
+            "INSERT INTO parent VALUES(1)",
+            "INSERT INTO child VALUES(1)",
+        ]),
+    );
+    // S6
+    for statement in ["INSERT INTO child VALUES(7)", "UPDATE child SET p = 7"] {
+        let refused = r#"{"results":[{"error":"FOREIGN KEY constraint failed"}]}"#;
+        assert_eq!(
+            c.post(0, "/db/execute", &json!([statement]).to_string()),
+            (200, refused.into()),
+            "{statement}"
+        );
+    }
+    assert_eq!(c.value(0, "PRAGMA foreign_keys", "weak"), json!(1));
+    c.execute(0, &json!(["DELETE FROM parent"]));
+    assert_eq!(c.value(0, "SELECT count(*) FROM child", "weak"), json!(0));
 }
 
 #[test]

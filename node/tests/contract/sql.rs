@@ -136,6 +136,22 @@ fn entries() {
                 r#"["SELECT x"]"#,
                 r#"{"results":[{"rows":[],"error":"no such column: x"}]}"#,
             ),
+            // Of /db/request whichever way its statements take.
+            (
+                "/db/request?associative",
+                r#"["SELECT abs(-9223372036854775808)"]"#,
+                r#"{"results":[{"error":"integer overflow"}]}"#,
+            ),
+            (
+                "/db/query?associative",
+                r#"["SELECT abs(-9223372036854775808)"]"#,
+                r#"{"results":[{"rows":[],"error":"integer overflow"}]}"#,
+            ),
+            (
+                "/db/request?associative",
+                r#"["UPDATE bar SET x = x WHERE 0", "SELECT x FROM nowhere"]"#,
+                r#"{"results":[{"last_insert_id":2,"rows":null},{"error":"no such table: nowhere"}]}"#,
+            ),
             (
                 "/db/query?db_timeout=20ms",
                 r#"["WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT count(*) FROM c"]"#,

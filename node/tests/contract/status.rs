@@ -108,6 +108,26 @@ fn status_and_its_parts() {
 }
 
 #[test]
+fn the_term_of_the_last_strong_read_is_told_by_whom_it_was_answered_by() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let follower = (leader + 1) % 3;
+    let told = |c: &Cluster, i: usize| c.status(i, "store.strong_read_term");
+    // E14
+    c.value(follower, "SELECT 1", "linearizable");
+    assert!((0..3).all(|i| told(&c, i) == json!(0)));
+    assert_eq!(c.value(follower, "SELECT 1", "strong"), json!(1));
+    let term = c.status(leader, "store.raft.term");
+    assert_eq!((told(&c, leader), told(&c, follower)), (term.clone(), json!(0)));
+    // Another term, and no strong read in it yet.
+    c.lead(follower);
+    c.until("the next term", |c| (c.status(leader, "store.raft.term") != term).then_some(()));
+    assert_eq!((told(&c, leader), told(&c, follower)), (term, json!(0)));
+    assert_eq!(c.value(leader, "SELECT 1", "strong"), json!(1));
+    assert_eq!(told(&c, follower), c.status(follower, "store.raft.term"));
+}
+
+#[test]
 fn the_time_for_a_leader_is_a_flag() {
     let mut c = cluster_with(3, &["-raft-apply-timeout", "1500ms"]);
     // E14, S3

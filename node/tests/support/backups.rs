@@ -39,8 +39,21 @@ pub struct Outcome {
 }
 
 pub fn restore(verb: &str, config: &Path, cluster_id: &str, to: &str, output: &Path) -> Outcome {
+    restore_with(&[], verb, config, cluster_id, to, output)
+}
+
+/// The same with more flags.
+pub fn restore_with(
+    flags: &[&str],
+    verb: &str,
+    config: &Path,
+    cluster_id: &str,
+    to: &str,
+    output: &Path,
+) -> Outcome {
     let done = Command::new(env!("CARGO_BIN_EXE_sqlited"))
         .args([verb, "-backup-config", config.to_str().unwrap(), "-cluster-id", cluster_id, "-to", to])
+        .args(flags)
         .arg(output)
         .stdin(Stdio::null())
         .output()

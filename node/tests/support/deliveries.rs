@@ -6,16 +6,23 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-/// Everything that was sent so far, of a table with the columns `id`, `w` and `n` that is only inserted into.
+/// `w`, `n` and `v` of a row.
+pub type Row = [u64; 3];
+
+/// Everything that was sent so far, of a table with the columns `id`, `w`, `n` and `v`.
 #[derive(Default)]
 pub struct Deliveries {
     /// Of each entry that was taken, a hash of its changes.
     entries: BTreeMap<u64, u64>,
-    pub ids: BTreeSet<u64>,
-    /// `w` and `n` of each row.
+    /// What the table is by what was sent, by `id`: a change that does not fit what was sent before it is wrong.
+    pub rows: BTreeMap<u64, Row>,
+    /// `w` and `n` of each row that there ever was.
     pub writes: BTreeSet<(u64, u64)>,
     /// Changes that were taken, with those that came again.
     pub changes: u64,
+    /// Those of them that changed or deleted a row.
+    pub updates: u64,
+    pub deletes: u64,
     pub envelopes: u64,
     /// Envelopes that came again because the answer was lost or was a refusal.
     pub repeated: u64,
@@ -121,11 +128,38 @@ impl Deliveries {
             self.wrong.push(format!("{index} is new and comes after {newest}"));
         }
         for event in events {
-            let [id, w, n] = ["id", "w", "n"].map(|column| event["after"][column].as_u64().unwrap());
-            self.writes.insert((w, n));
-            if !self.ids.insert(id) {
-                self.wrong.push(format!("row {id} comes with {index} and with an entry before it"));
-            }
+            self.apply(index, event);
         }
     }
+
+    /// Does to `rows` what a change tells.
+    fn apply(&mut self, index: u64, event: &Value) {
+        let [told_before, after] = ["before", "after"].map(|name| event.get(name).map(row));
+        let [old_id, new_id] = ["old_row_id", "new_row_id"].map(|name| event[name].as_u64());
+        let before = match (event["op"].as_str().unwrap(), old_id, new_id, after) {
+            ("INSERT", None, Some(id), Some(after)) => {
+                self.writes.insert((after[0], after[1]));
+                self.rows.insert(id, after)
+            }
+            ("UPDATE", Some(old), Some(id), Some(after)) if old == id => {
+                self.updates += 1;
+                self.rows.insert(id, after)
+            }
+            ("DELETE", Some(id), None, None) => {
+                self.deletes += 1;
+                self.rows.remove(&id)
+            }
+            _ => {
+                self.wrong.push(format!("{index} brings {event}"));
+                return;
+            }
+        };
+        if before != told_before {
+            self.wrong.push(format!("{index} brings {event}, and the row was {before:?}"));
+        }
+    }
+}
+
+fn row(columns: &Value) -> Row {
+    ["w", "n", "v"].map(|column| columns[column].as_u64().unwrap())
 }

@@ -6,8 +6,8 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::str::FromStr as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// Seconds that an answer may be kept.
@@ -53,6 +53,7 @@ impl Records {
 /// The server; it ends with the value.
 pub struct Names {
     address: Ipv4Addr,
+    records: Arc<Mutex<Records>>,
     answered: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     serving: Option<JoinHandle<()>>,
@@ -64,6 +65,8 @@ impl Names {
         let socket = UdpSocket::bind((address, PORT)).unwrap();
         let (answered, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let (counted, stopped) = (answered.clone(), stop.clone());
+        let records = Arc::new(Mutex::new(records));
+        let known = records.clone();
         let serving = std::thread::spawn(move || {
             let mut asked = [0; 4096];
             loop {
@@ -72,15 +75,20 @@ impl Names {
                     return;
                 }
                 // Who asked may be gone already.
-                drop(socket.send_to(&records.answer(&asked[..length]), from));
+                drop(socket.send_to(&known.lock().unwrap().answer(&asked[..length]), from));
                 counted.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Self { address, answered, stop, serving: Some(serving) }
+        Self { address, records, answered, stop, serving: Some(serving) }
     }
 
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// From now on no name is known.
+    pub fn forget(&self) {
+        self.records.lock().unwrap().0.clear();
     }
 
     /// How often somebody asked.

@@ -6,6 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// What the sink does with an envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ type Taker = Box<dyn FnMut(Reply, Value) + Send>;
 struct Shared {
     rule: Mutex<Rule>,
     asked: AtomicU64,
+    /// When it was asked.
+    attempts: Mutex<Vec<Instant>>,
     taken: Mutex<Vec<Value>>,
     /// Sees envelopes instead.
     taker: Mutex<Option<Taker>>,
@@ -46,6 +49,7 @@ impl Sink {
         let shared = Arc::new(Shared {
             rule: Mutex::new(Box::new(|_| Reply::Take(200))),
             asked: AtomicU64::new(0),
+            attempts: Mutex::default(),
             taken: Mutex::default(),
             taker: Mutex::default(),
         });
@@ -71,6 +75,11 @@ impl Sink {
     /// How often it was asked.
     pub fn asked(&self) -> u64 {
         self.shared.asked.load(Ordering::Relaxed)
+    }
+
+    /// When it was asked, each time.
+    pub fn attempts(&self) -> Vec<Instant> {
+        self.shared.attempts.lock().unwrap().clone()
     }
 
     /// The envelopes taken so far.
@@ -114,6 +123,7 @@ fn serve(caller: &TcpStream, shared: &Shared) -> io::Result<()> {
         assert!(head.contains(&"content-type: application/json".to_owned()), "{head:?}");
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
+        shared.attempts.lock().unwrap().push(Instant::now());
         let number = shared.asked.fetch_add(1, Ordering::Relaxed);
         let reply = (shared.rule.lock().unwrap())(number);
         let envelope = serde_json::from_slice(&body).map_err(io::Error::other)?;
@@ -133,6 +143,7 @@ fn serve(caller: &TcpStream, shared: &Shared) -> io::Result<()> {
                 return Ok(());
             }
         };
-        write!(writer, "HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n")?;
+        // At once: pieces of it would wait for each other's acknowledgements.
+        writer.write_all(format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n").as_bytes())?;
     }
 }

@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ pub const BUCKET: &str = "backups";
 pub struct StoreServer {
     process: Child,
     _files: Option<tempfile::TempDir>,
+    /// Where an S3 server keeps the objects.
+    pub objects: PathBuf,
     /// Where it listens.
     pub port: u16,
 }
@@ -36,7 +38,7 @@ impl StoreServer {
             assert!(begun.elapsed() < Duration::from_secs(30), "{program} does not answer");
             std::thread::park_timeout(Duration::from_millis(20));
         }
-        Self { process, _files: None, port }
+        Self { process, _files: None, objects: PathBuf::new(), port }
     }
 }
 
@@ -63,6 +65,7 @@ pub fn s3(program: &str, root: &Path) -> (StoreServer, Value) {
         command.args([at.join("about"), at.join("buckets")]);
         command.env("ROOT_ACCESS_KEY", access).env("ROOT_SECRET_KEY", secret);
     });
+    server.objects = at.join("buckets").join(BUCKET);
     server._files = files;
     (server, s3_at(root, port))
 }

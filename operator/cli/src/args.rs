@@ -2,6 +2,7 @@
 
 use crate::render::Mode;
 use clap::{ArgAction, Parser, ValueEnum};
+use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,9 +36,10 @@ pub struct Args {
     /// Further members, written alike
     #[arg(short, long, value_delimiter = ',', value_parser = host)]
     pub alternatives: Vec<Host>,
-    /// Name of a user; the password is asked for, or read from --password-file
-    #[arg(short, long, value_parser = user_name)]
-    pub user: Option<String>,
+    /// Name of a user; the password is asked for, or read from --password-file. NAME:PASSWORD is taken too, and can be read
+    /// by everybody on this machine
+    #[arg(short, long, value_name = "NAME", value_parser = user)]
+    pub user: Option<User>,
     /// File whose first line is the password
     #[arg(long, value_name = "FILE", requires = "user")]
     pub password_file: Option<PathBuf>,
@@ -83,6 +85,21 @@ pub struct Host {
     scheme: Option<Scheme>,
     /// Without a scheme; may hold a port.
     address: String,
+}
+
+/// Who asks, as it is said on the command line.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// The password, as scripts that were made for rqlite say it.
+    pub password: Option<String>,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Args {
@@ -133,15 +150,13 @@ fn with_port(host: &str, port: u16) -> String {
     }
 }
 
-fn user_name(text: &str) -> Result<String, String> {
-    if text.contains(':') {
-        return Err(
-            "give the name only: every user of this machine can read a command line. The password is \
-                    asked for, or read from --password-file"
-                .into(),
-        );
+/// Names hold no colon, passwords may.
+fn user(text: &str) -> Result<User, String> {
+    let (name, password) = text.split_once(':').map_or((text, None), |(name, said)| (name, Some(said)));
+    if name.is_empty() {
+        return Err("it names no user".into());
     }
-    Ok(text.to_owned())
+    Ok(User { name: name.to_owned(), password: password.map(str::to_owned) })
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -220,8 +235,20 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_no_argument() {
-        assert!(Args::try_parse_from(["sqlite-cli", "-u", "admin:secret"]).is_err());
-        assert!(Args::try_parse_from(["sqlite-cli", "-u", "admin"]).is_ok());
+    fn users_by_table() {
+        let said = |text| Args::try_parse_from(["sqlite-cli", "-u", text]).map(|args| args.user);
+        for (text, name, password) in [
+            ("admin", "admin", None),
+            ("admin:secret", "admin", Some("secret")),
+            ("admin:a:b", "admin", Some("a:b")),
+            ("admin:", "admin", Some("")),
+        ] {
+            let user = User { name: name.into(), password: password.map(str::to_owned) };
+            assert_eq!(said(text).unwrap(), Some(user), "{text}");
+        }
+        assert!(said(":secret").is_err());
+        assert!(!format!("{:?}", said("admin:secret")).contains("secret"));
+        let both = ["sqlite-cli", "-u", "admin", "--password-file", "file"];
+        assert!(Args::try_parse_from(both).is_ok());
     }
 }

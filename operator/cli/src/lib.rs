@@ -83,7 +83,7 @@ fn database(args: &Args, known: Known) -> Result<Database, ShellError> {
         None => known.credentials,
         Some(user) => {
             let password = password::read(user, args.password_file.as_deref())?;
-            Some(Credentials { user: user.clone(), password })
+            Some(Credentials { user: user.name.clone(), password })
         }
     };
     let trust = trust(args)?.or(known.trust);

@@ -4,6 +4,7 @@
 
 mod args;
 mod backups;
+mod drain;
 mod edit;
 mod forward;
 mod logs;
@@ -12,6 +13,7 @@ mod picture;
 mod print;
 mod promote;
 mod report;
+mod store;
 mod upgrade;
 mod volumes;
 
@@ -22,10 +24,11 @@ use crate::{Args as ShellArgs, Known};
 use anyhow::{Context, Result, bail};
 use args::{UpgradeVerb, Verb};
 use clap::Parser;
+use client::admin_client::{AdminClient, AdminTimeouts};
 use client::sql::Credentials;
 use client::trust::Trust;
 use edit::Edit;
-use forward::Forward;
+use forward::{Forward, To};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
@@ -35,7 +38,6 @@ use kube::{Api, Client, Config, ResourceExt};
 use operator::cluster::certificates::AUTHORITIES;
 use operator::crd::{AuthenticationMode, ClientTraffic, SqliteCluster};
 use operator::names::{ANNOTATION_CLIENT_TRAFFIC, ClusterName, LABEL_CLUSTER, PORT_HTTP};
-use serde_json::json;
 use std::process::ExitCode;
 use tokio::runtime::Handle;
 
@@ -83,6 +85,8 @@ impl Way {
 struct Plugin {
     client: Client,
     namespace: String,
+    /// Whether the command line names the namespace.
+    names_namespace: bool,
     /// Whether what is printed is JSON.
     json: bool,
     /// Whether a change is printed instead of made.
@@ -95,7 +99,8 @@ impl Plugin {
         let config = Config::from_kubeconfig(&options).await.context("the kubeconfig cannot be used")?;
         let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config)?;
-        Ok(Self { client, namespace, json: args.json, dry_run: args.dry_run })
+        let names_namespace = args.namespace.is_some();
+        Ok(Self { client, namespace, names_namespace, json: args.json, dry_run: args.dry_run })
     }
 
     fn clusters(&self) -> Api<SqliteCluster> {
@@ -112,8 +117,7 @@ impl Plugin {
     }
 
     async fn pods_of(&self, name: &str) -> Result<Vec<Pod>> {
-        let which = ListParams::default().labels(&format!("{LABEL_CLUSTER}={name}"));
-        Ok(self.pods().list(&which).await?.items)
+        Ok(self.pods().list(&of(name)).await?.items)
     }
 
     /// The user in one of the cluster's Secrets; none where nobody has to say who they are.
@@ -232,17 +236,13 @@ impl Plugin {
             if edited.name_any() != name {
                 bail!("{} describes {}, not {name}", file.display(), edited.name_any());
             }
+            // What somebody else has annotated stays.
+            cluster.annotations_mut().extend(edited.metadata.annotations.unwrap_or_default());
             cluster.spec = edited.spec;
         }
         let pods = self.pods_of(name).await?;
         let restarts = order::restarts(&cluster, &pods)?;
-        self.print(&restarts, || {
-            if restarts.is_empty() {
-                return "no pod would be restarted\n".to_owned();
-            }
-            let numbered = (1..).zip(&restarts);
-            numbered.map(|(i, restart)| format!("{i}. {} ({})\n", restart.pod, restart.why)).collect()
-        })
+        self.print(&restarts, || order::text(&restarts))
     }
 
     async fn events(&self, name: &str) -> Result<()> {
@@ -262,18 +262,23 @@ impl Plugin {
     }
 
     async fn way_to_any(&self, name: &str) -> Result<Way> {
-        let pods = self.pods_of(name).await?;
-        let ready = |pod: &&Pod| {
-            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-            conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
-        };
-        let pod = pods.iter().find(ready).with_context(|| format!("no member of {name} is ready"))?;
-        self.way_to(name, pod).await
+        let pod = forward::ready(&self.pods(), &of(name)).await?;
+        let pod = pod.with_context(|| format!("no member of {name} is ready"))?;
+        let trust = self.trust(name, &pod).await?;
+        Ok(Way { forward: Forward::open(self.pods(), To::Any(of(name)), port()).await?, trust })
     }
 
     async fn way_to(&self, name: &str, pod: &Pod) -> Result<Way> {
         let trust = self.trust(name, pod).await?;
-        Ok(Way { forward: Forward::open(self.pods(), pod.name_any(), port()).await?, trust })
+        Ok(Way { forward: Forward::open(self.pods(), To::Pod(pod.name_any()), port()).await?, trust })
+    }
+
+    /// A client of the members' own API, and where it reaches one.
+    async fn admin(&self, name: &str, way: &Way) -> Result<(AdminClient, String)> {
+        let credentials = self.credentials(name, ClusterName::operator_secret).await?;
+        let admin = AdminClient::new(AdminTimeouts::default())?.with_credentials(credentials);
+        let admin = way.trust.as_ref().map_or_else(|| Ok(admin.clone()), |trust| admin.trusting(trust))?;
+        Ok((admin, format!("{}://{}", way.scheme(), way.forward.address)))
     }
 
     /// Whom to trust where a member talks TLS: as applications are told. Before they are, it answers without as well.
@@ -290,29 +295,11 @@ impl Plugin {
         let trust = Trust::new(&pem.0, Some(&cluster.tls_name()));
         trust.map(Some).with_context(|| format!("{AUTHORITIES} of Secret {called}"))
     }
+}
 
-    /// What the drain of a Kubernetes node would do to the clusters of the namespace.
-    async fn drain_check(&self, node: &str) -> Result<ExitCode> {
-        let which = ListParams::default().labels(LABEL_CLUSTER).fields(&format!("spec.nodeName={node}"));
-        let mut found = Vec::new();
-        let mut text = String::new();
-        let mut safe = true;
-        for pod in self.pods().list(&which).await? {
-            let name = pod.labels().get(LABEL_CLUSTER).cloned().unwrap_or_default();
-            let verdict = picture::drain(&self.cluster(&name).await?, &pod.name_any());
-            safe &= verdict.safe;
-            let mark = if verdict.safe { "✓" } else { "✗" };
-            text += &format!("{mark} {}: {}\n", pod.name_any(), verdict.why);
-            found.push(
-                json!({"cluster": name, "member": pod.name_any(), "safe": verdict.safe, "why": verdict.why}),
-            );
-        }
-        if found.is_empty() {
-            text = format!("no member in namespace {} runs on {node}\n", self.namespace);
-        }
-        let code = if safe { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-        print::unless_unread(self.print(&found, || text).map(|()| code), code)
-    }
+/// The pods of a cluster.
+fn of(name: &str) -> ListParams {
+    ListParams::default().labels(&format!("{LABEL_CLUSTER}={name}"))
 }
 
 fn port() -> u16 {

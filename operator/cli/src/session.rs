@@ -2,6 +2,7 @@
 
 use crate::command::{self, Command};
 use crate::render::{Mode, render};
+use crate::transfer::Form;
 use crate::{Output, ShellError, pager, script, transfer};
 use client::sql::{
     Answer, ClusterNode, Database, Done, Effect, Level, Method, Reply, RequestOptions, Rows, StatementResult,
@@ -107,11 +108,11 @@ impl Session {
     pub async fn run_command(&mut self, command: Command) -> Result<Flow, ShellError> {
         match command {
             Command::Exit => return Ok(Flow::Exit),
-            Command::Backup(path) => self.copy(&[], &path).await?,
+            Command::Backup(path) => self.copy(Form::Sqlite, &[], &path).await?,
             Command::Dump { path, tables } => {
                 let mut query = vec![("fmt", "sql")];
                 query.extend(tables.as_deref().map(|tables| ("tables", tables)));
-                self.copy(&query, &path).await?;
+                self.copy(Form::Sql, &query, &path).await?;
             }
             Command::Load(path) => self.put("/db/load", &path).await?,
             Command::Boot(path) => self.put("/boot", &path).await?,
@@ -183,8 +184,8 @@ impl Session {
         Some(rows.values.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect())
     }
 
-    async fn copy(&mut self, query: &[(&str, &str)], path: &Path) -> Result<(), ShellError> {
-        let size = transfer::download(&self.database, query, path).await?;
+    async fn copy(&mut self, form: Form, query: &[(&str, &str)], path: &Path) -> Result<(), ShellError> {
+        let size = transfer::download(&self.database, form, query, path).await?;
         if self.verbose {
             self.print(&format!("{size} bytes in {}\n", path.display()))?;
         }

@@ -1,8 +1,8 @@
 //! Backups, dumps and restores: files of any size, with a bar that shows how far they are.
 
 use crate::ShellError;
-use client::sql::{Answer, Database, Reply};
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use client::sql::{Answer, Database, Effect, Method, Reply};
+use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,18 +12,54 @@ use std::time::Duration;
 
 /// How often the bar is drawn.
 const TICK: Duration = Duration::from_millis(100);
+/// A bar of which the end is known.
+const BAR: &str = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg}";
+
+/// How long is waited for the size of the database: a copy goes without it.
+const SIZE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The database file.
+    Sqlite,
+    /// SQL, whose size nobody knows beforehand.
+    Sql,
+}
 
 /// A copy of the database into a file, which is there whole or not at all. Returns its size in bytes.
-pub async fn download(database: &Database, query: &[(&str, &str)], path: &Path) -> Result<u64, ShellError> {
+pub async fn download(
+    database: &Database,
+    form: Form,
+    query: &[(&str, &str)],
+    path: &Path,
+) -> Result<u64, ShellError> {
     let failed = |source| ShellError::File { path: path.into(), source };
     let mut copy = database.download("/db/backup", query).await?;
     let partial = Partial::beside(path);
     let mut file = File::create(&partial.path).map_err(failed)?;
     let bar = shown(ProgressBar::new_spinner(), "{spinner} {bytes} {bytes_per_sec}");
+    // Who sees no bar need not know.
+    if !bar.is_hidden()
+        && let Some(size) = database_size(database).await
+    {
+        match form {
+            Form::Sqlite => {
+                bar.set_style(style(BAR));
+                bar.set_length(size);
+            }
+            Form::Sql => {
+                bar.set_style(style("{spinner} {bytes} of SQL {bytes_per_sec} {msg}"));
+                bar.set_message(format!("(the database has {})", HumanBytes(size)));
+            }
+        }
+    }
     let mut size = 0;
     while let Some(piece) = copy.next().await? {
         file.write_all(&piece).map_err(failed)?;
         size += piece.len() as u64;
+        // It may have grown since.
+        bar.set_length(bar.length().unwrap_or_default().max(size));
         bar.set_position(size);
     }
     file.sync_all().map_err(failed)?;
@@ -31,12 +67,20 @@ pub async fn download(database: &Database, query: &[(&str, &str)], path: &Path) 
     Ok(size)
 }
 
+/// The size of the database in bytes, if somebody says so: not everybody may ask for it.
+async fn database_size(database: &Database) -> Option<u64> {
+    let query = [("key", "store.sqlite3.db_size")];
+    let asked = database.send(Effect::Reads, Method::GET, "/status", &query, None);
+    let reply = tokio::time::timeout(SIZE_TIMEOUT, asked).await.ok()?.ok()?.accepted().ok()?;
+    reply.json::<u64>().ok().filter(|size| *size > 0)
+}
+
 /// Posts a file.
 pub async fn upload(database: &Database, endpoint: &str, path: &Path) -> Result<(), ShellError> {
     let failed = |source| ShellError::File { path: path.into(), source };
     let size = fs::metadata(path).map_err(failed)?.len();
     let sent = Arc::new(AtomicU64::new(0));
-    let bar = shown(ProgressBar::new(size), "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg}");
+    let bar = shown(ProgressBar::new(size), BAR);
     let sending = database.upload(endpoint, path, sent.clone());
     let mut sending = std::pin::pin!(sending);
     let reply = loop {
@@ -63,10 +107,13 @@ fn first_error(reply: &Reply) -> Result<(), ShellError> {
 
 /// A bar that goes away at the end, also of a failure. Without a terminal there is none.
 fn shown(bar: ProgressBar, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = bar.with_style(style).with_finish(ProgressFinish::AndClear);
+    let bar = bar.with_style(style(template)).with_finish(ProgressFinish::AndClear);
     bar.enable_steady_tick(TICK);
     bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// A file that goes away unless it gets its name.

@@ -64,12 +64,48 @@ fn users() -> Value {
         "metadata": {"name": "users", "namespace": "shop", "uid": "u"},
         "spec": {"storage": {"size": "1Gi"}},
         "status": {"orphanedVolumes":
-            ["data-users-3", "data-users-4", "data-users-5", "data-orders-0", "data-users-6", "data-users-7"]},
+            ["data-users-3", "data-users-4", "data-users-5", "data-orders-0", "data-users-6", "data-users-7", "data-users-0"],
+            "members": [{"name": "users-0", "role": "Voter", "ready": false}]},
     })
 }
 
 fn pod(name: &str) -> Value {
     json!({"metadata": {"name": name, "namespace": "shop", "labels": {"sqlite-operator.io/cluster": "orders"}}})
+}
+
+/// A cluster of another namespace, of which no voter can be missed.
+fn books() -> Value {
+    let member = |name: &str| json!({"name": name, "role": "Voter", "ready": true, "lag": "CaughtUp"});
+    json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
+        "metadata": {"name": "books", "namespace": "bank", "uid": "u"},
+        "spec": {"storage": {"size": "1Gi"}},
+        "status": {
+            "quorum": {"size": 2, "healthyVoters": 2, "tolerableFailures": 0},
+            "members": [member("books-0"), member("books-1")],
+        },
+    })
+}
+
+/// What is asked for beyond the namespace `shop`: pods of all namespaces, and the cluster of another one.
+fn answer_beyond(uri: &Uri) -> Option<(StatusCode, String)> {
+    let books = json!({"metadata":
+        {"name": "books-0", "namespace": "bank", "labels": {"sqlite-operator.io/cluster": "books"}}});
+    let list = |items: Value| json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items});
+    let query = uri.query().unwrap_or_default();
+    let found = match uri.path() {
+        "/api/v1/pods" if query.contains("node-secret") => {
+            let status = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
+                "message": "pods is forbidden"});
+            return Some((StatusCode::FORBIDDEN, status.to_string()));
+        }
+        "/api/v1/pods" if query.contains("node-2") => list(json!([books])),
+        "/api/v1/pods" if query.contains("node-3") => list(json!([])),
+        "/api/v1/pods" => list(json!([pod("orders-0"), books])),
+        path if path.ends_with("/namespaces/bank/sqliteclusters/books") => self::books(),
+        _ => return None,
+    };
+    Some((StatusCode::OK, found.to_string()))
 }
 
 fn answer(method: &Method, path: &str, body: &str) -> (StatusCode, String) {
@@ -99,6 +135,11 @@ fn answer(method: &Method, path: &str, body: &str) -> (StatusCode, String) {
             "metadata": {"name": "before", "namespace": "shop"},
             "spec": {"clusterRef": {"name": "orders"}, "source": {"backupRef": {"name": "nightly"}}},
             "status": {"undoBookmark": {"backup": "before-undo", "index": 1, "term": 1, "time": "2026-01-01T00:00:00Z"}},
+        })
+        .to_string(),
+        ("GET", "sqlitebackups/before-undo") => json!({
+            "metadata": {"name": "before-undo", "namespace": "shop"}, "spec": {"clusterRef": {"name": "orders"}},
+            "status": {"path": "00000001-00000000000000000001-before-undo"},
         })
         .to_string(),
         ("PATCH", "sqlitebackups/nightly") => json!({
@@ -153,7 +194,8 @@ impl Kubernetes {
         let given = cues.clone();
         let handler = move |method: Method, uri: Uri, body: String| {
             log.lock().unwrap().push(format!("{method} {} {body}", uri.path()));
-            let (status, found) = answer(&method, uri.path(), &body);
+            let beyond = answer_beyond(&uri);
+            let (status, found) = beyond.unwrap_or_else(|| answer(&method, uri.path(), &body));
             let follows = uri.query().is_some_and(|query| query.contains("follow=true"));
             let found = if follows { followed(uri.path(), &given) } else { found.into() };
             async move { (status, [("content-type", "application/json")], found) }
@@ -275,6 +317,30 @@ async fn a_dry_run_changes_nothing_and_says_what_would_be() {
 }
 
 #[tokio::test]
+async fn a_drain_is_looked_at_in_all_namespaces_unless_one_is_named() {
+    let kubernetes = Kubernetes::start().await;
+    let looked = async |words: &str| {
+        let output = kubernetes.run(words).await;
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    };
+    let (safe, told, _) = looked("drain-check node-1").await;
+    assert!(!safe && told.contains("✓ shop/orders-0: ") && told.contains("✗ bank/books-0: "), "{told}");
+    let (safe, told, _) = looked("drain-check node-2 --json").await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert!(!safe && told[0]["namespace"] == "bank" && told[0]["safe"] == false, "{told}");
+    let (safe, told, _) = looked("drain-check node-1 --namespace shop").await;
+    assert!(safe && told.contains("shop/orders-1") && !told.contains("books"), "{told}");
+    let (safe, told, _) = looked("drain-check node-3").await;
+    assert!(safe && told == "no member in any namespace runs on node-3\n", "{told}");
+    let (safe, told, error) = looked("drain-check node-secret").await;
+    assert!(
+        !safe && told.is_empty() && error.contains("all namespaces") && error.contains("--namespace"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn an_update_is_taken_back_by_an_edit_of_the_spec() {
     let kubernetes = Kubernetes::start().await;
     kubernetes.prints("upgrade abort orders").await;
@@ -308,6 +374,7 @@ async fn what_became_of_each_volume_is_told_whatever_became_of_another() {
         "data-orders-0 is kept: it is no volume of a member of users",
         "data-users-6 is kept: ",
         "data-users-7 is deleted",
+        "data-users-0 is kept: users-0 is a member of users",
     ];
     assert_eq!(told.len(), wanted.len(), "{told:?}");
     for (told, wanted) in told.iter().zip(wanted) {
@@ -323,7 +390,7 @@ async fn what_became_of_each_volume_is_told_whatever_became_of_another() {
         .map(|orphan| (orphan["deleted"].as_bool().unwrap(), orphan["failed"].as_bool().unwrap()))
         .collect();
     let (deleted, failed) = ((true, false), (false, true));
-    assert_eq!(told, [deleted, failed, failed, failed, failed, deleted]);
+    assert_eq!(told, [deleted, failed, failed, failed, failed, deleted, failed]);
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::fs::File;
-use std::io::Write as _;
-use std::net::TcpListener;
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -54,6 +56,51 @@ impl Drop for Member {
     fn drop(&mut self) {
         drop(self.process.kill());
         drop(self.process.wait());
+    }
+}
+
+/// A way to a member by which only so many bytes come back.
+struct Valve {
+    port: u16,
+    /// How many may still come.
+    left: Arc<AtomicU64>,
+}
+
+impl Valve {
+    fn before(member: u16, left: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let left = Arc::new(AtomicU64::new(left));
+        let allowed = left.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(("127.0.0.1", member)).unwrap();
+                let (mut asks, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || drop(io::copy(&mut asks, &mut to)));
+                let allowed = allowed.clone();
+                std::thread::spawn(move || drop(pass(&server, &client, &allowed)));
+            }
+        });
+        Self { port, left }
+    }
+
+    fn allow(&self, left: u64) {
+        self.left.store(left, Ordering::Relaxed);
+    }
+}
+
+fn pass(mut from: &TcpStream, mut to: &TcpStream, left: &AtomicU64) -> io::Result<()> {
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        let read = from.read(&mut piece)?;
+        if read == 0 {
+            return Ok(());
+        }
+        let take = |left: u64| left.checked_sub(read as u64);
+        while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            std::thread::park_timeout(LOOK);
+        }
+        to.write_all(&piece[..read])?;
     }
 }
 
@@ -257,6 +304,76 @@ fn a_bar_shows_how_far_a_file_is() {
 
 #[test]
 #[ignore = "needs tmux, and sqlited beside the shell: make test"]
+fn a_bar_shows_how_much_of_a_copy_is_there() {
+    const PART: u64 = 4 << 20;
+    let home = TempDir::new().unwrap();
+    let member = Member::start(home.path());
+    let host = format!("127.0.0.1:{}", member.port);
+    await_leader(&["-H", &host]);
+    let rows = "CREATE TABLE large(a); INSERT INTO large SELECT randomblob(16 << 20);";
+    let (code, _, stderr) = script(&["-H", &host], rows);
+    assert_eq!(code, Some(0), "{stderr}");
+    let valve = Valve::before(member.port, PART);
+    let terminal = Terminal::open(home.path(), valve.port, "cat");
+    let (copy, dump) = (home.path().join("copy.sqlite"), home.path().join("dump.sql"));
+    let is_bar = |line: &str| line.contains(" MiB/16.0") && line.contains("/s");
+    let is_told = |line: &str| line.contains(" MiB of SQL ") && line.contains("(the database has 16.0");
+    for (command, path, shows) in
+        [(".backup", &copy, &is_bar as &dyn Fn(&str) -> bool), (".dump", &dump, &is_told)]
+    {
+        valve.allow(PART);
+        terminal.enters(&format!("{command} {}", path.display()));
+        terminal.until("how much is there", |screen| screen.lines().any(shows));
+        assert!(!path.exists(), "it is there whole or not at all");
+        valve.allow(u64::MAX);
+        terminal.shows(&[&format!("bytes in {}", path.display())]);
+        terminal.asks();
+        assert!(!terminal.screen(&[]).lines().any(shows), "{}", terminal.screen(&[]));
+    }
+    assert!(std::fs::metadata(&copy).unwrap().len() > 16 << 20);
+    assert!(std::fs::metadata(&dump).unwrap().len() > 32 << 20, "two digits for a byte");
+}
+
+#[test]
+#[ignore = "needs tmux, and sqlited beside the shell: make test"]
+fn a_session_goes_on_when_the_leader_that_answered_it_dies() {
+    let home = TempDir::new().unwrap();
+    let directory = |name: &str| {
+        let directory = home.path().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        directory
+    };
+    let leader = Member::start_with(&directory("one"), &["-node-id", "one"]);
+    let host = format!("127.0.0.1:{}", leader.port);
+    await_leader(&["-H", &host]);
+    let join = format!("127.0.0.1:{}", leader.raft_port);
+    let others =
+        ["two", "three"].map(|n| Member::start_with(&directory(n), &["-node-id", n, "-join", &join]));
+    until(|| {
+        let (_, nodes, stderr) = script(&["-H", &host, "-c", ".nodes"], "");
+        // Voter, leader or not, reachable.
+        let serve = |line: &&str| line.contains(",true,true,true,") || line.contains(",true,false,true,");
+        if nodes.lines().filter(serve).count() == 3 { Ok(()) } else { Err(format!("{nodes}{stderr}")) }
+    });
+    let alternatives: Vec<String> = others.iter().map(|m| format!("127.0.0.1:{}", m.port)).collect();
+    let shell = format!("'{}' -H {host} -a {}", env!("CARGO_BIN_EXE_sqlite-cli"), alternatives.join(","));
+    let terminal = Terminal::run(home.path(), &shell, "cat");
+    terminal.enters("CREATE TABLE parcels(id INTEGER PRIMARY KEY, weight REAL);");
+    terminal.enters("INSERT INTO parcels VALUES(1, 2.5);");
+    terminal.enters("SELECT max(weight) AS kilograms FROM parcels;");
+    terminal.shows(&["kilograms\n---------\n      2.5"]);
+    terminal.asks();
+    drop(leader);
+    terminal.goes_on("SELECT sum(weight) AS pounds FROM parcels;");
+    terminal.shows(&["pounds\n------\n   2.5"]);
+    terminal.enters("INSERT INTO parcels VALUES(2, 40), (3, 1);");
+    terminal.shows(&["2 rows changed"]);
+    terminal.enters("SELECT count(*) AS parcels FROM parcels;");
+    terminal.shows(&["parcels\n-------\n      3"]);
+}
+
+#[test]
+#[ignore = "needs tmux, and sqlited beside the shell: make test"]
 fn the_session_of_the_page() {
     let page = include_str!("../../../docs/shell.md");
     let block = page.split("```console\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
@@ -344,7 +461,7 @@ fn nobody_types() {
         (&[], "SELECT a FROM t;\nSELECT 'b' AS b", (0, "a\n1\nb\nb\n", "")),
         (&["-m", "json", "-c", "SELECT a FROM t"], "", (0, "[{\"a\":1}]\n", "")),
         (&[], "SELECT 1 AS n;\n\nnonsense;\nSELECT 2;", (1, "n\n1\n", "Error: line 3: near \"nonsense\"")),
-        (&["-u", "a:b"], "", (2, "", "error: invalid value 'a:b'")),
+        (&["-u", ":b"], "", (2, "", "error: invalid value ':b'")),
         (&["-k", "key"], "", (2, "", "--client-cert")),
         (&["--ca-cert", "/nowhere/ca"], "", (1, "", "Error: /nowhere/ca: No such file")),
     ] {
@@ -354,6 +471,37 @@ fn nobody_types() {
             stderr.contains(expected.2) && (stderr.is_empty() || code != Some(0)),
             "{arguments:?}: {stderr}"
         );
+    }
+}
+
+#[test]
+#[ignore = "needs sqlited beside the shell: make test"]
+fn scripts_made_for_rqlite_name_the_password() {
+    let home = TempDir::new().unwrap();
+    let users = home.path().join("users.json");
+    std::fs::write(&users, r#"[{"username": "ada", "password": "a:b", "perms": ["all"]}]"#).unwrap();
+    let member = Member::start_with(home.path(), &["-auth", users.to_str().unwrap()]);
+    let host = format!("127.0.0.1:{}", member.port);
+    until(|| match script(&["-H", &host, "-u", "ada:a:b", "-c", "SELECT 1 AS n"], "") {
+        (Some(0), stdout, stderr) => {
+            assert_eq!(stdout, "n\n1\n");
+            assert!(stderr.starts_with("Warning: ") && stderr.lines().count() == 1, "{stderr}");
+            assert!(stderr.contains("--password-file") && !stderr.contains("a:b"), "{stderr}");
+            Ok(())
+        }
+        (_, _, stderr) => Err(stderr),
+    });
+    // A file counts before it, and is no reason for silence: what was typed can be read.
+    let secret = home.path().join("secret");
+    std::fs::write(&secret, "a:b\n").unwrap();
+    let secret = secret.to_str().unwrap();
+    for (user, file, code) in
+        [("ada", secret, 0), ("ada:wrong", secret, 0), ("ada:wrong", "", 1), ("ada:", "", 1)]
+    {
+        let file: &[&str] = if file.is_empty() { &[] } else { &["--password-file", file] };
+        let said = script(&[&["-H", &host, "-u", user, "-c", "SELECT 1"], file].concat(), "");
+        assert_eq!(said.0, Some(code), "{user} {file:?}: {}", said.2);
+        assert_eq!(said.2.contains("Warning: "), user.contains(':'), "{user} {file:?}: {}", said.2);
     }
 }
 

@@ -6,7 +6,9 @@ use super::observed::Observed;
 use super::plan::Step;
 use crate::cluster::conditions::{Draft, dated, whole_second};
 use crate::context::Context;
-use crate::crd::{Bookmark, SqliteBackup, SqliteBackupStatus, SqliteCluster, VerificationResult, number};
+use crate::crd::{
+    Bookmark, SqliteBackup, SqliteBackupStatus, SqliteCluster, Verification, VerificationResult, number,
+};
 use crate::status::{StatusError, write};
 use client::backup::Backup;
 use jiff::Timestamp;
@@ -117,18 +119,24 @@ pub(crate) fn verified(
 ) -> Option<Condition> {
     let verification = status.verification.as_ref()?;
     let draft = match verification.result {
-        VerificationResult::Passed => draft(
-            "Verified",
-            true,
-            "Passed",
-            format!("it was restored in {} seconds", verification.restore_seconds.unwrap_or_default()),
-        ),
+        VerificationResult::Passed => draft("Verified", true, "Passed", restored(verification)),
         VerificationResult::Failed => {
             let why = verification.message.clone().unwrap_or_else(|| "the test does not say why".into());
             draft("Verified", false, "Failed", why)
         }
     };
     Some(dated(draft, before, now, generation))
+}
+
+fn restored(verification: &Verification) -> String {
+    let Verification { restore_seconds, bytes_per_second, index, checked_index, .. } = verification;
+    let speed = bytes_per_second.unwrap_or_default() as f64 / f64::from(1 << 20);
+    let (index, seconds) = (index.unwrap_or_default(), restore_seconds.unwrap_or_default());
+    let compared = match checked_index {
+        Some(index) => format!("; compared with the members after entry {index}"),
+        None => String::new(),
+    };
+    format!("it was restored up to entry {index} in {seconds} s, {speed:.1} MiB in a second{compared}")
 }
 
 /// What the manifest tells of it.

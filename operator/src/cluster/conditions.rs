@@ -31,7 +31,7 @@ pub(super) fn conditions(
         return paused(desired, observed, plan);
     }
     let view = View::of(observed, plan.cluster_id.as_deref());
-    let mut drafts = vec![accepted(plan)];
+    let mut drafts = vec![accepted(observed, plan)];
     if desired.spec.hibernated {
         drafts.extend(hibernated(observed));
     } else {
@@ -64,8 +64,8 @@ pub(super) fn conditions(
     drawn.chain(carried).collect()
 }
 
-fn accepted(plan: &Plan) -> Draft {
-    if let Some(missing) = &plan.restore.missing {
+fn accepted(observed: &Observed, plan: &Plan) -> Draft {
+    if let Some(missing) = plan.restore.missing.as_ref().or(observed.missing_secret.as_ref()) {
         let message = missing.clone();
         return Draft { kind: "Accepted", holds: false, reason: "RefNotFound", message };
     }
@@ -197,7 +197,7 @@ fn paused(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Condition>
         .filter(|condition| !matches!(condition.type_.as_str(), "Accepted" | "Paused" | "Reconciling"))
         .cloned()
         .map(|condition| Condition { observed_generation: Some(desired.generation), ..condition });
-    let accepted = finish(accepted(plan), observed, desired.generation);
+    let accepted = finish(accepted(observed, plan), observed, desired.generation);
     [accepted].into_iter().chain(kept).chain([finish(draft, observed, desired.generation)]).collect()
 }
 
@@ -371,7 +371,7 @@ pub(super) fn loss_points(view: &View<'_>) -> Vec<LossPoint> {
         .map(|report| LossPoint {
             survivor: report.name.clone(),
             index: number(report.last_log_index),
-            term: number(report.term),
+            term: number(report.held_term()),
         })
         .collect()
 }

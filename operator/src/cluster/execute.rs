@@ -152,7 +152,7 @@ impl Hands<'_> {
             }
             Step::ChangeVoters { add, remove } => {
                 let ids = |list: &[(String, NodeId)]| list.iter().map(|(_, id)| *id).collect();
-                let body = ChangeVoters { add: ids(add), remove: ids(remove) };
+                let body = ChangeVoters { add: ids(add), remove: ids(remove), retain: false };
                 // The budget is that of the voters to be by now: nobody goes any more whom they need, but somebody may
                 // have been let go just before.
                 let now = self.look_again().await.map_err(failed)?;
@@ -210,7 +210,7 @@ impl Hands<'_> {
     /// What a step was decided on may be long ago: steps before it may take seconds each, and nothing but this asks for
     /// the others at the moment in which one goes.
     async fn look_again(&self) -> Result<Observed, kube::Error> {
-        observe::look_again(self.observed, &self.desired.name, self.admin, self.ctx).await
+        observe::look_again(self.observed, self.desired, self.admin, self.ctx).await
     }
 
     async fn may_restart(&self, pod: &str) -> Result<bool, kube::Error> {

@@ -52,6 +52,7 @@ pub(crate) fn report(name: &str, id: u64) -> ReportBuilder {
         term: 0,
         leader: None,
         last_log_index: 0,
+        last_log_term: Some(0),
         committed_index: 0,
         applied_index: 0,
         quorum_silent_milliseconds: None,
@@ -75,6 +76,7 @@ impl ReportBuilder {
         report.term = 3;
         report.leader = Some(MemberRef { node_id: report.node_id, name: report.name.clone() });
         (report.last_log_index, report.committed_index, report.applied_index) = (1000, 1000, 1000);
+        report.last_log_term = Some(3);
         report.quorum_silent_milliseconds = Some(20);
         report.membership.log_index = 10;
         report.membership.members = voters.iter().map(|(name, id)| member(name, *id, true)).collect();
@@ -216,7 +218,7 @@ impl World {
         if let Some(report) = self.observed.reports.get_mut(name) {
             report.cluster_id = Some(CLUSTER_ID.into());
             report.phase = Phase::Serving;
-            report.applied_index = 1000;
+            (report.last_log_term, report.applied_index) = (Some(3), 1000);
         }
         self
     }

@@ -11,6 +11,7 @@ pub mod certificates;
 pub(crate) mod conditions;
 pub mod cron;
 pub mod execute;
+pub mod given;
 pub mod observe;
 pub mod observed;
 mod passwords;
@@ -21,8 +22,10 @@ pub mod restore;
 mod secrets;
 pub mod status;
 pub mod validate;
+mod version;
 pub mod view;
 pub mod window;
+mod zone;
 
 #[cfg(test)]
 pub(crate) mod fixtures;

@@ -2,11 +2,14 @@
 
 use super::access::Access;
 use super::build::{owner_of, template};
+use super::given;
 use super::observed::{
     Child, ClaimView, Foreign, Observed, PodView, Resize, SetView, Stuck, is_controlled_by,
 };
 use super::restore::{self, BootstrapView};
-use super::validate::parse_quantity;
+use super::secrets::SecretError;
+use super::validate::{Desired, parse_quantity};
+use super::zone::zone;
 use crate::cache::Cache;
 use crate::clock;
 use crate::context::Context;
@@ -44,6 +47,9 @@ pub enum ObserveError {
         #[source]
         source: kube::Error,
     },
+    /// Whether a Secret is there that the spec names could not be found out.
+    #[error("cannot look for what the spec names")]
+    Given(#[source] SecretError),
 }
 
 /// What is, for the cluster of this object.
@@ -55,8 +61,12 @@ pub async fn observe(
 ) -> Result<Observed, ObserveError> {
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
     let stores = &ctx.stores;
-    let pods = pods(&name, ctx);
-    let (reports, foreign) = tokio::join!(reports(&pods, &name, admin, ctx), foreign(cluster, &name, ctx));
+    let pods = pods(&name, zone_key(cluster), ctx);
+    let (reports, foreign, missing_secret) = tokio::join!(
+        reports(&pods, &name, admin, ctx),
+        foreign(cluster, &name, ctx),
+        given::look(cluster, &name, ctx)
+    );
     let foreign = foreign?.into_iter().chain(access.taken().cloned()).collect();
     let mut observed = Observed {
         now: clock::now(),
@@ -71,6 +81,7 @@ pub async fn observe(
         restores: restore::running(cluster, &name, ctx),
         certificates: ctx.certificates.get(&name, &cluster.uid().unwrap_or_default()),
         exchanges_passwords: access.is_exchanging(),
+        missing_secret: missing_secret?,
         pods,
         reports,
         foreign,
@@ -82,7 +93,7 @@ pub async fn observe(
 /// The members and what they say of themselves just now, and nothing else.
 pub async fn members(cluster: &SqliteCluster, admin: &AdminClient, ctx: &Context) -> Observed {
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
-    let pods = pods(&name, ctx);
+    let pods = pods(&name, zone_key(cluster), ctx);
     let reports = reports(&pods, &name, admin, ctx).await;
     let status = cluster.status.clone().unwrap_or_default();
     Observed { now: clock::now(), status, pods, reports, ..Observed::default() }
@@ -92,19 +103,26 @@ pub async fn members(cluster: &SqliteCluster, admin: &AdminClient, ctx: &Context
 /// server has them: one that is being evicted is not known to a cache yet.
 pub async fn look_again(
     observed: &Observed,
-    cluster: &ClusterName,
+    desired: &Desired,
     admin: &AdminClient,
     ctx: &Context,
 ) -> Result<Observed, kube::Error> {
+    let (cluster, zone_key) = (&desired.name, desired.spec.placement.zone_topology_key.as_str());
     let of_members = ListParams::default().labels_from(&cluster.selector(None).into_iter().collect());
     let pods = Api::<Pod>::namespaced(ctx.client.clone(), &cluster.namespace).list(&of_members).await?;
-    let pods = pods.iter().map(|pod| (pod.name_any(), pod_view(cluster, pod, ctx))).collect();
+    let pods = pods.iter().map(|pod| (pod.name_any(), pod_view(cluster, pod, zone_key, ctx))).collect();
     let reports = reports(&pods, cluster, admin, ctx).await;
     Ok(Observed { now: clock::now(), pods, reports, ..observed.clone() })
 }
 
-fn pods(cluster: &ClusterName, ctx: &Context) -> BTreeMap<String, PodView> {
-    ctx.stores.pods.of(cluster).iter().map(|pod| (pod.name_any(), pod_view(cluster, pod, ctx))).collect()
+/// The label of Kubernetes nodes that names their zones.
+fn zone_key(cluster: &SqliteCluster) -> &str {
+    &cluster.spec.placement.zone_topology_key
+}
+
+fn pods(cluster: &ClusterName, zone_key: &str, ctx: &Context) -> BTreeMap<String, PodView> {
+    let pods = ctx.stores.pods.of(cluster);
+    pods.iter().map(|pod| (pod.name_any(), pod_view(cluster, pod, zone_key, ctx))).collect()
 }
 
 /// Asks each pod that has an address; those that do not answer in time have nothing to say.
@@ -207,8 +225,10 @@ fn claim_view(cluster: &SqliteCluster, claim: &PersistentVolumeClaim) -> ClaimVi
     }
 }
 
-fn pod_view(name: &ClusterName, pod: &Pod, ctx: &Context) -> PodView {
+fn pod_view(name: &ClusterName, pod: &Pod, zone_key: &str, ctx: &Context) -> PodView {
     let status = pod.status.as_ref();
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let of_node = node.as_deref().and_then(|node| ctx.stores.node(node));
     let condition = |kind: &str| status.and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == kind));
     let ready = condition("Ready");
     let is_ready = ready.is_some_and(|condition| condition.status == "True");
@@ -254,8 +274,8 @@ fn pod_view(name: &ClusterName, pod: &Pod, ctx: &Context) -> PodView {
         stuck,
         unschedulable: unscheduled.map(|condition| condition.message.clone().unwrap_or_default()),
         revision: pod.annotations().get(ANNOTATION_REVISION).cloned(),
-        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        zone: pod.labels().get("topology.kubernetes.io/zone").cloned(),
+        zone: zone(zone_key, pod.labels(), of_node.as_ref().map(|node| node.labels())),
+        node,
         serving: pod.labels().get(LABEL_SERVING).is_some_and(|serving| serving == "true"),
         restarts: of_container.map_or(0, |status| status.restart_count),
         last_words,

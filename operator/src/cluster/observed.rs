@@ -44,6 +44,8 @@ pub struct Observed {
     pub certificates: Option<KeptPorts>,
     /// Whether members are to accept other passwords before anybody is told.
     pub exchanges_passwords: bool,
+    /// What is not there of the Secrets that the spec names, as a sentence.
+    pub missing_secret: Option<String>,
     /// Names of the cluster's Services, budgets and pinned templates, for those that are no longer wanted.
     pub children: BTreeSet<Child>,
 }
@@ -113,7 +115,7 @@ pub struct PodView {
     pub revision: Option<String>,
     /// Kubernetes node.
     pub node: Option<String>,
-    /// Failure zone, where the pod tells it.
+    /// Failure zone, where its node or the pod tells it.
     pub zone: Option<String>,
     /// Whether Services send traffic to it.
     pub serving: bool,

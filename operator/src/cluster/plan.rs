@@ -120,6 +120,12 @@ pub fn plan(desired: &Desired, observed: &Observed, minted: &str) -> Plan {
         let message = "the members are to accept the next passwords before anybody is told".into();
         plan.activity = Some(Activity::new(ActivityReason::RotatingPassword, message));
     }
+    let (awaited, unfound) = super::given::plan(observed);
+    if !desired.spec.paused {
+        // Pods may wait for it, which tells more than that they do.
+        plan.activity = awaited.or(plan.activity);
+        plan.obstacle = plan.obstacle.or(unfound);
+    }
     if !plan.steps.iter().any(Step::is_disruptive) {
         plan.steps.extend(restore.start.clone().map(Step::Restore));
     }

@@ -5,6 +5,7 @@
 //! may be asked again, even where nobody remembers the job.
 
 use super::build::backup::StoreAccess;
+use super::given::is_unfound_for_long;
 use super::observed::Observed;
 use super::plan::{Activity, ActivityReason, Obstacle, ObstacleReason};
 use super::validate::Desired;
@@ -20,12 +21,8 @@ use crate::stores::GuardedBackup;
 use client::admin_client::AdminClient;
 use client::backup::{JobState, RestoreJob, RestoreJobs, RestoreSource, RestoreTarget, StartRestore};
 use futures::future::join_all;
-use jiff::SignedDuration;
 use kube::runtime::reflector::ObjectRef;
 use std::collections::BTreeMap;
-
-/// A backup that is not there for this long needs a human.
-const NOT_FOUND_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
 /// What is known of what a cluster is to begin with.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -236,13 +233,7 @@ fn begin(observed: &Observed) -> BootstrapPlan {
             ..BootstrapPlan::default()
         },
         Some(Err(missing)) => {
-            let refused = |c: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
-                c.type_ == "Accepted" && c.status == "False" && c.reason == "RefNotFound"
-            };
-            let since = observed.status.conditions.iter().find(refused);
-            let long = since.is_some_and(|since| {
-                observed.now.duration_since(since.last_transition_time.0) >= NOT_FOUND_AFTER
-            });
+            let long = is_unfound_for_long(observed);
             BootstrapPlan {
                 missing: Some(missing.clone()),
                 activity: restoring(missing),

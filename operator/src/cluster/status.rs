@@ -4,6 +4,7 @@ use super::conditions::{self, whole_second};
 use super::observed::Observed;
 use super::plan::{Plan, bucket};
 use super::validate::Desired;
+use super::version::Version;
 use super::view::View;
 use crate::clock;
 use crate::context::Context;
@@ -216,23 +217,36 @@ fn version(desired: &Desired, observed: &Observed, plan: &Plan) -> VersionStatus
     let stable = plan.rollout.as_ref().and_then(|rollout| rollout.stable_revision.as_ref());
     let proved = stable == Some(&desired.voter_revision);
     VersionStatus {
-        current: observed.reports.values().map(|r| r.version.clone()).min().or(before.current),
+        current: oldest(observed).or(before.current),
         target: Some(desired.image.clone()),
         stable: if proved { Some(desired.image.clone()) } else { before.stable },
         updated_at: if proved { desired.updated_at.clone() } else { before.updated_at },
     }
 }
 
-/// Claims that no pod will use at this size.
+/// The oldest version that a member runs; one that cannot be read counts as older than all others.
+fn oldest(observed: &Observed) -> Option<String> {
+    let running = observed.reports.values().map(|report| report.version.as_str());
+    running.min_by_key(|text| (Version::parse(text), *text)).map(str::to_owned)
+}
+
+/// Claims that no pod will use at this size. A hibernated cluster has no pods, and its volumes are what it wakes with: of those
+/// only what was left before it went to sleep is left.
 fn orphaned(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<String> {
-    let Some(sizes) = &plan.sizes else { return observed.status.orphaned_volumes.clone() };
+    let before = &observed.status;
+    let Some(sizes) = &plan.sizes else { return before.orphaned_volumes.clone() };
+    let beyond = |member: &str| {
+        if desired.spec.hibernated {
+            let was_member = before.members.iter().any(|known| known.name == member);
+            return !was_member && before.orphaned_volumes.contains(&desired.name.claim(member));
+        }
+        desired.name.parse_member(member).is_none_or(|(role, ordinal)| ordinal >= sizes.of(role))
+    };
     observed
         .claims
         .iter()
         .filter(|(member, claim)| {
-            let beyond =
-                desired.name.parse_member(member).is_none_or(|(role, ordinal)| ordinal >= sizes.of(role));
-            beyond && !claim.terminating && !observed.pods.contains_key(*member)
+            beyond(member) && !claim.terminating && !observed.pods.contains_key(*member)
         })
         .map(|(member, _)| desired.name.claim(member))
         .collect()

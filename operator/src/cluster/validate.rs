@@ -107,6 +107,13 @@ impl Desired {
         }
     }
 
+    /// How members are to talk to each other and to clients in the end.
+    pub fn wanted_traffic(&self) -> (PeerTraffic, ClientTraffic) {
+        let tls = &self.spec.security.tls;
+        let clients = ClientTraffic::wanted(self.client_tls, tls.plaintext_clients, self.client_traffic);
+        (PeerTraffic::wanted(tls.peers), clients)
+    }
+
     /// Where applications are sent to.
     pub fn application_host(&self) -> String {
         format!("{}.{}.svc", service::of_applications(&self.spec, &self.name), self.name.namespace)
@@ -290,17 +297,25 @@ fn fencing_mistakes(name: &ClusterName, spec: &SqliteClusterSpec) -> Vec<String>
     wrong
 }
 
-/// What the members would refuse to start with.
+/// What the members would refuse to start with, or take for something else.
 fn capture_mistakes(capture: &ChangeCapture) -> Vec<String> {
     const FIELD: &str = "spec.database.changeCapture";
     let filter = capture.table_filter.as_deref().and_then(|filter| Regex::new(filter).err());
     let bytes = |size: &Option<String>, default| size.as_deref().map_or(Some(default), parse_quantity);
     let (most, kept) = (bytes(&capture.max_size, 1 << 30), bytes(&capture.retain_size, 0));
+    let shortest = capture.min_backoff_milliseconds.unwrap_or(1000);
+    let longest = capture.max_backoff_milliseconds.unwrap_or(30_000);
     [
         filter.map(|error| format!("{FIELD}.tableFilter: {error}")),
         (most < Some(1 << 20)).then(|| format!("{FIELD}.maxSize must be a size of at least 1Mi")),
         (kept.is_none() || kept > most).then(|| {
             format!("{FIELD}.retainSize must be a size that is not above maxSize, which is 1Gi by default")
+        }),
+        (shortest > longest).then(|| {
+            format!(
+                "{FIELD}.minBackoffMilliseconds, 1000 by default, must not be above maxBackoffMilliseconds, \
+                 30000 by default"
+            )
         }),
     ]
     .into_iter()
@@ -496,6 +511,9 @@ mod tests {
             (json!({"maxSize": "much"}), Some("maxSize must be")),
             (json!({"retainSize": "2Gi"}), Some("retainSize must be")),
             (json!({"retainSize": "much"}), Some("retainSize must be")),
+            (json!({"minBackoffMilliseconds": 10, "maxBackoffMilliseconds": 10}), None),
+            (json!({"minBackoffMilliseconds": 30_001}), Some("must not be above maxBackoffMilliseconds")),
+            (json!({"maxBackoffMilliseconds": 999}), Some("must not be above maxBackoffMilliseconds")),
         ] {
             let spec = json!({"storage": {"size": "1Gi"}, "database": {"changeCapture": capture}});
             let said = validate(&cluster(spec), "sqlited:1").err().map(|error| error.to_string());

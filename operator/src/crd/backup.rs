@@ -30,6 +30,13 @@ pub struct Backups {
     pub schedules: Vec<BackupSchedule>,
 }
 
+impl Backups {
+    /// Whether every write is archived.
+    pub fn has_archive(&self) -> bool {
+        self.continuous.as_ref().is_some_and(|continuous| continuous.enabled)
+    }
+}
+
 /// Where backups are: one of the four.
 #[derive(Clone, Debug, Default, PartialEq, Eq, KubeSchema, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("[has(self.s3), has(self.gcs), has(self.azure), has(self.filesystem)].filter(set, set).size() == 1")
@@ -108,6 +115,9 @@ pub struct GcsStore {
     /// A Secret of this namespace with the key serviceAccount.json. Absent: the identity of the pod's surroundings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
+    /// A key of a Secret with the certificates of the authorities that the endpoint is checked against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKeyRef>,
 }
 
 /// Azure Blob Storage.
@@ -138,6 +148,9 @@ pub struct AzureStore {
     /// A Secret of this namespace with the keys accountName and accountKey. Absent: the identity of the pod's surroundings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
+    /// A key of a Secret with the certificates of the authorities that the endpoint is checked against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKeyRef>,
 }
 
 /// A volume that all members can mount.
@@ -198,6 +211,11 @@ pub struct ContinuousBackup {
     #[serde(default = "default_base_hours")]
     #[schemars(range(min = 1, max = 720))]
     pub base_every_hours: i32,
+    /// Moments older than so many days need not be reachable. Absent: as far back as schedules keep backups; without them,
+    /// for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3650))]
+    pub retention_days: Option<i32>,
 }
 
 /// Backups by the clock.

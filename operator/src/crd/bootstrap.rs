@@ -31,6 +31,8 @@ impl Bootstrap {
 #[derive(Clone, Debug, Default, PartialEq, Eq, KubeSchema, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("self.url.startsWith('https://') || self.url.startsWith('http://')")
     .message("url must begin with https:// (or http://, by which everybody on the way can change what comes): of a cluster of rqlite write https://host:4001/db/backup"))]
+#[x_kube(validation = Rule::new("!self.url.matches('^https?://[^/?#]*@')")
+    .message("url must hold no user and no password, because whoever may read the object would know them: put them into the keys username and password of secretRef"))]
 #[serde(rename_all = "camelCase")]
 pub struct BootstrapImport {
     /// Where it is. The first leader fetches it; credentials belong into secretRef.

@@ -4,7 +4,20 @@ use super::backup::SecretKeyRef;
 use super::security::SecretRef;
 use super::storage::QUANTITY;
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// The name of a host. Its last part begins with a letter: members refuse an address.
+const HOST_NAME: &str = r"^([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?\.)*[A-Za-z]([-A-Za-z0-9]*[A-Za-z0-9])?$";
+
+/// How the wait between two attempts grows; absent: Linear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RetryPolicy {
+    /// Always the same.
+    Linear,
+    /// Twice as long each time, up to the longest.
+    Exponential,
+}
 
 /// What writes do to rows, recorded and sent to a sink (docs/changes.md). Any member streams it from `/db/changes`, also
 /// without a sink. A change restarts the members one after the other.
@@ -26,6 +39,10 @@ pub struct ChangeCapture {
     /// What is shown to it: a Secret of type kubernetes.io/tls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_secret_ref: Option<SecretRef>,
+    /// The name that the sink's certificate must be for; absent: the host of the URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), regex(pattern = HOST_NAME))]
+    pub server_name: Option<String>,
     /// A regular expression that the name of a table must match somewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
@@ -53,6 +70,21 @@ pub struct ChangeCapture {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_retries: Option<i32>,
+    /// How the wait between two attempts grows; absent: Linear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_policy: Option<RetryPolicy>,
+    /// The first wait between attempts; absent: 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub min_backoff_milliseconds: Option<i32>,
+    /// The longest one; absent: 30000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub max_backoff_milliseconds: Option<i32>,
+    /// How often the members are told how far the sink is; absent: 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 3_600_000))]
+    pub high_watermark_interval_milliseconds: Option<i32>,
     /// Changes that are kept at most while the sink does not take them, as 1Gi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 24), regex(pattern = QUANTITY))]

@@ -323,7 +323,7 @@ pub struct LossPoint {
     /// Last entry of its log: later writes are lost.
     #[schemars(range(min = 0))]
     pub index: i64,
-    /// Term that it is in.
+    /// Term of that entry.
     #[schemars(range(min = 0))]
     pub term: i64,
 }

@@ -26,7 +26,7 @@ pub use backup::{
     GcsStore, Retention, S3Store, SecretKeyRef, UnencryptedObjects, Verify, VerifyQuery, parse_period,
 };
 pub use bootstrap::{Bootstrap, BootstrapImport, BootstrapRestore, ObjectRef, RestoreTarget};
-pub use change_capture::ChangeCapture;
+pub use change_capture::{ChangeCapture, RetryPolicy};
 pub use cluster::{
     Database, Disruption, DisruptionBudget, Fence, LossPoint, PodMetadata, PodTemplate, QuorumLoss, Raft,
     RaftProfile, Recovery, Resources, SkippedEntry, SqliteCluster, SqliteClusterSpec,

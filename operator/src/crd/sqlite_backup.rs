@@ -205,6 +205,16 @@ pub struct Verification {
     /// How long the restore took, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_seconds: Option<i64>,
+    /// Bytes of the database that were restored in a second, the replay of the archive included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<i64>,
+    /// The last entry of the log that was restored: with a continuous archive, all that is archived after the backup, up to
+    /// its end or its first hole, is replayed too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<i64>,
+    /// The entry after which the page checksum of what was restored was last compared with the one that the members had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked_index: Option<i64>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

@@ -203,7 +203,7 @@ pub struct MemberStatus {
     /// Its Raft id.
     #[serde(default, rename = "nodeID", skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
-    /// Failure zone, where the pod tells it.
+    /// Failure zone, where its Kubernetes node or the pod tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Kubernetes node.
@@ -374,6 +374,9 @@ pub struct BackupStatus {
     /// How far the continuous archive is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveStatus>,
+    /// At most the writes of so many seconds are in no archive yet: rpoTargetSeconds, or that doubled until it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo_seconds: Option<i64>,
     /// The schedules, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]

@@ -77,6 +77,51 @@ async fn a_cluster_at_rest_costs_the_api_server_nothing() {
 }
 
 #[tokio::test]
+async fn a_secret_that_the_spec_names_is_looked_for_and_told() {
+    let mut cluster = complete();
+    cluster.spec.security.authentication.users_secret_ref = Some(SecretRef { name: "people".into() });
+    let mut world = Serving::of(cluster).await;
+    world.reconcile().await;
+    let looks = |world: &Serving| {
+        world.server.asked().iter().filter(|asked| asked.ends_with("/secrets/people")).count()
+    };
+    assert_eq!(looks(&world), 1);
+    assert_eq!(world.reason("Accepted").as_deref(), Some("RefNotFound"));
+    assert_eq!(world.reason("Reconciling").as_deref(), Some("AwaitingSecrets"));
+    world.reconcile().await;
+    assert_eq!(looks(&world), 0, "it is not looked for at every reconcile");
+
+    let people = json!({"metadata": {"name": "people"}, "data": {}});
+    world.server.secrets.lock().unwrap().insert("people".into(), people);
+    world.ctx.given.forget(&ClusterName::new("shop", "orders"));
+    world.reconcile().await;
+    assert_eq!((looks(&world), world.reason("Accepted").as_deref()), (1, Some("Accepted")));
+    assert_eq!((world.reason("Reconciling"), world.reason("Ready").as_deref()), (None, Some("Serving")));
+    for _ in 0..5 {
+        world.reconcile().await;
+        assert_eq!(world.server.asked(), Vec::<String>::new(), "at rest it costs nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_zone_is_told_by_the_node_under_the_key_of_the_spec() {
+    let mut ctx = context(&[]);
+    let pod = json!({
+        "metadata": {"name": "orders-0", "namespace": "shop", "labels": {LABEL_CLUSTER: "orders"}},
+        "spec": {"nodeName": "n", "containers": []},
+    });
+    let node =
+        json!({"metadata": {"name": "n", "labels": {"rack": "7", "topology.kubernetes.io/zone": "a"}}});
+    ctx.stores.pods = cache(&[pod]);
+    let mut cluster = cluster();
+    assert_eq!(look(&cluster, &ctx).await.unwrap().pods["orders-0"].zone, None, "nobody tells");
+    ctx.stores.nodes = Some(cache_of(vec![serde_json::from_value(node).unwrap()]));
+    assert_eq!(look(&cluster, &ctx).await.unwrap().pods["orders-0"].zone.as_deref(), Some("a"));
+    cluster.spec.placement.zone_topology_key = "rack".into();
+    assert_eq!(look(&cluster, &ctx).await.unwrap().pods["orders-0"].zone.as_deref(), Some("7"));
+}
+
+#[tokio::test]
 async fn an_entry_that_ends_every_member_is_passed_over_once_with_a_consent() {
     let mut world = Serving::start().await;
     world.raft.lock().unwrap().fatal_entry = Some(FatalEntry { index: 9, term: 2, crashes: 3 });

@@ -62,6 +62,7 @@ impl Node {
             term: 1,
             leader: leader.map(|leader| MemberRef { node_id: leader.node_id, name: leader.name.clone() }),
             last_log_index: 9,
+            last_log_term: Some(1),
             committed_index: 9,
             applied_index: raft.fatal_entry.map_or(9, |entry| entry.index - 1),
             quorum_silent_milliseconds: leads.then_some(5),

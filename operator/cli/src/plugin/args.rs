@@ -149,7 +149,8 @@ pub enum Verb {
         /// Name of the cluster
         name: String,
     },
-    /// Whether a Kubernetes node can be drained; exit code 1 if a cluster would stop serving
+    /// Whether a Kubernetes node can be drained, by the clusters of all namespaces or of the one that is named; exit code 1 if
+    /// a cluster would stop serving
     DrainCheck {
         /// Name of the Kubernetes node
         node: String,
@@ -239,6 +240,9 @@ pub enum BackupVerb {
     List {
         /// Name of the cluster
         name: String,
+        /// What is in the store, with or without a SqliteBackup, and which moments can be restored; a member is asked
+        #[arg(long)]
+        in_store: bool,
     },
     /// Has a backup restored for a test
     Verify {

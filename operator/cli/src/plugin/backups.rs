@@ -2,8 +2,9 @@
 
 use super::args::BackupVerb;
 use super::print::out;
-use super::{FIELD_MANAGER, Plugin};
+use super::{FIELD_MANAGER, Plugin, store};
 use anyhow::{Context, Result, bail};
+use client::backup::Catalogue;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -26,7 +27,11 @@ impl Plugin {
                 let made = import(&self.namespace, name, path, called.as_deref(), super::now());
                 self.make::<SqliteBackup>(made).await
             }
-            BackupVerb::List { name } => {
+            BackupVerb::List { name, in_store: true } => {
+                let catalogue = self.catalogue(name).await?;
+                self.print(&catalogue, || store::list(&catalogue))
+            }
+            BackupVerb::List { name, in_store: false } => {
                 let all = self.objects::<SqliteBackup>().list(&ListParams::default()).await?.items;
                 let mut found: Vec<_> =
                     all.into_iter().filter(|backup| backup.spec.cluster_ref.name == *name).collect();
@@ -71,11 +76,39 @@ impl Plugin {
             (None, None) => bail!("say which moment with --to, or which restore to undo with --undo"),
         };
         let made = restore(&cluster, &self.namespace, &moment, confirm, super::now())?;
+        if self.dry_run {
+            self.foretell(name, &moment).await?;
+        }
         self.make::<SqliteRestore>(made).await?;
         if confirm.is_none() && !self.dry_run && !self.json {
             out(&format!("it waits until its spec.approval.confirmClusterName is {name}\n"))?;
         }
         Ok(())
+    }
+
+    /// Says from what a restore would bring its moment back; fails where nothing does.
+    async fn foretell(&self, name: &str, moment: &Moment) -> Result<()> {
+        if let Moment::Backup(backup) | Moment::After { backup, .. } = moment {
+            let found = self.objects::<SqliteBackup>().get_opt(backup).await?;
+            let path = found.and_then(|found| found.status?.path);
+            let path =
+                path.with_context(|| format!("there is no SqliteBackup {backup} that is in the store"))?;
+            eprintln!("it would begin with {path}");
+            return Ok(());
+        }
+        match self.catalogue(name).await {
+            Ok(catalogue) => eprintln!("{}", store::foretold(&catalogue, moment)?),
+            // What would be made can be said all the same.
+            Err(error) => eprintln!("nobody could be asked whether the store brings that back: {error:#}"),
+        }
+        Ok(())
+    }
+
+    /// What is in the store, as a member reads it.
+    async fn catalogue(&self, name: &str) -> Result<Catalogue> {
+        let way = self.way_to_any(name).await?;
+        let (admin, base) = self.admin(name, &way).await?;
+        Ok(admin.backups(&base).await?)
     }
 
     pub(super) async fn branch(&self, name: &str, new: &str, to: &Moment) -> Result<()> {

@@ -4,26 +4,58 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use operator::cluster::resources::{marked_resources, quality};
-use operator::cluster::validate::validate;
-use operator::crd::SqliteCluster;
+use operator::cluster::validate::{Desired, validate};
+use operator::crd::{SqliteCluster, Traffic as _};
 use operator::names::{ANNOTATION_RESOURCES, ANNOTATION_REVISION, PodRole};
 use serde::Serialize;
 
 /// A pod that would be restarted.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Restart {
+    /// In which round, from 1: the next one begins when all pods of one have come back.
+    pub round: usize,
     /// Its name.
     pub pod: String,
     /// What it is, and why.
     pub why: String,
 }
 
-/// Read replicas, then followers, the leader last; of each the highest ordinals first.
+/// A change of the template takes one round, then each step of TLS one: they all answer it before any of them insists.
 pub fn restarts(cluster: &SqliteCluster, pods: &[Pod]) -> Result<Vec<Restart>> {
-    let status = cluster.status.clone().unwrap_or_default();
-    let image = status.version.target.clone().unwrap_or_default();
-    let desired = validate(cluster, &image)?;
-    let leader = status.leader.map(|leader| leader.member);
+    let mut cluster = cluster.clone();
+    let mut present = pods.to_vec();
+    let mut restarts = Vec::new();
+    let mut reason = "another template".to_owned();
+    loop {
+        let image = cluster.status.as_ref().and_then(|status| status.version.target.clone());
+        let desired = validate(&cluster, &image.unwrap_or_default())?;
+        let number = restarts.last().map_or(1, |last: &Restart| last.round + 1);
+        restarts.extend(round(&cluster, &desired, &present, (number, &reason)));
+        for pod in &mut present {
+            let Some((role, _)) = desired.name.parse_member(&pod.name_any()) else { continue };
+            pod.annotations_mut().insert(ANNOTATION_REVISION.into(), desired.revision(role).into());
+            pod.annotations_mut().remove(ANNOTATION_RESOURCES);
+        }
+        let (peers, clients) = desired.wanted_traffic();
+        let next = (desired.peer_traffic.towards(peers), desired.client_traffic.towards(clients));
+        if next == (desired.peer_traffic, desired.client_traffic) {
+            return Ok(restarts);
+        }
+        reason = format!("TLS, members {:?}, clients {:?}", next.0, next.1);
+        let status = cluster.status.get_or_insert_default();
+        (status.peer_traffic, status.client_traffic) = (Some(next.0), Some(next.1));
+    }
+}
+
+/// Read replicas, then followers, the leader last; of each the highest ordinals first.
+fn round(
+    cluster: &SqliteCluster,
+    desired: &Desired,
+    pods: &[Pod],
+    (round, changed): (usize, &str),
+) -> impl Iterator<Item = Restart> {
+    let leader =
+        cluster.status.as_ref().and_then(|status| status.leader.as_ref()).map(|leader| &leader.member);
     let mut order: Vec<(bool, bool, usize, Restart)> = pods
         .iter()
         .filter_map(|pod| {
@@ -31,30 +63,46 @@ pub fn restarts(cluster: &SqliteCluster, pods: &[Pod]) -> Result<Vec<Restart>> {
             let (role, ordinal) = desired.name.parse_member(&name)?;
             let annotation = |key: &str| pod.annotations().get(key).map(String::as_str);
             let outdated = annotation(ANNOTATION_REVISION) != Some(desired.revision(role));
-            let before = marked_resources(annotation(ANNOTATION_RESOURCES));
-            let class = quality(&before) != quality(&desired.spec.resources);
+            let before = annotation(ANNOTATION_RESOURCES).map(|mark| quality(&marked_resources(Some(mark))));
+            let class = before.is_some_and(|before| before != quality(&desired.spec.resources));
             let reason = match (outdated, class) {
-                (true, _) => "another template",
+                (true, _) => changed,
                 (false, true) => "another quality-of-service class",
                 (false, false) => return None,
             };
-            let leads = leader.as_ref() == Some(&name);
+            let leads = leader == Some(&name);
             let what = match (role, leads) {
                 (PodRole::ReadReplica, _) => "read replica",
                 (PodRole::Voter, false) => "follower",
                 (PodRole::Voter, true) => "leader, after a transfer",
             };
             let why = format!("{what}: {reason}");
-            Some((leads, role == PodRole::Voter, usize::MAX - ordinal, Restart { pod: name, why }))
+            Some((leads, role == PodRole::Voter, usize::MAX - ordinal, Restart { round, pod: name, why }))
         })
         .collect();
     order.sort_by_key(|(leads, voter, ordinal, _)| (*leads, *voter, *ordinal));
-    Ok(order.into_iter().map(|(.., restart)| restart).collect())
+    order.into_iter().map(|(.., restart)| restart)
+}
+
+/// As people read it.
+pub fn text(restarts: &[Restart]) -> String {
+    if restarts.is_empty() {
+        return "no pod would be restarted\n".to_owned();
+    }
+    let mut text = String::new();
+    for (number, restart) in (1..).zip(restarts) {
+        if number > 1 && restarts[number - 2].round != restart.round {
+            text += "then, when all of these have come back:\n";
+        }
+        text += &format!("{number}. {} ({})\n", restart.pod, restart.why);
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use operator::crd::{ClientTraffic, PeerTraffic};
     use serde_json::json;
 
     #[test]
@@ -80,5 +128,17 @@ mod tests {
         cluster.spec.image = Some("sqlited:2".into());
         let order: Vec<_> = restarts(&cluster, &pods).expect("an order").into_iter().map(|r| r.pod).collect();
         assert_eq!(order, ["orders-replica-0", "orders-1", "orders-0", "orders-2"]);
+        // TLS for clients comes with what else changes, and then once more: nobody is locked out on the way.
+        let status = cluster.status.get_or_insert_default();
+        status.bootstrap =
+            serde_json::from_value(json!({"member": "orders-0", "phase": "Complete"})).expect("a bootstrap");
+        status.peer_traffic = Some(PeerTraffic::Tls);
+        for (clients, rounds) in [("Managed", 3), ("Disabled", 1)] {
+            cluster.status.get_or_insert_default().client_traffic = Some(ClientTraffic::Plaintext);
+            cluster.spec.security.tls.clients = serde_json::from_value(json!(clients)).expect("a mode");
+            let order = restarts(&cluster, &pods).expect("an order");
+            assert_eq!(order.iter().map(|restart| restart.round).max(), Some(rounds), "{order:?}");
+            assert_eq!(order.len(), 4 * rounds, "{order:?}");
+        }
     }
 }

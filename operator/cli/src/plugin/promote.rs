@@ -2,7 +2,6 @@
 
 use super::Plugin;
 use anyhow::{Result, bail};
-use client::admin_client::{AdminClient, AdminTimeouts};
 use operator::crd::SqliteCluster;
 use operator::names::{ClusterName, PodRole};
 use serde_json::json;
@@ -17,10 +16,7 @@ impl Plugin {
             return self.print(&would, || format!("leadership would go from {before} to {member}\n"));
         }
         let way = self.way_to(name, &self.pods().get(member).await?).await?;
-        let base = format!("{}://{}", way.scheme(), way.forward.address);
-        let credentials = self.credentials(name, ClusterName::operator_secret).await?;
-        let admin = AdminClient::new(AdminTimeouts::default())?.with_credentials(credentials);
-        let admin = way.trust.as_ref().map_or_else(|| Ok(admin.clone()), |trust| admin.trusting(trust))?;
+        let (admin, base) = self.admin(name, &way).await?;
         let report = admin.report(&base).await?;
         let done = admin.transfer(&base, Some(report.node_id)).await?;
         let told = json!({"cluster": name, "from": leader, "to": done.leader.name, "term": done.term});

@@ -30,6 +30,7 @@ impl Plugin {
     pub(super) async fn gc_volumes(&self, name: &str, really: bool) -> Result<ExitCode> {
         let status = self.cluster(name).await?.status.unwrap_or_default();
         let mut orphans = Vec::new();
+        let members: Vec<String> = status.members.into_iter().map(|member| member.name).collect();
         for claim in status.orphaned_volumes {
             let failed = |error: anyhow::Error| Orphan {
                 claim: claim.clone(),
@@ -37,7 +38,7 @@ impl Plugin {
                 failed: true,
                 why: format!("{error:#}"),
             };
-            let orphan = self.gc_volume(name, claim.clone(), really).await.unwrap_or_else(failed);
+            let orphan = self.gc_volume(name, claim.clone(), &members, really).await.unwrap_or_else(failed);
             if !self.json {
                 let line = format!("{} {}\n", orphan.claim, orphan.why);
                 unless_unread(out(&line).map_err(Into::into), ())?;
@@ -55,7 +56,7 @@ impl Plugin {
         unless_unread(printed.map(|()| code), code)
     }
 
-    async fn gc_volume(&self, name: &str, claim: String, really: bool) -> Result<Orphan> {
+    async fn gc_volume(&self, name: &str, claim: String, members: &[String], really: bool) -> Result<Orphan> {
         let claims = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &self.namespace);
         let kept = |claim, why: &str| Orphan { claim, deleted: false, failed: false, why: why.to_owned() };
         let Some(found) = claims.get_opt(&claim).await.context("is kept")? else {
@@ -68,6 +69,10 @@ impl Plugin {
         else {
             bail!("is kept: it is no volume of a member of {name}");
         };
+        // Members of a hibernated cluster have no pods, and wake with their volumes.
+        if members.iter().any(|known| known == member) {
+            bail!("is kept: {member} is a member of {name}");
+        }
         if self.pods().get_opt(member).await.context("is kept")?.is_some() {
             return Ok(kept(claim, "is in use again"));
         }

@@ -1,4 +1,5 @@
-//! Aligned columns; numbers to the right.
+//! Aligned columns; numbers to the right. Drawn here and not by comfy-table, whose rule below the header runs on through the
+//! space between columns, and whose columns are at most 65,535 wide.
 
 use super::{display, escape};
 use client::sql::Rows;

@@ -7,7 +7,8 @@ use crate::cluster::plan::Plan;
 use crate::cluster::validate::Desired;
 use crate::cluster::view::View;
 use crate::crd::{
-    ArchiveStatus, BackupStatus, Backups, RecoveryWindow, ScheduleStatus, VerificationResult, parse_period,
+    ArchiveStatus, BackupStatus, Backups, ContinuousBackup, RecoveryWindow, ScheduleStatus,
+    VerificationResult, parse_period,
 };
 use client::backup::{ArchiveReport, ArchiveState};
 use jiff::{SignedDuration, Timestamp};
@@ -23,17 +24,22 @@ pub fn status(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Bac
     let seen = &observed.backups.backups;
     let success = succeeded(seen).filter_map(|backup| backup.time).max();
     let verified = seen.iter().filter_map(passed).max();
-    let (archive, window) = match (archives(backups), report(observed, plan)) {
+    let (archive, window) = match (backups.has_archive(), report(observed, plan)) {
         (false, _) => (None, None),
         // Nobody who would know leads at this moment.
         (true, None) => (before.archive, before.recovery_window.clone()),
         (true, Some(report)) => (Some(state(report.state)), window(report, before.recovery_window.as_ref())),
+    };
+    let rpo_seconds = match (backups.continuous.as_ref(), report(observed, plan)) {
+        (Some(continuous), Some(report)) if archive.is_some() => rpo(continuous, report, observed.now),
+        _ => before.rpo_seconds.filter(|_| archive.is_some()),
     };
     Some(BackupStatus {
         last_success_time: success.map(Time).max(before.last_success_time),
         last_verified_time: verified.map(Time).max(before.last_verified_time),
         recovery_window: window,
         archive,
+        rpo_seconds,
         schedules: plan.backups.schedules.clone(),
     })
 }
@@ -47,10 +53,6 @@ fn passed(backup: &BackupView) -> Option<Timestamp> {
     (verification.result == VerificationResult::Passed).then_some(verification.time.0)
 }
 
-fn archives(backups: &Backups) -> bool {
-    backups.continuous.as_ref().is_some_and(|continuous| continuous.enabled)
-}
-
 fn report<'a>(observed: &'a Observed, plan: &Plan) -> Option<&'a ArchiveReport> {
     View::of(observed, plan.cluster_id.as_deref()).leader()?.archive.as_ref()
 }
@@ -62,6 +64,19 @@ fn state(state: ArchiveState) -> ArchiveStatus {
         ArchiveState::Behind => ArchiveStatus::Behind,
         ArchiveState::Broken => ArchiveStatus::Broken,
     }
+}
+
+/// At most the writes of so many seconds are not in the archive yet. While it is behind that grows with time: it is told by
+/// doublings, which are few.
+fn rpo(continuous: &ContinuousBackup, report: &ArchiveReport, now: Timestamp) -> Option<i64> {
+    let target = i64::from(continuous.rpo_target_seconds).max(1);
+    if report.state == ArchiveState::OnTarget {
+        return Some(target);
+    }
+    let latest = report.latest.as_ref()?.parse::<Timestamp>().ok()?;
+    let lag = now.duration_since(latest).as_secs();
+    let doubled = std::iter::successors(Some(target), |seconds| seconds.checked_mul(2));
+    doubled.into_iter().find(|seconds| *seconds >= lag)
 }
 
 /// While the archive is on target, its end is not told, because it moves with time.
@@ -150,7 +165,7 @@ fn trouble(backups: &Backups, observed: &Observed, plan: &Plan) -> Option<(&'sta
         );
         return Some(("ScheduleMissed", message));
     }
-    if archives(backups)
+    if backups.has_archive()
         && let Some(report) = report(observed, plan)
     {
         let why = report.message.clone().map(|why| format!(": {why}")).unwrap_or_default();
@@ -177,7 +192,7 @@ fn starting(backups: &Backups, observed: &Observed, plan: &Plan) -> Option<Strin
         Some(Probed::NotConfigured) => return Some("the leader does not know of the store yet".into()),
         Some(_) => {}
     }
-    let starts = archives(backups)
+    let starts = backups.has_archive()
         && report(observed, plan).is_some_and(|report| report.state == ArchiveState::Starting);
     starts.then(|| "the archive has no base backup yet".into())
 }
@@ -277,6 +292,27 @@ mod tests {
             let draft = conditions(&world.desired, &world.observe(), &world.plan()).remove(0);
             assert!(draft.holds && draft.message.contains("by http"), "{store}: {}", draft.message);
         }
+    }
+
+    #[test]
+    fn how_much_could_be_lost_is_told_by_doublings() {
+        let latest: Timestamp = "2026-01-02T00:00:30.5Z".parse().unwrap();
+        let told = |state, lag: i64| {
+            let world =
+                archive(state).edit(|world| world.observed.now = latest + SignedDuration::from_secs(lag));
+            status(&world.desired, &world.observe(), &world.plan()).unwrap().rpo_seconds
+        };
+        for (state, lag, wanted) in [
+            (ArchiveState::OnTarget, 900, 5),
+            (ArchiveState::Behind, 3, 5),
+            (ArchiveState::Behind, 6, 10),
+            (ArchiveState::Behind, 41, 80),
+            (ArchiveState::Behind, 80, 80),
+            (ArchiveState::Broken, 81, 160),
+        ] {
+            assert_eq!(told(state, lag), Some(wanted), "{state:?} {lag}");
+        }
+        assert_eq!(status(&world().desired, &world().observe(), &world().plan()).unwrap().rpo_seconds, None);
     }
 
     #[test]

@@ -112,9 +112,12 @@ fn turn(
     }
     let from = status.counted_from.as_ref().map_or(now, |time| time.0);
     let mut create = None;
-    let due = cron.last(from, now).filter(|_| active && !schedule.suspend);
+    // A cluster begins later by its own part of the allowance, as if its clock were behind.
+    let jitter = jitter(desired, schedule);
+    let shifted = now.saturating_sub(jitter).unwrap_or(now);
+    let due = cron.last(from, shifted).filter(|_| active && !schedule.suspend);
     if let Some(due) = due {
-        let starts = due.saturating_add(jitter(desired, schedule)).unwrap_or(due);
+        let starts = due.saturating_add(jitter).unwrap_or(due);
         let deadline = schedule.starting_deadline_seconds;
         let missed = deadline
             .is_some_and(|seconds| now.duration_since(starts) > SignedDuration::from_secs(seconds.into()));
@@ -122,7 +125,7 @@ fn turn(
         if missed {
             status.missed_time = Some(Time(due));
             status.counted_from = Some(Time(due));
-        } else if now >= starts && !overlaps {
+        } else if !overlaps {
             create = Some(NewBackup {
                 name: object_name(&desired.name.name, &schedule.name, due),
                 schedule: schedule.name.clone(),
@@ -131,7 +134,8 @@ fn turn(
         }
     }
     let pending = due.filter(|due| status.counted_from.as_ref().is_none_or(|from| from.0 < *due));
-    status.next_time = (!schedule.suspend).then(|| pending.or_else(|| cron.after(now))).flatten().map(Time);
+    status.next_time =
+        (!schedule.suspend).then(|| pending.or_else(|| cron.after(shifted))).flatten().map(Time);
     (status, create)
 }
 
@@ -179,11 +183,24 @@ fn expiry(desired: &Desired, observed: &Observed) -> Option<Expiry> {
         oldest = [oldest, kept].into_iter().flatten().min();
         gone.extend(mine.into_iter().filter(|backup| names.contains(&backup.name)));
     }
-    (!gone.is_empty()).then(|| Expiry {
+    let bound = archive_bound(desired, observed.now);
+    let reached = observed.status.backup.as_ref().and_then(|backup| backup.recovery_window.as_ref());
+    let is_too_old = bound.zip(reached).is_some_and(|((_, overdue), window)| window.earliest.0 < overdue);
+    (!gone.is_empty() || is_too_old).then(|| Expiry {
         objects: gone.iter().map(|backup| (backup.name.clone(), backup.uid.clone())).collect(),
         paths: gone.iter().filter_map(|backup| backup.path.clone()).collect(),
-        archive_before: oldest,
+        archive_before: bound.map(|(before, _)| before).or(oldest),
     })
+}
+
+/// The moment before which the archive need not reach, and the one before which something of it can go: the base backup
+/// before a moment stays.
+fn archive_bound(desired: &Desired, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+    let archive = desired.spec.backup.as_ref()?.continuous.as_ref().filter(|archive| archive.enabled)?;
+    let before = now.checked_sub(SignedDuration::from_hours(24 * i64::from(archive.retention_days?))).ok()?;
+    let overdue =
+        before.checked_sub(SignedDuration::from_hours(2 * i64::from(archive.base_every_hours))).ok()?;
+    Some((before, overdue))
 }
 
 fn ended(backup: &BackupView) -> Option<Ended> {
@@ -333,15 +350,27 @@ mod tests {
 
     #[test]
     fn jitter_is_the_clusters_own_and_within_its_bound() {
-        let world =
+        let daily =
             counted(world(json!({"jitterSeconds": 600}), "2026-05-04T03:10:00Z"), "2026-05-03T03:00:00Z");
-        assert_eq!(due(&world).len(), 1, "at its bound at the latest");
-        let schedule = &world.desired.schedules[0].0;
-        let first = jitter(&world.desired, schedule);
-        assert_eq!(first, jitter(&world.desired, schedule));
-        let mut other = world.desired.clone();
+        assert_eq!(due(&daily).len(), 1, "at its bound at the latest");
+        let schedule = &daily.desired.schedules[0].0;
+        let first = jitter(&daily.desired, schedule);
+        assert_eq!(first, jitter(&daily.desired, schedule));
+        let mut other = daily.desired.clone();
         other.uid = "another".into();
         assert_ne!(first, jitter(&other, schedule));
+        // One that is longer than from one time to the next puts all of them off, and none away.
+        let hourly = json!({"cron": "0 * * * *", "jitterSeconds": 7200});
+        for uid in ["a", "b", "c", "d", "e", "f"] {
+            let mut made = std::collections::BTreeSet::new();
+            for minute in 0..360 {
+                let now = at("2026-05-04T03:00:00Z") + SignedDuration::from_mins(minute);
+                let mut world = counted(world(hourly.clone(), &now.to_string()), "2026-05-04T02:30:00Z");
+                world.desired.uid = uid.into();
+                made.extend(due(&world));
+            }
+            assert!(made.len() >= 4, "{uid}: {made:?}");
+        }
     }
 
     #[test]
@@ -357,6 +386,29 @@ mod tests {
         let world = counted(world(json!({}), "2026-05-04T12:00:00Z"), "2026-05-03T03:00:00Z");
         let world = world.spec(|spec| spec.backup.as_mut().unwrap().schedules[0].cron = "0 9 * * *".into());
         assert_eq!(due(&world), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_archive_is_kept_for_as_long_as_it_says() {
+        let world = |days: Option<i32>, earliest: &str| {
+            let world = counted(world(json!({}), "2026-05-20T12:00:00Z"), "2026-05-20T03:00:00Z");
+            world
+                .spec(|spec| {
+                    let continuous = json!({"baseEveryHours": 24, "retentionDays": days});
+                    spec.backup.as_mut().unwrap().continuous = serde_json::from_value(continuous).unwrap();
+                })
+                .edit(|world| {
+                    let window = json!({"earliest": earliest});
+                    let backup = world.observed.status.backup.as_mut().unwrap();
+                    backup.recovery_window = serde_json::from_value(window).unwrap();
+                })
+        };
+        let before = |world: &World| plan(&world.desired, &world.observed).expiry.map(|e| e.archive_before);
+        let week = Some(Some(at("2026-05-13T12:00:00Z")));
+        assert_eq!(before(&world(Some(7), "2026-05-11T11:59:59Z")), week);
+        // The newest base backup before that time stays, which may be a day older.
+        assert_eq!(before(&world(Some(7), "2026-05-11T12:00:01Z")), None);
+        assert_eq!(before(&world(None, "2026-01-01T00:00:00Z")), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::seen::{BackupState, BackupView};
 use crate::cluster::observed::Observed;
 use crate::cluster::validate::Desired;
 use crate::context::Context;
-use crate::crd::{BackupSchedule, Verification, VerificationResult, parse_period};
+use crate::crd::{BackupSchedule, Backups, Verification, VerificationResult, number, parse_period};
 use crate::names::{CONTAINER, ClusterName, content_hash};
 use client::backup::RestoreReport;
 use jiff::{SignedDuration, Timestamp};
@@ -41,6 +41,10 @@ pub struct NewVerifier {
     pub schedule: String,
     /// Whether there are any.
     pub has_queries: bool,
+    /// Whether what is archived after it is tested with it.
+    pub replay: bool,
+    /// How large the volume is that it is restored to.
+    pub volume_size: String,
 }
 
 /// What a test came to, to be written down.
@@ -77,6 +81,8 @@ fn view(pod: &Pod) -> Option<VerifierView> {
     let finished = container.and_then(|ended| ended.finished_at.as_ref()).map(|time| time.0);
     let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     let report = container.and_then(|ended| serde_json::from_str(ended.message.as_deref()?.trim()).ok());
+    // Of a store that did not answer nothing is learned about what is in it.
+    let report = report.filter(|report: &RestoreReport| !report.unanswered);
     Some(VerifierView { backup, ended: over.then(|| finished.or(created)).flatten(), report })
 }
 
@@ -98,17 +104,21 @@ pub fn verdicts(observed: &Observed) -> Vec<Verdict> {
 }
 
 fn verification(report: &RestoreReport, ended: Timestamp) -> Verification {
-    let time = Time(crate::cluster::conditions::whole_second(ended));
-    let milliseconds = report.restored.as_ref().map(|restored| restored.milliseconds);
-    let restore_seconds = milliseconds.and_then(|ms| i64::try_from(ms.div_ceil(1000)).ok());
-    match (&report.restored, &report.message) {
-        (Some(_), None) => {
-            Verification { time, result: VerificationResult::Passed, restore_seconds, message: None }
-        }
-        (_, message) => {
-            let message = message.clone().unwrap_or_else(|| "the test does not say why".into());
-            Verification { time, result: VerificationResult::Failed, restore_seconds, message: Some(message) }
-        }
+    let message = match (&report.restored, &report.message) {
+        (Some(_), None) => None,
+        (_, message) => Some(message.clone().unwrap_or_else(|| "the test does not say why".into())),
+    };
+    let result = if message.is_none() { VerificationResult::Passed } else { VerificationResult::Failed };
+    let restored = report.restored.as_ref();
+    Verification {
+        time: Time(crate::cluster::conditions::whole_second(ended)),
+        result,
+        restore_seconds: restored.map(|restored| number(restored.milliseconds.div_ceil(1000))),
+        bytes_per_second: restored
+            .map(|restored| number(restored.size_bytes.saturating_mul(1000) / restored.milliseconds.max(1))),
+        index: restored.map(|restored| number(restored.index)),
+        checked_index: restored.and_then(|restored| restored.checked_index).map(number),
+        message,
     }
 }
 
@@ -118,7 +128,8 @@ pub fn due(desired: &Desired, observed: &Observed) -> Option<NewVerifier> {
         return None;
     }
     let schedules = || desired.spec.backup.iter().flat_map(|backups| &backups.schedules);
-    let reachable = |backup: &&BackupView| is_reachable(desired, observed, backup);
+    let reachable =
+        |backup: &&BackupView| is_reachable(desired, observed, backup) && !is_inconclusive(observed, backup);
     let mut asked = observed.backups.backups.iter().filter(reachable).filter(|backup| {
         let last = backup.verification.as_ref().map(|verification| verification.time.0);
         backup.verify_at.is_some_and(|asked| Some(asked) > last)
@@ -126,11 +137,19 @@ pub fn due(desired: &Desired, observed: &Observed) -> Option<NewVerifier> {
     let by_hand = asked.next().and_then(|backup| {
         new_verifier(
             desired,
+            observed,
             backup,
             schedules().find(|schedule| Some(&schedule.name) == backup.schedule.as_ref()),
         )
     });
     by_hand.or_else(|| schedules().filter_map(|schedule| of_schedule(desired, observed, schedule)).next())
+}
+
+/// Whether a test of it ended without a word, as one does that was evicted, and its pod is still there: it is tested again
+/// when that is gone, and others meanwhile.
+fn is_inconclusive(observed: &Observed, backup: &BackupView) -> bool {
+    let ended = |verifier: &VerifierView| verifier.ended.is_some() && verifier.report.is_none();
+    observed.backups.verifiers.iter().any(|verifier| verifier.backup == backup.name && ended(verifier))
 }
 
 /// Whether it is complete, and where the members read.
@@ -144,6 +163,7 @@ fn is_reachable(desired: &Desired, observed: &Observed, backup: &BackupView) -> 
 /// The test of a backup, with the queries of its schedule.
 fn new_verifier(
     desired: &Desired,
+    observed: &Observed,
     backup: &BackupView,
     schedule: Option<&BackupSchedule>,
 ) -> Option<NewVerifier> {
@@ -157,7 +177,19 @@ fn new_verifier(
         path: backup.path.clone()?,
         schedule: schedule.map(|schedule| schedule.name.clone()).unwrap_or_default(),
         has_queries: queries.is_some_and(|queries| !queries.is_empty()),
+        replay: desired.spec.backup.as_ref().is_some_and(Backups::has_archive),
+        volume_size: volume_size(desired, observed),
     })
+}
+
+/// That of the members' largest volume, which may have grown beyond what the spec says.
+fn volume_size(desired: &Desired, observed: &Observed) -> String {
+    let claims = observed
+        .claims
+        .values()
+        .filter_map(|claim| Some((claim.requested_bytes?, claim.requested.as_ref()?)));
+    let grown = claims.max_by_key(|(bytes, _)| *bytes).filter(|(bytes, _)| *bytes > desired.volume_bytes);
+    grown.map_or_else(|| desired.spec.storage.size.clone(), |(_, size)| size.clone())
 }
 
 fn of_schedule(desired: &Desired, observed: &Observed, schedule: &BackupSchedule) -> Option<NewVerifier> {
@@ -171,9 +203,10 @@ fn of_schedule(desired: &Desired, observed: &Observed, schedule: &BackupSchedule
     if last.is_some_and(|last| observed.now.duration_since(last) < every) {
         return None;
     }
-    let reachable = |backup: &&BackupView| is_reachable(desired, observed, backup);
+    let reachable =
+        |backup: &&BackupView| is_reachable(desired, observed, backup) && !is_inconclusive(observed, backup);
     let newest = mine().filter(reachable).max_by_key(|backup| backup.time)?;
-    new_verifier(desired, newest, Some(schedule))
+    new_verifier(desired, observed, newest, Some(schedule))
 }
 
 #[cfg(test)]
@@ -221,6 +254,9 @@ mod tests {
             time: Time(at(-age)),
             result: VerificationResult::Passed,
             restore_seconds: None,
+            bytes_per_second: None,
+            index: None,
+            checked_index: None,
             message: None,
         };
         BackupView { verification: Some(verification), ..backup }
@@ -239,6 +275,9 @@ mod tests {
     fn the_newest_is_tested_when_it_is_time() {
         let due = |world: &World| due(&world.desired, &world.observed).map(|new| new.backup);
         let both = || vec![backup("new", 100), backup("old", 90_000)];
+        let evicted = |backups: Vec<BackupView>| {
+            world(backups).edit(|w| w.observed.backups.verifiers = vec![verifier(Some(0), None)])
+        };
         let running = world(both()).edit(|w| w.observed.backups.verifiers = vec![verifier(None, None)]);
         for (what, world, wanted) in [
             ("none there", world(vec![]), None),
@@ -252,10 +291,28 @@ mod tests {
                 world(vec![asked(backup("new", 100)), tested(backup("old", 90_000), 3_600)]),
                 Some("new"),
             ),
+            ("evicted lately: another one", evicted(both()), Some("old")),
+            (
+                "evicted lately, by hand",
+                evicted(vec![asked(backup("new", 100)), backup("old", 90_000)]),
+                Some("old"),
+            ),
             ("by hand, and done", world(vec![tested(asked(backup("new", 100)), 10)]), None),
         ] {
             assert_eq!(due(&world).as_deref(), wanted, "{what}");
         }
+    }
+
+    #[test]
+    fn a_database_that_grew_has_room_in_its_test() {
+        let size = |world: &World| due(&world.desired, &world.observed).unwrap().volume_size;
+        let world = world(vec![backup("new", 100)]);
+        assert_eq!(size(&world), world.desired.spec.storage.size);
+        let grown = world.edit(|world| {
+            let claim = world.observed.claims.get_mut("orders-1").unwrap();
+            (claim.requested, claim.requested_bytes) = (Some("5Gi".into()), Some(5 << 30));
+        });
+        assert_eq!(size(&grown), "5Gi");
     }
 
     #[test]
@@ -270,7 +327,7 @@ mod tests {
     fn only_a_report_is_a_verdict_and_it_is_written_down_once() {
         let restored = json!({
             "clusterId": "c1", "epoch": 1, "backup": "p", "index": 7, "time": "2026-01-01T00:00:00Z",
-            "replayed": 0, "sizeBytes": 1, "milliseconds": 1500,
+            "replayed": 0, "sizeBytes": 3_000_000, "milliseconds": 1500, "checkedIndex": 5,
         });
         let found = |verifier: VerifierView, backup: BackupView| {
             let world = world(vec![backup]).edit(|w| w.observed.backups.verifiers = vec![verifier]);
@@ -279,6 +336,10 @@ mod tests {
         let new = || backup("new", 100);
         let passed = found(verifier(Some(0), Some(json!({"restored": restored}))), new()).unwrap();
         assert_eq!((passed.result, passed.restore_seconds), (VerificationResult::Passed, Some(2)));
+        assert_eq!(
+            (passed.bytes_per_second, passed.index, passed.checked_index),
+            (Some(2_000_000), Some(7), Some(5))
+        );
         let failed = found(verifier(Some(0), Some(json!({"message": "a bit flipped"}))), new()).unwrap();
         assert_eq!(failed.message.as_deref(), Some("a bit flipped"));
         assert_eq!(found(verifier(Some(0), None), new()), None, "evicted");

@@ -139,9 +139,14 @@ impl Mounts {
             gcs.as_ref().and_then(|store| store.secret_ref.as_ref()),
             azure.as_ref().and_then(|store| store.secret_ref.as_ref()),
         ];
+        let authorities = [
+            s3.as_ref().and_then(|store| store.ca_secret_ref.as_ref()),
+            gcs.as_ref().and_then(|store| store.ca_secret_ref.as_ref()),
+            azure.as_ref().and_then(|store| store.ca_secret_ref.as_ref()),
+        ];
         Self {
             credentials: secret.into_iter().flatten().next().map(|secret| secret.name.clone()),
-            ca: s3.as_ref().and_then(|store| store.ca_secret_ref.clone()),
+            ca: authorities.into_iter().flatten().next().cloned(),
             keys: access.encryption.as_ref().map(|encryption| encryption.key_secret_ref.clone()),
             claim: filesystem.as_ref().map(|store| store.claim_name.clone()),
         }
@@ -208,6 +213,7 @@ fn queries(backups: &Backups) -> impl Iterator<Item = (String, String)> {
 pub fn config(purpose: Use, access: &StoreAccess, backups: Option<&Backups>) -> Option<BackupConfig> {
     let directory = purpose.directory();
     let credentials_dir = |secret: bool| secret.then(|| format!("{directory}/credentials"));
+    let ca_file = |authorities: bool| authorities.then(|| format!("{directory}/ca/{CA_FILE}"));
     let BackupStore { s3, gcs, azure, filesystem } = access.store.clone();
     let s3 = s3.map(|s3| {
         StoreConfig::S3(S3Config {
@@ -217,7 +223,7 @@ pub fn config(purpose: Use, access: &StoreAccess, backups: Option<&Backups>) -> 
             region: s3.region,
             force_path_style: s3.force_path_style,
             credentials_dir: credentials_dir(s3.secret_ref.is_some()),
-            ca_file: s3.ca_secret_ref.map(|_| format!("{directory}/ca/{CA_FILE}")),
+            ca_file: ca_file(s3.ca_secret_ref.is_some()),
         })
     });
     let gcs = gcs.map(|gcs| {
@@ -226,6 +232,7 @@ pub fn config(purpose: Use, access: &StoreAccess, backups: Option<&Backups>) -> 
             prefix: gcs.prefix.unwrap_or_default(),
             endpoint: gcs.endpoint,
             credentials_dir: credentials_dir(gcs.secret_ref.is_some()),
+            ca_file: ca_file(gcs.ca_secret_ref.is_some()),
         })
     });
     let azure = azure.map(|azure| {
@@ -235,6 +242,7 @@ pub fn config(purpose: Use, access: &StoreAccess, backups: Option<&Backups>) -> 
             account: azure.account,
             endpoint: azure.endpoint,
             credentials_dir: credentials_dir(azure.secret_ref.is_some()),
+            ca_file: ca_file(azure.ca_secret_ref.is_some()),
         })
     });
     let files =

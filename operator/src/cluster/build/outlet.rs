@@ -4,7 +4,7 @@
 //! what they were started with.
 
 use crate::cluster::validate::{Desired, parse_quantity};
-use crate::crd::{ChangeCapture, Otlp, SecretKeyRef, SecretRef};
+use crate::crd::{ChangeCapture, Otlp, RetryPolicy, SecretKeyRef, SecretRef};
 use crate::names::PodRole;
 use k8s_openapi::api::core::v1::{
     KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount, VolumeProjection,
@@ -136,8 +136,17 @@ fn said<const N: usize>(all: [(&str, Value); N]) -> Map<String, Value> {
 fn changes_config(capture: &ChangeCapture, outlet: &Outlet<'_>, cluster: &str) -> Value {
     let bytes = |size: &Option<String>| size.as_deref().and_then(parse_quantity);
     let [ca, certificate, key] = outlet.tls();
-    let tls =
-        said([("ca_cert_file", json!(ca)), ("cert_file", json!(certificate)), ("key_file", json!(key))]);
+    let milliseconds = |n: Option<i32>| json!(n.map(|n| format!("{n}ms")));
+    let policy = capture.retry_policy.map(|policy| match policy {
+        RetryPolicy::Linear => "linear",
+        RetryPolicy::Exponential => "exponential",
+    });
+    let tls = said([
+        ("ca_cert_file", json!(ca)),
+        ("cert_file", json!(certificate)),
+        ("key_file", json!(key)),
+        ("server_name", json!(capture.server_name)),
+    ]);
     said([
         ("endpoint", json!(capture.endpoint)),
         ("endpoint_file", json!(outlet.file(ENDPOINT, outlet.endpoint.is_some()))),
@@ -145,9 +154,13 @@ fn changes_config(capture: &ChangeCapture, outlet: &Outlet<'_>, cluster: &str) -
         ("table_filter", json!(capture.table_filter)),
         ("row_ids_only", json!(capture.row_ids_only.then_some(true))),
         ("max_batch_size", json!(capture.batch_size)),
-        ("max_batch_delay", json!(capture.batch_delay_milliseconds.map(|n| format!("{n}ms")))),
+        ("max_batch_delay", milliseconds(capture.batch_delay_milliseconds)),
+        ("high_watermark_interval", milliseconds(capture.high_watermark_interval_milliseconds)),
         ("transmit_timeout", json!(capture.timeout_seconds.map(|n| format!("{n}s")))),
         ("transmit_max_retries", json!(capture.max_retries)),
+        ("transmit_retry_policy", json!(policy)),
+        ("transmit_min_backoff", milliseconds(capture.min_backoff_milliseconds)),
+        ("transmit_max_backoff", milliseconds(capture.max_backoff_milliseconds)),
         ("max_bytes", json!(bytes(&capture.max_size))),
         ("retain_bytes", json!(bytes(&capture.retain_size))),
         ("tls", if tls.is_empty() { Value::Null } else { tls.into() }),

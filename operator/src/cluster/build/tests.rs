@@ -111,7 +111,9 @@ fn what_members_send_is_in_their_arguments_but_for_what_is_secret() {
     };
     let secret = with(json!({
         "endpointSecretRef": key("sink", "url"), "caSecretRef": key("trust", "sink.pem"), "tableFilter": "^a$|$(b)",
-        "batchSize": 20, "batchDelayMilliseconds": 50, "maxRetries": 3, "maxSize": "2Gi",
+        "batchSize": 20, "batchDelayMilliseconds": 50, "maxRetries": 3, "maxSize": "2Gi", "retryPolicy": "Exponential",
+        "minBackoffMilliseconds": 20, "maxBackoffMilliseconds": 400, "highWatermarkIntervalMilliseconds": 0,
+        "serverName": "sink.example",
     }));
     let container = |role| json(pod::template(&secret, role))["spec"]["containers"][0].clone();
     let args = |role| -> Vec<String> { serde_json::from_value(container(role)["args"].clone()).unwrap() };
@@ -123,7 +125,9 @@ fn what_members_send_is_in_their_arguments_but_for_what_is_secret() {
         json!({
             "endpoint_file": "/etc/sqlited/changes/endpoint", "service_id": "orders", "table_filter": "^a$|$(b)",
             "max_batch_size": 20, "max_batch_delay": "50ms", "transmit_max_retries": 3, "max_bytes": 2_u64 << 30,
-            "tls": {"ca_cert_file": "/etc/sqlited/changes/ca.crt"},
+            "transmit_retry_policy": "exponential", "transmit_min_backoff": "20ms", "transmit_max_backoff": "400ms",
+            "high_watermark_interval": "0ms",
+            "tls": {"ca_cert_file": "/etc/sqlited/changes/ca.crt", "server_name": "sink.example"},
         })
     );
     assert!(!args(PodRole::ReadReplica).iter().any(|arg| arg.starts_with("-cdc-config")));
@@ -345,6 +349,29 @@ fn a_volume_holds_the_backups_of_a_filesystem_store() {
     assert!(mount.get("readOnly").is_none());
 }
 
+/// Each store with a server of its own has authorities of its own.
+#[test]
+fn a_store_is_reached_by_its_own_authorities() {
+    for (store, extra) in [
+        ("s3", json!({"bucket": "b"})),
+        ("gcs", json!({"bucket": "b"})),
+        ("azure", json!({"container": "c", "account": "a"})),
+    ] {
+        let mut of_store = extra;
+        of_store["caSecretRef"] = json!({"name": "authorities", "key": "ca.crt"});
+        let world = World::serving(1, 0).spec(|spec| {
+            let backups = json!({"store": {store: of_store}});
+            spec.backup = Some(serde_json::from_value(backups).unwrap());
+        });
+        let resources = built(&world);
+        let told = resources.config_maps[0].data.as_ref().unwrap()["config.json"].clone();
+        assert!(told.contains(r#""caFile": "/etc/sqlited/backup/ca/ca.crt""#), "{store}: {told}");
+        let pod = json(&resources.sets[0])["spec"]["template"]["spec"].clone();
+        let mounted = pod["volumes"].to_string();
+        assert!(mounted.contains(r#""secretName":"authorities""#), "{store}: {mounted}");
+    }
+}
+
 fn new_verifier() -> NewVerifier {
     NewVerifier {
         job: "orders-verify-abc".into(),
@@ -352,6 +379,8 @@ fn new_verifier() -> NewVerifier {
         path: "full/1".into(),
         schedule: "nightly".into(),
         has_queries: true,
+        replay: true,
+        volume_size: "1Gi".into(),
     }
 }
 

@@ -39,7 +39,7 @@ pub fn job(desired: &Desired, cluster_id: &str, new: &NewVerifier) -> Option<Job
     };
     let (mut volumes, mut mounts): (Vec<_>, Vec<_>) =
         of_store(desired, Use::Backup, store).into_iter().unzip();
-    for (volume, path) in [(scratch(desired), "/scratch"), (empty("tmp"), "/tmp")] {
+    for (volume, path) in [(scratch(desired, &new.volume_size), "/scratch"), (empty("tmp"), "/tmp")] {
         let name = volume.name.clone();
         mounts.push(VolumeMount { name, mount_path: path.into(), ..VolumeMount::default() });
         volumes.push(volume);
@@ -89,7 +89,8 @@ fn container(desired: &Desired, cluster_id: &str, new: &NewVerifier, mounts: Vec
         ("-report", Some("/dev/termination-log".to_owned())),
     ];
     let flags = pairs.into_iter().filter_map(|(flag, value)| Some([flag.to_owned(), value?])).flatten();
-    let args = std::iter::once("verify".to_owned()).chain(flags).chain(["/scratch".to_owned()]);
+    let replay = new.replay.then(|| "-replay".to_owned());
+    let args = std::iter::once("verify".to_owned()).chain(flags).chain(replay).chain(["/scratch".to_owned()]);
     let quantities = |list: &[(&str, &str)]| {
         Some(list.iter().map(|(name, n)| ((*name).to_owned(), Quantity((*n).to_owned()))).collect())
     };
@@ -114,19 +115,18 @@ fn empty(name: &str) -> Volume {
 }
 
 /// As large as a member's volume, and gone with the pod.
-fn scratch(desired: &Desired) -> Volume {
+fn scratch(desired: &Desired, size: &str) -> Volume {
     if desired.is_in_memory() {
         return empty(SCRATCH);
     }
-    let storage = &desired.spec.storage;
-    let requests = BTreeMap::from([("storage".to_owned(), Quantity(storage.size.clone()))]);
+    let requests = BTreeMap::from([("storage".to_owned(), Quantity(size.to_owned()))]);
     let spec = PersistentVolumeClaimSpec {
         access_modes: Some(vec!["ReadWriteOnce".into()]),
         resources: Some(VolumeResourceRequirements {
             requests: Some(requests),
             ..VolumeResourceRequirements::default()
         }),
-        storage_class_name: storage.storage_class_name.clone(),
+        storage_class_name: desired.spec.storage.storage_class_name.clone(),
         ..PersistentVolumeClaimSpec::default()
     };
     let template = PersistentVolumeClaimTemplate { metadata: None, spec };

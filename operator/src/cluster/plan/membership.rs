@@ -92,7 +92,7 @@ impl<'a> Planner<'a> {
                 offers.join(", ")
             ));
         };
-        let (node_id, index, term) = (report.node_id, report.last_log_index, report.term);
+        let (node_id, index, term) = (report.node_id, report.last_log_index, report.held_term());
         let others = self.view.voters().filter(|voter| voter.node_id != node_id);
         let feared: Vec<&str> =
             others.filter(|voter| !self.view.lost_its_volume(voter)).map(|v| v.name.as_str()).collect();

@@ -222,6 +222,8 @@ pub enum ActivityReason {
     RotatingCertificates,
     /// One password takes the place of another.
     RotatingPassword,
+    /// A Secret that the spec names is not there.
+    AwaitingSecrets,
     /// The database of a backup is on its way.
     Restoring,
 }
@@ -246,6 +248,7 @@ impl ActivityReason {
             Self::AwaitingCertificates => "AwaitingCertificates",
             Self::RotatingCertificates => "RotatingCertificates",
             Self::RotatingPassword => "RotatingPassword",
+            Self::AwaitingSecrets => "AwaitingSecrets",
             Self::Restoring => "Restoring",
         }
     }

@@ -9,11 +9,9 @@ impl Planner<'_> {
     /// The next step to where the spec wants each of the two, once all members have taken the last one. One round of
     /// restarts does for both.
     pub(super) fn plan_traffic(&mut self) {
-        let tls = &self.desired.spec.security.tls;
         let (peers, clients) = (self.desired.peer_traffic, self.desired.client_traffic);
         let mode = self.desired.tls_mode(Port::Clients);
-        let wanted_of_peers = PeerTraffic::wanted(tls.peers);
-        let wanted_of_clients = ClientTraffic::wanted(mode, tls.plaintext_clients, clients);
+        let (wanted_of_peers, wanted_of_clients) = self.desired.wanted_traffic();
         let stable = self.rollout.stable_revision.as_ref() == Some(&self.desired.voter_revision);
         let nobody = self.observed.pods.is_empty();
         let rests = self.plan.activity.is_none()

@@ -3,6 +3,7 @@
 
 use super::{ActivityReason, Obstacle, ObstacleReason, Pending, PendingReason, Planner};
 use crate::cluster::observed::PodView;
+use crate::cluster::version::Version;
 use crate::crd::{BootstrapPhase, CanaryFailure, CanaryStatus, RolloutState, RolloutStatus, UpdateStrategy};
 use crate::names::{PodRole, image_version, role_revision};
 use jiff::SignedDuration;
@@ -117,6 +118,8 @@ impl Planner<'_> {
     /// data is never read by an older one.
     fn version_skew(&self) -> Option<String> {
         let target = image_version(&self.desired.image);
+        // Versions that differ in the patch alone follow each other either way.
+        let version = |text: &str| Version::parse(text).map(|version| (version.major, version.minor));
         let to = version(&target)?;
         let running = self.observed.reports.values().filter_map(|report| version(&report.version));
         let (oldest, newest) = (running.clone().min()?, running.max()?);
@@ -277,13 +280,4 @@ impl Planner<'_> {
     pub(super) fn role_revision(&self, role: PodRole) -> String {
         role_revision(&self.revision, role)
     }
-}
-
-/// Major and minor version, if the text is a version.
-fn version(text: &str) -> Option<(u64, u64)> {
-    let mut parts = text.strip_prefix('v').unwrap_or(text).split('.');
-    let (major, minor, patch) = (parts.next()?, parts.next()?, parts.next()?);
-    let patch = patch.split(['-', '+']).next()?;
-    patch.parse::<u64>().ok()?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }

@@ -131,6 +131,25 @@ fn the_contract_table() {
             unfound().condition("Accepted", "False", "RefNotFound", 400),
             "- RefNotFound !RefNotFound !NoLeader !NoLeader Failed",
         ),
+        ("a Secret is not there", unmounted(), "AwaitingSecrets - Serving Serving QuorumSlack InProgress"),
+        (
+            "a Secret is not there for four minutes",
+            unmounted().condition("Accepted", "False", "RefNotFound", 240),
+            "AwaitingSecrets - Serving Serving QuorumSlack InProgress",
+        ),
+        (
+            "a Secret is not there for long",
+            unmounted().condition("Accepted", "False", "RefNotFound", 400),
+            "- RefNotFound Serving Serving QuorumSlack Failed",
+        ),
+        (
+            "a Secret is not there, and nobody acts",
+            unmounted()
+                .condition("Ready", "True", "Serving", 50)
+                .condition("Accepted", "False", "RefNotFound", 400)
+                .spec(|spec| spec.paused = true),
+            "- - Serving - - Current",
+        ),
         (
             "paused",
             World::serving(3, 0).condition("Ready", "True", "Serving", 50).spec(|spec| spec.paused = true),
@@ -202,6 +221,24 @@ fn unfound() -> World {
         spec.bootstrap = Some(serde_json::from_value(bootstrap).unwrap());
     });
     world.edit(|world| world.observed.bootstrap_restore.source = Some(Err("no SqliteBackup nightly".into())))
+}
+
+/// A cluster of which users' file is not there.
+fn unmounted() -> World {
+    World::serving(3, 0)
+        .edit(|world| world.observed.missing_secret = Some("Secret people is not there".into()))
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_told_by_name() {
+    let told = |world: &World, kind: &str| {
+        let found = of(world).conditions.into_iter().find(|condition| condition.type_ == kind).unwrap();
+        format!("{} {} {}", found.status, found.reason, found.message)
+    };
+    assert_eq!(told(&unmounted(), "Accepted"), "False RefNotFound Secret people is not there");
+    assert_eq!(told(&unmounted(), "Reconciling"), "True AwaitingSecrets Secret people is not there");
+    let long = unmounted().condition("Accepted", "False", "RefNotFound", 300);
+    assert_eq!(told(&long, "Stalled"), "True RefNotFound Secret people is not there");
 }
 
 /// The canary of another template failed and has the former one again.
@@ -355,6 +392,69 @@ fn what_a_lost_quorum_costs_is_offered() {
     assert_eq!(points.len(), 1);
     assert_eq!((points[0].survivor.as_str(), points[0].index, points[0].term), ("orders-2", 4711, 3));
     assert!(of(&World::serving(3, 0)).quorum.unwrap().loss_points.is_empty());
+    // Votes have raised the term since; an older member does not tell whether.
+    for (told, term) in [(Some(2), 2), (None, 3)] {
+        let mut world = World::serving(3, 0).dead("orders-0").dead("orders-1").leaderless();
+        world.observed.reports.get_mut("orders-2").unwrap().last_log_term = told;
+        assert_eq!(of(&world).quorum.unwrap().loss_points[0].term, term, "{told:?}");
+    }
+}
+
+#[test]
+fn volumes_that_removed_members_left_are_told() {
+    let left = || World::serving(3, 1).claim("orders-3", Some("c1"), Some(103));
+    let told = |world: &World| of(world).orphaned_volumes.join(" ");
+    let asleep = |world: World| {
+        let world = world.spec(|spec| spec.hibernated = true).set(PodRole::Voter, 0);
+        let pods = ["orders-0", "orders-1", "orders-2", "orders-replica-0"];
+        pods.into_iter().fold(world, World::no_pod).leaderless()
+    };
+    let slept = |mut world: World| {
+        world.observed.status = of(&world);
+        asleep(world)
+    };
+    for (what, world, wanted) in [
+        ("none", World::serving(3, 1), ""),
+        ("a voter's", left(), "data-orders-3"),
+        (
+            "a voter's and a read replica's",
+            left().claim("orders-replica-1", Some("c1"), Some(201)),
+            "data-orders-3 data-orders-replica-1",
+        ),
+        ("one that is on its way out", left().edit_claim("orders-3", |claim| claim.terminating = true), ""),
+        ("one whose pod is there still", left().pod("orders-3"), ""),
+        ("a dead member's", World::serving(3, 0).no_pod("orders-2"), ""),
+        ("those of members that are to go", World::serving(5, 0).wants(3, 0), ""),
+        ("those of a hibernated cluster", slept(World::serving(3, 1)), ""),
+        ("what a hibernated cluster had left before", slept(left()), "data-orders-3"),
+        ("nothing is known of a hibernated cluster", asleep(World::serving(3, 1)), ""),
+    ] {
+        assert_eq!(told(&world), wanted, "{what}");
+    }
+    let mut asleep = slept(left());
+    asleep.observed.claims.remove("orders-3");
+    assert_eq!(told(&asleep), "", "deleted while it sleeps");
+    // Who told that a sleeping member's volume is left was wrong.
+    asleep.observed.status.orphaned_volumes = vec!["data-orders-1".into()];
+    assert_eq!(told(&asleep), "");
+}
+
+#[test]
+fn the_oldest_version_is_the_one_that_is_told() {
+    for (versions, oldest) in [
+        (["0.10.0", "0.9.0", "0.10.0"], "0.9.0"),
+        (["1.2.10", "1.2.9", "1.2.10"], "1.2.9"),
+        (["2.0.0", "10.0.0", "2.0.0"], "2.0.0"),
+        (["1.0.0", "1.0.0-rc.10", "1.0.0-rc.9"], "1.0.0-rc.9"),
+        (["1.0.0", "unknown", "1.0.0"], "unknown"),
+    ] {
+        let world = World::serving(3, 0).edit(|world| {
+            for (report, version) in world.observed.reports.values_mut().zip(versions) {
+                report.version = version.into();
+            }
+        });
+        assert_eq!(of(&world).version.current.as_deref(), Some(oldest), "{versions:?}");
+    }
 }
 
 #[test]

@@ -156,6 +156,17 @@ fn a_lost_quorum_is_recovered_with_the_consent_that_names_the_loss_point() {
 }
 
 #[test]
+fn a_consent_names_the_term_of_the_entry_whatever_was_voted_in_since() {
+    for (told, wanted) in
+        [(Some(3), &["recover orders-0 at 4711"][..]), (Some(2), &[]), (None, &["recover orders-0 at 4711"])]
+    {
+        let world = consenting(two_volumes_lost(), "orders-0", 4711)
+            .edit(|world| world.observed.reports.get_mut("orders-0").unwrap().last_log_term = told);
+        expect(&world, wanted);
+    }
+}
+
+#[test]
 fn nothing_is_recovered_while_another_voter_may_come_back() {
     let world = || {
         let world = World::serving(3, 0).wiped("orders-1", 901).dead("orders-2").leaderless().edit(|world| {
