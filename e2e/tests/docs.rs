@@ -153,7 +153,7 @@ fn every_page_with_blocks_is_followed_by_a_test() {
 /// Flags of other programs that the running text names: Helm's and Docker's.
 const FLAGS_OF_OTHERS: [&str; 2] = ["--take-ownership", "--target"];
 
-/// Flags of `sqlited`, from their table: those of it, and those of rqlite that are taken without effect.
+/// Flags of `sqlited`, from their table: those of it, those of rqlite that are taken without effect, and those of restores.
 fn flags_of_sqlited() -> BTreeSet<String> {
     let table = fs::read_to_string(root().join("node/src/config/flags.rs")).unwrap();
     let (_, table) = table.split_once("pub const FLAGS").unwrap();
@@ -164,7 +164,12 @@ fn flags_of_sqlited() -> BTreeSet<String> {
     // As Go has it, by one dash or by two.
     let mut flags: BTreeSet<String> =
         names.flat_map(|(name, _)| [format!("-{name}"), format!("--{name}")]).collect();
-    let known = ["-http-addr", "-fk", "-raft-snap"];
+    // Of its subcommands: one on each line of their usage.
+    let usage = fs::read_to_string(root().join("node/src/backup/command.rs")).unwrap();
+    let (_, usage) = usage.split_once("\nFlags:\n").unwrap();
+    let (usage, _) = usage.split_once("\";").unwrap();
+    flags.extend(usage.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned));
+    let known = ["-http-addr", "-fk", "-raft-snap", "-to", "-replay", "-progress"];
     assert!(known.iter().all(|flag| flags.contains(*flag)), "{flags:?}");
     flags.insert("-h".to_owned());
     flags
