@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use e2e::database::Level;
 use e2e::ledger::Pace;
 use e2e::{Cluster, Manifest, Scenario, eventually, proving, scenario};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// Annotation that has the chart's policy refuse the deletion of a cluster.
@@ -83,6 +83,14 @@ fn a_cluster_at_rest_writes_no_status() {
         })
         .await?;
         let ledger = orders.start_writing(Pace::default()).await?.baseline().await?;
+        // What is found out only once is told after it is Ready.
+        eventually("all is told of every member", Duration::from_secs(60), async || {
+            let status = orders.object().await?.data["status"].clone();
+            let told = |member: &Value| member["checksum"] == "Agrees" && member["lag"] == "CaughtUp";
+            let members = status["members"].as_array().cloned().unwrap_or_default();
+            Ok((members.len() == 3 && members.iter().all(told)).then_some(()))
+        })
+        .await?;
         let before = written(test, &orders).await?;
         // Twenty seconds at a hundred a second, or two minutes at two hundred.
         let (writes, within) = if proving() { (24_000, 240) } else { (2_000, 40) };

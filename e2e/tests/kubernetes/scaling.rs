@@ -28,8 +28,8 @@ fn voters_come_and_go_under_load() {
 
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
-fn volumes_that_are_kept_are_told_until_they_are_used_again() {
-    scenario("volumes_that_are_kept_are_told_until_they_are_used_again", async |test| {
+fn kept_volumes_are_told_until_they_are_used() {
+    scenario("kept_volumes_are_told_until_they_are_used", async |test| {
         let orders = test.named("orders");
         let kept = json!({"size": "1Gi", "onScaleDown": "Retain"});
         orders.apply(&Manifest::new("orders", 5).with("storage", kept)).await?;

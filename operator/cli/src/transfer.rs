@@ -35,11 +35,8 @@ pub async fn download(
     path: &Path,
 ) -> Result<u64, ShellError> {
     let failed = |source| ShellError::File { path: path.into(), source };
-    let mut copy = database.download("/db/backup", query).await?;
-    let partial = Partial::beside(path);
-    let mut file = File::create(&partial.path).map_err(failed)?;
     let bar = shown(ProgressBar::new_spinner(), "{spinner} {bytes} {bytes_per_sec}");
-    // Who sees no bar need not know.
+    // Before the copy is on its way, which may leave no room for anything else. Who sees no bar need not know.
     if !bar.is_hidden()
         && let Some(size) = database_size(database).await
     {
@@ -54,6 +51,9 @@ pub async fn download(
             }
         }
     }
+    let mut copy = database.download("/db/backup", query).await?;
+    let partial = Partial::beside(path);
+    let mut file = File::create(&partial.path).map_err(failed)?;
     let mut size = 0;
     while let Some(piece) = copy.next().await? {
         file.write_all(&piece).map_err(failed)?;
