@@ -3,7 +3,7 @@
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use operator::cluster::resources::{marked_resources, quality};
+use operator::cluster::resources::{marked_resources, quality, resources_mark};
 use operator::cluster::validate::{Desired, validate};
 use operator::crd::{SqliteCluster, Traffic as _};
 use operator::names::{ANNOTATION_RESOURCES, ANNOTATION_REVISION, PodRole};
@@ -33,8 +33,11 @@ pub fn restarts(cluster: &SqliteCluster, pods: &[Pod]) -> Result<Vec<Restart>> {
         restarts.extend(round(&cluster, &desired, &present, (number, &reason)));
         for pod in &mut present {
             let Some((role, _)) = desired.name.parse_member(&pod.name_any()) else { continue };
+            // As the operator marks a new one.
             pod.annotations_mut().insert(ANNOTATION_REVISION.into(), desired.revision(role).into());
             pod.annotations_mut().remove(ANNOTATION_RESOURCES);
+            let mark = resources_mark(&desired.spec.resources);
+            pod.annotations_mut().extend(mark.map(|mark| (ANNOTATION_RESOURCES.to_owned(), mark)));
         }
         let (peers, clients) = desired.wanted_traffic();
         let next = (desired.peer_traffic.towards(peers), desired.client_traffic.towards(clients));
@@ -63,8 +66,8 @@ fn round(
             let (role, ordinal) = desired.name.parse_member(&name)?;
             let annotation = |key: &str| pod.annotations().get(key).map(String::as_str);
             let outdated = annotation(ANNOTATION_REVISION) != Some(desired.revision(role));
-            let before = annotation(ANNOTATION_RESOURCES).map(|mark| quality(&marked_resources(Some(mark))));
-            let class = before.is_some_and(|before| before != quality(&desired.spec.resources));
+            let before = marked_resources(annotation(ANNOTATION_RESOURCES));
+            let class = quality(&before) != quality(&desired.spec.resources);
             let reason = match (outdated, class) {
                 (true, _) => changed,
                 (false, true) => "another quality-of-service class",
@@ -125,6 +128,16 @@ mod tests {
             })
             .collect();
         assert_eq!(restarts(&cluster, &pods).expect("an order"), []);
+        // A pod that was given nothing cannot be given something while it runs, and one round does.
+        let mut reserved = cluster.clone();
+        reserved.spec.resources =
+            serde_json::from_value(json!({"requests": {"cpu": "1"}})).expect("resources");
+        let order = restarts(&reserved, &pods).expect("an order");
+        assert_eq!(order.len(), 4, "{order:?}");
+        assert!(
+            order.iter().all(|restart| restart.why.ends_with("another quality-of-service class")),
+            "{order:?}"
+        );
         cluster.spec.image = Some("sqlited:2".into());
         let order: Vec<_> = restarts(&cluster, &pods).expect("an order").into_iter().map(|r| r.pod).collect();
         assert_eq!(order, ["orders-replica-0", "orders-1", "orders-0", "orders-2"]);
