@@ -57,6 +57,25 @@ pub struct Gap {
     pub length_ms: u64,
 }
 
+/// A time in which writes took [`SLOW`] or longer: says where in a run to look for what held them up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spell {
+    /// Milliseconds from the start of the run until the first of them was due.
+    pub begins_ms: u64,
+    /// Milliseconds until the last of them was due.
+    pub length_ms: u64,
+    /// How many writes took so long.
+    pub writes: u64,
+    /// What the slowest of them took, in milliseconds.
+    pub longest_ms: u64,
+}
+
+/// What is slow enough to be told of.
+const SLOW: Duration = Duration::from_millis(25);
+
+/// Slow writes that are due closer together than this are of one spell.
+const SAME_SPELL: Duration = Duration::from_millis(100);
+
 /// How long acknowledgements took, from when each write was due: what an attempt waited for counts, and so do the
 /// attempts before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +113,9 @@ pub struct Account {
     pub refused_but_present: u64,
     /// Longest time without an acknowledgement, the edges of the run included.
     pub longest_gap: Gap,
+    /// When writes were slow, in the order of time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slow: Vec<Spell>,
     /// Of the writes that were due in peace, if there was such a time.
     pub baseline: Latency,
     /// Of the writes that were due after it; of all of them if there was none.
@@ -138,7 +160,28 @@ pub fn account(writes: &[Write], found: &BTreeMap<u64, u64>, peace: Option<&Rang
     let changes = peace.map_or(Duration::ZERO, |peace| peace.end);
     sum.baseline = peace.map(|peace| latency(writes, |due| peace.contains(&due))).unwrap_or_default();
     sum.latency = latency(writes, |due| due >= changes);
+    sum.slow = spells(writes);
     sum
+}
+
+/// The times in which acknowledged writes were slow.
+fn spells(writes: &[Write]) -> Vec<Spell> {
+    let took = |write: &Write| Some((write.due, write.acknowledged()?.saturating_sub(write.due)));
+    let mut slow: Vec<_> = writes.iter().filter_map(took).filter(|(_, took)| *took >= SLOW).collect();
+    slow.sort_unstable();
+    let together = slow.chunk_by(|(before, _), (after, _)| after.saturating_sub(*before) < SAME_SPELL);
+    let spell = |slow: &[(Duration, Duration)]| {
+        let first = slow.first().map_or(Duration::ZERO, |(due, _)| *due);
+        let last = slow.last().map_or(Duration::ZERO, |(due, _)| *due);
+        let longest = slow.iter().map(|(_, took)| *took).max().unwrap_or_default();
+        Spell {
+            begins_ms: first.as_millis() as u64,
+            length_ms: (last - first).as_millis() as u64,
+            writes: slow.len() as u64,
+            longest_ms: longest.as_millis() as u64,
+        }
+    };
+    together.map(spell).collect()
 }
 
 /// Of the acknowledged writes that were due at such a time.
@@ -338,6 +381,18 @@ mod tests {
         assert_eq!((sum.writes, sum.acknowledged), (41, 40));
         let all = account(&writes, &found(&[]), None);
         assert_eq!((all.baseline, all.latency.writes), (Latency::default(), 40));
+    }
+
+    #[test]
+    fn slow_writes_that_are_due_together_are_one_spell() {
+        let slow = |id, due| acknowledged(id, due, due + 40 + id);
+        let writes = [slow(3, 199), slow(1, 10), acknowledged(2, 50, 74), slow(4, 100), slow(5, 299)];
+        let spell =
+            |begins_ms, length_ms, writes, longest_ms| Spell { begins_ms, length_ms, writes, longest_ms };
+        let sum = account(&writes, &found(&[]), None);
+        assert_eq!(sum.slow, [spell(10, 189, 3, 44), spell(299, 0, 1, 45)]);
+        // One that was never acknowledged is told of by its reason.
+        assert!(account(&[write(1, 0, &[(900, open())])], &found(&[]), None).slow.is_empty());
     }
 
     #[test]

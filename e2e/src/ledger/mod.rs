@@ -7,7 +7,7 @@
 mod account;
 mod report;
 
-pub use account::{Account, Attempt, Gap, Latency, Outcome, Write, account, percentile};
+pub use account::{Account, Attempt, Gap, Latency, Outcome, Spell, Write, account, percentile};
 pub use report::Report;
 
 use crate::database::{Database, Level, WriteError};

@@ -105,6 +105,11 @@ impl fmt::Display for Report {
             let (p50, p99) = (ms(self.baseline.p50_us), ms(self.baseline.p99_us));
             writeln!(f, "before, in peace: p50 {p50:.1} ms, p99 {p99:.1} ms")?;
         }
+        for spell in &self.slow {
+            let (at, length) = (seconds(spell.begins_ms), seconds(spell.length_ms));
+            let (writes, longest) = (spell.writes, spell.longest_ms);
+            writeln!(f, "  slow at {at:.2} s, for {length:.2} s: {writes} writes, the longest {longest} ms")?;
+        }
         for (why, times) in &self.reasons {
             writeln!(f, "  {times} x {why}")?;
         }

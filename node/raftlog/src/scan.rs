@@ -113,7 +113,7 @@ mod tests {
         let path = std::path::PathBuf::from("/log/x");
         io.create_dir_all(std::path::Path::new("/log")).unwrap();
         let mut segment = Segment { generation: 77, len: 0, file: io.create(&path).unwrap(), path };
-        segment.extend(len, &|| true).unwrap();
+        segment.extend(len, &|_| true).unwrap();
         segment
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::error::{LogError, sync_error, write_error};
 use crate::io::{Io, IoFile};
@@ -10,7 +11,7 @@ use crate::io::{Io, IoFile};
 /// later small write account a whole folio as dirty.
 const ZERO_WRITE: usize = 4096;
 /// Zeros are synced in pieces of this size, so that they never queue long before the log's own syncs.
-const ZERO_SYNC: u64 = 4 << 20;
+const ZERO_SYNC: u64 = 256 << 10;
 static ZEROS: [u8; ZERO_WRITE] = [0; ZERO_WRITE];
 
 /// What a file in the directory is.
@@ -20,6 +21,18 @@ pub(crate) enum Role {
     Spare,
     New,
 }
+
+/// How far the making of a segment is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filled {
+    /// Bytes of zeros on disk.
+    pub bytes: u64,
+    /// What the sync of the last piece took.
+    pub sync: Duration,
+}
+
+/// Asked after each piece of zeros whether the work is still wanted; may take its time.
+pub(crate) type GoOn<'a> = &'a dyn Fn(Filled) -> bool;
 
 /// The name of a file in its role.
 pub(crate) fn file_name(generation: u64, role: Role) -> String {
@@ -65,14 +78,13 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Creates a file of zeros and gives it its name; file and directory are synced. `go_on` is asked now and then
-    /// whether the work is still wanted; `None` if it was not.
+    /// Creates a file of zeros and gives it its name; file and directory are synced. `None` if `go_on` stopped it.
     pub(crate) fn create(
         io: &dyn Io,
         dir: &Path,
         generation: u64,
         len: u64,
-        go_on: &dyn Fn() -> bool,
+        go_on: GoOn<'_>,
     ) -> Result<Option<Self>, LogError> {
         let new = dir.join(file_name(generation, Role::New));
         let file = io
@@ -92,7 +104,7 @@ impl Segment {
     }
 
     /// Appends zeros up to `len` and syncs; `false` if `go_on` stopped it.
-    pub(crate) fn extend(&mut self, len: u64, go_on: &dyn Fn() -> bool) -> Result<bool, LogError> {
+    pub(crate) fn extend(&mut self, len: u64, go_on: GoOn<'_>) -> Result<bool, LogError> {
         let fail = |source| LogError::ZeroFill { path: self.path.clone(), source: Arc::new(source) };
         let mut offset = self.len;
         while offset < len {
@@ -100,10 +112,11 @@ impl Segment {
             self.file.write_all_at(&ZEROS[..piece], offset).map_err(fail)?;
             offset += piece as u64;
             if offset.is_multiple_of(ZERO_SYNC) {
-                if !go_on() {
+                let begin = Instant::now();
+                self.file.sync_data().map_err(|source| sync_error(&self.path, source))?;
+                if !go_on(Filled { bytes: offset, sync: begin.elapsed() }) {
                     return Ok(false);
                 }
-                self.file.sync_data().map_err(|source| sync_error(&self.path, source))?;
             }
         }
         self.file.sync_all().map_err(|source| sync_error(&self.path, source))?;
@@ -188,7 +201,7 @@ mod tests {
     #[test]
     fn a_new_segment_is_all_zeros() {
         let dir = tempfile::tempdir().unwrap();
-        let segment = Segment::create(&OsIo, dir.path(), 5, 10_000, &|| true).unwrap().unwrap();
+        let segment = Segment::create(&OsIo, dir.path(), 5, 10_000, &|_| true).unwrap().unwrap();
         assert_eq!(std::fs::read(&segment.path).unwrap(), vec![0; 10_000]);
         segment.write(&[1; 9000], 0).unwrap();
         segment.write_zeros(10, 8999).unwrap();
@@ -200,7 +213,7 @@ mod tests {
     #[test]
     fn an_unwanted_segment_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Segment::create(&OsIo, dir.path(), 5, ZERO_SYNC, &|| false).unwrap().is_none());
+        assert!(Segment::create(&OsIo, dir.path(), 5, ZERO_SYNC, &|_| false).unwrap().is_none());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

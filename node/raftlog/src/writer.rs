@@ -293,6 +293,7 @@ impl Writer {
         self.segment.write(bytes, self.offset)?;
         self.offset += bytes.len() as u64;
         self.bytes_written += bytes.len() as u64;
+        self.preparer.note_position(self.offset);
         Ok(())
     }
 
@@ -312,10 +313,11 @@ impl Writer {
     fn open(&mut self, mut next: Segment, len: u64) -> Result<(), LogError> {
         let needed = self.checkpoint_len() + len + SEAL_LEN;
         if next.len < needed {
-            next.extend(needed.next_multiple_of(4096), &|| true)?;
+            next.extend(needed.next_multiple_of(4096), &|_| true)?;
         }
         let previous = std::mem::replace(&mut self.segment, Arc::new(next));
         self.offset = 0;
+        self.preparer.note_position(0);
         self.is_next_requested = false;
         self.write_checkpoint(previous.generation)
     }

@@ -1,9 +1,12 @@
 //! Moves what the WAL holds into the database file without holding up the writer, and says up to which entry the
 //! database file is on disk: the log may be purged up to there, and no further.
 //!
-//! A thread of its own does the bulk with a PASSIVE checkpoint beside the writer; then the writer itself does the rest
+//! A thread of its own does the bulk with PASSIVE checkpoints beside the writer; then the writer itself does the rest
 //! between two entries, which is short, and is *complete* if no reader still needs older pages. The next commit then
 //! starts the WAL anew, so it does not grow.
+//!
+//! The same thread brings the WAL to the disk bit by bit as it grows. Nobody needs that; but otherwise a checkpoint
+//! begins with a sync of all of it, and on a disk that the log shares, the log's syncs wait behind that.
 //!
 //! A reader that runs for long keeps the WAL from starting anew. It may, until the WAL is large; then it is ended with
 //! an error that says so, because writes go before reads that can be asked again.
@@ -13,11 +16,17 @@ use super::meta::{LogId, StoredMembership};
 use crate::failpoint::{Place, pass};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
 /// Pages in the WAL (4 KiB each) from which on a checkpoint is due: 16 MiB.
 pub const DUE_PAGES: u64 = 4096;
+/// So many new pages in the WAL are brought to the disk at once: 1 MiB.
+pub const FLUSH_PAGES: u64 = 256;
+/// How often the bulk is done: again for what was written meanwhile, so that little is left to the writer.
+const PASSES: u32 = 3;
 /// Bytes in the WAL from which on readers that keep it from starting anew have to give way, unless said otherwise.
 pub const WAL_LIMIT: u64 = 256 << 20;
 /// Those that run for longer than this have to.
@@ -46,8 +55,22 @@ pub fn bulk(path: &Path) -> Result<(), LocalFailure> {
     };
     let connection =
         open().map_err(|source| LocalFailure::Sqlite { what: "open for a checkpoint", source })?;
-    passive(&connection)?;
+    for _ in 0..PASSES {
+        passive(&connection)?;
+    }
     place(Place::CheckpointBulk)
+}
+
+/// Brings what is in the WAL of the database at `path` to the disk.
+pub fn flush_wal(path: &Path) -> Result<(), LocalFailure> {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    // Another handle on the WAL is harmless: SQLite's locks are on the other files.
+    match File::open(wal).and_then(|wal| wal.sync_data()) {
+        // The database was replaced meanwhile.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        synced => synced.map_err(|source| LocalFailure::Io { what: "sync the WAL", source }),
+    }
 }
 
 /// The state that the database file has on disk.

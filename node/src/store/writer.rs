@@ -15,6 +15,7 @@ use super::staging::Staging;
 use crate::failpoint::{Place, pass};
 use crate::observe::Observe as _;
 use rusqlite::Connection;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -124,7 +125,7 @@ impl Writer {
             ..State::default()
         };
         let (publish, state) = watch::channel(first);
-        let (kick, bulk) = mpsc::sync_channel(1);
+        let (beside, orders) = mpsc::sync_channel(1);
         let to_writer = jobs.clone();
         let met_full_disk = Arc::new(AtomicBool::new(false));
         let wal_limit_pages = Arc::new(AtomicU64::new(checkpoint::WAL_LIMIT / PAGE));
@@ -134,7 +135,7 @@ impl Writer {
                 .spawn(f)
                 .map_err(|source| LocalFailure::Io { what: "start a thread", source })
         };
-        spawn("checkpoint", Box::new(move || checkpoint_loop(&bulk, &to_writer)))?;
+        spawn("checkpoint", Box::new(move || checkpoint_loop(&orders, &to_writer)))?;
         let thread = WriterThread {
             pages: applier.pages().clone(),
             extensions: applier.extensions().clone(),
@@ -147,8 +148,9 @@ impl Writer {
             foreign_keys,
             shelf,
             publish,
-            kick,
+            beside,
             checkpointing: false,
+            flushed_pages: 0,
             wake_scrub,
             awaiting: Vec::new(),
             due_pages: checkpoint::DUE_PAGES,
@@ -231,15 +233,33 @@ impl Writer {
     }
 }
 
-/// Does the bulk of checkpoints beside the writer, until the writer is gone.
-fn checkpoint_loop(bulk: &mpsc::Receiver<std::path::PathBuf>, writer: &mpsc::Sender<Job>) {
-    while let Ok(path) = bulk.recv() {
-        if let Err(error) = checkpoint::bulk(&path) {
-            // The writer's own part meets the same error if it is real, and stops the node.
-            tracing::warn!(%error, "checkpoint beside the writer failed");
-        }
-        if writer.send(Job::FinishCheckpoint).is_err() {
-            return;
+/// What is done beside the writer for the database at this path.
+enum Beside {
+    /// The bulk of a checkpoint.
+    Checkpoint(PathBuf),
+    /// What is new in the WAL is brought to the disk.
+    Flush(PathBuf),
+}
+
+/// Works beside the writer, until the writer is gone.
+fn checkpoint_loop(orders: &mpsc::Receiver<Beside>, writer: &mpsc::Sender<Job>) {
+    while let Ok(order) = orders.recv() {
+        // The writer's own part meets the same error if it is real, and stops the node: the writer's handles were open
+        // when it came about, and each handle is told once.
+        match order {
+            Beside::Checkpoint(path) => {
+                if let Err(error) = checkpoint::bulk(&path) {
+                    tracing::warn!(%error, "checkpoint beside the writer failed");
+                }
+                if writer.send(Job::FinishCheckpoint).is_err() {
+                    return;
+                }
+            }
+            Beside::Flush(path) => {
+                if let Err(error) = checkpoint::flush_wal(&path) {
+                    tracing::warn!(%error, "a sync of the WAL beside the writer failed");
+                }
+            }
         }
     }
 }
@@ -258,8 +278,10 @@ struct WriterThread {
     /// Those that queries are run with.
     extensions: Arc<Loaded>,
     publish: watch::Sender<State>,
-    kick: mpsc::SyncSender<std::path::PathBuf>,
+    beside: mpsc::SyncSender<Beside>,
     checkpointing: bool,
+    /// Pages in the WAL when it was last asked to be brought to the disk.
+    flushed_pages: u64,
     wake_scrub: mpsc::Sender<Wake>,
     /// Who asked for a checkpoint meanwhile.
     awaiting: Vec<oneshot::Sender<Result<Durable, LocalFailure>>>,
@@ -357,10 +379,24 @@ impl WriterThread {
             // The WAL has started anew.
             (self.tried_pages, self.due_pages) = (0, checkpoint::DUE_PAGES);
         }
-        if pages >= self.due_pages && !self.checkpointing {
-            self.checkpointing = self.kick.try_send(self.generations.path(self.generation)).is_ok();
-        }
+        self.order_beside(pages);
         Ok(replies)
+    }
+
+    /// Has done beside this thread what is due at so many pages in the WAL. Where that thread is busy, the next entries
+    /// ask again.
+    fn order_beside(&mut self, wal_pages: u64) {
+        self.flushed_pages = self.flushed_pages.min(wal_pages);
+        let path = || self.generations.path(self.generation);
+        if self.checkpointing {
+            // Its first step is the same sync.
+        } else if wal_pages >= self.due_pages {
+            self.checkpointing = self.beside.try_send(Beside::Checkpoint(path())).is_ok();
+        } else if wal_pages - self.flushed_pages >= checkpoint::FLUSH_PAGES
+            && self.beside.try_send(Beside::Flush(path())).is_ok()
+        {
+            self.flushed_pages = wal_pages;
+        }
     }
 
     fn apply_one(&mut self, entry: &Entry) -> Result<Reply, LocalFailure> {
