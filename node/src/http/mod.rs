@@ -31,7 +31,7 @@ pub use receive::BodyRoom;
 pub use routes::{Access, ROUTES, Route};
 pub use server::{Server, serve_clients};
 
-use crate::auth::{Authenticator, Denied};
+use crate::auth::{Authenticator, Caller, Denied, Permissions};
 use crate::backup::{AutoBackups, Backups, LastBackup};
 use crate::changes::Changes;
 use crate::cluster::RegistryContact;
@@ -44,6 +44,7 @@ use crate::trace::{OpenSpan, TraceState};
 use axum::body::Body;
 use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, Request, StatusCode, Version, header};
+use futures::future::Either;
 use params::Params;
 use respond::Answer;
 use routes::{Endpoint, Match};
@@ -170,23 +171,27 @@ fn traced(app: &App, kind: RequestKind, came_us: i64, request: &Request<Body>) -
     Some(span)
 }
 
-/// Lets a request pass that may do what its route needs; says who sent it where something of theirs depends on it. A
-/// name whose password is wrong is nobody's, also where everybody may pass.
-async fn let_in(app: &App, needs: Access, headers: &HeaderMap) -> Result<Option<String>, Denied> {
-    let authorization = headers.get(header::AUTHORIZATION);
-    if let (Some(auth), Access::All(needed)) = (&app.auth, needs) {
-        auth.check(authorization, needed).await?;
-    }
+/// Lets a request pass that may do what its route needs. Says for whom it is, where users are asked for.
+async fn let_in(
+    auth: Option<&Authenticator>,
+    counters: &Counters,
+    route: &Route,
+    headers: &HeaderMap,
+) -> Result<Option<Caller>, Denied> {
     // What nobody is asked for is not counted.
-    if let Access::All(_) = needs {
-        app.counters.count(Counter::AuthOk);
-    }
-    match &app.auth {
-        Some(auth) if headers.contains_key(idempotency::IDEMPOTENCY_KEY) => {
-            auth.identify(authorization).await.map(|(user, _)| user)
+    let Access::All(needed) = route.needs else { return Ok(None) };
+    let caller = match auth {
+        None => None,
+        Some(auth) => {
+            // Something of theirs depends on who it is, so a name whose password is wrong is nobody's.
+            let asks_who = headers.contains_key(idempotency::IDEMPOTENCY_KEY);
+            let user = auth.let_in(headers.get(header::AUTHORIZATION), needed, asks_who).await?;
+            let operation = route.endpoint.operation();
+            Some(Caller { user, needs: Permissions::of(needed), operation })
         }
-        _ => Ok(None),
-    }
+    };
+    counters.count(Counter::AuthOk);
+    Ok(caller)
 }
 
 async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Request<Body>) -> Answer {
@@ -196,8 +201,8 @@ async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Re
         Match::WrongMethod(route) => (route, false),
         Match::Unknown => return respond::empty(StatusCode::NOT_FOUND),
     };
-    let user = match let_in(app, route.needs, request.headers()).await {
-        Ok(user) => user,
+    let caller = match let_in(app.auth.as_deref(), &app.counters, route, request.headers()).await {
+        Ok(caller) => caller,
         Err(Denied::Busy) => return respond::busy(),
         Err(Denied::Unauthorized) => {
             app.counters.count(Counter::AuthFail);
@@ -214,10 +219,16 @@ async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Re
     // Only now: who may not send statements has nobody trace them.
     let span = traced(app, kind, came_us, &request);
     let (head, body) = request.into_parts();
+    let user = caller.as_ref().and_then(|caller| caller.user.clone());
     let incoming =
         Incoming { scheme, method: head.method, uri: head.uri, params, headers: head.headers, user, body };
-    let Some(mut span) = span else { return answer(app, route.endpoint, incoming).await };
-    let answer = span.within(Box::pin(answer(app, route.endpoint, incoming))).await;
+    let work = answer(app, route.endpoint, incoming);
+    let work = match caller {
+        None => Either::Left(work),
+        Some(caller) => Either::Right(caller.during(work)),
+    };
+    let Some(mut span) = span else { return work.await };
+    let answer = span.within(Box::pin(work)).await;
     span.set("http.response.status_code", answer.status().as_str());
     if answer.status().is_server_error() {
         span.fail();

@@ -216,6 +216,9 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
     match app.consensus.transfer(Transfer { to }).await {
         Ok(_) => done_by(app, forwarded_to.as_deref(), Counter::RemoteStepdowns),
         Err(refusal) if refusal.reason == RefusalReason::NoLeader => redirect::no_leader(app),
+        Err(refusal) if refusal.reason == RefusalReason::Unauthorized => {
+            respond::error(StatusCode::UNAUTHORIZED, refusal.message)
+        }
         Err(refusal) => failed(&refusal.message),
     }
 }
@@ -282,6 +285,9 @@ pub async fn remove(app: &App, incoming: Incoming) -> Answer {
             done_by(app, None, Counter::RemoteRemoveNode)
         }
         Err(refusal) if refusal.reason == RefusalReason::NoLeader => redirect::no_leader(app),
+        Err(refusal) if refusal.reason == RefusalReason::Unauthorized => {
+            respond::error(StatusCode::UNAUTHORIZED, refusal.message)
+        }
         Err(refusal) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, refusal.message),
     }
 }
