@@ -8,6 +8,7 @@ mod bookmark;
 mod changes;
 mod console;
 mod counters;
+mod entrance;
 mod health;
 mod idempotency;
 mod load;
@@ -25,6 +26,7 @@ mod sql;
 mod status;
 
 pub use counters::{Counter, Counters};
+pub use entrance::Entrance;
 pub use health::serve_health;
 pub use queue::{Queue, QueueConfig};
 pub use receive::BodyRoom;
@@ -126,18 +128,20 @@ pub struct About {
 }
 
 /// Answers one request of the client port.
-async fn handle(app: Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer {
-    let pressed = app.metrics.request_started();
-    let is_options = request.method() == Method::OPTIONS;
-    let version = request.version();
-    let kind = RequestKind::of(request.uri().path());
-    let mut answer =
-        if is_options { respond::empty(StatusCode::OK) } else { dispatch(&app, scheme, kind, request).await };
+async fn handle(entrance: Arc<Entrance>, scheme: Scheme, request: Request<Body>) -> Answer {
+    let app = match entrance.opened() {
+        Some(app) => Ok(app),
+        None => entrance.before_open(request.method(), request.uri(), request.headers()).await,
+    };
+    let mut answer = match app {
+        Ok(app) => handle_open(app, scheme, request).await,
+        Err(answer) => answer,
+    };
     let headers = answer.headers_mut();
     let name = HeaderName::from_static;
     headers.insert(name("x-rqlite-version"), HeaderValue::from_static(RQLITE_VERSION));
     headers.insert(name("access-control-allow-methods"), HeaderValue::from_static("OPTIONS, GET, POST"));
-    let allowed = if app.auth.is_some() {
+    let allowed = if entrance.auth.is_some() {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"rqlite\""));
         headers.insert(name("access-control-allow-credentials"), HeaderValue::from_static("true"));
         "Content-Type, Authorization"
@@ -145,9 +149,20 @@ async fn handle(app: Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer
         "Content-Type"
     };
     headers.insert(name("access-control-allow-headers"), HeaderValue::from_static(allowed));
-    if let Some(origin) = &app.about.allow_origin {
+    if let Some(origin) = &entrance.about.allow_origin {
         headers.insert(name("access-control-allow-origin"), origin.clone());
     }
+    answer
+}
+
+/// The same, once the member is open.
+async fn handle_open(app: &Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer {
+    let pressed = app.metrics.request_started();
+    let is_options = request.method() == Method::OPTIONS;
+    let version = request.version();
+    let kind = RequestKind::of(request.uri().path());
+    let mut answer =
+        if is_options { respond::empty(StatusCode::OK) } else { dispatch(app, scheme, kind, request).await };
     // A client must not be sending by a connection when that is closed: it could not know what became of its request.
     // HTTP/2 says the same at the end by itself.
     if version < Version::HTTP_2 && app.consensus.is_draining() {
@@ -194,6 +209,17 @@ async fn let_in(
     Ok(caller)
 }
 
+/// The answer to who is not let in.
+fn refused(counters: &Counters, denied: Denied) -> Answer {
+    match denied {
+        Denied::Busy => respond::busy(),
+        Denied::Unauthorized => {
+            counters.count(Counter::AuthFail);
+            respond::empty(StatusCode::UNAUTHORIZED)
+        }
+    }
+}
+
 async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Request<Body>) -> Answer {
     let came_us = if app.otlp.is_some() { crate::clock::now_us() } else { 0 };
     let (route, has_method) = match routes::find(request.method(), request.uri().path()) {
@@ -203,11 +229,7 @@ async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Re
     };
     let caller = match let_in(app.auth.as_deref(), &app.counters, route, request.headers()).await {
         Ok(caller) => caller,
-        Err(Denied::Busy) => return respond::busy(),
-        Err(Denied::Unauthorized) => {
-            app.counters.count(Counter::AuthFail);
-            return respond::empty(StatusCode::UNAUTHORIZED);
-        }
+        Err(denied) => return refused(&app.counters, denied),
     };
     if !has_method {
         return respond::empty(StatusCode::METHOD_NOT_ALLOWED);

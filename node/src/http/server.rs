@@ -1,9 +1,8 @@
 //! Connections of the client port: how many, how long they may take to say what they want, how they end.
 
-use super::{App, Scheme, handle};
+use super::{Entrance, Scheme, handle};
 use crate::observe::Until as _;
 use crate::tcp::{self, Expectant};
-use crate::tls::ServerTls;
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::Version;
@@ -53,8 +52,8 @@ impl Server {
     }
 }
 
-/// Serves clients on the present runtime; by `tls`, if there is any.
-pub fn serve_clients(listener: TcpListener, app: Arc<App>, tls: Option<Arc<ServerTls>>) -> Server {
+/// Serves clients on the present runtime, by TLS if there is any, whether or not the member is open. Ends with the `Server`.
+pub fn serve_clients(listener: TcpListener, entrance: Arc<Entrance>) -> Server {
     let (stop, mut stopped) = watch::channel(false);
     let done = tokio::spawn(async move {
         let (end, ending) = watch::channel(());
@@ -65,13 +64,13 @@ pub fn serve_clients(listener: TcpListener, app: Arc<App>, tls: Option<Arc<Serve
                 _ = stopped.changed() => break,
             };
             let Ok((stream, permit)) = accepted else { break };
-            let (app, tls, ending) = (app.clone(), tls.clone(), ending.clone());
+            let (entrance, ending) = (entrance.clone(), ending.clone());
             tokio::spawn(async move {
-                let ended = match &tls {
-                    None => converse(stream, Scheme::Http, app, ending).await,
+                let ended = match entrance.tls.clone() {
+                    None => converse(stream, Scheme::Http, entrance, ending).await,
                     Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                        Ok(Ok(Ok(stream))) => converse(stream, Scheme::Https, app, ending).await,
-                        Ok(Ok(Err(plaintext))) => converse(plaintext, Scheme::Http, app, ending).await,
+                        Ok(Ok(Ok(stream))) => converse(stream, Scheme::Https, entrance, ending).await,
+                        Ok(Ok(Err(plaintext))) => converse(plaintext, Scheme::Http, entrance, ending).await,
                         Ok(Err(error)) => Err(error.into()),
                         Err(_) => Err("no handshake in time".into()),
                     },
@@ -94,17 +93,17 @@ pub fn serve_clients(listener: TcpListener, app: Arc<App>, tls: Option<Arc<Serve
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     scheme: Scheme,
-    app: Arc<App>,
+    entrance: Arc<Entrance>,
     mut ending: watch::Receiver<()>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let (open, streams) = watch::channel(0);
     let open = Arc::new(open);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let app = app.clone();
+        let entrance = entrance.clone();
         // HTTP/1 counts by itself: `header_read_timeout`.
         let open = (request.version() == Version::HTTP_2).then(|| OpenStream::begin(open.clone()));
         async move {
-            let answer = handle(app, scheme, request.map(Body::new)).await;
+            let answer = handle(entrance, scheme, request.map(Body::new)).await;
             Ok::<_, Infallible>(answer.map(|body| Answered { body, _open: open }))
         }
     });
