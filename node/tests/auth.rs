@@ -363,7 +363,8 @@ fn leader_and_replica(everybody: &[&str]) -> (Cluster, usize, Client, PathBuf) {
     write_users(&leaders, &json!(known_to_all()));
     let app = user("app", "p", &["execute", "query", "backup", "load", "remove", "leader-ops"]);
     let open = json!({"username": "*", "perms": everybody});
-    write_users(&replicas, &json!([&known_to_all()[..], &[app, open]].concat()));
+    let all = [&known_to_all()[..], &[app, open]].concat();
+    write_users(&replicas, &json!(all));
     c.add_members(1, &["-auth", leaders.to_str().unwrap()]);
     c.ask_by("http", as_user("root", "secret"));
     c.start(0);
@@ -424,7 +425,8 @@ fn the_leader_looks_at_its_own_users_for_what_is_forwarded() {
         move || app.post(url).body(&insert[..]).send().unwrap().status().as_u16()
     });
     let app_there = user("app", "another", &["execute", "query", "backup", "load"]);
-    write_users(&leaders, &json!([&known_to_all()[..], &[app_there]].concat()));
+    let all = [&known_to_all()[..], &[app_there]].concat();
+    write_users(&leaders, &json!(all));
     c.until("the leader knows the user", |c| {
         (asked(&app, c, &post, "/db/execute", insert).0 == 200).then_some(())
     });
