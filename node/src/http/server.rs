@@ -85,7 +85,8 @@ fn serve_at_most(connections: usize, listener: TcpListener, entrance: Arc<Entran
                 }
                 continue;
             };
-            is_full = false;
+            // Told once, not each time that one goes and two come.
+            is_full &= room.available_permits() < connections / 8;
             let (entrance, ending) = (entrance.clone(), ending.clone());
             tokio::spawn(async move {
                 let ended = match entrance.tls.clone() {

@@ -194,6 +194,7 @@ pub struct Consensus {
     pub(super) archived: Arc<Archived>,
     /// What the leader that was asked last takes.
     pub(super) leader_takes: parking_lot::Mutex<Option<(Leadership, Takes)>>,
+    pub(super) asking_leader: Mutex<()>,
     pub(super) reinstalls: AtomicU64,
     pub(super) strong_read_term: AtomicU64,
     pub(super) security: PeerSecurity,
@@ -322,6 +323,7 @@ impl Consensus {
             agreement: watch::Sender::default(),
             archived: Arc::default(),
             leader_takes: parking_lot::Mutex::default(),
+            asking_leader: Mutex::default(),
             reinstalls: AtomicU64::new(0),
             strong_read_term: AtomicU64::new(0),
             security,

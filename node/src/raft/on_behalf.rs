@@ -15,7 +15,7 @@ use super::calls::{CallError, Kind};
 use super::connection::ConnectError;
 use super::stream_calls::{PeerStream, StreamKind};
 use super::waiters::Leadership;
-use super::wire::{WireError, get_bytes, get_str, get_u8, put_bytes};
+use super::wire::{WireError, get_str, get_u8, put_bytes};
 use crate::auth::{Caller, Permissions};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use std::io;

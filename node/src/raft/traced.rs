@@ -64,8 +64,16 @@ impl Consensus {
 
     /// What the leader takes; none if it does not say so, then it is asked again by the next.
     pub(super) async fn taken_by(&self, leader: Leadership, address: &str) -> Option<Takes> {
-        let known = *self.leader_takes.lock();
-        if let Some((_, takes)) = known.filter(|(of, _)| *of == leader) {
+        let known = || {
+            let (_, takes) = (*self.leader_takes.lock()).filter(|(of, _)| *of == leader)?;
+            Some(takes)
+        };
+        if let Some(takes) = known() {
+            return Some(takes);
+        }
+        // One asks for all: a new leader has better things to do.
+        let _turn = self.asking_leader.lock().await;
+        if let Some(takes) = known() {
             return Some(takes);
         }
         let described = match self.describe_peer(NodeId(leader.node), address, PATIENCE).await {
