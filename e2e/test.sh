@@ -82,20 +82,16 @@ charts() {
     done
   done
 }
-dependencies() {
-  if ! command -v cargo-deny >/dev/null; then
-    echo "   skipped: cargo-deny is not installed (cargo install --locked cargo-deny)"
-    return
-  fi
-  quietly deny cargo deny --offline check licenses bans sources
-}
-# The pages as a site, below target: nothing is written beside them.
-site() {
+# quick SCRIPT PROGRAM TARGET — what a script checks, unless it would have to compile PROGRAM first, as `make TARGET` does.
+quick() {
   local status=0
-  e2e/docs.sh quick || status=$?
+  "$1" quick || status=$?
   ((status == 3)) || return "$status"
-  skipped "mdBook is not installed, and would have to be compiled (make docs)"
+  skipped "$2 is not installed, and would have to be compiled (make $3)"
 }
+dependencies() { quick e2e/deny.sh cargo-deny deny; }
+# The pages as a site, below target: nothing is written beside them.
+site() { quick e2e/docs.sh mdBook docs; }
 unit() {
   local status=0
   mkdir -p "$LOG_DIR"

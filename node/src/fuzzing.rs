@@ -12,7 +12,7 @@ use crate::raft::connection::Hello;
 use crate::raft::consistency::Said;
 use crate::raft::forward::{QueryCall, read_answer, write_answer};
 use crate::raft::snapshot_stream::{Chunk, Head, Reply};
-use crate::raft::{traced, wire};
+use crate::raft::{on_behalf, traced, wire};
 use crate::store::Loaded;
 use bytes::{Bytes, BytesMut};
 use std::path::Path;
@@ -23,7 +23,7 @@ pub fn write_canonical(input: &Path, output: &Path) -> Result<(), Refused> {
 }
 
 /// Kinds of messages that [`echo`] knows.
-pub const MESSAGES: u8 = 15;
+pub const MESSAGES: u8 = 16;
 
 /// Reads a message between members, of kind `0..MESSAGES`, and writes again what was understood; none if it makes no sense.
 pub fn echo(kind: u8, mut message: Bytes) -> Option<Bytes> {
@@ -57,9 +57,13 @@ pub fn echo(kind: u8, mut message: Bytes) -> Option<Bytes> {
             return Some(message);
         }
         13 => return Some(write_answer(read_answer(message))),
-        _ => {
+        14 => {
             let (parentage, kind, body) = traced::unpack(message).ok()?;
             return Some(traced::pack(&parentage, kind, &body));
+        }
+        _ => {
+            let (asker, kind, body) = on_behalf::unpack(message).ok()?;
+            return Some(on_behalf::pack(asker.user.as_deref(), asker.needs, kind, &body));
         }
     }
     Some(out.freeze())

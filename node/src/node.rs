@@ -7,7 +7,9 @@ use crate::cluster::{self, FormError, RegistryContact};
 use crate::config::Config;
 use crate::control;
 use crate::drain::Drain;
-use crate::http::{About, App, BodyRoom, Counter, Counters, Queue, Server, serve_clients, serve_health};
+use crate::http::{
+    About, App, BodyRoom, Counter, Counters, Entrance, Queue, Server, serve_clients, serve_health,
+};
 use crate::identity::{Identity, IdentityError};
 use crate::maintenance::Maintenance;
 use crate::metrics::NodeMetrics;
@@ -196,6 +198,25 @@ impl Node {
         let http_address = client_listener
             .local_addr()
             .map_err(|source| NodeError::Listen { address: config.http_addr.clone(), source })?;
+        let counters = Arc::<Counters>::default();
+        let registry = Arc::<RegistryContact>::default();
+        let about = About {
+            http_bind: http_address.to_string(),
+            discovery: config.join.mode(),
+            registry: registry.clone(),
+            allow_origin: config.http_allow_origin.clone(),
+            foreign_keys: config.foreign_keys,
+            started: crate::clock::now(),
+        };
+        let entrance = Entrance::new(
+            security.auth.clone(),
+            security.clients.clone(),
+            counters.clone(),
+            config.apply_timeout,
+            about.clone(),
+        );
+        // Clients are answered while log and database open, which may take a while.
+        let clients = serve_clients(client_listener, entrance.clone());
         let health_listener = match &config.health_addr {
             Some(address) => Some(listen(address).await?),
             None => None,
@@ -265,7 +286,6 @@ impl Node {
                 .map_err(|(flag, message)| NodeError::Named { flag, message })?;
         let changes = Changes::start(consensus.clone(), config.changes.clone())
             .map_err(|error| NodeError::Named { flag: "-cdc-config", message: error.to_string() })?;
-        let counters = Arc::<Counters>::default();
         if has_data {
             counters.count(Counter::RestoresStartSkipped);
         }
@@ -278,7 +298,6 @@ impl Node {
         let auto_restore = config.auto_restore.clone().filter(|_| is_held_back);
         let restoring =
             auto_restore.map(|auto| tokio::spawn(AutoRestore::new(consensus.clone(), auto).run()));
-        let registry = Arc::<RegistryContact>::default();
         let queue = Queue::start(config.write_queue, consensus.clone(), counters.clone());
         let app = Arc::new(App {
             consensus: consensus.clone(),
@@ -295,19 +314,12 @@ impl Node {
             last_backup,
             apply_timeout: config.apply_timeout,
             room: BodyRoom::default(),
-            about: About {
-                http_bind: http_address.to_string(),
-                discovery: config.join.mode(),
-                registry: registry.clone(),
-                allow_origin: config.http_allow_origin.clone(),
-                foreign_keys,
-                started: crate::clock::now(),
-            },
+            about,
         });
         if let Some(otlp) = &otlp {
             otlp.start(&app, &background);
         }
-        let clients = serve_clients(client_listener, app.clone(), security.clients);
+        entrance.open(app.clone());
         let health =
             health_listener.map(|listener| tokio::spawn(serve_health(listener, app, runtime.handle.clone())));
         let drain = Arc::new(Drain::new(consensus.clone(), config.managed, config.hand_over_on_shutdown));

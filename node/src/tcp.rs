@@ -33,10 +33,15 @@ pub async fn accept(
     unacknowledged: Duration,
 ) -> Result<(TcpStream, OwnedSemaphorePermit), AcquireError> {
     let permit = room.clone().acquire_owned().await?;
+    Ok((next(listener, unacknowledged).await, permit))
+}
+
+/// The next connection, set up by [`prepare`].
+pub async fn next(listener: &TcpListener, unacknowledged: Duration) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, from)) => match prepare(&stream, unacknowledged) {
-                Ok(()) => return Ok((stream, permit)),
+                Ok(()) => return stream,
                 Err(error) => tracing::debug!(%from, %error, "a connection was gone at once"),
             },
             Err(error) => {

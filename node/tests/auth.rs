@@ -355,6 +355,97 @@ fn joining_takes_a_user_who_may() {
     assert_eq!(nodes.as_object().unwrap().len(), 4, "{nodes}");
 }
 
+/// A leader and its read replica, with users of their own; a user of the replica whom the leader does not know, and where the
+/// leader's users stand.
+fn leader_and_replica(everybody: &[&str]) -> (Cluster, usize, Client, PathBuf) {
+    let mut c = Cluster::empty();
+    let (leaders, replicas) = (c.root().join("leader.json"), c.root().join("replica.json"));
+    write_users(&leaders, &json!(known_to_all()));
+    let app = user("app", "p", &["execute", "query", "backup", "load", "remove", "leader-ops"]);
+    let open = json!({"username": "*", "perms": everybody});
+    let all = [&known_to_all()[..], &[app, open]].concat();
+    write_users(&replicas, &json!(all));
+    c.add_members(1, &["-auth", leaders.to_str().unwrap()]);
+    c.ask_by("http", as_user("root", "secret"));
+    c.start(0);
+    c.await_ready(0);
+    let join = format!("127.0.0.1:{}", c.members[0].raft);
+    let joining = ["-raft-non-voter", "-join", &join, "-join-as", "joiner"];
+    let replica = c.member("replica", &[&joining[..], &["-auth", replicas.to_str().unwrap()]].concat());
+    c.start(replica);
+    c.await_ready(replica);
+    (c, replica, as_user("app", "p"), leaders)
+}
+
+fn known_to_all() -> [Value; 2] {
+    [user("root", "secret", &["all"]), user("joiner", "j", &["join-read-only"])]
+}
+
+#[test]
+fn the_leader_looks_at_its_own_users_for_what_is_forwarded() {
+    let (mut c, replica, app, leaders) = leader_and_replica(&["query"]);
+    c.execute(replica, &json!(["CREATE TABLE t(a)"]));
+    let asked = |http: &Client, c: &Cluster, method: &Method, path: &str, body: &[u8]| {
+        let answer = http.request(method.clone(), c.url(replica, path)).body(body.to_vec()).send().unwrap();
+        (answer.status().as_u16(), answer.bytes().unwrap().to_vec())
+    };
+    let insert = br#"["INSERT INTO t VALUES(1)"]"#;
+    let database = [b"SQLite format 3\0", &[0; 84][..]].concat();
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    // C7, C8
+    for (method, path, body, operation) in [
+        (&post, "/db/execute", &insert[..], "Execute"),
+        (&post, "/db/query", br#"["SELECT 1"]"#, "query"),
+        (&get, "/db/query?level=strong&q=SELECT+1", b"", "query"),
+        (&get, "/db/query?level=linearizable&q=SELECT+1", b"", "query"),
+        (&post, "/db/request", insert, "Request"),
+        (&post, "/db/request", br#"["SELECT 1"]"#, "Request"),
+        (&get, "/db/backup", b"", "backup"),
+        (&post, "/db/load", b"INSERT INTO t VALUES(1)", "load"),
+        (&post, "/db/load", &database, "load"),
+        (&delete, "/remove", br#"{"id":"n1"}"#, "remove node"),
+        (&post, "/leader", b"", "stepdown"),
+    ] {
+        let (status, said) = asked(&app, &c, method, path, body);
+        let expected = format!("remote {operation} not authorized\n");
+        assert_eq!((status, String::from_utf8_lossy(&said).into_owned()), (401, expected), "{path}");
+    }
+    // Also where everybody may, here.
+    let nobody = asked(&client(), &c, &get, "/db/query?q=SELECT+1", b"");
+    assert_eq!(nobody, (401, b"remote query not authorized\n".to_vec()));
+    // What this member answers by itself is up to its own users.
+    assert_eq!(asked(&app, &c, &get, "/db/query?level=none&q=SELECT+1", b"").0, 200);
+    assert_eq!(asked(&app, &c, &get, "/db/backup?noleader", b"").0, 200);
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(0));
+    c.await_log(0, "user=\"app\"");
+
+    // Nobody asks for the password there: another one will do.
+    let queued = std::thread::spawn({
+        let (app, url) = (app.clone(), c.url(replica, "/db/execute?queue&wait"));
+        move || app.post(url).body(&insert[..]).send().unwrap().status().as_u16()
+    });
+    let app_there = user("app", "another", &["execute", "query", "backup", "load"]);
+    let all = [&known_to_all()[..], &[app_there]].concat();
+    write_users(&leaders, &json!(all));
+    c.until("the leader knows the user", |c| {
+        (asked(&app, c, &post, "/db/execute", insert).0 == 200).then_some(())
+    });
+    // What waited in the queue was let in here when it came, and is as soon as the leader knows.
+    assert_eq!(queued.join().unwrap(), 200);
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(2));
+    // A result that takes a connection of its own, and what is sent on one.
+    let large = asked(&app, &c, &get, "/db/query?q=SELECT+hex(zeroblob(200000))", b"");
+    assert!(large.0 == 200 && large.1.len() > 400_000, "{}", large.0);
+    let (status, copy) = asked(&app, &c, &get, "/db/backup", b"");
+    assert!(status == 200 && copy.starts_with(b"SQLite format 3"), "{status}");
+    assert_eq!(asked(&app, &c, &post, "/db/request", insert).0, 200);
+    assert_eq!(asked(&app, &c, &post, "/db/load", &copy), (200, br#"{"results":[]}"#.to_vec()));
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(2));
+    // What was not given is not there, whatever this member says.
+    let stepdown = asked(&app, &c, &post, "/leader", b"");
+    assert_eq!(stepdown, (401, b"remote stepdown not authorized\n".to_vec()));
+}
+
 #[test]
 fn members_that_wait_for_each_other_in_vain_say_why() {
     let mut c = Cluster::empty();

@@ -1,5 +1,5 @@
 //! Clients made for rqlite, unmodified, each running a realistic program (`e2e/clients/`): against one member, and
-//! against three of which the leader dies in the middle.
+//! against three of which the leader dies in the middle, behind the member that the program uses, and as that member.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -71,12 +71,23 @@ fn members(n: usize) -> Cluster {
 }
 
 /// Runs a program against member `i`; calls `half` when it says that half of its writes are done.
-fn run(mut command: Command, c: &mut Cluster, i: usize, half: impl FnOnce(&mut Cluster)) {
+fn run(command: Command, c: &mut Cluster, i: usize, half: impl FnOnce(&mut Cluster)) {
+    run_with(command, c, (i, &[]), half);
+}
+
+/// The same, with `others` that the program may go on to when that member is gone.
+fn run_with(
+    mut command: Command,
+    c: &mut Cluster,
+    (i, others): (usize, &[usize]),
+    half: impl FnOnce(&mut Cluster),
+) {
     let what = format!("{command:?}");
     let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.unwrap_or_else(|e| panic!("{what}: {e}"));
     let mut stdin = child.stdin.take().unwrap();
-    writeln!(stdin, "127.0.0.1 {} {USER} {PASSWORD}", c.members[i].http).unwrap();
+    let others: String = others.iter().map(|other| format!(" 127.0.0.1:{}", c.members[*other].http)).collect();
+    writeln!(stdin, "127.0.0.1 {} {USER} {PASSWORD}{others}", c.members[i].http).unwrap();
     let (send, lines) = mpsc::channel();
     let stdout = BufReader::new(child.stdout.take().unwrap());
     let reading = std::thread::spawn(move || {
@@ -114,8 +125,14 @@ fn against_one_and_three(command: impl Fn() -> Command) {
     run(command(), &mut one, 0, |_| {});
     drop(one);
     let mut three = members(3);
-    let leader = three.await_leader(0);
-    run(command(), &mut three, (leader + 1) % 3, |c| c.kill(leader));
+    let killed = three.await_leader(0);
+    run(command(), &mut three, (killed + 1) % 3, |c| c.kill(killed));
+    three.start(killed);
+    three.await_ready(killed);
+    // This time it is the member that the program uses.
+    let leader = three.await_leader(killed);
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    run_with(command(), &mut three, (leader, &others), |c| c.kill(leader));
 }
 
 #[test]

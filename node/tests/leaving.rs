@@ -30,13 +30,12 @@ fn write(doors: &[Door], number: u64) {
     panic!("nobody takes {number}");
 }
 
-/// Asks a member to go down while clients write to all of them; it is to be missed by nobody.
-fn leaves_under_load(c: &mut Cluster, leaving: usize) {
+/// Has four clients write to all members that run while `during` goes on, which is told how many rows are acknowledged;
+/// returns how many are in the end.
+fn under_load(c: &mut Cluster, during: impl FnOnce(&mut Cluster, &AtomicU64)) -> u64 {
     let running: Vec<usize> = (0..c.members.len()).filter(|i| c.runs(*i)).collect();
-    let stays = *running.iter().find(|i| **i != leaving).unwrap();
-    let before = names(c, stays);
     let doors: Vec<Door> = running.iter().map(|i| c.door(*i)).collect();
-    let from: u64 = c.value(stays, "SELECT count(*) FROM t", "strong").as_u64().unwrap();
+    let from: u64 = c.value(running[0], "SELECT count(*) FROM t", "strong").as_u64().unwrap();
     let (stop, begun, done) = (AtomicBool::new(false), AtomicU64::new(from), AtomicU64::new(from));
     std::thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
@@ -48,17 +47,31 @@ fn leaves_under_load(c: &mut Cluster, leaving: usize) {
                 }
             });
         }
-        c.await_more(&done, 50);
+        during(c, &done);
+    });
+    done.into_inner()
+}
+
+/// Everything that was acknowledged is there, by member `i`.
+fn assert_all_there(c: &Cluster, i: usize, acknowledged: u64) {
+    let count = c.value(i, "SELECT count(*) FROM t", "linearizable");
+    assert_eq!(count, json!(acknowledged), "acknowledged and not there");
+}
+
+/// Asks a member to go down while clients write to all of them; it is to be missed by nobody.
+fn leaves_under_load(c: &mut Cluster, leaving: usize) {
+    let stay: Vec<usize> = (0..c.members.len()).filter(|i| c.runs(*i) && *i != leaving).collect();
+    let mut expected = names(c, stay[0]);
+    let acknowledged = under_load(c, |c, done| {
+        c.await_more(done, 50);
         assert_eq!(c.terminate(leaving), Some(0), "{}", c.log(leaving));
-        c.await_more(&done, 50);
+        c.await_more(done, 50);
     });
     assert!(c.log(leaving).contains("left the cluster"), "{}", c.log(leaving));
-    let mut expected = before;
     assert!(expected.remove(&c.members[leaving].name));
-    for i in running.into_iter().filter(|i| *i != leaving) {
+    for i in stay {
         c.until("the membership without it", |c| (names(c, i) == expected).then_some(()));
-        let count = c.value(i, "SELECT count(*) FROM t", "linearizable");
-        assert_eq!(count, json!(done.load(Ordering::Relaxed)), "acknowledged and not there");
+        assert_all_there(c, i, acknowledged);
     }
 }
 
@@ -188,46 +201,34 @@ fn a_voter_is_made_a_read_replica_and_a_voter_again_by_an_administrator() {
     let mut c = cluster(3);
     c.execute(0, &json!(["CREATE TABLE t(a INTEGER PRIMARY KEY)"]));
     let leader = c.await_leader(0);
-    let doors: Vec<Door> = (0..3).map(|i| c.door(i)).collect();
-    let (stop, begun, done) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        let _stop = StopAtEnd(&stop);
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    write(&doors, begun.fetch_add(1, Ordering::Relaxed));
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
+    let acknowledged = under_load(&mut c, |c, done| {
         // The leader hands over first.
         for who in [(leader + 1) % 3, leader] {
-            c.await_more(&done, 50);
-            let id = id(&c, who);
-            change_voters(&mut c, who, &json!({ "remove": [id], "retain": true }));
-            await_vote(&mut c, who, false);
+            c.await_more(done, 50);
+            let id = id(c, who);
+            change_voters(c, who, &json!({ "remove": [id], "retain": true }));
+            await_vote(c, who, false);
             assert_ne!(c.await_leader((who + 1) % 3), who);
-            c.await_more(&done, 50);
+            c.await_more(done, 50);
             // It is what it became, also after a new start with the flags by which it was made a voter.
             assert_eq!(c.terminate(who), Some(0), "{}", c.log(who));
-            c.await_more(&done, 50);
+            c.await_more(done, 50);
             c.start(who);
             c.await_ready(who);
-            await_vote(&mut c, who, false);
+            await_vote(c, who, false);
             assert_eq!(c.report(who)["role"], json!("Learner"));
             let sql = "SELECT count(*) FROM t";
             let before = done.load(Ordering::Relaxed);
             assert!(c.value(who, sql, "linearizable").as_u64() >= Some(before));
             c.until("it replicates", |c| (c.value(who, sql, "auto").as_u64() >= Some(before)).then_some(()));
-            change_voters(&mut c, who, &json!({ "add": [id] }));
-            await_vote(&mut c, who, true);
-            c.await_more(&done, 50);
+            change_voters(c, who, &json!({ "add": [id] }));
+            await_vote(c, who, true);
+            c.await_more(done, 50);
         }
     });
     for i in 0..3 {
         assert_eq!(names(&c, i).len(), 3);
-        let count = c.value(i, "SELECT count(*) FROM t", "linearizable");
-        assert_eq!(count, json!(done.load(Ordering::Relaxed)), "acknowledged and not there");
+        assert_all_there(&c, i, acknowledged);
     }
 }
 

@@ -171,7 +171,13 @@ fn the_page_about_rqlite() {
         "curl -sf rqlite.example:4001/db/execute -d '[\"CREATE TABLE t(x)\", \"INSERT INTO t VALUES(7)\"]'",
     );
     walk.follow("curl -sf http://rqlite.example:4001/db/backup");
+    // As rqlite leaves it: the file of a database in WAL mode, without its WAL.
+    let copy = fs::read(directory.path().join("rqlite.sqlite")).unwrap();
+    assert_eq!((&copy[..16], &copy[18..20]), (&b"SQLite format 3\0"[..], &[2, 2][..]));
     walk.follow("curl -sf http://sqlited.example:4001/db/load");
+    assert_eq!(value(&mut walk, "localhost", "SELECT x FROM t"), 7);
+    walk.type_in("curl -sf localhost:4001/db/execute -d '[\"UPDATE t SET x = 8\"]'");
+    walk.follow("curl -sf http://sqlited.example:4001/boot");
     assert_eq!(value(&mut walk, "localhost", "SELECT x FROM t"), 7);
     walk.end();
 }

@@ -1,5 +1,5 @@
 // What an application does with gorqlite, and with its driver for database/sql. Where the database is comes by standard
-// input: host port user password.
+// input: host port user password. It asks there for the other members, and goes on to them by itself.
 package main
 
 import (

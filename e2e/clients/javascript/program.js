@@ -1,4 +1,5 @@
-// What an application does with rqlite-js. Where the database is comes by standard input: host port user password.
+// What an application does with rqlite-js. Where the database is comes by standard input: host port user password, and
+// host:port of other members, if they are to be used.
 import assert from 'node:assert/strict';
 import { createInterface } from 'node:readline';
 import rqlite from 'rqlite-js';
@@ -7,8 +8,9 @@ const WRITES = 200;
 const input = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const line = async () => (await input.next()).value;
 
-const [host, port, username, password] = (await line()).split(' ');
-const client = new rqlite.DataApiClient(`http://${host}:${port}`, { authentication: { username, password } });
+const [host, port, username, password, ...others] = (await line()).split(' ');
+const hosts = [`${host}:${port}`, ...others].map((member) => `http://${member}`);
+const client = new rqlite.DataApiClient(hosts, { authentication: { username, password } });
 
 async function execute(statements, options) {
   const results = await client.execute(statements, options);

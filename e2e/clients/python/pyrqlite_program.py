@@ -4,9 +4,9 @@ import program
 import pyrqlite.dbapi2 as dbapi2
 
 
-def main(host, port, user, password):
-    connection = dbapi2.connect(host=host, port=port, user=user, password=password)
-    with connection.cursor() as cursor:
+def main(hosts, user, password):
+    somewhere = program.Somewhere(hosts, lambda host, port: dbapi2.connect(host=host, port=port, user=user, password=password))
+    with somewhere.connection.cursor() as cursor:
         cursor.execute("DROP TABLE IF EXISTS py_items")
         cursor.execute(
             "CREATE TABLE py_items (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, price REAL, made DATETIME)"
@@ -36,11 +36,22 @@ def main(host, port, user, password):
         assert cursor.rowcount == 3, cursor.rowcount
         cursor.execute("CREATE TABLE IF NOT EXISTS py_counts (n INTEGER)")
         cursor.execute("DELETE FROM py_counts")
-        for n in program.writes():
-            cursor.execute("INSERT INTO py_counts VALUES(?)", (n,))
+    for n in program.writes():
+        somewhere.do(
+            lambda connection: execute(connection, "INSERT INTO py_counts VALUES(?)", (n,)),
+            lambda connection: execute(
+                connection, "INSERT INTO py_counts SELECT ? WHERE NOT EXISTS (SELECT 1 FROM py_counts WHERE n = ?)", (n, n)
+            ),
+        )
+    with somewhere.connection.cursor() as cursor:
         cursor.execute("SELECT count(*), count(DISTINCT n) FROM py_counts")
         assert tuple(cursor.fetchone()) == (program.WRITES, program.WRITES)
-    connection.close()
+    somewhere.connection.close()
+
+
+def execute(connection, statement, parameters):
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
 
 
 program.run(main)

@@ -30,9 +30,12 @@ class Count(Base):
     n: Mapped[int] = mapped_column(primary_key=True)
 
 
-def main(host, port, user, password):
-    url = sa.URL.create("rqlite+pyrqlite", username=user, password=password, host=host, port=port)
-    engine = sa.create_engine(url)
+def main(hosts, user, password):
+    def connect(host, port):
+        return sa.create_engine(sa.URL.create("rqlite+pyrqlite", username=user, password=password, host=host, port=port))
+
+    somewhere = program.Somewhere(hosts, connect)
+    engine = somewhere.connection
     Base.metadata.drop_all(engine)
     Base.metadata.create_all(engine)
     with Session(engine) as session:
@@ -48,11 +51,24 @@ def main(host, port, user, password):
         session.commit()
     with Session(engine) as session:
         assert session.scalar(sa.select(Book.pages).where(Book.title == "Eden")) == 320
-        for n in program.writes():
-            session.add(Count(n=n))
-            session.commit()
+    for n in program.writes():
+        somewhere.do(lambda engine: add(engine, n), lambda engine: add_if_missing(engine, n))
+    engine = somewhere.connection
+    with Session(engine) as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Count)) == program.WRITES
     assert set(sa.inspect(engine).get_table_names()) >= {"sa_authors", "sa_books"}
+
+
+def add(engine, n):
+    with Session(engine) as session:
+        session.add(Count(n=n))
+        session.commit()
+
+
+def add_if_missing(engine, n):
+    with Session(engine) as session:
+        session.merge(Count(n=n))
+        session.commit()
 
 
 program.run(main)

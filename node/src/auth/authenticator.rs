@@ -54,34 +54,54 @@ impl Authenticator {
         self.users.current().revision().to_owned()
     }
 
-    /// Whether who sent the header `Authorization` may do all of `needed`.
-    pub async fn check(
+    /// Lets who sent the header `Authorization` pass if they may do all of `needed`. Says who that is: none if everybody
+    /// may, unless it `asks_who` and their password is right.
+    pub async fn let_in(
         &self,
         authorization: Option<&HeaderValue>,
         needed: &[Permission],
-    ) -> Result<(), Denied> {
-        self.check_credentials(|| authorization.and_then(basic), needed).await
+        asks_who: bool,
+    ) -> Result<Option<String>, Denied> {
+        self.check_credentials(|| authorization.and_then(basic), needed, asks_who).await
     }
 
     /// Whether a user may do all of `needed`.
     pub async fn check_user(&self, name: &str, password: &str, needed: &[Permission]) -> Result<(), Denied> {
-        self.check_credentials(|| Some((name.to_owned(), password.to_owned())), needed).await
+        let credentials = || Some((name.to_owned(), password.to_owned()));
+        self.check_credentials(credentials, needed, false).await.map(drop)
     }
 
-    /// In rqlite's order: what everybody may do needs no credentials, and wrong ones do no harm.
+    /// Whether a user, whose password another member has checked, may do all of `needed`; none: whoever it is.
+    pub fn may(&self, user: Option<&str>, needed: Permissions) -> bool {
+        let users = self.users.current();
+        user.map_or_else(Permissions::default, |name| users.permissions_of(name))
+            .or(users.everybody())
+            .covers(needed)
+    }
+
+    /// In rqlite's order: what everybody may do needs no credentials, and wrong ones do no harm. A password is looked at
+    /// once, and only if something depends on it: some take a slow hash.
     async fn check_credentials(
         &self,
         credentials: impl FnOnce() -> Option<(String, String)>,
         needed: &[Permission],
-    ) -> Result<(), Denied> {
+        asks_who: bool,
+    ) -> Result<Option<String>, Denied> {
         let users = self.users.current();
         let everybody = users.everybody();
-        if everybody.cover(needed) {
-            return Ok(());
+        let is_open = everybody.cover(needed);
+        if is_open && !asks_who {
+            return Ok(None);
         }
-        let (name, password) = credentials().ok_or(Denied::Unauthorized)?;
-        match self.held(users, name, password).await? {
-            Some(held) if held.or(everybody).cover(needed) => Ok(()),
+        let held = match credentials() {
+            None => None,
+            Some((name, password)) => {
+                self.held(users, name.clone(), password).await?.map(|held| (name, held))
+            }
+        };
+        match held {
+            Some((name, held)) if is_open || held.or(everybody).cover(needed) => Ok(Some(name)),
+            None if is_open => Ok(None),
             _ => Err(Denied::Unauthorized),
         }
     }
@@ -214,7 +234,43 @@ mod tests {
             (Some("*:"), &[Permission::Query], no),
         ] {
             let header = credentials.map(header);
-            assert_eq!(auth.check(header.as_ref(), needed).await, expected, "{credentials:?} {needed:?}");
+            let let_in = auth.let_in(header.as_ref(), needed, false).await;
+            assert_eq!(let_in.map(drop), expected, "{credentials:?} {needed:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_let_in() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let users = r#"[{"username": "*", "perms": ["ready"]}, {"username": "a", "password": "p", "perms": ["query"]}]"#;
+        std::fs::write(file.path(), users).unwrap();
+        let auth = Authenticator::follow(file.path().to_owned()).unwrap();
+        let (open, closed) = (Permission::Ready, Permission::Query);
+        let a = || Ok(Some("a".to_owned()));
+        for (credentials, needed, asks_who, expected) in [
+            // What everybody may do needs nobody, unless somebody wants to know.
+            (Some("a:p"), open, false, Ok(None)),
+            (Some("a:p"), open, true, a()),
+            (Some("a:wrong"), open, true, Ok(None)),
+            (None, open, true, Ok(None)),
+            (Some("a:p"), closed, false, a()),
+            (Some("a:p"), closed, true, a()),
+            (Some("a:wrong"), closed, true, Err(Denied::Unauthorized)),
+            (None, closed, true, Err(Denied::Unauthorized)),
+        ] {
+            let header = credentials.map(header);
+            let let_in = auth.let_in(header.as_ref(), &[needed], asks_who).await;
+            assert_eq!(let_in, expected, "{credentials:?} {needed:?} {asks_who}");
+        }
+        for (user, needed, expected) in [
+            (None, open, true),
+            (None, closed, false),
+            (Some("a"), closed, true),
+            (Some("a"), Permission::Execute, false),
+            (Some("b"), open, true),
+            (Some("b"), closed, false),
+        ] {
+            assert_eq!(auth.may(user, Permissions::of(&[needed])), expected, "{user:?} {needed:?}");
         }
     }
 
@@ -228,19 +284,23 @@ mod tests {
         (file, auth)
     }
 
+    fn a() -> Result<Option<String>, Denied> {
+        Ok(Some("a".to_owned()))
+    }
+
     #[tokio::test]
     async fn a_flood_of_guesses_waits_in_a_bounded_queue() {
         let (_file, auth) = hashed();
         let right = header("a:right");
-        assert_eq!(auth.check(Some(&right), &[Permission::All]).await, Ok(()));
+        assert_eq!(auth.let_in(Some(&right), &[Permission::All], false).await, a());
         let guesses = (0..200).map(|n| {
             let auth = &auth;
-            async move { auth.check(Some(&header(&format!("a:{n}"))), &[Permission::All]).await }
+            async move { auth.let_in(Some(&header(&format!("a:{n}"))), &[Permission::All], false).await }
         });
         let guesses = futures::future::join_all(guesses);
-        let known = async { auth.check(Some(&right), &[Permission::All]).await };
+        let known = async { auth.let_in(Some(&right), &[Permission::All], false).await };
         let (guessed, known) = tokio::join!(guesses, known);
-        assert_eq!(known, Ok(()), "who is known waits for nobody");
+        assert_eq!(known, a(), "who is known waits for nobody");
         assert!(guessed.iter().all(|outcome| outcome.is_err()));
         assert!(
             guessed.iter().filter(|outcome| **outcome == Err(Denied::Busy)).count()
@@ -253,13 +313,13 @@ mod tests {
         let (_file, auth) = hashed();
         for n in 0..HASHING {
             let guess = header(&format!("a:{n}"));
-            let asked = auth.check(Some(&guess), &[Permission::All]);
+            let asked = auth.let_in(Some(&guess), &[Permission::All], false);
             let asked = tokio::time::timeout(std::time::Duration::from_millis(1), asked).await;
             assert!(asked.is_err(), "a hash takes longer");
             assert_eq!(auth.hashing.available_permits(), HASHING - 1 - n, "it goes on");
         }
         // The last one ends as well.
         let right = header("a:right");
-        assert_eq!(auth.check(Some(&right), &[Permission::All]).await, Ok(()));
+        assert_eq!(auth.let_in(Some(&right), &[Permission::All], false).await, a());
     }
 }

@@ -5,11 +5,13 @@
 //! each password has the permissions of its own entry, so that passwords are exchanged with an overlap.
 
 pub(crate) mod authenticator;
+mod caller;
 mod password;
 mod permission;
 pub(crate) mod users;
 
 pub use authenticator::{Authenticator, Denied, basic, plain_password};
+pub use caller::Caller;
 pub use password::hash;
 pub use permission::{Permission, Permissions};
 pub use users::{Users, UsersError};

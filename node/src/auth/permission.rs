@@ -1,6 +1,6 @@
 //! What a user may do.
 
-/// One thing that a user may do. Names are rqlite's.
+/// One thing that a user may do. Names are rqlite's. Members tell each other the numbers: new ones come at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Permission {
@@ -67,6 +67,21 @@ impl Permission {
 pub struct Permissions(u16);
 
 impl Permissions {
+    /// All of these.
+    pub fn of(permissions: &[Permission]) -> Self {
+        permissions.iter().fold(Self::default(), |all, permission| all.with(*permission))
+    }
+
+    /// As members tell each other.
+    pub fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// As another member told. What is not known here nobody has, but who has all.
+    pub fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     /// With one more.
     #[must_use]
     pub fn with(self, permission: Permission) -> Self {
@@ -93,8 +108,12 @@ impl Permissions {
 
     /// Whether all of `needed` are in it.
     pub fn cover(self, needed: &[Permission]) -> bool {
-        let has = |permission: Permission| self.0 & 1 << permission as u8 != 0;
-        has(Permission::All) || needed.iter().all(|permission| has(*permission))
+        self.covers(Self::of(needed))
+    }
+
+    /// Whether all of `needed` are in it.
+    pub fn covers(self, needed: Self) -> bool {
+        self.0 & 1 << Permission::All as u8 != 0 || self.0 & needed.0 == needed.0
     }
 }
 
@@ -121,6 +140,8 @@ mod tests {
             (none.with(All), &[All], true),
         ] {
             assert_eq!(held.cover(needed), expected, "{held:?} {needed:?}");
+            let told = Permissions::from_bits(Permissions::of(needed).bits());
+            assert_eq!(held.covers(told), expected, "{held:?} {needed:?}");
         }
     }
 }

@@ -135,6 +135,11 @@ impl Users {
         self.everybody
     }
 
+    /// What a user may do by any of their passwords, beyond what everybody may.
+    pub fn permissions_of(&self, name: &str) -> Permissions {
+        self.named(name).fold(Permissions::default(), |all, entry| all.or(entry.permissions))
+    }
+
     fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Entry> {
         self.entries.iter().filter(move |entry| entry.name == name)
     }
@@ -242,6 +247,8 @@ mod tests {
         .unwrap();
         let may = |permission| Permissions::default().with(permission);
         assert_eq!(users.everybody(), may(Permission::Ready));
+        assert_eq!(users.permissions_of("a"), may(Permission::Query).with(Permission::Execute));
+        assert_eq!(users.permissions_of("nobody"), Permissions::default());
         for (name, password, quick, slow) in [
             ("a", "one", Quick::Right(may(Permission::Query)), None),
             ("a", "two", Quick::Right(may(Permission::Execute)), None),

@@ -8,6 +8,7 @@ mod bookmark;
 mod changes;
 mod console;
 mod counters;
+mod entrance;
 mod health;
 mod idempotency;
 mod load;
@@ -25,13 +26,14 @@ mod sql;
 mod status;
 
 pub use counters::{Counter, Counters};
+pub use entrance::Entrance;
 pub use health::serve_health;
 pub use queue::{Queue, QueueConfig};
 pub use receive::BodyRoom;
 pub use routes::{Access, ROUTES, Route};
 pub use server::{Server, serve_clients};
 
-use crate::auth::{Authenticator, Denied};
+use crate::auth::{Authenticator, Caller, Denied, Permissions};
 use crate::backup::{AutoBackups, Backups, LastBackup};
 use crate::changes::Changes;
 use crate::cluster::RegistryContact;
@@ -44,6 +46,7 @@ use crate::trace::{OpenSpan, TraceState};
 use axum::body::Body;
 use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, Request, StatusCode, Version, header};
+use futures::future::Either;
 use params::Params;
 use respond::Answer;
 use routes::{Endpoint, Match};
@@ -125,18 +128,20 @@ pub struct About {
 }
 
 /// Answers one request of the client port.
-async fn handle(app: Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer {
-    let pressed = app.metrics.request_started();
-    let is_options = request.method() == Method::OPTIONS;
-    let version = request.version();
-    let kind = RequestKind::of(request.uri().path());
-    let mut answer =
-        if is_options { respond::empty(StatusCode::OK) } else { dispatch(&app, scheme, kind, request).await };
+async fn handle(entrance: Arc<Entrance>, scheme: Scheme, request: Request<Body>) -> Answer {
+    let app = match entrance.opened() {
+        Some(app) => Ok(app),
+        None => entrance.before_open(request.method(), request.uri(), request.headers()).await,
+    };
+    let mut answer = match app {
+        Ok(app) => handle_open(app, scheme, request).await,
+        Err(answer) => answer,
+    };
     let headers = answer.headers_mut();
     let name = HeaderName::from_static;
     headers.insert(name("x-rqlite-version"), HeaderValue::from_static(RQLITE_VERSION));
     headers.insert(name("access-control-allow-methods"), HeaderValue::from_static("OPTIONS, GET, POST"));
-    let allowed = if app.auth.is_some() {
+    let allowed = if entrance.auth.is_some() {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"rqlite\""));
         headers.insert(name("access-control-allow-credentials"), HeaderValue::from_static("true"));
         "Content-Type, Authorization"
@@ -144,9 +149,20 @@ async fn handle(app: Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer
         "Content-Type"
     };
     headers.insert(name("access-control-allow-headers"), HeaderValue::from_static(allowed));
-    if let Some(origin) = &app.about.allow_origin {
+    if let Some(origin) = &entrance.about.allow_origin {
         headers.insert(name("access-control-allow-origin"), origin.clone());
     }
+    answer
+}
+
+/// The same, once the member is open.
+async fn handle_open(app: &Arc<App>, scheme: Scheme, request: Request<Body>) -> Answer {
+    let pressed = app.metrics.request_started();
+    let is_options = request.method() == Method::OPTIONS;
+    let version = request.version();
+    let kind = RequestKind::of(request.uri().path());
+    let mut answer =
+        if is_options { respond::empty(StatusCode::OK) } else { dispatch(app, scheme, kind, request).await };
     // A client must not be sending by a connection when that is closed: it could not know what became of its request.
     // HTTP/2 says the same at the end by itself.
     if version < Version::HTTP_2 && app.consensus.is_draining() {
@@ -170,22 +186,37 @@ fn traced(app: &App, kind: RequestKind, came_us: i64, request: &Request<Body>) -
     Some(span)
 }
 
-/// Lets a request pass that may do what its route needs; says who sent it where something of theirs depends on it. A
-/// name whose password is wrong is nobody's, also where everybody may pass.
-async fn let_in(app: &App, needs: Access, headers: &HeaderMap) -> Result<Option<String>, Denied> {
-    let authorization = headers.get(header::AUTHORIZATION);
-    if let (Some(auth), Access::All(needed)) = (&app.auth, needs) {
-        auth.check(authorization, needed).await?;
-    }
+/// Lets a request pass that may do what its route needs. Says for whom it is, where users are asked for.
+async fn let_in(
+    auth: Option<&Authenticator>,
+    counters: &Counters,
+    route: &Route,
+    headers: &HeaderMap,
+) -> Result<Option<Caller>, Denied> {
     // What nobody is asked for is not counted.
-    if let Access::All(_) = needs {
-        app.counters.count(Counter::AuthOk);
-    }
-    match &app.auth {
-        Some(auth) if headers.contains_key(idempotency::IDEMPOTENCY_KEY) => {
-            auth.identify(authorization).await.map(|(user, _)| user)
+    let Access::All(needed) = route.needs else { return Ok(None) };
+    let caller = match auth {
+        None => None,
+        Some(auth) => {
+            // Something of theirs depends on who it is, so a name whose password is wrong is nobody's.
+            let asks_who = headers.contains_key(idempotency::IDEMPOTENCY_KEY);
+            let user = auth.let_in(headers.get(header::AUTHORIZATION), needed, asks_who).await?;
+            let operation = route.endpoint.operation();
+            Some(Caller { user, needs: Permissions::of(needed), operation })
         }
-        _ => Ok(None),
+    };
+    counters.count(Counter::AuthOk);
+    Ok(caller)
+}
+
+/// The answer to who is not let in.
+fn refused(counters: &Counters, denied: Denied) -> Answer {
+    match denied {
+        Denied::Busy => respond::busy(),
+        Denied::Unauthorized => {
+            counters.count(Counter::AuthFail);
+            respond::empty(StatusCode::UNAUTHORIZED)
+        }
     }
 }
 
@@ -196,13 +227,9 @@ async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Re
         Match::WrongMethod(route) => (route, false),
         Match::Unknown => return respond::empty(StatusCode::NOT_FOUND),
     };
-    let user = match let_in(app, route.needs, request.headers()).await {
-        Ok(user) => user,
-        Err(Denied::Busy) => return respond::busy(),
-        Err(Denied::Unauthorized) => {
-            app.counters.count(Counter::AuthFail);
-            return respond::empty(StatusCode::UNAUTHORIZED);
-        }
+    let caller = match let_in(app.auth.as_deref(), &app.counters, route, request.headers()).await {
+        Ok(caller) => caller,
+        Err(denied) => return refused(&app.counters, denied),
     };
     if !has_method {
         return respond::empty(StatusCode::METHOD_NOT_ALLOWED);
@@ -214,10 +241,16 @@ async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Re
     // Only now: who may not send statements has nobody trace them.
     let span = traced(app, kind, came_us, &request);
     let (head, body) = request.into_parts();
+    let user = caller.as_ref().and_then(|caller| caller.user.clone());
     let incoming =
         Incoming { scheme, method: head.method, uri: head.uri, params, headers: head.headers, user, body };
-    let Some(mut span) = span else { return answer(app, route.endpoint, incoming).await };
-    let answer = span.within(Box::pin(answer(app, route.endpoint, incoming))).await;
+    let work = answer(app, route.endpoint, incoming);
+    let work = match caller {
+        None => Either::Left(work),
+        Some(caller) => Either::Right(caller.during(work)),
+    };
+    let Some(mut span) = span else { return work.await };
+    let answer = span.within(Box::pin(work)).await;
     span.set("http.response.status_code", answer.status().as_str());
     if answer.status().is_server_error() {
         span.fail();

@@ -10,7 +10,7 @@ use crate::observe::Observe as _;
 use crate::raft::Described;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
-use client::admin::{Member, RefusalReason, Transfer};
+use client::admin::{Member, MemberReport, RefusalReason, Transfer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -141,8 +141,7 @@ pub async fn nodes(app: &Arc<App>, scheme: Scheme, params: &Params) -> Answer {
 }
 
 /// Peer address of the leader that does what is asked for; none if that is this member.
-fn leader_elsewhere(app: &App) -> Option<String> {
-    let report = app.consensus.report();
+fn leader_elsewhere(report: &MemberReport) -> Option<String> {
     let leader = report.leading_member().filter(|leader| leader.node_id != report.node_id);
     leader.map(|leader| leader.raft_address.clone())
 }
@@ -181,7 +180,7 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
         return redirect::no_leader(app);
     }
     // Who leads now: afterwards it is another one.
-    let forwarded_to = leader_elsewhere(app);
+    let forwarded_to = leader_elsewhere(&report);
     #[derive(Default, Deserialize)]
     struct StepDown {
         #[serde(default)]
@@ -216,6 +215,9 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
     match app.consensus.transfer(Transfer { to }).await {
         Ok(_) => done_by(app, forwarded_to.as_deref(), Counter::RemoteStepdowns),
         Err(refusal) if refusal.reason == RefusalReason::NoLeader => redirect::no_leader(app),
+        Err(refusal) if refusal.reason == RefusalReason::Unauthorized => {
+            respond::error(StatusCode::UNAUTHORIZED, refusal.message)
+        }
         Err(refusal) => failed(&refusal.message),
     }
 }
@@ -267,7 +269,7 @@ pub async fn remove(app: &App, incoming: Incoming) -> Answer {
     if !app.consensus.knows_leader() {
         return redirect::no_leader(app);
     }
-    let forwarded_to = leader_elsewhere(app);
+    let forwarded_to = leader_elsewhere(&app.consensus.report());
     let body = match read_small(incoming.body, BODY_LIMIT).await {
         Ok(body) => body,
         Err(answer) => return answer,
@@ -282,6 +284,9 @@ pub async fn remove(app: &App, incoming: Incoming) -> Answer {
             done_by(app, None, Counter::RemoteRemoveNode)
         }
         Err(refusal) if refusal.reason == RefusalReason::NoLeader => redirect::no_leader(app),
+        Err(refusal) if refusal.reason == RefusalReason::Unauthorized => {
+            respond::error(StatusCode::UNAUTHORIZED, refusal.message)
+        }
         Err(refusal) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, refusal.message),
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! What is accepted is in memory only until it is flushed: a client that cannot bear to lose it asks to `wait`. A batch
 //! is one request, so a retry of it is never applied twice ([`crate::raft`]), and the next one waits until its outcome
-//! is known.
+//! is known. A batch is of one caller, because the leader looks whether they may.
 
 use super::counters::{Counter, Counters};
+use crate::auth::Caller;
 use crate::raft::command::{EncodedRequest, LARGEST_REQUEST, Malformed, RequestFlags};
 use crate::raft::{Consensus, LONGEST, RequestError};
 use parking_lot::Mutex;
@@ -20,6 +21,10 @@ const WAITING_BYTES: usize = 64 << 20;
 const BATCH_BYTES: usize = 2 << 20;
 /// Between two attempts to flush a batch that nobody took.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a batch waits for a leader by whose users its caller may, as they might when it was queued: files of users are
+/// not changed everywhere at the same moment.
+const USERS_AGREE: Duration = Duration::from_secs(10);
 
 /// How the queue works.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +54,9 @@ pub enum QueueError {
     /// It was queued; whether it was applied is not known.
     #[error("{0}")]
     OutcomeUnknown(String),
+    /// It was queued, and not applied: who asked may not, by the leader's users.
+    #[error("{0}")]
+    Unauthorized(String),
     /// The bytes of the request are malformed.
     #[error(transparent)]
     Malformed(#[from] Malformed),
@@ -81,6 +89,8 @@ struct Waiting {
 struct Item {
     /// None is a mark: whoever waits for it waits for what came before.
     request: Option<EncodedRequest>,
+    /// Whose it is, where users are asked for.
+    caller: Option<Caller>,
     statements: usize,
     since: Instant,
     done: Option<oneshot::Sender<Result<(), QueueError>>>,
@@ -124,7 +134,7 @@ impl Queue {
         self.waiting.lock().sequence
     }
 
-    /// Queues a request, or a mark; waits for room until `deadline`. Returns its number, and what to wait on for its
+    /// Queues a request of the present caller, or a mark; waits for room until `deadline`. Returns its number, and what to wait on for its
     /// flush.
     pub async fn push(
         &self,
@@ -155,7 +165,8 @@ impl Queue {
         }
         waiting.sequence += 1;
         waiting.statements += statements;
-        waiting.items.push_back(Item { request, statements, since: Instant::now(), done, _room: room });
+        let (caller, since) = (Caller::present(), Instant::now());
+        waiting.items.push_back(Item { request, caller, statements, since, done, _room: room });
         let sequence = waiting.sequence;
         drop(waiting);
         self.kick.notify_one();
@@ -231,6 +242,9 @@ impl Queue {
         let (mut statements, mut bytes) = (0, 0);
         let mut batch = Vec::new();
         while let Some(next) = waiting.items.front() {
+            if batch.first().is_some_and(|first: &Item| first.caller != next.caller) {
+                break;
+            }
             statements += next.statements;
             bytes += next.request.as_ref().map_or(0, |r| r.bytes().len());
             if !batch.is_empty() && (statements > self.config.batch_size || bytes > BATCH_BYTES) {
@@ -263,8 +277,15 @@ impl Queue {
         let id = self.consensus.proposer().next_request_id();
         let request = EncodedRequest::merge(&parts, flags, id)?;
         let statements: usize = batch.iter().map(|item| item.statements).sum();
+        let caller = batch.first().and_then(|item| item.caller.clone());
+        let begun = Instant::now();
         loop {
-            match self.consensus.execute(request.clone(), LONGEST).await {
+            let attempt = self.consensus.execute(request.clone(), LONGEST);
+            let applied = match caller.clone() {
+                None => attempt.await,
+                Some(caller) => caller.during(attempt).await,
+            };
+            match applied {
                 Ok(_) => {
                     self.counters.add(Counter::QueuedExecutionsOk, batch.len());
                     self.counters.add(Counter::QueuedStatementsSent, statements);
@@ -278,6 +299,13 @@ impl Queue {
                 // So is this, once there is room; until then the queue fills up and clients wait.
                 Err(RequestError::NoSpace | RequestError::NotReady | RequestError::FatalEntry(_)) => {
                     tokio::time::sleep(PAUSE).await
+                }
+                Err(RequestError::Unauthorized(_)) if begun.elapsed() < USERS_AGREE => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error @ RequestError::Unauthorized(_)) => {
+                    self.counters.add(Counter::QueuedExecutionsFailed, batch.len());
+                    return Err(QueueError::Unauthorized(error.to_string()));
                 }
                 Err(error) => {
                     self.counters.add(Counter::QueuedExecutionsFailed, batch.len());

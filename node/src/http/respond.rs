@@ -181,6 +181,7 @@ pub fn request_error(error: &RequestError, pretty: bool) -> Answer {
         | RequestError::Behind(_)
         | RequestError::Busy
         | RequestError::FatalEntry(_) => self::error(StatusCode::SERVICE_UNAVAILABLE, error),
+        RequestError::Unauthorized(_) => self::error(StatusCode::UNAUTHORIZED, error),
         RequestError::NoSpace => self::error(StatusCode::INSUFFICIENT_STORAGE, error),
         RequestError::OutcomeUnknown(message) => failed_request(message, pretty),
         RequestError::Stale | RequestError::ExecuteTimeout | RequestError::NotReady => {

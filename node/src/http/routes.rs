@@ -75,6 +75,22 @@ pub enum Endpoint {
     ClusterRestore,
 }
 
+impl Endpoint {
+    /// What rqlite calls it where the leader refuses to do it for a user of another member.
+    pub fn operation(self) -> &'static str {
+        match self {
+            Self::Execute => "Execute",
+            Self::Query => "query",
+            Self::Request => "Request",
+            Self::Backup => "backup",
+            Self::Load | Self::Boot => "load",
+            Self::Remove => "remove node",
+            Self::Leader => "stepdown",
+            _ => "operation",
+        }
+    }
+}
+
 /// One path.
 #[derive(Debug)]
 pub struct Route {

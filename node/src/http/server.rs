@@ -1,9 +1,8 @@
 //! Connections of the client port: how many, how long they may take to say what they want, how they end.
 
-use super::{App, Scheme, handle};
+use super::{Entrance, RQLITE_VERSION, Scheme, handle};
 use crate::observe::Until as _;
 use crate::tcp::{self, Expectant};
-use crate::tls::ServerTls;
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::Version;
@@ -18,12 +17,16 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-/// Connections at once; more wait in the kernel's queue.
+/// Connections at once; who is one too many is told so.
 const CONNECTIONS: usize = 16_384;
+/// Of those that are one too many, how many are told so at once; more are hung up on.
+const TURNING_AWAY: usize = 256;
+/// How long that may take.
+const TURNED_AWAY: Duration = Duration::from_secs(2);
 /// How long a client may take to shake hands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take to send the head of a request, the first one or the next; so a connection on which no request
@@ -53,25 +56,44 @@ impl Server {
     }
 }
 
-/// Serves clients on the present runtime; by `tls`, if there is any.
-pub fn serve_clients(listener: TcpListener, app: Arc<App>, tls: Option<Arc<ServerTls>>) -> Server {
+/// Serves clients on the present runtime, by TLS if there is any, whether or not the member is open. Ends with the `Server`.
+pub fn serve_clients(listener: TcpListener, entrance: Arc<Entrance>) -> Server {
+    serve_at_most(CONNECTIONS, listener, entrance)
+}
+
+fn serve_at_most(connections: usize, listener: TcpListener, entrance: Arc<Entrance>) -> Server {
     let (stop, mut stopped) = watch::channel(false);
     let done = tokio::spawn(async move {
         let (end, ending) = watch::channel(());
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let room = Arc::new(Semaphore::new(connections));
+        let doorstep = Arc::new(Semaphore::new(TURNING_AWAY));
+        let mut is_full = false;
         loop {
-            let accepted = tokio::select! {
-                accepted = tcp::accept(&listener, &room, UNREAD) => accepted,
+            let stream = tokio::select! {
+                stream = tcp::next(&listener, UNREAD) => stream,
                 _ = stopped.changed() => break,
             };
-            let Ok((stream, permit)) = accepted else { break };
-            let (app, tls, ending) = (app.clone(), tls.clone(), ending.clone());
+            let Ok(permit) = room.clone().try_acquire_owned() else {
+                if !std::mem::replace(&mut is_full, true) {
+                    tracing::warn!(connections, "as many clients as may be are connected: more are turned away");
+                }
+                // Who talks TLS could not read what is said before the handshake.
+                if entrance.tls.is_none()
+                    && let Ok(place) = doorstep.clone().try_acquire_owned()
+                {
+                    tokio::spawn(turn_away(stream, place));
+                }
+                continue;
+            };
+            // Told once, not each time that one goes and two come.
+            is_full &= room.available_permits() < connections / 8;
+            let (entrance, ending) = (entrance.clone(), ending.clone());
             tokio::spawn(async move {
-                let ended = match &tls {
-                    None => converse(stream, Scheme::Http, app, ending).await,
+                let ended = match entrance.tls.clone() {
+                    None => converse(stream, Scheme::Http, entrance, ending).await,
                     Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                        Ok(Ok(Ok(stream))) => converse(stream, Scheme::Https, app, ending).await,
-                        Ok(Ok(Err(plaintext))) => converse(plaintext, Scheme::Http, app, ending).await,
+                        Ok(Ok(Ok(stream))) => converse(stream, Scheme::Https, entrance, ending).await,
+                        Ok(Ok(Err(plaintext))) => converse(plaintext, Scheme::Http, entrance, ending).await,
                         Ok(Err(error)) => Err(error.into()),
                         Err(_) => Err("no handshake in time".into()),
                     },
@@ -90,21 +112,41 @@ pub fn serve_clients(listener: TcpListener, app: Arc<App>, tls: Option<Arc<Serve
     Server { stop, done }
 }
 
+/// Tells a client that there is no room for its connection, whatever it asks.
+async fn turn_away(mut stream: TcpStream, place: OwnedSemaphorePermit) {
+    const SAID: &str = "too many connections to this member; try again, or another one\n";
+    let length = SAID.len();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nx-rqlite-version: {RQLITE_VERSION}\r\ncontent-type: text/plain; \
+         charset=utf-8\r\ncontent-length: {length}\r\nretry-after: 1\r\nconnection: close\r\n\r\n{SAID}"
+    );
+    let said = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        // What is sent meanwhile is heard: otherwise the end of the connection would take the answer away.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    if !matches!(tokio::time::timeout(TURNED_AWAY, said).await, Ok(Ok(_))) {
+        tracing::debug!("a client was turned away and did not listen");
+    }
+    drop(place);
+}
+
 /// Answers the requests of one connection, until the client hangs up, `ending` says so, or nothing comes any more.
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     scheme: Scheme,
-    app: Arc<App>,
+    entrance: Arc<Entrance>,
     mut ending: watch::Receiver<()>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let (open, streams) = watch::channel(0);
     let open = Arc::new(open);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let app = app.clone();
+        let entrance = entrance.clone();
         // HTTP/1 counts by itself: `header_read_timeout`.
         let open = (request.version() == Version::HTTP_2).then(|| OpenStream::begin(open.clone()));
         async move {
-            let answer = handle(app, scheme, request.map(Body::new)).await;
+            let answer = handle(entrance, scheme, request.map(Body::new)).await;
             Ok::<_, Infallible>(answer.map(|body| Answered { body, _open: open }))
         }
     });
@@ -178,5 +220,61 @@ impl HttpBody for Answered {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::http::{About, Counters};
+    use tokio::io::AsyncReadExt as _;
+
+    /// A member that is not open, and answers all the same.
+    fn entrance() -> Arc<Entrance> {
+        let about = About {
+            http_bind: String::new(),
+            discovery: "",
+            registry: Arc::default(),
+            allow_origin: None,
+            foreign_keys: false,
+            started: crate::clock::now(),
+        };
+        Entrance::new(None, None, Arc::<Counters>::default(), Duration::from_secs(1), about)
+    }
+
+    /// What is answered, up to its end or to the end of the connection.
+    async fn ask(client: &mut TcpStream) -> String {
+        client.write_all(b"GET /readyz?noleader HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"[+]node ok") && client.read_buf(&mut answer).await.unwrap() > 0 {}
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_is_one_too_many_is_told_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = serve_at_most(2, listener, entrance());
+        let connect = || async { TcpStream::connect(address).await.unwrap() };
+        let (mut first, mut second) = (connect().await, connect().await);
+        for client in [&mut first, &mut second] {
+            assert!(ask(client).await.starts_with("HTTP/1.1 200 OK\r\n"));
+        }
+        let answer = ask(&mut connect().await).await;
+        assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+        assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\ntoo many connections to this member; try again, or another one\n"));
+        // Those that are there stay, and one that goes makes room.
+        assert!(ask(&mut first).await.starts_with("HTTP/1.1 200 OK\r\n"));
+        drop(second);
+        let room = async {
+            while !ask(&mut connect().await).await.starts_with("HTTP/1.1 200 OK\r\n") {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), room).await.unwrap();
+        drop(first);
+        server.stop(Duration::from_secs(10)).await;
     }
 }

@@ -274,6 +274,7 @@ async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
         }
         Err(error @ QueueError::WaitTimeout) => respond::error(StatusCode::REQUEST_TIMEOUT, error),
         Err(QueueError::OutcomeUnknown(message)) => respond::failed_request(&message, common.pretty),
+        Err(error @ QueueError::Unauthorized(_)) => respond::error(StatusCode::UNAUTHORIZED, error),
         Err(error @ QueueError::Malformed(_)) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
         Err(error @ (QueueError::Full | QueueError::Closed)) => {
             respond::error(StatusCode::SERVICE_UNAVAILABLE, error)

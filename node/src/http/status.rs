@@ -4,9 +4,11 @@ use super::counters::Counter;
 use super::params::{Params, format_duration};
 use super::respond::{self, Answer};
 use super::sql::bad_param;
-use super::{App, RQLITE_VERSION};
+use super::{About, App, Entrance, RQLITE_VERSION};
+use crate::auth::Authenticator;
 use crate::observe::Observe as _;
 use crate::raft::{Consensus, ExtensionsReport, RequestError};
+use crate::tls::ServerTls;
 use axum::http::StatusCode;
 use client::admin::{MemberReport, Phase, Role};
 use serde_json::{Value, json};
@@ -17,6 +19,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// How long `/readyz` waits, unless it is told.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const NODE_OK: &str = "[+]node ok";
+const NO_LEADER: &str = "\n[+]leader does not exist";
 
 /// `GET /status`
 pub async fn status(app: &Arc<App>, params: &Params) -> Answer {
@@ -27,6 +31,19 @@ pub async fn status(app: &Arc<App>, params: &Params) -> Answer {
         Ok(whole) => whole,
         Err(error) => return respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     };
+    part(whole, params)
+}
+
+/// The same before log and database are open.
+pub fn status_before_open(entrance: &Entrance, params: &Params) -> Answer {
+    entrance.counters.count(Counter::Statuses);
+    let mut whole = known(&entrance.about, entrance.auth.as_deref(), entrance.tls.as_deref());
+    whole["store"] = json!({ "open": false });
+    part(whole, params)
+}
+
+/// The part that is asked for.
+fn part(whole: Value, params: &Params) -> Answer {
     let part = match params.get("key") {
         None | Some("") => whole,
         Some(key) => {
@@ -46,9 +63,9 @@ fn raft_state(role: Role) -> &'static str {
     }
 }
 
-fn whole(app: &App) -> Value {
-    let report = app.consensus.report();
-    let mut whole = json!({
+/// What is known from the start of the process on.
+fn known(about: &About, auth: Option<&Authenticator>, tls: Option<&ServerTls>) -> Value {
+    json!({
         "build": {
             "version": crate::VERSION,
             "rqlite_api": RQLITE_VERSION,
@@ -64,30 +81,39 @@ fn whole(app: &App) -> Value {
             "num_cpu": std::thread::available_parallelism().map_or(1, usize::from),
         },
         "http": {
-            "bind_addr": app.about.http_bind,
-            "auth": if app.auth.is_some() { "enabled" } else { "disabled" },
-            "users_revision": app.auth.as_ref().map(|auth| auth.revision()),
-            "tls": {
-                "enabled": app.tls.is_some().to_string(),
-                "not_after": app.tls.as_ref().map(|tls| tls.not_after()),
-            },
-            "queue": { "_default": queue(app) },
+            "bind_addr": about.http_bind,
+            "auth": if auth.is_some() { "enabled" } else { "disabled" },
+            "users_revision": auth.map(Authenticator::revision),
+            "tls": { "enabled": tls.is_some().to_string(), "not_after": tls.map(ServerTls::not_after) },
         },
-        "network": {
-            "raft_address": report.raft_address,
-            "api_address": report.api_address,
-            "tls": { "not_after": app.consensus.certificate_not_after() },
-        },
-        "mux": { "addr": report.raft_address, "timeout": "1.5s" },
-        "extensions": extensions(&app.consensus),
         "node": {
-            "start_time": app.about.started.to_string(),
-            "uptime": format!("{:.0}s", crate::clock::now().duration_since(app.about.started).as_secs_f64()),
+            "start_time": about.started.to_string(),
+            "uptime": format!("{:.0}s", crate::clock::now().duration_since(about.started).as_secs_f64()),
             "current_time": crate::clock::now().to_string(),
         },
-        "store": store(app, &report),
-        "cluster": serde_json::to_value(&report).unwrap_or_default(),
-    });
+    })
+}
+
+fn whole(app: &App) -> Value {
+    let report = app.consensus.report();
+    let mut whole = known(&app.about, app.auth.as_deref(), app.tls.as_deref());
+    whole["http"]["queue"] = json!({ "_default": queue(app) });
+    for (name, value) in [
+        (
+            "network",
+            json!({
+                "raft_address": report.raft_address,
+                "api_address": report.api_address,
+                "tls": { "not_after": app.consensus.certificate_not_after() },
+            }),
+        ),
+        ("mux", json!({ "addr": report.raft_address, "timeout": "1.5s" })),
+        ("extensions", extensions(&app.consensus)),
+        ("store", store(app, &report)),
+        ("cluster", serde_json::to_value(&report).unwrap_or_default()),
+    ] {
+        whole[name] = value;
+    }
     if !app.about.discovery.is_empty() {
         let (last_contact, error) = app.about.registry.report();
         whole["disco"] = json!({ "mode": app.about.discovery });
@@ -280,15 +306,24 @@ pub async fn ready(app: &App, params: &Params) -> Answer {
     }
 }
 
+/// The same before log and database are open: who leads is not known.
+pub fn ready_before_open(entrance: &Entrance, params: &Params) -> Answer {
+    entrance.counters.count(Counter::Readies);
+    if params.flag("noleader") {
+        return respond::text(StatusCode::OK, NODE_OK.into());
+    }
+    respond::text(StatusCode::SERVICE_UNAVAILABLE, format!("{NODE_OK}{NO_LEADER}"))
+}
+
 /// What is in order, a line each, up to the first thing that is not.
 async fn readiness(app: &App, params: &Params, deadline: Instant) -> Result<String, String> {
-    let mut lines = "[+]node ok".to_owned();
+    let mut lines = NODE_OK.to_owned();
     if params.flag("noleader") {
         return Ok(lines);
     }
     let report = app.consensus.report();
     let leader = report.leading_member().filter(|_| app.consensus.knows_leader());
-    let Some(leader) = leader else { return Err(lines + "\n[+]leader does not exist") };
+    let Some(leader) = leader else { return Err(lines + NO_LEADER) };
     if leader.node_id != report.node_id {
         let left = deadline.saturating_duration_since(Instant::now());
         let asked = app.consensus.describe_peer(leader.node_id, &leader.raft_address, left).await;

@@ -5,6 +5,7 @@ use super::calls::{CallError, Kind};
 use super::membership::{Administer, Administered, Known, MembershipChanges, describe, known_as, refuse};
 use super::recovery::Recovery;
 use super::types::Metrics;
+use super::waiters::Leadership;
 use client::admin::{
     AddLearner, ChangeVoters, Changed, Member, Recover, Refusal, RefusalReason, RemoveLearner, SkipEntry,
     Skipped, Transfer, Transferred,
@@ -93,9 +94,11 @@ impl Consensus {
             return refuse(RefusalReason::NoLeader, "the leader's address is not known yet");
         };
         let body = encode(request)?;
-        match self.peers.call(leader, &info.raft_addr, Kind::Administer, &body, CALL).await {
+        let leader = Leadership { term: metrics.current_term, node: leader };
+        match self.call_for_caller(leader, &info.raft_addr, Kind::Administer, &body, CALL).await {
             Ok(answer) => decode::<Result<Administered, Refusal>>(&answer)?,
             Err(error @ CallError::NotSent(_)) => refuse(RefusalReason::NoLeader, error.to_string()),
+            Err(error @ CallError::Unauthorized(_)) => refuse(RefusalReason::Unauthorized, error.to_string()),
             Err(error) => refuse(RefusalReason::OutcomeUnknown, error.to_string()),
         }
     }

@@ -52,6 +52,9 @@ pub struct Described {
     /// The same with what is handed on along the trace.
     #[serde(default)]
     pub takes_trace_state: bool,
+    /// It takes calls that name the client they are for.
+    #[serde(default)]
+    pub takes_callers: bool,
     /// The entry that it does not apply any more, because that ended it again and again.
     #[serde(default)]
     pub fatal_entry: Option<FatalEntry>,
@@ -87,17 +90,7 @@ impl Consensus {
             }
             Kind::Execute => self.answer_execute(body).await,
             Kind::Query => self.answer_query(body).await,
-            Kind::Administer => {
-                let request: Administer = serde_json::from_slice(&body).map_err(|e| text(&e))?;
-                let metrics = self.metrics();
-                // Forwarded once: a second hop could go round for ever.
-                let answer = if metrics.current_leader == Some(metrics.id) {
-                    self.administer_here(request).await
-                } else {
-                    refuse(RefusalReason::NoLeader, "this member does not lead")
-                };
-                to_json(&answer)
-            }
+            Kind::Administer => self.answer_administer(&body).await,
             Kind::Join => {
                 self.joins.fetch_add(1, Ordering::Relaxed);
                 let request: JoinRequest = serde_json::from_slice(&body).map_err(|e| text(&e))?;
@@ -116,7 +109,21 @@ impl Consensus {
             Kind::Reinstall => self.answer_reinstall(body).await,
             Kind::Describe => to_json(&self.described()),
             Kind::Traced => self.answer_traced(body).await,
+            Kind::OnBehalf => self.answer_on_behalf(body).await,
         }
+    }
+
+    /// Changes the membership, or leadership, for another member.
+    pub(super) async fn answer_administer(&self, body: &[u8]) -> Result<Bytes, String> {
+        let request: Administer = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+        let metrics = self.metrics();
+        // Forwarded once: a second hop could go round for ever.
+        let answer = if metrics.current_leader == Some(metrics.id) {
+            self.administer_here(request).await
+        } else {
+            refuse(RefusalReason::NoLeader, "this member does not lead")
+        };
+        to_json(&answer)
     }
 
     /// This member's own answer to "who are you?".
@@ -135,6 +142,7 @@ impl Consensus {
             lacks_for_vacuum: self.lacks_for_vacuum(),
             takes_traced: true,
             takes_trace_state: true,
+            takes_callers: true,
             fatal_entry: self.fatal_entry(),
             extensions: Some(self.store.shelf().wanted().into()),
             extension_files: named(self.store.shelf().configured()),
@@ -167,4 +175,18 @@ impl Consensus {
 
 fn to_json<T: Serialize>(value: &T) -> Result<Bytes, String> {
     serde_json::to_vec(value).map(Bytes::from).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_member_of_an_older_version_takes_less() {
+        let said = r#"{"member": {"nodeId": "00000000000000ff", "name": "n1"}, "api_address": "a:1", "version": "0.1.0"}"#;
+        let described: Described = serde_json::from_str(said).unwrap();
+        assert_eq!(described.member.name, "n1");
+        assert!(!described.takes_traced && !described.takes_trace_state && !described.takes_callers);
+    }
 }

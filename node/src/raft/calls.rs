@@ -55,6 +55,8 @@ pub enum Kind {
     Reinstall = 24,
     /// A write or a query of a request that is traced. Only for members that know it.
     Traced = 25,
+    /// A call for a client, whose name is in it. Only for members that know it.
+    OnBehalf = 26,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             K::Checksums,
             K::Reinstall,
             K::Traced,
+            K::OnBehalf,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == number)
@@ -96,6 +99,9 @@ pub enum CallError {
     /// The other member could not do it.
     #[error("{0}")]
     Remote(String),
+    /// It was not done: who asks may not, by the other member's users.
+    #[error("remote {0} not authorized")]
+    Unauthorized(&'static str),
 }
 
 /// Connections to other members, made when needed.

@@ -192,8 +192,9 @@ pub struct Consensus {
     pub(super) consistency: watch::Sender<Verdict>,
     pub(super) agreement: watch::Sender<Agreement>,
     pub(super) archived: Arc<Archived>,
-    /// Whether the leader that was asked last takes traced calls.
-    pub(super) traced_leader: parking_lot::Mutex<Option<(Leadership, Takes)>>,
+    /// What the leader that was asked last takes.
+    pub(super) leader_takes: parking_lot::Mutex<Option<(Leadership, Takes)>>,
+    pub(super) asking_leader: Mutex<()>,
     pub(super) reinstalls: AtomicU64,
     pub(super) strong_read_term: AtomicU64,
     pub(super) security: PeerSecurity,
@@ -321,7 +322,8 @@ impl Consensus {
             consistency: watch::Sender::default(),
             agreement: watch::Sender::default(),
             archived: Arc::default(),
-            traced_leader: parking_lot::Mutex::default(),
+            leader_takes: parking_lot::Mutex::default(),
+            asking_leader: Mutex::default(),
             reinstalls: AtomicU64::new(0),
             strong_read_term: AtomicU64::new(0),
             security,

@@ -8,6 +8,7 @@ use super::Consensus;
 use super::calls::CallError;
 use super::forward::{PAUSE, RequestError, Route};
 use super::stream_calls::{PeerStream, STILL_HERE, StreamKind};
+use super::waiters::Leadership;
 use crate::store::{BackupOptions, Outlet};
 use bytes::Bytes;
 use std::io;
@@ -73,10 +74,13 @@ impl Consensus {
                 Route::Leader { leader, address } => {
                     let body =
                         serde_json::to_vec(&options).map_err(|e| RequestError::Internal(e.to_string()))?;
-                    let there = self.copy_there(leader.node, &address, &body, left);
+                    let there = self.copy_there(leader, &address, &body, left);
                     match self.while_led_by(leader, there).await.unwrap_or(Ok(None)) {
                         Ok(Some(pieces)) => return Ok(DatabaseCopy { pieces, forwarded_to: Some(address) }),
                         Ok(None) => {}
+                        Err(CallError::Unauthorized(operation)) => {
+                            return Err(RequestError::Unauthorized(operation));
+                        }
                         Err(error) => tracing::debug!(%error, "no copy from the leader yet"),
                     }
                 }
@@ -90,17 +94,18 @@ impl Consensus {
     /// None: the other does not lead any more.
     async fn copy_there(
         &self,
-        leader: u64,
+        leader: Leadership,
         address: &str,
         body: &[u8],
         patience: Duration,
-    ) -> io::Result<Option<mpsc::Receiver<io::Result<Bytes>>>> {
-        let mut stream = match self.peers.open_stream(leader, address, StreamKind::Backup, body).await {
+    ) -> Result<Option<mpsc::Receiver<io::Result<Bytes>>>, CallError> {
+        let mut stream = match self.open_for_caller(leader, address, StreamKind::Backup, body).await {
             Ok(stream) => stream,
             Err(CallError::NotSent(_)) => return Ok(None),
-            Err(error) => return Err(io::Error::other(error)),
+            Err(error) => return Err(error),
         };
-        if stream.head(patience).await?.is_err() {
+        let head = stream.head(patience).await.map_err(|_| CallError::Broken(address.to_owned()))?;
+        if head.is_err() {
             return Ok(None);
         }
         let (send, pieces) = mpsc::channel(READ_AHEAD);

@@ -56,6 +56,8 @@ const SKIPPED: &str = "the outcome is unknown: this member stopped, or took over
 pub const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long the outcome is waited for before a request is sent again to a leader that it may not have reached.
 const SEND_AGAIN: Duration = Duration::from_millis(500);
+const NO_LONGER_LET_IN: &str =
+    "the outcome is unknown: it was sent to the leader, by whose users it is not allowed any more";
 const TIMED_OUT: &str = "timed out while committing log: the outcome is unknown";
 
 impl Consensus {
@@ -114,6 +116,10 @@ impl Consensus {
             match attempt {
                 Ok(Attempt::Applied(Proposed { results, index })) => {
                     return Ok(Executed { results, index, forwarded_to });
+                }
+                // The leader looked at who asks before it looked whether it has the request already.
+                Ok(Attempt::Failed(RequestError::Unauthorized(_))) if unsettled.is_some() => {
+                    return Err(RequestError::OutcomeUnknown(NO_LONGER_LET_IN.into()));
                 }
                 Ok(Attempt::Failed(error)) => return Err(error),
                 Ok(Attempt::Again) => {}
@@ -190,7 +196,7 @@ impl Consensus {
                 settled.unwrap_or(Attempt::Unsettled(leader))
             }
             Ok(Err(error)) => Attempt::Failed(error.into()),
-            Err(error @ CallError::Remote(_)) => Attempt::Failed(error.into()),
+            Err(error @ (CallError::Remote(_) | CallError::Unauthorized(_))) => Attempt::Failed(error.into()),
         }
     }
 

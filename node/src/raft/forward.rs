@@ -139,6 +139,9 @@ pub enum RequestError {
     /// Refused by the leader.
     #[error("{}", .0.message)]
     Refused(Refusal),
+    /// Who asks may not, by the leader's users.
+    #[error("remote {0} not authorized")]
+    Unauthorized(&'static str),
     /// This member or the leader failed.
     #[error("{0}")]
     Internal(String),
@@ -150,6 +153,7 @@ impl From<CallError> for RequestError {
             CallError::NotSent(_) => Self::NoLeader,
             CallError::Broken(_) | CallError::TimedOut(_) => Self::OutcomeUnknown(error.to_string()),
             CallError::Remote(message) => Self::Internal(message),
+            CallError::Unauthorized(operation) => Self::Unauthorized(operation),
         }
     }
 }
@@ -409,7 +413,7 @@ impl Consensus {
                 Ok((index, position, results)) => Ok(answered(index, position, ReadBody::Whole(results))),
                 Err(ExecuteError::TooLarge) => {
                     let (index, position, body) =
-                        self.query_stream(leader.node, address, &body, patience).await?;
+                        self.query_stream(leader, address, &body, patience).await?;
                     Ok(answered(index, position, body))
                 }
                 Err(error) => Err(error),
@@ -422,13 +426,13 @@ impl Consensus {
     /// Asks for a result that is too large for one answer.
     async fn query_stream(
         &self,
-        leader: u64,
+        leader: Leadership,
         address: &str,
         body: &[u8],
         patience: Duration,
     ) -> Result<(u64, Position, ReadBody), ExecuteError> {
         let broken = |_: io::Error| ExecuteError::Failed(CallError::Broken(address.to_owned()).into());
-        let mut stream = match self.peers.open_stream(leader, address, StreamKind::Query, body).await {
+        let mut stream = match self.open_for_caller(leader, address, StreamKind::Query, body).await {
             Ok(stream) => stream,
             Err(CallError::NotSent(_)) => return Err(ExecuteError::NotLeader),
             Err(error) => return Err(ExecuteError::Failed(error.into())),

@@ -25,6 +25,7 @@ mod local_read;
 mod log_store;
 mod maintain;
 mod membership;
+pub(crate) mod on_behalf;
 mod out_of_space;
 mod peer_client;
 mod peer_server;

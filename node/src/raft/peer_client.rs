@@ -88,7 +88,10 @@ impl PeerClient {
         let answer = self.peers.call(self.target, &address, kind, body, option.soft_ttl()).await;
         answer.map_err(|error| match error {
             CallError::NotSent(_) => unreachable(&error),
-            CallError::Broken(_) | CallError::TimedOut(_) | CallError::Remote(_) => network(&error),
+            CallError::Broken(_)
+            | CallError::TimedOut(_)
+            | CallError::Remote(_)
+            | CallError::Unauthorized(_) => network(&error),
         })
     }
 

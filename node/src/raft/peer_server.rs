@@ -5,6 +5,7 @@ use super::calls::Kind;
 use super::connection::{
     CONNECT_TIMEOUT, FrameReader, Purpose, UNACKNOWLEDGED, answer_hello, put_frame, read_hello, write_out,
 };
+use super::on_behalf::kind_inside;
 use super::snapshot_receive;
 use super::types::TypeConfig;
 use super::wire::{self, WireError};
@@ -157,6 +158,9 @@ async fn serve_calls(socket: PeerSocket, consensus: &Arc<Consensus>, stranger: b
         let runtime = match kind {
             // One step of SQLite's may take long: consensus is not kept from its work by what clients ask.
             Kind::Query | Kind::Traced => consensus.clients.clone(),
+            Kind::OnBehalf if matches!(kind_inside(&frame), Some(Kind::Query | Kind::Traced)) => {
+                consensus.clients.clone()
+            }
             _ => Handle::current(),
         };
         runtime.spawn(async move {

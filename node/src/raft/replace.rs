@@ -102,7 +102,7 @@ impl Consensus {
         match self.route() {
             Route::Here(_) => Ok(Loaded { index: self.load_here(upload).await?, forwarded_to: None }),
             Route::Leader { leader, address } => {
-                let there = self.load_there(leader.node, &address, upload);
+                let there = self.load_there(leader, &address, upload);
                 let lost = || RequestError::OutcomeUnknown("leadership lost while loading a database".into());
                 let index = self.while_led_by(leader, there).await.ok_or_else(lost)??;
                 Ok(Loaded { index, forwarded_to: Some(address) })
@@ -128,9 +128,14 @@ impl Consensus {
         }
     }
 
-    async fn load_there(&self, leader: u64, address: &str, mut upload: Upload) -> Result<u64, LoadError> {
+    async fn load_there(
+        &self,
+        leader: Leadership,
+        address: &str,
+        mut upload: Upload,
+    ) -> Result<u64, LoadError> {
         let broken = |_| LoadError::from(RequestError::from(CallError::Broken(address.to_owned())));
-        let opened = self.peers.open_stream(leader, address, StreamKind::Load, &[]).await;
+        let opened = self.open_for_caller(leader, address, StreamKind::Load, &[]).await;
         let mut stream = opened.map_err(RequestError::from)?;
         // The leader may answer before it has everything: then sending fails, and its answer says why.
         drop(stream.send_all(&mut upload).await);

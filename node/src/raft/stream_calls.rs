@@ -41,12 +41,21 @@ pub enum StreamKind {
     Stage = 4,
     /// Give me the staged file of this name.
     Staged = 5,
+    /// One of these for a client, whose name is in it. Only for members that know it.
+    OnBehalf = 6,
 }
 
 impl StreamKind {
-    fn from_u8(number: u8) -> Option<Self> {
+    pub(super) fn from_u8(number: u8) -> Option<Self> {
         use StreamKind as K;
-        [K::Query, K::Backup, K::Load, K::Stage, K::Staged].into_iter().find(|kind| *kind as u8 == number)
+        [K::Query, K::Backup, K::Load, K::Stage, K::Staged, K::OnBehalf]
+            .into_iter()
+            .find(|kind| *kind as u8 == number)
+    }
+
+    /// Whether it is asked for a client.
+    pub(super) fn is_for_clients(self) -> bool {
+        matches!(self, Self::Query | Self::Backup | Self::Load)
     }
 }
 
@@ -161,13 +170,21 @@ impl Peers {
 pub async fn serve(socket: PeerSocket, consensus: &Arc<Consensus>) -> io::Result<()> {
     let mut stream = PeerStream::new(socket);
     let mut question = stream.frame().await?;
-    let kind = StreamKind::from_u8(get_u8(&mut question)?).ok_or(WireError("question: unknown kind"))?;
+    let unknown = || WireError("question: unknown kind");
+    let mut kind = StreamKind::from_u8(get_u8(&mut question)?).ok_or_else(unknown)?;
+    if kind == StreamKind::OnBehalf {
+        match consensus.hear_on_behalf(question, &mut stream).await? {
+            Some(inside) => (kind, question) = inside,
+            None => return stream.shut().await,
+        }
+    }
     match kind {
         StreamKind::Query => consensus.answer_query_stream(question, &mut stream).await?,
         StreamKind::Backup => consensus.answer_backup(question, &mut stream).await?,
         StreamKind::Load => consensus.answer_load(question, &mut stream).await?,
         StreamKind::Stage => consensus.answer_stage(question, &mut stream).await?,
         StreamKind::Staged => consensus.answer_staged(question, &mut stream).await?,
+        StreamKind::OnBehalf => return Err(unknown().into()),
     }
     stream.shut().await
 }

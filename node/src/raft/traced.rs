@@ -20,19 +20,19 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Added to the kind of a call that has a state.
 const HAS_STATE: u8 = 128;
 
-/// What a leader takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
-    /// Calls that are not traced.
-    Plain,
+/// What a leader takes beside plain calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Takes {
     /// Those that name their span.
-    Traced,
+    traced: bool,
     /// Those that say what is handed on, too.
-    TraceState,
+    trace_state: bool,
+    /// Those that name the client they are for.
+    pub(super) callers: bool,
 }
 
 impl Consensus {
-    /// Calls the leader, with the present span if there is one.
+    /// Calls the leader, for the present caller and with the present span, if there are.
     pub(super) async fn call_leader(
         &self,
         leader: Leadership,
@@ -42,19 +42,19 @@ impl Consensus {
         timeout: Duration,
     ) -> Result<Bytes, CallError> {
         let Some(mut span) = trace::child("forward to the leader", SpanKind::Client) else {
-            return self.peers.call(leader.node, address, kind, body, timeout).await;
+            return self.call_for_caller(leader, address, kind, body, timeout).await;
         };
         span.set("server.address", address);
-        let takes = self.taken_by(leader, address).await;
-        let answer = if takes == Takes::Plain {
-            self.peers.call(leader.node, address, kind, body, timeout).await
-        } else {
+        let takes = self.taken_by(leader, address).await.unwrap_or_default();
+        let answer = if takes.traced {
             let mut parentage = span.parentage();
-            if takes == Takes::Traced {
+            if !takes.trace_state {
                 parentage.state = TraceState::default();
             }
             let body = pack(&parentage, kind, body);
-            self.peers.call(leader.node, address, Kind::Traced, &body, timeout).await
+            self.call_for_caller(leader, address, Kind::Traced, &body, timeout).await
+        } else {
+            self.call_for_caller(leader, address, kind, body, timeout).await
         };
         if answer.is_err() {
             span.fail();
@@ -62,22 +62,33 @@ impl Consensus {
         answer
     }
 
-    async fn taken_by(&self, leader: Leadership, address: &str) -> Takes {
-        let known = *self.traced_leader.lock();
-        if let Some((_, takes)) = known.filter(|(of, _)| *of == leader) {
-            return takes;
+    /// What the leader takes; none if it does not say so, then it is asked again by the next.
+    pub(super) async fn taken_by(&self, leader: Leadership, address: &str) -> Option<Takes> {
+        let known = || {
+            let (_, takes) = (*self.leader_takes.lock()).filter(|(of, _)| *of == leader)?;
+            Some(takes)
+        };
+        if let Some(takes) = known() {
+            return Some(takes);
         }
-        // Who does not answer is asked again by the next.
-        let Ok(described) = self.describe_peer(NodeId(leader.node), address, PATIENCE).await else {
-            return Takes::Plain;
+        // One asks for all: a new leader has better things to do.
+        let _turn = self.asking_leader.lock().await;
+        if let Some(takes) = known() {
+            return Some(takes);
+        }
+        let described = match self.describe_peer(NodeId(leader.node), address, PATIENCE).await {
+            Ok(described) => described,
+            // It is there, and describes itself in another way.
+            Err(CallError::Remote(_)) => return Some(Takes::default()),
+            Err(_) => return None,
         };
-        let takes = match (described.takes_traced, described.takes_trace_state) {
-            (false, _) => Takes::Plain,
-            (true, false) => Takes::Traced,
-            (true, true) => Takes::TraceState,
+        let takes = Takes {
+            traced: described.takes_traced,
+            trace_state: described.takes_trace_state,
+            callers: described.takes_callers,
         };
-        *self.traced_leader.lock() = Some((leader, takes));
-        takes
+        *self.leader_takes.lock() = Some((leader, takes));
+        Some(takes)
     }
 
     /// Answers a call within the span that it names, if this member traces at all.

@@ -14,7 +14,7 @@ const LINES: &[(&str, &str)] = &[
     ("C5", "errors as text, JSON compact or pretty, content types"),
     ("C6", "durations in Go's syntax"),
     ("C7", "followers forward, or redirect if asked to"),
-    ("C8", "no leader: 503"),
+    ("C8", "no leader: 503; who asks may not, by the leader's users: 401"),
     ("C9", "who answered"),
     ("C10", "bodies, parameters, content types"),
     ("C11", "several statements in a text"),

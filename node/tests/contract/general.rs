@@ -201,9 +201,8 @@ fn a_member_answers_before_it_is_of_a_cluster() {
     let lonely =
         c.member("lonely", &["-join", "127.0.0.1:1", "-join-attempts", "1000", "-join-interval", "1s"]);
     c.start(lonely);
-    c.until("the first answer", |c| {
-        std::net::TcpStream::connect(("127.0.0.1", c.members[lonely].http)).is_ok().then_some(())
-    });
+    c.await_listening(lonely);
+    c.until("log and database are open", |c| (c.status(lonely, "store.open") == true).then_some(()));
     // C1, E12, E14
     assert_eq!(c.status(lonely, "store.ready"), serde_json::json!(false));
     assert_eq!(c.status(lonely, "store.leader"), serde_json::json!({"node_id": "", "addr": ""}));

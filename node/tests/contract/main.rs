@@ -13,6 +13,7 @@ mod docs;
 mod general;
 mod load;
 mod members;
+mod opening;
 mod program;
 mod queue;
 mod semantics;

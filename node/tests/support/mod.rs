@@ -24,7 +24,7 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::Read as _;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -503,6 +503,14 @@ impl Cluster {
                 panic!("{} ended with {status}:\n{}", cluster.members[i].name, cluster.log(i));
             }
             http.get(&url).send().is_ok_and(|r| r.status().is_success()).then_some(())
+        });
+    }
+
+    /// Waits until the member's client port takes connections.
+    pub fn await_listening(&mut self, i: usize) {
+        let name = self.members[i].name.clone();
+        self.until(&format!("{name} listens"), |c| {
+            TcpStream::connect(("127.0.0.1", c.members[i].http)).is_ok().then_some(())
         });
     }
 

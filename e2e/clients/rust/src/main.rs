@@ -1,4 +1,5 @@
-//! What an application does with rqlite-rs. Where the database is comes by standard input: host port user password.
+//! What an application does with rqlite-rs. Where the database is comes by standard input: host port user password, and
+//! host:port of other members, if they are to be used.
 
 use rqlite_rs::prelude::*;
 use std::io::stdin;
@@ -27,11 +28,13 @@ fn line() -> String {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let to = line();
-    let [host, port, user, password] = to.split(' ').collect::<Vec<_>>().try_into().unwrap();
-    let client = RqliteClientBuilder::new()
-        .known_host(format!("{host}:{port}"))
-        .auth(user, password)
-        .build()?;
+    let words: Vec<&str> = to.split(' ').collect();
+    let [host, port, user, password, others @ ..] = &words[..] else { panic!("{to}") };
+    let mut builder = RqliteClientBuilder::new().known_host(format!("{host}:{port}"));
+    for other in others {
+        builder = builder.known_host(*other);
+    }
+    let client = builder.auth(user, password).build()?;
     client.exec(rqlite_rs::query!("DROP TABLE IF EXISTS rs_items")?).await?;
     client.exec(rqlite_rs::query!("CREATE TABLE rs_items (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, price REAL)")?).await?;
     client.exec(rqlite_rs::query!("INSERT INTO rs_items(name, price) VALUES(?, ?)", "lamp", 12.5)?).await?;

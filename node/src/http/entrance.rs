@@ -1,0 +1,113 @@
+//! The client port from the start of the process on: before log and database are open, what is known is answered at once,
+//! and the rest waits for them as long as it would wait for a leader. No connection ends when the member is open.
+
+use super::counters::Counter;
+use super::params::Params;
+use super::respond::{self, Answer};
+use super::routes::{self, Endpoint, Match, Route};
+use super::sql::bad_param;
+use super::{About, App, Counters, admin, let_in, pages, refused, status};
+use crate::auth::Authenticator;
+use crate::tls::ServerTls;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use client::admin::{Refusal, RefusalReason};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::SetOnce;
+
+/// Longest wait for the member to be open.
+const LONGEST: Duration = Duration::from_secs(3600);
+const NOT_OPEN: &str = "store not open";
+
+/// What is known before the member is open, and the member once it is.
+pub struct Entrance {
+    /// Who may do what; none: everybody everything.
+    pub auth: Option<Arc<Authenticator>>,
+    /// TLS of this port.
+    pub tls: Option<Arc<ServerTls>>,
+    /// What happened how often.
+    pub counters: Arc<Counters>,
+    /// How long a request waits, unless it says so itself.
+    pub apply_timeout: Duration,
+    /// Values shown in diagnostics.
+    pub about: About,
+    app: SetOnce<Arc<App>>,
+}
+
+impl Entrance {
+    /// Of a member that is not open yet.
+    pub fn new(
+        auth: Option<Arc<Authenticator>>,
+        tls: Option<Arc<ServerTls>>,
+        counters: Arc<Counters>,
+        apply_timeout: Duration,
+        about: About,
+    ) -> Arc<Self> {
+        Arc::new(Self { auth, tls, counters, apply_timeout, about, app: SetOnce::new() })
+    }
+
+    /// The member is open: from now on it answers.
+    pub fn open(&self, app: Arc<App>) {
+        if self.app.set(app).is_err() {
+            tracing::error!("a member was opened twice");
+        }
+    }
+
+    /// The member, if it is open.
+    pub(super) fn opened(&self) -> Option<&Arc<App>> {
+        self.app.get()
+    }
+
+    /// What a request is answered before the member is open; the member, if it opens while the request waits for that.
+    pub(super) async fn before_open(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<&Arc<App>, Answer> {
+        if method == Method::OPTIONS {
+            return Err(respond::empty(StatusCode::OK));
+        }
+        let (route, has_method) = match routes::find(method, uri.path()) {
+            Match::Found(route) => (route, true),
+            Match::WrongMethod(route) => (route, false),
+            Match::Unknown => return Err(respond::empty(StatusCode::NOT_FOUND)),
+        };
+        let let_in = let_in(self.auth.as_deref(), &self.counters, route, headers).await;
+        let_in.map_err(|denied| refused(&self.counters, denied))?;
+        if !has_method {
+            return Err(respond::empty(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        let params = Params::of_request(uri.query())
+            .map_err(|error| respond::error(StatusCode::BAD_REQUEST, error))?;
+        match route.endpoint {
+            Endpoint::Status => return Err(status::status_before_open(self, &params)),
+            Endpoint::Ready => return Err(status::ready_before_open(self, &params)),
+            Endpoint::Licenses => return Err(pages::licenses()),
+            _ => {}
+        }
+        let patience = params.duration("timeout").map_err(|error| bad_param(&error))?;
+        let patience = patience.filter(|patience| !patience.is_zero()).unwrap_or(self.apply_timeout);
+        tokio::time::timeout(patience.min(LONGEST), self.app.wait())
+            .await
+            .map_err(|_| self.not_open(route, &params))
+    }
+
+    fn not_open(&self, route: &Route, params: &Params) -> Answer {
+        match route.endpoint {
+            // Each error of this interface is one of its own kind.
+            _ if route.path.starts_with("/cluster") => admin::answer::<()>(Err(Refusal {
+                reason: RefusalReason::NoLeader,
+                message: format!("{NOT_OPEN}; try again"),
+            })),
+            Endpoint::Execute if params.flag("queue") => {
+                self.counters.count(Counter::LeaderNotFound);
+                respond::error(StatusCode::SERVICE_UNAVAILABLE, "leader not found")
+            }
+            Endpoint::Execute | Endpoint::Query | Endpoint::Request => {
+                respond::failed_request(NOT_OPEN, params.flag("pretty"))
+            }
+            _ => respond::error(StatusCode::SERVICE_UNAVAILABLE, NOT_OPEN),
+        }
+    }
+}
