@@ -17,7 +17,9 @@ fn a_member_that_is_away_while_another_state_comes_returns_to_the_same_by_a_snap
 fn returns(is_purged: bool) {
     let (mut c, _) = members(3, None, false);
     c.create_ledger(0);
-    (0..10).for_each(|n| drop(insert(&c, 0, n)));
+    for n in 0..10 {
+        insert(&c, 0, n);
+    }
     let base = back_up(&c, 0, "base");
     let leader = leader_of(&mut c);
     let (away, other) = ((leader + 1) % 3, (leader + 2) % 3);
@@ -26,7 +28,9 @@ fn returns(is_purged: bool) {
     let before = c.report(away);
     c.kill(away);
     // What it does not know of, and what the others do not either any more.
-    (11..20).for_each(|n| drop(insert(&c, leader, n)));
+    for n in 11..20 {
+        insert(&c, leader, n);
+    }
     restore_in_place(&mut c, "back", &json!({"backup": base["path"]}), &json!({}));
     insert(&c, leader, 100);
     if is_purged {
