@@ -6,11 +6,13 @@ use crate::wait::eventually;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 const NAME: &str = "s3";
 const BUCKET: &str = "backups";
@@ -19,6 +21,8 @@ const PORT: u16 = 7070;
 /// On the local Kubernetes every node has this image (`e2e/kube/images.sh`).
 const IMAGE: &str = "versitygw:local";
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one attempt to connect to it may take.
+const CONNECT: Duration = Duration::from_millis(200);
 
 /// The server. What it holds goes with its namespace.
 pub struct ObjectStore {
@@ -64,6 +68,38 @@ impl ObjectStore {
         .await
     }
 
+    /// From now on nobody reaches it: its Service leads nowhere, and connections that were open have broken. What it holds
+    /// stays.
+    pub async fn go_away(&self) -> Result<()> {
+        self.route_to("nobody").await?;
+        let service = self.api::<Service>().get(NAME).await?.spec.context("the Service has no spec")?;
+        let address = service.cluster_ip.context("the Service has no address")?;
+        eventually("the Service leads nowhere", PATIENCE, async || {
+            let connection = timeout(CONNECT, TcpStream::connect((address.as_str(), PORT))).await;
+            Ok((!matches!(connection, Ok(Ok(_)))).then_some(()))
+        })
+        .await?;
+        // Its container is started again.
+        processes::kill(&[self.pid().await?]).await
+    }
+
+    /// It is reached again.
+    pub async fn come_back(&self) -> Result<()> {
+        self.await_ready().await?;
+        self.route_to(NAME).await
+    }
+
+    async fn route_to(&self, app: &str) -> Result<()> {
+        let selector = Patch::Merge(json!({"spec": {"selector": {"app": app}}}));
+        self.api::<Service>().patch(NAME, &PatchParams::default(), &selector).await?;
+        Ok(())
+    }
+
+    async fn pid(&self) -> Result<u32> {
+        let uid = self.api::<Pod>().get(NAME).await?.metadata.uid.unwrap_or_default();
+        processes::find(&uid, "versitygw").context("no S3 server runs")
+    }
+
     /// Changes one bit of a backup behind everybody's back.
     pub async fn flip_a_bit(&self, path: &str) -> Result<()> {
         let directories = self.directories().await?;
@@ -96,8 +132,7 @@ impl ObjectStore {
 
     /// The clusters' directories of backups, as files of this machine.
     async fn directories(&self) -> Result<Vec<PathBuf>> {
-        let uid = self.api::<Pod>().get(NAME).await?.metadata.uid.unwrap_or_default();
-        let pid = processes::find(&uid, "versitygw").context("no S3 server runs")?;
+        let pid = self.pid().await?;
         // Below the bucket: the prefix, then the cluster's id.
         let clusters = fs::read_dir(format!("/proc/{pid}/root/data/buckets/{BUCKET}/{PREFIX}"))?;
         let directories = clusters.flatten().map(|cluster| cluster.path().join("backups"));

@@ -120,6 +120,15 @@ impl Scenario {
         Ok((pod, count.context("it counts no writes of a status")?))
     }
 
+    /// Waits until the operator that leads counts at least one for `series`: a name and its labels, as it tells Prometheus.
+    pub async fn await_metric(&self, series: &str) -> Result<()> {
+        eventually(&format!("the operator tells of {series}"), PATIENCE, async || {
+            let (_, text) = self.operator_metrics().await?;
+            Ok(value(&text, series).is_some_and(|count| count >= 1.0).then_some(()))
+        })
+        .await
+    }
+
     /// Waits until the operator that leads, and that need not have been there for long, has reconciled a cluster of
     /// this namespace.
     pub async fn await_reconciled(&self, cluster: &str) -> Result<()> {
@@ -153,7 +162,7 @@ impl Scenario {
     }
 }
 
-/// Value of a metric without labels.
+/// Value of a metric: of one with labels, if the name is given with them.
 fn value(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }

@@ -2,95 +2,33 @@
 //!
 //! `BACKUP_MOMENTS`, `BACKUP_DISASTERS` say how many moments are brought back, and how often everything is lost; the proof
 //! takes 100 and 20. `BACKUP_MIB` is the size of the large database (2048), `BACKUP_S3` the program of an S3 server
-//! (versitygw) that it goes to; without it a directory is the store.
+//! (versitygw) that it goes to, and that is left when everything is lost; without it a directory is the store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "backup/away.rs"]
+mod away;
+#[path = "backup/litestream.rs"]
+mod litestream;
+#[path = "backup/moments.rs"]
+mod moments;
+#[path = "backup/recovery_point.rs"]
+mod recovery_point;
 mod support;
 
-use rand::seq::IndexedRandom as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use support::backups::{
-    Outcome, await_archived, back_up, cluster_id, files_below, insert, leader_of, ledger, members, restore,
-    restore_in_place, restore_with, settings,
+    await_archived, back_up, cluster_id, files_below, insert, leader_of, ledger, members, restore,
+    restore_in_place, restore_with, settings, store,
 };
 use support::memory::PeakMemory;
-use support::stores;
 use support::{Cluster, cluster};
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
-}
-
-#[test]
-fn every_moment_comes_back_over_changes_of_the_leader() {
-    let (mut c, config) = members(3, Some(1), true);
-    c.create_ledger(0);
-    let mut written = Vec::new();
-    let mut last_of_leaders = Vec::new();
-    // What members had after an entry, by their own count.
-    let mut sums = BTreeMap::new();
-    for round in 0..3 {
-        let leader = leader_of(&mut c);
-        for n in 0..40 {
-            written.push((insert(&c, leader, round * 40 + n), (round * 40 + n) as i64));
-            let status: Value = serde_json::from_str(&c.get(leader, "/status").1).unwrap();
-            let checksum = &status["store"]["checksum"];
-            if let Some(index) = checksum["index"].as_u64() {
-                sums.insert(index, checksum["sum"].clone());
-            }
-        }
-        last_of_leaders.extend(written.last().copied());
-        if round < 2 {
-            c.kill(leader);
-            leader_of(&mut c);
-            c.start(leader);
-            c.await_ready(leader);
-        }
-    }
-    let last = written.last().unwrap().0;
-    await_archived(&mut c, last);
-    let id = cluster_id(&c);
-    let out = c.root().join("out.sqlite");
-    let mut random = rand::rng();
-    // A moment before the first base backup has never been in the archive.
-    let first = c.get(0, "/cluster/backups").1;
-    let first: Value = serde_json::from_str(&first).unwrap();
-    let first = first["windows"][0]["firstIndex"].as_u64().unwrap();
-    let reachable =
-        |of: Vec<(u64, i64)>| of.into_iter().filter(|(index, _)| *index >= first).collect::<Vec<_>>();
-    let (written, last_of_leaders) = (reachable(written), reachable(last_of_leaders));
-    let by_chance = std::iter::repeat_with(|| *written.choose(&mut random).unwrap());
-    let mut compared = 0;
-    for (index, n) in last_of_leaders.into_iter().chain(by_chance.take(number("BACKUP_MOMENTS", 4))) {
-        let Outcome { restored, message } = restore("restore", &config, &id, &format!("index:{index}"), &out);
-        assert_eq!(restored["index"], json!(index), "{message}");
-        assert_eq!(ledger(&out), (0..=n).collect::<Vec<_>>());
-        assert!(restored["checkedIndex"].is_u64(), "no checksum was compared: {restored}");
-        if let Some(sum) = sums.get(&index) {
-            assert_eq!(&restored["pageChecksum"], sum, "after entry {index}");
-            compared += 1;
-        }
-        // The entry's time brings back the same. What has no time, as the first entry of the next leader, comes along.
-        let time = restored["time"].as_str().unwrap();
-        std::fs::remove_file(&out).unwrap();
-        let by_time = restore("restore", &config, &id, &format!("time:{time}"), &out);
-        assert_eq!(by_time.restored["time"], restored["time"], "{}", by_time.message);
-        assert_eq!(ledger(&out), (0..=n).collect::<Vec<_>>());
-        std::fs::remove_file(&out).unwrap();
-    }
-    assert!(compared > 0, "no state was compared with what a member had: {sums:?}");
-    let later = restore("restore", &config, &id, &format!("index:{}", last + 1000), &out);
-    assert!(later.message.contains("the archive ends with entry"), "{}", later.message);
-    // Nothing of it can be read without the key.
-    let root = c.root().to_owned();
-    settings(&root, None, false);
-    let blind = restore("restore", &config, &id, "latest", &out);
-    assert!(blind.message.contains("it is encrypted with key"), "{}", blind.message);
-    assert!(!out.exists());
 }
 
 #[test]
@@ -352,58 +290,6 @@ fn a_cluster_goes_back_in_place_and_forth_again() {
     (0..3).for_each(|i| assert_eq!(rows(&c, i), json!("31 1000"), "member {i}"));
 }
 
-#[test]
-fn what_is_left_when_everything_is_lost_is_a_prefix_and_seconds_old() {
-    for _ in 0..number("BACKUP_DISASTERS", 1) {
-        let (mut c, config) = members(3, Some(1), false);
-        c.create_ledger(0);
-        let base = c.report(0)["lastLogIndex"].as_u64().unwrap();
-        await_archived(&mut c, base);
-        let urls: Vec<String> = (0..3).map(|i| c.url(i, "/db/execute")).collect();
-        let begun = Instant::now();
-        let writers = c.continue_ledger(urls, 1, 100, 0);
-        let enough = Duration::from_millis(rand::random_range(3000..5000));
-        let mut acknowledged_at = Vec::new();
-        while begun.elapsed() < enough {
-            writers.await_more(1);
-            acknowledged_at.push((begun.elapsed(), writers.acknowledged()));
-        }
-        let lost_at = begun.elapsed();
-        (0..3).for_each(|i| c.kill(i));
-        let acknowledged = writers.stop();
-        let id = {
-            // The cluster's id is the directory's name: nothing else is left.
-            let dir = std::fs::read_dir(c.root().join("store")).unwrap().next().unwrap().unwrap();
-            dir.file_name().to_str().unwrap().to_owned()
-        };
-
-        let mut again = Cluster::empty();
-        again.add_members(3, &["-restore-config", config.to_str().unwrap()]);
-        (0..3).for_each(|i| again.start(i));
-        (0..3).for_each(|i| again.await_ready(i));
-        let more = json!({"source": "Other", "clusterId": id});
-        restore_in_place(&mut again, "disaster", &json!({"latest": {}}), &more);
-        let text = again.value(
-            0,
-            "SELECT coalesce(group_concat(n), '') FROM (SELECT n FROM ledger ORDER BY rowid)",
-            "linearizable",
-        );
-        let found: Vec<u64> =
-            text.as_str().unwrap().split(',').filter(|n| !n.is_empty()).map(|n| n.parse().unwrap()).collect();
-        // One writer: what was acknowledged is in order, and at most the write under way is more.
-        let expected: Vec<u64> = acknowledged.iter().copied().take(found.len()).collect();
-        assert!(found.starts_with(&expected), "not a prefix: {found:?}");
-        let old = acknowledged_at.iter().rev().find(|(at, _)| *at + Duration::from_secs(2) < lost_at);
-        let old_enough = old.map_or(0, |(_, count)| *count);
-        assert!(found.len() >= old_enough, "{} of {old_enough} that were 2 s old", found.len());
-        println!(
-            "{} of {} acknowledged writes came back; {old_enough} were older than 2 s",
-            found.len(),
-            acknowledged.len()
-        );
-    }
-}
-
 /// Of a backup alone nobody knows whether anything happened after it.
 #[test]
 fn an_archive_that_begins_after_a_backup_reaches_the_present_without_a_write() {
@@ -530,11 +416,9 @@ fn a_large_database_goes_out_and_comes_back() {
     const MORE: u64 = 128;
     let mib = number("BACKUP_MIB", 24);
     let mut c = Cluster::empty();
-    let config = settings(c.root(), None, false);
-    let server = std::env::var("BACKUP_S3").ok().map(|program| stores::s3(&program, c.root()));
-    if let Some((_, store)) = &server {
-        std::fs::write(&config, json!({ "store": store }).to_string()).unwrap();
-    }
+    let config = c.root().join("backup.yaml");
+    let (server, store) = store(c.root());
+    std::fs::write(&config, json!({ "store": store }).to_string()).unwrap();
     c.add_members(3, &["-backup-config", config.to_str().unwrap()]);
     (0..3).for_each(|i| c.start(i));
     (0..3).for_each(|i| c.await_ready(i));

@@ -16,12 +16,14 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::backups::{
-    await_archived, await_failed, await_job, back_up, cluster_id, insert, leader_of, ledger, members, pin,
-    restore,
+    IMPORT, await_archived, await_failed, await_job, back_up, cluster_id, import_settings, importing, insert,
+    leader_of, ledger, members, pin, restore,
 };
+use support::certificates::Authority;
 use support::http_faults::{Fault, HttpFaults, Request};
 use support::ledger::p99;
 use support::stores::{self, StoreServer, s3_at};
+use support::tls_door::TlsDoor;
 use support::{Cluster, cluster, free_ports};
 
 fn armed(place: Place, after: u32) -> String {
@@ -221,25 +223,6 @@ fn a_leader_ends_while_it_restores_beside_an_archive() {
 fn a_leader_ends_while_it_restores_what_an_undo_brings_back() {
     a_leader_ends_while_it_restores(false);
 }
-
-/// A server of one file, behind a proxy that goes wrong.
-fn import_settings(c: &Cluster, url: &str) -> PathBuf {
-    let path = c.root().join("import.yaml");
-    std::fs::write(&path, json!({"import": {"url": url}}).to_string()).unwrap();
-    path
-}
-
-/// A cluster of one that may import from `url`.
-fn importing(url: &str) -> Cluster {
-    let mut c = Cluster::empty();
-    let config = import_settings(&c, url);
-    c.add_members(1, &["-restore-config", config.to_str().unwrap()]);
-    c.start(0);
-    c.await_ready(0);
-    c
-}
-
-const IMPORT: &str = r#"{"name": "begin", "source": "Other", "target": {"latest": {}}}"#;
 
 #[test]
 fn a_cluster_begins_with_what_another_one_serves() {
@@ -566,6 +549,54 @@ fn credentials_that_only_write_are_enough_to_back_up() {
     c.until("the archive is on target", |c| (c.report(0)["archive"]["state"] == "OnTarget").then_some(()));
     faults.set(|_| Fault::Pass);
     assert_archive_is_whole(&mut c, &config, "made with credentials that only write");
+}
+
+#[test]
+#[ignore = "needs an S3 server: make test gives one"]
+fn a_store_behind_tls_is_used_only_where_its_authority_is_trusted() {
+    let (mut c, server, config) = backing_up(1, |port| port);
+    let (ours, theirs) = (Authority::new("of the store"), Authority::new("of somebody else"));
+    let door = TlsDoor::start(server.port, &ours.issue(c.root(), "store", &["127.0.0.1"]));
+    let settings = |ca: Option<String>| {
+        let mut store = s3_at(c.root(), door.port);
+        store["s3"]["endpoint"] = json!(format!("https://127.0.0.1:{}", door.port));
+        if let Some(ca) = ca {
+            store["s3"]["caFile"] = json!(ca);
+        }
+        json!({"store": store, "continuous": {"enabled": true, "rpoTargetSeconds": 1}}).to_string()
+    };
+    let distrusting = [settings(None), settings(Some(theirs.write(&c.root().join("theirs.crt"))))];
+    let trusting = settings(Some(ours.write(&c.root().join("ours.crt"))));
+    let (id, out) = (cluster_id(&c), c.root().join("out.sqlite"));
+    for (n, distrusting) in distrusting.iter().enumerate() {
+        std::fs::write(&config, distrusting).unwrap();
+        let probe = c.until("the probe fails", |c| {
+            let probe: Value = serde_json::from_str(&c.post(0, "/cluster/backups/probe", "").1).unwrap();
+            (probe["writable"] == json!(false)).then_some(probe)
+        });
+        assert!(probe["message"].as_str().unwrap().contains("certificate"), "{n}: {probe}");
+        insert(&c, 0, n);
+        let back = restore("restore", &config, &id, "latest", &out);
+        assert!(back.message.contains("certificate"), "{n}: {}", back.message);
+        c.until("the report says so", |c| {
+            let report = c.report(0)["archive"].clone();
+            let why = report["message"].as_str().unwrap_or_default();
+            (report["state"] != "OnTarget" && why.contains("certificate")).then_some(())
+        });
+        // From a store that was reached to one that is not.
+        std::fs::write(&config, &trusting).unwrap();
+        c.until("the archive is on target", |c| {
+            (c.report(0)["archive"]["state"] == "OnTarget").then_some(())
+        });
+    }
+    let probe: Value = serde_json::from_str(&c.post(0, "/cluster/backups/probe", "").1).unwrap();
+    assert_eq!(probe, json!({"writable": true, "readable": true, "deletable": true}));
+    let made = back_up(&c, 0, "over-tls");
+    let to = format!("backup:{}", made["path"].as_str().unwrap());
+    let back = restore("restore", &config, &id, &to, &out);
+    assert_eq!(back.restored["index"], made["index"], "{}", back.message);
+    assert_eq!(ledger(&out), [0, 1]);
+    assert_archive_is_whole(&mut c, &config, "over TLS");
 }
 
 /// An open loop of this many writes in a second, or as many as four writers get done.

@@ -5,8 +5,9 @@ use client::backup::Catalogue;
 use e2e::database::Level;
 use e2e::ledger::Pace;
 use e2e::{Cluster, Database, Manifest, ObjectStore, Scenario, eventually, proving, scenario};
-use kube::ResourceExt as _;
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Event;
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -14,16 +15,39 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(40);
 const COUNT: &str = "SELECT count(*) FROM t";
 
-/// Creates an object of one of the operator's kinds.
-async fn create(test: &Scenario, kind: &str, name: &str, spec: Value) -> Result<()> {
+/// Creates a SqliteBackup of `orders`, and waits until it has succeeded; returns its status.
+async fn back_up(test: &Scenario, name: &str) -> Result<Value> {
     let object: DynamicObject = serde_json::from_value(json!({
         "apiVersion": "sqlite-operator.io/v1alpha1",
-        "kind": kind,
-        "metadata": {"name": name, "labels": {"sqlite-operator.io/e2e": ""}},
-        "spec": spec,
+        "kind": "SqliteBackup",
+        "metadata": {"name": name},
+        "spec": {"clusterRef": {"name": "orders"}},
     }))?;
-    test.kubernetes.objects(kind, &test.namespace).create(&PostParams::default(), &object).await?;
-    Ok(())
+    test.kubernetes.objects("SqliteBackup", &test.namespace).create(&PostParams::default(), &object).await?;
+    await_succeeded(test, "SqliteBackup", name).await
+}
+
+/// Runs `kubectl sqlite` in the namespace of the test; returns what it printed, and what it said beside that.
+async fn plugin(test: &Scenario, arguments: &str) -> Result<(String, String)> {
+    let mut command = tokio::process::Command::new(crate::shell::plugin()?);
+    command.args(["--namespace", &test.namespace]).args(arguments.split(' '));
+    let done = command.output().await?;
+    let (told, said) = (String::from_utf8(done.stdout)?, String::from_utf8(done.stderr)?);
+    ensure!(done.status.success(), "{arguments}: {told}{said}");
+    Ok((told, said))
+}
+
+/// The same of a verb that makes an object, or would make it; returns the object.
+async fn object_by_plugin(test: &Scenario, arguments: &str) -> Result<Value> {
+    let (told, _) = plugin(test, &format!("--json {arguments}")).await?;
+    serde_json::from_str(&told).with_context(|| format!("{arguments}: {told}"))
+}
+
+/// The same of a verb that makes one; returns its name.
+async fn make_by_plugin(test: &Scenario, arguments: &str) -> Result<String> {
+    let made = object_by_plugin(test, arguments).await?;
+    let name = made["metadata"]["name"].as_str();
+    Ok(name.with_context(|| format!("{arguments}: {made}"))?.to_owned())
 }
 
 /// Waits until an object has succeeded; returns its status.
@@ -52,11 +76,16 @@ pub(super) async fn await_archived(cluster: &Cluster) -> Result<()> {
     .await
 }
 
-/// A cluster with a store, an archive as `archive` says, and an empty table.
-async fn backed_up(test: &Scenario, voters: u32, archive: Value) -> Result<(ObjectStore, Cluster, Database)> {
+/// A cluster with a store, an archive that is at most a second behind, these schedules, and an empty table.
+async fn backed_up(
+    test: &Scenario,
+    voters: u32,
+    schedules: &[Value],
+) -> Result<(ObjectStore, Cluster, Database)> {
     let store = ObjectStore::start(test).await?;
     let orders = test.named("orders");
-    let backup = json!({"store": store.spec(), "continuous": archive});
+    let archive = json!({"enabled": true, "rpoTargetSeconds": 1});
+    let backup = json!({"store": store.spec(), "continuous": archive, "schedules": schedules});
     orders.apply(&Manifest::new("orders", voters).with("backup", backup)).await?;
     orders.await_ready().await?;
     let database = orders.service("rw").await?;
@@ -68,14 +97,12 @@ async fn backed_up(test: &Scenario, voters: u32, archive: Value) -> Result<(Obje
 #[ignore = "needs Kubernetes: make e2e"]
 fn only_the_bucket_is_left() {
     scenario("only_the_bucket_is_left", async |test| {
-        let (store, orders, database) =
-            backed_up(test, 3, json!({"enabled": true, "rpoTargetSeconds": 1})).await?;
+        let (_store, orders, database) = backed_up(test, 3, &[]).await?;
 
         // A backup under writes, made by a member that does not lead.
         let ledger = orders.start_writing(Pace::default()).await?;
         ledger.await_acknowledged(50, Duration::from_secs(10)).await?;
-        create(test, "SqliteBackup", "first", json!({"clusterRef": {"name": "orders"}})).await?;
-        let made = await_succeeded(test, "SqliteBackup", "first").await?;
+        let made = back_up(test, "first").await?;
         let report = ledger.finish().await?;
         test.reported("a backup", &report)?;
         report.nothing_lost()?;
@@ -87,14 +114,15 @@ fn only_the_bucket_is_left() {
         }
         await_archived(&orders).await?;
         orders.await_condition("BackupHealthy", "True").await?;
-        let id = orders.object().await?.data["status"]["clusterID"].clone();
-        let id = id.as_str().context("no clusterID")?.to_owned();
+        // Somebody writes down how to begin again while there still is something to ask.
+        let mut branch = object_by_plugin(test, "--dry-run branch orders again --to latest").await?;
+        branch["metadata"]["labels"] = json!({"sqlite-operator.io/e2e": ""});
 
         // Members, volumes and Secrets are gone, and another cluster goes on where this one was.
         orders.delete().await?;
         let again = test.named("again");
-        let restore = json!({"store": store.spec(), "clusterID": id, "target": {"latest": true}});
-        again.apply(&Manifest::new("again", 3).with("bootstrap", json!({"restore": restore}))).await?;
+        let branch: DynamicObject = serde_json::from_value(branch)?;
+        test.kubernetes.clusters(&test.namespace).create(&PostParams::default(), &branch).await?;
         again.await_ready().await?;
         let database = again.service("rw").await?;
         ensure!(database.read_number(COUNT, Level::Linearizable).await? == 5);
@@ -103,25 +131,75 @@ fn only_the_bucket_is_left() {
     });
 }
 
+/// The store goes away and comes back: no write is hurt, the archive has no hole, and the condition tells of it meanwhile.
+async fn the_store_is_away(test: &Scenario, store: &ObjectStore, orders: &Cluster) -> Result<()> {
+    let away = Duration::from_secs(if proving() { 300 } else { 2 });
+    orders.await_condition("BackupHealthy", "True").await?;
+    let ledger = orders.start_writing(Pace::default()).await?;
+    ledger.await_acknowledged(50, Duration::from_secs(10)).await?;
+    store.go_away().await?;
+    let begin = Instant::now();
+    let told = orders.await_reason("BackupHealthy", "ArchiveBehind").await?;
+    ensure!(told.status == "False", "{told:?}");
+    test.say(format_args!("the store is away: {}", told.message));
+    while begin.elapsed() < away {
+        ledger.await_acknowledged(50, Duration::from_secs(10)).await?;
+    }
+    let behind = orders.object().await?.data["status"]["backup"].clone();
+    ensure!(behind["archive"] == json!("Behind"), "{behind}");
+    store.come_back().await?;
+    let back = Instant::now();
+    orders.await_condition("BackupHealthy", "True").await?;
+    test.measured("BackupHealthy is true again once the store is back", back.elapsed())?;
+    let report = ledger.finish().await?;
+    test.unharmed("the store was away", &report)?;
+    await_archived(orders).await?;
+    let leader = orders.await_leader().await?;
+    let catalogue: Catalogue = orders.member(&leader).await?.document("/cluster/backups").await?;
+    ensure!(catalogue.windows.len() == 1, "the archive has a hole: {:?}", catalogue.windows);
+    Ok(())
+}
+
+/// Waits until an event tells this of each of these objects: (kind, name).
+async fn await_events(test: &Scenario, reason: &str, of: &[(&str, &str)]) -> Result<()> {
+    let events = Api::<Event>::namespaced(test.kubernetes.client.clone(), &test.namespace);
+    eventually(&format!("events tell of {reason}"), PATIENCE, async || {
+        let told = events.list(&ListParams::default()).await?.items;
+        let tells = |(kind, name): &(&str, &str)| {
+            told.iter().any(|event| {
+                let about = &event.involved_object;
+                event.reason.as_deref() == Some(reason)
+                    && (about.kind.as_deref(), about.name.as_deref()) == (Some(*kind), Some(*name))
+            })
+        };
+        Ok(of.iter().all(tells).then_some(()))
+    })
+    .await
+}
+
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
-fn a_backup_is_tried_out_and_a_damaged_one_is_found() {
-    scenario("a_backup_is_tried_out_and_a_damaged_one_is_found", async |test| {
-        let (store, orders, database) =
-            backed_up(test, 1, json!({"enabled": true, "rpoTargetSeconds": 1})).await?;
+fn what_goes_wrong_with_backups_is_told() {
+    scenario("what_goes_wrong_with_backups_is_told", async |test| {
+        // By itself it makes a backup at New Year.
+        let yearly = json!({"name": "yearly", "cron": "0 0 1 1 *", "verify": {"every": "24h"}});
+        let (store, orders, database) = backed_up(test, 1, &[yearly]).await?;
+        the_store_is_away(test, &store, &orders).await?;
+
         let backups = test.kubernetes.objects("SqliteBackup", &test.namespace);
         for (name, damaged) in [("sound", false), ("damaged", true)] {
-            create(test, "SqliteBackup", name, json!({"clusterRef": {"name": "orders"}})).await?;
-            let made = await_succeeded(test, "SqliteBackup", name).await?;
+            let made = back_up(test, name).await?;
             database.write("INSERT INTO t VALUES (1)").await?;
             await_archived(&orders).await?;
             if damaged {
                 store.flip_a_bit(made["path"].as_str().context("no path")?).await?;
             }
-            // What `kubectl sqlite backup verify` does.
-            let asked = json!({"sqlite-operator.io/verifyAt": made["completionTime"]});
-            let asked = Patch::Merge(json!({"metadata": {"annotations": asked}}));
-            backups.patch(name, &PatchParams::default(), &asked).await?;
+            // From now on it is one of the schedule's, which has the first one tried out. The next day is not waited for.
+            let label = json!({"metadata": {"labels": {"sqlite-operator.io/schedule": "yearly"}}});
+            backups.patch(name, &PatchParams::default(), &Patch::Merge(label)).await?;
+            if damaged {
+                plugin(test, &format!("backup verify {name}")).await?;
+            }
             let found = eventually(&format!("{name} was tried out"), PATIENCE, async || {
                 let found = backups.get(name).await?.data["status"]["verification"].clone();
                 Ok(found["result"].is_string().then_some(found))
@@ -131,24 +209,37 @@ fn a_backup_is_tried_out_and_a_damaged_one_is_found() {
             // What was archived after the backup is tried out with it.
             let reached = found["index"].as_i64() > made["bookmark"]["index"].as_i64();
             ensure!(damaged || reached && found["bytesPerSecond"].as_i64() > Some(0), "{name}: {found}");
+            let reason = if damaged { "VerificationFailed" } else { "Verified" };
+            let told = orders.await_reason("BackupVerified", reason).await?;
+            ensure!(told.message.contains(name), "{told:?}");
         }
+        await_events(
+            test,
+            "BackupVerificationFailed",
+            &[("SqliteBackup", "damaged"), ("SqliteCluster", "orders")],
+        )
+        .await?;
+        test.await_metric(r#"sqlite_operator_backups_total{result="BackupVerificationFailed"}"#).await?;
+        test.await_metric(&format!(
+            r#"sqlite_operator_condition{{kind="SqliteCluster",namespace="{}",name="orders",type="BackupVerified",status="False",reason="VerificationFailed"}}"#,
+            test.namespace
+        ))
+        .await?;
+
         // Somebody without the bucket's credentials sees what is in it, and what a restore would take of it.
-        let plugin = async |arguments: &str| -> Result<(String, String)> {
-            let mut command = tokio::process::Command::new(crate::shell::plugin()?);
-            command.args(["--namespace", &test.namespace]).args(arguments.split(' '));
-            let done = command.output().await?;
-            let (told, said) = (String::from_utf8(done.stdout)?, String::from_utf8(done.stderr)?);
-            ensure!(done.status.success(), "{arguments}: {told}{said}");
-            Ok((told, said))
-        };
-        let (listed, _) = plugin("backup list orders --in-store").await?;
+        let (listed, _) = plugin(test, "backup list orders --in-store").await?;
         let path = backups.get("sound").await?.data["status"]["path"].as_str().context("no path")?.to_owned();
         ensure!(listed.contains(&path) && listed.contains("any moment from "), "{listed}");
-        let (made, foretold) = plugin("restore orders --to latest --dry-run").await?;
+        let (made, foretold) = plugin(test, "restore orders --to latest --dry-run").await?;
         ensure!(
             made.contains("kind: SqliteRestore") && foretold.contains("it would begin with "),
             "{made}{foretold}"
         );
+        // An object that is gone is made again of what is left in the bucket.
+        backups.delete("sound", &DeleteParams::default()).await?;
+        let imported = make_by_plugin(test, &format!("backup import orders {path}")).await?;
+        let status = await_succeeded(test, "SqliteBackup", &imported).await?;
+        ensure!(status["path"] == json!(path), "{status}");
         Ok(())
     });
 }
@@ -157,8 +248,7 @@ fn a_backup_is_tried_out_and_a_damaged_one_is_found() {
 #[ignore = "needs Kubernetes: make e2e"]
 fn back_to_an_earlier_moment_and_forth_again() {
     scenario("back_to_an_earlier_moment_and_forth_again", async |test| {
-        let (store, orders, database) =
-            backed_up(test, 3, json!({"enabled": true, "rpoTargetSeconds": 1})).await?;
+        let (_store, orders, database) = backed_up(test, 3, &[]).await?;
         database.write("CREATE TABLE filling (x BLOB)").await?;
         let mib = if proving() { 1024 } else { 16 };
         for _ in 0..mib / 8 {
@@ -172,30 +262,18 @@ fn back_to_an_earlier_moment_and_forth_again() {
         await_archived(&orders).await?;
         database.write("INSERT INTO t VALUES (2)").await?;
 
-        let spec = json!({
-            "clusterRef": {"name": "orders"},
-            "source": {"clusterID": orders.object().await?.data["status"]["clusterID"], "store": store.spec()},
-            "target": {"index": index},
-            "approval": {"confirmClusterName": "orders"},
-        });
         let begin = Instant::now();
-        create(test, "SqliteRestore", "back", spec).await?;
-        let status = await_succeeded(test, "SqliteRestore", "back").await?;
+        let back = make_by_plugin(test, &format!("restore orders --to {index} --confirm orders")).await?;
+        let status = await_succeeded(test, "SqliteRestore", &back).await?;
         orders.await_ready().await?;
         test.measured(&format!("{mib} MiB restored in place to an index"), begin.elapsed())?;
         ensure!(database.read_number(COUNT, Level::Linearizable).await? == 1);
         // What was there before was kept first.
         let undo = &status["undoBookmark"];
         ensure!(undo["index"].as_i64() < status["installedIndex"].as_i64(), "{status}");
-        let spec = json!({
-            "clusterRef": {"name": "orders"},
-            "source": {"backupRef": {"name": undo["backup"]}},
-            "target": {"index": undo["index"]},
-            "approval": {"confirmClusterName": "orders"},
-        });
         let begin = Instant::now();
-        create(test, "SqliteRestore", "forth", spec).await?;
-        await_succeeded(test, "SqliteRestore", "forth").await?;
+        let forth = make_by_plugin(test, &format!("restore orders --undo {back} --confirm orders")).await?;
+        await_succeeded(test, "SqliteRestore", &forth).await?;
         orders.await_ready().await?;
         test.measured(
             &format!("{mib} MiB restored in place from the backup that undoes it"),

@@ -1,5 +1,6 @@
 //! Verbs for tests of backups.
 
+use super::stores::{self, StoreServer};
 use super::{Cluster, PATIENCE};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,18 @@ pub fn settings(root: &Path, rpo: Option<u32>, encrypted: bool) -> PathBuf {
     let path = root.join("backup.yaml");
     std::fs::write(&path, serde_json::to_string(&settings).unwrap()).unwrap();
     path
+}
+
+/// A store for what is below `root`: in a directory, or of the S3 server whose program `BACKUP_S3` names. The server, and
+/// settings of the store.
+pub fn store(root: &Path) -> (Option<StoreServer>, Value) {
+    match std::env::var("BACKUP_S3") {
+        Ok(program) => {
+            let (server, store) = stores::s3(&program, root);
+            (Some(server), store)
+        }
+        Err(_) => (None, json!({"filesystem": {"path": root.join("store")}})),
+    }
 }
 
 /// Members that back up into a directory.
@@ -92,6 +105,36 @@ pub fn leader_of(c: &mut Cluster) -> usize {
     let any = (0..c.members.len()).find(|i| c.runs(*i)).unwrap();
     c.await_leader(any)
 }
+
+/// The page checksum of member `i` after entry `index`, which is the last one that it has applied.
+pub fn sum_after(c: &mut Cluster, i: usize, index: u64) -> Value {
+    let checksum = c.until("the member has applied it, and read its pages", |c| {
+        let checksum = c.status(i, "store")["checksum"].clone();
+        (checksum["index"].as_u64() >= Some(index)).then_some(checksum)
+    });
+    assert_eq!(checksum["index"], json!(index), "something was applied since");
+    checksum["sum"].clone()
+}
+
+/// Settings by which a cluster may begin with what is at `url`.
+pub fn import_settings(c: &Cluster, url: &str) -> PathBuf {
+    let path = c.root().join("import.yaml");
+    std::fs::write(&path, json!({"import": {"url": url}}).to_string()).unwrap();
+    path
+}
+
+/// A cluster of one that may import from `url`.
+pub fn importing(url: &str) -> Cluster {
+    let mut c = Cluster::empty();
+    let config = import_settings(&c, url);
+    c.add_members(1, &["-restore-config", config.to_str().unwrap()]);
+    c.start(0);
+    c.await_ready(0);
+    c
+}
+
+/// What the leader is asked for, so that it does.
+pub const IMPORT: &str = r#"{"name": "begin", "source": "Other", "target": {"latest": {}}}"#;
 
 /// Waits until the archive holds entry `index`, and a base backup before it.
 pub fn await_archived(c: &mut Cluster, index: u64) {

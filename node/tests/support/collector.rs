@@ -15,13 +15,9 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 /// What it does with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,26 +71,7 @@ impl Collector {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", port))).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let acceptor = tls.map(|files| {
-            let chain =
-                CertificateDer::pem_file_iter(&files.certificate).unwrap().map(Result::unwrap).collect();
-            let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let builder = rustls::ServerConfig::builder_with_provider(provider.clone());
-            let builder = builder.with_safe_default_protocol_versions().unwrap();
-            let builder = match clients {
-                None => builder.with_no_client_auth(),
-                Some(authority) => {
-                    let mut roots = rustls::RootCertStore::empty();
-                    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-                    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
-                    builder.with_client_cert_verifier(verifier.build().unwrap())
-                }
-            };
-            let mut config = builder.with_single_cert(chain, key).unwrap();
-            config.alpn_protocols = vec![b"h2".to_vec()];
-            TlsAcceptor::from(Arc::new(config))
-        });
+        let acceptor = tls.map(|files| files.acceptor(clients, &[b"h2"]));
         let serving = shared.clone();
         runtime.spawn(async move {
             loop {

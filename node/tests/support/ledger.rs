@@ -2,7 +2,7 @@
 //! there, and none twice.
 
 use super::{Cluster, PATIENCE};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,30 @@ struct Book {
     refused: AtomicU64,
     took: Mutex<Vec<Duration>>,
     at: Mutex<Vec<Instant>>,
+    receipts: Mutex<Vec<Receipt>>,
     last_refusal: Mutex<String>,
+}
+
+/// What a writer was told of a write that was acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct Receipt {
+    pub number: u64,
+    /// Which row of the table it is: rows are numbered in the order in which they are applied.
+    pub row: u64,
+    /// The entry of the log by which it was applied.
+    pub entry: u64,
+    /// When that was told.
+    pub at: Instant,
+}
+
+impl Receipt {
+    /// Of an answer that names the entry, as those to `/db/execute?raft_index` do.
+    fn of(number: u64, body: &str) -> Option<Self> {
+        let answer: Value = serde_json::from_str(body).ok()?;
+        let entry = answer["raft_index"].as_u64()?;
+        let row = answer["results"][0]["last_insert_id"].as_u64()?;
+        Some(Self { number, row, entry, at: Instant::now() })
+    }
 }
 
 /// Writers at work; they end with it.
@@ -139,6 +162,7 @@ fn write(book: &Book, urls: &[String], bytes: usize, mut pace: Option<Pace>) {
                 book.took.lock().unwrap().push(began.elapsed());
                 book.at.lock().unwrap().push(Instant::now());
                 book.acknowledged.lock().unwrap().push(number);
+                book.receipts.lock().unwrap().extend(Receipt::of(number, &body));
                 continue;
             }
             Ok((status, body)) => *book.last_refusal.lock().unwrap() = format!("{status} {body}"),
@@ -196,6 +220,14 @@ impl Writers {
     pub fn stop(mut self) -> Vec<u64> {
         self.end();
         std::mem::take(&mut *self.book.acknowledged.lock().unwrap())
+    }
+
+    /// The same of writers whose URL asks for the entry, with what they were told of each.
+    pub fn stop_with_receipts(mut self) -> Vec<Receipt> {
+        self.end();
+        let receipts = std::mem::take(&mut *self.book.receipts.lock().unwrap());
+        assert_eq!(receipts.len(), self.acknowledged(), "an answer names no entry");
+        receipts
     }
 
     /// The number after the last one that was tried.

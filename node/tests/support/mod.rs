@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod registry;
 pub mod sink;
 pub mod stores;
+pub mod tls_door;
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;
@@ -303,6 +304,15 @@ impl Cluster {
         let mut child = self.members[i].process.take().expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Ends all processes without a word, at once.
+    pub fn kill_all(&mut self) {
+        let mut all: Vec<Child> = self.members.iter_mut().filter_map(|m| m.process.take()).collect();
+        all.iter_mut().for_each(|child| child.kill().unwrap());
+        for mut child in all {
+            child.wait().unwrap();
+        }
     }
 
     /// Asks a member to go down (SIGTERM), and waits until it did; returns its exit code.

@@ -3,14 +3,20 @@
 use super::*;
 
 /// An API server that has whatever is applied, counts what it is asked, and keeps the last status, the Secrets, the
-/// ConfigMaps and the Certificates, and what events tell: reason and note.
+/// ConfigMaps and the Certificates, the backups that are created, and what events tell: reason and note.
 #[derive(Clone, Default)]
 pub struct ApiServer {
     pub pods: Arc<Vec<Value>>,
     pub requests: Arc<Mutex<Vec<String>>>,
     pub status: Arc<Mutex<Option<Value>>>,
     pub secrets: Arc<Mutex<BTreeMap<String, Value>>>,
+    pub backups: Arc<Mutex<BTreeMap<String, Value>>>,
     pub events: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+fn failure(code: u16, reason: &str) -> http::Response<kube::client::Body> {
+    let status = json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code});
+    http::Response::builder().status(code).body(status.to_string().into_bytes().into()).unwrap()
 }
 
 impl ApiServer {
@@ -29,6 +35,7 @@ impl ApiServer {
     ) -> Result<http::Response<kube::client::Body>, std::convert::Infallible> {
         let path = request.uri().path().to_owned();
         self.requests.lock().unwrap().push(format!("{} {path}", request.method()));
+        let creates = request.method() == http::Method::POST;
         if request.method() == http::Method::GET && path.ends_with("/pods") {
             let list = json!({"metadata": {}, "items": *self.pods});
             return Ok(http::Response::new(list.to_string().into_bytes().into()));
@@ -50,14 +57,20 @@ impl ApiServer {
             match secrets.get(kept.trim_start_matches('/')) {
                 _ if name.is_string() => drop(secrets.insert(name.as_str().unwrap().into(), object.clone())),
                 Some(secret) => object = secret.clone(),
-                None => {
-                    let missing =
-                        json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
-                    let answer =
-                        http::Response::builder().status(404).body(missing.to_string().into_bytes().into());
-                    return Ok(answer.unwrap());
-                }
+                None => return Ok(failure(404, "NotFound")),
             }
+        }
+        if path.ends_with("/sqlitebackups") && creates {
+            let mut backups = self.backups.lock().unwrap();
+            let name = name.as_str().unwrap().to_owned();
+            if backups.contains_key(&name) {
+                return Ok(failure(409, "AlreadyExists"));
+            }
+            backups.insert(name, object.clone());
+        } else if let Some((_, name)) = path.split_once("/sqlitebackups/")
+            && let Some(backup) = self.backups.lock().unwrap().get(name)
+        {
+            object = backup.clone();
         }
         if path.contains("/events.k8s.io/") {
             let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();

@@ -95,3 +95,65 @@ async fn a_cluster_with_backups_at_rest_costs_the_api_server_nothing() {
         assert_eq!(world.server.asked(), Vec::<String>::new());
     }
 }
+
+/// What the watch brings of a backup that the operator made: with `more` of its status.
+fn seen(made: &Value, status: Value) -> SqliteBackup {
+    let mut object = made.clone();
+    object["metadata"]["uid"] = json!("b-uid");
+    object["metadata"]["generation"] = json!(1);
+    object["metadata"]["creationTimestamp"] = json!(now());
+    object["status"] = status;
+    serde_json::from_value(object).unwrap()
+}
+
+#[tokio::test]
+async fn an_operator_that_was_suspended_for_days_catches_up_with_one_backup() {
+    // Due once a day, half a day from now: no moment is due while this runs.
+    let hour = jiff::tz::TimeZone::UTC.to_datetime(now() + jiff::SignedDuration::from_hours(12)).hour();
+    let cron = format!("0 {hour} * * *");
+    let before = now() - jiff::SignedDuration::from_hours(24 * 5 + 1);
+    let mut cluster = backed_up();
+    cluster.spec.backup.as_mut().unwrap().schedules =
+        serde_json::from_value(json!([{"name": "daily", "cron": cron}])).unwrap();
+    // What it wrote down before it was suspended.
+    let zone = &cluster.spec.backup.as_ref().unwrap().schedules[0].time_zone;
+    let known = json!({"name": "daily", "cron": format!("{cron} {zone}"), "countedFrom": before});
+    let known = json!({ "schedules": [known] });
+    cluster.status.as_mut().unwrap().backup = serde_json::from_value(known).unwrap();
+    let mut world = Serving::of(cluster).await;
+    let (reader, mut watch) = store();
+    watch.apply_watcher_event(&Event::Init);
+    watch.apply_watcher_event(&Event::InitDone);
+    Arc::get_mut(&mut world.ctx).unwrap().stores.backups = reader;
+    // It looks again before its watch has told it what it did.
+    for _ in 0..3 {
+        world.reconcile().await;
+    }
+    let made = world.server.backups.lock().unwrap().clone();
+    assert_eq!(made.len(), 1, "{made:?}");
+    let (name, object) = made.into_iter().next().unwrap();
+    let due: jiff::Timestamp =
+        object["metadata"]["annotations"]["sqlite-operator.io/scheduledFor"].as_str().unwrap().parse().unwrap();
+    let age = now().duration_since(due).as_hours();
+    assert!((12..=13).contains(&age), "it is not the last one that was due: {due}");
+    // Nor while it is made, nor once it is.
+    let condition = json!({
+        "type": "Succeeded", "status": "True", "reason": "Succeeded", "message": "", "lastTransitionTime": now(),
+    });
+    let ended = json!({
+        "conditions": [condition], "completionTime": now(), "path": "p", "clusterID": CLUSTER_ID,
+        "store": {"s3": {"bucket": "b"}},
+        "bookmark": {"index": 9, "term": 1, "time": now()},
+    });
+    for status in [json!({}), ended] {
+        watch.apply_watcher_event(&Event::Apply(guarded(seen(&object, status))));
+        for _ in 0..3 {
+            world.reconcile().await;
+        }
+    }
+    assert_eq!(world.server.backups.lock().unwrap().keys().collect::<Vec<_>>(), [&name]);
+    let schedule = world.cluster.status.as_ref().unwrap().backup.as_ref().unwrap().schedules[0].clone();
+    assert_eq!(schedule.last_schedule_time.map(|time| time.0), Some(due));
+    let next = schedule.next_time.unwrap().0;
+    assert_eq!(next.duration_since(due), jiff::SignedDuration::from_hours(24), "{next}");
+}

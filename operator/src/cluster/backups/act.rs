@@ -29,7 +29,8 @@ use std::time::Duration;
 
 /// How often the store is tried out.
 const PROBE: Duration = Duration::from_secs(600);
-/// How often it is while no leader has done so.
+/// How often it is while nobody could, or while nothing can be written to it: that it is back is not told for ten minutes
+/// otherwise.
 const PROBE_AGAIN: Duration = Duration::from_secs(30);
 /// How often what is no longer kept is tried to be deleted.
 const RETRY: Duration = Duration::from_secs(60);
@@ -97,8 +98,7 @@ pub async fn act(
     let view = View::of(observed, plan.cluster_id.as_deref());
     let leader = view.leader().and_then(|leader| observed.pods.get(&leader.name)?.base());
     let Some(base) = leader.filter(|_| !desired.spec.paused) else { return Ok(()) };
-    let tried = matches!(&observed.backups.probe, Some(Probed::Tried(_)));
-    let every = if tried { PROBE } else { PROBE_AGAIN };
+    let every = probe_period(observed.backups.probe.as_ref());
     let probe = probe(admin.clone(), base.clone());
     ctx.probes.begin(&desired.name, &probe_purpose(backups), every, &ctx.triggers.clusters, probe);
     if let Some(expiry) = expiry {
@@ -190,6 +190,14 @@ async fn test(
     Ok(())
 }
 
+/// After how long the store is tried out again. Credentials that only write are a choice, and nothing that passes.
+fn probe_period(last: Option<&Probed>) -> Duration {
+    match last {
+        Some(Probed::Tried(probe)) if probe.writable => PROBE,
+        _ => PROBE_AGAIN,
+    }
+}
+
 async fn probe(admin: AdminClient, base: String) -> Probed {
     match admin.probe_store(&base).await {
         Ok(probe) => Probed::Tried(probe),
@@ -221,4 +229,27 @@ async fn expire(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::backup::Probe;
+
+    #[test]
+    fn a_store_that_was_away_is_tried_out_again_soon() {
+        let tried = |writable, readable| {
+            Probed::Tried(Probe { writable, readable, deletable: readable, message: None })
+        };
+        for (last, again) in [
+            (None, PROBE_AGAIN),
+            (Some(Probed::NotConfigured), PROBE_AGAIN),
+            (Some(Probed::Failed("it is down".into())), PROBE_AGAIN),
+            (Some(tried(false, false)), PROBE_AGAIN),
+            (Some(tried(true, false)), PROBE),
+            (Some(tried(true, true)), PROBE),
+        ] {
+            assert_eq!(probe_period(last.as_ref()), again, "{last:?}");
+        }
+    }
 }
