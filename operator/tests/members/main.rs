@@ -7,6 +7,8 @@ mod api_server;
 mod backups;
 mod cert_manager;
 mod certificates;
+mod lease;
+mod life;
 mod member;
 mod world;
 
