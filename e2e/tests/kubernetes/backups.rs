@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const COUNT: &str = "SELECT count(*) FROM t";
 
 /// Creates an object of one of the operator's kinds.
-async fn create(test: &Scenario, kind: &str, name: &str, spec: Value) -> Result<()> {
+pub(super) async fn create(test: &Scenario, kind: &str, name: &str, spec: Value) -> Result<()> {
     let object: DynamicObject = serde_json::from_value(json!({
         "apiVersion": "sqlite-operator.io/v1alpha1",
         "kind": kind,
@@ -27,7 +27,7 @@ async fn create(test: &Scenario, kind: &str, name: &str, spec: Value) -> Result<
 }
 
 /// Waits until an object has succeeded; returns its status.
-async fn await_succeeded(test: &Scenario, kind: &str, name: &str) -> Result<Value> {
+pub(super) async fn await_succeeded(test: &Scenario, kind: &str, name: &str) -> Result<Value> {
     eventually(&format!("{kind} {name} has succeeded"), PATIENCE, async || {
         let status = test.kubernetes.objects(kind, &test.namespace).get(name).await?.data["status"].clone();
         let conditions = status["conditions"].as_array().cloned().unwrap_or_default();

@@ -46,7 +46,7 @@ async fn assert_columns(test: &Scenario, orders: &Cluster) -> Result<()> {
         Ok(cells.contains(&("LEADER".to_owned(), leader.clone())).then_some(cells))
     })
     .await?;
-    let expected = [
+    let expected: [(&str, &str); 7] = [
         ("NAME", orders.name.as_str()),
         ("VOTERS", "3/3"),
         ("LEADER", &leader),
