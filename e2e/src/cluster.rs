@@ -12,6 +12,7 @@ use client::admin::{MemberReport, Role};
 use client::sql::Credentials;
 use client::trust::Trust;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -240,6 +241,22 @@ impl Cluster {
         let which = ListParams::default().labels(&format!("{CLUSTER_LABEL}={}", self.name));
         let claims = self.claim_api().list(&which).await?;
         Ok(claims.into_iter().map(|c| (c.name_any(), c.uid().unwrap_or_default())).collect())
+    }
+
+    /// What was told of it, in order: reason and note.
+    pub async fn events(&self) -> Result<Vec<(String, String)>> {
+        let events = Api::<Event>::namespaced(self.kubernetes.client.clone(), &self.namespace);
+        let mut events = events.list(&ListParams::default()).await?.items;
+        events.retain(|event| {
+            let about = event.regarding.as_ref();
+            about.is_some_and(|about| {
+                about.kind.as_deref() == Some("SqliteCluster") && about.name.as_ref() == Some(&self.name)
+            })
+        });
+        events.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
+        let told =
+            |event: Event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default());
+        Ok(events.into_iter().map(told).collect())
     }
 
     fn claim_api(&self) -> Api<PersistentVolumeClaim> {

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod database;
 mod diagnostics;
 mod forward;
+pub mod images;
 pub mod kubernetes;
 pub mod ledger;
 pub mod measurements;

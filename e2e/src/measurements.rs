@@ -207,7 +207,8 @@ measured by other commands. An open loop: writes are sent when they are due, wha
 250 ms, 2 retries: the client sends 200 writes a second, waits 250 ms for each answer and sends a write again at most \
 twice, under one `Idempotency-Key`; one that failed was given up. p99 is the 99th percentile of the time from when a \
 write was due to its acknowledgement, the median of the runs; in peace, before anything was changed, and from then on. \
-A pause is the longest time between two acknowledgements.";
+A pause is the longest time between two acknowledgements. Of what is changed on purpose, p99 may be at most \
+5 × max(p99 in peace, 5 ms): below that, the moment at which a thread gets its processor decides.";
 
 fn numbered(machines: &[&str]) -> String {
     let numbered = (1..).zip(machines).map(|(number, machine)| format!("({number}) {machine}"));

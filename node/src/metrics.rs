@@ -344,13 +344,18 @@ impl NodeMetrics {
 }
 
 #[cfg(test)]
+#[path = "../../operator/tests/support/expressions.rs"]
+mod expressions;
+
+#[cfg(test)]
 mod tests {
+    use super::expressions::{OF_THE_TARGET, Series, asked, series};
     use super::*;
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    /// Names of series as they are printed. A family prints nothing before it has a member, so each has one.
-    fn printed() -> BTreeSet<String> {
+    /// Series as they are printed. A family prints nothing before it has a member, so each has one.
+    fn printed() -> Series {
         let metrics = NodeMetrics::default();
         metrics.request_ended(metrics.request_started(), RequestKind::Sql, StatusCode::OK);
         metrics.certificates.get_or_create(&[("port", "client")]).set(0);
@@ -360,21 +365,51 @@ mod tests {
         }
         let mut text = String::new();
         encode(&mut text, &metrics.registry).unwrap();
-        let series = text.lines().filter(|line| !line.starts_with('#'));
-        series.map(|line| line.split(['{', ' ']).next().unwrap_or_default().to_owned()).collect()
+        series(&text)
+    }
+
+    /// Expressions of the alerts, each with what its summary quotes of the result.
+    fn alerts(text: &str) -> Vec<(String, String)> {
+        let alerts: serde_json::Value = serde_yaml::from_str(text).unwrap();
+        let groups = alerts["groups"].as_array().unwrap();
+        let rules = groups.iter().flat_map(|group| group["rules"].as_array().unwrap());
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        rules.map(|rule| (text(&rule["expr"]), text(&rule["annotations"]["summary"]))).collect()
+    }
+
+    /// Expressions of the panels.
+    fn queries(text: &str) -> Vec<(String, String)> {
+        let dashboard: serde_json::Value = serde_json::from_str(text).unwrap();
+        let panels = dashboard["panels"].as_array().unwrap();
+        let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+        targets.map(|target| (target["expr"].as_str().unwrap().to_owned(), String::new())).collect()
     }
 
     #[test]
     fn what_alerts_and_the_dashboard_ask_for_is_printed() {
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/sqlite-operator/files");
         let printed = printed();
-        for (file, least) in [("alerts.yaml", 3), ("dashboard.json", 8)] {
-            let text = std::fs::read_to_string(files.join(file)).unwrap();
-            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-            let asked: BTreeSet<&str> = words.filter(|word| word.starts_with("sqlited_")).collect();
-            assert!(asked.len() >= least, "{file}: {asked:?}");
-            let unknown: Vec<_> = asked.into_iter().filter(|name| !printed.contains(*name)).collect();
-            assert!(unknown.is_empty(), "{file} asks for {unknown:?}, which is none of {printed:#?}");
+        let read = |file: &str| std::fs::read_to_string(files.join(file)).unwrap();
+        let all = [
+            ("alerts", 3, alerts(&read("alerts.yaml"))),
+            ("the dashboard", 8, queries(&read("dashboard.json"))),
+        ];
+        for (what, least, expressions) in all {
+            let mut names = BTreeSet::new();
+            for (expression, summary) in expressions {
+                let (asked, missing) = asked(&expression, &summary, "sqlited_", &printed);
+                assert_eq!(missing, Vec::<String>::new(), "{expression}: there are {printed:#?}");
+                names.extend(asked);
+            }
+            assert!(names.len() >= least, "{what}: {names:?}");
+        }
+    }
+
+    #[test]
+    fn no_label_is_one_that_prometheus_gives() {
+        for (name, labels) in printed() {
+            let taken: Vec<_> = labels.iter().filter(|label| OF_THE_TARGET.contains(&label.as_str())).collect();
+            assert!(taken.is_empty(), "{name} has {taken:?}");
         }
     }
 }

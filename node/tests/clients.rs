@@ -171,6 +171,36 @@ fn rqlite_rs() {
     against_one_and_three(rust);
 }
 
+/// Not a client, but read as they would: alerts and panels of the chart.
+#[test]
+#[ignore = "needs the clients: make test"]
+fn prometheus_reads_the_expressions() {
+    let read = |file: &str| {
+        let files = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../charts/sqlite-operator/files");
+        std::fs::read_to_string(files.join(file)).unwrap()
+    };
+    let alerts: serde_json::Value = serde_yaml::from_str(&read("alerts.yaml")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&read("dashboard.json")).unwrap();
+    let each = |list: &serde_json::Value, inner: &str| -> Vec<String> {
+        let parts = list.as_array().unwrap().iter().flat_map(|part| part[inner].as_array().unwrap());
+        parts.map(|part| part["expr"].as_str().unwrap().to_owned()).collect()
+    };
+    let (alerts, panels) = (each(&alerts["groups"], "rules"), each(&dashboard["panels"], "targets"));
+    assert!(alerts.len() >= 10 && panels.len() >= 10, "{} alerts, {} panels", alerts.len(), panels.len());
+    // Grafana puts in what stands for a time.
+    let expressions = [alerts, panels].concat().join("\n").replace("$__rate_interval", "5m");
+    let said = |expressions: &str| {
+        let mut parser = python("expressions.py");
+        parser.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut parser = parser.spawn().unwrap();
+        parser.stdin.take().unwrap().write_all(expressions.as_bytes()).unwrap();
+        let output = parser.wait_with_output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(said(&expressions), (true, String::new()));
+    assert!(!said("sum by (a (b)").0, "it reads anything");
+}
+
 /// Not a client, but run as they are: a browser on the page of a member while the leader dies.
 #[test]
 #[ignore = "needs the clients and Chromium: make test"]

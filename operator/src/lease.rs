@@ -5,7 +5,7 @@
 //! earlier, so that it has stopped before anyone else can begin.
 
 use crate::clock;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
@@ -176,11 +176,18 @@ impl LeaderLease {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: i32::try_from(self.timing.duration.as_secs()).ok(),
             lease_transitions: Some(if ours { transitions } else { transitions + 1 }),
-            renew_time: Some(MicroTime(now)),
+            renew_time: Some(MicroTime(renewal(before.renew_time.map(|time| time.0), now))),
             preferred_holder: None,
             strategy: None,
         }
     }
+}
+
+/// The time of a renewal at `now`: always later than that of the one `before`. By it the others see that the record is another
+/// one, also where the clock of the holder has stopped or was set back.
+fn renewal(before: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    let later = before.and_then(|before| before.checked_add(SignedDuration::from_micros(1)).ok());
+    later.map_or(now, |later| later.max(now))
 }
 
 /// How long a renewal may take of what is `left`: an API server that has too much to do answers late rather than never, and
@@ -201,8 +208,13 @@ impl HeldLease {
     pub async fn lost(&mut self) -> LeaseError {
         loop {
             let deadline = self.renewed + self.lease.timing.trust();
-            sleep(self.lease.timing.renew.min(deadline.saturating_duration_since(Instant::now()))).await;
             let name = self.lease.name.clone();
+            // Before anything is waited for as well: this process may have stood still, and somebody else leads by now.
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return LeaseError::Expired { name };
+            }
+            sleep(self.lease.timing.renew.min(left)).await;
             let before = Instant::now();
             let left = deadline.saturating_duration_since(before);
             if left.is_zero() {
@@ -254,6 +266,20 @@ impl HeldLease {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_renewal_is_another_record_whatever_the_clock_says() {
+        let at = |micros| Timestamp::from_microsecond(micros).unwrap();
+        for (what, before, now, expected) in [
+            ("the first", None, 5, 5),
+            ("the clock runs", Some(5), 7, 7),
+            ("it stopped", Some(7), 7, 8),
+            ("it was set back", Some(1_000), 7, 1_001),
+        ] {
+            assert_eq!(renewal(before.map(at), at(now)), at(expected), "{what}");
+        }
+        assert_eq!(renewal(Some(Timestamp::MAX), at(7)), at(7), "there is nothing later");
+    }
 
     #[test]
     fn a_renewal_is_given_half_of_what_is_left() {

@@ -136,6 +136,8 @@ async fn lead(
     tracing::info!(identity, "leading");
     metrics.leading.set(1);
     let ended = tokio::select! {
+        // First of all, also after this process stood still: nothing is begun without the lease.
+        biased;
         lost = held.lost() => return Err(RunError::Lease(lost)),
         ended = control(scopes, config.watched_clusters(), metrics.clone(), stop) => ended,
     };

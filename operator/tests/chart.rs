@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/expressions.rs"]
+mod expressions;
+
 use operator::cluster::build::pod;
 use operator::cluster::plan::ObstacleReason;
 use operator::cluster::validate::validate;
@@ -89,19 +92,34 @@ fn metrics_of_the_operator_that_are_asked_for_exist() {
         }))
         .unwrap()],
     );
-    let text = metrics.text().unwrap();
-    let known: BTreeSet<&str> =
-        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    let expressions = alerts().into_iter().map(|alert| alert["expr"].as_str().unwrap().to_owned());
-    let mut asked = BTreeSet::new();
-    for expression in expressions.chain(queries()) {
-        let names = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        asked.extend(names.filter(|name| name.starts_with("sqlite_operator_")).map(str::to_owned));
+    let series = expressions::series(&metrics.text().unwrap());
+    let alerts = alerts().into_iter().map(|alert| {
+        (alert["expr"].as_str().unwrap().to_owned(), alert["annotations"]["summary"].as_str().unwrap().to_owned())
+    });
+    let panels = queries().into_iter().map(|query| (query, String::new()));
+    let mut names = BTreeSet::new();
+    for (expression, summary) in alerts.chain(panels) {
+        let (asked, missing) = expressions::asked(&expression, &summary, "sqlite_operator_", &series);
+        assert_eq!(missing, Vec::<String>::new(), "{expression}: there are {series:#?}");
+        names.extend(asked);
     }
-    assert!(asked.len() >= 5, "{asked:?}");
-    for name in asked {
-        let family = name.trim_end_matches("_total").trim_end_matches("_bucket");
-        assert!(known.contains(family), "{name} is none of {known:?}");
+    assert!(names.len() >= 5, "{names:?}");
+}
+
+#[test]
+fn a_label_that_is_not_there_is_noticed() {
+    let series = expressions::series("# TYPE m counter\nm_total{x=\"1\",y=\"2\"} 3\nm_b 4\n");
+    for (expression, quoting, expected) in [
+        ("max by (x, pod) (m_total{y=\"2\", namespace=~\".\"})", "{{ $labels.x }}", &[][..]),
+        ("m_total - m_b", "$labels.y", &[]),
+        ("m_total{z!=\"\"}", "", &["m_total{z}"]),
+        ("rate(m_other[5m])", "", &["m_other"]),
+        ("sum by (z) (m_total)", "$labels.z", &["by (z)"]),
+        ("sum by (x) (m_total)", "$labels.y", &["$labels.y"]),
+        ("absent(m_total)", "$labels.x", &["$labels.x"]),
+        ("up", "$labels.z", &[]),
+    ] {
+        assert_eq!(expressions::asked(expression, quoting, "m_", &series).1, expected, "{expression}");
     }
 }
 
@@ -224,6 +242,27 @@ fn nothing_that_is_optional_is_left_out_of_the_values_for_tests() {
     }
 }
 
+/// Helm installs what is in a folder `crds` once, and never again; what is a template it updates with the rest.
+#[test]
+fn an_upgrade_of_the_chart_brings_its_definitions() {
+    assert!(!root().join("charts/sqlite-operator/crds").exists());
+    let Some(objects) = rendered(&[]) else { return };
+    let mut definitions: Vec<&Value> =
+        objects.iter().filter(|object| object["kind"] == "CustomResourceDefinition").collect();
+    definitions.sort_by_key(|definition| definition["metadata"]["name"].as_str());
+    let plain = ["sqlitebackups", "sqliteclusters", "sqliterestores"]
+        .map(|plural| serde_yaml::from_str::<Value>(&read(&format!("crds/{plural}.yaml"))).unwrap());
+    assert_eq!(definitions.len(), plain.len());
+    for (found, plain) in definitions.into_iter().zip(&plain) {
+        let name = &plain["metadata"]["name"];
+        assert_eq!((&found["metadata"]["name"], &found["spec"]), (name, &plain["spec"]), "{name}");
+        let kept = &found["metadata"]["annotations"]["helm.sh/resource-policy"];
+        assert_eq!(kept, "keep", "{name} goes with the release, and every cluster with it");
+    }
+    let Some(without) = rendered(&["--set", "crds.install=false"]) else { return };
+    assert!(without.iter().all(|object| object["kind"] != "CustomResourceDefinition"));
+}
+
 #[test]
 fn by_default_there_is_nothing_that_needs_others() {
     let Some(objects) = rendered(&[]) else { return };
@@ -282,6 +321,10 @@ fn what_prometheus_and_grafana_are_given_fits_what_there_is() {
             assert_eq!(found[key], *value, "{key}");
         }
     }
+    assert_eq!(
+        monitor["spec"]["endpoints"][0]["honorLabels"], true,
+        "conditions have labels that Prometheus gives to what it reads from as well"
+    );
     assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
     assert_eq!(
         service["spec"]["ports"][0]["targetPort"],

@@ -15,15 +15,21 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(40);
 const COUNT: &str = "SELECT count(*) FROM t";
 
-/// Creates a SqliteBackup of `orders`, and waits until it has succeeded; returns its status.
-async fn back_up(test: &Scenario, name: &str) -> Result<Value> {
+/// Creates a SqliteBackup of `orders`.
+pub(super) async fn begin_backup(test: &Scenario, name: &str) -> Result<()> {
     let object: DynamicObject = serde_json::from_value(json!({
         "apiVersion": "sqlite-operator.io/v1alpha1",
         "kind": "SqliteBackup",
-        "metadata": {"name": name},
+        "metadata": {"name": name, "labels": {"sqlite-operator.io/e2e": ""}},
         "spec": {"clusterRef": {"name": "orders"}},
     }))?;
     test.kubernetes.objects("SqliteBackup", &test.namespace).create(&PostParams::default(), &object).await?;
+    Ok(())
+}
+
+/// Creates one, and waits until it has succeeded; returns its status.
+async fn back_up(test: &Scenario, name: &str) -> Result<Value> {
+    begin_backup(test, name).await?;
     await_succeeded(test, "SqliteBackup", name).await
 }
 
@@ -51,7 +57,7 @@ async fn make_by_plugin(test: &Scenario, arguments: &str) -> Result<String> {
 }
 
 /// Waits until an object has succeeded; returns its status.
-async fn await_succeeded(test: &Scenario, kind: &str, name: &str) -> Result<Value> {
+pub(super) async fn await_succeeded(test: &Scenario, kind: &str, name: &str) -> Result<Value> {
     eventually(&format!("{kind} {name} has succeeded"), PATIENCE, async || {
         let status = test.kubernetes.objects(kind, &test.namespace).get(name).await?.data["status"].clone();
         let conditions = status["conditions"].as_array().cloned().unwrap_or_default();

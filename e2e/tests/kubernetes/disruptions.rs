@@ -10,7 +10,7 @@ use e2e::scenario::restricted_namespace;
 use e2e::{Cluster, Hopeless, Manifest, Scenario, eventually, nodes, proving, scenario};
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -92,6 +92,10 @@ fn a_full_volume_is_raised_and_written_again() {
         ensure!(count >= written, "{count} of {written} rows");
         orders.await_condition("StorageHealthy", "False").await?;
 
+        // One of them has to start on its full volume.
+        let follower = orders.follower().await?;
+        orders.delete_pod(&follower).await?;
+        test.say(format_args!("{follower} is deleted"));
         let begin = Instant::now();
         orders.set(json!({"storage": {"size": "700Mi"}})).await?;
         eventually("writes are taken again", Duration::from_secs(60), async || fill().await.map(Some))
@@ -127,6 +131,7 @@ fn a_namespace_is_deleted_with_its_clusters() {
             if round % 3 == 2 {
                 orders.scale(5).await?;
             }
+            hold_by_a_backup(test, &name).await?;
             let begin = Instant::now();
             namespaces.delete(&name, &DeleteParams::background()).await?;
             eventually("the namespace is gone", Duration::from_secs(60), async || {
@@ -137,6 +142,27 @@ fn a_namespace_is_deleted_with_its_clusters() {
         }
         Ok(())
     });
+}
+
+/// A backup as the operator leaves one that is to take its objects along: held until they are deleted, of a store that nobody
+/// reaches.
+async fn hold_by_a_backup(test: &Scenario, namespace: &str) -> Result<()> {
+    let backups = test.kubernetes.objects("SqliteBackup", namespace);
+    let backup: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "sqlite-operator.io/v1alpha1",
+        "kind": "SqliteBackup",
+        "metadata": {
+            "name": "held",
+            "labels": {"sqlite-operator.io/e2e": ""},
+            "finalizers": ["sqlite-operator.io/backup-objects"],
+        },
+        "spec": {"clusterRef": {"name": "orders"}, "deletionPolicy": "Delete"},
+    }))?;
+    backups.create(&PostParams::default(), &backup).await?;
+    let status = json!({"path": "full/held", "completionTime": "2026-01-01T00:00:00Z"});
+    let status = Patch::Merge(json!({"status": status}));
+    backups.patch_status("held", &PatchParams::default(), &status).await?;
+    Ok(())
 }
 
 /// Has a member lead that is not on the node by which this machine reaches Services; returns it and its node.

@@ -5,10 +5,8 @@ use crate::updates;
 use anyhow::{Result, ensure};
 use e2e::database::Level;
 use e2e::ledger::Pace;
-use e2e::{Cluster, Scenario, eventually, scenario};
+use e2e::{Cluster, Scenario, eventually, images, scenario};
 use serde_json::json;
-use std::path::Path;
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -25,12 +23,10 @@ fn image() -> Result<&'static str> {
     let directory = std::env::temp_dir().join(format!("extensions-{run}"));
     Extension::SOUND.build(&directory.join("1"), "twice.so");
     Extension { times: 3, ..Extension::SOUND }.build(&directory.join("2"), "twice.so");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("image-with.sh");
-    let made = Command::new(script).arg(&directory).arg(format!("extensions-{}", &run[..12])).output()?;
+    let image = images::make(&format!("extensions-{}", &run[..12]), Some(&directory));
     std::fs::remove_dir_all(&directory)?;
-    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let image = String::from_utf8(made.stdout)?;
-    Ok(IMAGE.get_or_init(|| image.trim().to_owned()))
+    let image = image?;
+    Ok(IMAGE.get_or_init(|| image))
 }
 
 /// A cluster of three with that image, and with these extensions.

@@ -1,6 +1,6 @@
 //! Something breaks while a ledger is kept: how long are writes refused, and is an acknowledged one missing?
 
-use crate::rounds;
+use crate::{rounds, rounds_or};
 use anyhow::{Context, Result, ensure};
 use client::admin::Role;
 use e2e::ledger::{Pace, percentile};
@@ -47,6 +47,34 @@ fn the_leaders_pod_is_deleted() {
         let (p99, aim) = (percentile(&pauses, 99), limit(Duration::from_secs(2), Duration::from_secs(1)));
         ensure!(p99 <= aim, "p99 of the longest pauses is {p99:?} (limit {aim:?}): {pauses:?}");
         Ok(())
+    });
+}
+
+/// That a leader hands over before it ends is the matter of its pod, and of nobody else.
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn the_leaders_pod_is_deleted_while_the_operator_is_away() {
+    if !proving() {
+        return;
+    }
+    scenario("the_leaders_pod_is_deleted_while_the_operator_is_away", async |test| {
+        let orders = test.cluster("orders", 3).await?;
+        for _ in 0..rounds_or(1, 10)? {
+            let operators = test.scale_operator(0).await?;
+            let report = while_writing(&orders, async || {
+                let leader = orders.await_leader().await?;
+                orders.delete_pod(&leader).await?;
+                await_new_leader(&orders, &leader).await
+            })
+            .await;
+            test.scale_operator(operators).await?;
+            test.await_operator().await?;
+            let report = report?;
+            test.unharmed("leader pod deleted, no operator", &report)?;
+            report.outage_at_most(Duration::from_secs(1))?;
+            orders.await_ready().await?;
+        }
+        orders.assert_same_content(SAME).await
     });
 }
 

@@ -1,7 +1,7 @@
 //! A cluster is created, used, deleted and created again.
 
 use crate::rounds;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::database::Level;
 use e2e::ledger::Pace;
 use e2e::{Cluster, Manifest, Scenario, eventually, proving, scenario};
@@ -26,10 +26,53 @@ fn a_created_cluster_is_soon_ready() {
             orders.service("rw").await?.write("CREATE TABLE t (x INTEGER)").await?;
             let tolerant = orders.await_condition("FaultTolerant", "True").await?;
             test.say(format_args!("fault tolerant: {}", tolerant.message));
+            assert_columns(test, &orders).await?;
             orders.delete().await?;
         }
         Ok(())
     });
+}
+
+/// What `kubectl get` says of a cluster that serves and has no backups.
+async fn assert_columns(test: &Scenario, orders: &Cluster) -> Result<()> {
+    let leader = orders.await_leader().await?;
+    let version = orders.report(&leader).await?.version;
+    let cells = eventually("kubectl get tells who leads", Duration::from_secs(10), async || {
+        let mut kubectl = tokio::process::Command::new("kubectl");
+        kubectl.args(["--namespace", &test.namespace, "get", "sqliteclusters", &orders.name]);
+        let output = kubectl.output().await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let cells = cells(&String::from_utf8(output.stdout)?)?;
+        Ok(cells.contains(&("LEADER".to_owned(), leader.clone())).then_some(cells))
+    })
+    .await?;
+    let expected: [(&str, &str); 7] = [
+        ("NAME", orders.name.as_str()),
+        ("VOTERS", "3/3"),
+        ("LEADER", &leader),
+        ("READY", "True"),
+        ("STATUS", "Serving"),
+        ("VERSION", &version),
+        ("LAST-BACKUP", ""),
+    ];
+    let (age, told) = cells.split_last().context("no columns")?;
+    let told: Vec<_> = told.iter().map(|(column, cell)| (column.as_str(), cell.as_str())).collect();
+    ensure!(told == expected, "told is {told:?}");
+    ensure!(age.0 == "AGE" && age.1.ends_with(['s', 'm']), "{age:?}");
+    Ok(())
+}
+
+/// Columns of a table of one row, by their headings; a cell may be empty.
+fn cells(table: &str) -> Result<Vec<(String, String)>> {
+    let (heads, row) = table.trim_end().split_once('\n').context("not two lines")?;
+    let begins = |at: usize| at == 0 || heads.as_bytes().get(at - 1) == Some(&b' ');
+    let starts: Vec<usize> =
+        heads.char_indices().filter(|(at, c)| *c != ' ' && begins(*at)).map(|(at, _)| at).collect();
+    let ends = starts.iter().skip(1).copied().chain([usize::MAX]);
+    let cut = |line: &str, from: usize, to: usize| {
+        line.get(from..to.min(line.len())).unwrap_or_default().trim().to_owned()
+    };
+    Ok(starts.iter().zip(ends).map(|(from, to)| (cut(heads, *from, to), cut(row, *from, to))).collect())
 }
 
 #[test]

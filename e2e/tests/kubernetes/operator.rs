@@ -1,19 +1,22 @@
 //! The operator ends at any moment of a script of changes, and another version takes its place.
 
+use crate::backups;
 use crate::failures::SAME;
 use crate::rounds_or;
 use crate::updates::RESTARTED;
 use anyhow::{Context, Result, ensure};
 use client::sql::Credentials;
 use e2e::ledger::{Ledger, Pace};
-use e2e::{Cluster, Manifest, Scenario, eventually, proving, scenario};
+use e2e::{Cluster, Manifest, ObjectStore, Scenario, eventually, proving, scenario};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::Api;
+use kube::{Api, ResourceExt};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const ROTATE_PASSWORD: &str = "sqlite-operator.io/rotatePasswordAt";
+const ROTATE_CERTIFICATES: &str = "sqlite-operator.io/rotateCertificatesAt";
+const SERVING: &str = "sqlite-operator.io/serving";
 const APPLICATION: &str = "app";
 /// Of each volume, and how much more with each growth. Enough that none is nearly full.
 const MEBIBYTES: u64 = 1024;
@@ -21,6 +24,10 @@ const MORE_MEBIBYTES: u64 = 16;
 
 /// How long a change may take whose operator ended in its middle.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// For how many seconds the former password and the former authority count: longer than it takes until a client has moved to
+/// the other.
+const OVERLAP: u64 = 60;
 
 /// A change of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +40,14 @@ enum Change {
     Password,
     /// Volumes grow.
     Volumes,
+    /// Another authority signs certificates; clients are told of both until they have had time to learn of it.
+    Authority,
+    /// A backup is made.
+    Backup,
+    /// Who leads is kept from traffic, and leads no longer.
+    Fence,
+    /// And is back.
+    Unfence,
     /// No pod is left.
     Hibernate,
     /// And back.
@@ -40,12 +55,16 @@ enum Change {
 }
 
 /// What is gone through again and again.
-const SCRIPT: [Change; 8] = [
+const SCRIPT: [Change; 12] = [
     Change::Members(5, 0),
     Change::Password,
     Change::Volumes,
+    Change::Fence,
+    Change::Unfence,
     Change::Members(3, 1),
+    Change::Backup,
     Change::Restart,
+    Change::Authority,
     Change::Hibernate,
     Change::Wake,
     Change::Members(3, 0),
@@ -57,24 +76,64 @@ struct Script<'a> {
     orders: Cluster,
     /// Changes so far, which makes each of them another one.
     count: u64,
+    /// How large volumes are, in MiB.
+    mebibytes: u64,
 }
 
 /// What a change is compared with.
 struct Before {
     pods: BTreeMap<String, String>,
     user: Option<Credentials>,
+    authorities: Vec<String>,
+    leader: Option<String>,
 }
 
 impl Script<'_> {
     fn size(&self) -> String {
-        format!("{}Mi", MEBIBYTES + MORE_MEBIBYTES * self.count)
+        format!("{}Mi", self.mebibytes)
+    }
+
+    fn backup(&self) -> String {
+        format!("backup-{}", self.count)
+    }
+
+    /// Authorities that applications are told to trust.
+    async fn authorities(&self) -> Result<Vec<String>> {
+        let pem = self.orders.entry(APPLICATION, "ca.crt").await?.unwrap_or_default();
+        Ok(pem.split("-----BEGIN").skip(1).map(str::to_owned).collect())
+    }
+
+    /// Waits until clients are told of one authority only, and everything of the exchange is done.
+    async fn await_one_authority(&self) -> Result<()> {
+        let within = PATIENCE + Duration::from_secs(OVERLAP);
+        eventually("the former authority is forgotten", within, async || {
+            Ok((self.authorities().await?.len() == 1).then_some(()))
+        })
+        .await?;
+        self.orders.await_ready().await?;
+        self.orders.await_condition("CertificatesValid", "True").await.map(drop)
+    }
+
+    /// Members that are in the Services.
+    async fn serving(&self) -> Result<BTreeSet<String>> {
+        let pods = self.orders.pods().await?.into_iter();
+        let serving = pods.filter(|pod| pod.labels().get(SERVING).is_some_and(|serving| serving == "true"));
+        Ok(serving.map(|pod| pod.name_any()).collect())
     }
 
     /// Asks for a change; returns at once.
     async fn begin(&mut self, change: Change) -> Result<Before> {
         self.count += 1;
-        let before =
-            Before { pods: self.orders.pod_uids().await?, user: self.orders.user(APPLICATION).await? };
+        let leads = change == Change::Fence;
+        let before = Before {
+            pods: self.orders.pod_uids().await?,
+            user: self.orders.user(APPLICATION).await?,
+            authorities: self.authorities().await?,
+            leader: if leads { Some(self.orders.await_leader().await?) } else { None },
+        };
+        if change == Change::Volumes {
+            self.mebibytes += MORE_MEBIBYTES;
+        }
         let (orders, once) = (&self.orders, self.count.to_string());
         match change {
             Change::Members(voters, replicas) => {
@@ -83,6 +142,15 @@ impl Script<'_> {
             Change::Restart => orders.annotate(RESTARTED, &once).await?,
             Change::Password => orders.annotate(ROTATE_PASSWORD, &once).await?,
             Change::Volumes => orders.set(json!({"storage": {"size": self.size()}})).await?,
+            Change::Authority => orders.annotate(ROTATE_CERTIFICATES, &once).await?,
+            Change::Backup => {
+                backups::begin_backup(self.test, &self.backup()).await?;
+            }
+            Change::Fence => {
+                let fence = json!({"member": before.leader, "reason": "a change of the script"});
+                orders.set(json!({"fencing": [fence]})).await?;
+            }
+            Change::Unfence => orders.set(json!({"fencing": []})).await?,
             Change::Hibernate => orders.set(json!({"hibernated": true})).await?,
             Change::Wake => orders.set(json!({"hibernated": false})).await?,
         }
@@ -92,6 +160,9 @@ impl Script<'_> {
     /// Waits until a change is there, and the status says so of the spec as it is.
     async fn await_done(&self, change: Change, before: &Before) -> Result<()> {
         let orders = &self.orders;
+        if change == Change::Backup {
+            return backups::await_succeeded(self.test, "SqliteBackup", &self.backup()).await.map(drop);
+        }
         eventually(&format!("{change:?} is done"), PATIENCE, async || {
             let done = match change {
                 Change::Members(voters, replicas) => {
@@ -111,15 +182,30 @@ impl Script<'_> {
                     let object = orders.object().await?;
                     object.data["status"]["storage"]["allocated"] == self.size().as_str()
                 }
+                Change::Authority => {
+                    let now = self.authorities().await?;
+                    now.len() == 2 && now.iter().any(|authority| !before.authorities.contains(authority))
+                }
+                Change::Fence => {
+                    let fenced = before.leader.as_ref().context("nobody led")?;
+                    !self.serving().await?.contains(fenced) && orders.await_leader().await? != *fenced
+                }
+                Change::Unfence => self.serving().await?.len() == before.pods.len(),
+                Change::Backup => true,
                 Change::Hibernate => orders.pods().await?.is_empty(),
                 Change::Wake => !orders.pods().await?.is_empty(),
             };
             Ok(done.then_some(()))
         })
         .await?;
-        if change == Change::Hibernate {
-            orders.await_reason("Ready", "Hibernated").await?;
-            return orders.await_no("Reconciling").await;
+        match change {
+            Change::Hibernate => {
+                orders.await_reason("Ready", "Hibernated").await?;
+                return orders.await_no("Reconciling").await;
+            }
+            // It goes on until clients have moved.
+            Change::Authority => return Ok(()),
+            _ => {}
         }
         orders.await_ready().await?;
         orders.await_condition("StorageHealthy", "True").await.map(drop)
@@ -153,17 +239,25 @@ fn the_operator_ends_at_any_moment() {
         let sized = classes.get_opt("sized").await?.is_some();
         let mut manifest = Manifest::new("orders", 3)
             .with("update", json!({"canary": {"soakSeconds": 0}}))
-            // Longer than it takes until a client has moved to the other password.
-            .with("security", json!({"rotationOverlapSeconds": 60}));
+            .with("security", json!({"rotationOverlapSeconds": OVERLAP}));
         if sized {
             let storage = json!({"size": format!("{MEBIBYTES}Mi"), "storageClassName": "sized"});
             manifest = manifest.with("storage", storage);
         }
+        // What `make test` has time for comes before the first backup.
+        let store = if proving() { Some(ObjectStore::start(test).await?) } else { None };
+        if let Some(store) = &store {
+            manifest = manifest.with("backup", json!({"store": store.spec()}));
+        }
         let orders = test.named("orders");
         orders.apply(&manifest).await?;
         orders.await_ready().await?;
-        let mut script = Script { test, orders: orders.clone(), count: 0 };
-        let changes = SCRIPT.into_iter().filter(|change| sized || *change != Change::Volumes);
+        let mut script = Script { test, orders: orders.clone(), count: 0, mebibytes: MEBIBYTES };
+        let changes = SCRIPT.into_iter().filter(|change| match change {
+            Change::Volumes => sized,
+            Change::Backup => store.is_some(),
+            _ => true,
+        });
         let changes: Vec<_> = changes.collect();
 
         let mut ledger = Some(writer(&orders).await?);
@@ -179,6 +273,10 @@ fn the_operator_ends_at_any_moment() {
             match change {
                 Change::Wake => ledger = Some(writer(&orders).await?),
                 Change::Password => report(ledger.replace(writer(&orders).await?)).await?,
+                Change::Authority => {
+                    report(ledger.replace(writer(&orders).await?)).await?;
+                    script.await_one_authority().await?;
+                }
                 _ => {}
             }
         }

@@ -50,12 +50,19 @@ fn a_hibernated_cluster_wakes_with_its_data() {
 #[ignore = "needs Kubernetes: make e2e"]
 fn a_deleted_cluster_is_soon_gone() {
     scenario("a_deleted_cluster_is_soon_gone", async |test| {
-        let orders = test.cluster("orders", 3).await?;
+        let orders = test.named("orders");
+        let storage = json!({"size": "1Gi", "onDelete": "Delete"});
+        orders.apply(&Manifest::new("orders", 3).with("storage", storage)).await?;
+        orders.await_ready().await?;
+        ensure!(orders.claims().await?.len() == 3, "there are other claims than of three");
         let begin = Instant::now();
         orders.delete().await?;
         test.measured("delete to gone", begin.elapsed())?;
         ensure!(begin.elapsed() <= Duration::from_secs(10), "it took {:?}", begin.elapsed());
-        Ok(())
+        eventually("the volumes are gone, as was asked for", Duration::from_secs(30), async || {
+            Ok(orders.claims().await?.is_empty().then_some(()))
+        })
+        .await
     });
 }
 

@@ -44,7 +44,7 @@ pub async fn observe(backup: &SqliteBackup, ctx: &Context) -> Result<Option<Seen
         return Ok(None);
     }
     let mut seen = Seen {
-        observed: Observed { now: clock::now(), object, cluster: None, jobs: vec![] },
+        observed: Observed { now: clock::now(), object, cluster: None, jobs: vec![], ends: false },
         cluster,
         members: Members::default(),
         admin: ctx.admin.clone(),
@@ -54,6 +54,11 @@ pub async fn observe(backup: &SqliteBackup, ctx: &Context) -> Result<Option<Seen
     if is_over(&object.status) && !object.is_deleted() {
         return Ok(Some(seen));
     }
+    if object.is_deleted() {
+        // A cluster goes at once with its namespace: there may be none left to ask by now.
+        seen.observed.ends = ends(&object.namespace, ctx).await;
+    }
+    let object = &seen.observed.object;
     let Some(cluster) = &seen.cluster else { return Ok(Some(seen)) };
     match access::access(cluster, ctx).await {
         Ok(access) => {
@@ -66,8 +71,7 @@ pub async fn observe(backup: &SqliteBackup, ctx: &Context) -> Result<Option<Seen
         }
         Err(error) => return Err(error),
     }
-    let ends = object.is_deleted() && ends(&object.namespace, ctx).await;
-    seen.observed.cluster = Some(of_cluster(cluster, &seen.members, ends));
+    seen.observed.cluster = Some(of_cluster(cluster, &seen.members));
     seen.observed.jobs = jobs(&seen).await;
     Ok(Some(seen))
 }
@@ -96,7 +100,7 @@ fn object(backup: &SqliteBackup) -> Object {
 }
 
 /// Followers first, because a backup takes work off the leader; then read replicas; the leader last.
-fn of_cluster(cluster: &SqliteCluster, members: &Members, ends: bool) -> Cluster {
+fn of_cluster(cluster: &SqliteCluster, members: &Members) -> Cluster {
     let view = View::of(members, members.cluster_id());
     let fenced = |name: &str| cluster.spec.fencing.iter().any(|fence| fence.member == name);
     let fit = || view.members().filter(|m| view.is_sound(m) && !fenced(&m.name));
@@ -112,7 +116,6 @@ fn of_cluster(cluster: &SqliteCluster, members: &Members, ends: bool) -> Cluster
         access: cluster.spec.backup.as_ref().map(StoreAccess::of),
         members: followers.chain(replicas).chain(leader).map(|member| member.name.clone()).collect(),
         silent: silent.map(|(name, _)| name.clone()).collect(),
-        ends,
     }
 }
 

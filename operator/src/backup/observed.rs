@@ -20,6 +20,8 @@ pub struct Observed {
     pub cluster: Option<Cluster>,
     /// What the members that answered know of it.
     pub jobs: Vec<(String, BackupJob)>,
+    /// Whether the namespace of an object that is to go is on its way out too.
+    pub ends: bool,
 }
 
 /// The object.
@@ -75,8 +77,6 @@ pub struct Cluster {
     pub members: Vec<String>,
     /// Members that are there and did not answer.
     pub silent: Vec<String>,
-    /// Whether its namespace is on its way out.
-    pub ends: bool,
 }
 
 #[cfg(test)]

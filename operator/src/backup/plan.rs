@@ -147,7 +147,7 @@ fn let_go(observed: &Observed, since: jiff::Timestamp) -> Step {
     let Some(path) = status.path.clone() else { return Step::Release { left: None } };
     let give_up = |why: &str| Step::Release { left: Some(format!("{path} may be left in the store: {why}")) };
     let cluster = observed.cluster.as_ref();
-    if cluster.is_some_and(|cluster| cluster.ends) {
+    if observed.ends {
         return give_up("the namespace is on its way out");
     }
     let access = cluster.and_then(|cluster| cluster.access.as_ref());
@@ -193,7 +193,6 @@ mod tests {
             access: Some(StoreAccess { store: store(), encryption: None }),
             members: names(members),
             silent: names(silent),
-            ends: false,
         }
     }
 
@@ -217,6 +216,7 @@ mod tests {
             },
             cluster,
             jobs: vec![],
+            ends: false,
         }
     }
 
@@ -326,6 +326,7 @@ mod tests {
             let other = serde_json::from_value(json!({"filesystem": {"claimName": "other"}})).unwrap();
             Cluster { access: Some(StoreAccess { store: other, encryption: None }), ..cluster(&["a"], &[]) }
         };
+        let ending = |cluster| Observed { ends: true, ..going(1, cluster) };
         let mut never = going(1, one());
         never.object.status.path = None;
         let mut free = going(1, one());
@@ -335,7 +336,8 @@ mod tests {
             ("nobody", going(1, Some(cluster(&[], &[]))), "wait Deleting"),
             ("too long", going(30, one()), "release left"),
             ("no cluster", going(1, None), "wait Deleting"),
-            ("ends", going(1, Some(Cluster { ends: true, ..cluster(&["a"], &[]) })), "release left"),
+            ("ends", ending(one()), "release left"),
+            ("ends, and the cluster is gone already", ending(None), "release left"),
             ("another store", going(1, Some(moved())), "release left"),
             (
                 "another cluster",

@@ -3,15 +3,19 @@
 use super::*;
 
 /// An API server that has whatever is applied, counts what it is asked, and keeps the last status, the Secrets, the
-/// ConfigMaps and the Certificates, the backups that are created, and what events tell: reason and note.
+/// ConfigMaps and the Certificates, the backups that are created, what is written, and what events tell: reason and note.
 #[derive(Clone, Default)]
 pub struct ApiServer {
-    pub pods: Arc<Vec<Value>>,
+    pub pods: Arc<Mutex<Vec<Value>>>,
     pub requests: Arc<Mutex<Vec<String>>>,
     pub status: Arc<Mutex<Option<Value>>>,
     pub secrets: Arc<Mutex<BTreeMap<String, Value>>>,
     pub backups: Arc<Mutex<BTreeMap<String, Value>>>,
     pub events: Arc<Mutex<Vec<(String, String)>>>,
+    /// Method and path, and what became of the object.
+    pub written: Arc<Mutex<Vec<(String, Value)>>>,
+    /// Whether the namespace is on its way out.
+    pub ends: Arc<AtomicBool>,
 }
 
 fn failure(code: u16, reason: &str) -> http::Response<kube::client::Body> {
@@ -34,11 +38,18 @@ impl ApiServer {
         request: http::Request<kube::client::Body>,
     ) -> Result<http::Response<kube::client::Body>, std::convert::Infallible> {
         let path = request.uri().path().to_owned();
-        self.requests.lock().unwrap().push(format!("{} {path}", request.method()));
-        let creates = request.method() == http::Method::POST;
-        if request.method() == http::Method::GET && path.ends_with("/pods") {
-            let list = json!({"metadata": {}, "items": *self.pods});
+        let asked = format!("{} {path}", request.method());
+        let (reads, creates, deletes) =
+            [http::Method::GET, http::Method::POST, http::Method::DELETE].map(|method| request.method() == method).into();
+        self.requests.lock().unwrap().push(asked.clone());
+        if reads && path.ends_with("/pods") {
+            let list = json!({"metadata": {}, "items": *self.pods.lock().unwrap()});
             return Ok(http::Response::new(list.to_string().into_bytes().into()));
+        }
+        if deletes {
+            self.written.lock().unwrap().push((asked, Value::Null));
+            let done = json!({"kind": "Status", "status": "Success"});
+            return Ok(http::Response::new(done.to_string().into_bytes().into()));
         }
         let bytes = request.into_body().collect_bytes().await.unwrap();
         let mut object: Value = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}));
@@ -79,6 +90,12 @@ impl ApiServer {
         }
         object["metadata"]["uid"] = if name.is_null() { object["metadata"]["name"].clone() } else { name };
         object["metadata"]["generation"] = json!(1);
+        if path == "/api/v1/namespaces/shop" && self.ends.load(Ordering::Relaxed) {
+            object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        if !reads {
+            self.written.lock().unwrap().push((asked, object.clone()));
+        }
         Ok(http::Response::new(object.to_string().into_bytes().into()))
     }
 

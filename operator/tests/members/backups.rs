@@ -79,6 +79,31 @@ async fn a_backup_takes_its_objects_along_if_it_is_asked_to() {
 }
 
 #[tokio::test]
+async fn a_backup_does_not_hold_up_a_namespace_whose_cluster_is_gone_already() {
+    let server = ApiServer::default();
+    let ctx = Arc::new(context_with(server.client(), &[]));
+    let gone = json!({"finalizers": ["sqlite-operator.io/backup-objects"], "deletionTimestamp": now()});
+    let mut backup = backup(json!({"deletionPolicy": "Delete"}), gone);
+    backup.status = serde_json::from_value(json!({
+        "path": "full/x", "clusterID": CLUSTER_ID, "store": {"s3": {"bucket": "b"}}, "completionTime": now(),
+    }))
+    .unwrap();
+    let is_let_go = || {
+        let written = std::mem::take(&mut *server.written.lock().unwrap());
+        written.iter().any(|(asked, _)| asked.starts_with("PATCH") && asked.ends_with("/sqlitebackups/first"))
+    };
+    turn_backup(&backup, &ctx).await;
+    assert!(!is_let_go(), "somebody may make the cluster again");
+    server.ends.store(true, Ordering::Relaxed);
+    turn_backup(&backup, &ctx).await;
+    assert!(is_let_go());
+    let events = server.events.lock().unwrap().clone();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0].0, "BackupObjectsLeft");
+    assert!(events[0].1.contains("full/x"), "{events:?}");
+}
+
+#[tokio::test]
 async fn a_cluster_with_backups_at_rest_costs_the_api_server_nothing() {
     let mut world = Serving::of(backed_up()).await;
     let mut triggers = world.ctx.triggers.clusters.listen();

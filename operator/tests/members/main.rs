@@ -7,6 +7,8 @@ mod api_server;
 mod backups;
 mod cert_manager;
 mod certificates;
+mod lease;
+mod life;
 mod member;
 mod world;
 
@@ -22,7 +24,7 @@ use axum::routing::{get, post};
 use client::admin::{
     AddLearner, Certificates, ChangeVoters, Changed, FatalEntry, Initialise, Member, MemberRef, MemberReport,
     Membership, NodeId, Phase, PortCertificates, Refusal, RefusalReason, Role, SkipEntry, Skipped, Transfer,
-    Transferred,
+    Transferred, VolumeUsage,
 };
 use client::admin_client::{AdminClient, AdminTimeouts};
 use client::backup::{
@@ -52,7 +54,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -21,6 +21,8 @@ pub struct Raft {
     pub skipped: Vec<u64>,
     /// Whether they accept whatever password there is.
     pub lets_in: bool,
+    /// How full the volume of each of them is.
+    pub storage: Option<VolumeUsage>,
 }
 
 #[derive(Clone)]
@@ -73,7 +75,7 @@ impl Node {
                 members: if joined { raft.members.clone() } else { vec![] },
             },
             consistency: None,
-            storage: None,
+            storage: raft.storage,
             archive: None,
             certificates: raft.certificates.get(&self.name).cloned().unwrap_or_default(),
             fatal_entry: raft.fatal_entry,

@@ -64,6 +64,7 @@ pub fn claims(count: usize, inhabited: bool) -> Vec<Value> {
                 "labels": {"sqlite-operator.io/cluster": "orders"}, "annotations": annotations,
             },
             "spec": {"resources": {"requests": {"storage": "1Gi"}}},
+            "status": {"capacity": {"storage": "1Gi"}},
         })
     };
     (0..count).map(claim).collect()
@@ -76,7 +77,8 @@ pub async fn look(cluster: &SqliteCluster, ctx: &Context) -> Result<Observed, Ob
 
 pub fn context(ips: &[Ipv4Addr]) -> Context {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let server = ApiServer { pods: Arc::new(pods(&cluster(), ips)), ..ApiServer::default() };
+    let pods = Arc::new(Mutex::new(pods(&cluster(), ips)));
+    let server = ApiServer { pods, ..ApiServer::default() };
     context_with(server.client(), ips)
 }
 
@@ -217,7 +219,8 @@ impl Serving {
             raft.members = (0..3).map(|i| member(NodeId(100 + i), &format!("orders-{i}"), true)).collect();
             raft.leader = Some(NodeId(100));
         }
-        let server = ApiServer::default();
+        let server =
+            ApiServer { pods: Arc::new(Mutex::new(pods(&cluster, &ips))), ..ApiServer::default() };
         let mut ctx = context_of(&cluster, server.client(), &ips);
         ctx.stores.claims = cache(&claims(3, true));
         ctx.stores.clusters = cache_of(vec![guarded(cluster.clone())]);

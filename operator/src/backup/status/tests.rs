@@ -31,6 +31,7 @@ fn observed(status: SqliteBackupStatus) -> Observed {
             ..Cluster::default()
         }),
         jobs: vec![],
+        ends: false,
     }
 }
 

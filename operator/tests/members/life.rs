@@ -1,0 +1,219 @@
+//! What becomes of a cluster that runs when its spec, its volumes or the operator change: with the whole sentence, and with a
+//! Kubernetes that follows what is written.
+
+use super::*;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use operator::crd::{LogLevel, MaintenanceWindow, RetentionPolicy};
+use serde::de::DeserializeOwned;
+
+const REVISION: &str = "sqlite-operator.io/template-revision";
+/// After so many reconciles it must have come to rest.
+const LOOKS: usize = 40;
+
+fn read<K: DeserializeOwned>(object: &Value) -> K {
+    serde_json::from_value(object.clone()).unwrap()
+}
+
+fn value(object: &impl Serialize) -> Value {
+    serde_json::to_value(object).unwrap()
+}
+
+impl Serving {
+    /// Reconciles until nothing is written any more.
+    async fn settle(&mut self) {
+        for _ in 0..LOOKS {
+            self.reconcile().await;
+            if !self.follow() {
+                return;
+            }
+        }
+        panic!("it does not come to rest: {:?}", self.server.asked());
+    }
+
+    /// As Kubernetes does: caches learn what was written, volumes grow, and pods that are deleted come back with the
+    /// template of their StatefulSet. Whether anything was written.
+    fn follow(&self) -> bool {
+        let written = std::mem::take(&mut *self.server.written.lock().unwrap());
+        for (asked, object) in &written {
+            let (method, path) = asked.split_once(' ').unwrap();
+            let mut parts = path.rsplit('/');
+            let (name, kind) = (parts.next().unwrap(), parts.next().unwrap());
+            match (method, kind) {
+                ("PATCH", "statefulsets") => self.keep_set(object),
+                ("DELETE", "statefulsets") => {
+                    let set = self.ctx.stores.sets.get("shop", name).unwrap();
+                    self.ctx.stores.sets.follow(&Event::Delete(set));
+                }
+                ("PATCH", "controllerrevisions") => {
+                    self.ctx.stores.templates.follow(&Event::Apply(read::<ControllerRevision>(object)));
+                }
+                ("PATCH", "persistentvolumeclaims") => self.keep_claim(name, object),
+                ("DELETE", "pods") => self.renew(name),
+                _ => {}
+            }
+        }
+        !written.is_empty()
+    }
+
+    fn keep_set(&self, object: &Value) {
+        let mut set = object.clone();
+        set["status"] = json!({"observedGeneration": 1, "replicas": set["spec"]["replicas"]});
+        self.ctx.stores.sets.follow(&Event::Apply(read::<StatefulSet>(&set)));
+    }
+
+    /// What the operator said before and does not say any more is taken away.
+    fn keep_claim(&self, name: &str, object: &Value) {
+        let mut claim = value(&self.ctx.stores.claims.get("shop", name).unwrap());
+        for field in ["annotations", "ownerReferences"] {
+            claim["metadata"][field] = object["metadata"][field].clone();
+        }
+        let size = &object["spec"]["resources"]["requests"];
+        claim["spec"]["resources"]["requests"] = size.clone();
+        claim["status"]["capacity"] = size.clone();
+        self.ctx.stores.claims.follow(&Event::Apply(read::<PersistentVolumeClaim>(&claim)));
+    }
+
+    fn renew(&self, name: &str) {
+        let revision = self.set()["spec"]["template"]["metadata"]["annotations"][REVISION].clone();
+        let mut pods = self.server.pods.lock().unwrap();
+        let pod = pods.iter_mut().find(|pod| pod["metadata"]["name"] == name).unwrap();
+        let uid = format!("{} again", pod["metadata"]["uid"].as_str().unwrap());
+        pod["metadata"]["uid"] = json!(uid);
+        pod["metadata"]["annotations"][REVISION] = revision;
+        self.ctx.stores.pods.follow(&Event::Apply(read::<Pod>(pod)));
+    }
+
+    /// The StatefulSet of the voters.
+    fn set(&self) -> Value {
+        value(&self.ctx.stores.sets.get("shop", "orders").unwrap())
+    }
+
+    /// The image that pods of the voters are made with; none in the template that the other operator rendered.
+    fn image(&self) -> Value {
+        self.set()["spec"]["template"]["spec"]["containers"][0]["image"].clone()
+    }
+
+    fn claim(&self, member: &str) -> Value {
+        value(&self.ctx.stores.claims.get("shop", &format!("data-{member}")).unwrap())
+    }
+
+    /// Objects that were deleted since this was asked last, in order.
+    fn deleted(&self) -> Vec<String> {
+        let asked = self.server.asked();
+        let deleted = asked.iter().filter_map(|asked| asked.strip_prefix("DELETE "));
+        deleted.map(|path| path.rsplit('/').take(2).collect::<Vec<_>>().join(" of ")).collect()
+    }
+
+    /// Events since this was asked last, in order, each with the first member that it names.
+    fn told(&self) -> Vec<String> {
+        let events = std::mem::take(&mut *self.server.events.lock().unwrap());
+        let told = |(reason, note): &(String, String)| {
+            let member = note.split([' ', ',', ';']).find(|word| word.starts_with("orders-"));
+            format!("{reason} {}", member.unwrap_or_default()).trim_end().to_owned()
+        };
+        events.iter().map(told).collect()
+    }
+}
+
+fn window(cron: &str) -> Vec<MaintenanceWindow> {
+    vec![read(&json!({"cron": cron, "durationMinutes": 30, "timeZone": "UTC"}))]
+}
+
+#[tokio::test]
+async fn what_another_operator_rendered_stays_until_spec_and_window_want_another_template() {
+    let mut cluster = complete();
+    cluster.spec.update.canary.soak_seconds = 0;
+    // On the 30th of February.
+    cluster.spec.update.maintenance_windows = window("0 0 30 2 *");
+    let mut world = Serving::of(cluster).await;
+    world.settle().await;
+    assert_eq!((world.image(), world.deleted()), (Value::Null, vec![]), "a newer operator restarts nobody");
+    assert_eq!(world.reason("UpdatePending"), None);
+    world.told();
+
+    world.cluster.spec.observability.log_level = LogLevel::Debug;
+    world.settle().await;
+    assert_eq!(world.reason("UpdatePending").as_deref(), Some("WaitingForWindow"));
+    assert_eq!((world.image(), world.deleted(), world.told()), (Value::Null, vec![], vec![]), "it waits");
+
+    world.cluster.spec.update.maintenance_windows = window("* * * * *");
+    world.settle().await;
+    assert_eq!(world.image(), "i", "with the change comes what this operator renders");
+    assert_eq!(world.deleted(), ["orders-2 of pods", "orders-1 of pods", "orders-0 of pods"]);
+    assert_eq!((world.reason("UpdatePending"), world.reason("Reconciling")), (None, None));
+    assert_eq!(
+        world.told(),
+        [
+            "MemberRestarted orders-2",
+            "CanaryPassed orders-2",
+            "MemberRestarted orders-1",
+            "LeadershipTransferred orders-0",
+            "LeaderChanged orders-1",
+            "MemberRestarted orders-0",
+        ]
+    );
+    assert_eq!(world.raft.lock().unwrap().leader, Some(NodeId(101)));
+}
+
+#[tokio::test]
+async fn a_paused_cluster_is_let_alone_until_it_goes_on() {
+    let mut world = Serving::start().await;
+    world.settle().await;
+    world.server.asked();
+    world.cluster.spec.paused = true;
+    world.cluster.spec.observability.log_level = LogLevel::Debug;
+    world.cluster.spec.storage.size = "2Gi".into();
+    world.settle().await;
+    assert_eq!(world.reason("Paused").as_deref(), Some("Paused"));
+    let asked = world.server.asked();
+    let status = "PATCH /apis/sqlite-operator.io/v1alpha1/namespaces/shop/sqliteclusters/orders/status";
+    assert_eq!(asked, [status], "it is told, and nothing is done");
+
+    world.cluster.spec.paused = false;
+    world.settle().await;
+    assert_eq!((world.reason("Paused"), world.reason("Ready").as_deref()), (None, Some("Serving")));
+    assert_eq!(world.claim("orders-0")["spec"]["resources"]["requests"]["storage"], "2Gi");
+}
+
+#[tokio::test]
+async fn volumes_that_fill_grow_until_they_may_not() {
+    let mut cluster = complete();
+    cluster.spec.storage.autogrow = read(&json!({"maxSize": "1500Mi"}));
+    let mut world = Serving::of(cluster).await;
+    world.settle().await;
+    assert_eq!(world.claim("orders-1")["spec"]["resources"]["requests"]["storage"], "1Gi", "there is room");
+    world.deleted();
+    world.told();
+
+    world.raft.lock().unwrap().storage = Some(VolumeUsage { capacity_bytes: 100, available_bytes: 10 });
+    world.settle().await;
+    for member in ["orders-0", "orders-1", "orders-2"] {
+        assert_eq!(world.claim(member)["spec"]["resources"]["requests"]["storage"], "1500Mi", "{member}");
+    }
+    let template = &world.set()["spec"]["volumeClaimTemplates"][0];
+    assert_eq!(template["spec"]["resources"]["requests"]["storage"], "1500Mi");
+    assert_eq!(world.deleted(), ["orders of statefulsets"; 2], "once for each size, and no pod");
+    assert_eq!(world.told(), ["VolumeGrown"; 2]);
+    assert_eq!(world.reason("StorageHealthy").as_deref(), Some("AutogrowAtMax"));
+    world.raft.lock().unwrap().storage = Some(VolumeUsage { capacity_bytes: 100, available_bytes: 50 });
+    world.settle().await;
+    assert_eq!(world.reason("StorageHealthy").as_deref(), Some("Roomy"));
+}
+
+#[tokio::test]
+async fn volumes_go_with_the_cluster_as_long_as_the_spec_says_so() {
+    let mut world = Serving::start().await;
+    for (policy, owners) in [(RetentionPolicy::Retain, 0), (RetentionPolicy::Delete, 1), (RetentionPolicy::Retain, 0)]
+    {
+        world.cluster.spec.storage.on_delete = policy;
+        world.settle().await;
+        for member in ["orders-0", "orders-1", "orders-2"] {
+            let claim = world.claim(member);
+            let found = claim["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
+            assert_eq!(found.len(), owners, "{policy:?}: {claim}");
+            assert!(found.iter().all(|owner| owner["uid"] == "u" && owner["controller"].is_null()), "{claim}");
+        }
+    }
+    assert_eq!(world.deleted(), Vec::<String>::new());
+}
