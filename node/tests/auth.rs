@@ -435,7 +435,7 @@ fn the_leader_looks_at_its_own_users_for_what_is_forwarded() {
     assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(2));
     // A result that takes a connection of its own, and what is sent on one.
     let large = asked(&app, &c, &get, "/db/query?q=SELECT+hex(zeroblob(200000))", b"");
-    assert!(large.0 == 200 && large.1.len() > 400_000, "{}", large.0);
+    assert!(large.0 == 200 && large.1.len() > 400_000, "{} {}", large.0, large.1.len());
     let (status, copy) = asked(&app, &c, &get, "/db/backup", b"");
     assert!(status == 200 && copy.starts_with(b"SQLite format 3"), "{status}");
     assert_eq!(asked(&app, &c, &post, "/db/request", insert).0, 200);

@@ -86,7 +86,8 @@ fn run_with(
     let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.unwrap_or_else(|e| panic!("{what}: {e}"));
     let mut stdin = child.stdin.take().unwrap();
-    let others: String = others.iter().map(|other| format!(" 127.0.0.1:{}", c.members[*other].http)).collect();
+    let others: String =
+        others.iter().map(|other| format!(" 127.0.0.1:{}", c.members[*other].http)).collect();
     writeln!(stdin, "127.0.0.1 {} {USER} {PASSWORD}{others}", c.members[i].http).unwrap();
     let (send, lines) = mpsc::channel();
     let stdout = BufReader::new(child.stdout.take().unwrap());

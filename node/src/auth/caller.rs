@@ -11,7 +11,7 @@ tokio::task_local! {
 /// Who asks, and for what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The user, whose password was right; none: who it is makes no difference, everybody may.
+    /// The user, whose password was right; none: anybody, everybody may.
     pub user: Option<String>,
     /// What they must be allowed to do.
     pub needs: Permissions,

@@ -75,7 +75,10 @@ fn serve_at_most(connections: usize, listener: TcpListener, entrance: Arc<Entran
             };
             let Ok(permit) = room.clone().try_acquire_owned() else {
                 if !std::mem::replace(&mut is_full, true) {
-                    tracing::warn!(connections, "as many clients as may be are connected: more are turned away");
+                    tracing::warn!(
+                        connections,
+                        "as many clients as may be are connected: more are turned away"
+                    );
                 }
                 // Who talks TLS could not read what is said before the handshake.
                 if entrance.tls.is_none()

@@ -412,8 +412,7 @@ impl Consensus {
             Ok(answer) => match read_answer(answer) {
                 Ok((index, position, results)) => Ok(answered(index, position, ReadBody::Whole(results))),
                 Err(ExecuteError::TooLarge) => {
-                    let (index, position, body) =
-                        self.query_stream(leader, address, &body, patience).await?;
+                    let (index, position, body) = self.query_stream(leader, address, &body, patience).await?;
                     Ok(answered(index, position, body))
                 }
                 Err(error) => Err(error),

@@ -66,7 +66,10 @@ fn a_member_answers_while_log_and_database_open() {
         assert_eq!(c.get(0, &format!("{path}?timeout=10ms")), (503, "store not open\n".into()), "{path}");
     }
     let (status, refusal) = c.get(0, "/cluster?timeout=10ms");
-    assert_eq!((status, refusal), (503, r#"{"reason":"NoLeader","message":"store not open; try again"}"#.into()));
+    assert_eq!(
+        (status, refusal),
+        (503, r#"{"reason":"NoLeader","message":"store not open; try again"}"#.into())
+    );
 
     // Who would wait for a leader waits for this.
     let door = c.door(0);
