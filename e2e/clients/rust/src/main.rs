@@ -1,6 +1,7 @@
 //! What an application does with rqlite-rs. Where the database is comes by standard input: host port user password, and
 //! host:port of other members, if they are to be used.
 
+use rqlite_rs::error::RequestError;
 use rqlite_rs::prelude::*;
 use std::io::stdin;
 
@@ -54,7 +55,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("half");
             line();
         }
-        client.exec(rqlite_rs::query!("INSERT INTO rs_counts VALUES(?)", n)?).await?;
+        match client.exec(rqlite_rs::query!("INSERT INTO rs_counts VALUES(?)", n)?).await {
+            // Its connection broke: rqlite-rs goes on to another member by itself only where it cannot connect. This one may
+            // have got the write.
+            Err(RequestError::SwitchoverWrongError(_)) if !others.is_empty() => {
+                let if_missing = "INSERT INTO rs_counts SELECT ? WHERE NOT EXISTS (SELECT 1 FROM rs_counts WHERE n = ?)";
+                client.exec(rqlite_rs::query!(if_missing, n, n)?).await?;
+            }
+            written => drop(written?),
+        }
     }
     let rows = client.fetch(rqlite_rs::query!("SELECT count(*) AS n, count(DISTINCT n) AS d FROM rs_counts")?).await?;
     let counts = rows.into_iter().map(Counts::from_row).collect::<Result<Vec<_>, _>>()?;
