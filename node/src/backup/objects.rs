@@ -266,14 +266,24 @@ fn is_refusal(error: &object_store::Error) -> bool {
 /// What an error of a store is, without what nobody wants to read.
 pub fn failed(action: &'static str, name: &str, error: object_store::Error) -> ObjectError {
     let (refused, text) = (is_refusal(&error), error.to_string());
-    let why = match error {
+    let why = match &error {
         // Some stores say no more than that.
         object_store::Error::NotFound { .. } if !text.contains("<Code>") => {
             "the bucket or container is not there, or may not be seen".into()
         }
-        _ => in_short(&text),
+        _ => with_cause(in_short(&text), &error, &text),
     };
     ObjectError::Store { action, name: name.to_owned(), why, refused }
+}
+
+/// With what is at the bottom of it, as a certificate that is not trusted: on the way up it becomes a request that could not
+/// be sent.
+fn with_cause(told: String, error: &(dyn std::error::Error + 'static), text: &str) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    match causes.last().map(ToString::to_string) {
+        Some(cause) if !text.contains(&cause) => format!("{told}: {}", in_short(&cause)),
+        _ => told,
+    }
 }
 
 /// What people need of an error: stores answer with pages of XML, and tell of each attempt.
@@ -293,6 +303,26 @@ fn in_short(error: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As the layers of an HTTP client are: each says only what it was about.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{about}")]
+    struct Layer {
+        about: &'static str,
+        source: std::io::Error,
+    }
+
+    #[test]
+    fn what_is_at_the_bottom_of_an_error_is_told_once() {
+        let why = |about| {
+            let source = std::io::Error::other("invalid peer certificate: UnknownIssuer");
+            let source = Box::new(Layer { about, source });
+            failed("put", "x", object_store::Error::Generic { store: "S3", source }).to_string()
+        };
+        let told = "put x: Generic S3 error: error sending request: invalid peer certificate: UnknownIssuer";
+        assert_eq!(why("error sending request"), told);
+        assert_eq!(why("error sending request: invalid peer certificate: UnknownIssuer"), told);
+    }
 
     #[test]
     fn pages_of_xml_are_cut_down_to_what_they_say() {

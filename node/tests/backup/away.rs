@@ -51,7 +51,9 @@ fn returns(is_purged: bool) {
     assert_eq!(c.value(away, order, "none"), json!("0,1,2,3,4,5,6,7,8,9,100,101"));
     // It is who it was, in the same life of the cluster.
     let (after, leads) = (c.report(away), c.report(leader));
-    for (report, field) in [(&before, "nodeId"), (&before, "clusterId"), (&leads, "epoch"), (&leads, "clusterId")] {
+    for (report, field) in
+        [(&before, "nodeId"), (&before, "clusterId"), (&leads, "epoch"), (&leads, "clusterId")]
+    {
         assert_eq!(after[field], report[field], "{field}");
     }
     // It knows what happened, and can do what the others can.

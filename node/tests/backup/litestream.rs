@@ -36,7 +36,8 @@ fn is_taken(c: &Cluster, how: &str) {
     assert_eq!(value("SELECT seq FROM _litestream_seq"), json!(17), "{how}");
     c.execute(0, &json!(["INSERT INTO orders VALUES(2001, 'one more')"]));
     c.execute(0, &json!(["DROP TABLE _litestream_seq", "DROP TABLE _litestream_lock"]));
-    let left = "SELECT group_concat(name) FROM sqlite_schema WHERE name NOT LIKE '\\_sqlited\\_%' ESCAPE '\\'";
+    let left =
+        "SELECT group_concat(name) FROM sqlite_schema WHERE name NOT LIKE '\\_sqlited\\_%' ESCAPE '\\'";
     assert_eq!(value(left), json!("orders"), "{how}");
     assert_eq!(value("SELECT count(*) FROM orders"), json!(2001), "{how}");
 }

@@ -90,7 +90,8 @@ fn everything_is_lost(is_proof: bool) {
 
 /// The id of the one cluster that has something in the store: nothing else is left of it.
 fn only_cluster(objects: &Path) -> String {
-    let names = std::fs::read_dir(objects).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names =
+        std::fs::read_dir(objects).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     // The server has a directory of its own for what is not whole yet.
     let ids: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
     assert_eq!(ids.len(), 1, "{ids:?}");

@@ -157,8 +157,11 @@ async fn an_operator_that_was_suspended_for_days_catches_up_with_one_backup() {
     let made = world.server.backups.lock().unwrap().clone();
     assert_eq!(made.len(), 1, "{made:?}");
     let (name, object) = made.into_iter().next().unwrap();
-    let due: jiff::Timestamp =
-        object["metadata"]["annotations"]["sqlite-operator.io/scheduledFor"].as_str().unwrap().parse().unwrap();
+    let due: jiff::Timestamp = object["metadata"]["annotations"]["sqlite-operator.io/scheduledFor"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     let age = now().duration_since(due).as_hours();
     assert!((12..=13).contains(&age), "it is not the last one that was due: {due}");
     // Nor while it is made, nor once it is.
