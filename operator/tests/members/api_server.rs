@@ -39,8 +39,9 @@ impl ApiServer {
     ) -> Result<http::Response<kube::client::Body>, std::convert::Infallible> {
         let path = request.uri().path().to_owned();
         let asked = format!("{} {path}", request.method());
-        let (reads, creates, deletes) =
-            [http::Method::GET, http::Method::POST, http::Method::DELETE].map(|method| request.method() == method).into();
+        let (reads, creates, deletes) = [http::Method::GET, http::Method::POST, http::Method::DELETE]
+            .map(|method| request.method() == method)
+            .into();
         self.requests.lock().unwrap().push(asked.clone());
         if reads && path.ends_with("/pods") {
             let list = json!({"metadata": {}, "items": *self.pods.lock().unwrap()});
