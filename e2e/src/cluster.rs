@@ -254,8 +254,7 @@ impl Cluster {
             })
         });
         events.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
-        let told =
-            |event: Event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default());
+        let told = |event: Event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default());
         Ok(events.into_iter().map(told).collect())
     }
 

@@ -408,7 +408,8 @@ mod tests {
     #[test]
     fn no_label_is_one_that_prometheus_gives() {
         for (name, labels) in printed() {
-            let taken: Vec<_> = labels.iter().filter(|label| OF_THE_TARGET.contains(&label.as_str())).collect();
+            let taken: Vec<_> =
+                labels.iter().filter(|label| OF_THE_TARGET.contains(&label.as_str())).collect();
             assert!(taken.is_empty(), "{name} has {taken:?}");
         }
     }

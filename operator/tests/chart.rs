@@ -94,7 +94,10 @@ fn metrics_of_the_operator_that_are_asked_for_exist() {
     );
     let series = expressions::series(&metrics.text().unwrap());
     let alerts = alerts().into_iter().map(|alert| {
-        (alert["expr"].as_str().unwrap().to_owned(), alert["annotations"]["summary"].as_str().unwrap().to_owned())
+        (
+            alert["expr"].as_str().unwrap().to_owned(),
+            alert["annotations"]["summary"].as_str().unwrap().to_owned(),
+        )
     });
     let panels = queries().into_iter().map(|query| (query, String::new()));
     let mut names = BTreeSet::new();

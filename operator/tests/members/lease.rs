@@ -69,10 +69,7 @@ impl Leases {
     }
 
     /// What is on its way arrives though nobody waits for its answer any more.
-    async fn answer(
-        &self,
-        request: http::Request<kube::client::Body>,
-    ) -> http::Response<kube::client::Body> {
+    async fn answer(&self, request: http::Request<kube::client::Body>) -> http::Response<kube::client::Body> {
         let (server, method) = (self.clone(), request.method().clone());
         let bytes = request.into_body().collect_bytes().await.unwrap();
         let carried_out = tokio::spawn(async move {
@@ -153,7 +150,9 @@ impl Future for Stoppable {
 
     fn poll(mut self: Pin<&mut Self>, poller: &mut Poller<'_>) -> Poll<()> {
         let now = Instant::now();
-        if let Some((_, until)) = self.stops.iter().copied().find(|(from, until)| (*from..*until).contains(&now)) {
+        if let Some((_, until)) =
+            self.stops.iter().copied().find(|(from, until)| (*from..*until).contains(&now))
+        {
             self.alarm.as_mut().reset(until);
             ready!(self.alarm.as_mut().poll(poller));
         }

@@ -106,7 +106,7 @@ impl Serving {
     }
 
     /// Events since this was asked last, in order, each with the first member that it names.
-    fn told(&self) -> Vec<String> {
+    fn news(&self) -> Vec<String> {
         let events = std::mem::take(&mut *self.server.events.lock().unwrap());
         let told = |(reason, note): &(String, String)| {
             let member = note.split([' ', ',', ';']).find(|word| word.starts_with("orders-"));
@@ -130,12 +130,12 @@ async fn what_another_operator_rendered_stays_until_spec_and_window_want_another
     world.settle().await;
     assert_eq!((world.image(), world.deleted()), (Value::Null, vec![]), "a newer operator restarts nobody");
     assert_eq!(world.reason("UpdatePending"), None);
-    world.told();
+    world.news();
 
     world.cluster.spec.observability.log_level = LogLevel::Debug;
     world.settle().await;
     assert_eq!(world.reason("UpdatePending").as_deref(), Some("WaitingForWindow"));
-    assert_eq!((world.image(), world.deleted(), world.told()), (Value::Null, vec![], vec![]), "it waits");
+    assert_eq!((world.image(), world.deleted(), world.news()), (Value::Null, vec![], vec![]), "it waits");
 
     world.cluster.spec.update.maintenance_windows = window("* * * * *");
     world.settle().await;
@@ -143,7 +143,7 @@ async fn what_another_operator_rendered_stays_until_spec_and_window_want_another
     assert_eq!(world.deleted(), ["orders-2 of pods", "orders-1 of pods", "orders-0 of pods"]);
     assert_eq!((world.reason("UpdatePending"), world.reason("Reconciling")), (None, None));
     assert_eq!(
-        world.told(),
+        world.news(),
         [
             "MemberRestarted orders-2",
             "CanaryPassed orders-2",
@@ -184,7 +184,7 @@ async fn volumes_that_fill_grow_until_they_may_not() {
     world.settle().await;
     assert_eq!(world.claim("orders-1")["spec"]["resources"]["requests"]["storage"], "1Gi", "there is room");
     world.deleted();
-    world.told();
+    world.news();
 
     world.raft.lock().unwrap().storage = Some(VolumeUsage { capacity_bytes: 100, available_bytes: 10 });
     world.settle().await;
@@ -193,8 +193,8 @@ async fn volumes_that_fill_grow_until_they_may_not() {
     }
     let template = &world.set()["spec"]["volumeClaimTemplates"][0];
     assert_eq!(template["spec"]["resources"]["requests"]["storage"], "1500Mi");
-    assert_eq!(world.deleted(), ["orders of statefulsets"; 2], "once for each size, and no pod");
-    assert_eq!(world.told(), ["VolumeGrown"; 2]);
+    assert_eq!(world.deleted(), ["orders of statefulsets"], "to be made anew, and no pod is");
+    assert_eq!(world.news(), ["VolumeGrown"; 2]);
     assert_eq!(world.reason("StorageHealthy").as_deref(), Some("AutogrowAtMax"));
     world.raft.lock().unwrap().storage = Some(VolumeUsage { capacity_bytes: 100, available_bytes: 50 });
     world.settle().await;
@@ -204,7 +204,8 @@ async fn volumes_that_fill_grow_until_they_may_not() {
 #[tokio::test]
 async fn volumes_go_with_the_cluster_as_long_as_the_spec_says_so() {
     let mut world = Serving::start().await;
-    for (policy, owners) in [(RetentionPolicy::Retain, 0), (RetentionPolicy::Delete, 1), (RetentionPolicy::Retain, 0)]
+    for (policy, owners) in
+        [(RetentionPolicy::Retain, 0), (RetentionPolicy::Delete, 1), (RetentionPolicy::Retain, 0)]
     {
         world.cluster.spec.storage.on_delete = policy;
         world.settle().await;
@@ -212,7 +213,10 @@ async fn volumes_go_with_the_cluster_as_long_as_the_spec_says_so() {
             let claim = world.claim(member);
             let found = claim["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
             assert_eq!(found.len(), owners, "{policy:?}: {claim}");
-            assert!(found.iter().all(|owner| owner["uid"] == "u" && owner["controller"].is_null()), "{claim}");
+            assert!(
+                found.iter().all(|owner| owner["uid"] == "u" && owner["controller"].is_null()),
+                "{claim}"
+            );
         }
     }
     assert_eq!(world.deleted(), Vec::<String>::new());

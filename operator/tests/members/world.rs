@@ -219,8 +219,7 @@ impl Serving {
             raft.members = (0..3).map(|i| member(NodeId(100 + i), &format!("orders-{i}"), true)).collect();
             raft.leader = Some(NodeId(100));
         }
-        let server =
-            ApiServer { pods: Arc::new(Mutex::new(pods(&cluster, &ips))), ..ApiServer::default() };
+        let server = ApiServer { pods: Arc::new(Mutex::new(pods(&cluster, &ips))), ..ApiServer::default() };
         let mut ctx = context_of(&cluster, server.client(), &ips);
         ctx.stores.claims = cache(&claims(3, true));
         ctx.stores.clusters = cache_of(vec![guarded(cluster.clone())]);

@@ -26,7 +26,12 @@ pub fn series(page: &str) -> Series {
 
 /// What an expression asks of the series whose names begin so, and what there is none of. `quoting` is text that may quote
 /// labels of the result.
-pub fn asked(expression: &str, quoting: &str, prefix: &str, series: &Series) -> (BTreeSet<String>, Vec<String>) {
+pub fn asked(
+    expression: &str,
+    quoting: &str,
+    prefix: &str,
+    series: &Series,
+) -> (BTreeSet<String>, Vec<String>) {
     let selector = Regex::new(&format!(r"\b({prefix}\w+)(?:\{{([^}}]*)\}})?")).unwrap();
     let matcher = Regex::new(r#"(\w+)\s*(?:=~|!~|!=|=)\s*""#).unwrap();
     let grouping = Regex::new(r"\bby \(([^)]*)\)").unwrap();
@@ -57,7 +62,8 @@ pub fn asked(expression: &str, quoting: &str, prefix: &str, series: &Series) -> 
     let is_there = |label: &&str| there.contains(*label) || of_target(label);
     missing.extend(groups.iter().filter(|label| !is_there(label)).map(|label| format!("by ({label})")));
     // What is absent has no labels, and what is summed up has those by which it is.
-    let aggregates = !groups.is_empty() || expression.starts_with("absent(") || expression.starts_with("sum(");
+    let aggregates =
+        !groups.is_empty() || expression.starts_with("absent(") || expression.starts_with("sum(");
     for found in quote.captures_iter(quoting) {
         let label = found.get(1).unwrap().as_str();
         if !(if aggregates { groups.contains(&label) } else { is_there(&label) }) {
