@@ -139,7 +139,11 @@ pub fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr
     let template = {
         let mut metadata = meta(&format!("orders-template-{revision}"));
         metadata["annotations"] = json!({"sqlite-operator.io/template-revision": revision});
-        json!({"metadata": metadata, "revision": 1, "data": {"spec": {"containers": [{"name": "sqlited"}]}}})
+        let pod = json!({
+            "metadata": {"annotations": {"sqlite-operator.io/template-revision": revision}},
+            "spec": {"containers": [{"name": "sqlited"}]},
+        });
+        json!({"metadata": metadata, "revision": 1, "data": pod})
     };
     let bare =
         |names: &[&str]| -> Vec<Value> { names.iter().map(|name| json!({"metadata": meta(name)})).collect() };
