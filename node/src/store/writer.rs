@@ -36,6 +36,10 @@ enum Job {
     },
     /// The bulk of a checkpoint is done: do the rest.
     FinishCheckpoint,
+    /// The WAL could not be brought to the disk.
+    CannotFlush {
+        error: LocalFailure,
+    },
     /// A checkpoint on demand.
     Checkpoint {
         done: oneshot::Sender<Result<Durable, LocalFailure>>,
@@ -244,11 +248,10 @@ enum Beside {
 /// Works beside the writer, until the writer is gone.
 fn checkpoint_loop(orders: &mpsc::Receiver<Beside>, writer: &mpsc::Sender<Job>) {
     while let Ok(order) = orders.recv() {
-        // The writer's own part meets the same error if it is real, and stops the node: the writer's handles were open
-        // when it came about, and each handle is told once.
         match order {
             Beside::Checkpoint(path) => {
                 if let Err(error) = checkpoint::bulk(&path) {
+                    // The writer's own part meets the same error if it is real, and stops the node.
                     tracing::warn!(%error, "checkpoint beside the writer failed");
                 }
                 if writer.send(Job::FinishCheckpoint).is_err() {
@@ -256,8 +259,12 @@ fn checkpoint_loop(orders: &mpsc::Receiver<Beside>, writer: &mpsc::Sender<Job>) 
                 }
             }
             Beside::Flush(path) => {
-                if let Err(error) = checkpoint::flush_wal(&path) {
-                    tracing::warn!(%error, "a sync of the WAL beside the writer failed");
+                // Whoever syncs the WAL next would not be told any more, and write pages into the database that the WAL on
+                // the disk lacks.
+                if let Err(error) = checkpoint::flush_wal(&path)
+                    && writer.send(Job::CannotFlush { error }).is_err()
+                {
+                    return;
                 }
             }
         }
@@ -334,6 +341,10 @@ impl WriterThread {
                         drop(done.send(self.checkpoint()));
                     }
                     self.schedule_checkpoint();
+                }
+                Job::CannotFlush { error } => {
+                    tracing::error!(%error, "the WAL cannot be synced; this member stops writing");
+                    self.fail(&error);
                 }
                 // Two at once would be in each other's way.
                 Job::Checkpoint { done } if self.checkpointing => self.awaiting.push(done),
