@@ -4,9 +4,9 @@
 use super::counters::Counter;
 use super::params::Params;
 use super::respond::{self, Answer};
-use super::routes::{self, Endpoint, Match, Route};
+use super::routes::{Endpoint, Route};
 use super::sql::bad_param;
-use super::{About, App, Counters, admin, let_in, pages, refused, status};
+use super::{About, Admitted, App, Counters, admin, admit, pages, status};
 use crate::auth::Authenticator;
 use crate::tls::ServerTls;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
@@ -68,18 +68,8 @@ impl Entrance {
         if method == Method::OPTIONS {
             return Err(respond::empty(StatusCode::OK));
         }
-        let (route, has_method) = match routes::find(method, uri.path()) {
-            Match::Found(route) => (route, true),
-            Match::WrongMethod(route) => (route, false),
-            Match::Unknown => return Err(respond::empty(StatusCode::NOT_FOUND)),
-        };
-        let let_in = let_in(self.auth.as_deref(), &self.counters, route, headers).await;
-        let_in.map_err(|denied| refused(&self.counters, denied))?;
-        if !has_method {
-            return Err(respond::empty(StatusCode::METHOD_NOT_ALLOWED));
-        }
-        let params = Params::of_request(uri.query())
-            .map_err(|error| respond::error(StatusCode::BAD_REQUEST, error))?;
+        let asked = (method, uri, headers);
+        let Admitted { route, params, .. } = admit(self.auth.as_deref(), &self.counters, asked).await?;
         match route.endpoint {
             Endpoint::Status => return Err(status::status_before_open(self, &params)),
             Endpoint::Ready => return Err(status::ready_before_open(self, &params)),

@@ -45,7 +45,7 @@ use crate::tls::ServerTls;
 use crate::trace::{OpenSpan, TraceState};
 use axum::body::Body;
 use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
-use axum::http::{Method, Request, StatusCode, Version, header};
+use axum::http::{Method, Request, StatusCode, Uri, Version, header};
 use futures::future::Either;
 use params::Params;
 use respond::Answer;
@@ -209,6 +209,33 @@ async fn let_in(
     Ok(caller)
 }
 
+/// What a request asks for, by somebody who may.
+struct Admitted {
+    route: &'static Route,
+    caller: Option<Caller>,
+    params: Params,
+}
+
+/// Looks what a request asks for, and whether who asks may; else what it is answered.
+async fn admit(
+    auth: Option<&Authenticator>,
+    counters: &Counters,
+    (method, uri, headers): (&Method, &Uri, &HeaderMap),
+) -> Result<Admitted, Answer> {
+    let (route, has_method) = match routes::find(method, uri.path()) {
+        Match::Found(route) => (route, true),
+        Match::WrongMethod(route) => (route, false),
+        Match::Unknown => return Err(respond::empty(StatusCode::NOT_FOUND)),
+    };
+    let caller = let_in(auth, counters, route, headers).await.map_err(|denied| refused(counters, denied))?;
+    if !has_method {
+        return Err(respond::empty(StatusCode::METHOD_NOT_ALLOWED));
+    }
+    let params =
+        Params::of_request(uri.query()).map_err(|error| respond::error(StatusCode::BAD_REQUEST, error))?;
+    Ok(Admitted { route, caller, params })
+}
+
 /// The answer to who is not let in.
 fn refused(counters: &Counters, denied: Denied) -> Answer {
     match denied {
@@ -222,21 +249,10 @@ fn refused(counters: &Counters, denied: Denied) -> Answer {
 
 async fn dispatch(app: &Arc<App>, scheme: Scheme, kind: RequestKind, request: Request<Body>) -> Answer {
     let came_us = if app.otlp.is_some() { crate::clock::now_us() } else { 0 };
-    let (route, has_method) = match routes::find(request.method(), request.uri().path()) {
-        Match::Found(route) => (route, true),
-        Match::WrongMethod(route) => (route, false),
-        Match::Unknown => return respond::empty(StatusCode::NOT_FOUND),
-    };
-    let caller = match let_in(app.auth.as_deref(), &app.counters, route, request.headers()).await {
-        Ok(caller) => caller,
-        Err(denied) => return refused(&app.counters, denied),
-    };
-    if !has_method {
-        return respond::empty(StatusCode::METHOD_NOT_ALLOWED);
-    }
-    let params = match Params::of_request(request.uri().query()) {
-        Ok(params) => params,
-        Err(error) => return respond::error(StatusCode::BAD_REQUEST, error),
+    let asked = (request.method(), request.uri(), request.headers());
+    let Admitted { route, caller, params } = match admit(app.auth.as_deref(), &app.counters, asked).await {
+        Ok(admitted) => admitted,
+        Err(answer) => return answer,
     };
     // Only now: who may not send statements has nobody trace them.
     let span = traced(app, kind, came_us, &request);
