@@ -84,6 +84,15 @@ pub trait IoFile: Send + Sync + Debug {
     /// Whatever the file system reports; any part of `buf` may have been written then.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Reserves `len` bytes of zeros from `offset`, the end of the file, and lengthens the file by them: a hint, which a file
+    /// system may be unable to take. Not durable before a sync.
+    ///
+    /// Without it, a file that is written piece by piece is given room ahead of its end by XFS: as much again as it has.
+    ///
+    /// # Errors
+    /// Whatever the file system reports, such as that there is no room; not that it cannot reserve.
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()>;
+
     /// Makes the bytes written so far durable, and of the metadata what is needed to read them back.
     ///
     /// # Errors

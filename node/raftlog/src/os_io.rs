@@ -79,6 +79,15 @@ impl IoFile for OsFile {
         self.0.write_all_at(buf, offset)
     }
 
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::{Errno, retry_on_intr};
+        match retry_on_intr(|| fallocate(&self.0, FallocateFlags::empty(), offset, len)) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -112,6 +121,7 @@ mod tests {
         assert!(OsIo.create(&a).is_err());
         OsIo.rename(&a, &b).unwrap();
         OsIo.sync_dir(dir.path()).unwrap();
+        file.reserve(0, 5).unwrap();
         file.write_all_at(b"xyz", 5).unwrap();
         file.sync_all().unwrap();
         let mut buf = [0; 3];

@@ -107,6 +107,9 @@ impl Segment {
     pub(crate) fn extend(&mut self, len: u64, go_on: GoOn<'_>) -> Result<bool, LogError> {
         let fail = |source| LogError::ZeroFill { path: self.path.clone(), source: Arc::new(source) };
         let mut offset = self.len;
+        if offset < len {
+            self.file.reserve(offset, len - offset).map_err(fail)?;
+        }
         while offset < len {
             let piece = ZERO_WRITE.min((len - offset) as usize);
             self.file.write_all_at(&ZEROS[..piece], offset).map_err(fail)?;

@@ -164,11 +164,9 @@ fn backup(namespace: &str, cluster: &str, name: &str, spec: Value) -> Value {
     })
 }
 
+/// A moment as the end of a name: to the millisecond, as a restore may be undone within the second.
 fn stamp(at: Timestamp) -> String {
-    let at = TimeZone::UTC.to_datetime(at);
-    let (year, month, day) = (at.year(), at.month(), at.day());
-    let (hour, minute, second) = (at.hour(), at.minute(), at.second());
-    format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}")
+    TimeZone::UTC.to_datetime(at).strftime("%Y%m%d%H%M%S%3f").to_string()
 }
 
 /// Which moment a restore is for.
@@ -328,7 +326,7 @@ mod tests {
     use super::*;
 
     fn at() -> Timestamp {
-        "2026-01-02T03:04:05Z".parse().expect("a time")
+        "2026-01-02T03:04:05.006789Z".parse().expect("a time")
     }
 
     fn cluster() -> SqliteCluster {
@@ -360,7 +358,7 @@ mod tests {
     fn what_is_made_is_what_the_operator_reads() {
         let backup: SqliteBackup =
             serde_json::from_value(now("shop", "orders", None, at())).expect("a SqliteBackup");
-        assert_eq!(backup.name_any(), "orders-20260102030405");
+        assert_eq!(backup.name_any(), "orders-20260102030405006");
         let imported: SqliteBackup =
             serde_json::from_value(import("shop", "orders", "full/1", Some("old"), at()))
                 .expect("a SqliteBackup");
