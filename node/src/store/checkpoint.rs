@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// Pages in the WAL (4 KiB each) from which on a checkpoint is due: 16 MiB.
 pub const DUE_PAGES: u64 = 4096;
+/// The same, while the database's file is a staged one as well: mostly it is not any more before that many are written, and
+/// need not be copied.
+pub const SHARED_DUE_PAGES: u64 = 4 * DUE_PAGES;
 /// Bytes in the WAL from which on readers that keep it from starting anew have to give way, unless said otherwise.
 pub const WAL_LIMIT: u64 = 256 << 20;
 /// Those that run for longer than this have to.

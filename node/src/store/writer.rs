@@ -15,6 +15,7 @@ use super::staging::Staging;
 use crate::failpoint::{Place, pass};
 use crate::observe::Observe as _;
 use rusqlite::Connection;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -55,15 +56,12 @@ enum Job {
     },
     /// The present state, with its checksum.
     Pin {
-        done: oneshot::Sender<Result<CheckedPin, LocalFailure>>,
+        done: oneshot::Sender<Result<PinnedSnapshot, LocalFailure>>,
     },
     Close {
         done: oneshot::Sender<Result<(), LocalFailure>>,
     },
 }
-
-/// A pinned state, with its checksum if that is known.
-pub type CheckedPin = (PinnedSnapshot, Option<Checksum>);
 
 /// Handle of the writer thread.
 #[derive(Clone)]
@@ -134,7 +132,8 @@ impl Writer {
                 .spawn(f)
                 .map_err(|source| LocalFailure::Io { what: "start a thread", source })
         };
-        spawn("checkpoint", Box::new(move || checkpoint_loop(&bulk, &to_writer)))?;
+        let own = staging.clone();
+        spawn("checkpoint", Box::new(move || checkpoint_loop(&bulk, &to_writer, &own)))?;
         let thread = WriterThread {
             pages: applier.pages().clone(),
             extensions: applier.extensions().clone(),
@@ -171,7 +170,7 @@ impl Writer {
     }
 
     /// Pins the present state, between two entries, and says its checksum.
-    pub async fn pin(&self) -> Result<CheckedPin, LocalFailure> {
+    pub async fn pin(&self) -> Result<PinnedSnapshot, LocalFailure> {
         self.ask(|done| Job::Pin { done }).await
     }
 
@@ -231,10 +230,24 @@ impl Writer {
     }
 }
 
+/// What is to be done beside the writer.
+struct Bulk {
+    /// The database's file.
+    path: PathBuf,
+    /// Whether members that read it as a staged one are waited for.
+    waits: bool,
+}
+
 /// Does the bulk of checkpoints beside the writer, until the writer is gone.
-fn checkpoint_loop(bulk: &mpsc::Receiver<std::path::PathBuf>, writer: &mpsc::Sender<Job>) {
-    while let Ok(path) = bulk.recv() {
-        if let Err(error) = checkpoint::bulk(&path) {
+fn checkpoint_loop(bulk: &mpsc::Receiver<Bulk>, writer: &mpsc::Sender<Job>, staging: &Staging) {
+    while let Ok(Bulk { path, waits }) = bulk.recv() {
+        let done = match staging.unshare(&path, waits) {
+            Ok(true) => checkpoint::bulk(&path),
+            // At the next checkpoint then.
+            Ok(false) => Ok(()),
+            Err(source) => Err(LocalFailure::Io { what: "make a staged database a file of its own", source }),
+        };
+        if let Err(error) = done {
             // The writer's own part meets the same error if it is real, and stops the node.
             tracing::warn!(%error, "checkpoint beside the writer failed");
         }
@@ -258,7 +271,7 @@ struct WriterThread {
     /// Those that queries are run with.
     extensions: Arc<Loaded>,
     publish: watch::Sender<State>,
-    kick: mpsc::SyncSender<std::path::PathBuf>,
+    kick: mpsc::SyncSender<Bulk>,
     checkpointing: bool,
     wake_scrub: mpsc::Sender<Wake>,
     /// Who asked for a checkpoint meanwhile.
@@ -313,9 +326,7 @@ impl WriterThread {
                     }
                     self.schedule_checkpoint();
                 }
-                // Two at once would be in each other's way.
-                Job::Checkpoint { done } if self.checkpointing => self.awaiting.push(done),
-                Job::Checkpoint { done } => drop(done.send(self.checkpoint())),
+                Job::Checkpoint { done } => self.checkpoint_for(done),
                 Job::Close { done } => {
                     let closed = self.applier.take().map_or(Ok(()), |a| a.close().1);
                     drop(done.send(closed));
@@ -334,9 +345,30 @@ impl WriterThread {
         }
     }
 
-    fn pin(&self) -> Result<CheckedPin, LocalFailure> {
+    fn pin(&self) -> Result<PinnedSnapshot, LocalFailure> {
         let checksum = self.applier.as_ref().ok_or(GONE)?.checksum()?;
-        Ok((PinnedSnapshot::pin(&self.generations.path(self.generation))?, checksum))
+        let mut pinned = PinnedSnapshot::pin(&self.path())?;
+        pinned.checksum = checksum;
+        Ok(pinned)
+    }
+
+    /// The present database's file.
+    fn path(&self) -> PathBuf {
+        self.generations.path(self.generation)
+    }
+
+    /// Whether the database's file is a staged one as well, which nothing may write to: then a checkpoint waits until the
+    /// staged one is another file.
+    fn is_shared(&self) -> Result<bool, LocalFailure> {
+        let shared = self.staging.is_shared(&self.path());
+        shared.map_err(|source| LocalFailure::Io { what: "look for staged databases", source })
+    }
+
+    /// Has the other thread begin a checkpoint, which is then on its way.
+    fn begin_bulk(&mut self) {
+        let wal_pages = self.applier.as_ref().map_or(0, Applier::wal_pages);
+        let waits = wal_pages < self.wal_limit_pages.load(Ordering::Relaxed);
+        self.checkpointing |= self.kick.try_send(Bulk { path: self.path(), waits }).is_ok();
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Reply>, LocalFailure> {
@@ -358,7 +390,7 @@ impl WriterThread {
             (self.tried_pages, self.due_pages) = (0, checkpoint::DUE_PAGES);
         }
         if pages >= self.due_pages && !self.checkpointing {
-            self.checkpointing = self.kick.try_send(self.generations.path(self.generation)).is_ok();
+            self.begin_bulk();
         }
         Ok(replies)
     }
@@ -410,9 +442,26 @@ impl WriterThread {
         }
     }
 
+    /// A checkpoint for somebody who asked.
+    fn checkpoint_for(&mut self, done: oneshot::Sender<Result<Durable, LocalFailure>>) {
+        let all_durable = |state: &State| state.durable.log_id == state.applied.log_id;
+        // A staged file takes long to become another one, and entries do not wait for it.
+        if !self.checkpointing && !self.publish.observe(all_durable) && matches!(self.is_shared(), Ok(true)) {
+            self.begin_bulk();
+        }
+        // Two at once would be in each other's way.
+        match self.checkpointing {
+            true => self.awaiting.push(done),
+            false => drop(done.send(self.checkpoint())),
+        }
+    }
+
     /// One checkpoint on this thread; returns how far the database file is on disk after it.
     fn checkpoint(&mut self) -> Result<Durable, LocalFailure> {
         let applier = self.applier.as_ref().ok_or(GONE)?;
+        if self.is_shared()? {
+            return Ok(self.publish.observe(|state| state.durable.clone()));
+        }
         let outcome = checkpoint::passive(applier.connection()).and_then(|complete| {
             let io = |source| LocalFailure::Io { what: "checkpoint", source };
             pass(Place::CheckpointSynced).map(|()| complete).map_err(io)
@@ -449,11 +498,13 @@ impl WriterThread {
         self.applier = Some(Applier::open(&path, vfs, self.foreign_keys, shelf, pages)?);
         self.read_pages_anew();
         place(Place::InstallOpened)?;
-        (self.tried_pages, self.due_pages) = (0, checkpoint::DUE_PAGES);
+        let due_pages = if self.is_shared()? { checkpoint::SHARED_DUE_PAGES } else { checkpoint::DUE_PAGES };
+        (self.tried_pages, self.due_pages) = (0, due_pages);
         // Before the old one goes: who does not find that any more finds this one.
         self.publish(State::all_durable);
         // Only this one: a snapshot may be on its way into another.
         self.generations.remove(old).map_err(io("remove the old database"))?;
+        self.staging.release(&path).map_err(io("close files of the old database"))?;
         place(Place::InstallRemoved)?;
         Ok(())
     }
