@@ -252,7 +252,17 @@ impl Staging {
     /// Opens the checked file `sum`, if it is here.
     pub fn open_checked(&self, sum: Sha256Sum) -> io::Result<StagedFile> {
         let mut opened = self.opened.lock();
-        let file = File::open(self.path(sum))?;
+        let of = inode(&fs::metadata(self.path(sum))?);
+        let is_it = |file: &File| file.metadata().is_ok_and(|parked| inode(&parked) == of);
+        // Who reads it again and again is not to leave a descriptor each time.
+        let parked = opened.parked.iter().position(is_it);
+        let file = match parked {
+            Some(at) => {
+                opened.parked[at].rewind()?;
+                opened.parked.swap_remove(at)
+            }
+            None => File::open(self.path(sum))?,
+        };
         opened.readers += 1;
         Ok(StagedFile { file: Some(file), opened: self.opened.clone() })
     }
@@ -521,7 +531,7 @@ mod tests {
     #[test]
     fn descriptors_of_a_file_that_is_the_database_are_kept_until_another_one_is() {
         let dir = tempfile::tempdir().unwrap();
-        let (staging, sum, _) = checked(dir.path(), 2);
+        let (staging, sum, bytes) = checked(dir.path(), 2);
         let kept = |staging: &Staging| staging.opened.lock().parked.len();
         drop(staging.open_checked(sum).unwrap());
         assert_eq!(kept(&staging), 0, "it is no database yet");
@@ -532,6 +542,11 @@ mod tests {
         let before = kept(&staging);
         drop(reader);
         assert_eq!(kept(&staging), before + 1);
+        for _ in 0..3 {
+            let mut read = Vec::new();
+            staging.open_checked(sum).unwrap().read_to_end(&mut read).unwrap();
+            assert_eq!((read == bytes, kept(&staging)), (true, before + 1), "one that was kept is used again");
+        }
         staging.unshare(&path, true).unwrap();
         let of_database = kept(&staging);
         drop(staging.open_checked(sum).unwrap());
