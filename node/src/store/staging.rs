@@ -258,7 +258,7 @@ impl Staging {
         let parked = opened.parked.iter().position(is_it);
         let file = match parked {
             Some(at) => {
-                (&opened.parked[at]).rewind()?;
+                opened.parked[at].rewind()?;
                 opened.parked.swap_remove(at)
             }
             None => File::open(self.path(sum))?,
