@@ -8,6 +8,7 @@ use crate::cluster::certificates::KeptPorts;
 use crate::cluster::given::Looked;
 use crate::crd::SqliteCluster;
 use crate::errands::Errands;
+use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::names::ClusterName;
 use crate::pace::Pace;
@@ -16,7 +17,7 @@ use crate::trusted::Trusted;
 use client::admin_client::AdminClient;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
 use std::collections::HashMap;
@@ -39,7 +40,7 @@ pub struct Context {
     /// Whether every cluster is this operator's to look after, so that one that is not in the caches is not there.
     pub selects_all: bool,
     /// Events for people.
-    pub recorder: Recorder,
+    pub events: Events,
     /// What is counted.
     pub metrics: Metrics,
     /// How often is looked at what does not move.
@@ -82,7 +83,7 @@ impl Context {
     ) {
         let (reason, action) = (reason.to_owned(), action.to_owned());
         let event = Event { type_, reason, note: Some(note), action, secondary: None };
-        if let Err(error) = self.recorder.publish(&event, about).await {
+        if let Err(error) = self.events.publish(&event, about).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "an event could not be written");
         }
     }

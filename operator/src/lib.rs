@@ -15,6 +15,7 @@ pub mod context;
 pub mod crd;
 pub mod errands;
 pub mod error;
+pub mod events;
 pub mod health;
 pub mod lease;
 pub mod metrics;

@@ -6,6 +6,7 @@ use crate::cluster::{error_policy, reconcile};
 use crate::config::RunConfig;
 use crate::context::Context;
 use crate::errands::Errands;
+use crate::events::Events;
 use crate::health::{self, Readiness};
 use crate::lease::{LeaderLease, LeaseError};
 use crate::metrics::Metrics;
@@ -18,7 +19,7 @@ use client::admin_client::{AdminClient, AdminError, AdminTimeouts};
 use futures::future::{BoxFuture, join_all, select_all};
 use futures::{FutureExt, Stream, StreamExt};
 use kube::api::ListParams;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::{Controller, WatchStreamExt, controller, watcher};
 use kube::{Api, Client, Resource};
@@ -174,7 +175,7 @@ async fn warm_up(
             stores: Stores::start(client, namespace.as_deref(), &triggers, metrics),
             triggers,
             selects_all: config.selects_all(),
-            recorder: Recorder::new(client.clone(), reporter.clone()),
+            events: Events::new(client.clone(), reporter.clone()),
             metrics: metrics.clone(),
             known: Trusted::new(&pace, Matter::OwnSecrets),
             certificates: Trusted::default(),

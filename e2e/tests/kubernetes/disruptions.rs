@@ -144,8 +144,8 @@ fn a_namespace_is_deleted_with_its_clusters() {
     });
 }
 
-/// A backup as the operator leaves one that is to take its objects along: held until they are deleted, of a store that nobody
-/// reaches.
+/// A backup as the operator leaves one that is to take its objects along: held until they are deleted, of a store that
+/// nobody reaches.
 async fn hold_by_a_backup(test: &Scenario, namespace: &str) -> Result<()> {
     let backups = test.kubernetes.objects("SqliteBackup", namespace);
     let backup: DynamicObject = serde_json::from_value(json!({

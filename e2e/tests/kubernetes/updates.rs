@@ -64,14 +64,11 @@ async fn assert_leader_last(orders: &Cluster, before: &[(String, String)], led: 
     ensure!(order.last().map(String::as_str) == Some(led), "{led} led, and they were restarted as {order:?}");
     let told = orders.events().await?;
     let mut wanted = Vec::new();
-    for (place, pod) in order.iter().enumerate() {
+    for pod in &order {
         if pod == led {
             wanted.push(("LeadershipTransferred", format!("leadership asked from {led} to ")));
         }
         wanted.push(("MemberRestarted", format!("pod {pod} is made anew: ")));
-        if place == 0 {
-            wanted.push(("CanaryPassed", format!("{pod} proved the new template")));
-        }
     }
     let kinds: Vec<&str> = wanted.iter().map(|(reason, _)| *reason).collect();
     let of_rollout = told
@@ -84,6 +81,9 @@ async fn assert_leader_last(orders: &Cluster, before: &[(String, String)], led: 
             .zip(&wanted)
             .all(|((reason, note), (kind, begins))| reason == kind && note.starts_with(begins));
     ensure!(as_wanted, "{wanted:?} were to be told, and {of_rollout:?} are");
+    let first = order.first().context("no pods")?;
+    let passed = ("CanaryPassed".to_owned(), format!("{first} proved the new template"));
+    ensure!(told.contains(&passed), "nobody says that {first} proved itself: {told:?}");
     Ok(())
 }
 

@@ -134,8 +134,8 @@ impl Queue {
         self.waiting.lock().sequence
     }
 
-    /// Queues a request of the present caller, or a mark; waits for room until `deadline`. Returns its number, and what to wait on for its
-    /// flush.
+    /// Queues a request of the present caller, or a mark; waits for room until `deadline`. Returns its number, and what
+    /// to wait on for its flush.
     pub async fn push(
         &self,
         request: Option<EncodedRequest>,

@@ -92,6 +92,19 @@ mod tests {
     use std::sync::Barrier;
 
     #[test]
+    fn what_is_in_the_wal_is_synced_or_it_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.sqlite");
+        flush_wal(&path).unwrap();
+        std::fs::write(dir.path().join("t.sqlite-wal"), b"frames").unwrap();
+        flush_wal(&path).unwrap();
+        std::fs::remove_file(dir.path().join("t.sqlite-wal")).unwrap();
+        // A file that takes no sync.
+        std::os::unix::fs::symlink("/dev/full", dir.path().join("t.sqlite-wal")).unwrap();
+        assert!(matches!(flush_wal(&path), Err(LocalFailure::Io { .. })));
+    }
+
+    #[test]
     fn two_checkpoints_at_once_are_no_failure() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.sqlite");

@@ -36,6 +36,10 @@ enum Job {
     },
     /// The bulk of a checkpoint is done: do the rest.
     FinishCheckpoint,
+    /// The WAL could not be brought to the disk.
+    CannotFlush {
+        error: LocalFailure,
+    },
     /// A checkpoint on demand.
     Checkpoint {
         done: oneshot::Sender<Result<Durable, LocalFailure>>,
@@ -253,8 +257,6 @@ fn checkpoint_loop(
     flushing: &AtomicBool,
 ) {
     while let Ok(order) = orders.recv() {
-        // The writer's own part meets the same error if it is real, and stops the node: the writer's handles were open
-        // when it came about, and each handle is told once.
         match order {
             Beside::Checkpoint { path, waits } => {
                 let done = match staging.unshare(&path, waits) {
@@ -266,6 +268,7 @@ fn checkpoint_loop(
                     }
                 };
                 if let Err(error) = done {
+                    // The writer's own part meets the same error if it is real, and stops the node.
                     tracing::warn!(%error, "checkpoint beside the writer failed");
                 }
                 if writer.send(Job::FinishCheckpoint).is_err() {
@@ -275,8 +278,12 @@ fn checkpoint_loop(
             Beside::Flush { path } => {
                 // What is written from now on is asked for once more.
                 flushing.store(false, Ordering::Release);
-                if let Err(error) = checkpoint::flush_wal(&path) {
-                    tracing::warn!(%error, "a sync of the WAL beside the writer failed");
+                // Whoever syncs the WAL next would not be told any more, and write pages into the database that the WAL on
+                // the disk lacks.
+                if let Err(error) = checkpoint::flush_wal(&path)
+                    && writer.send(Job::CannotFlush { error }).is_err()
+                {
+                    return;
                 }
             }
         }
@@ -355,6 +362,10 @@ impl WriterThread {
                         drop(done.send(self.checkpoint()));
                     }
                     self.schedule_checkpoint();
+                }
+                Job::CannotFlush { error } => {
+                    tracing::error!(%error, "the WAL cannot be synced; this member stops writing");
+                    self.fail(&error);
                 }
                 Job::Checkpoint { done } => self.checkpoint_for(done),
                 Job::Close { done } => {

@@ -48,11 +48,16 @@ impl Serving {
                 ("PATCH", "controllerrevisions") => {
                     self.ctx.stores.templates.follow(&Event::Apply(read::<ControllerRevision>(object)));
                 }
+                ("DELETE", "controllerrevisions") => {
+                    let template = self.ctx.stores.templates.get("shop", name).unwrap();
+                    self.ctx.stores.templates.follow(&Event::Delete(template));
+                }
                 ("PATCH", "persistentvolumeclaims") => self.keep_claim(name, object),
                 ("DELETE", "pods") => self.renew(name),
                 _ => {}
             }
         }
+        self.make_pods();
         !written.is_empty()
     }
 
@@ -75,13 +80,25 @@ impl Serving {
     }
 
     fn renew(&self, name: &str) {
-        let revision = self.set()["spec"]["template"]["metadata"]["annotations"][REVISION].clone();
         let mut pods = self.server.pods.lock().unwrap();
-        let pod = pods.iter_mut().find(|pod| pod["metadata"]["name"] == name).unwrap();
-        let uid = format!("{} again", pod["metadata"]["uid"].as_str().unwrap());
-        pod["metadata"]["uid"] = json!(uid);
-        pod["metadata"]["annotations"][REVISION] = revision;
-        self.ctx.stores.pods.follow(&Event::Apply(read::<Pod>(pod)));
+        let at = pods.iter().position(|pod| pod["metadata"]["name"] == name).unwrap();
+        let pod = pods.remove(at);
+        self.ctx.stores.pods.follow(&Event::Delete(read::<Pod>(&pod)));
+        self.away.lock().unwrap().push(pod);
+    }
+
+    /// Pods that were deleted, once there is a StatefulSet that makes them.
+    fn make_pods(&self) {
+        let Some(set) = self.ctx.stores.sets.get("shop", "orders") else { return };
+        let revision = value(&set)["spec"]["template"]["metadata"]["annotations"][REVISION].clone();
+        let mut pods = self.server.pods.lock().unwrap();
+        for mut pod in self.away.lock().unwrap().drain(..) {
+            let uid = format!("{} again", pod["metadata"]["uid"].as_str().unwrap());
+            pod["metadata"]["uid"] = json!(uid);
+            pod["metadata"]["annotations"][REVISION] = revision.clone();
+            self.ctx.stores.pods.follow(&Event::Apply(read::<Pod>(&pod)));
+            pods.push(pod);
+        }
     }
 
     /// The StatefulSet of the voters.
@@ -98,11 +115,13 @@ impl Serving {
         value(&self.ctx.stores.claims.get("shop", &format!("data-{member}")).unwrap())
     }
 
-    /// Objects that were deleted since this was asked last, in order.
-    fn deleted(&self) -> Vec<String> {
-        let asked = self.server.asked();
-        let deleted = asked.iter().filter_map(|asked| asked.strip_prefix("DELETE "));
-        deleted.map(|path| path.rsplit('/').take(2).collect::<Vec<_>>().join(" of ")).collect()
+    /// Objects of a kind that were deleted since this was asked last, in order.
+    fn deleted(&self, kind: &str) -> Vec<String> {
+        let deleted = |asked: String| {
+            let (parent, name) = asked.strip_prefix("DELETE ")?.rsplit_once('/')?;
+            parent.ends_with(&format!("/{kind}")).then(|| name.to_owned())
+        };
+        self.server.asked().into_iter().filter_map(deleted).collect()
     }
 
     /// Events since this was asked last, in order, each with the first member that it names.
@@ -128,29 +147,38 @@ async fn what_another_operator_rendered_stays_until_spec_and_window_want_another
     cluster.spec.update.maintenance_windows = window("0 0 30 2 *");
     let mut world = Serving::of(cluster).await;
     world.settle().await;
-    assert_eq!((world.image(), world.deleted()), (Value::Null, vec![]), "a newer operator restarts nobody");
+    assert_eq!(
+        (world.image(), world.deleted("pods")),
+        (Value::Null, vec![]),
+        "a newer operator restarts nobody"
+    );
     assert_eq!(world.reason("UpdatePending"), None);
     world.news();
 
     world.cluster.spec.observability.log_level = LogLevel::Debug;
     world.settle().await;
     assert_eq!(world.reason("UpdatePending").as_deref(), Some("WaitingForWindow"));
-    assert_eq!((world.image(), world.deleted(), world.news()), (Value::Null, vec![], vec![]), "it waits");
+    assert_eq!(
+        (world.image(), world.deleted("pods"), world.news()),
+        (Value::Null, vec![], vec![]),
+        "it waits"
+    );
 
     world.cluster.spec.update.maintenance_windows = window("* * * * *");
     world.settle().await;
     assert_eq!(world.image(), "i", "with the change comes what this operator renders");
-    assert_eq!(world.deleted(), ["orders-2 of pods", "orders-1 of pods", "orders-0 of pods"]);
+    assert_eq!(world.deleted("pods"), ["orders-2", "orders-1", "orders-0"]);
     assert_eq!((world.reason("UpdatePending"), world.reason("Reconciling")), (None, None));
     assert_eq!(
         world.news(),
         [
             "MemberRestarted orders-2",
-            "CanaryPassed orders-2",
+            // What was observed is told after what is done about it.
             "MemberRestarted orders-1",
+            "CanaryPassed orders-2",
             "LeadershipTransferred orders-0",
-            "LeaderChanged orders-1",
             "MemberRestarted orders-0",
+            "LeaderChanged orders-1",
         ]
     );
     assert_eq!(world.raft.lock().unwrap().leader, Some(NodeId(101)));
@@ -183,7 +211,7 @@ async fn volumes_that_fill_grow_until_they_may_not() {
     let mut world = Serving::of(cluster).await;
     world.settle().await;
     assert_eq!(world.claim("orders-1")["spec"]["resources"]["requests"]["storage"], "1Gi", "there is room");
-    world.deleted();
+    world.deleted("pods");
     world.news();
 
     world.raft.lock().unwrap().storage = Some(VolumeUsage { capacity_bytes: 100, available_bytes: 10 });
@@ -193,7 +221,7 @@ async fn volumes_that_fill_grow_until_they_may_not() {
     }
     let template = &world.set()["spec"]["volumeClaimTemplates"][0];
     assert_eq!(template["spec"]["resources"]["requests"]["storage"], "1500Mi");
-    assert_eq!(world.deleted(), ["orders of statefulsets"], "to be made anew, and no pod is");
+    assert_eq!(world.deleted("statefulsets"), ["orders"], "it is made anew around its pods");
     assert_eq!(world.news(), ["VolumeGrown"; 2]);
     assert_eq!(world.reason("StorageHealthy").as_deref(), Some("AutogrowAtMax"));
     world.raft.lock().unwrap().storage = Some(VolumeUsage { capacity_bytes: 100, available_bytes: 50 });
@@ -219,5 +247,5 @@ async fn volumes_go_with_the_cluster_as_long_as_the_spec_says_so() {
             );
         }
     }
-    assert_eq!(world.deleted(), Vec::<String>::new());
+    assert_eq!(world.deleted("pods"), Vec::<String>::new());
 }

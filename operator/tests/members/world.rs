@@ -139,7 +139,11 @@ pub fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr
     let template = {
         let mut metadata = meta(&format!("orders-template-{revision}"));
         metadata["annotations"] = json!({"sqlite-operator.io/template-revision": revision});
-        json!({"metadata": metadata, "revision": 1, "data": {"spec": {"containers": [{"name": "sqlited"}]}}})
+        let pod = json!({
+            "metadata": {"annotations": {"sqlite-operator.io/template-revision": revision}},
+            "spec": {"containers": [{"name": "sqlited"}]},
+        });
+        json!({"metadata": metadata, "revision": 1, "data": pod})
     };
     let bare =
         |names: &[&str]| -> Vec<Value> { names.iter().map(|name| json!({"metadata": meta(name)})).collect() };
@@ -164,7 +168,7 @@ pub fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr
         },
         triggers: AllTriggers::default(),
         selects_all: true,
-        recorder: Recorder::new(client.clone(), "test".into()),
+        events: Events::new(client.clone(), "test".into()),
         client,
         metrics: Metrics::new(),
         pace: Default::default(),
@@ -203,6 +207,8 @@ pub struct Serving {
     pub ctx: Arc<Context>,
     pub cluster: SqliteCluster,
     pub raft: Arc<Mutex<Raft>>,
+    /// Pods that were deleted and that nobody has made anew.
+    pub away: Mutex<Vec<Value>>,
 }
 
 impl Serving {
@@ -223,7 +229,7 @@ impl Serving {
         let mut ctx = context_of(&cluster, server.client(), &ips);
         ctx.stores.claims = cache(&claims(3, true));
         ctx.stores.clusters = cache_of(vec![guarded(cluster.clone())]);
-        Self { server, ctx: Arc::new(ctx), cluster, raft }
+        Self { server, ctx: Arc::new(ctx), cluster, raft, away: Mutex::default() }
     }
 
     /// One reconcile; what it writes into the status is there for the next.
