@@ -50,6 +50,10 @@ places! {
     ReceiveSynced = "receive.synced",
     /// Receiving a snapshot: the file is checked, and nothing refers to it yet.
     ReceiveChecked = "receive.checked",
+    /// Another database: it has its second name and a WAL that says which entry it came by, and nothing refers to it yet.
+    ReplaceShared = "replace.shared",
+    /// Another database: what members may still be sent is copied, the copy has not its name yet.
+    UnshareCopied = "unshare.copied",
     /// Installing a snapshot: the old database is closed.
     InstallClosed = "install.closed",
     /// Making a generation the present one: the new link is there under its first name.

@@ -94,6 +94,100 @@ fn a_member_ends_while_it_installs_a_snapshot() {
     ]);
 }
 
+/// Loads a database with so many rows through member `i`.
+fn load(c: &Cluster, i: usize, rows: usize) {
+    let path = c.root().join(format!("loaded-{rows}.sqlite"));
+    let loaded = rusqlite::Connection::open(&path).unwrap();
+    let fill = format!(
+        "CREATE TABLE loaded(n, filling); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {rows})
+         INSERT INTO loaded SELECT i, randomblob(4000) FROM n"
+    );
+    loaded.execute_batch(&fill).unwrap();
+    loaded.close().unwrap();
+    let answer =
+        support::patient().post(c.url(i, "/db/load")).body(std::fs::read(&path).unwrap()).send().unwrap();
+    assert_eq!(answer.status().as_u16(), 200, "{}", answer.text().unwrap());
+}
+
+fn await_rows(c: &mut Cluster, rows: usize) {
+    for i in 0..3 {
+        c.until("the rows of the database that was loaded", |c| {
+            (c.value(i, "SELECT count(*) FROM loaded", "none") == json!(rows)).then_some(())
+        });
+        assert_eq!(c.value(i, "PRAGMA integrity_check", "none"), json!("ok"));
+    }
+}
+
+fn await_consistent(c: &mut Cluster) {
+    c.until("members agree", |c| {
+        (0..3).all(|i| c.report(i)["consistency"]["state"] == "consistent").then_some(())
+    });
+}
+
+#[test]
+fn a_member_ends_while_another_database_takes_the_place_of_its_own() {
+    let mut c = cluster_with(3, &["-consistency-period", "500ms"]);
+    let places = [
+        Place::ReplaceShared,
+        Place::InstallClosed,
+        Place::ActivateLinked,
+        Place::ActivateRenamed,
+        Place::ActivateSynced,
+        Place::InstallOpened,
+        Place::InstallRemoved,
+    ];
+    for (round, place) in places.into_iter().enumerate() {
+        let leader = c.await_leader(0);
+        let follower = (leader + 1) % 3;
+        c.kill(follower);
+        c.start_armed(follower, &abort_at(place));
+        c.await_ready(follower);
+        let rows = 500 + round;
+        load(&c, leader, rows);
+        c.await_abort(follower, place.name());
+        c.execute(leader, &json!(["INSERT INTO loaded VALUES(0, NULL)"]));
+        c.start(follower);
+        c.await_ready(follower);
+        await_rows(&mut c, rows + 1);
+    }
+    await_consistent(&mut c);
+}
+
+#[test]
+fn a_member_that_was_away_is_sent_the_database_that_others_write_to_already() {
+    let mut c = cluster_with(3, &["-consistency-period", "500ms"]);
+    let leader = c.await_leader(0);
+    let (follower, away) = ((leader + 1) % 3, (leader + 2) % 3);
+    c.kill(away);
+    c.kill(follower);
+    c.start_armed(follower, &abort_at(Place::UnshareCopied));
+    c.await_ready(follower);
+    load(&c, leader, 500);
+    c.execute(leader, &json!(["INSERT INTO loaded VALUES(0, NULL)"]));
+    // A checkpoint writes to the database's file, which is the one that the third is to be sent.
+    c.until("the entries are there", |c| {
+        (c.value(follower, "SELECT count(*) FROM loaded", "none") == json!(501)).then_some(())
+    });
+    // It may end before it answers.
+    drop(support::patient().post(c.url(follower, "/snapshot")).send());
+    c.await_abort(follower, "unshare.copied");
+    c.start(follower);
+    c.await_ready(follower);
+    for i in [leader, follower] {
+        assert!(matches!(c.post(i, "/snapshot", "").0, 200 | 204), "{}", c.log(i));
+        let staging = std::fs::read_dir(c.members[i].dir.join("staging")).unwrap();
+        let names: Vec<_> = staging.map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(names.len(), 1, "it is kept for the third: {names:?}");
+        let links = std::os::unix::fs::MetadataExt::nlink(&std::fs::metadata(&names[0]).unwrap());
+        assert_eq!(links, 1, "and is no part of the database any more");
+    }
+    c.start(away);
+    c.await_ready(away);
+    await_rows(&mut c, 501);
+    assert!(c.log(away).contains("fetched a database that an entry names"), "{}", c.log(away));
+    await_consistent(&mut c);
+}
+
 #[test]
 fn the_sender_of_a_snapshot_ends() {
     let mut c = with_ledger();

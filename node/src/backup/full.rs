@@ -119,7 +119,8 @@ pub async fn make_backup(
 ) -> Result<Manifest, BackupFailure> {
     let objects = &objects.patient();
     await_checksum(&source.store).await?;
-    let (pinned, checksum) = source.store.pin_checked().await?;
+    let pinned = source.store.pin_checked().await?;
+    let checksum = pinned.checksum;
     let time = crate::clock::now();
     let meta = pinned.meta.clone();
     let Some(last) = meta.applied.log_id else { return Err(BackupFailure::Empty) };

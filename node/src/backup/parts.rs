@@ -3,7 +3,9 @@
 use super::manifest::{Parts, part_name};
 use super::objects::{ObjectError, Objects};
 use crate::failpoint::{Place, pass};
+use crate::store::WriteBehind;
 use futures::{StreamExt as _, TryStreamExt as _};
+use parking_lot::Mutex;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -18,8 +20,8 @@ pub const PART: usize = 8 << 20;
 const LARGEST: u64 = 64 << 20;
 /// Parts on their way to the store at once.
 const SENDING: usize = 4;
-/// Parts on their way from the store at once.
-const FETCHING: usize = 6;
+/// Parts on their way from the store at once: each is in memory until the disk has taken it.
+const FETCHING: usize = 4;
 
 /// A file did not come out of the store.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +63,7 @@ pub async fn put_parts(
     Ok((parts, stored_bytes))
 }
 
-/// Writes the file that `parts` below `directory` make up to `path`, not synced; tells `fetched` how many bytes have come.
+/// Writes the file that `parts` below `directory` make up to `path`, synced; tells `fetched` how many bytes have come.
 pub async fn fetch_parts(
     objects: &Objects,
     directory: &str,
@@ -75,11 +77,12 @@ pub async fn fetch_parts(
     if !whole {
         return Err(FetchError::Parts(directory.into()));
     }
-    let file = Arc::new(File::create(path)?);
+    let behind = WriteBehind::new(File::create(path)?);
+    let (file, behind) = (behind.file().clone(), Arc::new(Mutex::new(behind)));
     let mut done = 0;
     let mut coming = futures::stream::iter(parts.sums.iter().enumerate())
         .map(|(n, sum)| {
-            let file = file.clone();
+            let (file, behind) = (file.clone(), behind.clone());
             async move {
                 let size = parts.size_of(n);
                 let plain = objects.get_sealed(&part_name(directory, n), size as usize, Some(sum)).await?;
@@ -87,8 +90,8 @@ pub async fn fetch_parts(
                     return Err(FetchError::Parts(directory.into()));
                 }
                 let at = parts.part_bytes * n as u64;
-                let written = tokio::task::spawn_blocking(move || file.write_all_at(&plain, at)).await;
-                written.map_err(ObjectError::from)??;
+                let write = move || file.write_all_at(&plain, at).and_then(|()| behind.lock().wrote(size));
+                tokio::task::spawn_blocking(write).await.map_err(ObjectError::from)??;
                 Ok(size)
             }
         })
@@ -97,5 +100,8 @@ pub async fn fetch_parts(
         done += size;
         fetched(done);
     }
-    Ok(())
+    drop(coming);
+    let gone = || io::Error::other("a part is still being written");
+    let behind = Arc::into_inner(behind).ok_or_else(gone)?.into_inner();
+    Ok(tokio::task::spawn_blocking(move || behind.finish()).await.map_err(ObjectError::from)??)
 }

@@ -6,8 +6,8 @@ use super::objects::{ObjectError, Objects};
 use super::parts::{FetchError, PART, fetch_parts, put_parts};
 use crate::raft::command::Replacement;
 use crate::store::{Entry, Sha256Sum, Staging};
+use aws_lc_rs::digest::{Context, SHA256};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read as _};
 use tokio::sync::mpsc;
 
@@ -75,7 +75,7 @@ pub async fn keep(
     replacement: Replacement,
 ) -> Result<bool, ReplacedError> {
     let sha256 = Sha256Sum(replacement.sha256);
-    let mut file = match File::open(staging.path(sha256)) {
+    let mut file = match staging.open_checked(sha256) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Another leader may have kept it. Written once more, it counts as needed from now on.
@@ -89,11 +89,16 @@ pub async fn keep(
     };
     let (send, pieces) = mpsc::channel(1);
     let reading = tokio::task::spawn_blocking(move || -> io::Result<()> {
+        let mut sum = Context::new(&SHA256);
         loop {
             let mut piece = Vec::with_capacity(PART);
-            if (&mut file).take(PART as u64).read_to_end(&mut piece)? == 0
-                || send.blocking_send(piece).is_err()
-            {
+            if (&mut file).take(PART as u64).read_to_end(&mut piece)? == 0 {
+                // Once the database changes that the file became, nobody who reads for very long is waited for.
+                let is_whole = sum.finish().as_ref() == replacement.sha256;
+                return if is_whole { Ok(()) } else { Err(io::Error::other("it has changed meanwhile")) };
+            }
+            sum.update(&piece);
+            if send.blocking_send(piece).is_err() {
                 return Ok(());
             }
         }

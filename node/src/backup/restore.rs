@@ -298,6 +298,10 @@ impl Replay {
         }
         let (database, extensions) = (self.store.database_path(), self.store.extensions());
         self.store.close().await?;
+        // The last entry may have brought another database, whose WAL was not moved into it yet.
+        let whole = database.clone();
+        let moved = tokio::task::spawn_blocking(move || store::into_one_file(&whole)).await;
+        moved.map_err(ObjectError::from)?.map_err(RestoreError::Damaged)?;
         let size_bytes = std::fs::metadata(&database).map_err(io_at(&database))?.len();
         let backup = &choice.manifest.backup;
         let restored = Restored {

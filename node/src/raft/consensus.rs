@@ -32,7 +32,7 @@ use crate::failpoint::{Place, pass};
 use crate::identity::Identity;
 use crate::observe::Observe as _;
 use crate::space::Space;
-use crate::store::{LocalFailure, Store};
+use crate::store::{Durable, LocalFailure, Store};
 use crate::trace::Tracer;
 use client::admin::{AddLearner, NodeId, Phase};
 use futures::FutureExt as _;
@@ -552,9 +552,10 @@ impl Consensus {
 
     /// Purges the log up to entry `index`, unless the database file on disk lacks it or it is to be archived first.
     pub(super) async fn purge_up_to(&self, index: u64) -> Result<(), String> {
-        let durable = self.store.checkpoint().await.map_err(|e| e.to_string())?.log_id;
-        let may = durable.is_some_and(|durable| durable.index >= index)
-            && self.archived.bound(&self.log, index) == Some(index);
+        let reaches = |durable: &Durable| durable.log_id.is_some_and(|durable| durable.index >= index);
+        let is_durable = self.store.state().observe(|state| reaches(&state.durable))
+            || reaches(&self.store.checkpoint().await.map_err(|e| e.to_string())?);
+        let may = is_durable && self.archived.bound(&self.log, index) == Some(index);
         if may {
             retention::purge(&self.raft, &self.log, index).await?;
         }

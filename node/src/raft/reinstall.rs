@@ -198,9 +198,7 @@ impl Consensus {
         }
         // Who asks goes to the next member rather than wait: clients' copies may take long.
         let _permit = self.copies.try_acquire().map_err(|_| "this member sends other copies of its state")?;
-        let store = self.store.clone();
-        let pinned = tokio::task::spawn_blocking(move || store.pin_snapshot());
-        let pinned = pinned.await.map_err(|e| text(&e))?.map_err(|e| text(&e))?;
+        let pinned = self.store.pin_to_send().await.map_err(|e| text(&e))?;
         let sending = Sending::new(&self.peers, to, &address, metrics.vote, Intent::Replace, pinned);
         sending.run().await.map_err(|e| text(&e))?;
         Ok(Bytes::new())

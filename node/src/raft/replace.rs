@@ -23,12 +23,11 @@ use super::waiters::{Leadership, Outcome};
 use super::whereabouts::Whereabouts;
 use super::wire::get_u64;
 use crate::observe::{Observe as _, Until as _};
-use crate::store::{CanonicalError, Scratch, Sha256Sum, Staging, Store, Taken};
+use crate::store::{CanonicalError, Receiving, Scratch, Sha256Sum, Staging, Store, Taken};
 use bytes::{BufMut, Bytes, BytesMut};
 use client::admin::{Member, NodeId, quorum};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,7 +177,9 @@ impl Consensus {
         self.may_serve()?;
         self.may_apply()?;
         let staging = self.store().staging().clone();
-        let received = receive(staging.clone(), upload, None).await?.into_scratch();
+        let receiver = staging.clone();
+        let receiving = blocking(move || receiver.receive(0)).await?;
+        let received = receive(receiving, upload, None).await?.into_scratch();
         // Not before: an upload may take as long as it likes.
         let turn = self.loading.lock().await;
         let canonical = staging.scratch();
@@ -228,18 +229,6 @@ impl Consensus {
 
     /// Sends a staged file to the other members, until a quorum of the voters has it on disk, ready to become the database.
     pub(super) async fn spread(&self, sha256: Sha256Sum, size: u64) -> Result<(), LoadError> {
-        tokio::join!(self.send_to_quorum(sha256, size), self.copy_ahead(sha256)).0
-    }
-
-    /// Where there is no room for that, it is found out when the entry comes.
-    async fn copy_ahead(&self, sha256: Sha256Sum) {
-        let staging = self.store().staging().clone();
-        if let Err(error) = blocking(move || staging.copy_ahead(sha256)).await {
-            tracing::info!(%error, %sha256, "a staged database is not copied ahead");
-        }
-    }
-
-    async fn send_to_quorum(&self, sha256: Sha256Sum, size: u64) -> Result<(), LoadError> {
         let own = self.identity().node_id();
         let members = describe(&self.metrics()).members;
         let voters = members.iter().filter(|m| m.voter).count();
@@ -296,10 +285,7 @@ impl Consensus {
             drop(send);
         });
         match kept {
-            Ok(()) => {
-                self.copy_ahead(sha256).await;
-                stream.accept(&[]).await
-            }
+            Ok(()) => stream.accept(&[]).await,
             Err(error) => {
                 self.unstage(sha256).await?;
                 stream.refuse(&error.to_string()).await
@@ -356,10 +342,6 @@ impl Consensus {
             };
             for (sha256, _) in staged {
                 let Some(index) = self.staged.names.last_entry(sha256) else { continue };
-                if self.staged.has_applied(index) {
-                    // The entry came before the copy was made.
-                    self.store().staging().drop_copy(sha256);
-                }
                 if self.is_out_of_reach(index).await {
                     let staged = self.staged.clone();
                     if let Err(error) = blocking(move || staged.names.remove(sha256, index)).await {
@@ -563,13 +545,8 @@ async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 
 }
 
 /// Writes an upload to disk as it comes.
-async fn receive(
-    staging: Staging,
-    mut upload: Upload,
-    size: Option<u64>,
-) -> io::Result<crate::store::Receiving> {
+async fn receive(mut receiving: Receiving, mut upload: Upload, size: Option<u64>) -> io::Result<Receiving> {
     blocking(move || {
-        let mut receiving = staging.receive(size.unwrap_or(0))?;
         loop {
             match upload.blocking_recv() {
                 Some(Ok(piece)) if piece.is_empty() => return Ok(receiving),
@@ -587,14 +564,15 @@ async fn receive(
 
 /// Receives a staged file and keeps it.
 async fn keep(staging: Staging, upload: Upload, sha256: Sha256Sum, size: u64) -> io::Result<()> {
-    let receiving = receive(staging, upload, Some(size)).await?;
+    let receiving = blocking(move || staging.receive_checked(size)).await?;
+    let receiving = receive(receiving, upload, Some(size)).await?;
     blocking(move || receiving.finish(sha256)).await
 }
 
 /// Reads a staged file; returns its size and its pieces.
 fn read_staged(staging: &Staging, sha256: Sha256Sum) -> io::Result<(u64, Upload)> {
-    let mut file = File::open(staging.path(sha256))?;
-    let size = file.metadata()?.len();
+    let mut file = staging.open_checked(sha256)?;
+    let size = file.size()?;
     let (send, pieces) = mpsc::channel(2);
     tokio::task::spawn_blocking(move || {
         loop {

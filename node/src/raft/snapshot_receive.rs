@@ -162,16 +162,19 @@ async fn receive(
         staged.discard()?;
         return Err(error);
     }
-    if let Err(error) = arrived {
-        *turn = Some(Partial { transfer: head.transfer, staged });
-        return Err(error);
-    }
+    let checksum = match arrived {
+        Ok(checksum) => checksum,
+        Err(error) => {
+            *turn = Some(Partial { transfer: head.transfer, staged });
+            return Err(error);
+        }
+    };
     if staged.received() != head.size {
         return Err(WireError("snapshot: its size is wrong").into());
     }
     let expected = head.meta.clone();
-    let ready =
-        tokio::task::spawn_blocking(move || staged.finish(&expected)).await?.map_err(io::Error::other)?;
+    let ready = tokio::task::spawn_blocking(move || staged.finish(&expected, checksum)).await?;
+    let ready = ready.map_err(io::Error::other)?;
     may_catch_up(consensus, &head)?;
     let vote = match head.intent {
         Intent::CatchUp => install(consensus, &head, SnapshotData::Received(Box::new(ready))).await?,
@@ -209,21 +212,21 @@ async fn install(consensus: &Consensus, head: &Head, data: SnapshotData) -> io::
     Ok(response.vote)
 }
 
-/// Hands chunks on to the disk until the last one.
+/// Hands chunks on to the disk until the last one; returns the state's checksum, if the sender knows it.
 async fn take_chunks(
     frames: &mut FrameReader<ReadHalf>,
     offset: &mut u64,
     chunks: &mpsc::Sender<Bytes>,
-) -> io::Result<()> {
+) -> io::Result<Option<u64>> {
     loop {
         match Chunk::get(*offset, &mut next_frame(frames).await?)? {
             Chunk::Bytes(bytes) => {
                 *offset += bytes.len() as u64;
                 if chunks.send(bytes).await.is_err() {
-                    return Ok(()); // The disk failed; the writer says how.
+                    return Ok(None); // The disk failed; the writer says how.
                 }
             }
-            Chunk::End => return Ok(()),
+            Chunk::End(checksum) => return Ok(checksum),
             Chunk::Failed => return Err(io::Error::other("the sender failed")),
         }
     }

@@ -144,7 +144,7 @@ impl<'a> Sending<'a> {
                     self.advance(sent);
                     pass(Place::SendChunk)?;
                 }
-                Chunk::End | Chunk::Failed => break,
+                Chunk::End(_) | Chunk::Failed => break,
             }
         }
         // Nothing has to be sent again: the WAL need not wait for the receiver to check and install it.
@@ -182,7 +182,7 @@ fn read_chunks(pinned: Pinned, offset: u64) -> mpsc::Receiver<Result<Chunk, Send
             send.blocking_send(Ok(Chunk::Bytes(bytes))).is_ok()
         });
         let end = match streamed {
-            Ok(Streamed::Whole) => Ok(Chunk::End),
+            Ok(Streamed::Whole) => Ok(Chunk::End(pinned.checksum.map(|checksum| checksum.sum))),
             Ok(Streamed::Stopped) => return,
             Ok(Streamed::Expired) => Err(SendError::Expired),
             Err(error) => Err(SendError::Read(error)),

@@ -3,7 +3,8 @@
 //! ```text
 //! head   = vote · transfer u64 · intent u8 (0 = to catch up, 1 = to replace a wrong state) · size u64 · meta
 //! begin  = 0 · vote (the receiver is that far already) | 1 · message | 2 · offset u64 (send from there)
-//! chunk  = 0 · crc32c u32 of (offset, bytes) · bytes | 1 (all bytes were sent) | 2 (the sender failed)
+//! chunk  = 0 · crc32c u32 of (offset, bytes) · bytes | 1 (all bytes were sent) [· the state's checksum u64, if it is known] |
+//!          2 (the sender failed)
 //! answer = 0 · vote | 1 · message
 //! meta   = applied · epoch u64 · cluster id · membership · mark (as lengths and bytes) · [length · extensions, if there are]
 //! ```
@@ -111,8 +112,8 @@ impl Reply {
 pub enum Chunk {
     /// The next bytes.
     Bytes(Bytes),
-    /// All bytes were sent.
-    End,
+    /// All bytes were sent. The checksum of the state, if the sender knows it.
+    End(Option<u64>),
     /// The sender could not read on.
     Failed,
 }
@@ -126,7 +127,11 @@ impl Chunk {
                 out.put_u32_le(chunk_crc(offset, bytes));
                 out.put_slice(bytes);
             }
-            Self::End => out.put_u8(1),
+            Self::End(checksum) => {
+                out.put_u8(1);
+                // Members of before it was sent take no notice of it.
+                checksum.iter().for_each(|sum| out.put_u64_le(*sum));
+            }
             Self::Failed => out.put_u8(2),
         }
     }
@@ -142,7 +147,8 @@ impl Chunk {
                 }
                 Ok(Self::Bytes(bytes))
             }
-            1 => Ok(Self::End),
+            1 if frame.is_empty() => Ok(Self::End(None)),
+            1 => Ok(Self::End(Some(get_u64(frame)?))),
             2 => Ok(Self::Failed),
             _ => Err(WireError("snapshot chunk")),
         }

@@ -171,8 +171,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let store = self.store.clone();
-        let pinned = tokio::task::spawn_blocking(move || store.pin_snapshot()).await?.map_err(fatal)?;
+        let pinned = self.store.pin_to_send().await.map_err(fatal)?;
         if pinned.meta.applied.log_id.is_none() {
             return Ok(None);
         }
@@ -185,7 +184,7 @@ impl RaftSnapshotBuilder<TypeConfig> for DurableState {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let durable = self.store.checkpoint().await.map_err(fatal)?;
+        let durable = self.store.durable().await.map_err(fatal)?;
         if let Some(last) = durable.log_id {
             self.applying.known(last.index).await?;
         }

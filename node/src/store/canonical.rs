@@ -5,7 +5,8 @@
 //! processor time, size of what it writes, open files, no core. It checks the whole file, then writes a *canonical* one
 //! (`VACUUM INTO`: the layout depends on the content only as SQLite writes it, pages of 4 KiB, no auto-vacuum), drops
 //! what has a name of ours, refuses what a user could not have made (a table whose CHECK asks for SQLite's version) and
-//! adds a fresh internal table. What a crafted file can do to the child ends with it.
+//! adds a fresh internal table. What a crafted file can do to the child ends with it. A large file is checked and rewritten
+//! at the same time, on two threads; what is written goes to the disk meanwhile.
 //!
 //! Where SQL text is taken too, the child first runs it, under the rules for statements of users, on an empty database.
 
@@ -18,7 +19,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -40,6 +41,12 @@ const SECONDS_PER_64_MIB: u64 = 10;
 const ALLOWANCE: u64 = 16 << 20;
 /// Indexes may make so many times the size of the text out of SQL text, and running it takes so many times longer.
 const OF_TEXT: u64 = 4;
+/// From this size on a file is rewritten while it is checked. What is wrong with a smaller one is better told first: a file
+/// that was made to have no end would be, by the limit on what is written.
+const AT_ONCE: u64 = 64 << 20;
+/// How often it is looked at how much the child has written, and after how many bytes more that is synced.
+const LOOK: Duration = Duration::from_millis(100);
+const SYNC_BYTES: u64 = 16 << 20;
 /// Of a statement that fails, so much is repeated, in characters.
 const EXCERPT: usize = 80;
 /// Third argument of the subcommand: what is taken.
@@ -87,7 +94,7 @@ pub enum CanonicalError {
     Invalid(String),
     /// The child could not be run.
     #[error("check a database: {0}")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
 }
 
 /// Why the child refuses a file; its text is what the client reads.
@@ -128,7 +135,7 @@ pub enum Refused {
     Meta(#[from] meta::MetaError),
     /// A file could not be read or written, or a limit not set.
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
 }
 
 /// Runs the child on `input`; afterwards `output` is the canonical file, not synced.
@@ -152,7 +159,19 @@ pub async fn write_in_child(
         .spawn()?;
     // Waiting for the disk costs no processor time, but must end too.
     let patience = Duration::from_secs(10 * cpu_seconds(size, taken == Taken::DatabaseOrSql));
-    let done = tokio::time::timeout(patience, child.wait_with_output()).await;
+    let mut running = std::pin::pin!(tokio::time::timeout(patience, child.wait_with_output()));
+    let mut synced = 0;
+    let done = loop {
+        tokio::select! {
+            done = &mut running => break done,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        // Not cut short: that a disk fails is told once, to whoever syncs next.
+        let output = output.to_owned();
+        synced = tokio::task::spawn_blocking(move || sync_grown(&output, synced))
+            .await
+            .map_err(io::Error::from)??;
+    };
     let Ok(done) = done else { return Err(CanonicalError::Invalid("checking it took too long".into())) };
     let done = done?;
     match done.status.code() {
@@ -164,6 +183,19 @@ pub async fn write_in_child(
         }
         None => Err(CanonicalError::Invalid("checking it took more than it may".into())),
     }
+}
+
+/// Syncs a file of which `synced` bytes are on disk, if it is there and has grown by enough; returns how many are then.
+fn sync_grown(path: &Path, synced: u64) -> io::Result<u64> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(synced),
+        opened => opened?,
+    };
+    let size = file.metadata()?.len();
+    if size < synced + SYNC_BYTES {
+        return Ok(synced);
+    }
+    file.sync_data().map(|()| size)
 }
 
 fn cpu_seconds(size: u64, is_text: bool) -> u64 {
@@ -200,12 +232,12 @@ pub fn child(order: &Order) -> Result<(), Refused> {
     let written =
         run_text(input, made, &extensions).and_then(|()| write_canonical(made, output, &extensions));
     match std::fs::remove_file(made) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => written,
     }
 }
 
-fn is_database(path: &Path) -> std::io::Result<bool> {
+fn is_database(path: &Path) -> io::Result<bool> {
     let mut beginning = Vec::new();
     File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut beginning)?;
     Ok(beginning == MAGIC)
@@ -251,16 +283,17 @@ pub fn write_canonical(input: &Path, output: &Path, extensions: &Arc<Loaded>) ->
     // file, whose page size VACUUM keeps.
     super::backup::set_journal_version(input, false)?;
     let uri = format!("file:{}?mode=ro", uri_path(input)?);
-    let connection = Connection::open_with_flags(uri, flags)?;
-    configure(&connection, Purpose::Read, extensions)?;
-    let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    if verdict != "ok" {
-        return Err(Refused::Damaged(verdict));
+    let open = || -> Result<Connection, Refused> {
+        let connection = Connection::open_with_flags(&uri, flags)?;
+        configure(&connection, Purpose::Read, extensions)?;
+        Ok(connection)
+    };
+    if std::fs::metadata(input)?.len() < AT_ONCE {
+        check(&open()?)?;
+        rewrite(&open()?, output)?;
+    } else {
+        check_and_rewrite(&open, output)?;
     }
-    connection.execute_batch("PRAGMA page_size=4096; PRAGMA auto_vacuum=NONE")?;
-    let target = output.to_str().ok_or(Refused::Kind("its name is not UTF-8"))?;
-    connection.execute("VACUUM INTO ?1", [target])?;
-    connection.close().map_err(|(_, error)| error)?;
 
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(output, flags)?;
@@ -272,6 +305,40 @@ pub fn write_canonical(input: &Path, output: &Path, extensions: &Arc<Loaded>) ->
     connection.close().map_err(|(_, error)| error)?;
     super::backup::set_journal_version(output, true)?;
     Ok(())
+}
+
+fn check(connection: &Connection) -> Result<(), Refused> {
+    let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(Refused::Damaged(verdict)) }
+}
+
+fn rewrite(connection: &Connection, output: &Path) -> Result<(), Refused> {
+    connection.execute_batch("PRAGMA page_size=4096; PRAGMA auto_vacuum=NONE")?;
+    let target = output.to_str().ok_or(Refused::Kind("its name is not UTF-8"))?;
+    connection.execute("VACUUM INTO ?1", [target])?;
+    Ok(())
+}
+
+/// Both at the same time; what is written counts only if what it is made of is sound.
+fn check_and_rewrite(
+    open: &(impl Fn() -> Result<Connection, Refused> + Sync),
+    output: &Path,
+) -> Result<(), Refused> {
+    let source = open()?;
+    let writing = source.get_interrupt_handle();
+    let (checked, written) = std::thread::scope(|scope| {
+        let checking = scope.spawn(|| {
+            let checked = open().and_then(|connection| check(&connection));
+            if checked.is_err() {
+                writing.interrupt();
+            }
+            checked
+        });
+        let written = rewrite(&source, output);
+        (checking.join(), written)
+    });
+    checked.unwrap_or_else(|_| Err(io::Error::other("the thread that checks it ended").into()))?;
+    written
 }
 
 fn configure(connection: &Connection, purpose: Purpose, extensions: &Loaded) -> rusqlite::Result<()> {
@@ -387,6 +454,50 @@ mod tests {
         let connection = Connection::open(path).unwrap();
         connection.execute_batch(setup).unwrap();
         connection.close().unwrap();
+    }
+
+    #[test]
+    fn a_large_file_is_checked_while_it_is_rewritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let (input, output) = (dir.path().join("in"), dir.path().join("out"));
+        let rows = AT_ONCE / (1 << 20) + 1;
+        let filled = format!(
+            "CREATE TABLE t(a, b); CREATE INDEX j ON t(a); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {rows})
+             INSERT INTO t SELECT i, zeroblob(1048576) FROM n"
+        );
+        database(&input, &filled);
+        write_canonical(&input, &output, &Loaded::none()).unwrap();
+        let count = "SELECT count(*) FROM t WHERE length(b) = 1048576";
+        let connection = Connection::open(&output).unwrap();
+        assert_eq!(connection.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), rows as i64);
+        drop(connection);
+        std::fs::remove_file(&output).unwrap();
+        // An index that lacks a row is copied as it is: only the check notices it.
+        for sql in [
+            "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET type = 'table', name = 'i', tbl_name = 'i',
+             sql = 'CREATE TABLE i(a, r, PRIMARY KEY(a, r)) WITHOUT ROWID' WHERE name = 'j'",
+            "DELETE FROM i WHERE a = 1",
+            "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET type = 'index', name = 'j', tbl_name = 't',
+             sql = 'CREATE INDEX j ON t(a)' WHERE name = 'i'",
+        ] {
+            database(&input, sql);
+        }
+        let refused = write_canonical(&input, &output, &Loaded::none()).unwrap_err().to_string();
+        assert!(refused.starts_with("it is damaged: ") && refused.contains("index j"), "{refused}");
+    }
+
+    #[test]
+    fn what_is_written_is_synced_as_it_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert_eq!(sync_grown(&path, 0).unwrap(), 0, "it is not there yet");
+        let file = File::create(&path).unwrap();
+        for (size, synced, then) in
+            [(SYNC_BYTES - 1, 0, 0), (SYNC_BYTES, 0, SYNC_BYTES), (SYNC_BYTES + 1, SYNC_BYTES, SYNC_BYTES)]
+        {
+            file.set_len(size).unwrap();
+            assert_eq!(sync_grown(&path, synced).unwrap(), then, "{size}");
+        }
     }
 
     #[test]

@@ -23,6 +23,9 @@ use std::time::Duration;
 
 /// Pages in the WAL (4 KiB each) from which on a checkpoint is due: 16 MiB.
 pub const DUE_PAGES: u64 = 4096;
+/// The same, while the database's file is a staged one as well: mostly it is not any more before that many are written, and
+/// need not be copied.
+pub const SHARED_DUE_PAGES: u64 = 4 * DUE_PAGES;
 /// So many new pages in the WAL are brought to the disk at once: 1 MiB.
 pub const FLUSH_PAGES: u64 = 256;
 /// How often the bulk is done: again for what was written meanwhile, so that little is left to the writer.

@@ -38,6 +38,7 @@ mod text;
 mod value;
 mod wal_capture;
 mod watched;
+mod write_behind;
 mod writer;
 mod writer_connection;
 
@@ -53,13 +54,16 @@ pub use meta::{Applied, LogId, Maintained, Meta, MetaError, Position, RESERVED_P
 pub use pages::{Checksum, Damage, PageSum};
 pub use query_memory::{install as bound_queries, set_limit as set_query_memory};
 pub use reader::{Diagnostics, Inline, Limits, ReadError, ReadPool};
-pub use restored::{Seed, first_value, holds_anything, integrity, read_mark, write_mark, write_user_copy};
+pub use restored::{
+    Seed, first_value, holds_anything, integrity, into_one_file, read_mark, write_mark, write_user_copy,
+};
 pub use result_limit::ResultLimit;
 pub use script::statements;
 pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, Streamed, chunk_crc};
-pub use staging::{Receiving, Scratch, Sha256Sum, Staging};
+pub use staging::{Receiving, Scratch, Sha256Sum, StagedFile, Staging};
 pub use text::is_vacuum;
 pub use value::write_str;
+pub use write_behind::WriteBehind;
 pub use writer::{Committed, State};
 
 use crate::failpoint::{Place, pass};
@@ -132,6 +136,8 @@ impl Store {
             }
         };
         let path = generations.path(generation);
+        let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
+        staging.resume(&path).map_err(io("look for staged databases"))?;
         let vfs = EntryVfs::register()
             .map_err(|e| io("register the file system layer")(std::io::Error::other(e)))?;
         let pages = Arc::new(Pages::default());
@@ -142,7 +148,6 @@ impl Store {
         let attempts = Arc::new(attempts);
         place(Place::StartOpened)?;
         let readers = Arc::new(ReadPool::new(&path, foreign_keys, applier.extensions().clone()));
-        let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
         let (own, pool) = (generations.clone(), readers.clone());
         let (wake, woken) = std::sync::mpsc::channel();
         let writer = Writer::start(
@@ -246,11 +251,6 @@ impl Store {
         self.attempts.excuse();
     }
 
-    /// Pins the present state, to send it to another member. Blocks on the disk.
-    pub fn pin_snapshot(&self) -> Result<PinnedSnapshot, LocalFailure> {
-        self.look(PinnedSnapshot::pin)
-    }
-
     /// Looks at the database file; at the next one where another database takes its place meanwhile. Blocks on the disk.
     pub fn look<T, E>(&self, look: impl Fn(&Path) -> Result<T, E>) -> Result<T, E> {
         loop {
@@ -272,9 +272,25 @@ impl Store {
         looked.map_err(|error| error.to_string())?
     }
 
+    /// Pins the present state. Blocks on the disk.
+    pub fn pin_snapshot(&self) -> Result<PinnedSnapshot, LocalFailure> {
+        self.look(PinnedSnapshot::pin)
+    }
+
     /// Pins the present state, with its checksum if that is known.
-    pub async fn pin_checked(&self) -> Result<(PinnedSnapshot, Option<Checksum>), LocalFailure> {
+    pub async fn pin_checked(&self) -> Result<PinnedSnapshot, LocalFailure> {
         self.writer.pin().await
+    }
+
+    /// The same, to send it to another member; where the writer has stopped, what it left, without a checksum.
+    pub async fn pin_to_send(&self) -> Result<PinnedSnapshot, LocalFailure> {
+        match self.pin_checked().await {
+            Err(LocalFailure::Stopped(_)) => {}
+            pinned => return pinned,
+        }
+        let store = self.clone();
+        let pinned = tokio::task::spawn_blocking(move || store.pin_snapshot()).await;
+        pinned.map_err(|error| LocalFailure::Io { what: "pin a snapshot", source: error.into() })?
     }
 
     /// Begins to receive a snapshot beside the present database.
@@ -296,7 +312,7 @@ impl Store {
         if streamed != Streamed::Whole {
             return Err(io(std::io::ErrorKind::TimedOut.into()));
         }
-        staged.finish(&pinned.meta)
+        staged.finish(&pinned.meta, pinned.checksum.map(|checksum| checksum.sum))
     }
 
     /// Makes a received snapshot the present database.
@@ -381,6 +397,15 @@ impl Store {
     /// Moves the WAL into the database file as far as readers allow; returns how far that is on disk then.
     pub async fn checkpoint(&self) -> Result<Durable, LocalFailure> {
         self.writer.checkpoint().await
+    }
+
+    /// Some state that is on disk: the present one, as far as readers allow. While the database is a staged file as well it may
+    /// be an earlier one, so that the file need not be copied.
+    pub async fn durable(&self) -> Result<Durable, LocalFailure> {
+        let known = self.writer.state().observe(|state| state.durable.clone());
+        let shared = self.staging.is_shared(&self.database_path());
+        // Where it cannot be told, a checkpoint meets the same.
+        if known.log_id.is_some() && matches!(shared, Ok(true)) { Ok(known) } else { self.checkpoint().await }
     }
 
     /// The present database's file.

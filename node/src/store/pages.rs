@@ -58,6 +58,7 @@ pub fn hash(page: u32, content: &[u8]) -> u64 {
 
 /// The checksum of a state whose pages are given in order: computed from what is read, where [`Pages`] follows what was
 /// written.
+#[derive(Debug)]
 pub struct PageSum {
     page_size: usize,
     next: u32,
@@ -69,6 +70,16 @@ impl PageSum {
     /// Of a database with pages of `page_size` bytes, of which those in `free` are on the free list.
     pub fn new(page_size: usize, free: Vec<u32>) -> Self {
         Self { page_size, next: 1, free: free.into_iter().collect(), sum: 0 }
+    }
+
+    /// Size of a page in bytes.
+    pub fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    /// How many pages there were so far.
+    pub fn pages(&self) -> u64 {
+        u64::from(self.next - 1)
     }
 
     /// The next pages, whole.

@@ -1,9 +1,9 @@
 //! Puts another database in the place of the present one, as an entry of the log says.
 //!
-//! The file is in the staging directory of every member that goes on; here it becomes the next generation. It is copied
-//! (a clone, where the file system can), because other members may still fetch it: before the entry comes, as a rule, so
-//! that writes do not wait for that. It learns what has been applied and the membership before it is made the present
-//! generation, so that a crash leaves the old or the new one, whole.
+//! The file is in the staging directory of every member that goes on; here it becomes the next generation. It is not
+//! copied, and not changed either, because other members may still fetch it ([`super::staging`]): what has been applied and
+//! the membership are written into a WAL beside it, before it is made the present generation, so that a crash leaves the
+//! old or the new one, whole. Writes wait for that, and it takes as long for a large database as for a small one.
 
 use super::apply::{Applier, Entry, LocalFailure};
 use super::changes;
@@ -11,7 +11,9 @@ use super::generation::Generations;
 use super::meta::{self, Applied, Meta};
 use super::snapshot::ReadySnapshot;
 use super::staging::{Sha256Sum, Staging};
+use crate::failpoint::{Place, pass};
 use crate::raft::command::Replacement;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::File;
 
@@ -36,7 +38,8 @@ pub fn prepare(
     let generation = present + 2;
     let path = generations.path(generation);
     generations.remove(generation).map_err(io("make room for another database"))?;
-    staging.move_copy(Sha256Sum(replacement.sha256), &path).map_err(io("copy a staged database"))?;
+    let sum = Sha256Sum(replacement.sha256);
+    staging.share(sum, &path).map_err(io("make a database of a staged one"))?;
 
     let sqlite = |source| LocalFailure::Sqlite { what: "open another database", source };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -51,8 +54,13 @@ pub fn prepare(
     let epoch = if replacement.epoch == 0 { before.epoch } else { replacement.epoch };
     let mark = meta::read_existing(&connection)?.mark;
     let meta = Meta { applied, epoch, membership: applier.membership().clone(), mark, ..before };
+    // The file itself is not to be written to, and the WAL is synced by the commit.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
     connection
-        .execute_batch("PRAGMA journal_mode=WAL; PRAGMA secure_delete=FAST; BEGIN IMMEDIATE")
+        .execute_batch(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; PRAGMA secure_delete=FAST;
+             BEGIN IMMEDIATE",
+        )
         .map_err(sqlite)?;
     meta::write_applied(&connection, &meta.applied)?;
     meta::write_membership(&connection, &meta.membership)?;
@@ -62,8 +70,8 @@ pub fn prepare(
     meta::write_extensions(&connection, &meta.extensions)?;
     changes::carry_over(applier.connection(), &connection).map_err(sqlite)?;
     connection.execute_batch("COMMIT").map_err(sqlite)?;
-    // Closing the only connection moves the WAL into the file.
     connection.close().map_err(|(_, source)| sqlite(source))?;
     File::open(&path).and_then(|file| file.sync_all()).map_err(io("sync another database"))?;
+    pass(Place::ReplaceShared).map_err(io("make a database of a staged one"))?;
     Ok(ReadySnapshot { generation, meta })
 }

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The first generation of a data directory that has none.
 pub struct Seed {
@@ -112,6 +113,24 @@ pub fn write_mark(path: &Path, mark: &[u8]) -> Result<(), String> {
     write().map_err(|error| error.to_string())
 }
 
+/// How long whoever still reads is waited for.
+const READ: Duration = Duration::from_secs(60);
+
+/// Moves all that the WAL of the database at `path` holds into the file. Blocks.
+pub fn into_one_file(path: &Path) -> Result<(), String> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let moved = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(READ)?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
+    };
+    match moved() {
+        Ok(false) => Ok(()),
+        Ok(true) => Err("it could not be brought into one file: somebody reads it".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// The mark of the database at `path`. Blocks.
 pub fn read_mark(path: &Path) -> Result<Vec<u8>, String> {
     let read = || Ok(meta::read_existing(&open(path)?)?.mark);
@@ -145,4 +164,24 @@ pub fn holds_anything(path: &Path) -> Result<bool, String> {
         Ok(tables as usize > own_tables(&connection)?.len())
     };
     read().map_err(|error: rusqlite::Error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_wal_comes_into_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db-1.sqlite");
+        let writer = Connection::open(&path).unwrap();
+        writer.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+        writer.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1)").unwrap();
+        writer.close().unwrap();
+        into_one_file(&path).unwrap();
+        let moved = dir.path().join("moved");
+        std::fs::rename(&path, &moved).unwrap();
+        assert_eq!(first_value(&moved, "SELECT a FROM t", &Loaded::none()).unwrap().as_deref(), Some("1"));
+    }
 }

@@ -60,15 +60,12 @@ enum Job {
     },
     /// The present state, with its checksum.
     Pin {
-        done: oneshot::Sender<Result<CheckedPin, LocalFailure>>,
+        done: oneshot::Sender<Result<PinnedSnapshot, LocalFailure>>,
     },
     Close {
         done: oneshot::Sender<Result<(), LocalFailure>>,
     },
 }
-
-/// A pinned state, with its checksum if that is known.
-pub type CheckedPin = (PinnedSnapshot, Option<Checksum>);
 
 /// Handle of the writer thread.
 #[derive(Clone)]
@@ -129,7 +126,8 @@ impl Writer {
             ..State::default()
         };
         let (publish, state) = watch::channel(first);
-        let (beside, orders) = mpsc::sync_channel(1);
+        let (beside, orders) = mpsc::channel();
+        let flushing = Arc::new(AtomicBool::new(false));
         let to_writer = jobs.clone();
         let met_full_disk = Arc::new(AtomicBool::new(false));
         let wal_limit_pages = Arc::new(AtomicU64::new(checkpoint::WAL_LIMIT / PAGE));
@@ -139,7 +137,8 @@ impl Writer {
                 .spawn(f)
                 .map_err(|source| LocalFailure::Io { what: "start a thread", source })
         };
-        spawn("checkpoint", Box::new(move || checkpoint_loop(&orders, &to_writer)))?;
+        let (own, taken) = (staging.clone(), flushing.clone());
+        spawn("checkpoint", Box::new(move || checkpoint_loop(&orders, &to_writer, &own, &taken)))?;
         let thread = WriterThread {
             pages: applier.pages().clone(),
             extensions: applier.extensions().clone(),
@@ -154,6 +153,7 @@ impl Writer {
             publish,
             beside,
             checkpointing: false,
+            flushing,
             flushed_pages: 0,
             wake_scrub,
             awaiting: Vec::new(),
@@ -177,7 +177,7 @@ impl Writer {
     }
 
     /// Pins the present state, between two entries, and says its checksum.
-    pub async fn pin(&self) -> Result<CheckedPin, LocalFailure> {
+    pub async fn pin(&self) -> Result<PinnedSnapshot, LocalFailure> {
         self.ask(|done| Job::Pin { done }).await
     }
 
@@ -240,17 +240,34 @@ impl Writer {
 /// What is done beside the writer for the database at this path.
 enum Beside {
     /// The bulk of a checkpoint.
-    Checkpoint(PathBuf),
+    Checkpoint {
+        path: PathBuf,
+        /// Whether members that read the file as a staged one are waited for.
+        waits: bool,
+    },
     /// What is new in the WAL is brought to the disk.
-    Flush(PathBuf),
+    Flush { path: PathBuf },
 }
 
 /// Works beside the writer, until the writer is gone.
-fn checkpoint_loop(orders: &mpsc::Receiver<Beside>, writer: &mpsc::Sender<Job>) {
+fn checkpoint_loop(
+    orders: &mpsc::Receiver<Beside>,
+    writer: &mpsc::Sender<Job>,
+    staging: &Staging,
+    flushing: &AtomicBool,
+) {
     while let Ok(order) = orders.recv() {
         match order {
-            Beside::Checkpoint(path) => {
-                if let Err(error) = checkpoint::bulk(&path) {
+            Beside::Checkpoint { path, waits } => {
+                let done = match staging.unshare(&path, waits) {
+                    Ok(true) => checkpoint::bulk(&path),
+                    // At the next checkpoint then.
+                    Ok(false) => Ok(()),
+                    Err(source) => {
+                        Err(LocalFailure::Io { what: "make a staged database a file of its own", source })
+                    }
+                };
+                if let Err(error) = done {
                     // The writer's own part meets the same error if it is real, and stops the node.
                     tracing::warn!(%error, "checkpoint beside the writer failed");
                 }
@@ -258,7 +275,9 @@ fn checkpoint_loop(orders: &mpsc::Receiver<Beside>, writer: &mpsc::Sender<Job>) 
                     return;
                 }
             }
-            Beside::Flush(path) => {
+            Beside::Flush { path } => {
+                // What is written from now on is asked for once more.
+                flushing.store(false, Ordering::Release);
                 // Whoever syncs the WAL next would not be told any more, and write pages into the database that the WAL on
                 // the disk lacks.
                 if let Err(error) = checkpoint::flush_wal(&path)
@@ -285,8 +304,10 @@ struct WriterThread {
     /// Those that queries are run with.
     extensions: Arc<Loaded>,
     publish: watch::Sender<State>,
-    beside: mpsc::SyncSender<Beside>,
+    /// At most one order of each kind waits there: `checkpointing`, `flushing`.
+    beside: mpsc::Sender<Beside>,
     checkpointing: bool,
+    flushing: Arc<AtomicBool>,
     /// Pages in the WAL when it was last asked to be brought to the disk.
     flushed_pages: u64,
     wake_scrub: mpsc::Sender<Wake>,
@@ -346,9 +367,7 @@ impl WriterThread {
                     tracing::error!(%error, "the WAL cannot be synced; this member stops writing");
                     self.fail(&error);
                 }
-                // Two at once would be in each other's way.
-                Job::Checkpoint { done } if self.checkpointing => self.awaiting.push(done),
-                Job::Checkpoint { done } => drop(done.send(self.checkpoint())),
+                Job::Checkpoint { done } => self.checkpoint_for(done),
                 Job::Close { done } => {
                     let closed = self.applier.take().map_or(Ok(()), |a| a.close().1);
                     drop(done.send(closed));
@@ -367,9 +386,30 @@ impl WriterThread {
         }
     }
 
-    fn pin(&self) -> Result<CheckedPin, LocalFailure> {
+    fn pin(&self) -> Result<PinnedSnapshot, LocalFailure> {
         let checksum = self.applier.as_ref().ok_or(GONE)?.checksum()?;
-        Ok((PinnedSnapshot::pin(&self.generations.path(self.generation))?, checksum))
+        let mut pinned = PinnedSnapshot::pin(&self.path())?;
+        pinned.checksum = checksum;
+        Ok(pinned)
+    }
+
+    /// The present database's file.
+    fn path(&self) -> PathBuf {
+        self.generations.path(self.generation)
+    }
+
+    /// Whether the database's file is a staged one as well, which nothing may write to: then a checkpoint waits until the
+    /// staged one is another file.
+    fn is_shared(&self) -> Result<bool, LocalFailure> {
+        let shared = self.staging.is_shared(&self.path());
+        shared.map_err(|source| LocalFailure::Io { what: "look for staged databases", source })
+    }
+
+    /// Has the other thread begin a checkpoint, which is then on its way.
+    fn begin_bulk(&mut self) {
+        let wal_pages = self.applier.as_ref().map_or(0, Applier::wal_pages);
+        let waits = wal_pages < self.wal_limit_pages.load(Ordering::Relaxed);
+        self.checkpointing |= self.beside.send(Beside::Checkpoint { path: self.path(), waits }).is_ok();
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Reply>, LocalFailure> {
@@ -394,17 +434,16 @@ impl WriterThread {
         Ok(replies)
     }
 
-    /// Has done beside this thread what is due at so many pages in the WAL. Where that thread is busy, the next entries
-    /// ask again.
+    /// Has done beside this thread what is due at so many pages in the WAL.
     fn order_beside(&mut self, wal_pages: u64) {
         self.flushed_pages = self.flushed_pages.min(wal_pages);
-        let path = || self.generations.path(self.generation);
         if self.checkpointing {
             // Its first step is the same sync.
         } else if wal_pages >= self.due_pages {
-            self.checkpointing = self.beside.try_send(Beside::Checkpoint(path())).is_ok();
+            self.begin_bulk();
         } else if wal_pages - self.flushed_pages >= checkpoint::FLUSH_PAGES
-            && self.beside.try_send(Beside::Flush(path())).is_ok()
+            && !self.flushing.swap(true, Ordering::AcqRel)
+            && self.beside.send(Beside::Flush { path: self.path() }).is_ok()
         {
             self.flushed_pages = wal_pages;
         }
@@ -457,9 +496,26 @@ impl WriterThread {
         }
     }
 
+    /// A checkpoint for somebody who asked.
+    fn checkpoint_for(&mut self, done: oneshot::Sender<Result<Durable, LocalFailure>>) {
+        let all_durable = |state: &State| state.durable.log_id == state.applied.log_id;
+        // A staged file takes long to become another one, and entries do not wait for it.
+        if !self.checkpointing && !self.publish.observe(all_durable) && matches!(self.is_shared(), Ok(true)) {
+            self.begin_bulk();
+        }
+        // Two at once would be in each other's way.
+        match self.checkpointing {
+            true => self.awaiting.push(done),
+            false => drop(done.send(self.checkpoint())),
+        }
+    }
+
     /// One checkpoint on this thread; returns how far the database file is on disk after it.
     fn checkpoint(&mut self) -> Result<Durable, LocalFailure> {
         let applier = self.applier.as_ref().ok_or(GONE)?;
+        if self.is_shared()? {
+            return Ok(self.publish.observe(|state| state.durable.clone()));
+        }
         let outcome = checkpoint::passive(applier.connection()).and_then(|complete| {
             let io = |source| LocalFailure::Io { what: "checkpoint", source };
             pass(Place::CheckpointSynced).map(|()| complete).map_err(io)
@@ -496,11 +552,13 @@ impl WriterThread {
         self.applier = Some(Applier::open(&path, vfs, self.foreign_keys, shelf, pages)?);
         self.read_pages_anew();
         place(Place::InstallOpened)?;
-        (self.tried_pages, self.due_pages) = (0, checkpoint::DUE_PAGES);
+        let due_pages = if self.is_shared()? { checkpoint::SHARED_DUE_PAGES } else { checkpoint::DUE_PAGES };
+        (self.tried_pages, self.due_pages) = (0, due_pages);
         // Before the old one goes: who does not find that any more finds this one.
         self.publish(State::all_durable);
         // Only this one: a snapshot may be on its way into another.
         self.generations.remove(old).map_err(io("remove the old database"))?;
+        self.staging.release(&path).map_err(io("close files of the old database"))?;
         place(Place::InstallRemoved)?;
         Ok(())
     }
