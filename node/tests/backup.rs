@@ -459,13 +459,22 @@ fn a_large_database_goes_out_and_comes_back() {
     assert!(restoring < idle + MORE, "the restore took {restoring} MiB of memory, {idle} MiB before");
     let rows = c.value(leader, "SELECT count(*) FROM large", "linearizable");
     assert_eq!(rows, json!(mib / STATEMENT_MIB * ((STATEMENT_MIB << 20) / 4000)));
+
+    let out_of_it = c.root().join("out.sqlite");
+    let begun = Instant::now();
+    let to = format!("backup:{}", backup["path"].as_str().unwrap());
+    let file = restore("restore", &config, &cluster_id(&c), &to, &out_of_it);
+    let as_file = begun.elapsed();
+    assert_eq!(file.restored["index"], backup["index"], "{}", file.message);
     println!(
-        "{size:.0} MiB to {}: out in {:.1} s ({:.0} MiB/s), {} MiB of memory more; back in place on three members in {:.1} s, \
-         {} MiB more in a member and the process that it starts",
+        "{size:.0} MiB to {}: out in {:.1} s ({:.0} MiB/s), {} MiB of memory more; back as a file in {:.1} s ({:.0} MiB/s); back \
+         in place on three members in {:.1} s, {} MiB more in a member and the process that it starts",
         if server.is_some() { "an S3 server" } else { "a directory" },
         out.as_secs_f64(),
         size / out.as_secs_f64(),
         peak.saturating_sub(idle),
+        as_file.as_secs_f64(),
+        size / as_file.as_secs_f64(),
         back.as_secs_f64(),
         restoring.saturating_sub(idle)
     );

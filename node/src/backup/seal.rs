@@ -13,12 +13,15 @@ use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use std::io::Cursor;
+use zstd::bulk::Compressor;
 
 const MAGIC: &[u8; 8] = b"SQLDOBJ1";
 const ENCRYPTED: u8 = 1;
 const HEAD: usize = 8 + 1 + KEY_ID + 4;
 const KEY_ID: usize = 8;
 const KEY: usize = 32;
+const TAG: usize = 16;
 /// Pages of databases shrink well at the lowest level already; higher ones cost processor time that writes need.
 const LEVEL: i32 = 1;
 
@@ -135,24 +138,33 @@ impl Keyring {
     pub fn seal(&self, name: &str, plain: &[u8]) -> Result<Bytes, SealError> {
         let failed = |what| SealError::Failed { name: name.into(), what };
         let length = u32::try_from(plain.len()).map_err(|_| failed("made: it is too large"))?;
-        let mut body = zstd::bulk::compress(plain, LEVEL).map_err(|_| failed("compressed"))?;
         let key = self.keys.first();
-        let mut out = Vec::with_capacity(HEAD + NONCE_LEN + body.len() + 16 + SHA256_OUTPUT_LEN);
+        let most = HEAD + NONCE_LEN + zstd::zstd_safe::compress_bound(plain.len()) + TAG + SHA256_OUTPUT_LEN;
+        // All of it is made in one buffer: several objects are made at once, and each is large.
+        let mut out = Vec::with_capacity(most);
         out.extend_from_slice(MAGIC);
         out.push(if key.is_some() { ENCRYPTED } else { 0 });
         out.extend_from_slice(&key.map_or([0; KEY_ID], |key| key.id));
         out.extend_from_slice(&length.to_le_bytes());
-        if let Some(key) = key {
-            let nonce: [u8; NONCE_LEN] = rand::random();
-            let aad = Aad::from([&out[..], name.as_bytes()].concat());
-            key.key
-                .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut body)
-                .map_err(|_| failed("encrypted"))?;
+        let aad = [&out[..], name.as_bytes()].concat();
+        let nonce: [u8; NONCE_LEN] = rand::random();
+        if key.is_some() {
             out.extend_from_slice(&nonce);
         }
-        out.extend_from_slice(&body);
+        let begin = out.len();
+        let mut body = Cursor::new(&mut out);
+        body.set_position(begin as u64);
+        Compressor::new(LEVEL)
+            .and_then(|mut compressor| compressor.compress_to_buffer(plain, &mut body))
+            .map_err(|_| failed("compressed"))?;
+        if let Some(key) = key {
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            let sealed = key.key.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut out[begin..]);
+            out.extend_from_slice(sealed.map_err(|_| failed("encrypted"))?.as_ref());
+        }
         let sum = digest(&SHA256, &out);
         out.extend_from_slice(sum.as_ref());
+        out.shrink_to_fit();
         Ok(out.into())
     }
 

@@ -545,7 +545,11 @@ mod tests {
         for _ in 0..3 {
             let mut read = Vec::new();
             staging.open_checked(sum).unwrap().read_to_end(&mut read).unwrap();
-            assert_eq!((read == bytes, kept(&staging)), (true, before + 1), "one that was kept is used again");
+            assert_eq!(
+                (read == bytes, kept(&staging)),
+                (true, before + 1),
+                "one that was kept is used again"
+            );
         }
         staging.unshare(&path, true).unwrap();
         let of_database = kept(&staging);
