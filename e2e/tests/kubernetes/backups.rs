@@ -99,6 +99,17 @@ async fn backed_up(
     Ok((store, orders, database))
 }
 
+/// Makes the database larger by a table of this many MiB.
+async fn fill(database: &Database, mib: u32) -> Result<()> {
+    database.write("CREATE TABLE filling (x BLOB)").await?;
+    for _ in 0..mib / 8 {
+        let rows = "SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 2048";
+        let fill = "INSERT INTO filling SELECT randomblob(4096) FROM c";
+        database.write(&format!("WITH RECURSIVE c(n) AS ({rows}) {fill}")).await?;
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
 fn only_the_bucket_is_left() {
@@ -255,13 +266,8 @@ fn what_goes_wrong_with_backups_is_told() {
 fn back_to_an_earlier_moment_and_forth_again() {
     scenario("back_to_an_earlier_moment_and_forth_again", async |test| {
         let (_store, orders, database) = backed_up(test, 3, &[]).await?;
-        database.write("CREATE TABLE filling (x BLOB)").await?;
         let mib = if proving() { 1024 } else { 16 };
-        for _ in 0..mib / 8 {
-            let rows = "SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 2048";
-            let fill = "INSERT INTO filling SELECT randomblob(4096) FROM c";
-            database.write(&format!("WITH RECURSIVE c(n) AS ({rows}) {fill}")).await?;
-        }
+        fill(&database, mib).await?;
         database.write("INSERT INTO t VALUES (1)").await?;
         let leader = orders.await_leader().await?;
         let index = orders.report(&leader).await?.applied_index;
@@ -287,6 +293,33 @@ fn back_to_an_earlier_moment_and_forth_again() {
         )?;
         ensure!(database.read_number(COUNT, Level::Linearizable).await? == 2);
         orders.assert_same_content(COUNT).await
+    });
+}
+
+/// A minute: in `make test` a backup is made under writes by `only_the_bucket_is_left`.
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn writes_do_not_notice_backups_and_the_archive() {
+    const WRITES: u64 = 2_000;
+    if !proving() {
+        return;
+    }
+    scenario("writes_do_not_notice_backups_and_the_archive", async |test| {
+        let store = ObjectStore::start(test).await?;
+        let orders = test.cluster("orders", 3).await?;
+        fill(&orders.service("rw").await?, 256).await?;
+        let ledger = orders.start_writing(Pace::default()).await?.baseline().await?;
+        let archive = json!({"enabled": true, "rpoTargetSeconds": 1});
+        orders.set(json!({"backup": {"store": store.spec(), "continuous": archive}})).await?;
+        orders.await_condition("BackupHealthy", "True").await?;
+        let (goal, mut made) = (ledger.acknowledged() + WRITES, 0);
+        while ledger.acknowledged() < goal {
+            back_up(test, &format!("backup-{made}")).await?;
+            made += 1;
+        }
+        let report = ledger.finish().await?;
+        test.say(format_args!("{made} backups of 256 MiB"));
+        test.unnoticed("backups one after another, and the archive", &report)
     });
 }
 
