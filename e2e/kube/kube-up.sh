@@ -57,8 +57,10 @@ done
 ip route replace "$SERVICE_CIDR" via "$(node_ip 1)"               # … and to services, by node1's kube-proxy
 
 # -- control plane ------------------------------------------------------------
-# Elsewhere it has machines of its own; here pods come first.
-beneath=(nice -n 10)
+# Elsewhere it has machines of its own; here it is the last to get a processor that somebody else wants.
+cpu_group kube-control-plane 256
+# shellcheck disable=SC2016 # the inner shell expands them
+beneath=(sh -c 'echo $$ >"$0" && exec "$@"' "$CPU_GROUPS/kube-control-plane/cgroup.procs")
 log "starting Kubernetes"
 daemon etcd "${beneath[@]}" "$KUBE_BIN/etcd" --data-dir "$KUBE_RUN/etcd" --unsafe-no-fsync \
   --listen-client-urls "http://127.0.0.1:$ETCD_PORT" --advertise-client-urls "http://127.0.0.1:$ETCD_PORT" \

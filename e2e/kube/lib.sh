@@ -47,6 +47,21 @@ need() {
   rm -f "$out"
 }
 
+# Where groups of processes share processors.
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then CPU_GROUPS=/sys/fs/cgroup; else CPU_GROUPS=/sys/fs/cgroup/cpu; fi
+
+# cpu_group NAME SHARES — makes such a group; where processors are short, 1024 is what a process without a group gets.
+cpu_group() {
+  local of_root=$CPU_GROUPS/cgroup.subtree_control
+  if [ -e "$of_root" ]; then echo +cpu >"$of_root"; fi
+  mkdir -p "$CPU_GROUPS/$1"
+  if [ -e "$of_root" ]; then
+    echo $(($2 * 100 / 1024)) >"$CPU_GROUPS/$1/cpu.weight"
+  else
+    echo "$2" >"$CPU_GROUPS/$1/cpu.shares"
+  fi
+}
+
 # wait_for SECONDS WHAT COMMAND... — tries COMMAND five times a second.
 wait_for() {
   local limit=$1 what=$2 end; shift 2; end=$((SECONDS + limit))

@@ -49,6 +49,11 @@ else
     [ "$c" = /sys/fs/cgroup/unified/ ] || mkdir -p "${c}kube-$NAME"
   done
 fi
+# As systemd and the kubelet share the processors of a machine: daemons together count as one processor, pods as those
+# of the node. Side by side with the pods' group each thread of a daemon would count as much as all pods.
+cpu_group "kube-$NAME" $((1024 * $(nproc)))
+cpu_group "kube-$NAME-daemons" 1024
+echo $$ >"$CPU_GROUPS/kube-$NAME-daemons/cgroup.procs"
 
 # -- configuration ----------------------------------------------------------
 cat >/etc/containerd/config.toml <<TOML
