@@ -4,8 +4,10 @@ use crate::require_sized_volumes;
 use anyhow::{Context, Result, ensure};
 use e2e::database::Level;
 use e2e::ledger::Pace;
-use e2e::{Manifest, eventually, scenario};
-use kube::ResourceExt;
+use e2e::{Manifest, Scenario, eventually, scenario};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::PostParams;
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -46,6 +48,23 @@ fn a_hibernated_cluster_wakes_with_its_data() {
     });
 }
 
+/// Waits until the garbage collector of Kubernetes knows the kind SqliteCluster, by what it does with an object whose owner
+/// is not there. It asks only each half minute which kinds there are, and until then nothing goes with its owner.
+async fn await_collector(test: &Scenario) -> Result<()> {
+    let owned: ConfigMap = serde_json::from_value(json!({
+        "metadata": {"name": "orphan", "ownerReferences": [{
+            "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster", "name": "nobody",
+            "uid": "00000000-0000-4000-8000-000000000000",
+        }]},
+    }))?;
+    let maps: Api<ConfigMap> = Api::namespaced(test.kubernetes.client.clone(), &test.namespace);
+    maps.create(&PostParams::default(), &owned).await?;
+    eventually("what has no owner is collected", Duration::from_secs(60), async || {
+        Ok(maps.get_opt("orphan").await?.is_none().then_some(()))
+    })
+    .await
+}
+
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
 fn a_deleted_cluster_is_soon_gone() {
@@ -55,6 +74,7 @@ fn a_deleted_cluster_is_soon_gone() {
         orders.apply(&Manifest::new("orders", 3).with("storage", storage)).await?;
         orders.await_ready().await?;
         ensure!(orders.claims().await?.len() == 3, "there are other claims than of three");
+        await_collector(test).await?;
         let begin = Instant::now();
         orders.delete().await?;
         test.measured("delete to gone", begin.elapsed())?;
