@@ -27,6 +27,11 @@ done
 for ns in /run/netns/kube-node*; do
   if [ -e "$ns" ]; then ip netns del "$(basename "$ns")"; fi
 done
+# A namespace without a name lives on while the kernel still tries to deliver what sockets of dead processes had to send,
+# and with it its end of the cable.
+for link in /sys/class/net/"$BRIDGE"-n*; do
+  if [ -e "$link" ]; then ip link del "$(basename "$link")" 2>/dev/null || true; fi
+done
 ip link del "$BRIDGE" 2>/dev/null || true
 ip route del unreachable "$CLUSTER_CIDR" metric 9999 2>/dev/null || true
 ip route del unreachable "$SERVICE_CIDR" metric 9999 2>/dev/null || true
