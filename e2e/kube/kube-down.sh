@@ -36,10 +36,10 @@ ip link del "$BRIDGE" 2>/dev/null || true
 ip route del unreachable "$CLUSTER_CIDR" metric 9999 2>/dev/null || true
 ip route del unreachable "$SERVICE_CIDR" metric 9999 2>/dev/null || true
 
+cgroups() { find /sys/fs/cgroup -maxdepth 2 -type d \( -name 'kube-node[0-9]*' -o -name kube-control-plane \); }
 for _ in 1 2 3 4 5; do # a cgroup goes once its last process is reaped
-  find /sys/fs/cgroup -maxdepth 2 -type d \( -name 'kube-node[0-9]*' -o -name kube-control-plane \) -print0 |
-    xargs -0 -r -I% find % -depth -type d -exec rmdir {} + 2>/dev/null || true
-  [ -n "$(find /sys/fs/cgroup -maxdepth 2 -type d \( -name 'kube-node[0-9]*' -o -name kube-control-plane \))" ] || break
+  cgroups | xargs -r -I% find % -depth -type d -exec rmdir {} + 2>/dev/null || true
+  [ -n "$(cgroups)" ] || break
   sleep 0.5
 done
 # Volumes of class "sized" are mounted files.

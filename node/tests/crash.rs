@@ -94,6 +94,13 @@ fn a_member_ends_while_it_installs_a_snapshot() {
     ]);
 }
 
+/// Starts member `i` again, to end at this place, and waits until it is in service.
+fn restart_armed(c: &mut Cluster, i: usize, place: Place) {
+    c.kill(i);
+    c.start_armed(i, &abort_at(place));
+    c.await_ready(i);
+}
+
 /// Loads a database with so many rows through member `i`.
 fn load(c: &Cluster, i: usize, rows: usize) {
     let path = c.root().join(format!("loaded-{rows}.sqlite"));
@@ -139,9 +146,7 @@ fn a_member_ends_while_another_database_takes_the_place_of_its_own() {
     for (round, place) in places.into_iter().enumerate() {
         let leader = c.await_leader(0);
         let follower = (leader + 1) % 3;
-        c.kill(follower);
-        c.start_armed(follower, &abort_at(place));
-        c.await_ready(follower);
+        restart_armed(&mut c, follower, place);
         let rows = 500 + round;
         load(&c, leader, rows);
         c.await_abort(follower, place.name());
@@ -159,9 +164,7 @@ fn a_member_that_was_away_is_sent_the_database_that_others_write_to_already() {
     let leader = c.await_leader(0);
     let (follower, away) = ((leader + 1) % 3, (leader + 2) % 3);
     c.kill(away);
-    c.kill(follower);
-    c.start_armed(follower, &abort_at(Place::UnshareCopied));
-    c.await_ready(follower);
+    restart_armed(&mut c, follower, Place::UnshareCopied);
     load(&c, leader, 500);
     c.execute(leader, &json!(["INSERT INTO loaded VALUES(0, NULL)"]));
     // A checkpoint writes to the database's file, which is the one that the third is to be sent.

@@ -82,18 +82,25 @@ pub(super) async fn await_archived(cluster: &Cluster) -> Result<()> {
     .await
 }
 
+/// A cluster that is backed up to a bucket of its own, as `settings` of `spec.backup` say.
+async fn with_bucket(test: &Scenario, voters: u32, mut settings: Value) -> Result<(ObjectStore, Cluster)> {
+    let store = ObjectStore::start(test).await?;
+    settings["store"] = store.spec();
+    let orders = test.named("orders");
+    orders.apply(&Manifest::new("orders", voters).with("backup", settings)).await?;
+    orders.await_ready().await?;
+    Ok((store, orders))
+}
+
 /// A cluster with a store, an archive that is at most a second behind, these schedules, and an empty table.
 async fn backed_up(
     test: &Scenario,
     voters: u32,
     schedules: &[Value],
 ) -> Result<(ObjectStore, Cluster, Database)> {
-    let store = ObjectStore::start(test).await?;
-    let orders = test.named("orders");
     let archive = json!({"enabled": true, "rpoTargetSeconds": 1});
-    let backup = json!({"store": store.spec(), "continuous": archive, "schedules": schedules});
-    orders.apply(&Manifest::new("orders", voters).with("backup", backup)).await?;
-    orders.await_ready().await?;
+    let settings = json!({"continuous": archive, "schedules": schedules});
+    let (store, orders) = with_bucket(test, voters, settings).await?;
     let database = orders.service("rw").await?;
     database.write("CREATE TABLE t (x INTEGER)").await?;
     Ok((store, orders, database))
@@ -305,10 +312,7 @@ fn writes_do_not_notice_backups_and_the_archive() {
         return;
     }
     scenario("writes_do_not_notice_backups_and_the_archive", async |test| {
-        let store = ObjectStore::start(test).await?;
-        let orders = test.named("orders");
-        orders.apply(&Manifest::new("orders", 3).with("backup", json!({"store": store.spec()}))).await?;
-        orders.await_ready().await?;
+        let (_store, orders) = with_bucket(test, 3, json!({})).await?;
         fill(&orders.service("rw").await?, 256).await?;
         let ledger = orders.start_writing(Pace::default()).await?.baseline().await?;
         let archive = json!({"enabled": true, "rpoTargetSeconds": 1});
@@ -337,12 +341,8 @@ fn a_schedule_makes_a_backup_each_minute_and_keeps_two() {
         return;
     }
     scenario("a_schedule_makes_a_backup_each_minute_and_keeps_two", async |test| {
-        let store = ObjectStore::start(test).await?;
-        let orders = test.named("orders");
         let schedule = json!({"name": "often", "cron": "*/1 * * * *", "retention": {"keepLast": 2}});
-        let backup = json!({"store": store.spec(), "schedules": [schedule]});
-        orders.apply(&Manifest::new("orders", 1).with("backup", backup)).await?;
-        orders.await_ready().await?;
+        let (store, _orders) = with_bucket(test, 1, json!({"schedules": [schedule]})).await?;
         let backups = test.kubernetes.objects("SqliteBackup", &test.namespace);
         // (name, path) of those that succeeded, oldest first.
         let succeeded = async || -> Result<Vec<(String, String)>> {

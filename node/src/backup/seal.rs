@@ -21,7 +21,6 @@ const ENCRYPTED: u8 = 1;
 const HEAD: usize = 8 + 1 + KEY_ID + 4;
 const KEY_ID: usize = 8;
 const KEY: usize = 32;
-const TAG: usize = 16;
 /// Pages of databases shrink well at the lowest level already; higher ones cost processor time that writes need.
 const LEVEL: i32 = 1;
 
@@ -139,28 +138,29 @@ impl Keyring {
         let failed = |what| SealError::Failed { name: name.into(), what };
         let length = u32::try_from(plain.len()).map_err(|_| failed("made: it is too large"))?;
         let key = self.keys.first();
-        let most = HEAD + NONCE_LEN + zstd::zstd_safe::compress_bound(plain.len()) + TAG + SHA256_OUTPUT_LEN;
+        let around = HEAD + NONCE_LEN + AES_256_GCM.tag_len() + SHA256_OUTPUT_LEN;
         // All of it is made in one buffer: several objects are made at once, and each is large.
-        let mut out = Vec::with_capacity(most);
+        let mut out = Vec::with_capacity(around + zstd::zstd_safe::compress_bound(plain.len()));
         out.extend_from_slice(MAGIC);
         out.push(if key.is_some() { ENCRYPTED } else { 0 });
         out.extend_from_slice(&key.map_or([0; KEY_ID], |key| key.id));
         out.extend_from_slice(&length.to_le_bytes());
-        let aad = [&out[..], name.as_bytes()].concat();
-        let nonce: [u8; NONCE_LEN] = rand::random();
-        if key.is_some() {
+        let sealing = key.map(|key| {
+            let aad = Aad::from([&out[..], name.as_bytes()].concat());
+            let nonce: [u8; NONCE_LEN] = rand::random();
             out.extend_from_slice(&nonce);
-        }
+            (key, nonce, aad)
+        });
         let begin = out.len();
         let mut body = Cursor::new(&mut out);
         body.set_position(begin as u64);
         Compressor::new(LEVEL)
             .and_then(|mut compressor| compressor.compress_to_buffer(plain, &mut body))
             .map_err(|_| failed("compressed"))?;
-        if let Some(key) = key {
+        if let Some((key, nonce, aad)) = sealing {
             let nonce = Nonce::assume_unique_for_key(nonce);
-            let sealed = key.key.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut out[begin..]);
-            out.extend_from_slice(sealed.map_err(|_| failed("encrypted"))?.as_ref());
+            let tag = key.key.seal_in_place_separate_tag(nonce, aad, &mut out[begin..]);
+            out.extend_from_slice(tag.map_err(|_| failed("encrypted"))?.as_ref());
         }
         let sum = digest(&SHA256, &out);
         out.extend_from_slice(sum.as_ref());

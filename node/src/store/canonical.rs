@@ -14,6 +14,7 @@ use super::encode::error_text;
 use super::extensions::{ExtensionError, ExtensionSet, Loaded, Shelf};
 use super::guard::{Guard, Purpose};
 use super::meta::{self, RESERVED_PREFIX};
+use super::pages;
 use super::script::Statements;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
@@ -418,11 +419,8 @@ fn check_header(path: &Path) -> Result<(), Refused> {
     if header[..16] != *MAGIC {
         return Err(Refused::Kind("it does not begin like a database"));
     }
-    let page_size = match u16::from_be_bytes([header[16], header[17]]) {
-        1 => 65_536,
-        n if n.is_power_of_two() && n >= 512 => u64::from(n),
-        _ => return Err(Refused::Kind("its page size is none of SQLite's")),
-    };
+    let page_size =
+        pages::page_size(&header).ok_or(Refused::Kind("its page size is none of SQLite's"))? as u64;
     let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     if size % page_size != 0 {
         return Err(Refused::Kind("it is cut short: its size is not a multiple of its page size"));

@@ -56,6 +56,16 @@ pub fn hash(page: u32, content: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, content).max(1)
 }
 
+/// Size of the pages, in bytes, of the database that begins like this; none if it is none of SQLite's.
+///
+/// Source: <https://www.sqlite.org/fileformat2.html#page_size>.
+pub fn page_size(beginning: &[u8]) -> Option<usize> {
+    match u16::from_be_bytes([*beginning.get(16)?, *beginning.get(17)?]) {
+        1 => Some(1 << 16),
+        size => (size.is_power_of_two() && size >= 512).then_some(size.into()),
+    }
+}
+
 /// The checksum of a state whose pages are given in order: computed from what is read, where [`Pages`] follows what was
 /// written.
 #[derive(Debug)]

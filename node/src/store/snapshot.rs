@@ -172,7 +172,7 @@ impl StagedSnapshot {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         if self.len == 0 {
-            self.sum = page_size(bytes).map(|size| PageSum::new(size, Vec::new()));
+            self.sum = pages::page_size(bytes).map(|size| PageSum::new(size, Vec::new()));
         }
         self.len += bytes.len() as u64;
         match &mut self.sum {
@@ -223,14 +223,6 @@ impl StagedSnapshot {
         connection.close().map_err(|(_, source)| sqlite(source))?;
         pass(Place::ReceiveChecked).map_err(io("receive a snapshot"))?;
         Ok(ReadySnapshot { generation: self.generation, meta })
-    }
-}
-
-/// Size of the pages of the database that begins like this.
-fn page_size(beginning: &[u8]) -> Option<usize> {
-    match u16::from_be_bytes([*beginning.get(16)?, *beginning.get(17)?]) {
-        1 => Some(1 << 16),
-        size => (size >= 512).then_some(size.into()),
     }
 }
 

@@ -487,12 +487,18 @@ mod tests {
         (staging, sum, bytes)
     }
 
+    /// One that became a database, and the path of that.
+    fn shared(dir: &Path) -> (Staging, Sha256Sum, Vec<u8>, PathBuf) {
+        let (staging, sum, bytes) = checked(dir, 2);
+        let path = dir.join("db-3.sqlite");
+        staging.share(sum, &path).unwrap();
+        (staging, sum, bytes, path)
+    }
+
     #[test]
     fn a_file_that_became_the_database_is_one_of_its_own_before_that_changes() {
         let dir = tempfile::tempdir().unwrap();
-        let (staging, sum, bytes) = checked(dir.path(), 2);
-        let path = dir.path().join("db-3.sqlite");
-        staging.share(sum, &path).unwrap();
+        let (staging, sum, bytes, path) = shared(dir.path());
         assert!(staging.is_shared(&path).unwrap());
         assert_eq!(fs::metadata(&path).unwrap().ino(), fs::metadata(staging.path(sum)).unwrap().ino());
         // Whoever reads it goes on reading the same.
@@ -509,9 +515,7 @@ mod tests {
     #[test]
     fn a_file_that_nobody_needs_any_more_is_not_copied() {
         let dir = tempfile::tempdir().unwrap();
-        let (staging, sum, bytes) = checked(dir.path(), 2);
-        let path = dir.path().join("db-3.sqlite");
-        staging.share(sum, &path).unwrap();
+        let (staging, sum, bytes, path) = shared(dir.path());
         staging.remove(sum).unwrap();
         assert!(!staging.is_shared(&path).unwrap() && staging.unshare(&path, true).unwrap());
         assert!(fs::read(&path).unwrap() == bytes && !staging.has(sum));
@@ -520,9 +524,7 @@ mod tests {
     #[test]
     fn a_reader_that_takes_too_long_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let (staging, sum, _) = checked(dir.path(), 2);
-        let path = dir.path().join("db-3.sqlite");
-        staging.share(sum, &path).unwrap();
+        let (staging, sum, _, path) = shared(dir.path());
         let _reader = staging.open_checked(sum).unwrap();
         assert!(staging.unshare(&path, false).unwrap() && !staging.is_shared(&path).unwrap());
         assert!(staging.has(sum));

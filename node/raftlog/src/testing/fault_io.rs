@@ -162,19 +162,7 @@ impl IoFile for FaultFile {
     }
 
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
-        let zeros = vec![0; len as usize];
-        let mut disk = self.disk.0.lock();
-        match disk.step(self.process)? {
-            Verdict::Go => {
-                disk.write(self.inode, &zeros, offset as usize);
-                Ok(())
-            }
-            Verdict::Cut => {
-                disk.write(self.inode, &zeros, offset as usize);
-                Err(cut())
-            }
-            Verdict::Fail(error) => Err(error),
-        }
+        self.write_all_at(&vec![0; len as usize], offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
