@@ -4,6 +4,7 @@
 //! reconcile of their cluster alone. With a thousand clusters that is most of the operator's memory. What of an object is
 //! kept at all, [`crate::trim`] says.
 
+use crate::listed::Listed;
 use crate::names::ClusterName;
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::watcher::Event;
@@ -13,7 +14,6 @@ use serde::de::DeserializeOwned;
 use std::collections::{BTreeSet, HashMap};
 use std::marker::PhantomData;
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::watch;
 
 /// A cache of objects that a label gives to clusters. Cheap to clone; clones are one.
 pub struct Cache<K> {
@@ -22,7 +22,7 @@ pub struct Cache<K> {
     contents: Arc<RwLock<Contents>>,
     /// What a list has told so far, of which the rest is on the way.
     listed: Arc<RwLock<Contents>>,
-    filled: watch::Sender<bool>,
+    filled: Listed,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -53,7 +53,7 @@ where
     /// Nothing yet, of objects that belong to the cluster that `label` names.
     pub fn by(label: &'static str) -> Self {
         let (contents, listed) = (Arc::default(), Arc::default());
-        Self { label, contents, listed, filled: watch::Sender::new(false), kind: PhantomData }
+        Self { label, contents, listed, filled: Listed::default(), kind: PhantomData }
     }
 
     /// The object of this name.
@@ -71,9 +71,7 @@ where
 
     /// Resolves once it was filled.
     pub async fn wait_until_ready(&self) {
-        // This clone has the sender: it is there.
-        #[expect(clippy::disallowed_methods, reason = "the guard ends with the statement")]
-        let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
+        self.filled.wait().await;
     }
 
     /// Takes in what a watch tells. What it held stays until a list is complete.
@@ -85,11 +83,11 @@ where
                 let mut complete = Contents::default();
                 self.listing(|listed| complete = std::mem::take(listed));
                 self.change(|contents| *contents = complete);
-                self.filled.send_replace(true);
             }
             Event::Apply(object) => self.change(|contents| contents.insert(self.label, object)),
             Event::Delete(object) => self.change(|contents| contents.remove(self.label, object)),
         }
+        self.filled.follow(event);
     }
 
     fn listing(&self, change: impl FnOnce(&mut Contents)) {

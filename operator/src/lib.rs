@@ -18,6 +18,7 @@ pub mod error;
 pub mod events;
 pub mod health;
 pub mod lease;
+pub mod listed;
 pub mod metrics;
 pub mod names;
 pub mod pace;

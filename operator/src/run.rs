@@ -17,7 +17,7 @@ use crate::trim::Trim;
 use crate::trusted::Trusted;
 use client::admin_client::{AdminClient, AdminError, AdminTimeouts};
 use futures::future::{BoxFuture, join_all, select_all};
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use kube::api::ListParams;
 use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store, store};
@@ -229,10 +229,12 @@ async fn control(
     for mut scope in scopes {
         let api = clusters(&scope.context.client, scope.namespace.as_deref());
         let (clusters, writer) = store();
+        let listed = scope.context.stores.clusters_listed.clone();
         let objects = watcher(api, watched.clone().page_size(PAGE))
             .default_backoff()
             .modify(Trim::trim)
-            .reflect(writer);
+            .reflect(writer)
+            .inspect_ok(move |event| listed.follow(event));
         let controller = Controller::for_stream(objects.applied_objects(), clusters.clone())
             .with_config(controller::Config::default().concurrency(CONCURRENCY))
             .reconcile_on(stream_of(scope.context.triggers.clusters.listen()))
@@ -283,8 +285,8 @@ where
 /// Forgets what is told and remembered of objects that are gone.
 async fn tidy(contexts: Vec<Arc<Context>>, metrics: Metrics) {
     for context in &contexts {
-        // A writer lives as long as the controller; until it has listed, nothing is known to be gone.
-        let _ = context.stores.clusters.wait_until_ready().await;
+        // Until then nothing is known to be gone.
+        context.stores.clusters_listed.wait().await;
     }
     loop {
         contexts.iter().for_each(|context| context.tidy());

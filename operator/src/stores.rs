@@ -4,6 +4,7 @@
 
 use crate::cache::Cache;
 use crate::crd::{SqliteBackup, SqliteCluster, SqliteRestore};
+use crate::listed::Listed;
 use crate::metrics::Metrics;
 use crate::names::{ANNOTATION_UNDONE, LABEL_CLUSTER, LABEL_TEMPLATE, LABEL_VERIFIES};
 use crate::trim::{Trim, trim_node};
@@ -121,6 +122,8 @@ pub struct Stores {
     pub nodes: Option<Store<PartialObjectMeta<Node>>>,
     /// Clusters, as the controller of clusters knows them. Empty while this process does not lead.
     pub clusters: Store<Guarded>,
+    /// Whether it knows all of them.
+    pub clusters_listed: Listed,
 }
 
 impl Stores {
@@ -184,10 +187,12 @@ impl Stores {
             verifiers: watch.by_label(LABEL_VERIFIES),
             nodes: namespace.is_none().then(|| watch.nodes()),
             clusters: store().0,
+            clusters_listed: Listed::default(),
         }
     }
 
-    /// Resolves once every cache was filled.
+    /// Resolves once every cache was filled. For one who waits, before anybody else does.
+    #[expect(clippy::disallowed_methods, reason = "nobody else waits")]
     pub async fn synced(&self) {
         let Self {
             pods,
@@ -203,6 +208,7 @@ impl Stores {
             verifiers,
             nodes,
             clusters: _,
+            clusters_listed: _,
         } = self;
         // A writer lives as long as the process; a dropped one would mean that it ends.
         let _ = tokio::join!(
@@ -222,6 +228,7 @@ impl Stores {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "nobody else waits")]
 async fn synced_nodes(nodes: Option<&Store<PartialObjectMeta<Node>>>) {
     let Some(nodes) = nodes else { return };
     if tokio::time::timeout(NODES_WAIT, nodes.wait_until_ready()).await.is_err() {

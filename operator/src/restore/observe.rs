@@ -36,9 +36,7 @@ pub struct Seen {
 /// What is, for the restore of this object; none if its cluster is another operator's to look after.
 pub async fn observe(restore: &SqliteRestore, ctx: &Context) -> Result<Option<Seen>, AccessError> {
     // Until the controller of clusters has looked around, none would be there.
-    if ctx.stores.clusters.wait_until_ready().await.is_err() {
-        return Ok(None);
-    }
+    ctx.stores.clusters_listed.wait().await;
     let object = object(restore);
     let cluster = find(ctx, &object.namespace, &object.spec.cluster_ref.name);
     if cluster.is_none() && !ctx.selects_all {

@@ -47,6 +47,7 @@ use operator::cluster::{execute, observe, plan, validate};
 use operator::context::Context;
 use operator::crd::{ClientTraffic, Port, SecretRef, SkippedEntry, SqliteBackup, SqliteCluster, TlsMode};
 use operator::events::Events;
+use operator::listed::Listed;
 use operator::metrics::Metrics;
 use operator::names::{ClusterName, LABEL_CLUSTER};
 use operator::stores::{AllTriggers, Stores, Triggers};

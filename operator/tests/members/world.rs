@@ -30,6 +30,13 @@ where
     reader
 }
 
+/// All clusters are known.
+pub fn listed() -> Listed {
+    let listed = Listed::default();
+    listed.follow(&Event::<()>::InitDone);
+    listed
+}
+
 pub fn cluster() -> SqliteCluster {
     serde_json::from_value(json!({
         "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
@@ -165,6 +172,7 @@ pub fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr
             verifiers: cache(&[]),
             nodes: None,
             clusters: cache_of(vec![]),
+            clusters_listed: listed(),
         },
         triggers: AllTriggers::default(),
         selects_all: true,
