@@ -4,6 +4,7 @@
 //! is summed up as it is read: pages that are not what was written there do not become a backup. A store that is slow must
 //! not keep the pin, or the WAL would grow with every write: what it has not taken is moved to a file at the disk's speed.
 
+use super::duty::DutyCycle;
 use super::manifest::{Manifest, SealManifestError};
 use super::objects::{ObjectError, Objects};
 use super::parts::{PART, put_parts};
@@ -117,7 +118,8 @@ pub async fn make_backup(
     kind: BackupKind,
     progress: Arc<Progress>,
 ) -> Result<Manifest, BackupFailure> {
-    let objects = &objects.patient();
+    let duty = Arc::new(DutyCycle::beside(&source.store));
+    let objects = &objects.patient().in_turns(duty.clone());
     await_checksum(&source.store).await?;
     let pinned = source.store.pin_checked().await?;
     let checksum = pinned.checksum;
@@ -130,7 +132,7 @@ pub async fn make_backup(
     let directory = format!("backups/{path}");
 
     let (send, pieces) = mpsc::channel(1);
-    let feed = Feed::new(&pinned, source.store.staging().clone(), send, progress)?;
+    let feed = Feed::new(&pinned, source.store.staging().clone(), send, duty, progress)?;
     let reading = tokio::task::spawn_blocking(move || feed.run(pinned, checksum));
     let put = put_parts(objects, &directory, pieces).await;
     // Ends soon: nobody takes its pieces any more.
@@ -177,6 +179,7 @@ struct Feed {
     send: mpsc::Sender<Vec<u8>>,
     runtime: tokio::runtime::Handle,
     staging: Staging,
+    duty: Arc<DutyCycle>,
     piece: Vec<u8>,
     /// What the store has not taken in time.
     moved: Option<File>,
@@ -190,12 +193,14 @@ impl Feed {
         pinned: &PinnedSnapshot,
         staging: Staging,
         send: mpsc::Sender<Vec<u8>>,
+        duty: Arc<DutyCycle>,
         progress: Arc<Progress>,
     ) -> Result<Self, LocalFailure> {
         Ok(Self {
             send,
             runtime: tokio::runtime::Handle::current(),
             staging,
+            duty,
             piece: Vec::with_capacity(PART),
             moved: None,
             sha256: Context::new(&SHA256),
@@ -208,8 +213,11 @@ impl Feed {
     fn run(mut self, pinned: PinnedSnapshot, checksum: Option<Checksum>) -> Result<String, BackupFailure> {
         let mut outcome = Ok(());
         let streamed = pinned.stream(0, |pages| {
-            self.sha256.update(&pages);
-            self.sum.add(&pages);
+            let duty = self.duty.clone();
+            duty.step(|| {
+                self.sha256.update(&pages);
+                self.sum.add(&pages);
+            });
             outcome = self.add(&pages);
             outcome.is_ok()
         });

@@ -87,7 +87,7 @@ impl Manifest {
         self.checksum = self.sum()?;
         self.seal = keys
             .encrypts()
-            .then(|| keys.seal(&self.object(), self.checksum.as_bytes()))
+            .then(|| keys.seal(&self.object(), self.checksum.as_bytes(), None))
             .transpose()?
             .map(|seal| STANDARD.encode(seal));
         Ok(self)

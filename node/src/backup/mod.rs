@@ -7,6 +7,7 @@ mod archive;
 mod automatic;
 mod catalogue;
 mod command;
+mod duty;
 mod full;
 mod import;
 mod install;

@@ -7,6 +7,7 @@
 //! ```
 //! Numbers have leading zeros, so that names in order are numbers in order.
 
+use super::duty::DutyCycle;
 use super::pace::Pace;
 use super::seal::{Keyring, SealError, sum_of};
 use bytes::Bytes;
@@ -67,6 +68,8 @@ pub struct Objects {
     root: Path,
     keys: Arc<Keyring>,
     pace: Option<Arc<Pace>>,
+    /// Who takes turns when they are made.
+    duty: Option<Arc<DutyCycle>>,
     /// Whether what is put there waits for its turn where there is a pace.
     queues: bool,
     /// How long a store that does not answer is asked again, when something is put there and when it is read.
@@ -76,13 +79,19 @@ pub struct Objects {
 impl Objects {
     /// Those below `root`.
     pub fn new(store: Arc<dyn ObjectStore>, root: Path, keys: Arc<Keyring>, pace: Option<Arc<Pace>>) -> Self {
-        Self { store, root, keys, pace, queues: true, patience: [Duration::ZERO, READ_AGAIN] }
+        Self { store, root, keys, pace, duty: None, queues: true, patience: [Duration::ZERO, READ_AGAIN] }
     }
 
     /// The same, for what takes long and would be begun anew if the store is away for a moment.
     #[must_use]
     pub fn patient(&self) -> Self {
         Self { patience: [PATIENCE; 2], ..self.clone() }
+    }
+
+    /// The same, made in steps of `duty`.
+    #[must_use]
+    pub fn in_turns(&self, duty: Arc<DutyCycle>) -> Self {
+        Self { duty: Some(duty), ..self.clone() }
     }
 
     /// The same, for what must not wait behind a backup that keeps to a pace: it counts, and is sent at once.
@@ -112,9 +121,9 @@ impl Objects {
 
     /// Seals `plain` and puts it there; returns the size of what is in the store, and the sum that it ends with.
     pub async fn put_sealed(&self, name: &str, plain: Bytes) -> Result<(u64, String), ObjectError> {
-        let (keys, of) = (self.keys.clone(), name.to_owned());
+        let (keys, of, duty) = (self.keys.clone(), name.to_owned(), self.duty.clone());
         let sealed = tokio::task::spawn_blocking(move || {
-            let sealed = keys.seal(&of, &plain)?;
+            let sealed = keys.seal(&of, &plain, duty.as_deref())?;
             let sum = sum_of(&sealed);
             Ok::<_, SealError>((sealed, sum))
         });

@@ -8,13 +8,14 @@
 //! ```
 //! Little endian. A nonce is random; a key may seal some 2^32 objects (NIST SP 800-38D, 8.3).
 
+use super::duty::DutyCycle;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use std::io::Cursor;
-use zstd::bulk::Compressor;
+use std::io::{self, Write as _};
+use zstd::stream::write::Encoder;
 
 const MAGIC: &[u8; 8] = b"SQLDOBJ1";
 const ENCRYPTED: u8 = 1;
@@ -23,6 +24,8 @@ const KEY_ID: usize = 8;
 const KEY: usize = 32;
 /// Pages of databases shrink well at the lowest level already; higher ones cost processor time that writes need.
 const LEVEL: i32 = 1;
+/// Bytes that are worked on in one step of a [`DutyCycle`]: about a millisecond.
+const STEP: usize = 256 << 10;
 
 /// An object was not made, or is not what was put there.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +94,23 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Compresses `plain` behind what is in `out`.
+fn compress(out: Vec<u8>, plain: &[u8], duty: Option<&DutyCycle>) -> io::Result<Vec<u8>> {
+    let mut encoder = Encoder::new(out, LEVEL)?;
+    encoder.set_pledged_src_size(Some(plain.len() as u64))?;
+    for step in plain.chunks(STEP) {
+        in_turn(duty, || encoder.write_all(step))?;
+    }
+    encoder.finish()
+}
+
+fn in_turn<T>(duty: Option<&DutyCycle>, work: impl FnOnce() -> T) -> T {
+    match duty {
+        Some(duty) => duty.step(work),
+        None => work(),
+    }
+}
+
 impl Keyring {
     /// Reads a file of keys: one on each line, 32 bytes in base64; empty lines and those that begin with `#` are skipped.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -133,8 +153,8 @@ impl Keyring {
         self.accepts_unencrypted || !self.encrypts()
     }
 
-    /// Makes the object `name` of `plain`.
-    pub fn seal(&self, name: &str, plain: &[u8]) -> Result<Bytes, SealError> {
+    /// Makes the object `name` of `plain`, in steps of `duty` if there is one.
+    pub fn seal(&self, name: &str, plain: &[u8], duty: Option<&DutyCycle>) -> Result<Bytes, SealError> {
         let failed = |what| SealError::Failed { name: name.into(), what };
         let length = u32::try_from(plain.len()).map_err(|_| failed("made: it is too large"))?;
         let key = self.keys.first();
@@ -152,18 +172,18 @@ impl Keyring {
             (key, nonce, aad)
         });
         let begin = out.len();
-        let mut body = Cursor::new(&mut out);
-        body.set_position(begin as u64);
-        Compressor::new(LEVEL)
-            .and_then(|mut compressor| compressor.compress_to_buffer(plain, &mut body))
-            .map_err(|_| failed("compressed"))?;
+        let mut out = compress(out, plain, duty).map_err(|_| failed("compressed"))?;
         if let Some((key, nonce, aad)) = sealing {
             let nonce = Nonce::assume_unique_for_key(nonce);
-            let tag = key.key.seal_in_place_separate_tag(nonce, aad, &mut out[begin..]);
-            out.extend_from_slice(tag.map_err(|_| failed("encrypted"))?.as_ref());
+            let seal = || key.key.seal_in_place_separate_tag(nonce, aad, &mut out[begin..]);
+            let tag = in_turn(duty, seal).map_err(|_| failed("encrypted"))?;
+            out.extend_from_slice(tag.as_ref());
         }
-        let sum = digest(&SHA256, &out);
-        out.extend_from_slice(sum.as_ref());
+        let mut sum = Context::new(&SHA256);
+        for step in out.chunks(STEP) {
+            in_turn(duty, || sum.update(step));
+        }
+        out.extend_from_slice(sum.finish().as_ref());
         out.shrink_to_fit();
         Ok(out.into())
     }
@@ -242,7 +262,7 @@ mod tests {
     fn what_is_sealed_comes_back() {
         for ring in rings() {
             for plain in [vec![], b"x".to_vec(), vec![7; 100_000]] {
-                let object = ring.seal("a/b", &plain).unwrap();
+                let object = ring.seal("a/b", &plain, None).unwrap();
                 assert_eq!(ring.open("a/b", &object, plain.len()).unwrap(), plain);
             }
         }
@@ -251,7 +271,7 @@ mod tests {
     #[test]
     fn every_changed_bit_and_every_cut_is_noticed() {
         for ring in rings() {
-            let object = ring.seal("name", b"some content that is long enough").unwrap();
+            let object = ring.seal("name", b"some content that is long enough", None).unwrap();
             for at in 0..object.len() {
                 assert!(ring.open("name", &object[..at], 1000).is_err(), "cut to {at}");
                 for bit in 0..8 {
@@ -267,20 +287,20 @@ mod tests {
     #[test]
     fn an_encrypted_object_belongs_to_its_name_and_key() {
         let ring = Keyring::parse(&key(1)).unwrap();
-        let object = ring.seal("log/1", b"secret").unwrap();
+        let object = ring.seal("log/1", b"secret", None).unwrap();
         assert!(!object.windows(6).any(|w| w == b"secret"));
         assert!(matches!(ring.open("log/2", &object, 10), Err(SealError::Damaged { .. })));
         // A new key in front encrypts; the old one still reads.
         let rotated = Keyring::parse(&format!("# newest first\n{}\n\n{}\n", key(2), key(1))).unwrap();
         assert_eq!(rotated.open("log/1", &object, 10).unwrap(), b"secret");
-        let newer = rotated.seal("log/1", b"secret").unwrap();
+        let newer = rotated.seal("log/1", b"secret", None).unwrap();
         assert!(matches!(ring.open("log/1", &newer, 10), Err(SealError::NoKey { .. })));
         assert!(matches!(Keyring::default().open("log/1", &object, 10), Err(SealError::NoKey { .. })));
     }
 
     #[test]
     fn with_keys_only_what_they_encrypted_counts() {
-        let object = Keyring::default().seal("log/1", b"anybody's").unwrap();
+        let object = Keyring::default().seal("log/1", b"anybody's", None).unwrap();
         let ring = || Keyring::parse(&key(1)).unwrap();
         assert!(matches!(ring().open("log/1", &object, 10), Err(SealError::NotEncrypted(_))));
         assert_eq!(ring().accepting_unencrypted(true).open("log/1", &object, 10).unwrap(), b"anybody's");
