@@ -1,7 +1,7 @@
 //! Clusters that are backed up, and clusters that come back from nothing but a bucket.
 
 use anyhow::{Context, Result, bail, ensure};
-use client::backup::Catalogue;
+use client::backup::{ArchiveState, Catalogue};
 use e2e::database::Level;
 use e2e::ledger::Pace;
 use e2e::{Cluster, Database, Manifest, ObjectStore, Scenario, eventually, proving, scenario};
@@ -13,6 +13,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(40);
+/// How long the kubelet may take to bring a member other settings.
+const SETTINGS_ARRIVE: Duration = Duration::from_secs(150);
 const COUNT: &str = "SELECT count(*) FROM t";
 
 /// Creates a SqliteBackup of `orders`.
@@ -314,9 +316,18 @@ fn writes_do_not_notice_backups_and_the_archive() {
     scenario("writes_do_not_notice_backups_and_the_archive", async |test| {
         let (_store, orders) = with_bucket(test, 3, json!({})).await?;
         fill(&orders.service("rw").await?, 256).await?;
-        let ledger = orders.start_writing(Pace::default()).await?.baseline().await?;
+        let peace = orders.start_writing(Pace::default()).await?.baseline().await?;
+        peace.await_acknowledged(WRITES, PATIENCE).await?;
+        let peace = peace.finish().await?;
         let archive = json!({"enabled": true, "rpoTargetSeconds": 1});
         orders.set(json!({"backup": {"continuous": archive}})).await?;
+        eventually("the archive is on its target", SETTINGS_ARRIVE, async || {
+            let leader = orders.await_leader().await?;
+            let archive = orders.report(&leader).await?.archive.context("no archive")?;
+            Ok((archive.state == ArchiveState::OnTarget).then_some(()))
+        })
+        .await?;
+        let ledger = orders.start_writing(Pace::default()).await?.baseline().await?;
         let (goal, mut made) = (ledger.acknowledged() + WRITES, 0);
         while ledger.acknowledged() < goal {
             back_up(test, &format!("backup-{made}")).await?;
@@ -326,8 +337,9 @@ fn writes_do_not_notice_backups_and_the_archive() {
         test.say(format_args!("{made} backups of 256 MiB"));
         test.unharmed("backups one after another, and the archive", &report)?;
         await_archived(&orders).await?;
-        let (with, without) = (report.latency.p99_us, report.baseline.p99_us);
-        ensure!(2 * with <= 3 * without, "p99 is {with} µs, {without} µs without\n{report}");
+        let (with, without) = (report.latency.p99_us, peace.latency.p99_us);
+        test.say(format_args!("p99 is {with} µs, {without} µs with neither backups nor archive"));
+        ensure!(2 * with <= 3 * without, "p99 is more than 1.5 times that of neither\n{report}");
         Ok(())
     });
 }
