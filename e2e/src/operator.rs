@@ -37,9 +37,26 @@ impl Scenario {
 
     /// Deletes the operator's pods, as if all its nodes went; its Deployment makes new ones.
     pub async fn delete_operator_pods(&self) -> Result<()> {
+        self.delete_operators(|_| true).await?;
+        self.say("the operator's pods are deleted");
+        Ok(())
+    }
+
+    /// Deletes the pod of the operator that leads, as if its node went.
+    pub async fn delete_leading_operator(&self) -> Result<()> {
+        let (leading, _) =
+            eventually("an operator leads", PATIENCE, async || self.operator_metrics().await.map(Some))
+                .await?;
+        self.delete_operators(|pod| pod.uid().as_ref() == Some(&leading)).await?;
+        self.say("the pod of the operator that leads is deleted");
+        Ok(())
+    }
+
+    async fn delete_operators(&self, which: impl Fn(&Pod) -> bool) -> Result<()> {
         let pods = self.operator_pods();
-        let found = pods.list(&ListParams::default().labels(LABEL)).await?;
-        ensure!(!found.items.is_empty(), "no operator runs in {OPERATOR_NAMESPACE}");
+        let mut found = pods.list(&ListParams::default().labels(LABEL)).await?.items;
+        found.retain(which);
+        ensure!(!found.is_empty(), "no such operator runs in {OPERATOR_NAMESPACE}");
         for pod in found {
             match pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await {
                 // One that ended by itself meanwhile.
@@ -47,7 +64,6 @@ impl Scenario {
                 deleted => drop(deleted?),
             }
         }
-        self.say("the operator's pods are deleted");
         Ok(())
     }
 

@@ -473,7 +473,7 @@ fn a_snapshot_that_cannot_be_received_is_sent_again() {
 fn every_place_is_crashed_on() {
     let tests = concat!(
         include_str!("crash.rs"),
-        include_str!("backup_faults.rs"),
+        include_str!("backup_faults/main.rs"),
         include_str!("consistency.rs"),
         include_str!("members.rs")
     );

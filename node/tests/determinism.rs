@@ -5,7 +5,8 @@
 //! then. Their checksums are compared while they run and, at the end, computed anew from what is on disk. And to three
 //! processes whose clocks are years apart and whose time zones differ, with foreign keys.
 //!
-//! `DETERMINISM_STATEMENTS` says how many; the proof takes 1,000,000.
+//! `DETERMINISM_STATEMENTS` says how many; the proof takes 1,000,000. Databases grow with what they execute, and are read
+//! whole again and again, so after [`RUN`] statements new ones begin, with the next seed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use base64::Engine as _;
@@ -28,6 +29,15 @@ use std::time::Duration;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// Statements of one seed.
+const RUN: u64 = 20_000;
+
+/// Seeds, and how many statements are drawn from each.
+fn runs() -> impl Iterator<Item = (u64, u64)> {
+    let (statements, seed) = (number("DETERMINISM_STATEMENTS", 5_000), number("DETERMINISM_SEED", 1));
+    (0..statements.div_ceil(RUN)).map(move |run| (seed + run, RUN.min(statements - run * RUN)))
 }
 
 const SCHEMA: &[&str] = &[
@@ -357,18 +367,30 @@ fn changes(index: u64, command: &ChangesCommand) -> Entry {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_stay_equal() {
-    stay_equal(None).await;
+    for (seed, statements) in runs() {
+        stay_equal(seed, statements, None).await;
+    }
+    println!("{}: equal on three stores", told());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_stay_equal_and_capture_what_changes() {
-    stay_equal(Some(Followed::default())).await;
+    let mut captured = 0;
+    for (seed, statements) in runs() {
+        captured += stay_equal(seed, statements, Some(Followed::default())).await;
+    }
+    println!("{}: equal on three stores, {captured} changes captured", told());
 }
 
-async fn stay_equal(mut followed: Option<Followed>) {
-    let statements = number("DETERMINISM_STATEMENTS", 5_000);
-    let seed = number("DETERMINISM_SEED", 1);
-    println!("seed {seed}, {statements} statements");
+/// Of which statements something is said.
+fn told() -> String {
+    let (seeds, statements) =
+        runs().fold((0, 0), |(seeds, all), (_, statements)| (seeds + 1, all + statements));
+    format!("{statements} statements, {seeds} seeds")
+}
+
+/// Returns how many changes were captured.
+async fn stay_equal(seed: u64, statements: u64, mut followed: Option<Followed>) -> u64 {
     let directories: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
     let mut stores: Vec<Store> = directories.iter().map(|d| open(d.path())).collect();
     let mut schedule = StdRng::seed_from_u64(seed + 1);
@@ -449,8 +471,7 @@ async fn stay_equal(mut followed: Option<Followed>) {
         }
     }
     if let Some(followed) = &followed {
-        println!("{} changes captured", followed.seen);
-        assert!(followed.seen > statements / 2);
+        assert!(followed.seen > statements / 2, "seed {seed}: {} changes captured", followed.seen);
         let state = stores[0].capture().unwrap().unwrap();
         assert!(state.events >= followed.seen && state.delivered > 0 && state.lost == 0, "{state:?}");
     }
@@ -467,6 +488,7 @@ async fn stay_equal(mut followed: Option<Followed>) {
         assert_eq!(check, "ok");
         again.close().await.unwrap();
     }
+    followed.map_or(0, |followed| followed.seen)
 }
 
 /// A process of its own: `sum` and index and checksum on each line, and the times of its machine.
@@ -513,6 +535,12 @@ fn faketime() -> PathBuf {
 
 #[test]
 fn clocks_and_time_zones_of_machines_do_not_matter() {
+    let states: usize = runs().map(|(seed, statements)| states_of_other_machines(seed, statements)).sum();
+    println!("{}: {states} states of three processes with other clocks and time zones, all equal", told());
+}
+
+/// Returns how many states were equal.
+fn states_of_other_machines(seed: u64, statements: u64) -> usize {
     let faketime = faketime();
     // Without the files of a zone database: hours west of Greenwich, as POSIX has it.
     let machines = [("UTC0", "+0"), ("LINT-14", "+1000d"), ("NST3:30", "-1000d")];
@@ -522,6 +550,8 @@ fn clocks_and_time_zones_of_machines_do_not_matter() {
             Command::new(std::env::current_exe().unwrap())
                 .args(["one_replica", "--exact", "--ignored", "--nocapture"])
                 .env("DETERMINISM_REPLICA", replica.to_string())
+                .env("DETERMINISM_SEED", seed.to_string())
+                .env("DETERMINISM_STATEMENTS", statements.to_string())
                 .env("TZ", zone)
                 .env("FAKETIME", clock)
                 // What waits is to wait as long as ever.
@@ -555,9 +585,9 @@ fn clocks_and_time_zones_of_machines_do_not_matter() {
     for other in &said[1..] {
         let sums_there = lines(other, "sum");
         let first = sums.iter().zip(&sums_there).find(|(here, there)| here != there);
-        assert!(first.is_none() && sums.len() == sums_there.len(), "{first:?}");
+        assert!(first.is_none() && sums.len() == sums_there.len(), "seed {seed}: {first:?}");
     }
-    println!("{} states of three processes with other clocks and time zones, all equal", sums.len());
+    sums.len()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

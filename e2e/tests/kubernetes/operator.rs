@@ -306,7 +306,7 @@ fn nobody_notices_that_the_operator_ends() {
         let orders = test.cluster("orders", 3).await?;
         for _ in 0..ENDS {
             let ledger = writer(&orders).await?;
-            test.delete_operator_pods().await?;
+            test.delete_leading_operator().await?;
             test.await_operator().await?;
             test.await_reconciled("orders").await?;
             ledger.await_acknowledged(ENOUGH, PATIENCE).await?;

@@ -186,7 +186,7 @@ pub const FLAGS: &[Flag] = &[
         "with an empty disk wait for the operator instead of making or joining a cluster",
     ),
     flag("log-segment-size", "64MiB", "size of the files of Raft's log"),
-    flag("log-retention", "256MiB", "how much of Raft's log is kept for followers that were away"),
+    flag("log-retention", "256MiB", "how much of Raft's log is kept at most for followers that were away"),
     flag(
         "write-step-limit",
         "1000000000",

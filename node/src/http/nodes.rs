@@ -192,9 +192,10 @@ pub async fn leader(app: &Arc<App>, incoming: Incoming) -> Answer {
         Ok(body) => body,
         Err(answer) => return answer,
     };
-    let wish: StepDown = if is_json && !body.is_empty() {
-        match serde_json::from_slice(&body) {
-            Ok(wish) => wish,
+    let wish = if is_json && !body.is_empty() {
+        // `null` is nobody in particular.
+        match serde_json::from_slice::<Option<StepDown>>(&body) {
+            Ok(wish) => wish.unwrap_or_default(),
             Err(error) => return respond::error(StatusCode::BAD_REQUEST, format!("invalid JSON: {error}")),
         }
     } else {

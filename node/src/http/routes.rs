@@ -150,6 +150,8 @@ const fn open(path: &'static str, prefix: bool, endpoint: Endpoint, reason: &'st
 
 const GET: &[Method] = &[Method::GET];
 const GET_HEAD: &[Method] = &[Method::GET, Method::HEAD];
+/// As rqlite, which does not look at it there. OPTIONS is answered before.
+const ANY: &[Method] = &[Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 const POST: &[Method] = &[Method::POST];
 const GET_POST: &[Method] = &[Method::GET, Method::POST];
 const DELETE: &[Method] = &[Method::DELETE];
@@ -175,10 +177,10 @@ pub const ROUTES: &[Route] = &[
     route("/leader", false, Endpoint::Leader, GET_POST, &[LeaderOps]),
     route("/snapshot", false, Endpoint::Snapshot, POST, &[Snapshot]),
     route("/reap", false, Endpoint::Reap, POST, &[Snapshot]),
-    route("/debug/vars", false, Endpoint::Vars, GET_POST, &[Status]),
+    route("/debug/vars", false, Endpoint::Vars, ANY, &[Status]),
     route("/licenses", false, Endpoint::Licenses, GET, &[Status]),
     route("/metrics", false, Endpoint::Metrics, GET, &[Status]),
-    open("/", false, Endpoint::Console, PAGE),
+    Route { methods: ANY, ..open("/", false, Endpoint::Console, PAGE) },
     open("/console", false, Endpoint::Console, PAGE),
     route("/console/session", false, Endpoint::ConsoleSession, GET, &[Ui]),
     open("/console/", true, Endpoint::Console, PAGE),
@@ -240,6 +242,8 @@ mod tests {
             (Method::GET, "/leader/x", None),
             (Method::GET, "/cluster/events", Some(Some(Endpoint::ClusterEvents))),
             (Method::GET, "/", Some(Some(Endpoint::Console))),
+            (Method::PUT, "/", Some(Some(Endpoint::Console))),
+            (Method::DELETE, "/debug/vars", Some(Some(Endpoint::Vars))),
             (Method::GET, "/console/", Some(Some(Endpoint::Console))),
             (Method::HEAD, "/console/main.js", Some(Some(Endpoint::Console))),
             (Method::GET, "/console/session", Some(Some(Endpoint::ConsoleSession))),

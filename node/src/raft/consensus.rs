@@ -4,24 +4,26 @@ use super::admission::{PeerSecurity, Seen};
 use super::applying::Applying;
 use super::archive::Archived;
 use super::calls::Peers;
+use super::consensus_config::{ConsensusConfig, raft_config};
 use super::consistency::Verdict;
 use super::contact::LeaderContact;
 use super::extensions::Agreement;
 use super::fatal_entry::EntryGate;
-use super::forward::RequestError;
 use super::log_store::LogStore;
 use super::membership::metrics_of;
 use super::peer_client::PeerClients;
 use super::peer_server;
-use super::peers_file::{self, PeersError};
+use super::peers_file;
 use super::propose::Proposer;
 use super::read::Barrier;
 use super::reap::Reap;
 use super::received::Received;
 use super::recovery::Recovery;
 use super::replace::StagedFiles;
+use super::request_error::RequestError;
 use super::retention;
 use super::snapshot_receive::Receiving;
+use super::start_error::{StartError, check_together};
 use super::state_machine::StateMachine;
 use super::teller::Teller;
 use super::traced::Takes;
@@ -48,105 +50,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, watch};
-
-/// How fast a lost leader is noticed, against how little a slow network or processor is mistaken for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Profile {
-    /// Between two heartbeats of a leader.
-    pub heartbeat: Duration,
-    /// The shortest silence after which a voter asks for votes; the longest is 1.25 times that.
-    pub election_timeout: Duration,
-}
-
-impl Profile {
-    /// Members within a data centre.
-    pub const LAN: Self =
-        Self { heartbeat: Duration::from_millis(100), election_timeout: Duration::from_millis(360) };
-    /// Members in several regions.
-    pub const WAN: Self =
-        Self { heartbeat: Duration::from_millis(400), election_timeout: Duration::from_millis(2000) };
-}
-
-/// What consensus needs to know.
-#[derive(Clone, Debug)]
-pub struct ConsensusConfig {
-    /// Name of the member, unique in the cluster.
-    pub name: String,
-    /// `host:port` at which peers reach it.
-    pub raft_address: String,
-    /// `host:port` at which clients reach it.
-    pub api_address: String,
-    /// Where the database and Raft's log are.
-    pub directory: PathBuf,
-    /// Election and heartbeat times.
-    pub profile: Profile,
-    /// Size of the log's segment files, in bytes.
-    pub log_segment_bytes: u64,
-    /// How much of the log is kept for followers that were away, in bytes.
-    pub log_retention_bytes: u64,
-    /// Steps that the statements of one write may take together, where this member leads; 0 is without limit.
-    pub write_step_limit: u64,
-    /// How often the checksums of the members are compared.
-    pub consistency_period: Duration,
-    /// Free space below which no more writes are taken, in bytes.
-    pub disk_reserve_bytes: u64,
-    /// After which silence members are removed.
-    pub reap: Reap,
-    /// Not to serve before [`Consensus::let_serve`].
-    pub is_held_back: bool,
-    /// What traces requests, if they are.
-    pub tracer: Option<Arc<Tracer>>,
-}
-
-/// Consensus could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Raft's log could not be opened.
-    #[error("open Raft's log: {0}")]
-    Log(#[from] raftlog::OpenError),
-    /// The free space of the disk could not be read.
-    #[error("look at the free space of the data directory: {0}")]
-    Space(#[source] io::Error),
-    /// The log does not reach back to what the database holds: one of the two is not what this member left.
-    #[error(
-        "the log begins after entry {purged}, the database ends at {applied:?}: one of the two was replaced; \
-         give the member an empty disk, it comes back as a new member"
-    )]
-    Gap {
-        /// Last entry that was purged.
-        purged: u64,
-        /// Last entry in the database.
-        applied: Option<u64>,
-    },
-    /// There is a database of a cluster, and a log in which nothing ever was: whom this member voted for is not known.
-    #[error(
-        "the database is of a cluster and Raft's log is gone: give the member an empty disk, it comes back as a new member"
-    )]
-    LogLost,
-    /// The database could not be brought to disk.
-    #[error(transparent)]
-    Store(LocalFailure),
-    /// The same, because something reads it.
-    #[error(
-        "the database reaches beyond Raft's log, and is not on disk while something reads it: end that, and start again"
-    )]
-    Behind,
-    /// The timing is refused.
-    #[error("Raft's configuration: {0}")]
-    Config(String),
-    /// Which entries were passed over cannot be read.
-    #[error("entries that were passed over: {0}")]
-    Skipped(#[source] io::Error),
-    /// Raft could not be started.
-    #[error("start Raft: {0}")]
-    Raft(String),
-    /// What was agreed to after the loss of the quorum could not be done.
-    #[error(transparent)]
-    Recovery(#[from] super::recovery::RecoveryError),
-    /// What `raft/peers.json` says could not be done.
-    #[error(transparent)]
-    Peers(#[from] PeersError),
-}
 
 /// One member's consensus.
 pub struct Consensus {
@@ -340,7 +243,7 @@ impl Consensus {
         let kept_bytes = consensus.config.log_retention_bytes;
         let (raft, log) = (consensus.raft.clone(), consensus.log.clone());
         let archived = consensus.archived.clone();
-        tokio::spawn(retention::run(raft, log, consensus.store.state(), archived, kept_bytes));
+        tokio::spawn(retention::run(raft, log, consensus.store.clone(), archived, kept_bytes));
         tokio::spawn(consensus.clone().watch_phase());
         tokio::spawn(consensus.clone().tidy_staged());
         tokio::spawn(consensus.clone().watch_space());
@@ -543,7 +446,10 @@ impl Consensus {
         let Some(durable) = durable.log_id else { return Ok(false) };
         let upto = match trailing {
             Some(trailing) => durable.index.checked_sub(trailing),
-            None => self.log.first_index_within(self.config.log_retention_bytes).checked_sub(1),
+            None => {
+                let kept = retention::kept(&self.store, self.config.log_retention_bytes);
+                retention::last_to_purge(&self.log, kept)
+            }
         };
         let upto = upto.and_then(|upto| self.archived.bound(&self.log, upto.min(durable.index)));
         let Some(upto) = upto else { return Ok(false) };
@@ -581,54 +487,4 @@ impl Consensus {
             .map_err(|e| io("close Raft's log")(io::Error::other(e)))?;
         closed
     }
-}
-
-/// Whether log and database can be of one member; after this, what the log lacks is on disk in the database.
-async fn check_together(log: &RaftLog, store: &Store, identity: &Identity) -> Result<(), StartError> {
-    let applied = store.applied().index();
-    let (last, purged) = (log.last_index(), log.purged().map(|(purged, _)| purged));
-    if let Some(purged) = purged
-        && applied < Some(purged)
-    {
-        return Err(StartError::Gap { purged, applied });
-    }
-    let is_new = last.or(purged).is_none() && log.vote().is_none();
-    if is_new && applied.is_some() && identity.cluster().is_some() {
-        return Err(StartError::LogLost);
-    }
-    if applied > last.max(purged) {
-        // What others had on disk was applied before this log had it. Raft purges a log that ends before the database, and
-        // then only the database has its entries: all of them on disk first.
-        let durable = store.checkpoint().await.map_err(StartError::Store)?;
-        if durable.log_id.map(|id| id.index) != applied {
-            return Err(StartError::Behind);
-        }
-    }
-    Ok(())
-}
-
-fn raft_config(profile: Profile) -> Result<openraft::Config, StartError> {
-    let milliseconds = |d: Duration| d.as_millis() as u64;
-    let election = milliseconds(profile.election_timeout);
-    let config = openraft::Config {
-        cluster_name: "sqlited".into(),
-        heartbeat_interval: milliseconds(profile.heartbeat),
-        election_timeout_min: election,
-        // A leader's lease lasts as long as the longest timeout, so the two are close: see
-        // docs/design.md, "Elections".
-        election_timeout_max: election + election / 4,
-        enable_pre_vote: Some(true),
-        // A leader may commit what two followers have and its own disk has not: after a crash it would write something
-        // else in that place, in the same term. It has to be elected again, by members who know more.
-        enable_leader_restore: Some(false),
-        // `retention` decides about both.
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: u64::MAX / 4,
-        replication_lag_threshold: u64::MAX / 4,
-        // Appends are bounded by bytes in the log store.
-        max_payload_entries: 1024,
-        install_snapshot_timeout: 60_000,
-        ..openraft::Config::default()
-    };
-    config.validate().map_err(|error| StartError::Config(error.to_string()))
 }

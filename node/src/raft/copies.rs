@@ -6,7 +6,8 @@
 
 use super::Consensus;
 use super::calls::CallError;
-use super::forward::{PAUSE, RequestError, Route};
+use super::request_error::RequestError;
+use super::route::{PAUSE, Route};
 use super::stream_calls::{PeerStream, STILL_HERE, StreamKind};
 use super::waiters::Leadership;
 use crate::store::{BackupOptions, Outlet};

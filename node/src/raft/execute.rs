@@ -12,8 +12,10 @@
 use super::Consensus;
 use super::calls::{CallError, Kind};
 use super::command::EncodedRequest;
-use super::forward::{ExecuteError, PAUSE, RequestError, Route, read_answer, write_answer};
+use super::peer_answer::{ExecuteError, read_answer, write_answer};
 use super::propose::{ProposeError, Proposed};
+use super::request_error::RequestError;
+use super::route::{PAUSE, Route};
 use super::waiters::{Leadership, Outcome, Ticket};
 use super::wire::{WireError, get_u32, get_u64};
 use crate::store::Position;

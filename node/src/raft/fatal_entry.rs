@@ -11,9 +11,9 @@
 //! members that read it later, and must go into the archive as nothing ([`super::archive`]).
 
 use super::Consensus;
-use super::forward::RequestError;
 use super::log_store::LogStore;
 use super::membership::{describe, refuse};
+use super::request_error::RequestError;
 use super::skipped::Skipped;
 use crate::observe::{Observe as _, Until as _};
 use crate::store::{self, Store, Suspect};

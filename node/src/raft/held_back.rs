@@ -2,7 +2,7 @@
 //! in before, it would be gone with the state that is replaced.
 
 use super::Consensus;
-use super::forward::RequestError;
+use super::request_error::RequestError;
 use std::sync::atomic::Ordering;
 
 impl Consensus {

@@ -9,8 +9,9 @@
 
 use super::Consensus;
 use super::command::Replacement;
-use super::forward::{RequestError, Route};
 use super::replace::LoadError;
+use super::request_error::RequestError;
+use super::route::Route;
 use super::waiters::Leadership;
 use crate::failpoint::{Place, pass};
 use crate::store::{Scratch, Sha256Sum};

@@ -3,8 +3,8 @@
 use super::Consensus;
 use super::administer::{CALL, changed};
 use super::calls::Kind;
-use super::forward::RequestError;
 use super::membership::{Administer, check_length, refuse};
+use super::request_error::RequestError;
 use super::types::{Metrics, PeerInfo, Raft};
 use crate::failpoint::{Place, pass};
 use crate::identity::{ClusterIdentity, Identity, IdentityError};

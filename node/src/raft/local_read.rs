@@ -2,7 +2,8 @@
 
 use super::Consensus;
 use super::command::EncodedRequest;
-use super::forward::{ReadBody, RequestError};
+use super::query::ReadBody;
+use super::request_error::RequestError;
 use crate::store::{Abandoned, Inline, Limits, Position, ReadError, Sink, Stopped};
 use bytes::Bytes;
 use std::io;

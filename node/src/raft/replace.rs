@@ -14,9 +14,10 @@
 use super::Consensus;
 use super::calls::{CallError, Peers};
 use super::command::{Replacement, RequestEncoder, RequestFlags};
-use super::forward::{RequestError, Route};
 use super::log_store::LogStore;
 use super::membership::describe;
+use super::request_error::RequestError;
+use super::route::Route;
 use super::staged_names::StagedNames;
 use super::stream_calls::{PeerStream, StreamKind};
 use super::waiters::{Leadership, Outcome};

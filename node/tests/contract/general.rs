@@ -11,7 +11,7 @@ fn paths_methods_and_headers() {
     // C1
     for (method, path, expected) in [
         (Method::GET, "/nope", 404),
-        (Method::POST, "/", 405),
+        (Method::POST, "/console", 405),
         (Method::GET, "/db/execute", 405),
         (Method::DELETE, "/db/query", 405),
         (Method::POST, "/status", 405),
@@ -25,6 +25,12 @@ fn paths_methods_and_headers() {
         assert_eq!(answer.header("access-control-allow-methods"), "OPTIONS, GET, POST");
         assert_eq!(answer.header("access-control-allow-headers"), "Content-Type");
         assert_eq!(answer.header("access-control-allow-origin"), "");
+    }
+    // E15: whatever the method.
+    for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+        let root = c.send(method.clone(), 0, "/", &[], b"");
+        assert_eq!((root.status, root.header("location")), (302, "/console/"), "{method}");
+        assert_eq!(c.send(method.clone(), 0, "/debug/vars", &[], b"").status, 200, "{method}");
     }
     assert_eq!(c.post(0, "/cluster/voters", "{\"ad\": 1}").0, 400);
     assert_eq!(c.post(0, "/db/execute/", "[\"INSERT INTO foo(name) VALUES('prefix')\"]").0, 200);
@@ -121,6 +127,21 @@ fn who_removed_a_member_and_who_stepped_down() {
     let stepped = c.send(Method::POST, follower, "/leader", &json, wish.as_bytes());
     assert_eq!((stepped.status, stepped.header("x-rqlite-served-by")), (200, addresses(&c, follower).0));
     c.until("the new leader is known", |c| (c.await_leader(third) == leader).then_some(()));
+    // E11: nobody in particular.
+    for anybody in ["null", r#"{"id": null}"#, r#"{"id": ""}"#] {
+        let before = c.await_leader(third);
+        assert_eq!(
+            c.send(Method::POST, before, "/leader", &json, anybody.as_bytes()).status,
+            200,
+            "{anybody}"
+        );
+        c.until("another one leads", |c| (c.await_leader(third) != before).then_some(()));
+    }
+    let back = serde_json::json!({ "id": c.members[leader].name }).to_string();
+    if c.await_leader(third) != leader {
+        assert_eq!(c.send(Method::POST, third, "/leader", &json, back.as_bytes()).status, 200);
+        c.until("the first one leads again", |c| (c.await_leader(third) == leader).then_some(()));
+    }
     let gone = serde_json::json!({ "id": c.members[follower].name }).to_string();
     let removed = c.send(Method::DELETE, third, "/remove", &[], gone.as_bytes());
     assert_eq!((removed.status, removed.header("x-rqlite-served-by")), (200, addresses(&c, leader).1));
