@@ -124,8 +124,7 @@ mod tests {
     fn of_a_long_log_of_a_small_database_the_last_entries_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let options = raftlog::Options::default();
-        let (log, _) =
-            RaftLog::open(directory.path().join("log"), options, std::sync::Arc::new(raftlog::OsIo)).unwrap();
+        let (log, _) = RaftLog::open(directory.path().join("log"), options, Arc::new(raftlog::OsIo)).unwrap();
         assert_eq!(last_to_purge(&log, Kept::of(1 << 20, 0)), None);
         let (done, written) = std::sync::mpsc::channel();
         let entries = (0..25_000).map(|index| (index, bytes::Bytes::from_static(b"entry")));
