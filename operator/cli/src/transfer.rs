@@ -67,12 +67,15 @@ pub async fn download(
     Ok(size)
 }
 
-/// The size of the database in bytes, if somebody says so: not everybody may ask for it.
+/// The size of the database in bytes, if somebody says so: not everybody may ask for it. By its pages: the file is shorter
+/// until a checkpoint has brought it what the WAL holds.
 async fn database_size(database: &Database) -> Option<u64> {
-    let query = [("key", "store.sqlite3.db_size")];
-    let asked = database.send(Effect::Reads, Method::GET, "/status", &query, None);
+    let pages = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    let query = [("level", "none"), ("q", pages)];
+    let asked = database.send(Effect::Reads, Method::GET, "/db/query", &query, None);
     let reply = tokio::time::timeout(SIZE_TIMEOUT, asked).await.ok()?.ok()?.accepted().ok()?;
-    reply.json::<u64>().ok().filter(|size| *size > 0)
+    let answer = reply.json::<serde_json::Value>().ok()?;
+    answer.pointer("/results/0/values/0/0")?.as_u64().filter(|size| *size > 0)
 }
 
 /// Posts a file.
