@@ -384,9 +384,8 @@ async fn three_replicas_stay_equal_and_capture_what_changes() {
 
 /// Of which statements something is said.
 fn told() -> String {
-    let (seeds, statements) =
-        runs().fold((0, 0), |(seeds, all), (_, statements)| (seeds + 1, all + statements));
-    format!("{statements} statements, {seeds} seeds")
+    let statements: u64 = runs().map(|(_, statements)| statements).sum();
+    format!("{statements} statements, {} seeds", runs().count())
 }
 
 /// Returns how many changes were captured.

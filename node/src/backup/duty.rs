@@ -7,7 +7,6 @@
 use crate::observe::Observe as _;
 use crate::store::{State, Store};
 use parking_lot::Mutex;
-use std::fmt;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -25,12 +24,6 @@ pub struct DutyCycle {
 struct Seen {
     index: Option<u64>,
     at: Option<Instant>,
-}
-
-impl fmt::Debug for DutyCycle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DutyCycle").finish_non_exhaustive()
-    }
 }
 
 impl DutyCycle {

@@ -20,7 +20,7 @@ use super::received::Received;
 use super::recovery::Recovery;
 use super::replace::StagedFiles;
 use super::request_error::RequestError;
-use super::retention;
+use super::retention::{self, Kept};
 use super::snapshot_receive::Receiving;
 use super::start_error::{StartError, check_together};
 use super::state_machine::StateMachine;
@@ -442,10 +442,7 @@ impl Consensus {
         let Some(durable) = durable.log_id else { return Ok(false) };
         let upto = match trailing {
             Some(trailing) => durable.index.checked_sub(trailing),
-            None => {
-                let kept = retention::kept(&self.store, self.config.log_retention_bytes);
-                retention::last_to_purge(&self.log, kept)
-            }
+            None => Kept::beside(&self.store, self.config.log_retention_bytes).last_to_purge(&self.log),
         };
         let upto = upto.and_then(|upto| self.archived.bound(&self.log, upto.min(durable.index)));
         let Some(upto) = upto else { return Ok(false) };

@@ -11,7 +11,7 @@ use raftlog::RaftLog;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Entries that are kept however small the database is: a few seconds of applying. rqlite keeps as many.
+/// Entries that are kept however small the database is: a few seconds of applying. rqlite keeps about as many.
 const ENTRIES: u64 = 10_000;
 /// Bytes of a database that a member takes over in the time in which it applies one entry: at 200 MB/s in 50 µs.
 const BYTES_AN_ENTRY: u64 = 10_000;
@@ -26,6 +26,12 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// What is kept of the log of `store`, of which at most `bytes`.
+    pub fn beside(store: &Store, bytes: u64) -> Self {
+        // Where the file cannot be looked at now, only the bytes count this time.
+        Self::of(bytes, store.size().unwrap_or(u64::MAX))
+    }
+
     /// At most `bytes` of the log of a database of `database` bytes.
     fn of(bytes: u64, database: u64) -> Self {
         Self { bytes, entries: ENTRIES.max(database / BYTES_AN_ENTRY) }
@@ -41,21 +47,15 @@ impl Kept {
         let by_entries = log.last_index().map_or(0, |last| (last + 1).saturating_sub(self.entries));
         log.first_index_within(self.bytes).max(by_entries)
     }
+
+    /// The last entry that is not kept, if there is one.
+    pub fn last_to_purge(self, log: &RaftLog) -> Option<u64> {
+        self.first(log).checked_sub(1)
+    }
 }
 
-/// What is kept of the log of `store`, of which at most `bytes`.
-pub fn kept(store: &Store, bytes: u64) -> Kept {
-    // Where the file cannot be looked at now, only the bytes count this time.
-    Kept::of(bytes, store.size().unwrap_or(u64::MAX))
-}
-
-/// The last entry that is not kept, if there is one.
-pub fn last_to_purge(log: &RaftLog, kept: Kept) -> Option<u64> {
-    kept.first(log).checked_sub(1)
-}
-
-/// Tells Raft of each complete checkpoint and purges the log behind it, down to `kept_bytes` and to what is archived. Ends with the
-/// store: a purge that fails is tried again at the next checkpoint.
+/// Tells Raft of each complete checkpoint and purges the log behind it, down to what is kept, of which at most `kept_bytes`,
+/// and to what is archived. Ends with the store: a purge that fails is tried again at the next checkpoint.
 pub async fn run(raft: Raft, log: RaftLog, store: Store, archived: Arc<Archived>, kept_bytes: u64) {
     let (mut state, mut told) = (store.state(), None);
     while state.changed().await.is_ok() {
@@ -66,11 +66,11 @@ pub async fn run(raft: Raft, log: RaftLog, store: Store, archived: Arc<Archived>
         }
         told = durable;
         let Some(durable) = durable.map(log_id_from) else { continue };
-        let kept = kept(&store, kept_bytes);
+        let kept = Kept::beside(&store, kept_bytes);
         if log.first_index().is_none_or(|first| first >= kept.with_slack().first(&log)) {
             continue;
         }
-        let upto = last_to_purge(&log, kept).map(|upto| upto.min(durable.index));
+        let upto = kept.last_to_purge(&log).map(|upto| upto.min(durable.index));
         let Some(upto) = upto.and_then(|upto| archived.bound(&log, upto)) else { continue };
         if let Err(error) = purge(&raft, &log, upto).await {
             tracing::warn!(error, "the log is not purged this time");
@@ -125,7 +125,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let options = raftlog::Options::default();
         let (log, _) = RaftLog::open(directory.path().join("log"), options, Arc::new(raftlog::OsIo)).unwrap();
-        assert_eq!(last_to_purge(&log, Kept::of(1 << 20, 0)), None);
+        assert_eq!(Kept::of(1 << 20, 0).last_to_purge(&log), None);
         let (done, written) = std::sync::mpsc::channel();
         let entries = (0..25_000).map(|index| (index, bytes::Bytes::from_static(b"entry")));
         log.append(entries, Box::new(move |outcome| done.send(outcome).unwrap())).unwrap();
@@ -137,7 +137,7 @@ mod tests {
             (5_000, 1 << 30, Some(23_999)),
             (0, 0, Some(24_998)),
         ] {
-            assert_eq!(last_to_purge(&log, Kept::of(bytes, database)), expected, "{bytes}, {database}");
+            assert_eq!(Kept::of(bytes, database).last_to_purge(&log), expected, "{bytes}, {database}");
         }
         log.close().unwrap();
     }

@@ -1,7 +1,7 @@
 //! Backups, dumps and restores: files of any size, with a bar that shows how far they are.
 
 use crate::ShellError;
-use client::sql::{Answer, Database, Effect, Method, Reply};
+use client::sql::{Answer, Database, Level, Reply, RequestOptions, Statement};
 use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -71,11 +71,11 @@ pub async fn download(
 /// until a checkpoint has brought it what the WAL holds.
 async fn database_size(database: &Database) -> Option<u64> {
     let pages = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
-    let query = [("level", "none"), ("q", pages)];
-    let asked = database.send(Effect::Reads, Method::GET, "/db/query", &query, None);
-    let reply = tokio::time::timeout(SIZE_TIMEOUT, asked).await.ok()?.ok()?.accepted().ok()?;
-    let answer = reply.json::<serde_json::Value>().ok()?;
-    answer.pointer("/results/0/values/0/0")?.as_u64().filter(|size| *size > 0)
+    let options = RequestOptions { level: Level::None, ..RequestOptions::default() };
+    let pages = [Statement::from(pages)];
+    let asked = database.query(&pages, options);
+    let answer = tokio::time::timeout(SIZE_TIMEOUT, asked).await.ok()?.ok()?;
+    answer.scalar()?.as_u64().filter(|size| *size > 0)
 }
 
 /// Posts a file.
