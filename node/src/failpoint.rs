@@ -8,7 +8,7 @@
 //! | action | what happens at the place |
 //! |---|---|
 //! | `return(abort)` | the process ends at once, as by SIGKILL: nothing is flushed or closed |
-//! | `return(eio)`, `return(enospc)` | the step fails as if the operating system had said so |
+//! | `return(eio)`, `return(enospc)`, `return(enomem)` | the step fails as if the operating system had said so |
 //! | `sleep(ms)`, `off`, `3*off->…` | as crate `fail` has it |
 
 use std::io;
@@ -110,6 +110,8 @@ places! {
     ApplyNoted = "apply.noted",
     /// Apply: the entry's statements ran, its transaction is not committed.
     ApplyRan = "apply.ran",
+    /// SQLite asks for memory, for anything but a query: a piece that it does not get is null.
+    SqliteMemory = "sqlite.memory",
     /// Apply: the database is vacuumed, which no transaction undoes, and does not know of the entry that wanted it.
     ApplyVacuumed = "apply.vacuumed",
     /// Apply: the entry is committed in the database, nobody told.
@@ -168,6 +170,7 @@ fn act(place: Place, action: Option<&str>) -> io::Result<()> {
         }
         Some("eio") => Err(io::Error::from_raw_os_error(libc::EIO)),
         Some("enospc") => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        Some("enomem") => Err(io::Error::from_raw_os_error(libc::ENOMEM)),
         other => Err(io::Error::other(format!("failpoint {}: unknown action {other:?}", place.name()))),
     }
 }
@@ -176,4 +179,16 @@ fn act(place: Place, action: Option<&str>) -> io::Result<()> {
 #[cfg(feature = "failpoints")]
 pub fn arm() -> fail::FailScenario<'static> {
     fail::FailScenario::setup()
+}
+
+/// Arms one place of this process, or disarms it by `off`.
+#[cfg(feature = "failpoints")]
+pub fn set(place: Place, actions: &str) -> Result<(), String> {
+    fail::cfg(place.name(), actions)
+}
+
+/// Calls `passed` at each pass of a place of this process, until it is armed or disarmed.
+#[cfg(feature = "failpoints")]
+pub fn watch(place: Place, passed: impl Fn() + Send + Sync + 'static) -> Result<(), String> {
+    fail::cfg_callback(place.name(), passed)
 }

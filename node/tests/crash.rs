@@ -475,7 +475,8 @@ fn every_place_is_crashed_on() {
         include_str!("crash.rs"),
         include_str!("backup_faults/main.rs"),
         include_str!("consistency.rs"),
-        include_str!("members.rs")
+        include_str!("members.rs"),
+        include_str!("no_memory.rs")
     );
     let unused: Vec<_> = Place::ALL.iter().filter(|p| !tests.contains(&format!("Place::{p:?}"))).collect();
     assert!(unused.is_empty(), "{unused:?}");

@@ -432,6 +432,33 @@ fn a_member_whose_database_is_older_than_its_log_refuses_to_start() {
     assert!(c.log(0).contains("one of the two was replaced"), "{}", c.log(0));
 }
 
+/// It had not heard of the newcomer, and answered as if that one had been removed.
+#[test]
+fn who_is_removed_by_name_is_not_left_to_what_a_follower_has_heard() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let leader = c.await_leader(0);
+    let slow = (leader + 1) % 3;
+    c.kill(slow);
+    c.start_armed(slow, &format!("{}=sleep(150)", Place::AppendSubmitted.name()));
+    c.await_ready(slow);
+    let names = |c: &Cluster| {
+        let members = c.report(leader)["membership"]["members"].as_array().unwrap().clone();
+        members.iter().map(|member| member["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for round in 0..rounds() {
+        let address = "127.0.0.1:1";
+        let learner = json!({
+            "nodeId": format!("{:016x}", 1000 + round), "name": "new", "raftAddress": address, "apiAddress": address,
+        });
+        let (status, body) = c.post(leader, "/cluster/learners", &learner.to_string());
+        assert_eq!(status, 200, "{body}");
+        let (status, body) = c.delete(slow, "/remove", &json!({ "id": "new" }).to_string());
+        assert_eq!(status, 200, "{body}");
+        assert!(!names(&c).contains(&"new".to_owned()), "{:?}", names(&c));
+    }
+}
+
 /// Raft postpones a purge of what it is sending to somebody.
 #[test]
 fn a_follower_that_does_not_answer_holds_up_neither_a_snapshot_nor_later_purges() {

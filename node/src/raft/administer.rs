@@ -7,8 +7,8 @@ use super::recovery::Recovery;
 use super::types::Metrics;
 use super::waiters::Leadership;
 use client::admin::{
-    AddLearner, ChangeVoters, Changed, Member, Recover, Refusal, RefusalReason, RemoveLearner, SkipEntry,
-    Skipped, Transfer, Transferred,
+    AddLearner, ChangeVoters, Changed, Member, Membership, Recover, Refusal, RefusalReason, RemoveLearner,
+    SkipEntry, Skipped, Transfer, Transferred,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
@@ -168,13 +168,34 @@ impl Consensus {
         Ok(())
     }
 
-    /// Removes a member by name, whatever its role. Removing one that is not there is an error only to the caller.
+    /// Removes a member by name, whatever its role. Removing one that is not there is an error only to the caller: so
+    /// whether it is there is not left to what this member happens to have heard.
     pub async fn remove_by_name(&self, name: &str) -> Result<Changed, Refusal> {
-        let membership = describe(&self.metrics());
-        let Some(member) = membership.members.into_iter().find(|m| m.name == name) else {
+        let called = |membership: &Membership| membership.members.iter().find(|m| m.name == name).cloned();
+        let mut member = called(&describe(&self.metrics()));
+        if member.is_none() {
+            self.await_committed().await?;
+            member = called(&describe(&self.metrics()));
+        }
+        let Some(member) = member else {
             return refuse(RefusalReason::NoSuchMember, format!("no member is called {name}"));
         };
-        self.remove_member(&member).await
+        let changed = self.remove_member(&member).await?;
+        // By the leader's count somebody else has that name: this member knew of one that is long gone.
+        match called(&changed.membership) {
+            Some(other) => self.remove_member(&other).await,
+            None => Ok(changed),
+        }
+    }
+
+    /// Waits until this member knows that what a quorum confirms now is committed: then its log has it.
+    async fn await_committed(&self) -> Result<(), Refusal> {
+        let no_leader = |error: String| Refusal { reason: RefusalReason::NoLeader, message: error };
+        let index = self.confirmed_index().await.map_err(|error| no_leader(error.to_string()))?;
+        let knows = |m: &Metrics| m.local_committed.as_ref().is_some_and(|id| id.index >= index);
+        let wait = self.raft.wait(Some(QUORUM_ANSWERS));
+        let known = wait.metrics(knows, "it is committed here").await;
+        known.map(drop).map_err(|error| no_leader(error.to_string()))
     }
 
     /// Removes a member, whatever its role.

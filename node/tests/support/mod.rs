@@ -15,6 +15,7 @@ pub mod memory;
 pub mod names;
 pub mod page;
 pub mod proxy;
+pub mod register;
 pub mod registry;
 pub mod sink;
 pub mod stores;
@@ -165,16 +166,20 @@ pub fn with_read_replica() -> (Cluster, usize) {
 
 /// `n` members that reach each other through proxies only.
 pub fn proxied(n: usize) -> (Cluster, Vec<proxy::Proxy>) {
+    proxied_some(n, n, &[])
+}
+
+/// The same of `most` members, with further flags, of which the first `n` bootstrap together; the others are not started.
+pub fn proxied_some(n: usize, most: usize, further: &[&str]) -> (Cluster, Vec<proxy::Proxy>) {
     let mut cluster = Cluster::empty();
-    let doors = free_ports(n);
-    let ports = free_ports(3 * n);
+    let doors = free_ports(most);
+    let ports = free_ports(3 * most);
     let join: Vec<String> = doors.iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let mut proxies = Vec::new();
     for (i, ports) in ports.chunks(3).enumerate() {
         proxies.push(proxy::Proxy::start(doors[i], ports[1]));
-        let flags =
-            ["-bootstrap-expect", &n.to_string(), "-join", &join.join(","), "-raft-adv-addr", &join[i]];
-        let flags: Vec<String> = flags.iter().map(|f| (*f).to_owned()).collect();
+        let own = ["-bootstrap-expect", &n.to_string(), "-join", &join.join(","), "-raft-adv-addr", &join[i]];
+        let flags: Vec<String> = own.iter().chain(further).map(|f| (*f).to_owned()).collect();
         cluster.add_member(&format!("n{}", i + 1), [ports[0], ports[1], ports[2]], &flags);
     }
     (0..n).for_each(|i| cluster.start(i));
@@ -403,12 +408,13 @@ impl Cluster {
         Some(id)
     }
 
-    /// What a member logged.
+    /// What a member logged; nothing if it was never started.
     pub fn log(&self, i: usize) -> String {
-        let mut text = String::new();
         let path = self.root.path().join(format!("{}.log", self.members[i].name));
-        std::fs::File::open(path).unwrap().read_to_string(&mut text).unwrap();
-        text
+        match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            text => text.unwrap(),
+        }
     }
 
     pub fn url(&self, i: usize, path: &str) -> String {
