@@ -354,7 +354,7 @@ async fn run_query(
     }
 }
 
-/// `/db/request`: what only reads takes the way of queries, everything else goes through the log.
+/// `/db/request`: what only reads takes the way of queries, at every level; everything else goes through the log.
 pub async fn request(app: &App, incoming: Incoming) -> Answer {
     let started = Instant::now();
     app.counters.count(Counter::Requests);
@@ -378,7 +378,7 @@ pub async fn request(app: &App, incoming: Incoming) -> Answer {
         Ok(only_reads) => only_reads,
         Err(error) => return respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     };
-    if only_reads && options.level != Level::Strong {
+    if only_reads {
         match redirect_query(app, &common, &options, (incoming.scheme, &incoming.uri)) {
             Some(answer) => answer,
             None => run_query(app, request, Some(room), options, &common, &incoming.params, started).await,

@@ -3,7 +3,8 @@
 use super::member;
 use super::support::{cluster, cluster_with, patient, with_read_replica};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 const STALE: &str = r#"{"results":[],"error":"stale read"}"#;
@@ -82,6 +83,44 @@ fn levels_staleness_and_bookmarks() {
         assert_eq!(c.post(follower, path, body), (503, "leader not found\n".into()));
     }
     assert!(started.elapsed() < Duration::from_secs(8));
+}
+
+#[test]
+fn a_strong_read_says_which_state_it_saw() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let follower = (leader + 1) % 3;
+    c.execute(leader, &json!(["CREATE TABLE foo(n)"]));
+    let write = c.url(leader, "/db/execute?raft_index");
+    let (written, mut read) = (Mutex::new(Vec::new()), Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let http = patient();
+                for _ in 0..200 {
+                    let answer = http.post(&write).body(r#"["INSERT INTO foo VALUES(1)"]"#).send().unwrap();
+                    let answer: Value = serde_json::from_str(&answer.text().unwrap()).unwrap();
+                    written.lock().unwrap().push(answer["raft_index"].as_u64().unwrap());
+                }
+            });
+        }
+        // S1: while others write.
+        for n in 0..100 {
+            let i = if n % 2 == 0 { leader } else { follower };
+            let path = if n % 4 < 2 { "/db/query" } else { "/db/request" };
+            let path = format!("{path}?level=strong&raft_index");
+            let answer = c.send(Method::POST, i, &path, &[], br#"["SELECT count(*) FROM foo"]"#);
+            let body: Value = serde_json::from_str(&answer.text()).unwrap();
+            let index = body["raft_index"].as_u64().unwrap();
+            assert!(answer.header("x-raft-index").ends_with(&format!(".{index}")), "{path}: {body}");
+            read.push((index, body["results"][0]["values"][0][0].as_u64().unwrap()));
+        }
+    });
+    let written = written.into_inner().unwrap();
+    for (index, rows) in read {
+        let before = written.iter().filter(|written| **written <= index).count();
+        assert_eq!(rows, before as u64, "at {index}");
+    }
 }
 
 #[test]
@@ -229,7 +268,7 @@ fn a_name_may_come_back_from_the_same_place_and_from_another() {
         c.await_ready(away);
     }
     let (_, nodes) = c.get(leader, "/nodes?nonvoters");
-    let nodes: serde_json::Value = serde_json::from_str(&nodes).unwrap();
+    let nodes: Value = serde_json::from_str(&nodes).unwrap();
     assert_eq!(nodes.as_object().unwrap().len(), 3);
     // From another place it takes the place of what it was.
     c.kill(away);
@@ -240,7 +279,7 @@ fn a_name_may_come_back_from_the_same_place_and_from_another() {
     c.await_ready(away);
     let address = json!(format!("127.0.0.1:{}", place.raft));
     c.until("the new address on the leader", |c| {
-        let nodes: serde_json::Value = serde_json::from_str(&c.get(leader, "/nodes?nonvoters").1).unwrap();
+        let nodes: Value = serde_json::from_str(&c.get(leader, "/nodes?nonvoters").1).unwrap();
         assert_eq!(nodes.as_object().unwrap().len(), 3);
         (nodes[&c.members[away].name]["addr"] == address).then_some(())
     });

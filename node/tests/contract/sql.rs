@@ -302,6 +302,36 @@ fn a_list_is_one_entry() {
 }
 
 #[test]
+fn what_only_reads_is_read_at_every_level() {
+    let c = member();
+    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT count(*) FROM c";
+    // E3, E4
+    for path in ["/db/query", "/db/request"] {
+        for level in ["none", "weak", "linearizable", "strong", "auto"] {
+            let ask = |rest: &str, sql: &str| {
+                let path = format!("{path}?level={level}{rest}");
+                let (status, body) = c.post(0, &path, &json!([sql]).to_string());
+                assert_eq!(status, 200, "{path} {sql}: {body}");
+                serde_json::from_str::<Value>(&body).unwrap()["results"][0].take()
+            };
+            // What tells of one member is for who reads: only what all of them execute may not depend on it.
+            for sql in [
+                "PRAGMA integrity_check",
+                "PRAGMA database_list",
+                "SELECT sqlite_version()",
+                "SELECT count(*) FROM dbstat",
+            ] {
+                let result = ask("", sql);
+                assert!(!result["values"][0][0].is_null(), "{path} {level} {sql}: {result}");
+            }
+            let bounded = ask("&db_max_rows=1", "VALUES(1), (2)");
+            assert_eq!(bounded["error"], "the result has more than 1 rows (db_max_rows)", "{path} {level}");
+            assert_eq!(ask("&db_timeout=20ms", endless), json!({"error": "query timeout"}), "{path} {level}");
+        }
+    }
+}
+
+#[test]
 fn what_only_reads_stays_out_of_the_log() {
     let c = member();
     let log = |c: &Cluster| c.status(0, "store.raft.last_log_index").as_u64().unwrap();
