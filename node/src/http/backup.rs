@@ -15,14 +15,13 @@ use std::time::Duration;
 
 /// How long a leader is waited for.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(3600);
 
 /// `GET /db/backup`
 pub async fn backup(app: &Arc<App>, incoming: Incoming) -> Answer {
     app.counters.count(Counter::Backups);
     let params = &incoming.params;
-    let timeout = match params.duration("timeout") {
-        Ok(timeout) => timeout.unwrap_or(TIMEOUT).min(LONGEST),
+    let timeout = match params.patience("timeout", TIMEOUT) {
+        Ok(timeout) => timeout,
         Err(error) => return bad_param(&error),
     };
     let vacuum = params.flag("vacuum");

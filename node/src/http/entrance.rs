@@ -15,8 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SetOnce;
 
-/// Longest wait for the member to be open.
-const LONGEST: Duration = Duration::from_secs(3600);
 const NOT_OPEN: &str = "store not open";
 
 /// What is known before the member is open, and the member once it is.
@@ -76,11 +74,8 @@ impl Entrance {
             Endpoint::Licenses => return Err(pages::licenses()),
             _ => {}
         }
-        let patience = params.duration("timeout").map_err(|error| bad_param(&error))?;
-        let patience = patience.filter(|patience| !patience.is_zero()).unwrap_or(self.apply_timeout);
-        tokio::time::timeout(patience.min(LONGEST), self.app.wait())
-            .await
-            .map_err(|_| self.not_open(route, &params))
+        let patience = params.patience("timeout", self.apply_timeout).map_err(|error| bad_param(&error))?;
+        tokio::time::timeout(patience, self.app.wait()).await.map_err(|_| self.not_open(route, &params))
     }
 
     fn not_open(&self, route: &Route, params: &Params) -> Answer {

@@ -24,14 +24,13 @@ const BEGINNING: usize = 13;
 const STALLED: Duration = Duration::from_secs(30);
 /// How long SQL text waits for a leader and a quorum.
 const TIMEOUT: Duration = Duration::from_secs(30);
-const LONGEST: Duration = Duration::from_secs(3600);
 
 /// `POST /db/load`
 pub async fn load(app: &Arc<App>, incoming: Incoming) -> Answer {
     app.counters.count(Counter::Loads);
     let pretty = incoming.params.flag("pretty");
-    let timeout = match incoming.params.duration("timeout") {
-        Ok(timeout) => timeout.unwrap_or(TIMEOUT).min(LONGEST),
+    let timeout = match incoming.params.patience("timeout", TIMEOUT) {
+        Ok(timeout) => timeout,
         Err(error) => return bad_param(&error),
     };
     if incoming.params.flag("redirect")

@@ -2,7 +2,7 @@
 
 use super::body::{BadBody, decode_json, decode_text};
 use super::counters::Counter;
-use super::params::{BadParam, Params};
+use super::params::{BadParam, LONGEST, Params};
 use super::queue::QueueError;
 use super::receive::Held;
 use super::respond::{self, Answer, Envelope};
@@ -18,8 +18,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// How long a queued write waits for room, and for its flush.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
-/// No request waits longer.
-const LONGEST: Duration = Duration::from_secs(3600);
 
 const SERVED_BY: HeaderName = HeaderName::from_static("x-rqlite-served-by");
 
@@ -58,10 +56,8 @@ fn bad_body(error: &BadBody, pretty: bool) -> Answer {
 struct Common {
     flags: RequestFlags,
     key: Option<IdempotencyKey>,
-    /// How long it waits for a leader and a quorum; none if it does not say so.
-    timeout: Option<Duration>,
-    /// The same, if it does not.
-    apply_timeout: Duration,
+    /// How long it waits for a leader and a quorum.
+    timeout: Duration,
     statement_timeout: Option<Duration>,
     redirect: bool,
     pretty: bool,
@@ -83,18 +79,11 @@ impl Common {
         Ok(Self {
             flags,
             key: idempotency::read(&incoming.headers, incoming.user.as_deref())?,
-            timeout: params.duration("timeout")?.map(|t| t.min(LONGEST)),
-            apply_timeout: app.apply_timeout.min(LONGEST),
+            timeout: params.patience("timeout", app.apply_timeout)?,
             statement_timeout: params.duration("db_timeout")?.filter(|t| !t.is_zero()),
             redirect: params.flag("redirect"),
             pretty: params.flag("pretty"),
         })
-    }
-
-    /// How long it waits for a leader and a quorum. In Go's programs 0 says that there is no bound of the request's own:
-    /// then the member's holds.
-    fn apply_timeout(&self) -> Duration {
-        self.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(self.apply_timeout)
     }
 
     fn query_options(&self, params: &Params, headers: &HeaderMap) -> Result<QueryOptions, BadParam> {
@@ -109,12 +98,12 @@ impl Common {
             _ => Level::Weak,
         };
         let timeout = match level {
-            Level::Linearizable => params.duration("linearizable_timeout")?,
-            _ => None,
+            Level::Linearizable => params.patience("linearizable_timeout", self.timeout)?,
+            _ => self.timeout,
         };
         Ok(QueryOptions {
             level,
-            timeout: timeout.filter(|t| !t.is_zero()).map_or(self.apply_timeout(), |t| t.min(LONGEST)),
+            timeout,
             limits: Limits {
                 statement_timeout: self.statement_timeout,
                 result: ResultLimit {
@@ -216,7 +205,7 @@ async fn apply(
         Ok(request) => request,
         Err(error) => return respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     };
-    match app.consensus.execute_within(request, common.apply_timeout(), common.statement_timeout).await {
+    match app.consensus.execute_within(request, common.timeout, common.statement_timeout).await {
         Ok(done) => {
             let envelope = Envelope::asked_for(params, started, done.index);
             let mut answer = envelope.wrap(ReadBody::Whole(done.results));
@@ -236,7 +225,12 @@ async fn apply(
 async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
     app.counters.count(Counter::QueuedExecutions);
     let wait = incoming.params.flag("wait");
-    let deadline = tokio::time::Instant::now() + common.timeout.unwrap_or(QUEUE_TIMEOUT);
+    // Here 0 means what it says, as in rqlite: who is not to wait is told whether it was flushed already.
+    let timeout = match incoming.params.duration("timeout") {
+        Ok(timeout) => timeout.unwrap_or(QUEUE_TIMEOUT).min(LONGEST),
+        Err(error) => return bad_param(&error),
+    };
+    let deadline = tokio::time::Instant::now() + timeout;
     let Held { bytes, room } = match app.room.receive(incoming.body).await {
         Ok(body) => body,
         Err(answer) => return answer,

@@ -296,8 +296,8 @@ fn store(app: &App, report: &MemberReport) -> Value {
 /// `GET /readyz`
 pub async fn ready(app: &App, params: &Params) -> Answer {
     app.counters.count(Counter::Readies);
-    let patience = match params.duration("timeout") {
-        Ok(timeout) => timeout.unwrap_or(READY_TIMEOUT).min(Duration::from_secs(3600)),
+    let patience = match params.patience("timeout", READY_TIMEOUT) {
+        Ok(patience) => patience,
         Err(error) => return bad_param(&error),
     };
     match readiness(app, params, Instant::now() + patience).await {
