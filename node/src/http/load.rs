@@ -1,7 +1,8 @@
 //! `/db/load` and `/boot`: a database file takes the place of the present one, or SQL text is run.
 
-use super::body::{STATEMENTS, outside_strings};
+use super::body::STATEMENTS;
 use super::counters::Counter;
+use super::json::outside_strings;
 use super::respond::{self, Answer};
 use super::sql::{Incoming, bad_param, served_by};
 use super::{App, bookmark, redirect};

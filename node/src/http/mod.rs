@@ -11,6 +11,7 @@ mod counters;
 mod entrance;
 mod health;
 mod idempotency;
+mod json;
 mod load;
 mod nodes;
 mod pages;

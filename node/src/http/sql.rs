@@ -1,6 +1,6 @@
 //! `/db/execute`, `/db/query`, `/db/request`, `/db/sql`.
 
-use super::body::{BadBody, decode_json, decode_text};
+use super::body::{BadBody, decode_json, decode_json_to_show, decode_text, encode_text};
 use super::counters::Counter;
 use super::params::{BadParam, LONGEST, Params};
 use super::queue::QueueError;
@@ -407,15 +407,16 @@ pub async fn sql(app: &App, incoming: Incoming) -> Answer {
         Ok(common) => common,
         Err(error) => return bad_param(&error),
     };
+    let id = app.consensus.proposer().next_request_id();
     // What is made of the body takes about as much as it.
     let (request, _room) = if incoming.method == Method::GET {
         match incoming.params.get("q") {
             None => return respond::error(StatusCode::BAD_REQUEST, "query not specified"),
-            Some(sql) => (decode_text(sql, common.flags, app.consensus.proposer().next_request_id()), None),
+            Some(sql) => (Ok(encode_text(sql, common.flags, id)), None),
         }
     } else {
         match app.room.receive(incoming.body).await {
-            Ok(body) => (decode(app, &body.bytes, common.flags), Some(body.room)),
+            Ok(body) => (decode_json_to_show(&body.bytes, common.flags, id), Some(body.room)),
             Err(answer) => return answer,
         }
     };

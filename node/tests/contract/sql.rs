@@ -26,6 +26,11 @@ fn bodies() {
         ("[]", "no statements\n"),
         (r#"[["S", {"a": {}}]]"#, "unsupported type object\n"),
         (r#"[["S", ["x"]]]"#, "unsupported type array\n"),
+        // Cut short, or text that is none: whatever it was to be.
+        (r#"[["S", [1"#, "invalid JSON body\n"),
+        (r#"[["S", {"a":{"#, "invalid JSON body\n"),
+        (r#"["PRAGMA journal_mode=x""#, "invalid JSON body\n"),
+        (r#"["\ud800"]"#, "invalid JSON body\n"),
     ] {
         for path in ["/db/execute", "/db/query", "/db/request", "/db/sql"] {
             assert_eq!(c.post(0, path, body), (400, expected.to_owned()), "{path} {body}");
@@ -44,8 +49,18 @@ fn bodies() {
             ),
             ("/db/execute", r#"["", "UPDATE foo SET id = 1 WHERE 0", "  "]"#, r#"{"results":[{}]}"#),
             ("/db/execute", r#"["", " "]"#, r#"{"results":[]}"#),
+            (
+                "/db/query",
+                r#"[["SELECT typeof(?), typeof(?)", -0, -0.0]]"#,
+                r#"{"results":[{"columns":["typeof(?)","typeof(?)"],"types":["text","text"],"values":[["integer","real"]]}]}"#,
+            ),
         ],
     );
+    let no_text = b"[\"SELECT '\xff'\"]";
+    for path in ["/db/execute", "/db/query", "/db/request", "/db/sql"] {
+        let answer = c.send(Method::POST, 0, path, &[], no_text);
+        assert_eq!((answer.status, answer.text().as_str()), (400, "invalid JSON body\n"), "{path}");
+    }
     let text = [("content-type", "text/plain; charset=utf-8")];
     let answer = c.send(Method::POST, 0, "/db/query", &text, b"SELECT 1 AS n");
     assert_eq!(answer.text(), r#"{"results":[{"columns":["n"],"types":["integer"],"values":[[1]]}]}"#);
@@ -262,12 +277,21 @@ fn entries() {
     // E5
     check(
         &c,
-        &[(
-            "/db/sql",
-            r#"["SELECT random()", ["INSERT INTO bar VALUES(?)", 1]]"#,
-            r#"{"results":[{"original":"SELECT random()"},{"original":"INSERT INTO bar VALUES(?)"}]}"#,
-        )],
+        &[
+            (
+                "/db/sql",
+                r#"["SELECT random()", ["INSERT INTO bar VALUES(?)", 1]]"#,
+                r#"{"results":[{"original":"SELECT random()"},{"original":"INSERT INTO bar VALUES(?)"}]}"#,
+            ),
+            (
+                "/db/sql",
+                r#"["PRAGMA journal_mode=DELETE", "PRAGMA wal_checkpoint"]"#,
+                r#"{"results":[{"original":"PRAGMA journal_mode=DELETE"},{"original":"PRAGMA wal_checkpoint"}]}"#,
+            ),
+        ],
     );
+    let shown = c.get(0, "/db/sql?q=PRAGMA+synchronous%3D0");
+    assert_eq!(shown, (200, r#"{"results":[{"original":"PRAGMA synchronous=0"}]}"#.into()));
     assert_eq!(c.get(0, "/db/sql?q=SELECT+1"), (200, r#"{"results":[{"original":"SELECT 1"}]}"#.into()));
     assert_eq!(c.get(0, "/db/sql"), (400, "query not specified\n".into()));
     assert_eq!(c.value(0, "SELECT count(*) FROM bar", "weak"), json!(2));
