@@ -3,7 +3,7 @@
 use super::App;
 use super::counters::Counter;
 use super::redirect;
-use super::respond::{self, Answer};
+use super::respond::{self, Answer, Envelope};
 use super::sql::{Incoming, bad_param, served_by};
 use crate::raft::{DatabaseCopy, RequestError};
 use crate::store::{BackupFormat, BackupOptions};
@@ -56,7 +56,7 @@ pub async fn backup(app: &Arc<App>, incoming: Incoming) -> Answer {
     let DatabaseCopy { mut pieces, forwarded_to } = match copy {
         Ok(copy) => copy,
         Err(RequestError::NoLeader) => return redirect::no_leader(app),
-        Err(error) => return respond::request_error(&error, false),
+        Err(error) => return respond::request_error(&error, Envelope::default()),
     };
     // What fails before the first piece is told as an error, not by a connection that ends.
     let first = match pieces.recv().await {

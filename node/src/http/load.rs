@@ -3,7 +3,7 @@
 use super::body::STATEMENTS;
 use super::counters::Counter;
 use super::json::outside_strings;
-use super::respond::{self, Answer};
+use super::respond::{self, Answer, Envelope};
 use super::sql::{Incoming, bad_param, served_by};
 use super::{App, bookmark, redirect};
 use crate::backup::Packing;
@@ -114,7 +114,9 @@ fn failed(app: &App, error: &LoadError, pretty: bool) -> Answer {
             respond::error(StatusCode::SERVICE_UNAVAILABLE, error)
         }
         LoadError::Request(RequestError::NoLeader) => redirect::no_leader(app),
-        LoadError::Request(error) => respond::request_error(error, pretty),
+        LoadError::Request(error) => {
+            respond::request_error(error, Envelope { pretty, ..Envelope::default() })
+        }
         LoadError::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
             respond::error(StatusCode::INSUFFICIENT_STORAGE, error)
         }
@@ -198,7 +200,7 @@ async fn load_sql(app: &App, beginning: BytesMut, body: Body, timeout: Duration,
             answer
         }
         Err(RequestError::NoLeader) => redirect::no_leader(app),
-        Err(error) => respond::request_error(&error, pretty),
+        Err(error) => respond::request_error(&error, Envelope { pretty, ..Envelope::default() }),
     }
 }
 

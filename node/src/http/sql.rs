@@ -13,6 +13,7 @@ use crate::store::{Limits, Position, ResultLimit, begin_entry, write_str};
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode, Uri};
+use bytes::Bytes;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -44,9 +45,9 @@ pub fn bad_param(error: &BadParam) -> Answer {
     respond::error(StatusCode::BAD_REQUEST, error)
 }
 
-fn bad_body(error: &BadBody, pretty: bool) -> Answer {
+fn bad_body(error: &BadBody, envelope: Envelope) -> Answer {
     match error {
-        BadBody::DisallowedPragma => respond::failed_request(&error.to_string(), pretty),
+        BadBody::DisallowedPragma => envelope.failed(&error.to_string()),
         BadBody::TooLarge => respond::error(StatusCode::PAYLOAD_TOO_LARGE, error),
         _ => respond::error(StatusCode::BAD_REQUEST, error),
     }
@@ -60,11 +61,13 @@ struct Common {
     timeout: Duration,
     statement_timeout: Option<Duration>,
     redirect: bool,
-    pretty: bool,
+    envelope: Envelope,
 }
 
 impl Common {
+    /// Reads them of a request that has just come.
     fn read(app: &App, incoming: &Incoming) -> Result<Self, BadParam> {
+        let came = Instant::now();
         let params = &incoming.params;
         let flags = [
             ("transaction", RequestFlags::TRANSACTION),
@@ -82,7 +85,7 @@ impl Common {
             timeout: params.patience("timeout", app.apply_timeout)?,
             statement_timeout: params.duration("db_timeout")?.filter(|t| !t.is_zero()),
             redirect: params.flag("redirect"),
-            pretty: params.flag("pretty"),
+            envelope: Envelope::asked_for(params, came),
         })
     }
 
@@ -146,16 +149,15 @@ pub fn served_by(app: &App, answer: &mut Answer, forwarded_to: Option<&str>) {
     }
 }
 
-fn failed(app: &App, error: &RequestError, pretty: bool) -> Answer {
+fn failed(app: &App, error: &RequestError, envelope: Envelope) -> Answer {
     if matches!(error, RequestError::NoLeader) {
         return redirect::no_leader(app);
     }
-    respond::request_error(error, pretty)
+    respond::request_error(error, envelope)
 }
 
 /// `/db/execute`
 pub async fn execute(app: &App, incoming: Incoming) -> Answer {
-    let started = Instant::now();
     app.counters.count(Counter::Executions);
     let common = match Common::read(app, &incoming) {
         Ok(common) => common,
@@ -180,10 +182,10 @@ pub async fn execute(app: &App, incoming: Incoming) -> Answer {
     };
     let request = match decode_any(app, &incoming.headers, &bytes, common.flags) {
         Ok(request) => request,
-        Err(error) => return bad_body(&error, common.pretty),
+        Err(error) => return bad_body(&error, common.envelope),
     };
     drop(bytes);
-    apply(app, request, room, &common, &incoming.params, started).await
+    apply(app, request, room, &common).await
 }
 
 fn with_key(request: EncodedRequest, key: Option<&IdempotencyKey>) -> Result<EncodedRequest, Malformed> {
@@ -193,22 +195,14 @@ fn with_key(request: EncodedRequest, key: Option<&IdempotencyKey>) -> Result<Enc
     }
 }
 
-async fn apply(
-    app: &App,
-    request: EncodedRequest,
-    _room: OwnedSemaphorePermit,
-    common: &Common,
-    params: &Params,
-    started: Instant,
-) -> Answer {
+async fn apply(app: &App, request: EncodedRequest, _room: OwnedSemaphorePermit, common: &Common) -> Answer {
     let request = match with_key(request, common.key.as_ref()) {
         Ok(request) => request,
         Err(error) => return respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     };
     match app.consensus.execute_within(request, common.timeout, common.statement_timeout).await {
         Ok(done) => {
-            let envelope = Envelope::asked_for(params, started, done.index);
-            let mut answer = envelope.wrap(ReadBody::Whole(done.results));
+            let mut answer = common.envelope.wrap(ReadBody::Whole(done.results), done.index);
             if done.forwarded_to.is_some() {
                 app.counters.count(Counter::RemoteExecutions);
             }
@@ -217,7 +211,7 @@ async fn apply(
             served_by(app, &mut answer, done.forwarded_to.as_deref());
             answer
         }
-        Err(error) => failed(app, &error, common.pretty),
+        Err(error) => failed(app, &error, common.envelope),
     }
 }
 
@@ -238,7 +232,7 @@ async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
     let request = match decode_any(app, &incoming.headers, &bytes, RequestFlags::default()) {
         Ok(request) => Some(request),
         Err(BadBody::NoStatements) if wait => None,
-        Err(error) => return bad_body(&error, common.pretty),
+        Err(error) => return bad_body(&error, common.envelope),
     };
     drop(bytes);
     if !incoming.params.flag("noleader") && !app.consensus.knows_leader() {
@@ -263,11 +257,13 @@ async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
     match flushed {
         Ok(sequence) => {
             app.counters.add(Counter::QueuedStatementsReceived, statements as usize);
-            let body = format!("{{\"results\":[],\"sequence_number\":{sequence}}}");
-            respond::json(StatusCode::OK, body.into_bytes(), common.pretty)
+            let mut answer = common.envelope.queued(sequence);
+            // It was taken here, wherever it goes from here.
+            served_by(app, &mut answer, None);
+            answer
         }
         Err(error @ QueueError::WaitTimeout) => respond::error(StatusCode::REQUEST_TIMEOUT, error),
-        Err(QueueError::OutcomeUnknown(message)) => respond::failed_request(&message, common.pretty),
+        Err(QueueError::OutcomeUnknown(message)) => common.envelope.failed(&message),
         Err(error @ QueueError::Unauthorized(_)) => respond::error(StatusCode::UNAUTHORIZED, error),
         Err(error @ QueueError::Malformed(_)) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
         Err(error @ (QueueError::Full | QueueError::Closed)) => {
@@ -278,7 +274,6 @@ async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
 
 /// `/db/query`
 pub async fn query(app: &App, incoming: Incoming) -> Answer {
-    let started = Instant::now();
     app.counters.count(Counter::Queries);
     let read = Common::read(app, &incoming);
     let options = |c: Common| c.query_options(&incoming.params, &incoming.headers).map(|o| (c, o));
@@ -292,7 +287,7 @@ pub async fn query(app: &App, incoming: Incoming) -> Answer {
     let mut room = None;
     let request = if incoming.method == Method::GET {
         match incoming.params.get("q") {
-            None => return respond::json(StatusCode::OK, b"{\"results\":[]}".to_vec(), common.pretty),
+            None => return common.envelope.wrap(ReadBody::Whole(Bytes::new()), 0),
             Some(sql) => decode_text(sql, common.flags, app.consensus.proposer().next_request_id()),
         }
     } else {
@@ -305,8 +300,8 @@ pub async fn query(app: &App, incoming: Incoming) -> Answer {
         }
     };
     match request {
-        Ok(request) => run_query(app, request, room, options, &common, &incoming.params, started).await,
-        Err(error) => bad_body(&error, common.pretty),
+        Ok(request) => run_query(app, request, room, options, &common).await,
+        Err(error) => bad_body(&error, common.envelope),
     }
 }
 
@@ -331,12 +326,10 @@ async fn run_query(
     _room: Option<OwnedSemaphorePermit>,
     options: QueryOptions,
     common: &Common,
-    params: &Params,
-    started: Instant,
 ) -> Answer {
     match app.consensus.query(request, options).await {
         Ok(QueryAnswer { body, index, position, forwarded_to }) => {
-            let mut answer = Envelope::asked_for(params, started, index).wrap(body);
+            let mut answer = common.envelope.wrap(body, index);
             if forwarded_to.is_some() {
                 app.counters.count(Counter::RemoteQueries);
             }
@@ -344,13 +337,12 @@ async fn run_query(
             served_by(app, &mut answer, forwarded_to.as_deref());
             answer
         }
-        Err(error) => failed(app, &error, common.pretty),
+        Err(error) => failed(app, &error, common.envelope),
     }
 }
 
 /// `/db/request`: what only reads takes the way of queries, at every level; everything else goes through the log.
 pub async fn request(app: &App, incoming: Incoming) -> Answer {
-    let started = Instant::now();
     app.counters.count(Counter::Requests);
     let read = Common::read(app, &incoming);
     let options = |c: Common| c.query_options(&incoming.params, &incoming.headers).map(|o| (c, o));
@@ -365,7 +357,7 @@ pub async fn request(app: &App, incoming: Incoming) -> Answer {
     common.flags = common.flags.with(RequestFlags::UNIFIED, true);
     let request = match decode(app, &bytes, common.flags) {
         Ok(request) => request,
-        Err(error) => return bad_body(&error, common.pretty),
+        Err(error) => return bad_body(&error, common.envelope),
     };
     drop(bytes);
     let only_reads = match only_reads(app, &request) {
@@ -375,14 +367,14 @@ pub async fn request(app: &App, incoming: Incoming) -> Answer {
     if only_reads {
         match redirect_query(app, &common, &options, (incoming.scheme, &incoming.uri)) {
             Some(answer) => answer,
-            None => run_query(app, request, Some(room), options, &common, &incoming.params, started).await,
+            None => run_query(app, request, Some(room), options, &common).await,
         }
     } else if common.redirect
         && let Some(answer) = redirect::to_leader(app, incoming.scheme, &incoming.uri)
     {
         answer
     } else {
-        apply(app, request, room, &common, &incoming.params, started).await
+        apply(app, request, room, &common).await
     }
 }
 
@@ -402,7 +394,6 @@ fn only_reads(app: &App, request: &EncodedRequest) -> Result<bool, crate::store:
 /// `/db/sql`: what would be run. Replicas run every entry with its own clock and random seed, so there is nothing to
 /// rewrite, and `rewritten` is never there.
 pub async fn sql(app: &App, incoming: Incoming) -> Answer {
-    let started = Instant::now();
     let common = match Common::read(app, &incoming) {
         Ok(common) => common,
         Err(error) => return bad_param(&error),
@@ -422,7 +413,7 @@ pub async fn sql(app: &App, incoming: Incoming) -> Answer {
     };
     let request = match request {
         Ok(request) => request,
-        Err(error) => return bad_body(&error, common.pretty),
+        Err(error) => return bad_body(&error, common.envelope),
     };
     let originals = || -> Result<Vec<u8>, Malformed> {
         let mut statements = request.view()?.statements();
@@ -436,7 +427,7 @@ pub async fn sql(app: &App, incoming: Incoming) -> Answer {
         Ok(all)
     };
     match originals() {
-        Ok(inside) => Envelope::asked_for(&incoming.params, started, 0).wrap(ReadBody::Whole(inside.into())),
+        Ok(inside) => common.envelope.wrap(ReadBody::Whole(inside.into()), 0),
         Err(error) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
 }

@@ -211,6 +211,14 @@ fn forwarding_redirects_and_who_answered() {
         assert_eq!(elsewhere.header("location"), format!("http://{leader_http}{path}"));
         assert_eq!(c.send(Method::POST, leader, &path, &[], body).status, 200, "{path}");
     }
+    // A queued write is answered before it goes anywhere.
+    for i in [leader, follower] {
+        for path in ["/db/execute?queue", "/db/execute?queue&wait"] {
+            let own = format!("127.0.0.1:{}", c.members[i].http);
+            let queued = c.send(Method::POST, i, path, &[], insert);
+            assert_eq!((queued.status, queued.header("x-rqlite-served-by")), (200, own), "{path}");
+        }
+    }
     for (method, path) in [
         (Method::GET, "/db/backup?redirect"),
         (Method::POST, "/leader?redirect"),

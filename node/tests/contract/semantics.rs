@@ -124,6 +124,39 @@ fn a_strong_read_says_which_state_it_saw() {
 }
 
 #[test]
+fn what_became_of_a_write_is_not_known_when_its_time_is_over() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let (follower, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    c.execute(follower, &json!(["CREATE TABLE foo(n)"]));
+    let insert = r#"["INSERT INTO foo VALUES(1)"]"#;
+    c.kill(third);
+    // C19: it leads, and nobody takes its entries.
+    c.signal(follower, "STOP");
+    let timed_out = r#"{"results":[],"error":"timed out while committing log: the outcome is unknown"}"#;
+    assert_eq!(c.post(leader, "/db/execute?timeout=500ms", insert), (200, timed_out.into()));
+    c.signal(follower, "CONT");
+    c.until("a leader that both know", |c| {
+        let leads = c.status(leader, "store.leader.node_id");
+        let known = leads.as_str().is_some_and(|name| !name.is_empty());
+        (known && leads == c.status(follower, "store.leader.node_id")).then_some(())
+    });
+    // C12, C19: whom it was sent to does not answer, and nobody else can lead.
+    let leader = c.await_leader(follower);
+    let follower = if leader == follower { (third + 1) % 3 } else { follower };
+    c.execute(follower, &json!(["DELETE FROM foo"]));
+    c.signal(leader, "STOP");
+    let (status, lost) = c.post(follower, "/db/execute?timings&timeout=5s", insert);
+    c.signal(leader, "CONT");
+    let beginning = r#"{"results":[],"error":"leadership lost while committing log","time":"#;
+    assert!(status == 200 && lost.starts_with(beginning), "{status} {lost}");
+    c.start(third);
+    c.await_ready(third);
+    let rows = c.value(third, "SELECT count(*) FROM foo", "linearizable");
+    assert!(rows == json!(0) || rows == json!(1), "{rows}");
+}
+
+#[test]
 fn a_member_that_lags_is_refused_where_freshness_is_strict() {
     let mut c = cluster(3);
     let leader = c.await_leader(0);

@@ -297,6 +297,52 @@ fn entries() {
     assert_eq!(c.value(0, "SELECT count(*) FROM bar", "weak"), json!(2));
 }
 
+/// The keys on top of an answer, in order.
+fn keys(body: &str) -> Vec<String> {
+    let answer: serde_json::Map<String, Value> = serde_json::from_str(body).unwrap();
+    // The last of those that have the name: results come first, and may have it too.
+    let mut keys: Vec<_> =
+        answer.keys().map(|key| (body.rfind(&format!("\"{key}\":")).unwrap(), key.clone())).collect();
+    keys.sort();
+    keys.into_iter().map(|(_, key)| key).collect()
+}
+
+#[test]
+fn whatever_is_answered_in_json_says_its_time() {
+    let c = member();
+    let insert = r#"["INSERT INTO foo(b) VALUES(1)"]"#;
+    // C12, E2, E3
+    for (method, path, body, expected) in [
+        (Method::POST, "/db/execute?", insert, &["results"][..]),
+        (Method::POST, "/db/execute?raft_index&", insert, &["results", "raft_index"]),
+        (Method::POST, "/db/execute?queue&", insert, &["results", "sequence_number"]),
+        (Method::POST, "/db/execute?queue&wait&raft_index&", "[]", &["results", "sequence_number"]),
+        (Method::GET, "/db/query?q=SELECT+1&", "", &["results"]),
+        (Method::GET, "/db/query?", "", &["results"]),
+        (Method::POST, "/db/sql?raft_index&", insert, &["results"]),
+        // C19
+        (Method::POST, "/db/execute?", r#"["PRAGMA synchronous=0"]"#, &["results", "error"]),
+        (Method::POST, "/db/execute?queue&", r#"["PRAGMA synchronous=0"]"#, &["results", "error"]),
+        (Method::POST, "/db/query?level=strong&", r#"["PRAGMA query_only=0"]"#, &["results", "error"]),
+        (Method::POST, "/db/request?", r#"["PRAGMA journal_mode=x"]"#, &["results", "error"]),
+    ] {
+        for timed in [false, true] {
+            let path = format!("{path}{}", if timed { "timings" } else { "pretty" });
+            let answer = c.send(method.clone(), 0, &path, &[], body.as_bytes());
+            let mut expected = expected.to_vec();
+            if timed {
+                let at = 1 + usize::from(expected.contains(&"error"));
+                expected.insert(at, "time");
+            }
+            assert_eq!(
+                (answer.status, keys(&answer.text())),
+                (200, expected.into_iter().map(str::to_owned).collect()),
+                "{path} {body}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_list_is_one_entry() {
     let c = member();
