@@ -344,6 +344,59 @@ fn whatever_is_answered_in_json_says_its_time() {
 }
 
 #[test]
+fn each_result_says_its_time() {
+    let c = member();
+    let body = r#"["INSERT INTO foo(name) VALUES('a')", "nonsense", "UPDATE foo SET name = 'b' RETURNING name", "SELECT 1 AS n"]"#;
+    let error = json!({"error": "near \"nonsense\": syntax error"});
+    // C13, C14
+    for path in ["/db/execute", "/db/request"] {
+        let (status, answer) = c.post(0, &format!("{path}?timings"), body);
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!((status, &answer["results"][1]), (200, &error), "{path}: {answer}");
+        for at in [0, 2, 3] {
+            assert!(answer["results"][at]["time"].as_f64().unwrap() > 0.0, "{path}: {answer}");
+        }
+        c.execute(0, &json!(["DELETE FROM foo"]));
+    }
+    // In this order.
+    let insert = r#"["INSERT INTO foo(name) VALUES('a')"]"#;
+    for path in ["/db/execute?associative&timings", "/db/request?timings&associative"] {
+        let (_, answer) = c.post(0, path, insert);
+        let entry = answer.strip_prefix(r#"{"results":[{"last_insert_id":1,"rows_affected":1,"time":"#);
+        let (time, rest) = entry.unwrap_or_else(|| panic!("{answer}")).split_once(',').unwrap();
+        assert!(time.parse::<f64>().is_ok() && rest.starts_with(r#""rows":null}],"time":"#), "{answer}");
+        c.execute(0, &json!(["DELETE FROM foo"]));
+    }
+}
+
+#[test]
+fn a_transaction_of_reads_ends_with_the_first_error() {
+    let c = member();
+    let body = r#"["SELECT 1 AS n", "SELECT nope", "SELECT 2 AS n"]"#;
+    let one = r#"{"columns":["n"],"types":["integer"],"values":[[1]]}"#;
+    let two = r#"{"columns":["n"],"types":["integer"],"values":[[2]]}"#;
+    let error = r#"{"error":"no such column: nope"}"#;
+    // C18
+    for level in ["none", "weak", "linearizable", "strong"] {
+        check(
+            &c,
+            &[
+                (
+                    &format!("/db/query?transaction&level={level}"),
+                    body,
+                    &format!(r#"{{"results":[{one},{error}]}}"#),
+                ),
+                (
+                    &format!("/db/query?level={level}"),
+                    body,
+                    &format!(r#"{{"results":[{one},{error},{two}]}}"#),
+                ),
+            ],
+        );
+    }
+}
+
+#[test]
 fn a_list_is_one_entry() {
     let c = member();
     // C20
