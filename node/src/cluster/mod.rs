@@ -6,10 +6,11 @@ mod by_registry;
 pub use by_registry::{RegistryContact, stay_registered};
 
 use crate::config::Config;
-use crate::discovery::RegistryError;
+use crate::discovery::{Discovery, RegistryError};
 use crate::observe::Observe as _;
 use crate::raft::{Consensus, Joined, RequestError};
 use client::admin::{AddLearner, NodeId, Refusal, RefusalReason};
+use futures::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,19 @@ pub enum FormError {
         /// The last answer.
         last: String,
     },
+    /// It is a cluster already.
+    #[error(
+        "this member is a cluster of its own ({own}), and {address} of -join is of another one ({theirs}): with an empty data \
+         directory it joins that one, without -join it goes on as what it is"
+    )]
+    OtherCluster {
+        /// Its cluster.
+        own: String,
+        /// Who was asked.
+        address: String,
+        /// Of which cluster they are.
+        theirs: String,
+    },
     /// The registry is not to be asked so.
     #[error(transparent)]
     Registry(RegistryError),
@@ -60,6 +74,7 @@ pub async fn form(
     if consensus.identity().cluster().is_some() {
         consensus.go_on_founding().await.map_err(FormError::Initialise)?;
         if !config.managed {
+            stay(consensus, config).await?;
             correct_addresses(consensus, config).await;
         }
         return Ok(());
@@ -79,6 +94,31 @@ pub async fn form(
     }
     let cluster_id = uuid::Uuid::new_v4().to_string();
     consensus.initialise(&cluster_id).await.map_err(FormError::Initialise)
+}
+
+/// Ends a member that is a cluster of its own and is told to join another one, as in rqlite: it would seem to have joined.
+/// Only where the others are named one by one, and say of which cluster they are. Names are used again by others.
+async fn stay(consensus: &Consensus, config: &Config) -> Result<(), FormError> {
+    let (Some(own), Discovery::Listed(addresses)) = (consensus.identity().cluster(), &config.join) else {
+        return Ok(());
+    };
+    if !consensus.is_alone() {
+        return Ok(());
+    }
+    let asked =
+        addresses.iter().map(|address| async { (address.clone(), consensus.cluster_at(address).await) });
+    for (address, answer) in join_all(asked).await {
+        match answer {
+            Ok(Some(theirs)) if theirs != own.cluster_id => {
+                return Err(FormError::OtherCluster { own: own.cluster_id, address, theirs });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "this member is a cluster of its own and goes on as that: it does not join {address}");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where other members are now; nowhere, if that cannot be found out at the moment.

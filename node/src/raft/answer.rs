@@ -64,6 +64,9 @@ pub struct Described {
     /// Names of the files that it is configured with, also of those that it does not want, with the SHA-256 of each.
     #[serde(default)]
     pub extension_files: Vec<(String, String)>,
+    /// Its cluster; none while it is of none, or if it is of a version that does not say.
+    #[serde(default)]
+    pub cluster_id: Option<String>,
 }
 
 impl Consensus {
@@ -146,6 +149,7 @@ impl Consensus {
             fatal_entry: self.fatal_entry(),
             extensions: Some(self.store.shelf().wanted().into()),
             extension_files: named(self.store.shelf().configured()),
+            cluster_id: self.identity.cluster().map(|cluster| cluster.cluster_id),
         }
     }
 
@@ -171,6 +175,14 @@ impl Consensus {
         let answer = self.peers.call(id.0, address, Kind::Describe, &[], timeout).await?;
         serde_json::from_slice(&answer).map_err(|e| CallError::Remote(e.to_string()))
     }
+
+    /// The cluster of whoever is at `address`, if they are of one and say so.
+    pub async fn cluster_at(&self, address: &str) -> Result<Option<String>, CallError> {
+        let answer = self.peers.ask_as_stranger(address, Kind::Describe).await?;
+        let described: Described =
+            serde_json::from_slice(&answer).map_err(|e| CallError::Remote(e.to_string()))?;
+        Ok(described.cluster_id)
+    }
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<Bytes, String> {
@@ -188,5 +200,6 @@ mod tests {
         let described: Described = serde_json::from_str(said).unwrap();
         assert_eq!(described.member.name, "n1");
         assert!(!described.takes_traced && !described.takes_trace_state && !described.takes_callers);
+        assert_eq!(described.cluster_id, None);
     }
 }

@@ -199,34 +199,17 @@ impl Peers {
         let deadline = begun.checked_add(timeout).unwrap_or(begun + LONGEST);
         let connected = timeout_at(deadline, self.connection(to, address)).await;
         let late = |_| Err(ConnectError::unreachable(address, io::ErrorKind::TimedOut));
-        let connection = connected.unwrap_or_else(late)?;
-        let id = connection.next_id.fetch_add(1, Ordering::Relaxed);
-        let (answer, wait) = oneshot::channel();
-        {
-            let mut pending = connection.pending.lock();
-            if pending.closed {
-                return Err(CallError::Broken(address.to_owned()));
-            }
-            pending.waiting.insert(id, answer);
-        }
-        let mut frame = BytesMut::with_capacity(13 + body.len());
-        put_frame(&mut frame, |out| {
-            out.put_u64_le(id);
-            out.put_u8(kind as u8);
-            out.put_slice(body);
-        });
-        let exchange = async {
-            connection.requests.send(frame).await.map_err(|_| CallError::Broken(address.to_owned()))?;
-            match wait.await {
-                Ok(Ok(body)) => Ok(body),
-                Ok(Err(message)) => Err(CallError::Remote(message)),
-                Err(_) => Err(CallError::Broken(address.to_owned())),
-            }
-        };
-        timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
-            connection.pending.lock().waiting.remove(&id);
-            Err(CallError::TimedOut(address.to_owned()))
-        })
+        connected.unwrap_or_else(late)?.ask(address, kind, body, deadline).await
+    }
+
+    /// Asks whoever is at `address`, of whichever cluster, as somebody of none does.
+    pub async fn ask_as_stranger(&self, address: &str, kind: Kind) -> Result<Bytes, CallError> {
+        let hello = Hello { cluster_id: String::new(), epoch: 0, ..self.hello(Purpose::Calls, 0) };
+        let (stream, answered) =
+            connection::connect(&self.addresses, address, &hello, self.tls.as_deref()).await?;
+        let connection = Connection::start(stream, answered, hello.cluster_id);
+        let deadline = tokio::time::Instant::now() + connection::CONNECT_TIMEOUT;
+        connection.ask(address, kind, &[], deadline).await
     }
 
     async fn connection(self: &Arc<Self>, to: u64, address: &str) -> Result<Connection, ConnectError> {
@@ -323,6 +306,43 @@ impl Connection {
             close(&received);
         });
         Self { to, cluster_id, requests, pending, next_id: Arc::default() }
+    }
+
+    /// Asks what is at the other end, at `address`.
+    async fn ask(
+        &self,
+        address: &str,
+        kind: Kind,
+        body: &[u8],
+        deadline: tokio::time::Instant,
+    ) -> Result<Bytes, CallError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (answer, wait) = oneshot::channel();
+        {
+            let mut pending = self.pending.lock();
+            if pending.closed {
+                return Err(CallError::Broken(address.to_owned()));
+            }
+            pending.waiting.insert(id, answer);
+        }
+        let mut frame = BytesMut::with_capacity(13 + body.len());
+        put_frame(&mut frame, |out| {
+            out.put_u64_le(id);
+            out.put_u8(kind as u8);
+            out.put_slice(body);
+        });
+        let exchange = async {
+            self.requests.send(frame).await.map_err(|_| CallError::Broken(address.to_owned()))?;
+            match wait.await {
+                Ok(Ok(body)) => Ok(body),
+                Ok(Err(message)) => Err(CallError::Remote(message)),
+                Err(_) => Err(CallError::Broken(address.to_owned())),
+            }
+        };
+        timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
+            self.pending.lock().waiting.remove(&id);
+            Err(CallError::TimedOut(address.to_owned()))
+        })
     }
 }
 

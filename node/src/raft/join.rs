@@ -6,8 +6,10 @@ use super::calls::Kind;
 use super::membership::{Administer, check_length, refuse};
 use super::request_error::RequestError;
 use super::types::{Metrics, PeerInfo, Raft};
+use super::wire::membership_from_store;
 use crate::failpoint::{Place, pass};
 use crate::identity::{ClusterIdentity, Identity, IdentityError};
+use crate::observe::Observe as _;
 use client::admin::{AddLearner, ChangeVoters, Membership, NodeId, Refusal, RefusalReason};
 use client::sql::Credentials;
 use serde::{Deserialize, Serialize};
@@ -98,6 +100,14 @@ impl Consensus {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether this member is the only one of its cluster, as far as it has applied the log. What cannot be read says so
+    /// where Raft reads it.
+    pub fn is_alone(&self) -> bool {
+        let membership = self.store().state().observe(|state| membership_from_store(&state.membership));
+        membership
+            .is_ok_and(|membership| membership.nodes().map(|(id, _)| *id).eq([self.identity.node_id().0]))
     }
 
     /// Asks the member at `address` for the cluster to let this member in.
