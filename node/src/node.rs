@@ -15,7 +15,7 @@ use crate::maintenance::Maintenance;
 use crate::metrics::NodeMetrics;
 use crate::observe::Until as _;
 use crate::otlp::{CollectorError, Otlp};
-use crate::raft::{Consensus, ConsensusConfig, PeerSecurity, StartError};
+use crate::raft::{Consensus, ConsensusConfig, LOG_FOR_ARCHIVE, PeerSecurity, StartError};
 use crate::security::Security;
 use crate::store::{LocalFailure, Shelf, Store, set_query_memory};
 use client::admin::Phase;
@@ -256,6 +256,7 @@ impl Node {
             profile: config.profile,
             log_segment_bytes: config.log_segment_bytes,
             log_retention_bytes: config.log_retention_bytes,
+            log_for_archive_bytes: LOG_FOR_ARCHIVE,
             write_step_limit: config.write_step_limit,
             consistency_period: config.consistency_period,
             disk_reserve_bytes: config.disk_reserve_bytes,

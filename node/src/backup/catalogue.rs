@@ -134,6 +134,15 @@ pub struct OnlyBefore {
     pub oldest_us: Option<i64>,
 }
 
+/// Entries that an archive lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Which, for people.
+    pub message: String,
+    /// Clock of the last moment before it that can be reached, in microseconds since 1970; 0 if none can.
+    pub reached_us: i64,
+}
+
 /// Segments that go on without a hole after entry `from`.
 struct Chain {
     segments: Vec<SegmentName>,
@@ -254,6 +263,31 @@ impl Contents {
     /// Last entry of an epoch's archive; none if it has none.
     pub fn last_archived(&self, epoch: u64) -> Option<u64> {
         self.segments.iter().filter(|s| s.epoch == epoch && s.of.is_none()).map(|s| s.last).max()
+    }
+
+    /// The first entry from which on an epoch's archive lacks nothing before entry `next`; `next` itself if it lacks the one
+    /// before.
+    pub fn unbroken_from(&self, epoch: u64, next: u64) -> u64 {
+        let mut segments: Vec<&SegmentName> =
+            self.segments.iter().filter(|s| s.epoch == epoch && s.of.is_none()).collect();
+        segments.sort_by_key(|segment| std::cmp::Reverse(segment.last));
+        segments.into_iter().fold(
+            next,
+            |from, segment| {
+                if segment.last + 1 >= from { from.min(segment.first) } else { from }
+            },
+        )
+    }
+
+    /// What an epoch's archive lacks between the newest backup before entry `next` and that entry; none if it lacks nothing,
+    /// or has no such backup.
+    pub fn hole_before(&self, epoch: u64, next: u64) -> Option<Hole> {
+        let base = self.newest_base(epoch, next.checked_sub(1)?)?;
+        let chain = self.chain(&base.backup);
+        let (from, to) = (chain.last + 1, self.unbroken_from(epoch, next).saturating_sub(1));
+        let reached_us = chain.segments.last().map_or(base.moment_us(), |segment| segment.time_us);
+        let message = format!("entries {from} to {to} are missing in the archive");
+        (from <= to).then_some(Hole { message, reached_us })
     }
 
     /// The oldest backup of an epoch from which the archive goes on without a hole to entry `last`.

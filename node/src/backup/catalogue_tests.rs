@@ -117,6 +117,22 @@ fn windows_are_what_can_be_reached_without_a_hole() {
     assert_eq!(all.first_base(1, 10).unwrap().backup.index, 4);
     assert!(all.first_base(2, 10).is_none());
     assert_eq!(all.last_archived(1), Some(40));
+    for (next, from) in [(41, 21), (35, 21), (21, 21), (20, 20), (15, 15), (11, 5), (3, 3), (50, 50)] {
+        assert_eq!(all.unbroken_from(1, next), from, "before {next}");
+    }
+    let lacks = |next| all.hole_before(1, next).map(|hole| (hole.message, hole.reached_us));
+    assert_eq!(lacks(41), None);
+    assert_eq!(lacks(11), None);
+    let missing = |to| Some((format!("entries 11 to {to} are missing in the archive"), 10_000_000));
+    assert_eq!(
+        (lacks(21), lacks(15)),
+        (missing(20), missing(14)),
+        "the base after the hole is not there yet"
+    );
+    assert_eq!(lacks(3), None);
+    // Leaders that overlap.
+    let over = contents(&[], &[(1, 1, 10), (1, 1, 40), (1, 11, 20), (1, 38, 45), (2, 46, 50)]);
+    assert_eq!((over.unbroken_from(1, 46), over.unbroken_from(2, 51)), (1, 46));
 }
 
 #[test]

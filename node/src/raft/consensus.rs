@@ -220,7 +220,7 @@ impl Consensus {
             held_back: AtomicBool::new(config.is_held_back),
             consistency: watch::Sender::default(),
             agreement: watch::Sender::default(),
-            archived: Arc::default(),
+            archived: Arc::new(Archived::up_to(config.log_for_archive_bytes)),
             leader_takes: parking_lot::Mutex::default(),
             asking_leader: Mutex::default(),
             reinstalls: AtomicU64::new(0),

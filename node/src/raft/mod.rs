@@ -62,7 +62,7 @@ pub(crate) mod wire;
 
 pub use admission::PeerSecurity;
 pub use answer::Described;
-pub use archive::LogHold;
+pub use archive::{LOG_FOR_ARCHIVE, LogHold};
 pub use consensus::Consensus;
 pub use consensus_config::{ConsensusConfig, Profile};
 pub use consistency::Verdict;
