@@ -380,6 +380,10 @@ pub struct ArchiveReport {
     /// While it is not on target: the last moment that a restore can reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest: Option<String>,
+    /// A leader has just taken over and goes by what it heard of the archive: it has not read yet where it ends. What the
+    /// leader before it said of the window still holds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub taking_over: bool,
     /// What is wrong, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -388,7 +392,7 @@ pub struct ArchiveReport {
 /// How far the continuous archive is, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ArchiveState {
-    /// A leader has just taken over, or the archive was just switched on: it has no base backup yet.
+    /// The archive was just switched on and has no base backup yet; or, where it is said, a leader has just taken over.
     Starting,
     /// At most its target behind.
     OnTarget,

@@ -21,7 +21,7 @@ use crate::reload::Reloaded;
 use crate::store::{Entry, sqlite_version};
 use client::backup::{BackupKind, ContinuousConfig};
 use parking_lot::Mutex;
-use standing::Standing;
+use standing::{Standing, Waiting};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,6 +37,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const BASE_AGAIN: Duration = Duration::from_secs(30);
 /// Segments come at least this far apart, unless they are full.
 const SHORTEST: Duration = Duration::from_millis(200);
+/// So many bytes of entries are looked through for one that has a time.
+const SOME: usize = 64 << 10;
 /// Name of base backups.
 const BASE: &str = "base";
 
@@ -114,7 +116,7 @@ impl Archiver {
         numbers: Arc<ArchiveNumbers>,
         trimmed: Arc<AtomicBool>,
     ) -> Self {
-        let standing = Mutex::new(Standing::new());
+        let standing = Mutex::new(Standing::heard(Waiting::unknown()));
         Self { consensus, repository, foreign_keys, numbers, trimmed, standing }
     }
 
@@ -136,7 +138,8 @@ impl Archiver {
                 continue;
             };
             let goes_on = || self.consensus.is_leader() && Arc::ptr_eq(&known, &self.repository.current());
-            *self.standing.lock() = Standing::new();
+            let heard = self.heard().await;
+            *self.standing.lock() = Standing::heard(heard);
             match repository {
                 Ok(repository) => {
                     self.lead(&repository.cluster(&cluster.cluster_id), settings, &cluster, goes_on).await;
@@ -196,7 +199,7 @@ impl Archiver {
             let is_behind = applied >= self.consensus.next_to_archive();
             let lag = if is_behind { standing.caught_up_at.elapsed() } else { Duration::ZERO };
             self.numbers.lag_milliseconds.store(lag.as_millis() as u64, Ordering::Relaxed);
-            self.consensus.report_archive(Some(standing.report(target, lag)));
+            self.consensus.report_archive(Some(standing.report(target, lag, standing.led())));
             sleep(LOOK).await;
         }
     }
@@ -281,6 +284,51 @@ impl Archiver {
         }
     }
 
+    /// What a leader knows of the archive before it has read anything: how far it is, members hear.
+    async fn heard(&self) -> Waiting {
+        let next = self.consensus.next_to_archive();
+        if next == 0 {
+            return Waiting::unknown();
+        }
+        match self.waiting_from(next).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell how far the archive is behind");
+                Waiting::unknown()
+            }
+        }
+    }
+
+    /// What waits to be archived if `next` is the first entry that is not.
+    async fn waiting_from(&self, next: u64) -> Result<Waiting, ArchiveError> {
+        let consensus = self.consensus.clone();
+        let applied = self.consensus.store().applied();
+        let read = tokio::task::spawn_blocking(move || consensus.entries_applied(next, SOME));
+        let entries = read.await??;
+        let (first, last) = (entries.first(), entries.last());
+        let written_us = entries.iter().find_map(|entry| segment::clock_after(entry, i64::MIN));
+        Ok(match written_us {
+            Some(written_us) => {
+                let age_us = crate::clock::now_us().saturating_sub(written_us).max(0) as u64;
+                let now = Instant::now();
+                Waiting {
+                    since: now.checked_sub(Duration::from_micros(age_us)).unwrap_or(now),
+                    // No two entries are of the same moment.
+                    archived_us: if first.is_some_and(|f| f.log_id.index == next) {
+                        written_us - 1
+                    } else {
+                        0
+                    },
+                }
+            }
+            // Nothing that waits has a time.
+            None if last.is_none_or(|last| Some(last.log_id.index) >= applied.index()) => {
+                Waiting { archived_us: applied.timestamp_us, ..Waiting::unknown() }
+            }
+            None => Waiting::unknown(),
+        })
+    }
+
     /// Where the archive of the epoch ends, as the store and the other members say.
     async fn find_position(&self, objects: &Objects, epoch: u64) -> Result<Position, ArchiveError> {
         // Credentials that only write are enough to archive; then what was there before is not known.
@@ -309,7 +357,11 @@ impl Archiver {
             // or nothing would be reached by a time until there is a write.
             contents.manifests.retain(|manifest| manifest.backup.kind == BackupKind::Base);
         }
+        let waiting = self.waiting_from(next).await?;
         let mut standing = self.standing.lock();
+        if !standing.is_found {
+            (standing.is_found, standing.caught_up_at) = (true, waiting.since);
+        }
         if is_readable || standing.unbroken_from.is_none() {
             standing.unbroken_from = Some(contents.unbroken_from(epoch, next));
         }

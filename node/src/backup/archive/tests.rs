@@ -96,7 +96,7 @@ impl Member {
     }
 
     fn report(&self) -> ArchiveReport {
-        self.archiver.standing.lock().report(TARGET, Duration::ZERO)
+        self.archiver.standing.lock().report(TARGET, Duration::ZERO, Duration::ZERO)
     }
 
     async fn contents(&self) -> Contents {
@@ -185,7 +185,7 @@ async fn a_base_begun_before_a_hole_does_not_close_it_and_one_begun_after_it_doe
     let choice = member.contents().await.choose(&RestoreTarget::Latest {}).unwrap();
     assert!(choice.manifest.backup.index > archived, "{:?}", choice.manifest.backup);
     // The next leader finds the same.
-    *member.archiver.standing.lock() = Standing::new();
+    *member.archiver.standing.lock() = Standing::heard(Waiting::unknown());
     let found = member.find_position().await.unwrap();
     assert!(found.base_at.is_some());
     assert_eq!((found.next, member.report().earliest), (at.next, after.earliest));
@@ -203,7 +203,7 @@ async fn the_next_leader_says_of_a_hole_what_the_last_one_said() {
     member.bases.spawn(std::future::pending());
     member.go_on(&mut at).await;
     let said = member.report();
-    *member.archiver.standing.lock() = Standing::new();
+    *member.archiver.standing.lock() = Standing::heard(Waiting::unknown());
     let found = member.find_position().await.unwrap();
     let says = member.report();
     assert_eq!((says.state, &says.latest), (ArchiveState::Broken, &said.latest), "{says:?}");
@@ -267,5 +267,34 @@ async fn an_archive_of_a_longer_log_than_the_clusters_is_not_gone_on_with() {
     member.cluster.epoch = 2;
     let at = member.find_position().await.unwrap();
     assert!(at.next <= last + 1 && at.base_at.is_none(), "{}", at.next);
+    member.consensus.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_goes_on_from_what_it_heard_and_does_not_say_that_there_is_no_base() {
+    let mut member = Member::start(LOG_FOR_ARCHIVE).await;
+    let mut at = member.find_position().await.unwrap();
+    member.until(&mut at, ArchiveState::OnTarget).await;
+    member.insert(3).await;
+    member.go_on(&mut at).await;
+    let archived_us = member.archiver.standing.lock().archived_us;
+    let now = member.archiver.heard().await;
+    assert_eq!(now.archived_us, archived_us, "nothing waits");
+    let oldest = Instant::now();
+    member.insert(3).await;
+    let heard = member.archiver.heard().await;
+    assert!(heard.archived_us >= archived_us && heard.since <= Instant::now(), "{heard:?}");
+    // What waits is of that moment or later; clocks are read one after the other.
+    assert!(heard.since + Duration::from_secs(1) > oldest, "{heard:?}");
+
+    *member.archiver.standing.lock() = Standing::heard(heard);
+    let says = member.report();
+    assert_eq!((says.state, says.taking_over, &says.earliest), (ArchiveState::Starting, true, &None));
+    let latest = RestoreTarget::Time(says.latest.unwrap());
+    assert!(member.contents().await.choose(&latest).is_ok(), "{latest:?}");
+    at = member.find_position().await.unwrap();
+    let found = member.report();
+    assert_eq!((found.state, found.taking_over), (ArchiveState::OnTarget, false));
+    member.go_on(&mut at).await;
     member.consensus.stop().await.unwrap();
 }
