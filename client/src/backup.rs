@@ -377,7 +377,8 @@ pub struct ArchiveReport {
     /// Time of the first moment that a restore can reach without a hole up to now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earliest: Option<String>,
-    /// While it is not on target: the last moment that a restore can reach.
+    /// While it is not on target, and of a leader that goes down and has archived everything: the last moment that a restore
+    /// can reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest: Option<String>,
     /// A leader has just taken over and goes by what it heard of the archive: it has not read yet where it ends. What the

@@ -110,6 +110,8 @@ pub struct Node {
     restoring: Option<JoinHandle<Result<(), AutoRestoreError>>>,
     otlp: Option<Arc<Otlp>>,
     drain: Arc<Drain>,
+    /// Where the archive goes on until the end, whoever is gone before.
+    background: Arc<Background>,
     runtime: ConsensusRuntime,
     leave: bool,
     /// Where the client port really listens (the port may have been given as 0).
@@ -345,6 +347,7 @@ impl Node {
             restoring,
             otlp,
             drain,
+            background,
             runtime,
             leave,
             http_address,
@@ -428,6 +431,9 @@ impl Node {
         self.consensus.end_reports();
         self.changes.end();
         self.clients.stop(if in_order { REQUESTS } else { Duration::ZERO }).await;
+        if in_order {
+            self.drain.finish().await;
+        }
         // After the last request: what it would forward nobody takes from who has left.
         if in_order && self.leave {
             leave(&self.consensus).await;
@@ -437,6 +443,7 @@ impl Node {
             otlp.stop().await;
         }
         let consensus = self.consensus.clone();
+        drop(self.background);
         let stopped = self.runtime.handle.spawn(async move { consensus.stop().await }).await;
         if let Some(health) = self.health {
             health.abort();

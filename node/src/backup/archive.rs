@@ -199,7 +199,8 @@ impl Archiver {
             let is_behind = applied >= self.consensus.next_to_archive();
             let lag = if is_behind { standing.caught_up_at.elapsed() } else { Duration::ZERO };
             self.numbers.lag_milliseconds.store(lag.as_millis() as u64, Ordering::Relaxed);
-            self.consensus.report_archive(Some(standing.report(target, lag, standing.led())));
+            let ends = !is_behind && self.consensus.is_draining();
+            self.consensus.report_archive(Some(standing.report(target, lag, standing.led(), ends)));
             sleep(LOOK).await;
         }
     }

@@ -390,7 +390,7 @@ pub struct RecoveryWindow {
     /// The first moment.
     #[schemars(schema_with = "super::schema::time")]
     pub earliest: Time,
-    /// The last one; absent while the archive is on target.
+    /// The last one; absent while the archive is on target and the cluster awake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::schema::time")]
     pub latest: Option<Time>,

@@ -98,8 +98,8 @@ impl Standing {
     }
 
     /// What is told of it, where it may be `target` behind and is `lag`, as far as is known, after this member has `led` for
-    /// so long.
-    pub fn report(&self, target: Duration, lag: Duration, led: Duration) -> ArchiveReport {
+    /// so long. Of an archive that `ends`, because its leader goes down, its end is told even if it is on target.
+    pub fn report(&self, target: Duration, lag: Duration, led: Duration, ends: bool) -> ArchiveReport {
         let state = match (&self.hole, self.earliest_us) {
             (Some(_), _) => ArchiveState::Broken,
             // What was heard is some seconds old: the archive may have more.
@@ -116,7 +116,7 @@ impl Standing {
         ArchiveReport {
             state,
             earliest: self.earliest_us.map(time_text),
-            latest: (!is_well && reached_us > 0).then(|| time_text(reached_us)),
+            latest: ((ends || !is_well) && reached_us > 0).then(|| time_text(reached_us)),
             taking_over: !self.is_found,
             message: message.filter(|_| !is_well),
         }
@@ -160,7 +160,7 @@ mod tests {
             ("nor after another one", &broken_again, 0, 1, S::Broken, None, end, false),
             ("a base after it", &closed, 0, 1, S::OnTarget, Some(8), None, false),
         ] {
-            let report = standing.report(target, seconds(lag), seconds(led));
+            let report = standing.report(target, seconds(lag), seconds(led), false);
             let text = |second: Option<i64>| second.map(|second| time_text(second * 1_000_000));
             assert_eq!(
                 (report.state, &report.earliest, &report.latest, report.taking_over),
@@ -169,6 +169,8 @@ mod tests {
             );
             assert_eq!(report.message.is_some(), state == S::Starting || state == S::Broken, "{what}");
         }
+        let ended = sound.report(target, seconds(0), seconds(1), true);
+        assert_eq!((ended.state, ended.latest), (S::OnTarget, Some(time_text(7_000_000))));
         assert!(!broken.is_closed_by(38) && broken.is_closed_by(39) && !broken_again.is_closed_by(39));
     }
 }

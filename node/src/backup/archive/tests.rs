@@ -96,7 +96,7 @@ impl Member {
     }
 
     fn report(&self) -> ArchiveReport {
-        self.archiver.standing.lock().report(TARGET, Duration::ZERO, Duration::ZERO)
+        self.archiver.standing.lock().report(TARGET, Duration::ZERO, Duration::ZERO, false)
     }
 
     async fn contents(&self) -> Contents {

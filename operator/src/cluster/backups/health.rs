@@ -31,6 +31,13 @@ pub fn status(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Bac
         (true, None) => (before.archive, before.recovery_window.clone()),
         (true, Some(report)) => (Some(state(report.state)), window(report, before.recovery_window.as_ref())),
     };
+    let window = match (window, backups.continuous.as_ref()) {
+        (Some(window), Some(continuous)) if desired.spec.hibernated => {
+            let reached = known.map(|report| reached(continuous, report, observed.now));
+            Some(asleep(window, before.recovery_window.as_ref(), reached))
+        }
+        (window, _) => window,
+    };
     let rpo_seconds = match (backups.continuous.as_ref(), known) {
         (Some(continuous), Some(report)) if archive.is_some() => rpo(continuous, report, observed.now),
         _ => before.rpo_seconds.filter(|_| archive.is_some()),
@@ -127,6 +134,44 @@ fn window(report: &ArchiveReport, before: Option<&RecoveryWindow>) -> Option<Rec
         return Some(RecoveryWindow { earliest, latest: Some(latest.or(told)?) });
     }
     Some(RecoveryWindow { earliest: earliest?, latest })
+}
+
+/// The last moment that certainly is in an archive of which this is said now: its end, where that is told.
+fn reached(continuous: &ContinuousBackup, report: &ArchiveReport, now: Timestamp) -> Reached {
+    let told = report.latest.as_ref().and_then(|latest| latest.parse::<Timestamp>().ok());
+    let target = SignedDuration::from_secs(continuous.rpo_target_seconds.into());
+    match told {
+        Some(end) => Reached::End(whole_second(end)),
+        None => Reached::AtLeast(whole_second(now.checked_sub(target).unwrap_or(Timestamp::UNIX_EPOCH))),
+    }
+}
+
+/// How far an archive is.
+enum Reached {
+    /// Up to its end.
+    End(Timestamp),
+    /// Up to there, and perhaps further.
+    AtLeast(Timestamp),
+}
+
+/// The window of a cluster that goes to sleep or sleeps: it moves no more, so that its end is told. The leader says it when
+/// it has archived everything; until then what its report says holds, and of an archive of which nobody says anything any
+/// more only where it begins is known.
+fn asleep(
+    window: RecoveryWindow,
+    before: Option<&RecoveryWindow>,
+    reached: Option<Reached>,
+) -> RecoveryWindow {
+    let told = before.and_then(|before| before.latest.clone());
+    let latest = match (window.latest, reached) {
+        (Some(latest), _) => latest,
+        (None, Some(Reached::End(end))) => Time(end),
+        (None, Some(Reached::AtLeast(moment))) => told
+            .filter(|told| moment.duration_since(told.0) < STEP)
+            .unwrap_or(Time(moment.max(window.earliest.0))),
+        (None, None) => told.unwrap_or(window.earliest.clone()),
+    };
+    RecoveryWindow { earliest: window.earliest, latest: Some(latest) }
 }
 
 /// Conditions of backups, where they are asked for.
@@ -386,6 +431,50 @@ mod tests {
             });
         });
         assert_eq!(window(&told), (earliest, Some("2026-01-02T00:00:00Z".into())));
+    }
+
+    #[test]
+    fn the_window_of_a_cluster_that_sleeps_has_an_end() {
+        let earliest: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = "2026-01-05T00:00:00Z";
+        let window = |latest: Option<&str>| {
+            let latest = latest.map(|latest| Time(time(latest)));
+            Some(RecoveryWindow { earliest: Time(earliest), latest })
+        };
+        let (exact, early) = (Some("2026-01-04T23:59:59Z"), Some("2026-01-04T00:00:00Z"));
+        // (what the leader says is the end, if there is a leader; what was told before) → what is told.
+        for (said, before, wanted) in [
+            // It goes to sleep: at most the target is missing.
+            (Some(None), window(None), window(Some("2026-01-04T23:59:55Z"))),
+            (Some(None), window(early), window(Some("2026-01-04T23:59:55Z"))),
+            (Some(None), window(Some("2026-01-04T23:59:00Z")), window(Some("2026-01-04T23:59:00Z"))),
+            // It has archived everything.
+            (Some(exact), window(None), window(exact)),
+            (Some(exact), window(early), window(exact)),
+            // It is gone.
+            (None, window(exact), window(exact)),
+            (None, window(None), window(Some("2026-01-01T00:00:00Z"))),
+            (None, None, None),
+        ] {
+            let world = archive(ArchiveState::OnTarget).spec(|spec| spec.hibernated = true).edit(|world| {
+                world.observed.now = time(now);
+                world.observed.status.backup = Some(BackupStatus {
+                    archive: Some(ArchiveStatus::OnTarget),
+                    recovery_window: before.clone(),
+                    ..BackupStatus::default()
+                });
+                let report = world.observed.reports.get_mut("orders-0").unwrap().archive.as_mut().unwrap();
+                report.latest = said.flatten().map(str::to_owned);
+            });
+            let world = if said.is_some() { world } else { world.leaderless() };
+            let told = status(&world.desired, &world.observe(), &world.plan()).unwrap().recovery_window;
+            assert_eq!(told, wanted, "{said:?} after {before:?}");
+            // Awake it moves again.
+            let awake = archive(ArchiveState::OnTarget).edit(|world| world.observed.status.backup = None);
+            let told = status(&awake.desired, &awake.observe(), &awake.plan()).unwrap().recovery_window;
+            assert_eq!(told, window(None));
+        }
     }
 
     /// The same, where a new leader has not looked yet, and what the leader before said was this.
