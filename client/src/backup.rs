@@ -518,6 +518,9 @@ pub struct Restored {
     /// comes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<String>,
+    /// What is to be known of the state, for people: that what is in the store ends before the time that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// What `sqlited restore -report FILE` writes: one line of JSON.

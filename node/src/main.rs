@@ -108,6 +108,9 @@ fn hash_password() -> anyhow::Result<()> {
 
 async fn restore(command: &backup::Command) -> anyhow::Result<()> {
     let restored = command.run().await?;
+    if let Some(warning) = &restored.warning {
+        eprintln!("warning: {warning}");
+    }
     if !command.progress {
         println!("{}", serde_json::to_string_pretty(&restored)?);
     }

@@ -14,6 +14,7 @@ use super::objects::{ObjectError, Objects};
 use super::replaced::{ReplacedError, keep, replacement_of};
 use super::repository::Known;
 use super::segment::{self, Segment};
+use super::until::ArchivedUntil;
 use crate::failpoint::{Place, pass};
 use crate::identity::ClusterIdentity;
 use crate::raft::Consensus;
@@ -33,6 +34,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 const LOOK: Duration = Duration::from_millis(200);
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(1);
+/// While nothing is written it is noted no more often than this up to when everything is archived.
+const NOTE: Duration = Duration::from_secs(60);
 /// Between two attempts to make a base backup.
 const BASE_AGAIN: Duration = Duration::from_secs(30);
 /// Segments come at least this far apart, unless they are full.
@@ -90,6 +93,8 @@ struct Position {
     base_at: Option<jiff::Timestamp>,
     /// When the next one may be begun.
     base_due: Instant,
+    /// When it may be noted next up to when everything is archived.
+    note_due: Instant,
 }
 
 /// Base backups in the making: one at most.
@@ -268,6 +273,8 @@ impl Archiver {
         let is_full = entries.iter().map(segment::size_of).sum::<usize>() >= segment::BYTES;
         if !entries.is_empty() {
             self.put(objects, cluster, at, entries).await?;
+        } else if begun >= at.note_due {
+            self.note_until(objects, cluster.epoch, at).await?;
         }
         let mut standing = self.standing.lock();
         standing.trouble = None;
@@ -275,6 +282,19 @@ impl Archiver {
             standing.caught_up_at = begun;
         }
         Ok(is_full)
+    }
+
+    /// Notes in the store that everything that was written until now is archived.
+    async fn note_until(&self, objects: &Objects, epoch: u64, at: &mut Position) -> Result<(), ArchiveError> {
+        let time_us = crate::clock::now_us();
+        // Then what was acknowledged before, by whomever, is applied here.
+        if !self.consensus.leads_by_quorum().await {
+            return Ok(());
+        }
+        let applied = self.consensus.store().applied().index();
+        let Some(index) = applied.filter(|applied| *applied < at.next) else { return Ok(()) };
+        at.note_due = Instant::now() + NOTE;
+        Ok(ArchivedUntil { index, time_us }.put(&objects.at_once(), epoch).await?)
     }
 
     fn source(&self) -> Source {
@@ -380,7 +400,8 @@ impl Archiver {
         let base = base.filter(of_this_version);
         standing.archived_us = segment_us.or(first.map(|base| base.entry_time_us)).unwrap_or(0);
         let base_at = base.and_then(|base| base.backup.time.parse().ok());
-        Ok(Position { next, base_at, base_due: Instant::now() })
+        let now = Instant::now();
+        Ok(Position { next, base_at, base_due: now, note_due: now })
     }
 
     /// Finds out from when on moments can be reached, after something was deleted; false if none can.

@@ -23,6 +23,7 @@ mod restore;
 mod seal;
 mod segment;
 mod undo;
+mod until;
 
 pub use archive::ArchiveNumbers;
 pub use automatic::{

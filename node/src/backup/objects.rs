@@ -3,6 +3,7 @@
 //! ```text
 //! backups/<epoch>-<index>-<name>/manifest.json, 00000, 00001, …     a backup; complete once it has its manifest
 //! log/<epoch>/<first>-<last>-<time>                                 entries of the log, see [`super::segment`]
+//! archived/<epoch>                                                  up to when everything is in log/<epoch>, see [`super::until`]
 //! files/<sha256>/parts.json, 00000, …                               a database that an entry of the log names
 //! ```
 //! Numbers have leading zeros, so that names in order are numbers in order.

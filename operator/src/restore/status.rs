@@ -92,7 +92,14 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
                     undo.bookmark.index = replaced;
                 }
             }
-            vec![draft("Succeeded", true, "Succeeded", &"the cluster has what was asked for".to_owned())]
+            let restored = observed.job.as_ref().and_then(|job| job.restored.as_ref());
+            let message = match restored.and_then(|restored| restored.warning.as_ref()) {
+                Some(warning) => {
+                    format!("the cluster has what comes nearest to what was asked for: {warning}")
+                }
+                None => "the cluster has what was asked for".into(),
+            };
+            vec![draft("Succeeded", true, "Succeeded", &message)]
         }
         State::Failed(reason, message) => {
             status.completion_time.get_or_insert(Time(whole_second(now)));

@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+use super::super::catalogue::time_text;
 use super::super::seal::Keyring;
 use super::super::segment::SegmentName;
 use super::*;
@@ -296,5 +297,41 @@ async fn a_new_leader_goes_on_from_what_it_heard_and_does_not_say_that_there_is_
     let found = member.report();
     assert_eq!((found.state, found.taking_over), (ArchiveState::OnTarget, false));
     member.go_on(&mut at).await;
+    member.consensus.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_nothing_is_written_it_is_noted_up_to_when_everything_is_archived() {
+    let mut member = Member::start(LOG_FOR_ARCHIVE).await;
+    let mut at = member.find_position().await.unwrap();
+    member.until(&mut at, ArchiveState::OnTarget).await;
+    member.insert(3).await;
+    // What waits is no quiet time.
+    at.note_due = Instant::now();
+    member.archiver.note_until(&member.objects, member.cluster.epoch, &mut at).await.unwrap();
+    let begun = crate::clock::now_us();
+    let noted = |said: Option<ArchivedUntil>| said.filter(|said| said.time_us >= begun);
+    assert_eq!(noted(ArchivedUntil::read(&member.objects, 1).await.unwrap()), None);
+    member.go_on(&mut at).await;
+    assert_eq!(noted(ArchivedUntil::read(&member.objects, 1).await.unwrap()), None, "it has just archived");
+    member.go_on(&mut at).await;
+    let said = noted(ArchivedUntil::read(&member.objects, 1).await.unwrap()).unwrap();
+    assert_eq!(said.index, at.next - 1);
+    member.go_on(&mut at).await;
+    let again = ArchivedUntil::read(&member.objects, 1).await.unwrap().unwrap();
+    assert_eq!(again, said, "not more than once a minute");
+
+    let contents = Contents::read_for_times(&member.objects).await.unwrap();
+    let choose = |us| contents.choose(&RestoreTarget::Time(time_text(us)));
+    assert_eq!(choose(said.time_us).unwrap().segments.last().unwrap().last, said.index);
+    let late = choose(said.time_us + 1).unwrap_err().to_string();
+    let latest = time_text(said.time_us);
+    assert!(late.contains(&format!("the latest time is {latest}")), "{late}");
+    // What cannot be read says nothing.
+    let text = bytes::Bytes::from_static(b"something else");
+    member.objects.put("archived/00000001", text).await.unwrap();
+    let contents = Contents::read_for_times(&member.objects).await.unwrap();
+    let choice = contents.choose(&RestoreTarget::Time(time_text(said.time_us + 1)));
+    assert!(choice.unwrap().warning.is_some());
     member.consensus.stop().await.unwrap();
 }
