@@ -216,6 +216,10 @@ pub struct StartBackup {
     pub name: String,
     /// What it is for.
     pub kind: BackupKind,
+    /// For how many seconds a store that is away is waited for, from now on; absent: an hour. Written only where it is said:
+    /// members of before do not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within_seconds: Option<u64>,
 }
 
 /// How far a job is.
@@ -242,7 +246,7 @@ pub struct BackupJob {
     /// What was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<Backup>,
-    /// Why it failed.
+    /// Why it failed, or, of one that is under way, what it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

@@ -56,9 +56,7 @@ fn a_store_that_is_away_does_not_hold_up_going_down_for_good() {
     let log = c.log(0);
     assert!(log.contains("goes down before these entries are archived"), "{log}");
     // They are archived when it is back.
-    let moved = c.root().join("away");
-    std::fs::remove_file(c.root().join("store")).unwrap();
-    std::fs::rename(moved, c.root().join("store")).unwrap();
+    bring_back(&c.root().join("store"));
     c.start(0);
     c.await_ready(0);
     await_archived(&mut c, last);
@@ -68,7 +66,13 @@ fn a_store_that_is_away_does_not_hold_up_going_down_for_good() {
 }
 
 /// A file in the place of the directory: nothing can be written there.
-fn make_away(store: &Path) {
+pub fn make_away(store: &Path) {
     std::fs::rename(store, store.with_file_name("away")).unwrap();
     std::fs::write(store, "away").unwrap();
+}
+
+/// What was there is there again.
+pub fn bring_back(store: &Path) {
+    std::fs::remove_file(store).unwrap();
+    std::fs::rename(store.with_file_name("away"), store).unwrap();
 }

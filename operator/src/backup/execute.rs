@@ -96,7 +96,7 @@ async fn start(backup: &SqliteBackup, seen: &Seen, member: &str) -> Outcome {
     };
     let name = seen.observed.object.job_name();
     tracing::info!(name, member, "asking for a backup");
-    match seen.admin.start_backup(&base, &StartBackup { name, kind }).await {
+    match seen.admin.start_backup(&base, &StartBackup { name, kind, within_seconds: None }).await {
         Ok(job) => match (job.state, job.backup) {
             (JobState::Succeeded, Some(backup)) => Outcome::Found(Box::new(backup)),
             (JobState::Failed, _) => Outcome::Refused {
