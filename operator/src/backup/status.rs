@@ -3,11 +3,12 @@
 use super::KIND;
 use super::execute::Outcome;
 use super::observed::Observed;
-use super::plan::Step;
+use super::plan::{Step, told};
 use crate::cluster::conditions::{Draft, dated, whole_second};
 use crate::context::Context;
 use crate::crd::{
-    Bookmark, SqliteBackup, SqliteBackupStatus, SqliteCluster, Verification, VerificationResult, number,
+    BackupFailures, Bookmark, SqliteBackup, SqliteBackupStatus, SqliteCluster, Verification,
+    VerificationResult, number,
 };
 use crate::status::{StatusError, write};
 use client::backup::Backup;
@@ -53,15 +54,17 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
             State::Failed(reason, message.clone())
         }
         (Step::Nothing, _) => State::Over,
-        (_, Outcome::Begun { member }) => {
+        (_, Outcome::Begun { member }) | (Step::Follow { member, .. }, _) => {
             status.member = Some(member.clone());
             status.start_time.get_or_insert(Time(whole_second(now)));
-            State::Runs(format!("{member} is at it"))
+            forget_next(&mut status);
+            let before = status.failures.as_ref().map(|failures| format!("; {}", told(failures)));
+            State::Runs(format!("{member} is at it{}", before.unwrap_or_default()))
         }
-        (Step::Follow { member, .. }, _) => {
-            status.member = Some(member.clone());
-            status.start_time.get_or_insert(Time(whole_second(now)));
-            State::Runs(format!("{member} is at it"))
+        (Step::Retry(failures), _) => {
+            status.member = Some(failures.member.clone());
+            status.failures = Some(failures.clone());
+            State::Waits("Retrying", told(failures))
         }
         (_, Outcome::NotYet { message }) => State::Waits("NotYet", message.clone()),
         (Step::Wait { reason, message }, _) => State::Waits(reason, message.clone()),
@@ -92,6 +95,7 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
             draft("Reconciling", true, "Running", message),
         ],
         State::Failed(reason, message) => {
+            forget_next(&mut status);
             status.completion_time.get_or_insert(Time(whole_second(now)));
             vec![draft("Succeeded", false, reason, message.clone()), draft("Stalled", true, reason, message)]
         }
@@ -160,6 +164,14 @@ fn fill(status: &mut SqliteBackupStatus, backup: &Backup, observed: &Observed, n
     status.sqlite_version = Some(backup.sqlite_version.clone());
     status.start_time.get_or_insert(Time(whole_second(now)));
     status.completion_time.get_or_insert(Time(whole_second(now)));
+    forget_next(status);
+}
+
+/// No attempt is waited for.
+fn forget_next(status: &mut SqliteBackupStatus) {
+    if let Some(failures) = &mut status.failures {
+        failures.next_time = None;
+    }
 }
 
 /// Writes the status if it says something new, and tells of what ended.
@@ -178,10 +190,20 @@ pub async fn publish(
     if !write(backup, status, false, ctx).await? {
         return Ok(());
     }
+    if let Some(failures) = news(&before, status) {
+        let about = (EventType::Warning, "BackupAttemptFailed", "Backup");
+        ctx.tell_both(backup, cluster, about, &told(failures)).await;
+    }
     if !is_over(&before) && is_over(status) {
         tell(backup, status, cluster, ctx).await;
     }
     Ok(())
+}
+
+/// An attempt that failed by another cause than the one before.
+fn news<'a>(before: &SqliteBackupStatus, status: &'a SqliteBackupStatus) -> Option<&'a BackupFailures> {
+    let known = before.failures.as_ref().map(|failures| &failures.message);
+    status.failures.as_ref().filter(|failures| known != Some(&failures.message))
 }
 
 async fn tell(

@@ -163,6 +163,9 @@ pub struct SqliteBackupStatus {
     /// Version of SQLite that wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlite_version: Option<String>,
+    /// Attempts that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<BackupFailures>,
     /// When a member was first asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::schema::time")]
@@ -178,6 +181,22 @@ pub struct SqliteBackupStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// Attempts of a backup that failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupFailures {
+    /// How many.
+    pub count: i32,
+    /// The member that made the last of them.
+    pub member: String,
+    /// Why that failed.
+    pub message: String,
+    /// When the next attempt begins. Absent once it has begun, and where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::time")]
+    pub next_time: Option<Time>,
 }
 
 /// A moment in the life of a cluster.

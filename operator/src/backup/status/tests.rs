@@ -92,6 +92,40 @@ fn each_state_is_told_as_tools_read_it() {
     }
 }
 
+fn failures(count: i32, message: &str) -> BackupFailures {
+    let next_time = Some(Time(now() + jiff::SignedDuration::from_secs(10)));
+    BackupFailures { count, member: "orders-1".into(), message: message.into(), next_time }
+}
+
+#[test]
+fn attempts_that_failed_are_told_and_each_cause_once() {
+    let fresh = SqliteBackupStatus::default();
+    let waits = after(fresh.clone(), Step::Retry(failures(1, "disk")), Outcome::Done);
+    assert_eq!(told(&waits), "Succeeded!Retrying Reconciling=Retrying");
+    assert_eq!(
+        waits.conditions[0].message,
+        "attempt 1 failed: orders-1: disk; the next one begins at 2027-01-15T08:00:10Z"
+    );
+    assert_eq!((waits.member.as_deref(), is_over(&waits)), (Some("orders-1"), false));
+    let begun = Outcome::Begun { member: "orders-2".into() };
+    let runs = after(waits.clone(), Step::Start { member: "orders-2".into() }, begun);
+    assert_eq!(runs.conditions[0].message, "orders-2 is at it; attempt 1 failed: orders-1: disk");
+    assert_eq!(runs.failures.as_ref().unwrap().next_time, None);
+    let again = after(runs.clone(), Step::Retry(failures(2, "disk")), Outcome::Done);
+    let other = after(runs.clone(), Step::Retry(failures(2, "no route")), Outcome::Done);
+    for (what, before, status, is_news) in [
+        ("the first", &fresh, &waits, true),
+        ("it runs", &waits, &runs, false),
+        ("the same once more", &runs, &again, false),
+        ("another cause", &runs, &other, true),
+    ] {
+        assert_eq!(news(before, status).is_some(), is_news, "{what}");
+    }
+    let done = after(again, Step::Succeed(Box::new(backup())), Outcome::Done);
+    assert!(has_succeeded(&done));
+    assert_eq!(done.failures.map(|failures| (failures.count, failures.next_time)), Some((2, None)));
+}
+
 #[test]
 fn what_the_manifest_says_is_in_the_status_and_stays() {
     let done = after(SqliteBackupStatus::default(), Step::Succeed(Box::new(backup())), Outcome::Done);
