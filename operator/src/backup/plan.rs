@@ -59,6 +59,16 @@ pub enum Step {
         /// For people.
         message: String,
     },
+    /// The object is to go, and a member may be at what it stands for, which nobody can stop.
+    AwaitEnd {
+        /// Which.
+        member: String,
+    },
+    /// The object is to go, and nobody knows any more what became of it: asks a member whether it is in the store.
+    Find {
+        /// Which.
+        member: String,
+    },
     /// Has a member delete what is in the store.
     DeleteObjects {
         /// Which.
@@ -203,7 +213,9 @@ fn member(cluster: &Cluster, before: Option<&str>) -> Option<String> {
 /// The object is to go, and waits for what is in the store.
 fn let_go(observed: &Observed, since: Timestamp) -> Step {
     let status = &observed.object.status;
-    let Some(path) = status.path.clone() else { return Step::Release { left: None } };
+    let Some(path) = status.path.clone() else { return let_go_unfinished(observed, since) };
+    // One that was in the making is deleted from when it was made.
+    let since = status.completion_time.as_ref().map_or(since, |ended| ended.0.max(since));
     let give_up = |why: &str| Step::Release { left: Some(format!("{path} may be left in the store: {why}")) };
     let cluster = observed.cluster.as_ref();
     if observed.ends {
@@ -224,6 +236,45 @@ fn let_go(observed: &Observed, since: Timestamp) -> Step {
     match cluster.filter(|cluster| cluster.access.is_some()).and_then(|cluster| member(cluster, None)) {
         Some(member) => Step::DeleteObjects { member, path },
         None => Step::Wait { reason: "Deleting", message: format!("no member can delete {path}") },
+    }
+}
+
+/// The object is to go, and is not known to be in the store. A member that makes it goes on, and it would stay there.
+fn let_go_unfinished(observed: &Observed, since: Timestamp) -> Step {
+    let object = &observed.object;
+    let found = |state| observed.jobs.iter().find(move |(_, job)| job.state == state);
+    if let Some(backup) = found(JobState::Succeeded).and_then(|(_, job)| job.backup.clone()) {
+        // Its path is written down, and deleted then.
+        return Step::Succeed(Box::new(backup));
+    }
+    let runs = found(JobState::Running).map(|(member, _)| member);
+    let asked = object.status.member.as_ref();
+    let has_ended = is_over(&object.status)
+        || observed.jobs.iter().any(|(member, job)| job.state == JobState::Failed && Some(member) == asked);
+    let asked = asked.filter(|_| !has_ended);
+    if runs.or(asked).is_none() {
+        return Step::Release { left: None };
+    }
+    let name = object.job_name();
+    let give_up =
+        |why: &str| Step::Release { left: Some(format!("backup {name} may be left in the store: {why}")) };
+    if observed.ends {
+        return give_up("the namespace is on its way out");
+    }
+    let seconds = object.spec.deadline_seconds;
+    let waited = observed.now.duration_since(since) >= PATIENCE;
+    if waited && observed.now.duration_since(object.created) >= SignedDuration::from_secs(seconds.into()) {
+        return give_up("it did not end within spec.deadlineSeconds");
+    }
+    let cluster = observed.cluster.as_ref().filter(|cluster| cluster.access.is_some());
+    let silent = asked.filter(|asked| cluster.is_some_and(|cluster| cluster.silent.contains(asked)));
+    if let Some(at_it) = runs.or(silent) {
+        return Step::AwaitEnd { member: at_it.clone() };
+    }
+    match cluster.and_then(|cluster| member(cluster, None)) {
+        Some(member) => Step::Find { member },
+        None if waited => give_up("no member could look for it within half a minute"),
+        None => Step::Wait { reason: "Deleting", message: format!("no member can look for {name}") },
     }
 }
 
@@ -320,6 +371,8 @@ mod tests {
             Step::LookUp { member, path } => format!("look {member} {path}"),
             Step::Succeed(backup) => format!("succeed {}", backup.path),
             Step::Fail { reason, .. } => format!("fail {reason}"),
+            Step::AwaitEnd { member } => format!("await {member}"),
+            Step::Find { member } => format!("find {member}"),
             Step::DeleteObjects { member, path } => format!("delete {member} {path}"),
             Step::Release { left } => format!("release {}", if left.is_some() { "left" } else { "clean" }),
         }
@@ -453,10 +506,71 @@ mod tests {
                 going(1, Some(Cluster { cluster_id: Some("c2".into()), ..cluster(&["a"], &[]) })),
                 "release left",
             ),
-            ("nothing there", never, "release clean"),
+            ("nobody was asked for it", never, "release clean"),
             ("not held", free, "nothing"),
         ] {
             assert_eq!(step(&observed), wanted, "{what}");
         }
+    }
+
+    /// What has no path yet is not nothing: who was asked for it goes on, and it would stay in the store for good.
+    #[test]
+    fn a_backup_that_is_deleted_while_it_is_made_is_waited_for() {
+        // Made at age 0, deleted at age 10.
+        let going = |age: i64, asked: Option<&str>, jobs: &[(&str, JobState)]| {
+            let cluster = Some(cluster(&["orders-1", "orders-2"], &[]));
+            let mut observed = seen(json!({"deletionPolicy": "Delete"}), age, cluster);
+            observed.object.deleted = Some(at(10));
+            observed.object.held = true;
+            observed.object.status.member = asked.map(str::to_owned);
+            observed.jobs = jobs.iter().map(|(member, state)| ((*member).into(), job(*state))).collect();
+            observed
+        };
+        let asked = Some("orders-1");
+        let with = |observed: Observed, edit: fn(&mut Observed)| {
+            let mut observed = observed;
+            edit(&mut observed);
+            observed
+        };
+        let [runs, failed, done] =
+            [JobState::Running, JobState::Failed, JobState::Succeeded].map(|state| [("orders-1", state)]);
+        let silent = |age| {
+            with(going(age, asked, &[]), |o| o.cluster.as_mut().unwrap().silent = vec!["orders-1".into()])
+        };
+        let alone = |age| with(going(age, asked, &[]), |o| o.cluster = None);
+        for (what, observed, wanted) in [
+            ("nobody was asked", going(11, None, &[]), "release clean"),
+            ("it is made", going(11, asked, &runs), "await orders-1"),
+            ("though the status does not say so yet", going(11, None, &runs), "await orders-1"),
+            ("for long", going(3599, asked, &runs), "await orders-1"),
+            ("for too long", going(3600, asked, &runs), "release left"),
+            ("it is there", going(11, asked, &done), "succeed p"),
+            ("it failed", going(11, asked, &failed), "release clean"),
+            ("it may be made", silent(11), "await orders-1"),
+            ("for too long it may be", silent(3600), "release left"),
+            ("forgotten by who was asked", going(11, asked, &[]), "find orders-1"),
+            ("nobody to ask", alone(11), "wait Deleting"),
+            ("for too long nobody", alone(40), "release left"),
+            ("the namespace ends", with(going(11, asked, &runs), |o| o.ends = true), "release left"),
+            (
+                "it had failed before",
+                with(going(11, asked, &[]), |o| o.object.status.completion_time = Some(Time(at(5)))),
+                "release clean",
+            ),
+            (
+                "it had failed before, and is made all the same",
+                with(going(11, asked, &runs), |o| o.object.status.completion_time = Some(Time(at(5)))),
+                "await orders-1",
+            ),
+        ] {
+            assert_eq!(step(&observed), wanted, "{what}");
+        }
+        // Once its path is known there is as much time to delete it as for any other.
+        let mut known = going(3000, asked, &done);
+        known.object.status.path = Some("p".into());
+        known.object.status.store = Some(store());
+        known.object.status.cluster_id = Some("c1".into());
+        known.object.status.completion_time = Some(Time(at(2990)));
+        assert_eq!(step(&known), "delete orders-1 p");
     }
 }

@@ -17,6 +17,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 
+/// Reason of a backup that is to go and is still made.
+const AWAITING_END: &str = "AwaitingEnd";
+
 /// Whether nothing will be done about it any more.
 pub fn is_over(status: &SqliteBackupStatus) -> bool {
     status.completion_time.is_some()
@@ -37,6 +40,11 @@ enum State {
     Waits(&'static str, String),
     Runs(String),
     Failed(&'static str, String),
+}
+
+/// Whether the status of an object that is to go is written: while what it stands for is made, and once that is in the store.
+pub(super) fn is_told_to_the_end(step: &Step, outcome: &Outcome) -> bool {
+    matches!((step, outcome), (Step::AwaitEnd { .. } | Step::Succeed(_), _) | (_, Outcome::Found(_)))
 }
 
 /// The status after the step. Pure.
@@ -69,10 +77,21 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
         (_, Outcome::NotYet { message }) => State::Waits("NotYet", message.clone()),
         (Step::Wait { reason, message }, _) => State::Waits(reason, message.clone()),
         (Step::Hold, _) => State::Waits("Pending", "it has not begun".into()),
+        (Step::AwaitEnd { member }, _) => State::Waits(
+            AWAITING_END,
+            format!(
+                "{member} may be at it still: it is deleted from the store when it is there, and then this object goes"
+            ),
+        ),
         // A deleted object's status is not written.
-        (Step::Start { .. } | Step::LookUp { .. } | Step::DeleteObjects { .. } | Step::Release { .. }, _) => {
-            State::Over
-        }
+        (
+            Step::Start { .. }
+            | Step::LookUp { .. }
+            | Step::Find { .. }
+            | Step::DeleteObjects { .. }
+            | Step::Release { .. },
+            _,
+        ) => State::Over,
     };
     let drafts = match state {
         State::Over if is_over(&status) && !has_failed(before) => {
@@ -163,7 +182,9 @@ fn fill(status: &mut SqliteBackupStatus, backup: &Backup, observed: &Observed, n
     status.page_checksum.clone_from(&backup.page_checksum);
     status.sqlite_version = Some(backup.sqlite_version.clone());
     status.start_time.get_or_insert(Time(whole_second(now)));
-    status.completion_time.get_or_insert(Time(whole_second(now)));
+    // From now on its deletion is tried, whatever was thought of it before.
+    let ended = status.completion_time.take().filter(|_| !observed.object.is_deleted());
+    status.completion_time = ended.or_else(|| Some(Time(whole_second(now))));
     forget_next(status);
 }
 
@@ -194,6 +215,10 @@ pub async fn publish(
         let about = (EventType::Warning, "BackupAttemptFailed", "Backup");
         ctx.tell_both(backup, cluster, about, &told(failures)).await;
     }
+    if let Some(waits) = awaits_end(status).filter(|_| awaits_end(&before).is_none()) {
+        let about = (EventType::Normal, "BackupDeletionWaits", "Delete");
+        ctx.tell_both(backup, cluster, about, &waits.message).await;
+    }
     if !is_over(&before) && is_over(status) {
         tell(backup, status, cluster, ctx).await;
     }
@@ -204,6 +229,11 @@ pub async fn publish(
 fn news<'a>(before: &SqliteBackupStatus, status: &'a SqliteBackupStatus) -> Option<&'a BackupFailures> {
     let known = before.failures.as_ref().map(|failures| &failures.message);
     status.failures.as_ref().filter(|failures| known != Some(&failures.message))
+}
+
+fn awaits_end(status: &SqliteBackupStatus) -> Option<&Condition> {
+    let waits = |condition: &&Condition| condition.type_ == "Succeeded" && condition.reason == AWAITING_END;
+    status.conditions.iter().find(waits)
 }
 
 async fn tell(

@@ -110,7 +110,7 @@ pub enum BackupDeletion {
     /// They stay.
     #[default]
     Retain,
-    /// They are deleted, if a member can do it within half a minute.
+    /// They are deleted, if a member can do it within half a minute. A backup that is still made is waited for first.
     Delete,
 }
 

@@ -117,6 +117,41 @@ async fn a_backup_takes_its_objects_along_if_it_is_asked_to() {
 }
 
 #[tokio::test]
+async fn a_backup_that_is_deleted_while_it_is_made_leaves_nothing_in_the_store() {
+    let Serving { raft, server, ctx, .. } = Serving::of(backed_up()).await;
+    let finalizers = json!({"finalizers": ["sqlite-operator.io/backup-objects"]});
+    let mut backup = backup(json!({"deletionPolicy": "Delete"}), finalizers);
+    let status = || serde_json::from_value(server.status.lock().unwrap().clone().unwrap()).unwrap();
+    let is_let_go = || {
+        let written = std::mem::take(&mut *server.written.lock().unwrap());
+        written.iter().any(|(asked, _)| asked.starts_with("PATCH") && asked.ends_with("/sqlitebackups/first"))
+    };
+    raft.lock().unwrap().is_slow = true;
+    turn_backup(&backup, &ctx).await;
+    backup.status = status();
+    backup.metadata.deletion_timestamp = serde_json::from_value(json!(now())).unwrap();
+    for _ in 0..3 {
+        turn_backup(&backup, &ctx).await;
+        backup.status = status();
+    }
+    assert!(!is_let_go() && raft.lock().unwrap().deleted.is_empty());
+    raft.lock().unwrap().is_slow = false;
+    turn_backup(&backup, &ctx).await;
+    backup.status = status();
+    assert!(!is_let_go(), "where it is is written down first");
+    turn_backup(&backup, &ctx).await;
+    let (asked, deleted) = {
+        let raft = raft.lock().unwrap();
+        (raft.backups.clone(), raft.deleted.clone())
+    };
+    assert_eq!((asked.len(), deleted), (1, vec![format!("full/{}", asked[0].1)]));
+    assert!(is_let_go());
+    let events = std::mem::take(&mut *server.events.lock().unwrap());
+    let waits = events.iter().filter(|(reason, _)| reason == "BackupDeletionWaits").count();
+    assert_eq!(waits, 2, "told once, of the backup and of its cluster: {events:?}");
+}
+
+#[tokio::test]
 async fn a_backup_does_not_hold_up_a_namespace_whose_cluster_is_gone_already() {
     let server = ApiServer::default();
     let ctx = Arc::new(context_with(server.client(), &[]));

@@ -83,6 +83,11 @@ fn each_state_is_told_as_tools_read_it() {
             Outcome::Done,
             "Succeeded!DeadlineExceeded Stalled=DeadlineExceeded",
         ),
+        (
+            Step::AwaitEnd { member: "orders-1".into() },
+            Outcome::Done,
+            "Succeeded!AwaitingEnd Reconciling=AwaitingEnd",
+        ),
         (Step::Succeed(Box::new(backup())), Outcome::Done, "Succeeded=Succeeded"),
     ] {
         let status = after(fresh(), step.clone(), outcome);
