@@ -1,6 +1,7 @@
 //! How backups go, for the status: pure.
 
 use super::seen::{BackupState, BackupView, Probed};
+use super::verify;
 use crate::cluster::conditions::Draft;
 use crate::cluster::observed::Observed;
 use crate::cluster::plan::Plan;
@@ -198,7 +199,11 @@ fn starting(backups: &Backups, observed: &Observed, plan: &Plan) -> Option<Strin
 }
 
 fn verified(backups: &Backups, observed: &Observed) -> Draft {
-    let draft = |holds, reason, message| Draft { kind: "BackupVerified", holds, reason, message };
+    // What keeps a test from running is why there is none.
+    let draft = |holds: bool, reason, message: String| {
+        let why = verify::obstacle(observed).filter(|_| !holds).map(|why| format!("; {why}"));
+        Draft { kind: "BackupVerified", holds, reason, message: message + &why.unwrap_or_default() }
+    };
     let tests = observed.backups.backups.iter().filter_map(|b| Some((b, b.verification.as_ref()?)));
     let Some((backup, last)) = tests.max_by_key(|(_, verification)| verification.time.0) else {
         return draft(false, "NotVerified", "no backup was restored for a test yet".into());
