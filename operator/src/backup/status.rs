@@ -10,7 +10,7 @@ use crate::crd::{
     BackupFailures, Bookmark, SqliteBackup, SqliteBackupStatus, SqliteCluster, Verification,
     VerificationResult, number,
 };
-use crate::status::{StatusError, write};
+use crate::status::{StatusError, waits, write};
 use client::backup::Backup;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -105,10 +105,10 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
             }
             return status;
         }
-        State::Waits(reason, message) => vec![
-            draft("Succeeded", false, reason, message.clone()),
-            draft("Reconciling", true, reason, message),
-        ],
+        State::Waits(reason, message) => {
+            let is_missing = matches!(reason, "RefNotFound" | "NoStore");
+            waits(reason, &message, is_missing, &before.conditions, now)
+        }
         State::Runs(message) => vec![
             draft("Succeeded", false, "Running", message.clone()),
             draft("Reconciling", true, "Running", message),

@@ -87,6 +87,7 @@ pub fn plan(observed: &Observed) -> Step {
     }
     let source = match &observed.source {
         Ok(source) => source,
+        Err(missing) if observed.source_comes => return wait("SourceNotReady", missing.clone()),
         Err(missing) => return wait("SourceNotFound", missing.clone()),
     };
     if cluster.own.is_none() {
@@ -218,6 +219,7 @@ mod tests {
                 leader: Some("orders-0".into()),
             }),
             source: Ok(Source { access: store("b"), cluster_id: "c1".into(), path: Some("p".into()) }),
+            source_comes: false,
             undo: done(),
             ahead: None,
             job: None,
@@ -287,6 +289,11 @@ mod tests {
             ),
             ("one at a time", edited(|o| o.ahead = Some("first".into())), "wait AnotherRestore"),
             ("no such backup", edited(|o| o.source = Err("no".into())), "wait SourceNotFound"),
+            (
+                "it is being made",
+                edited(|o| (o.source, o.source_comes) = (Err("not yet".into()), true)),
+                "wait SourceNotReady",
+            ),
             ("another store", cluster(|c| c.own = Some(store("c"))), "fail StoreNotKnown"),
             ("no store", cluster(|c| c.own = None), "wait NoStore"),
             ("not begun", cluster(|c| c.cluster_id = None), "wait NotBegun"),

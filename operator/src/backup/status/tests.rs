@@ -132,6 +132,29 @@ fn attempts_that_failed_are_told_and_each_cause_once() {
 }
 
 #[test]
+fn what_is_missing_for_five_minutes_takes_a_person() {
+    let after = |before: &SqliteBackupStatus, age: i64, reason| {
+        let mut observed = observed(before.clone());
+        observed.now += jiff::SignedDuration::from_secs(age);
+        let step = Step::Wait { reason, message: "it is not there".into() };
+        status(&observed, &step, &Outcome::Done)
+    };
+    for reason in ["RefNotFound", "NoStore"] {
+        let [waits, stalls] = ["Reconciling", "Stalled"]
+            .map(|kind| format!("Succeeded!{reason} {kind}={reason} Accepted!{reason}"));
+        let first = after(&SqliteBackupStatus::default(), 0, reason);
+        assert_eq!(told(&first), waits);
+        assert_eq!(told(&after(&first, 299, reason)), waits);
+        let late = after(&first, 300, reason);
+        assert_eq!((told(&late), is_over(&late)), (stalls, false));
+        let found = after(&late, 301, "NoMember");
+        assert_eq!(told(&found), "Succeeded!NoMember Reconciling=NoMember", "it goes on when it is there");
+    }
+    let waits = after(&SqliteBackupStatus::default(), 0, "NoMember");
+    assert_eq!(told(&after(&waits, 3_000, "NoMember")), "Succeeded!NoMember Reconciling=NoMember");
+}
+
+#[test]
 fn what_the_manifest_says_is_in_the_status_and_stays() {
     let done = after(SqliteBackupStatus::default(), Step::Succeed(Box::new(backup())), Outcome::Done);
     assert_eq!(done.path.as_deref(), Some("p"));
