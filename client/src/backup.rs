@@ -306,6 +306,24 @@ pub struct Catalogue {
     /// From when to when a restore can reach any moment; oldest first, absent where there is no archive.
     #[serde(default)]
     pub windows: Vec<Window>,
+    /// What is archived, by which a restore decides; by epoch and first entry. Absent from members of before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub archived: Vec<Archived>,
+}
+
+/// Entries that are in the store one after the other, without a hole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Archived {
+    /// The cluster's epoch.
+    pub epoch: u64,
+    /// First entry.
+    pub first_index: u64,
+    /// Last entry.
+    pub last_index: u64,
+    /// Path of the backup that they are kept with; absent: they are the archive's, which goes on from any backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
 }
 
 /// A backup whose manifest is not what was written.

@@ -1,5 +1,6 @@
 //! What is in the store, and what of it brings back which moment.
 
+use super::archived::archived;
 use super::full::position_of;
 use super::manifest::{self, Manifest, ManifestError};
 use super::objects::{ObjectError, Objects};
@@ -186,6 +187,7 @@ impl Contents {
             backups: self.manifests.iter().map(|manifest| manifest.backup.clone()).collect(),
             damaged: self.damaged.clone(),
             windows: self.windows(),
+            archived: archived(&self.segments),
         }
     }
 

@@ -4,6 +4,7 @@
 //! is done without a member. `docs/backup.md` says what is promised and what is where in the store ([`objects`]).
 
 mod archive;
+mod archived;
 mod automatic;
 mod catalogue;
 mod command;

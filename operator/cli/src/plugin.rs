@@ -6,6 +6,7 @@ mod args;
 mod backups;
 mod drain;
 mod edit;
+mod foretold;
 mod forward;
 mod logs;
 mod order;

@@ -341,7 +341,7 @@ fn store_mistakes(spec: &SqliteClusterSpec) -> Vec<String> {
 }
 
 /// The store that members are told of to begin with. One that is also that of backups is told of already.
-pub(crate) fn restore_store(cluster: &SqliteCluster) -> Option<StoreAccess> {
+pub fn restore_store(cluster: &SqliteCluster) -> Option<StoreAccess> {
     let wanted = cluster.spec.bootstrap.as_ref()?.restore.is_some();
     let restore = cluster.status.as_ref()?.restore.as_ref()?;
     let access = StoreAccess { store: restore.store.clone()?, encryption: restore.encryption.clone() };

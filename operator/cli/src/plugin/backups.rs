@@ -2,7 +2,7 @@
 
 use super::args::BackupVerb;
 use super::print::out;
-use super::{FIELD_MANAGER, Plugin, store};
+use super::{FIELD_MANAGER, Plugin, foretold, store};
 use anyhow::{Context, Result, bail};
 use client::backup::Catalogue;
 use jiff::Timestamp;
@@ -77,7 +77,7 @@ impl Plugin {
         };
         let made = restore(&cluster, &self.namespace, &moment, confirm, super::now())?;
         if self.dry_run {
-            self.foretell(name, &moment).await?;
+            self.foretell(&cluster, &made).await?;
         }
         self.make::<SqliteRestore>(made).await?;
         if confirm.is_none() && !self.dry_run && !self.json {
@@ -86,18 +86,23 @@ impl Plugin {
         Ok(())
     }
 
-    /// Says from what a restore would bring its moment back; fails where nothing does.
-    async fn foretell(&self, name: &str, moment: &Moment) -> Result<()> {
-        if let Moment::Backup(backup) | Moment::After { backup, .. } = moment {
-            let found = self.objects::<SqliteBackup>().get_opt(backup).await?;
-            let path = found.and_then(|found| found.status?.path);
-            let path =
-                path.with_context(|| format!("there is no SqliteBackup {backup} that is in the store"))?;
-            eprintln!("it would begin with {path}");
+    /// Says from what a restore would bring its moment back; fails where it would be refused.
+    async fn foretell(&self, cluster: &SqliteCluster, made: &Value) -> Result<()> {
+        let restore: SqliteRestore = serde_json::from_value(made.clone())?;
+        let backup = match &restore.spec.source.backup_ref {
+            Some(reference) => self.objects::<SqliteBackup>().get_opt(&reference.name).await?,
+            None => None,
+        };
+        let refused = "the restore would be refused";
+        let (target, unlisted) = foretold::asked(cluster, &restore, backup.as_ref()).context(refused)?;
+        if let Some(why) = unlisted {
+            eprintln!("{why}: whether the store brings that back was not looked up");
             return Ok(());
         }
-        match self.catalogue(name).await {
-            Ok(catalogue) => eprintln!("{}", store::foretold(&catalogue, moment)?),
+        match self.catalogue(&cluster.name_any()).await {
+            Ok(catalogue) => {
+                eprintln!("{}", foretold::foretold(&catalogue, &target).context(refused)?);
+            }
             // What would be made can be said all the same.
             Err(error) => eprintln!("nobody could be asked whether the store brings that back: {error:#}"),
         }
