@@ -138,8 +138,15 @@ fn answer(method: &Method, path: &str, body: &str) -> (StatusCode, String) {
         })
         .to_string(),
         ("GET", "sqlitebackups/before-undo") => json!({
-            "metadata": {"name": "before-undo", "namespace": "shop"}, "spec": {"clusterRef": {"name": "orders"}},
+            "metadata": {"name": "before-undo", "namespace": "shop", "uid": "b", "resourceVersion": "8",
+                "finalizers": ["example.com/theirs"]},
+            "spec": {"clusterRef": {"name": "orders"}},
             "status": {"path": "00000001-00000000000000000001-before-undo"},
+        })
+        .to_string(),
+        ("PATCH" | "DELETE", "sqlitebackups/before-undo") => json!({
+            "metadata": {"name": "before-undo", "namespace": "shop", "uid": "b"},
+            "spec": {"clusterRef": {"name": "orders"}},
         })
         .to_string(),
         ("PATCH", "sqlitebackups/nightly") => json!({
@@ -249,7 +256,7 @@ impl Kubernetes {
 }
 
 /// Every verb, and whether it changes something. `sql` goes to a member.
-const VERBS: [(&str, bool); 26] = [
+const VERBS: [(&str, bool); 27] = [
     ("status orders", false),
     ("members orders", false),
     ("plan orders", false),
@@ -271,6 +278,7 @@ const VERBS: [(&str, bool); 26] = [
     ("skip-entry orders 4711", true),
     ("backup now orders", true),
     ("backup verify nightly", true),
+    ("backup delete before-undo", true),
     ("backup import orders full/x", true),
     ("restore orders --to latest", true),
     ("restore orders --undo before", true),
@@ -347,6 +355,25 @@ async fn an_update_is_taken_back_by_an_edit_of_the_spec() {
     let changes = kubernetes.changes();
     assert_eq!(changes.len(), 1, "{changes:?}");
     assert!(changes[0].ends_with(r#"sqliteclusters/orders {"spec":{"image":"i:1"}}"#), "{changes:?}");
+}
+
+#[tokio::test]
+async fn a_backup_that_is_deleted_takes_along_what_is_in_the_store() {
+    let kubernetes = Kubernetes::start().await;
+    let told = kubernetes.prints("backup delete before-undo").await;
+    assert_eq!(
+        told,
+        "before-undo goes, and 00000001-00000000000000000001-before-undo from the store with it\n"
+    );
+    let changes = kubernetes.changes();
+    let [held, deleted] = &changes[..] else { panic!("{changes:?}") };
+    assert!(held.starts_with("PATCH") && deleted.starts_with("DELETE"), "{changes:?}");
+    let (_, patch) = held.split_once(" {").unwrap();
+    let patch: Value = serde_json::from_str(&format!("{{{patch}")).unwrap();
+    assert_eq!(patch["spec"], json!({"deletionPolicy": "Delete"}));
+    let held = json!(["example.com/theirs", "sqlite-operator.io/backup-objects"]);
+    assert_eq!(patch["metadata"], json!({"finalizers": held, "uid": "b", "resourceVersion": "8"}));
+    assert!(deleted.contains(r#""uid":"b""#), "only the one that was looked at: {deleted}");
 }
 
 #[tokio::test]

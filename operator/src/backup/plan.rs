@@ -88,7 +88,12 @@ pub fn plan(observed: &Observed) -> Step {
     let object = &observed.object;
     let deletes = object.spec.deletion_policy == BackupDeletion::Delete;
     if let Some(since) = object.deleted {
-        return if object.held { let_go(observed, since) } else { Step::Nothing };
+        return match (object.held, deletes) {
+            (true, true) => let_go(observed, since),
+            // It was to take them along, and is not any more.
+            (true, false) => Step::Release { left: None },
+            (false, _) => Step::Nothing,
+        };
     }
     if deletes && !object.held {
         return Step::Hold;
@@ -493,6 +498,8 @@ mod tests {
         never.object.status.path = None;
         let mut free = going(1, one());
         free.object.held = false;
+        let mut changed = going(1, one());
+        changed.object.spec.deletion_policy = BackupDeletion::Retain;
         for (what, observed, wanted) in [
             ("deleted", going(1, one()), "delete orders-1 p"),
             ("nobody", going(1, Some(cluster(&[], &[]))), "wait Deleting"),
@@ -508,6 +515,7 @@ mod tests {
             ),
             ("nobody was asked for it", never, "release clean"),
             ("not held", free, "nothing"),
+            ("held, and to leave them after all", changed, "release clean"),
         ] {
             assert_eq!(step(&observed), wanted, "{what}");
         }

@@ -62,6 +62,8 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
             State::Failed(reason, message.clone())
         }
         (Step::Nothing, _) => State::Over,
+        // That it is to take its objects along may be said at any time.
+        (Step::Hold, _) if is_over(before) => State::Over,
         (_, Outcome::Begun { member }) | (Step::Follow { member, .. }, _) => {
             status.member = Some(member.clone());
             status.start_time.get_or_insert(Time(whole_second(now)));

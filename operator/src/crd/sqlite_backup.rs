@@ -72,8 +72,8 @@ use serde::{Deserialize, Serialize};
         description = "Where it is in the store"
     ),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.spec == oldSelf.spec")
-        .message("the spec of a backup cannot be changed: create another SqliteBackup")
+    validation = Rule::new("self.spec.clusterRef == oldSelf.spec.clusterRef && self.spec.kind == oldSelf.spec.kind && self.spec.deadlineSeconds == oldSelf.spec.deadlineSeconds && has(self.spec.import) == has(oldSelf.spec.import) && (!has(self.spec.import) || self.spec.import == oldSelf.spec.import)")
+        .message("only deletionPolicy can be changed: create another SqliteBackup")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SqliteBackupSpec {

@@ -244,6 +244,11 @@ pub enum BackupVerb {
         #[arg(long)]
         in_store: bool,
     },
+    /// Deletes a backup, also from the store: one that undoes a restore, or whose schedule is gone, goes by nothing else
+    Delete {
+        /// Name of the SqliteBackup
+        backup: String,
+    },
     /// Has a backup restored for a test
     Verify {
         /// Name of the SqliteBackup

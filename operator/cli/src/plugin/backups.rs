@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail};
 use client::backup::Catalogue;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
 use operator::crd::{SqliteBackup, SqliteCluster, SqliteRestore};
-use operator::names::{ANNOTATION_VERIFY, LABEL_CLUSTER};
+use operator::names::{ANNOTATION_VERIFY, FINALIZER_BACKUP, LABEL_CLUSTER};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -38,6 +38,7 @@ impl Plugin {
                 found.sort_by_key(|backup| backup.metadata.creation_timestamp.as_ref().map(|time| time.0));
                 self.print(&found, || list(&found))
             }
+            BackupVerb::Delete { backup } => self.delete_backup(backup).await,
             BackupVerb::Verify { backup } => {
                 let patch =
                     json!({"metadata": {"annotations": {ANNOTATION_VERIFY: super::now().to_string()}}});
@@ -60,6 +61,33 @@ impl Plugin {
                 })
             }
         }
+    }
+
+    /// Has the object take along what is in the store, and deletes it. It is held for that by this program, as the operator
+    /// would: without that it could be gone before the operator has seen the change.
+    async fn delete_backup(&self, name: &str) -> Result<()> {
+        let api = self.objects::<SqliteBackup>();
+        let backup = api.get(name).await?;
+        let patch = taken_along(&backup);
+        if self.dry_run {
+            let mut object = json!({
+                "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteBackup",
+                "metadata": {"name": name, "namespace": self.namespace, "finalizers": patch["metadata"]["finalizers"]},
+            });
+            object["spec"] = patch["spec"].clone();
+            return self.show(&object);
+        }
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let held = api.patch(name, &params, &Patch::Merge(&patch)).await?;
+        let only_this = Preconditions { uid: held.uid(), resource_version: None };
+        api.delete(name, &DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() }).await?;
+        self.print(&held, || {
+            let place = backup.status.as_ref().and_then(|status| status.path.as_deref());
+            match place {
+                Some(path) => format!("{name} goes, and {path} from the store with it\n"),
+                None => format!("{name} goes, and what is made for it with it\n"),
+            }
+        })
     }
 
     pub(super) async fn restore(
@@ -145,6 +173,17 @@ impl Plugin {
         let made = self.objects::<K>().create(&params, &object).await?;
         self.print(&made, || format!("{} {} is there\n", K::kind(&()), made.name_any()))
     }
+}
+
+/// The change by which a backup takes along what is in the store when it is deleted.
+fn taken_along(backup: &SqliteBackup) -> Value {
+    let others = backup.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER_BACKUP);
+    let finalizers: Vec<&str> = others.map(String::as_str).chain([FINALIZER_BACKUP]).collect();
+    json!({
+        // As it was seen: finalizers of others that came in between are not taken away.
+        "metadata": {"finalizers": finalizers, "uid": backup.uid(), "resourceVersion": backup.resource_version()},
+        "spec": {"deletionPolicy": "Delete"},
+    })
 }
 
 /// A backup of a cluster as it is now.

@@ -163,6 +163,7 @@ fn what_the_manifest_says_is_in_the_status_and_stays() {
     assert!(done.store.as_ref().unwrap().s3.is_some());
     assert!(has_succeeded(&done));
     assert_eq!(after(done.clone(), Step::Nothing, Outcome::Done), done, "a status at rest does not move");
+    assert_eq!(after(done.clone(), Step::Hold, Outcome::Done), done, "nor by a change of deletionPolicy");
 }
 
 #[test]
