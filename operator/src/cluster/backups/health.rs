@@ -108,7 +108,7 @@ fn healthy(desired: &Desired, backups: &Backups, observed: &Observed, plan: &Pla
         }
         None => starting(backups, observed, plan).map_or_else(
             || (true, "Healthy", "the store can be written to, and what is due is there".into()),
-            |message| (false, "Starting", message),
+            |(reason, message)| (false, reason, message),
         ),
     };
     if is_open(backups) {
@@ -187,15 +187,23 @@ fn trouble(backups: &Backups, observed: &Observed, plan: &Plan) -> Option<(&'sta
 }
 
 /// What is not known or not there yet.
-fn starting(backups: &Backups, observed: &Observed, plan: &Plan) -> Option<String> {
+fn starting(backups: &Backups, observed: &Observed, plan: &Plan) -> Option<(&'static str, String)> {
     match &observed.backups.probe {
-        None => return Some("the store was not tried out yet".into()),
-        Some(Probed::NotConfigured) => return Some("the leader does not know of the store yet".into()),
+        None => return Some(("Starting", "the store was not tried out yet".into())),
+        Some(Probed::NotConfigured) => {
+            return Some(("Starting", "the leader does not know of the store yet".into()));
+        }
         Some(_) => {}
     }
-    let starts = backups.has_archive()
-        && report(observed, plan).is_some_and(|report| report.state == ArchiveState::Starting);
-    starts.then(|| "the archive has no base backup yet".into())
+    let leads = View::of(observed, plan.cluster_id.as_deref()).leader().is_some();
+    match report(observed, plan).map(|report| report.state).filter(|_| backups.has_archive()) {
+        Some(ArchiveState::Starting) => Some(("Starting", "the archive has no base backup yet".into())),
+        // The kubelet brings changed settings within a minute or two.
+        None if backups.has_archive() && leads => {
+            Some(("AwaitingSettings", "the members have not got the settings of the archive yet".into()))
+        }
+        _ => None,
+    }
 }
 
 fn verified(backups: &Backups, observed: &Observed) -> Draft {
@@ -249,7 +257,11 @@ mod tests {
     }
 
     fn archive(state: ArchiveState) -> World {
-        world().edit(|world| {
+        reported(state, world())
+    }
+
+    fn reported(state: ArchiveState, world: World) -> World {
+        world.edit(|world| {
             world.observed.reports.get_mut("orders-0").unwrap().archive = Some(ArchiveReport {
                 state,
                 earliest: Some("2026-01-01T00:00:00Z".into()),
@@ -272,12 +284,15 @@ mod tests {
             (probed(Some(Probed::Failed("down".into()))), "false ProbeFailed"),
             (probed(Some(probe(false, true, true))), "false StoreNotWritable"),
             (probed(Some(probe(true, true, false))), "false StoreNotDeletable"),
-            (probed(Some(probe(true, false, true))), "true Healthy"),
+            (reported(ArchiveState::OnTarget, probed(Some(probe(true, false, true)))), "true Healthy"),
             (archive(ArchiveState::Starting), "false Starting"),
             (archive(ArchiveState::OnTarget), "true Healthy"),
             (archive(ArchiveState::Behind), "false ArchiveBehind"),
             (archive(ArchiveState::Broken), "false ArchiveBroken"),
-            (world(), "true Healthy"),
+            // An archive was asked for, and who leads does not know of it yet.
+            (world(), "false AwaitingSettings"),
+            (world().spec(|spec| spec.backup.as_mut().unwrap().continuous = None), "true Healthy"),
+            (archive(ArchiveState::OnTarget).leaderless(), "true Healthy"),
         ] {
             assert_eq!(told(&world), wanted);
         }
@@ -293,7 +308,8 @@ mod tests {
             json!({"azure": {"container": "b", "account": "a", "endpoint": "http://azurite:10000"}}),
         ] {
             let parsed = serde_json::from_value(store.clone()).unwrap();
-            let world = world().spec(|spec| spec.backup.as_mut().unwrap().store = parsed);
+            let world = archive(ArchiveState::OnTarget);
+            let world = world.spec(|spec| spec.backup.as_mut().unwrap().store = parsed);
             let draft = conditions(&world.desired, &world.observe(), &world.plan()).remove(0);
             assert!(draft.holds && draft.message.contains("by http"), "{store}: {}", draft.message);
         }
