@@ -205,7 +205,6 @@ impl Node {
             discovery: config.join.mode(),
             registry: registry.clone(),
             allow_origin: config.http_allow_origin.clone(),
-            foreign_keys: config.foreign_keys,
             started: crate::clock::now(),
         };
         let entrance = Entrance::new(
@@ -281,9 +280,8 @@ impl Node {
 
         let (own_store, other_store) = (config.backup_config.clone(), config.restore_config.clone());
         let background = Arc::new(Background::start().map_err(NodeError::Thread)?);
-        let backups =
-            Backups::start(consensus.clone(), own_store, other_store, foreign_keys, background.clone())
-                .map_err(|(flag, message)| NodeError::Named { flag, message })?;
+        let backups = Backups::start(consensus.clone(), own_store, other_store, background.clone())
+            .map_err(|(flag, message)| NodeError::Named { flag, message })?;
         let changes = Changes::start(consensus.clone(), config.changes.clone())
             .map_err(|error| NodeError::Named { flag: "-cdc-config", message: error.to_string() })?;
         if has_data {

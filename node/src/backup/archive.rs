@@ -71,7 +71,6 @@ pub struct ArchiveNumbers {
 pub struct Archiver {
     consensus: Arc<Consensus>,
     repository: Arc<Reloaded<Known>>,
-    foreign_keys: bool,
     numbers: Arc<ArchiveNumbers>,
     trimmed: Arc<AtomicBool>,
     standing: Mutex<Standing>,
@@ -140,12 +139,11 @@ impl Archiver {
     pub fn new(
         consensus: Arc<Consensus>,
         repository: Arc<Reloaded<Known>>,
-        foreign_keys: bool,
         numbers: Arc<ArchiveNumbers>,
         trimmed: Arc<AtomicBool>,
     ) -> Self {
         let standing = Mutex::new(Standing::new());
-        Self { consensus, repository, foreign_keys, numbers, trimmed, standing }
+        Self { consensus, repository, numbers, trimmed, standing }
     }
 
     /// Archives for as long as the member runs.
@@ -295,11 +293,7 @@ impl Archiver {
     }
 
     fn source(&self) -> Source {
-        Source {
-            store: self.consensus.store().clone(),
-            member: self.consensus.config().name.clone(),
-            foreign_keys: self.foreign_keys,
-        }
+        Source { store: self.consensus.store().clone(), member: self.consensus.config().name.clone() }
     }
 
     /// Where the archive of the epoch ends, as the store and the other members say.
@@ -431,7 +425,7 @@ impl Archiver {
         at: &mut Position,
         entries: Vec<Entry>,
     ) -> Result<(), ArchiveError> {
-        let segment = Segment::of(entries, cluster, self.foreign_keys, &self.consensus.store().checksums());
+        let segment = Segment::of(entries, cluster, self.consensus.store());
         let name = segment.name(self.standing.lock().archived_us, None);
         let (stored, _) = objects.at_once().put_sealed(&name.object(), segment.encode()).await?;
         pass(Place::ArchivePut)?;

@@ -11,7 +11,7 @@ use super::parts::{PART, put_parts};
 use super::seal::hex;
 use crate::failpoint::{Place, pass};
 use crate::store::{
-    Checksum, LocalFailure, PageSum, PinnedSnapshot, Staging, Store, Streamed, sqlite_version,
+    Checksum, ForeignKeys, LocalFailure, PageSum, PinnedSnapshot, Staging, Store, Streamed, sqlite_version,
 };
 use aws_lc_rs::digest::{Context, SHA256};
 use client::backup::{Backup, BackupKind};
@@ -75,8 +75,6 @@ pub struct Source {
     pub store: Store,
     /// Name of the member.
     pub member: String,
-    /// Whether it enforces foreign keys.
-    pub foreign_keys: bool,
 }
 
 /// Bytes of the database that are on their way, of how many.
@@ -157,7 +155,8 @@ pub async fn make_backup(
         member: source.member.clone(),
         encrypted: objects.are_encrypted(),
     };
-    let manifest = Manifest::new(backup, meta.applied.timestamp_us, source.foreign_keys, parts);
+    let foreign_keys = ForeignKeys { present: meta.foreign_keys, ..source.store.foreign_keys() };
+    let manifest = Manifest::new(backup, meta.applied.timestamp_us, foreign_keys.are_enforced(), parts);
     let manifest = manifest.sealed(objects.keys())?;
     let text = manifest.encode().map_err(SealManifestError::from)?;
     objects.put(&manifest.object(), text).await?;

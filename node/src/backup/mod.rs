@@ -74,7 +74,6 @@ pub struct Backups {
     consensus: Arc<Consensus>,
     own: Option<Configured>,
     other: Option<Other>,
-    foreign_keys: bool,
     backups: Jobs<BackupWork>,
     restores: Jobs<RestoreWork>,
     /// Of the backup that undoes the last restore: the entry which that replaced, once it was looked up.
@@ -193,7 +192,6 @@ impl Backups {
         consensus: Arc<Consensus>,
         own: Option<PathBuf>,
         other: Option<PathBuf>,
-        foreign_keys: bool,
         background: Arc<Background>,
     ) -> Result<Arc<Self>, (&'static str, String)> {
         let read = |what, flag, path: Option<PathBuf>| {
@@ -231,14 +229,13 @@ impl Backups {
         if let Some(own) = &own {
             let repository = own.repository.clone();
             let (numbers, trimmed) = (numbers.clone(), trimmed.clone());
-            let archiver = Archiver::new(consensus.clone(), repository, foreign_keys, numbers, trimmed);
+            let archiver = Archiver::new(consensus.clone(), repository, numbers, trimmed);
             background.spawn(archiver.run());
         }
         Ok(Arc::new(Self {
             consensus,
             own,
             other,
-            foreign_keys,
             backups: Jobs::default(),
             restores: Jobs::default(),
             replaced: Mutex::default(),
@@ -305,11 +302,8 @@ impl Backups {
             Err(ManifestError::Objects(error)) if error.is_refusal() => {}
             Err(error) => return Err(error.to_string()),
         }
-        let source = Source {
-            store: self.consensus.store().clone(),
-            member: self.consensus.config().name.clone(),
-            foreign_keys: self.foreign_keys,
-        };
+        let source =
+            Source { store: self.consensus.store().clone(), member: self.consensus.config().name.clone() };
         let made = make_backup(&source, objects, &job.name, kind, job.progress.clone()).await;
         made.map(|manifest| manifest.backup).map_err(|error| error.to_string())
     }
@@ -412,8 +406,8 @@ impl Backups {
         }
         let own = match &request.undo {
             // What undoes it goes there.
-            Some(_) => Own { objects: Some(self.objects()?), foreign_keys: self.foreign_keys },
-            None => Own { objects: self.objects().ok(), foreign_keys: self.foreign_keys },
+            Some(_) => Own { objects: Some(self.objects()?) },
+            None => Own { objects: self.objects().ok() },
         };
         let is_confirmed = request.confirm_cluster_id.as_deref() == Some(&own_cluster);
         // Asked again, it is answered; only what is new needs more.

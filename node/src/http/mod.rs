@@ -121,8 +121,6 @@ pub struct About {
     pub registry: Arc<RegistryContact>,
     /// `Access-Control-Allow-Origin`, if configured.
     pub allow_origin: Option<HeaderValue>,
-    /// Whether foreign keys are enforced.
-    pub foreign_keys: bool,
     /// Since when it runs.
     pub started: jiff::Timestamp,
 }

@@ -240,7 +240,6 @@ mod tests {
             discovery: "",
             registry: Arc::default(),
             allow_origin: None,
-            foreign_keys: false,
             started: crate::clock::now(),
         };
         Entrance::new(None, None, Arc::<Counters>::default(), Duration::from_secs(1), about)

@@ -221,6 +221,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
         None => "never".to_owned(),
         Some(silence) => format!("{silence:.3?}"),
     };
+    let foreign_keys = consensus.store().foreign_keys();
     let diagnostics = consensus.store().readers().diagnostics();
     let election = consensus.config().profile.election_timeout;
     let heartbeat = consensus.config().profile.heartbeat;
@@ -244,7 +245,12 @@ fn store(app: &App, report: &MemberReport) -> Value {
         "nodes": nodes,
         "dir": consensus.config().directory.display().to_string(),
         "dir_size": directory_size(&consensus.config().directory),
-        "db_conf": { "fk_constraints": app.about.foreign_keys },
+        "db_conf": { "fk_constraints": foreign_keys.are_enforced() },
+        "foreign_keys": {
+            "enforced": foreign_keys.are_enforced(),
+            "configured": foreign_keys.configured,
+            "message": consensus.foreign_keys_message(),
+        },
         "snapshot_store": {
             "dir": consensus.config().directory.display().to_string(),
             "dir_size": size(""),

@@ -64,6 +64,10 @@ pub struct Described {
     /// Names of the files that it is configured with, also of those that it does not want, with the SHA-256 of each.
     #[serde(default)]
     pub extension_files: Vec<(String, String)>,
+    /// Whether it was started to enforce foreign keys; none if it is of a version whose members enforce what each was started
+    /// with, whatever the state says.
+    #[serde(default)]
+    pub foreign_keys: Option<bool>,
 }
 
 impl Consensus {
@@ -146,6 +150,7 @@ impl Consensus {
             fatal_entry: self.fatal_entry(),
             extensions: Some(self.store.shelf().wanted().into()),
             extension_files: named(self.store.shelf().configured()),
+            foreign_keys: Some(self.store.foreign_keys().configured),
         }
     }
 

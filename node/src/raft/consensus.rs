@@ -1,13 +1,13 @@
 //! One member's consensus: the parts put together, started and stopped.
 
 use super::admission::{PeerSecurity, Seen};
+use super::agreement::Agreement;
 use super::applying::Applying;
 use super::archive::Archived;
 use super::calls::Peers;
 use super::consensus_config::{ConsensusConfig, raft_config};
 use super::consistency::Verdict;
 use super::contact::LeaderContact;
-use super::extensions::Agreement;
 use super::fatal_entry::EntryGate;
 use super::log_store::LogStore;
 use super::membership::metrics_of;
@@ -90,6 +90,8 @@ pub struct Consensus {
     pub(super) held_back: AtomicBool,
     pub(super) consistency: watch::Sender<Verdict>,
     pub(super) agreement: watch::Sender<Agreement>,
+    /// Whether the state is known to say something of foreign keys: then it always will.
+    pub(super) foreign_keys_are_said: AtomicBool,
     pub(super) archived: Arc<Archived>,
     /// What the leader that was asked last takes.
     pub(super) leader_takes: parking_lot::Mutex<Option<(Leadership, Takes)>>,
@@ -220,6 +222,7 @@ impl Consensus {
             held_back: AtomicBool::new(config.is_held_back),
             consistency: watch::Sender::default(),
             agreement: watch::Sender::default(),
+            foreign_keys_are_said: AtomicBool::new(false),
             archived: Arc::default(),
             leader_takes: parking_lot::Mutex::default(),
             asking_leader: Mutex::default(),
@@ -245,7 +248,7 @@ impl Consensus {
         tokio::spawn(consensus.clone().watch_space());
         tokio::spawn(consensus.clone().watch_consistency());
         tokio::spawn(consensus.clone().leads_not_while_fenced());
-        tokio::spawn(consensus.clone().agree_on_extensions());
+        tokio::spawn(consensus.clone().agree());
         tokio::spawn(consensus.clone().reap(consensus.config.reap));
         Ok(consensus)
     }

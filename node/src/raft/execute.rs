@@ -150,6 +150,7 @@ impl Consensus {
         if let Err(error) = self.may_serve().and_then(|()| self.may_apply()) {
             return Attempt::Failed(error);
         }
+        self.until_foreign_keys_are_said().await;
         let staged = StagedWrite::begin();
         if let Some(staged) = &staged {
             ticket.follow(staged.stages.clone());

@@ -3,6 +3,7 @@
 mod addresses;
 mod administer;
 mod admission;
+mod agreement;
 mod answer;
 mod applying;
 mod archive;
@@ -17,6 +18,7 @@ mod copies;
 mod execute;
 pub(crate) mod extensions;
 mod fatal_entry;
+mod foreign_keys;
 mod forward;
 mod hand_over;
 mod held_back;

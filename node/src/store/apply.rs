@@ -9,6 +9,7 @@
 use super::entry_run::{Attempt, Count, EntryRun, LeftOut, Muted, replicated};
 use super::entry_vfs::{self, EntryVfs};
 use super::extensions::{ExtensionError, ExtensionSet, Loaded, Shelf};
+use super::foreign_keys::ForeignKeys;
 use super::freelist::Freelist;
 use super::kept_replies::{self, KeptReply};
 use super::maintain;
@@ -141,7 +142,6 @@ pub struct Applier {
     maintained: Maintained,
     /// Why the last entry for the database itself came to nothing.
     maintenance_error: Option<String>,
-    foreign_keys: bool,
     shelf: Shelf,
     page_size: usize,
     pages: Arc<Pages>,
@@ -150,7 +150,8 @@ pub struct Applier {
 }
 
 impl Applier {
-    /// Opens the database at `path`, which must hold the internal table.
+    /// Opens the database at `path`, which must hold the internal table. Where that says nothing of foreign keys,
+    /// `foreign_keys` counts.
     pub fn open(
         path: &Path,
         vfs: EntryVfs,
@@ -179,7 +180,6 @@ impl Applier {
             membership,
             maintained,
             maintenance_error: None,
-            foreign_keys,
             shelf,
             page_size,
             pages,
@@ -190,6 +190,11 @@ impl Applier {
     /// By which extensions entries are executed.
     pub fn extensions(&self) -> &Arc<Loaded> {
         &self.on.extensions
+    }
+
+    /// Whether entries are executed with foreign keys enforced, and by what.
+    pub fn foreign_keys(&self) -> ForeignKeys {
+        self.on.foreign_keys
     }
 
     /// The hashes of the database's pages.
@@ -293,6 +298,9 @@ impl Applier {
         if let Some(set) = &command.extensions {
             return self.set_extensions(entry, time, set);
         }
+        if let Some(enforced) = command.foreign_keys {
+            return self.set_foreign_keys(entry, time, enforced);
+        }
         if command.skip.is_some() {
             // Whoever comes to it has passed over the other entry, or it would not be here.
             self.begin()?;
@@ -307,7 +315,7 @@ impl Applier {
         let mut count = Count::Estimate;
         loop {
             self.begin()?;
-            let run = EntryRun::new(&self.on, (entry, time), self.foreign_keys, count, &left_out);
+            let run = EntryRun::new(&self.on, (entry, time), count, &left_out);
             match run.run(&command)? {
                 Attempt::Finished(reply, kept) => {
                     let before = self.applied;
@@ -454,6 +462,18 @@ impl Applier {
         Ok(Reply::new())
     }
 
+    /// From the next entry on, statements are executed with foreign keys enforced, or without. What is there is not looked
+    /// at, as SQLite does not.
+    fn set_foreign_keys(&mut self, entry: &Entry, time: i64, enforced: bool) -> Result<Reply, LocalFailure> {
+        self.begin()?;
+        meta::write_foreign_keys(&self.on.connection, Some(enforced))?;
+        self.applied.timestamp_us = time;
+        self.commit(entry.log_id)?;
+        // It counts for statements that are compiled from then on.
+        self.reopen()?;
+        Ok(Reply::new())
+    }
+
     fn begin(&self) -> Result<(), LocalFailure> {
         if let Some(recorder) = &self.on.recorder {
             recorder.begin_entry();
@@ -544,7 +564,8 @@ impl Applier {
     /// Puts a new connection in the place of the present one: without compiled statements, and with the planner's
     /// statistics as the database has them.
     fn reopen(&mut self) -> Result<(), LocalFailure> {
-        let (on, meta) = WriterConnection::open(&self.path, &self.vfs, self.foreign_keys, &self.shelf)?;
+        let configured = self.on.foreign_keys.configured;
+        let (on, meta) = WriterConnection::open(&self.path, &self.vfs, configured, &self.shelf)?;
         debug_assert_eq!(meta.applied, self.applied);
         // Closed when dropped; what it held is committed.
         self.on = on;

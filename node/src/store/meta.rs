@@ -5,7 +5,7 @@
 //! with the data, so a copy of the database always knows up to where it goes.
 //!
 //! ```text
-//! offset  0  magic "SQLDMETA" · format u32 · reserved u32
+//! offset  0  magic "SQLDMETA" · format u32 · foreign keys u8 (0 = nothing is said, 1 = off, 2 = on) · reserved [3]
 //!        16  applied term u64 · applied leader u64 · applied index + 1 u64 (0 = nothing)
 //!        40  last timestamp i64 (µs) · last_insert_rowid i64 · changes i64 · total_changes i64
 //!        72  epoch u64
@@ -17,6 +17,7 @@
 //! ```
 
 use super::extensions::ExtensionSet;
+use super::foreign_keys;
 use rusqlite::blob::Blob;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -28,6 +29,7 @@ pub const RESERVED_PREFIX: &str = "_sqlited_";
 
 const MAGIC: &[u8; 8] = b"SQLDMETA";
 const FORMAT: u32 = 1;
+const FOREIGN_KEYS_AT: u64 = 12;
 const APPLIED_AT: u64 = 16;
 const EPOCH_AT: u64 = 72;
 const MEMBERSHIP_AT: u64 = 144;
@@ -104,6 +106,8 @@ pub struct Meta {
     pub membership: StoredMembership,
     /// By which extensions entries are executed.
     pub extensions: ExtensionSet,
+    /// Whether entries are executed with foreign keys enforced; none if each member goes by what it was started with.
+    pub foreign_keys: Option<bool>,
     /// What the state itself says of how it came here; empty if it did not come from elsewhere. It is in the file before
     /// an entry names that file, so that every member has the same, and lasts until another database takes its place.
     pub mark: Vec<u8>,
@@ -208,6 +212,11 @@ pub fn write_extensions(connection: &Connection, extensions: &ExtensionSet) -> R
     write_at(connection, EXTENSIONS_AT, &[&(bytes.len() as u32).to_le_bytes(), bytes.as_slice()].concat())
 }
 
+/// Writes whether entries are executed with foreign keys enforced. Part of the caller's transaction.
+pub fn write_foreign_keys(connection: &Connection, enforced: Option<bool>) -> Result<(), MetaError> {
+    write_at(connection, FOREIGN_KEYS_AT, &[foreign_keys::encode(enforced)])
+}
+
 /// Writes the mark. Part of the caller's transaction.
 pub fn write_mark(connection: &Connection, mark: &[u8]) -> Result<(), MetaError> {
     if mark.len() > (MAINTAINED_AT - MARK_AT) as usize - 4 {
@@ -303,8 +312,11 @@ fn decode(state: &[u8]) -> Result<Meta, MetaError> {
     let extensions = sized(EXTENSIONS_AT as usize, "its extensions are damaged")?;
     let extensions =
         ExtensionSet::decode(&extensions).map_err(|_| MetaError::Format("its extensions are damaged"))?;
+    let foreign_keys = foreign_keys::decode(state[FOREIGN_KEYS_AT as usize])
+        .ok_or(MetaError::Format("what it says of foreign keys is damaged"))?;
     let mark = sized(MARK_AT as usize, "its mark is damaged")?;
-    Ok(Meta { applied, epoch: word(EPOCH_AT as usize), cluster_id, membership, extensions, mark })
+    let epoch = word(EPOCH_AT as usize);
+    Ok(Meta { applied, epoch, cluster_id, membership, extensions, foreign_keys, mark })
 }
 
 #[cfg(test)]
@@ -333,6 +345,8 @@ mod tests {
         let extensions = ExtensionSet::new([file], []).unwrap();
         write_extensions(&c, &extensions).unwrap();
         write_mark(&c, b"came from afar").unwrap();
+        let foreign_keys = Some(false);
+        write_foreign_keys(&c, foreign_keys).unwrap();
         let maintained = Maintained { vacuum_us: 7, optimize_us: i64::MAX };
         write_maintained(&c, maintained).unwrap();
         assert_eq!(read_position(&c).unwrap(), Position { epoch: 4, index: 0 });
@@ -344,7 +358,7 @@ mod tests {
         let mark = b"came from afar".to_vec();
         assert_eq!(
             read(&c).unwrap(),
-            Some(Meta { applied, epoch: 4, cluster_id, membership, extensions, mark })
+            Some(Meta { applied, epoch: 4, cluster_id, membership, extensions, foreign_keys, mark })
         );
         assert_eq!(read_maintained(&c).unwrap(), maintained);
         assert_eq!((c.changes(), c.total_changes(), c.last_insert_rowid()), before);

@@ -15,6 +15,7 @@ mod entry_run;
 mod entry_vfs;
 mod execute;
 mod extensions;
+mod foreign_keys;
 mod freelist;
 mod generation;
 mod guard;
@@ -50,6 +51,7 @@ pub use changes::{CaptureState, ChangesReader, Cursor, Gap, Page, Part};
 pub use checkpoint::Durable;
 pub use encode::{Abandoned, Sink, Stopped, begin_entry};
 pub use extensions::{ExtensionError, ExtensionFile, ExtensionSet, ExtensionsConfig, Loaded, Shelf};
+pub use foreign_keys::ForeignKeys;
 pub use meta::{Applied, LogId, Maintained, Meta, MetaError, Position, RESERVED_PREFIX, StoredMembership};
 pub use pages::{Checksum, Damage, PageSum};
 pub use query_memory::{install as bound_queries, set_limit as set_query_memory};
@@ -98,7 +100,8 @@ pub struct Store {
 
 impl Store {
     /// Opens the database of `directory`, or makes an empty one; removes what an interrupted install left.
-    /// Its pages are compared with what was written there once each `scrub_period`.
+    /// Its pages are compared with what was written there once each `scrub_period`. Where it says nothing of foreign keys,
+    /// `foreign_keys` counts.
     pub fn open(directory: &Path, foreign_keys: bool, scrub_period: Duration) -> Result<Self, LocalFailure> {
         Self::open_with(directory, foreign_keys, scrub_period, Shelf::open(directory))
     }
@@ -147,7 +150,8 @@ impl Store {
             .map_err(io("open the note of the entry that is applied"))?;
         let attempts = Arc::new(attempts);
         place(Place::StartOpened)?;
-        let readers = Arc::new(ReadPool::new(&path, foreign_keys, applier.extensions().clone()));
+        let enforced = applier.foreign_keys().are_enforced();
+        let readers = Arc::new(ReadPool::new(&path, enforced, applier.extensions().clone()));
         let (own, pool) = (generations.clone(), readers.clone());
         let (wake, woken) = std::sync::mpsc::channel();
         let writer = Writer::start(
@@ -156,7 +160,7 @@ impl Store {
             generation,
             pool,
             staging.clone(),
-            (foreign_keys, shelf.clone()),
+            shelf.clone(),
             wake,
         )?;
         let scrub = Scrub::new(pages.clone(), writer.clone(), generations.clone(), scrub_period, woken);
@@ -351,6 +355,11 @@ impl Store {
     /// By which extensions entries are executed.
     pub fn extensions(&self) -> Arc<Loaded> {
         self.readers.extensions()
+    }
+
+    /// Whether entries are executed with foreign keys enforced, and by what.
+    pub fn foreign_keys(&self) -> ForeignKeys {
+        self.writer.state().observe(|state| state.foreign_keys)
     }
 
     /// Makes the canonical database `output` of a client's file, with the present extensions, in a child process; it is

@@ -41,8 +41,6 @@ const GAVE_WAY: &str = "query ended to let the database be checkpointed: it ran 
 /// Connections for queries on the present generation.
 pub struct ReadPool {
     present: Mutex<Present>,
-    /// Shown by `PRAGMA foreign_keys`, as the writer has it.
-    foreign_keys: bool,
     /// Queries that take their time, since when.
     running: Mutex<Vec<(Instant, Arc<Budget>)>>,
 }
@@ -50,6 +48,8 @@ pub struct ReadPool {
 struct Present {
     path: PathBuf,
     extensions: Arc<Loaded>,
+    /// Shown by `PRAGMA foreign_keys`, as the writer has it.
+    foreign_keys: bool,
     number: u64,
     idle: Vec<Reader>,
 }
@@ -137,14 +137,16 @@ struct Reader {
 impl ReadPool {
     /// A pool for the database at `path`, with `extensions`.
     pub fn new(path: &Path, foreign_keys: bool, extensions: Arc<Loaded>) -> Self {
-        let present = Present { path: path.to_owned(), extensions, number: 0, idle: Vec::new() };
-        Self { present: Mutex::new(present), foreign_keys, running: Mutex::default() }
+        let path = path.to_owned();
+        let present = Present { path, extensions, foreign_keys, number: 0, idle: Vec::new() };
+        Self { present: Mutex::new(present), running: Mutex::default() }
     }
 
     /// From now on queries run on the database at `path`, with `extensions`; those that run already end on the old one.
-    pub fn switch_to(&self, path: &Path, extensions: &Arc<Loaded>) {
+    pub fn switch_to(&self, path: &Path, foreign_keys: bool, extensions: &Arc<Loaded>) {
         let mut present = self.present.lock();
         present.extensions = extensions.clone();
+        present.foreign_keys = foreign_keys;
         path.clone_into(&mut present.path);
         present.number += 1;
         present.idle.clear();
@@ -239,7 +241,7 @@ impl ReadPool {
         });
         let (compile_options, cache_size, reader) = read.unwrap_or_default();
         // The writer belongs to its thread; these are what it is configured with (`apply.rs`).
-        let foreign_keys = if self.foreign_keys { "1" } else { "0" };
+        let foreign_keys = if self.present.lock().foreign_keys { "1" } else { "0" };
         let writer =
             NAMES.into_iter().zip(["1", "wal", foreign_keys, "0", "5000"].map(str::to_owned)).collect();
         let memory = BTreeMap::from([("cache_size", cache_size)]);
@@ -271,14 +273,14 @@ impl ReadPool {
     }
 
     fn take(&self) -> Result<Reader, ReadError> {
-        let (path, number, extensions) = {
+        let (path, number, foreign_keys, extensions) = {
             let mut present = self.present.lock();
             if let Some(reader) = present.idle.pop() {
                 return Ok(reader);
             }
-            (present.path.clone(), present.number, present.extensions.clone())
+            (present.path.clone(), present.number, present.foreign_keys, present.extensions.clone())
         };
-        Reader::open(&path, number, self.foreign_keys, &extensions).map_err(ReadError::Open)
+        Reader::open(&path, number, foreign_keys, &extensions).map_err(ReadError::Open)
     }
 
     fn give_back(&self, reader: Reader) {

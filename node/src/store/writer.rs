@@ -4,6 +4,7 @@ use super::apply::{Applier, Entry, LocalFailure, Payload, Reply};
 use super::attempts::Attempts;
 use super::checkpoint::{self, Durable};
 use super::extensions::{Loaded, Shelf};
+use super::foreign_keys::ForeignKeys;
 use super::generation::Generations;
 use super::meta::{Applied, LogId, Maintained, StoredMembership};
 use super::pages::{Checksum, Pages};
@@ -89,6 +90,8 @@ pub struct State {
     pub maintenance_error: Option<String>,
     /// What of it is in the synced database file.
     pub durable: Durable,
+    /// Whether entries are executed with foreign keys enforced, and by what.
+    pub foreign_keys: ForeignKeys,
     /// Pages in the WAL.
     pub wal_pages: u64,
     /// The present generation.
@@ -114,7 +117,7 @@ impl Writer {
         generation: u64,
         readers: Arc<ReadPool>,
         staging: Staging,
-        (foreign_keys, shelf): (bool, Shelf),
+        shelf: Shelf,
         wake_scrub: mpsc::Sender<Wake>,
     ) -> Result<Self, LocalFailure> {
         let (jobs, queue) = mpsc::channel();
@@ -122,6 +125,7 @@ impl Writer {
             applied: *applier.applied(),
             membership: applier.membership().clone(),
             maintained: applier.maintained(),
+            foreign_keys: applier.foreign_keys(),
             generation,
             ..State::default()
         };
@@ -142,13 +146,13 @@ impl Writer {
         let thread = WriterThread {
             pages: applier.pages().clone(),
             extensions: applier.extensions().clone(),
+            foreign_keys: applier.foreign_keys(),
             applier: Some(applier),
             attempts,
             generations,
             generation,
             readers,
             staging,
-            foreign_keys,
             shelf,
             publish,
             beside,
@@ -299,10 +303,11 @@ struct WriterThread {
     generation: u64,
     readers: Arc<ReadPool>,
     staging: Staging,
-    foreign_keys: bool,
     shelf: Shelf,
     /// Those that queries are run with.
     extensions: Arc<Loaded>,
+    /// What queries are told of them.
+    foreign_keys: ForeignKeys,
     publish: watch::Sender<State>,
     /// At most one order of each kind waits there: `checkpointing`, `flushing`.
     beside: mpsc::Sender<Beside>,
@@ -468,14 +473,26 @@ impl WriterThread {
             Some(_) => Ok(Reply::new()),
             None => {
                 let reply = applier.apply(entry)?;
-                if applier.extensions().set() != self.extensions.set() {
-                    self.extensions = applier.extensions().clone();
-                    tracing::info!(extensions = %self.extensions.set(), "entries are executed by other extensions from now on");
-                    self.readers.switch_to(&self.generations.path(self.generation), &self.extensions);
+                let (extensions, foreign_keys) = (applier.extensions().clone(), applier.foreign_keys());
+                if extensions.set() != self.extensions.set() {
+                    tracing::info!(extensions = %extensions.set(), "entries are executed by other extensions from now on");
+                    self.extensions = extensions;
+                    self.switch_readers();
+                }
+                if foreign_keys != self.foreign_keys {
+                    let enforced = foreign_keys.are_enforced();
+                    tracing::info!(enforced, "the state says whether foreign keys are enforced from now on");
+                    self.foreign_keys = foreign_keys;
+                    self.switch_readers();
                 }
                 Ok(reply)
             }
         }
+    }
+
+    /// Queries run on the present database from now on, by what entries are executed by.
+    fn switch_readers(&self) {
+        self.readers.switch_to(&self.path(), self.foreign_keys.are_enforced(), &self.extensions);
     }
 
     /// Says when the next checkpoint is due, after one. A reader that keeps the WAL from starting anew must not make
@@ -547,9 +564,10 @@ impl WriterThread {
         let old = std::mem::replace(&mut self.generation, snapshot.generation);
         let path = self.generations.path(snapshot.generation);
         self.extensions = extensions;
-        self.readers.switch_to(&path, &self.extensions);
+        self.foreign_keys.present = snapshot.meta.foreign_keys;
+        self.switch_readers();
         let (shelf, pages) = (self.shelf.clone(), self.pages.clone());
-        self.applier = Some(Applier::open(&path, vfs, self.foreign_keys, shelf, pages)?);
+        self.applier = Some(Applier::open(&path, vfs, self.foreign_keys.configured, shelf, pages)?);
         self.read_pages_anew();
         place(Place::InstallOpened)?;
         let due_pages = if self.is_shared()? { checkpoint::SHARED_DUE_PAGES } else { checkpoint::DUE_PAGES };
@@ -574,6 +592,7 @@ impl WriterThread {
         self.publish.send_modify(|state| {
             state.applied = *applier.applied();
             state.maintained = applier.maintained();
+            state.foreign_keys = applier.foreign_keys();
             if state.maintenance_error.as_deref() != applier.maintenance_error() {
                 state.maintenance_error = applier.maintenance_error().map(str::to_owned);
             }

@@ -5,6 +5,7 @@ use super::entry_functions::{self, EntryRandom};
 use super::entry_vfs::EntryVfs;
 use super::execute::On;
 use super::extensions::{Loaded, Shelf};
+use super::foreign_keys::ForeignKeys;
 use super::guard::{Guard, Purpose};
 use super::meta::{self, Meta, MetaError};
 use super::preupdate;
@@ -21,6 +22,8 @@ pub struct WriterConnection {
     pub connection: Connection,
     /// By which extensions entries are executed.
     pub extensions: Arc<Loaded>,
+    /// Whether foreign keys are enforced, and by what.
+    pub foreign_keys: ForeignKeys,
     /// What statements may not do.
     pub guard: Guard,
     /// Chance.
@@ -35,7 +38,7 @@ pub struct WriterConnection {
 
 impl WriterConnection {
     /// Opens the database at `path`, which must hold the internal table, with the extensions of `shelf` that it names;
-    /// returns what it holds too.
+    /// returns what it holds too. Where it says nothing of foreign keys, `foreign_keys` counts.
     pub fn open(
         path: &Path,
         vfs: &EntryVfs,
@@ -46,8 +49,12 @@ impl WriterConnection {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs.name())
             .map_err(sqlite("open the database for writing"))?;
-        configure(&connection, foreign_keys).map_err(sqlite("configure the writer"))?;
+        configure(&connection).map_err(sqlite("configure the writer"))?;
         let meta = meta::read(&connection)?.ok_or(MetaError::Format("it is missing"))?;
+        let foreign_keys = ForeignKeys { configured: foreign_keys, present: meta.foreign_keys };
+        connection
+            .pragma_update(None, "foreign_keys", foreign_keys.are_enforced())
+            .map_err(sqlite("configure the writer"))?;
         let install = sqlite("install functions and hooks");
         let extensions = shelf.load(&meta.extensions)?;
         // First: what follows stands over what they bring along.
@@ -69,7 +76,8 @@ impl WriterConnection {
         if let Some(recorder) = &recorder {
             preupdate::follow(&connection, recorder);
         }
-        Ok((Self { connection, extensions, guard, random, watch, recorder, wal_pages }, meta))
+        let on = Self { connection, extensions, foreign_keys, guard, random, watch, recorder, wal_pages };
+        Ok((on, meta))
     }
 
     /// Where statements of an entry run.
@@ -97,12 +105,11 @@ impl WriterConnection {
 }
 
 /// Settings of the writer's connection; see `docs/design.md` for why each.
-fn configure(connection: &Connection, foreign_keys: bool) -> rusqlite::Result<()> {
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(256);
-    let foreign_keys = if foreign_keys { "ON" } else { "OFF" };
-    connection.execute_batch(&format!(
+    connection.execute_batch(
         "PRAGMA locking_mode=NORMAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0;
-         PRAGMA secure_delete=FAST; PRAGMA foreign_keys={foreign_keys}; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000;
-         PRAGMA temp_store=DEFAULT; PRAGMA journal_size_limit=67108864;"
-    ))
+         PRAGMA secure_delete=FAST; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000; PRAGMA temp_store=DEFAULT;
+         PRAGMA journal_size_limit=67108864;",
+    )
 }
