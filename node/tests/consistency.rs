@@ -162,6 +162,37 @@ fn a_state_that_most_do_not_have_is_replaced() {
 }
 
 #[test]
+fn a_member_of_another_engine_that_differs_is_brought_in_line_without_an_alarm() {
+    let mut c = filled(3);
+    await_agreement(&mut c);
+    let engine = c.status(0, "store.sqlite3.engine");
+    assert_eq!(c.report(0)["engine"], engine);
+    let victim = (c.await_leader(0) + 1) % 3;
+    c.kill(victim);
+    change_a_row_of(&c, victim);
+    c.set_environment("FAILPOINT_ENGINE", "3.99.0-another".into());
+    c.start(victim);
+    let consistent = |c: &Cluster, i: usize| {
+        let metrics = format!("http://127.0.0.1:{}/metrics", c.members[i].health);
+        let metrics = reqwest::blocking::get(metrics).unwrap().text().unwrap();
+        metrics.lines().any(|line| line == "sqlited_database_consistent 1")
+    };
+    let others = [(victim + 1) % 3, (victim + 2) % 3];
+    c.until("the database was replaced", |c| {
+        assert!(others.iter().all(|i| consistent(c, *i)), "nobody is alarmed");
+        (c.try_report(victim).is_some() && reinstalls(c, victim) == 1).then_some(())
+    });
+    assert_eq!(c.status(victim, "store.sqlite3.engine"), "3.99.0-another");
+    assert_ne!(engine, "3.99.0-another");
+    await_agreement(&mut c);
+    for i in others {
+        assert!(!c.log(i).contains("the members' databases differ"), "{}", c.log(i));
+        assert_eq!(reinstalls(&c, i), 0);
+    }
+    assert!(c.log(victim).contains("the leader's SQLite is another one"), "{}", c.log(victim));
+}
+
+#[test]
 fn a_member_ends_while_another_state_takes_the_place_of_its_own() {
     let mut c = filled(3);
     await_agreement(&mut c);

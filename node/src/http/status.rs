@@ -281,6 +281,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
         "sqlite3": {
             "path": path.display().to_string(),
             "version": crate::store::sqlite_version(),
+            "engine": consensus.store().engine(),
             "db_size": size(""),
             "size": size("") + size("-wal"),
             "wal_size": size("-wal"),

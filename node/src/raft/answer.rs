@@ -68,6 +68,9 @@ pub struct Described {
     /// with, whatever the state says.
     #[serde(default)]
     pub foreign_keys: Option<bool>,
+    /// What executes SQL there; none if it is of a version that does not tell.
+    #[serde(default)]
+    pub engine: Option<String>,
 }
 
 impl Consensus {
@@ -151,6 +154,7 @@ impl Consensus {
             extensions: Some(self.store.shelf().wanted().into()),
             extension_files: named(self.store.shelf().configured()),
             foreign_keys: Some(self.store.foreign_keys().configured),
+            engine: Some(self.store.engine().to_owned()),
         }
     }
 

@@ -38,7 +38,7 @@ use client::admin::{AddLearner, NodeId, Phase};
 use futures::FutureExt as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use raftlog::RaftLog;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -89,6 +89,8 @@ pub struct Consensus {
     pub(super) applying: Arc<Applying>,
     pub(super) held_back: AtomicBool,
     pub(super) consistency: watch::Sender<Verdict>,
+    /// Who had the right state when databases were compared last.
+    pub(super) equal: parking_lot::Mutex<BTreeSet<NodeId>>,
     pub(super) agreement: watch::Sender<Agreement>,
     /// Whether the state is known to say something of foreign keys: then it always will.
     pub(super) foreign_keys_are_said: AtomicBool,
@@ -221,6 +223,7 @@ impl Consensus {
             applying,
             held_back: AtomicBool::new(config.is_held_back),
             consistency: watch::Sender::default(),
+            equal: parking_lot::Mutex::default(),
             agreement: watch::Sender::default(),
             foreign_keys_are_said: AtomicBool::new(false),
             archived: Arc::default(),

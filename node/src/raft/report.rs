@@ -43,6 +43,7 @@ impl Consensus {
             raft_address: config.raft_address.clone(),
             api_address: config.api_address.clone(),
             version: crate::VERSION.into(),
+            engine: Some(self.store().engine().to_owned()),
             phase,
             role: role_of(&metrics),
             term: metrics.current_term,

@@ -10,6 +10,7 @@ mod changes;
 mod checkpoint;
 mod dump;
 mod encode;
+mod engine;
 mod entry_functions;
 mod entry_run;
 mod entry_vfs;
@@ -96,6 +97,7 @@ pub struct Store {
     installs: Arc<AtomicU64>,
     attempts: Arc<Attempts>,
     suspect: Option<Suspect>,
+    engine: Arc<str>,
 }
 
 impl Store {
@@ -141,6 +143,8 @@ impl Store {
         let path = generations.path(generation);
         let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
         staging.resume(&path).map_err(io("look for staged databases"))?;
+        let engine = engine::name()
+            .map_err(|source| LocalFailure::Sqlite { what: "look at what SQLite is made of", source })?;
         let vfs = EntryVfs::register()
             .map_err(|e| io("register the file system layer")(std::io::Error::other(e)))?;
         let pages = Arc::new(Pages::default());
@@ -178,6 +182,7 @@ impl Store {
             installs: Arc::default(),
             attempts,
             suspect,
+            engine: engine.into(),
         })
     }
 
@@ -355,6 +360,11 @@ impl Store {
     /// By which extensions entries are executed.
     pub fn extensions(&self) -> Arc<Loaded> {
         self.readers.extensions()
+    }
+
+    /// What SQL is executed by here: its version, and a hash of what it is made of.
+    pub fn engine(&self) -> &str {
+        &self.engine
     }
 
     /// Whether entries are executed with foreign keys enforced, and by what.

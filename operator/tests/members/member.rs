@@ -55,6 +55,7 @@ impl Node {
             raft_address: format!("{}:4002", self.name),
             api_address: format!("{}:4001", self.name),
             version: "1.0.0".into(),
+            engine: None,
             phase: match (joined, raft.fatal_entry) {
                 (true, None) => Phase::Serving,
                 (true, Some(_)) => Phase::CatchingUp,
