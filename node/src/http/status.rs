@@ -189,6 +189,14 @@ fn consistency(consensus: &Consensus) -> Value {
     })
 }
 
+fn refused_peers(consensus: &Consensus) -> Value {
+    let counted = consensus.refused_peers().counted();
+    counted
+        .map(|(reason, count)| (reason.name().to_owned(), json!(count)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
 fn store(app: &App, report: &MemberReport) -> Value {
     let consensus = &app.consensus;
     let state = consensus.store().state().current();
@@ -276,6 +284,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
             json!({ "index": checksum.index, "sum": format!("{:016x}", checksum.sum) })
         }),
         "consistency": consistency(consensus),
+        "refused_peers": refused_peers(consensus),
         "fatal_entry": report.fatal_entry,
         "damaged_page": consensus.store().damage().current().map(|damage| damage.page),
         "sqlite3": {

@@ -18,6 +18,7 @@ use super::propose::Proposer;
 use super::read::Barrier;
 use super::received::Received;
 use super::recovery::Recovery;
+use super::refused_peers::RefusedPeers;
 use super::replace::StagedFiles;
 use super::request_error::RequestError;
 use super::retention::{self, Kept};
@@ -104,6 +105,7 @@ pub struct Consensus {
     /// Where clients' requests run, also those that other members pass on.
     pub(super) clients: Handle,
     pub(super) seen: Seen,
+    pub(super) refused_peers: RefusedPeers,
 }
 
 impl Consensus {
@@ -233,6 +235,7 @@ impl Consensus {
             strong_read_term: AtomicU64::new(0),
             security,
             seen: Seen::default(),
+            refused_peers: RefusedPeers::default(),
             clients,
             config,
             identity,
@@ -334,6 +337,11 @@ impl Consensus {
     /// How often its database was wrong and another member's took its place, since the start.
     pub fn reinstalls(&self) -> u64 {
         self.reinstalls.load(Ordering::Relaxed)
+    }
+
+    /// Who was not let in on the peer port since the start.
+    pub fn refused_peers(&self) -> &RefusedPeers {
+        &self.refused_peers
     }
 
     /// How far the member is in its life.

@@ -6,6 +6,7 @@ use super::connection::{
     CONNECT_TIMEOUT, FrameReader, Purpose, UNACKNOWLEDGED, answer_hello, put_frame, read_hello, write_out,
 };
 use super::on_behalf::kind_inside;
+use super::refused_peers::{Reason, RefusedPeer};
 use super::snapshot_receive;
 use super::types::TypeConfig;
 use super::wire::{self, WireError};
@@ -48,12 +49,22 @@ async fn converse(stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<(
         let hello = read_hello(&mut socket).await?;
         Ok::<_, io::Error>((socket, names, hello))
     };
-    let (mut socket, names, hello) = tokio::time::timeout(CONNECT_TIMEOUT, accept).await??;
+    let accepted =
+        tokio::time::timeout(CONNECT_TIMEOUT, accept).await.unwrap_or_else(|late| Err(late.into()));
+    // Whoever hangs up before a word, as a probe of the port does, asked for nothing.
+    if accepted.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::UnexpectedEof) {
+        consensus.refused_peers.count(Reason::Preface);
+    }
+    let (mut socket, names, hello) = accepted?;
     let verdict = consensus.admit(&hello, names.as_ref());
-    let refused = verdict.as_ref().err().cloned();
-    answer_hello(&mut socket, verdict).await?;
-    if let Some(message) = refused {
-        tracing::warn!(from = %format_args!("{:016x}", hello.from), message, "refused a peer");
+    if let Err(RefusedPeer { reason, message }) = &verdict {
+        consensus.refused_peers.count(*reason);
+        let (from, reason) = (format_args!("{:016x}", hello.from), reason.name());
+        tracing::warn!(%from, reason, message, "refused a peer");
+    }
+    let is_refused = verdict.is_err();
+    answer_hello(&mut socket, verdict.map_err(|refused| refused.message)).await?;
+    if is_refused {
         return Ok(());
     }
     match hello.purpose {
