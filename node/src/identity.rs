@@ -25,6 +25,18 @@ struct Kept {
     /// With whom this member was to make its cluster, until it has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     founders: Vec<AddLearner>,
+    /// Why this volume is no member's any more: others found that it was put back to an earlier state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rolled_back: Option<String>,
+}
+
+/// One start of a member, as it tells it to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Which one it is: as its volume counts them.
+    pub boot: u64,
+    /// Drawn for it, and kept nowhere: two starts from copies of a volume have different ones.
+    pub nonce: u64,
 }
 
 /// Of which cluster a member is.
@@ -40,6 +52,7 @@ pub struct ClusterIdentity {
 #[derive(Debug)]
 pub struct Identity {
     directory: PathBuf,
+    nonce: u64,
     kept: RwLock<Kept>,
 }
 
@@ -78,6 +91,12 @@ pub enum IdentityError {
         /// Why.
         source: io::Error,
     },
+    /// Other members found that its volume was put back to an earlier state, or copied.
+    #[error("{why}")]
+    RolledBack {
+        /// What they found, and what to do.
+        why: String,
+    },
     /// The member already belongs to another cluster.
     #[error("this member belongs to cluster {own}, not to {other}")]
     OtherCluster {
@@ -104,12 +123,24 @@ impl Identity {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // 0 stands for "unknown" in peer messages.
                 let node_id = NodeId(rand::random_range(1..=u64::MAX));
-                Kept { format: FORMAT, node_id, boot: 0, cluster_id: None, epoch: 0, founders: Vec::new() }
+                Kept {
+                    format: FORMAT,
+                    node_id,
+                    boot: 0,
+                    cluster_id: None,
+                    epoch: 0,
+                    founders: Vec::new(),
+                    rolled_back: None,
+                }
             }
             Err(source) => return Err(IdentityError::Read { path, source }),
         };
+        if let Some(why) = kept.rolled_back {
+            return Err(IdentityError::RolledBack { why });
+        }
         kept.boot += 1;
-        let identity = Self { directory: directory.to_owned(), kept: RwLock::new(kept.clone()) };
+        let (directory, nonce) = (directory.to_owned(), rand::random());
+        let identity = Self { directory, nonce, kept: RwLock::new(kept.clone()) };
         identity.write(&kept)?;
         Ok(identity)
     }
@@ -122,6 +153,23 @@ impl Identity {
     /// How often the member was started, this time included.
     pub fn boot(&self) -> u64 {
         self.kept.read().boot
+    }
+
+    /// Which start this is, as others are told.
+    pub fn start(&self) -> Start {
+        Start { boot: self.boot(), nonce: self.nonce }
+    }
+
+    /// Why this volume is no member's any more, if that was found.
+    pub fn rolled_back(&self) -> Option<String> {
+        self.kept.read().rolled_back.clone()
+    }
+
+    /// Notes for good, also for later starts, why this volume is no member's any more; returns after it is on disk.
+    pub fn set_rolled_back(&self, why: &str) -> Result<(), IdentityError> {
+        let mut kept = self.kept.write();
+        kept.rolled_back = Some(why.to_owned());
+        self.write(&kept)
     }
 
     /// Of which cluster it is; none while its disk is empty.
@@ -242,6 +290,20 @@ mod tests {
         assert_eq!((again.founders(), again.cluster()), (vec![founder], Some(cluster)));
         again.founded().unwrap();
         assert_eq!(Identity::open(dir.path()).unwrap().founders(), []);
+    }
+
+    #[test]
+    fn a_volume_that_was_put_back_starts_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Identity::open(dir.path()).unwrap();
+        let second = Identity::open(dir.path()).unwrap();
+        assert_eq!((first.start().boot, second.start().boot), (1, 2));
+        assert_ne!(first.start().nonce, second.start().nonce);
+        assert_eq!(second.rolled_back(), None);
+        second.set_rolled_back("its volume").unwrap();
+        assert_eq!(second.rolled_back().as_deref(), Some("its volume"));
+        let refused = Identity::open(dir.path()).unwrap_err();
+        assert_eq!(refused.to_string(), "its volume");
     }
 
     #[test]

@@ -254,11 +254,6 @@ fn store(app: &App, report: &MemberReport) -> Value {
         "dir": consensus.config().directory.display().to_string(),
         "dir_size": directory_size(&consensus.config().directory),
         "db_conf": { "fk_constraints": foreign_keys.are_enforced() },
-        "foreign_keys": {
-            "enforced": foreign_keys.are_enforced(),
-            "configured": foreign_keys.configured,
-            "message": consensus.foreign_keys_message(),
-        },
         "snapshot_store": {
             "dir": consensus.config().directory.display().to_string(),
             "dir_size": size(""),
@@ -284,7 +279,6 @@ fn store(app: &App, report: &MemberReport) -> Value {
             json!({ "index": checksum.index, "sum": format!("{:016x}", checksum.sum) })
         }),
         "consistency": consistency(consensus),
-        "refused_peers": refused_peers(consensus),
         "fatal_entry": report.fatal_entry,
         "damaged_page": consensus.store().damage().current().map(|damage| damage.page),
         "sqlite3": {
@@ -301,6 +295,14 @@ fn store(app: &App, report: &MemberReport) -> Value {
             "pragmas": { "ro": diagnostics.reader, "rw": diagnostics.writer },
         },
     });
+    store["foreign_keys"] = json!({
+        "enforced": foreign_keys.are_enforced(),
+        "configured": foreign_keys.configured,
+        "message": consensus.foreign_keys_message(),
+    });
+    store["refused_peers"] = refused_peers(consensus);
+    let rolled_back = consensus.rolled_back().into_iter();
+    store["rolled_back"] = rolled_back.map(|(id, why)| json!({ "node_id": id, "message": why })).collect();
     for (name, status) in app.maintenance.status() {
         if let Some(status) = status {
             store[name] = status;

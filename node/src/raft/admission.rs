@@ -1,8 +1,10 @@
 //! Who may talk to the peer port, and who may become a member through it.
 
 use super::Consensus;
-use super::connection::{Hello, Purpose};
+use super::connection::{Greeting, Hello, Purpose};
 use super::refused_peers::{Reason, RefusedPeer};
+use super::rolled_back::Held;
+use super::wire::get_vote;
 use crate::auth::{Authenticator, Denied, Permission};
 use crate::identity::ClusterIdentity;
 use crate::tls::{Names, PeerTls, ServerTls};
@@ -47,8 +49,9 @@ impl Seen {
 impl Consensus {
     /// Who may talk: members of the same cluster and epoch who mean this member, with a certificate in their name if
     /// those are verified. A member of no cluster yet becomes one of the cluster that calls it by its id, which nobody
-    /// can know who has not asked this member for it. Somebody of no cluster may ask to join. Returns this member's id.
-    pub(super) fn admit(&self, hello: &Hello, names: Option<&Names>) -> Result<u64, RefusedPeer> {
+    /// can know who has not asked this member for it. Somebody of no cluster may ask to join. Returns what
+    /// this member says of itself.
+    pub(super) fn admit(&self, hello: &Hello, names: Option<&Names>) -> Result<Greeting, RefusedPeer> {
         let refuse = |reason, message: String| Err(RefusedPeer::new(reason, message));
         let own_id = self.identity.node_id().0;
         if hello.to != 0 && hello.to != own_id {
@@ -62,7 +65,11 @@ impl Consensus {
                     return refuse(Reason::Stranger, "only a member may send log entries".into());
                 }
             }
-            Some(own) if own == theirs => self.admit_member(hello.from, names)?,
+            Some(own) if own == theirs => {
+                self.admit_member(hello.from, names)?;
+                let known = self.peers.rolled_back().check(hello.from, hello.start);
+                known.map_err(|why| RefusedPeer::new(Reason::RolledBack, why))?;
+            }
             Some(own) => {
                 let is_other = own.cluster_id != theirs.cluster_id;
                 let reason = if is_other { Reason::OtherCluster } else { Reason::OtherEpoch };
@@ -82,7 +89,22 @@ impl Consensus {
             None if hello.purpose == Purpose::Calls => {}
             None => return refuse(Reason::Stranger, "this member is of no cluster".into()),
         }
-        Ok(own_id)
+        Ok(Greeting { id: own_id, told: Some((self.identity.start(), self.held())) })
+    }
+
+    /// How far the log goes.
+    fn held(&self) -> Held {
+        // What the database has the log need not have: of a member that got a snapshot, or applied what others had on disk.
+        let log = self.log.last_index().max(self.log.purged().map(|(index, _)| index));
+        let end = log.max(self.store.applied().index()).map_or(0, |last| last + 1);
+        // After that: entries are cut only once a higher vote is in the log.
+        let vote = match self.log.vote().map(|mut vote| get_vote(&mut vote)) {
+            None => (0, 0),
+            Some(Ok(vote)) => (vote.leader_id.term, vote.leader_id.node_id),
+            // Then nobody can say what may be missing.
+            Some(Err(_)) => (u64::MAX, u64::MAX),
+        };
+        Held { end, vote }
     }
 
     /// Whether somebody who says to be member `id` is believed. The leader knows everybody; who is behind may not know

@@ -192,7 +192,7 @@ impl Consensus {
             }
             let is_over = waits.is_empty();
             let before = self.agreement.send_replace(waits.clone());
-            for (subject, why) in waits.iter().filter(|(subject, why)| before.get(subject) != Some(why)) {
+            for (subject, why) in waits.iter().filter(|(subject, why)| before.get(*subject) != Some(*why)) {
                 tracing::info!(why, ?subject, "what entries are executed by does not change yet");
             }
             sleep(if is_over { LOOK } else { AGAIN }).await;

@@ -5,6 +5,7 @@ use super::calls::{CallError, Kind};
 use super::extensions::{ExtensionsReport, named};
 use super::join::{JoinRequest, Notice};
 use super::membership::{Administer, refuse};
+use super::rolled_back::Accusation;
 use super::wire;
 use crate::observe::Observe as _;
 use bytes::{Bytes, BytesMut};
@@ -117,6 +118,14 @@ impl Consensus {
             Kind::Describe => to_json(&self.described()),
             Kind::Traced => self.answer_traced(body).await,
             Kind::OnBehalf => self.answer_on_behalf(body).await,
+            Kind::RolledBack => {
+                let Accusation { by, leads, start, why } = Accusation::get(body).map_err(|e| text(&e))?;
+                // It may be meant for the one before this.
+                if start == self.identity.start() {
+                    self.peers.rolled_back().note(by, leads, &why);
+                }
+                Ok(Bytes::new())
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use super::consistency::Verdict;
 use super::contact::LeaderContact;
 use super::fatal_entry::EntryGate;
 use super::log_store::LogStore;
-use super::membership::metrics_of;
+use super::membership::{describe, metrics_of};
 use super::peer_client::PeerClients;
 use super::peer_server;
 use super::peers_file;
@@ -105,7 +105,6 @@ pub struct Consensus {
     /// Where clients' requests run, also those that other members pass on.
     pub(super) clients: Handle,
     pub(super) seen: Seen,
-    pub(super) refused_peers: RefusedPeers,
 }
 
 impl Consensus {
@@ -190,6 +189,7 @@ impl Consensus {
         )
         .await
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
+        peers.rolled_back().follow(raft.clone());
         tokio::spawn(whereabouts.clone().follow(raft.clone()));
         tokio::spawn(peers.clone().look_around(whereabouts, raft.clone()));
         let first_phase = if identity.cluster().is_some() { Phase::CatchingUp } else { Phase::Uninitialised };
@@ -235,7 +235,6 @@ impl Consensus {
             strong_read_term: AtomicU64::new(0),
             security,
             seen: Seen::default(),
-            refused_peers: RefusedPeers::default(),
             clients,
             config,
             identity,
@@ -255,6 +254,7 @@ impl Consensus {
         tokio::spawn(consensus.clone().watch_consistency());
         tokio::spawn(consensus.clone().leads_not_while_fenced());
         tokio::spawn(consensus.clone().agree());
+        tokio::spawn(consensus.clone().end_if_rolled_back());
         tokio::spawn(consensus.clone().reap(consensus.config.reap));
         Ok(consensus)
     }
@@ -341,7 +341,7 @@ impl Consensus {
 
     /// Who was not let in on the peer port since the start.
     pub fn refused_peers(&self) -> &RefusedPeers {
-        &self.refused_peers
+        self.peers.refused()
     }
 
     /// How far the member is in its life.
@@ -396,6 +396,36 @@ impl Consensus {
         watch.changed().now_or_never();
         // Either is a reason to look again.
         drop(tokio::time::timeout(at_most, watch.changed()).await);
+    }
+
+    /// Members whose volume was put back to an earlier state, as far as this one found it, with why.
+    pub fn rolled_back(&self) -> Vec<(NodeId, String)> {
+        self.peers.rolled_back().found()
+    }
+
+    /// Ends consensus here, for good, once others say that this member's volume is not what it was.
+    async fn end_if_rolled_back(self: Arc<Self>) {
+        let mut told = self.peers.rolled_back().told();
+        loop {
+            let voters = describe(&self.metrics()).members.into_iter().filter(|member| member.voter);
+            let voters: BTreeSet<u64> = voters.map(|member| member.node_id.0).collect();
+            let Some(why) = told.observe(|told| told.verdict(&voters).map(str::to_owned)) else {
+                // The sender lives as long as this.
+                if told.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            tracing::error!(why, "other members do not count on this one any more");
+            // Raft shares this thread: it votes for nobody before this is written.
+            if let Err(error) = self.identity.set_rolled_back(&why) {
+                tracing::error!(%error, "the next start will have to be told again");
+            }
+            if let Err(error) = self.raft.shutdown().await {
+                tracing::warn!(%error, "Raft did not stop in order");
+            }
+            return;
+        }
     }
 
     /// Moves the phase on: into service once this process reached an index that a quorum confirmed; to failed when

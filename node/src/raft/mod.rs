@@ -46,6 +46,7 @@ mod replace;
 mod report;
 mod request_error;
 mod retention;
+mod rolled_back;
 mod route;
 mod skipped;
 mod snapshot_receive;

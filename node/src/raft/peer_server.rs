@@ -3,7 +3,8 @@
 use super::Consensus;
 use super::calls::Kind;
 use super::connection::{
-    CONNECT_TIMEOUT, FrameReader, Purpose, UNACKNOWLEDGED, answer_hello, put_frame, read_hello, write_out,
+    CONNECT_TIMEOUT, FrameReader, Hello, Purpose, Refused, UNACKNOWLEDGED, answer_hello, put_frame,
+    read_hello, write_out,
 };
 use super::on_behalf::kind_inside;
 use super::refused_peers::{Reason, RefusedPeer};
@@ -53,25 +54,28 @@ async fn converse(stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<(
         tokio::time::timeout(CONNECT_TIMEOUT, accept).await.unwrap_or_else(|late| Err(late.into()));
     // Whoever hangs up before a word, as a probe of the port does, asked for nothing.
     if accepted.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::UnexpectedEof) {
-        consensus.refused_peers.count(Reason::Preface);
+        consensus.peers.refused().count(Reason::Preface);
     }
     let (mut socket, names, hello) = accepted?;
     let verdict = consensus.admit(&hello, names.as_ref());
     if let Err(RefusedPeer { reason, message }) = &verdict {
-        consensus.refused_peers.count(*reason);
-        let (from, reason) = (format_args!("{:016x}", hello.from), reason.name());
-        tracing::warn!(%from, reason, message, "refused a peer");
+        consensus.peers.refused().count(*reason);
+        let reason = reason.name();
+        tracing::warn!(from = %format_args!("{:016x}", hello.from), reason, message, "refused a peer");
     }
-    let is_refused = verdict.is_err();
-    answer_hello(&mut socket, verdict.map_err(|refused| refused.message)).await?;
-    if is_refused {
+    let verdict = verdict.map_err(|RefusedPeer { reason, message }| match reason {
+        Reason::RolledBack => Refused::RolledBack { why: message, leads: consensus.is_leader() },
+        _ => Refused::For(message),
+    });
+    answer_hello(&mut socket, &verdict).await?;
+    if verdict.is_err() {
         return Ok(());
     }
     match hello.purpose {
         // A leader goes on asking, and Raft would log an error each time.
         Purpose::Append if consensus.has_stopped() => Ok(()),
         Purpose::Append => serve_append(socket, consensus).await,
-        Purpose::Calls => serve_calls(socket, consensus, hello.cluster_id.is_empty()).await,
+        Purpose::Calls => serve_calls(socket, consensus, &hello).await,
         Purpose::Snapshot => snapshot_receive::serve(socket, consensus).await,
         Purpose::Stream => super::stream_calls::serve(socket, consensus).await,
     }
@@ -129,7 +133,8 @@ async fn serve_append(socket: PeerSocket, consensus: &Consensus) -> io::Result<(
     Ok(())
 }
 
-async fn serve_calls(socket: PeerSocket, consensus: &Arc<Consensus>, stranger: bool) -> io::Result<()> {
+async fn serve_calls(socket: PeerSocket, consensus: &Arc<Consensus>, hello: &Hello) -> io::Result<()> {
+    let stranger = hello.cluster_id.is_empty();
     let (read, mut write) = socket.into_split();
     let (answers, mut ready) = mpsc::channel::<(u64, Result<Bytes, String>)>(CALLS);
     let writer = tokio::spawn(async move {
@@ -162,6 +167,10 @@ async fn serve_calls(socket: PeerSocket, consensus: &Arc<Consensus>, stranger: b
     let room = Arc::new(Semaphore::new(CALLS));
     let mut frames = FrameReader::new(read);
     while let Some(mut frame) = frames.next().await? {
+        // It is told why when it connects again.
+        if consensus.peers.rolled_back().was_found(hello.from, hello.start) {
+            break;
+        }
         let (id, kind) = (wire::get_u64(&mut frame)?, wire::get_u8(&mut frame)?);
         let kind = Kind::from_u8(kind).ok_or(WireError("call: unknown kind"))?;
         let Ok(permit) = room.clone().acquire_owned().await else { break };

@@ -21,11 +21,13 @@ pub enum Reason {
     Unknown,
     /// Its certificate is not in that member's name.
     Certificate,
+    /// Its volume was put back to an earlier state, or copied.
+    RolledBack,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Preface,
         Self::OtherMember,
         Self::OtherCluster,
@@ -34,6 +36,7 @@ impl Reason {
         Self::Removed,
         Self::Unknown,
         Self::Certificate,
+        Self::RolledBack,
     ];
 
     /// As it is told in numbers.
@@ -47,6 +50,7 @@ impl Reason {
             Self::Removed => "removed",
             Self::Unknown => "unknown",
             Self::Certificate => "certificate",
+            Self::RolledBack => "rolled-back",
         }
     }
 }

@@ -26,7 +26,7 @@ impl Consensus {
         let phase = self.phase().current();
         let (last_log_index, last_log_term) = self.last_log();
         let message = match (&metrics.running_state, phase) {
-            (Err(fatal), _) => Some(fatal.to_string()),
+            (Err(fatal), _) => Some(identity.rolled_back().unwrap_or_else(|| fatal.to_string())),
             (Ok(()), Phase::Fenced) => Some("its database is wrong; another member's takes its place".into()),
             (Ok(()), Phase::Uninitialised) => Some("waits to be initialised or added to a cluster".into()),
             (Ok(()), Phase::CatchingUp) if self.fatal_entry().is_some() => {
