@@ -150,13 +150,21 @@ fn a_member_whose_disk_is_full_serves_what_it_has_and_comes_back() {
     m.cluster.assert_ledgers(&acknowledged);
 }
 
+/// Whether syncs can be made to fail. If not, the test is skipped; in CI that is a failure.
+fn has_strace() -> bool {
+    let strace = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
+    let is_there = strace.is_ok_and(|status| status.success());
+    if !is_there {
+        assert!(std::env::var_os("CI").is_none(), "strace is not installed");
+        eprintln!("skipped: strace is not installed");
+    }
+    is_there
+}
+
 #[test]
 fn a_member_whose_sync_fails_ends_and_acknowledges_nothing_more() {
     // B2
-    let strace = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
-    if !strace.is_ok_and(|status| status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "strace is not installed");
-        eprintln!("skipped: strace is not installed");
+    if !has_strace() {
         return;
     }
     let mut c = cluster(3);
@@ -181,6 +189,47 @@ fn a_member_whose_sync_fails_ends_and_acknowledges_nothing_more() {
         c.start(i);
         c.await_ready(i);
     }
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}
+
+/// The sync was repeated by the writer, and the second one succeeds whatever became of the pages of the first.
+#[test]
+fn a_member_ends_by_one_failed_sync_of_a_checkpoint() {
+    // F17
+    if !has_strace() {
+        return;
+    }
+    let mut c = cluster(1);
+    c.create_ledger(0);
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", c.pid(0))).unwrap();
+    let checkpoints = tasks.map(|task| task.unwrap()).find(|task| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "checkpoint")
+    });
+    let thread = checkpoints.expect("a thread of its own").file_name().into_string().unwrap();
+    let database = c.members[0].dir.join("db-1.sqlite").canonicalize().unwrap();
+    // Of that thread alone, of the database's file, and the first one only.
+    let mut strace = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"])
+        .args(["-e", "inject=fsync,fdatasync:error=EIO:when=1", "-P", database.to_str().unwrap()])
+        .args(["-p", &thread])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let traced = format!("/proc/{}/task/{thread}/status", c.pid(0));
+    let tracer = format!("TracerPid:\t{}\n", strace.id());
+    c.until("the thread is watched", |_| {
+        std::fs::read_to_string(&traced).unwrap().contains(&tracer).then_some(())
+    });
+    let writers = c.write_to(&[0], 4, 200_000);
+    let ended = c.await_end(0, "a sync of its checkpoint fails");
+    strace.wait().unwrap();
+    assert_eq!(ended.code(), Some(1), "{}", c.log(0));
+    assert!(c.log(0).contains("checkpoint beside the writer failed"), "{}", c.log(0));
+    c.start(0);
+    c.await_ready(0);
+    writers.await_more(10);
     let acknowledged = writers.stop();
     c.assert_ledgers(&acknowledged);
 }

@@ -15,7 +15,7 @@ use super::staging::Staging;
 use crate::failpoint::{Place, pass};
 use crate::observe::Observe as _;
 use rusqlite::Connection;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -34,8 +34,11 @@ enum Job {
         snapshot: ReadySnapshot,
         done: oneshot::Sender<Result<(), LocalFailure>>,
     },
-    /// The bulk of a checkpoint is done: do the rest.
-    FinishCheckpoint,
+    /// The bulk of a checkpoint of the database at this path ended: do the rest.
+    FinishCheckpoint {
+        path: PathBuf,
+        bulk: Result<(), LocalFailure>,
+    },
     /// The WAL could not be brought to the disk.
     CannotFlush {
         error: LocalFailure,
@@ -259,7 +262,7 @@ fn checkpoint_loop(
     while let Ok(order) = orders.recv() {
         match order {
             Beside::Checkpoint { path, waits } => {
-                let done = match staging.unshare(&path, waits) {
+                let bulk = match staging.unshare(&path, waits) {
                     Ok(true) => checkpoint::bulk(&path),
                     // At the next checkpoint then.
                     Ok(false) => Ok(()),
@@ -267,11 +270,7 @@ fn checkpoint_loop(
                         Err(LocalFailure::Io { what: "make a staged database a file of its own", source })
                     }
                 };
-                if let Err(error) = done {
-                    // The writer's own part meets the same error if it is real, and stops the node.
-                    tracing::warn!(%error, "checkpoint beside the writer failed");
-                }
-                if writer.send(Job::FinishCheckpoint).is_err() {
+                if writer.send(Job::FinishCheckpoint { path, bulk }).is_err() {
                     return;
                 }
             }
@@ -354,8 +353,9 @@ impl WriterThread {
                     let pinned = present.then(|| PinnedRange::pin(connection, &self.pages)).transpose();
                     drop(done.send(pinned));
                 }
-                Job::FinishCheckpoint => {
+                Job::FinishCheckpoint { path, bulk } => {
                     self.checkpointing = false;
+                    self.note_bulk(&path, bulk);
                     // Reported where it happened; later jobs find the writer stopped.
                     drop(self.checkpoint());
                     for done in std::mem::take(&mut self.awaiting) {
@@ -373,6 +373,24 @@ impl WriterThread {
                     drop(done.send(closed));
                     return;
                 }
+            }
+        }
+    }
+
+    /// Takes notice of how the bulk of a checkpoint of the database at `path` ended.
+    fn note_bulk(&mut self, path: &Path, bulk: Result<(), LocalFailure>) {
+        match bulk {
+            Ok(()) => {}
+            // The frames stay in the WAL, where they are; there may be room at the next checkpoint.
+            Err(error) if error.is_full_disk() => tracing::warn!(%error, "no room for a checkpoint"),
+            Err(error) if path != self.path() => {
+                tracing::debug!(%error, "another database took the place of one that was checkpointed");
+            }
+            // The writer's own part would sync once more, and a sync that succeeds says nothing of the pages of one that did
+            // not: the WAL would start anew over what the database file lacks.
+            Err(error) => {
+                tracing::error!(%error, "checkpoint beside the writer failed; this member stops writing");
+                self.fail(&error);
             }
         }
     }
