@@ -42,7 +42,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -89,6 +89,8 @@ pub struct Consensus {
     pub(super) applying: Arc<Applying>,
     pub(super) held_back: AtomicBool,
     pub(super) consistency: watch::Sender<Verdict>,
+    /// Since when this database, just opened, was not compared.
+    pub(super) uncompared_since: parking_lot::Mutex<Instant>,
     pub(super) agreement: watch::Sender<Agreement>,
     pub(super) archived: Arc<Archived>,
     /// What the leader that was asked last takes.
@@ -219,6 +221,7 @@ impl Consensus {
             applying,
             held_back: AtomicBool::new(config.is_held_back),
             consistency: watch::Sender::default(),
+            uncompared_since: parking_lot::Mutex::new(Instant::now()),
             agreement: watch::Sender::default(),
             archived: Arc::default(),
             leader_takes: parking_lot::Mutex::default(),

@@ -19,11 +19,13 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use client::admin::{self, Member, NodeId, Phase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 /// How long a member may take to say its checksums.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Within what time a member knows the checksum of a database that it has just opened. A large one takes its time.
+const KNOWN_WITHIN: Duration = Duration::from_secs(3600);
 
 /// What a member says of its database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,6 +99,17 @@ impl Verdict {
     /// Whether this member's database has to be replaced by another's.
     pub fn is_wrong(&self) -> bool {
         matches!(self, Self::Minority { .. } | Self::Damaged { .. })
+    }
+
+    /// The same of a member that did not know its own checksum for so long, if it does not.
+    fn report_after(&self, unknown_for: Option<Duration>) -> admin::Consistency {
+        let report = self.report();
+        let for_long = unknown_for.is_some_and(|unknown| unknown >= KNOWN_WITHIN);
+        let message = "its database cannot be compared: not all of its pages could be read for an hour";
+        match *self == Self::Unknown && for_long {
+            true => admin::Consistency { message: Some(message.into()), ..report },
+            false => report,
+        }
     }
 
     /// For reports.
@@ -187,6 +200,13 @@ impl Consensus {
         self.consistency.subscribe()
     }
 
+    /// What comparing came to, for reports.
+    pub(super) fn consistency_report(&self) -> admin::Consistency {
+        let unknown_for =
+            self.store.last_checksum().is_none().then(|| self.uncompared_since.lock().elapsed());
+        self.consistency.observe(|verdict| verdict.report_after(unknown_for))
+    }
+
     /// Compares for as long as this member runs, and has its database replaced when it is wrong.
     pub(super) async fn watch_consistency(self: Arc<Self>) {
         let mut damage = self.store.damage();
@@ -225,7 +245,10 @@ impl Consensus {
             attempts += 1;
             match source {
                 Some(source) => match self.reinstall(source, 0).await {
-                    Ok(()) => drop(self.consistency.send_replace(Verdict::Unknown)),
+                    Ok(()) => {
+                        *self.uncompared_since.lock() = Instant::now();
+                        self.consistency.send_replace(Verdict::Unknown);
+                    }
                     Err(error) => tracing::warn!(%error, from = %source.name, "could not take over a state"),
                 },
                 None => tracing::error!("no other member is known to have the right state"),
@@ -345,6 +368,26 @@ mod tests {
             (1, 1, vec![same], Verdict::Consistent { index: 2 }),
         ] {
             assert_eq!(judged(own, voters, &known), wanted, "{own} of {voters}: {known:?}");
+        }
+    }
+
+    #[test]
+    fn who_does_not_know_its_checksum_for_long_says_so() {
+        let (short, long) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(3601)));
+        let consistent = Verdict::Consistent { index: 7 };
+        for (verdict, unknown_for, told) in [
+            (Verdict::Unknown, None, false),
+            (Verdict::Unknown, short, false),
+            (Verdict::Unknown, long, true),
+            (consistent.clone(), None, false),
+            (consistent, long, false),
+        ] {
+            let report = verdict.report_after(unknown_for);
+            assert_eq!(
+                (report.state, report.message.is_some()),
+                (verdict.report().state, told),
+                "{verdict:?}"
+            );
         }
     }
 

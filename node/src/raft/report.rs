@@ -53,7 +53,7 @@ impl Consensus {
             applied_index: self.store().applied().index().unwrap_or(0),
             quorum_silent_milliseconds: quorum_silent(&metrics).map(|silent| silent.as_millis() as u64),
             membership: describe(&metrics),
-            consistency: Some(self.consistency.observe(|verdict| verdict.report())),
+            consistency: Some(self.consistency_report()),
             storage: Some(self.space.usage()),
             archive: self.archive_report(),
             certificates: self.certificates(),
@@ -112,7 +112,8 @@ struct Gist {
     term: u64,
     leader: Option<NodeId>,
     membership: Membership,
-    consistency: Option<ConsistencyState>,
+    /// And whether there is more to say of it.
+    consistency: Option<(ConsistencyState, bool)>,
     archive: Option<ArchiveReport>,
     certificates: Certificates,
     members: Vec<(bool, bool)>,
@@ -140,7 +141,7 @@ impl Gist {
             member.silent_milliseconds = None;
         }
         let leader = report.leader.as_ref().map(|l| l.node_id);
-        let consistency = report.consistency.as_ref().map(|c| c.state);
+        let consistency = report.consistency.as_ref().map(|c| (c.state, c.message.is_some()));
         let volume = report.storage.map(|usage| usage.used_percent() / 5);
         Self {
             phase: report.phase,

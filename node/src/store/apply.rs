@@ -6,6 +6,7 @@
 //! must not have happened though SQLite ran them ([`super::watched`]). Then the entry is replayed from its start with that
 //! statement left out and its error recorded; seeds are per statement, so that the others see the same as before.
 
+use super::damage::tells_of_damage;
 use super::entry_run::{Attempt, Count, EntryRun, LeftOut, Muted, replicated};
 use super::entry_vfs::{self, EntryVfs};
 use super::extensions::{ExtensionError, ExtensionSet, Loaded, Shelf};
@@ -128,6 +129,15 @@ impl LocalFailure {
             Self::Meta(_) | Self::Malformed { .. } | Self::Extensions(_) | Self::Stopped(_) => false,
         }
     }
+
+    /// Whether the cause is that the database's file cannot be read, or is not what was written there.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Sqlite { source, .. } => tells_of_damage(source),
+            Self::Meta(error) => error.is_damage(),
+            Self::Malformed { .. } | Self::Io { .. } | Self::Extensions(_) | Self::Stopped(_) => false,
+        }
+    }
 }
 
 /// The writer's connection and what belongs to it.
@@ -205,7 +215,25 @@ impl Applier {
     /// The checksum of the state, if it is known.
     pub fn checksum(&self) -> Result<Option<Checksum>, LocalFailure> {
         let Some(last) = self.applied.log_id else { return Ok(None) };
-        self.pages.record(last.index, true, |freelist| freelist.pages(&self.on.connection))
+        self.record(last.index, true)
+    }
+
+    /// Notes the checksum after entry `index`, if it is known.
+    fn record(&self, index: u64, now: bool) -> Result<Option<Checksum>, LocalFailure> {
+        let database = self.pages.database();
+        let mut first = 0;
+        let recorded = self.pages.record(index, now, |freelist| {
+            first = freelist.first;
+            freelist.pages(&self.on.connection)
+        });
+        match recorded {
+            // Nothing that was applied depends on it.
+            Err(error) if error.is_damage() => {
+                self.pages.unreadable(database, first);
+                Ok(None)
+            }
+            recorded => recorded,
+        }
     }
 
     /// What has been applied.
@@ -520,7 +548,7 @@ impl Applier {
         }
         self.on.watch.committed(&self.on.connection, &self.applied);
         self.note_pages()?;
-        self.pages.record(log_id.index, false, |freelist| freelist.pages(&self.on.connection))?;
+        self.record(log_id.index, false)?;
         Ok(None)
     }
 

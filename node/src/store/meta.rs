@@ -16,6 +16,7 @@
 //!     65520  last automatic VACUUM i64 (µs, 0 = none) · last automatic optimization i64
 //! ```
 
+use super::damage::tells_of_damage;
 use super::extensions::ExtensionSet;
 use rusqlite::blob::Blob;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension};
@@ -127,12 +128,31 @@ pub enum MetaError {
     /// Its BLOB could not be read or written.
     #[error("internal table: {0}")]
     Blob(#[from] std::io::Error),
-    /// It is of another version or damaged.
+    /// It is of another version.
     #[error("internal table: {0}; the database was not written by this version of sqlited")]
     Format(&'static str),
+    /// It is not what was written there.
+    #[error("internal table: {0}; the database is damaged, or is none of sqlited")]
+    Damaged(&'static str),
     /// A value does not fit.
     #[error("internal table: {0} is too long")]
     TooLong(&'static str),
+}
+
+impl MetaError {
+    /// What SQLite said, if that is the cause.
+    pub fn sqlite(&self) -> Option<&rusqlite::Error> {
+        match self {
+            Self::Sqlite(error) => Some(error),
+            Self::Blob(error) => error.get_ref()?.downcast_ref(),
+            Self::Format(_) | Self::Damaged(_) | Self::TooLong(_) => None,
+        }
+    }
+
+    /// Whether the cause is that the database's file cannot be read, or is not what was written there.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_)) || self.sqlite().is_some_and(tells_of_damage)
+    }
 }
 
 /// Creates the table in a database that has none.
@@ -161,7 +181,7 @@ pub fn read(connection: &Connection) -> Result<Option<Meta>, MetaError> {
 
 /// Reads the row of a database that has it.
 pub fn read_existing(connection: &Connection) -> Result<Meta, MetaError> {
-    read(connection)?.ok_or(MetaError::Format("it is missing"))
+    read(connection)?.ok_or(MetaError::Damaged("it is missing"))
 }
 
 /// Reads how far the state is: the part of the row that every query looks at.
@@ -251,7 +271,7 @@ fn log_id_words(log_id: Option<LogId>) -> [u64; 3] {
 fn open(connection: &Connection, read_only: bool) -> Result<Blob<'_>, MetaError> {
     let blob = connection.blob_open(MAIN_DB, TABLE, "state", 1, read_only)?;
     if blob.len() != SIZE {
-        return Err(MetaError::Format("its row has another size"));
+        return Err(MetaError::Damaged("its row has another size"));
     }
     Ok(blob)
 }
@@ -265,7 +285,7 @@ fn write_at(connection: &Connection, at: u64, bytes: &[u8]) -> Result<(), MetaEr
 
 fn decode(state: &[u8]) -> Result<Meta, MetaError> {
     if &state[..8] != MAGIC {
-        return Err(MetaError::Format("it is damaged"));
+        return Err(MetaError::Damaged("it is no such row"));
     }
     if state[8..12] != FORMAT.to_le_bytes() {
         return Err(MetaError::Format("it has another format"));
@@ -289,20 +309,20 @@ fn decode(state: &[u8]) -> Result<Meta, MetaError> {
     let id_length = usize::from(state[EPOCH_AT as usize + 8]).min(63);
     let id_at = EPOCH_AT as usize + 9;
     let cluster_id = std::str::from_utf8(&state[id_at..id_at + id_length])
-        .map_err(|_| MetaError::Format("its cluster id is damaged"))?
+        .map_err(|_| MetaError::Damaged("its cluster id is damaged"))?
         .to_owned();
     let sized = |length_at: usize, damaged| {
         let mut length = [0; 4];
         length.copy_from_slice(&state[length_at..length_at + 4]);
         let bytes = state.get(length_at + 4..length_at + 4 + u32::from_le_bytes(length) as usize);
-        bytes.map(<[u8]>::to_vec).ok_or(MetaError::Format(damaged))
+        bytes.map(<[u8]>::to_vec).ok_or(MetaError::Damaged(damaged))
     };
     let at = MEMBERSHIP_AT as usize;
     let bytes = sized(at + MEMBERSHIP_HEAD - 4, "its membership is damaged")?;
     let membership = StoredMembership { log_id: log_id(at), bytes };
     let extensions = sized(EXTENSIONS_AT as usize, "its extensions are damaged")?;
     let extensions =
-        ExtensionSet::decode(&extensions).map_err(|_| MetaError::Format("its extensions are damaged"))?;
+        ExtensionSet::decode(&extensions).map_err(|_| MetaError::Damaged("its extensions are damaged"))?;
     let mark = sized(MARK_AT as usize, "its mark is damaged")?;
     Ok(Meta { applied, epoch: word(EPOCH_AT as usize), cluster_id, membership, extensions, mark })
 }

@@ -8,6 +8,7 @@ mod backup;
 pub(crate) mod canonical;
 mod changes;
 mod checkpoint;
+mod damage;
 mod dump;
 mod encode;
 mod entry_functions;
@@ -74,7 +75,7 @@ use entry_vfs::EntryVfs;
 use generation::{Generations, LINK};
 use pages::Pages;
 use rusqlite::Connection;
-use scrub::Scrub;
+use scrub::{Scrub, Suspicion};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,9 +148,11 @@ impl Store {
             .map_err(io("open the note of the entry that is applied"))?;
         let attempts = Arc::new(attempts);
         place(Place::StartOpened)?;
-        let readers = Arc::new(ReadPool::new(&path, foreign_keys, applier.extensions().clone()));
-        let (own, pool) = (generations.clone(), readers.clone());
         let (wake, woken) = std::sync::mpsc::channel();
+        let suspicion = Suspicion::new(wake.clone());
+        let extensions = applier.extensions().clone();
+        let readers = Arc::new(ReadPool::new(&path, foreign_keys, extensions, suspicion.clone()));
+        let (own, pool) = (generations.clone(), readers.clone());
         let writer = Writer::start(
             (applier, attempts.clone()),
             own,
@@ -159,7 +162,8 @@ impl Store {
             (foreign_keys, shelf.clone()),
             wake,
         )?;
-        let scrub = Scrub::new(pages.clone(), writer.clone(), generations.clone(), scrub_period, woken);
+        let told = (woken, suspicion);
+        let scrub = Scrub::new(pages.clone(), writer.clone(), generations.clone(), scrub_period, told);
         std::thread::Builder::new()
             .name("scrub".into())
             .spawn(move || scrub.run())

@@ -47,7 +47,7 @@ impl WriterConnection {
         let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs.name())
             .map_err(sqlite("open the database for writing"))?;
         configure(&connection, foreign_keys).map_err(sqlite("configure the writer"))?;
-        let meta = meta::read(&connection)?.ok_or(MetaError::Format("it is missing"))?;
+        let meta = meta::read(&connection)?.ok_or(MetaError::Damaged("it is missing"))?;
         let install = sqlite("install functions and hooks");
         let extensions = shelf.load(&meta.extensions)?;
         // First: what follows stands over what they bring along.

@@ -12,6 +12,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::collections::BTreeSet;
 
+/// The one reason with which a condition is neither true nor false.
+const CHECKSUM_UNKNOWN: &str = "ChecksumUnknown";
+
 /// A condition in the making.
 pub(crate) struct Draft {
     pub(crate) kind: &'static str,
@@ -156,6 +159,18 @@ fn consistent(observed: &Observed) -> Draft {
     if let Some(names) = told(ConsistencyState::OthersDiffer) {
         let message = format!("{names} find that another member's database is not what most voters have");
         return draft(false, "StateDiffers", message);
+    }
+    let unknown: Vec<&str> = found()
+        .filter(|(_, found)| found.state == ConsistencyState::Unknown && found.message.is_some())
+        .map(|(name, _)| name)
+        .collect();
+    if !unknown.is_empty() {
+        let names = unknown.join(", ");
+        let message = format!(
+            "the database of {names} cannot be compared, for not all of its pages could be read for an hour: look at \
+             its disk and at what it logged"
+        );
+        return draft(false, CHECKSUM_UNKNOWN, message);
     }
     match told(ConsistencyState::Consistent) {
         Some(_) => {
@@ -345,7 +360,11 @@ fn finish(draft: Draft, observed: &Observed, generation: i64) -> Condition {
 
 /// The condition, whose transition is dated by the last time that its status flipped.
 pub(crate) fn dated(draft: Draft, before: &[Condition], now: Timestamp, generation: i64) -> Condition {
-    let status = if draft.holds { "True" } else { "False" };
+    let status = match draft.holds {
+        _ if draft.reason == CHECKSUM_UNKNOWN => "Unknown",
+        true => "True",
+        false => "False",
+    };
     let since = before
         .iter()
         .find(|condition| condition.type_ == draft.kind && condition.status == status)

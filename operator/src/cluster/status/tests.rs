@@ -363,6 +363,21 @@ fn databases_that_differ_are_told_of() {
 }
 
 #[test]
+fn a_member_that_cannot_be_compared_does_not_count_as_equal() {
+    use client::admin::{Consistency, ConsistencyState as S};
+    let world = World::serving(3, 0).edit(|world| {
+        for (report, unknown) in world.observed.reports.values_mut().zip([false, true, false]) {
+            let state = if unknown { S::Unknown } else { S::Consistent };
+            let message = unknown.then(|| "not all of its pages could be read".to_owned());
+            report.consistency = Some(Consistency { state, index: None, message });
+        }
+    });
+    let told = of(&world).conditions.into_iter().find(|c| c.type_ == "Consistent").unwrap();
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("Unknown", "ChecksumUnknown"));
+    assert!(told.message.contains("orders-1"), "{}", told.message);
+}
+
+#[test]
 fn each_member_tells_how_its_database_compares_and_not_up_to_where() {
     use client::admin::{Consistency, ConsistencyState as S};
     let compared = |states: [S; 3], index: u64| {
