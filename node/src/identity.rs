@@ -2,6 +2,9 @@
 //!
 //! The Raft id is random, made once with the directory and never used again: a member that lost its disk is a new
 //! member. A name (`-node-id`, the pod's name) is only a name.
+//!
+//! A digit that the disk changed would make another member of it, or one that uses names of requests again, so the file
+//! ends with a checksum of the rest. Format 1 had none; it is read, and written as the present one at the start.
 
 use client::admin::{AddLearner, NodeId};
 use parking_lot::RwLock;
@@ -11,7 +14,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "identity.json";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The one before, without a checksum.
+const UNSUMMED: u32 = 1;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -25,6 +30,30 @@ struct Kept {
     /// With whom this member was to make its cluster, until it has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     founders: Vec<AddLearner>,
+    /// Of all before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checksum: Option<String>,
+}
+
+impl Kept {
+    /// CRC-32C of the rest, as it would be written on one line.
+    fn sum(&self) -> Result<String, serde_json::Error> {
+        let rest = serde_json::to_vec(&Self { checksum: None, ..self.clone() })?;
+        Ok(format!("{:08x}", crc32c::crc32c(&rest)))
+    }
+
+    /// Reads what was written to `path`.
+    fn decode(path: &Path, bytes: &[u8]) -> Result<Self, IdentityError> {
+        let decode = |source| IdentityError::Decode { path: path.to_owned(), source };
+        let kept: Self = serde_json::from_slice(bytes).map_err(decode)?;
+        let expected = kept.sum().map_err(decode)?;
+        match (kept.format, &kept.checksum) {
+            (FORMAT | UNSUMMED, Some(found)) if *found == expected => Ok(kept),
+            (UNSUMMED, None) => Ok(kept),
+            (FORMAT | UNSUMMED, _) => Err(IdentityError::Damaged { path: path.to_owned() }),
+            (format, _) => Err(IdentityError::Format { path: path.to_owned(), format }),
+        }
+    }
 }
 
 /// Of which cluster a member is.
@@ -54,8 +83,22 @@ pub enum IdentityError {
         /// Why.
         source: io::Error,
     },
+    /// The file is not what was written.
+    #[error(
+        "{} is damaged: its checksum is not that of the rest. Bring the file back as it was from a copy of this disk, or \
+         give the member an empty disk: it comes back as a new member",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is not an identity.
-    #[error("{} is not an identity of this version: {source}", path.display())]
+    #[error(
+        "{} is not an identity of this version: {source}. If it is damaged, give the member an empty disk: it comes back \
+         as a new member",
+        path.display()
+    )]
     Decode {
         /// The file.
         path: PathBuf,
@@ -63,7 +106,7 @@ pub enum IdentityError {
         source: serde_json::Error,
     },
     /// The file is of another version.
-    #[error("{} has format {format}; this version reads format {FORMAT}", path.display())]
+    #[error("{} has format {format}; this version reads formats up to {FORMAT}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -93,18 +136,19 @@ impl Identity {
     pub fn open(directory: &Path) -> Result<Self, IdentityError> {
         let path = directory.join(FILE);
         let mut kept = match fs::read(&path) {
-            Ok(bytes) => {
-                let kept: Kept = serde_json::from_slice(&bytes)
-                    .map_err(|source| IdentityError::Decode { path: path.clone(), source })?;
-                if kept.format != FORMAT {
-                    return Err(IdentityError::Format { path, format: kept.format });
-                }
-                kept
-            }
+            Ok(bytes) => Kept { format: FORMAT, ..Kept::decode(&path, &bytes)? },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // 0 stands for "unknown" in peer messages.
                 let node_id = NodeId(rand::random_range(1..=u64::MAX));
-                Kept { format: FORMAT, node_id, boot: 0, cluster_id: None, epoch: 0, founders: Vec::new() }
+                Kept {
+                    format: FORMAT,
+                    node_id,
+                    boot: 0,
+                    cluster_id: None,
+                    epoch: 0,
+                    founders: Vec::new(),
+                    checksum: None,
+                }
             }
             Err(source) => return Err(IdentityError::Read { path, source }),
         };
@@ -185,9 +229,11 @@ impl Identity {
     }
 
     fn write(&self, kept: &Kept) -> Result<(), IdentityError> {
-        let path = self.directory.join(FILE);
-        replace_file(&self.directory, FILE, &serde_json::to_vec_pretty(kept).unwrap_or_default())
-            .map_err(|source| IdentityError::Write { path, source })
+        let write = || {
+            let summed = Kept { checksum: Some(kept.sum()?), ..kept.clone() };
+            replace_file(&self.directory, FILE, &serde_json::to_vec_pretty(&summed)?)
+        };
+        write().map_err(|source| IdentityError::Write { path: self.directory.join(FILE), source })
     }
 }
 
@@ -249,5 +295,57 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), b"{").unwrap();
         assert!(matches!(Identity::open(dir.path()), Err(IdentityError::Decode { .. })));
+    }
+
+    #[test]
+    fn an_identity_without_a_checksum_is_read_and_gets_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let before =
+            br#"{"format": 1, "nodeId": "00000000000000ff", "boot": 7, "clusterId": "c", "epoch": 2}"#;
+        fs::write(&path, before).unwrap();
+        let identity = Identity::open(dir.path()).unwrap();
+        assert_eq!((identity.node_id(), identity.boot()), (NodeId(255), 8));
+        assert_eq!(identity.cluster(), Some(ClusterIdentity { cluster_id: "c".into(), epoch: 2 }));
+        let written = fs::read_to_string(&path).unwrap();
+        assert!(written.contains("\"format\": 2") && written.contains("\"checksum\""), "{written}");
+        assert_eq!(Identity::open(dir.path()).unwrap().boot(), 9);
+    }
+
+    #[test]
+    fn a_changed_digit_is_not_another_member() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let cluster = ClusterIdentity { cluster_id: "c".into(), epoch: 1 };
+        let first = Identity::open(dir.path()).unwrap();
+        first.adopt(&cluster).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let mut taken = 0;
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1 << bit;
+                fs::write(&path, &damaged).unwrap();
+                if let Ok(identity) = Identity::open(dir.path()) {
+                    taken += 1;
+                    let found = (identity.node_id(), identity.boot(), identity.cluster());
+                    let wanted = (first.node_id(), 2, Some(cluster.clone()));
+                    assert_eq!(found, wanted, "byte {at}, bit {bit}");
+                }
+            }
+        }
+        // A digit of the id in capitals, white space for other white space.
+        assert!(taken < 64, "{taken} of {} bits do not count", whole.len() * 8);
+        for (without, wanted) in [("\"format\": 2", "\"format\": 1"), ("\"format\": 2", "\"format\": 3")] {
+            let other = String::from_utf8(whole.clone()).unwrap().replace(without, wanted);
+            fs::write(&path, other).unwrap();
+            assert!(Identity::open(dir.path()).is_err(), "{wanted}");
+        }
+        let lines = String::from_utf8(whole).unwrap();
+        let unsummed: Vec<&str> = lines.lines().filter(|line| !line.contains("checksum")).collect();
+        fs::write(&path, unsummed.join("\n").replace("\"epoch\": 1,", "\"epoch\": 1")).unwrap();
+        let error = Identity::open(dir.path()).unwrap_err();
+        assert!(matches!(error, IdentityError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("empty disk"), "{error}");
     }
 }
