@@ -6,6 +6,7 @@
 //! A digit that the disk changed would make another member of it, or one that uses names of requests again, so the file
 //! ends with a checksum of the rest. Format 1 had none; it is read, and written as the present one at the start.
 
+use crate::set_aside;
 use client::admin::{AddLearner, NodeId};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ struct Kept {
     /// With whom this member was to make its cluster, until it has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     founders: Vec<AddLearner>,
+    /// Who this member was, if it lost what it promised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    former: Option<Former>,
     /// Of all before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     checksum: Option<String>,
@@ -54,6 +58,17 @@ impl Kept {
             (format, _) => Err(IdentityError::Format { path: path.to_owned(), format }),
         }
     }
+}
+
+/// Who a member was that comes back as a new one. It makes no cluster, and joins no other: then what its cluster had could
+/// be forgotten while it exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Former {
+    /// Its Raft id.
+    pub node_id: NodeId,
+    /// Its cluster.
+    pub cluster_id: String,
 }
 
 /// Of which cluster a member is.
@@ -121,6 +136,15 @@ pub enum IdentityError {
         /// Why.
         source: io::Error,
     },
+    /// The member is to come back to its cluster.
+    #[error(
+        "this member comes back to cluster {cluster} as a new one, because its log was damaged: it makes no cluster and \
+         joins no other. What it had is in the directory damaged-… beside this one's files"
+    )]
+    ComesBack {
+        /// Its cluster.
+        cluster: String,
+    },
     /// The member already belongs to another cluster.
     #[error("this member belongs to cluster {own}, not to {other}")]
     OtherCluster {
@@ -147,6 +171,7 @@ impl Identity {
                     cluster_id: None,
                     epoch: 0,
                     founders: Vec::new(),
+                    former: set_aside::former(directory)?,
                     checksum: None,
                 }
             }
@@ -156,6 +181,22 @@ impl Identity {
         let identity = Self { directory: directory.to_owned(), kept: RwLock::new(kept.clone()) };
         identity.write(&kept)?;
         Ok(identity)
+    }
+
+    /// Who the member was whose identity is in `directory`; none if it was of no cluster, or there is none.
+    pub fn former_in(directory: &Path) -> Result<Option<Former>, IdentityError> {
+        let path = directory.join(FILE);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|source| IdentityError::Read { path: path.clone(), source })?,
+        };
+        let Kept { node_id, cluster_id, .. } = Kept::decode(&path, &bytes)?;
+        Ok(cluster_id.map(|cluster_id| Former { node_id, cluster_id }))
+    }
+
+    /// Who this member was, if it lost what it promised.
+    pub fn former(&self) -> Option<Former> {
+        self.kept.read().former.clone()
     }
 
     /// The Raft id.
@@ -187,6 +228,11 @@ impl Identity {
                 return Ok(());
             }
             return Err(IdentityError::OtherCluster { own: own.clone(), other: cluster.cluster_id.clone() });
+        }
+        if let Some(Former { cluster_id, .. }) = &kept.former
+            && (!founders.is_empty() || *cluster_id != cluster.cluster_id)
+        {
+            return Err(IdentityError::ComesBack { cluster: cluster_id.clone() });
         }
         let adopted = Kept {
             cluster_id: Some(cluster.cluster_id.clone()),
@@ -288,6 +334,38 @@ mod tests {
         assert_eq!((again.founders(), again.cluster()), (vec![founder], Some(cluster)));
         again.founded().unwrap();
         assert_eq!(Identity::open(dir.path()).unwrap().founders(), []);
+    }
+
+    #[test]
+    fn who_lost_what_it_promised_comes_back_to_its_cluster_and_to_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = |id: &str| ClusterIdentity { cluster_id: id.into(), epoch: 1 };
+        let first = Identity::open(dir.path()).unwrap();
+        first.adopt(&cluster("c")).unwrap();
+        set_aside::begin(dir.path(), 1).unwrap();
+        set_aside::resume(dir.path()).unwrap();
+        let again = Identity::open(dir.path()).unwrap();
+        assert_ne!(again.node_id(), first.node_id());
+        let former = Former { node_id: first.node_id(), cluster_id: "c".into() };
+        assert_eq!((again.former(), again.cluster()), (Some(former.clone()), None));
+        let founder = AddLearner {
+            node_id: again.node_id(),
+            name: "n".into(),
+            raft_address: "h:1".into(),
+            api_address: "h:1".into(),
+        };
+        for (cluster, founders, may) in [
+            (cluster("d"), &[][..], false),
+            (cluster("d"), std::slice::from_ref(&founder), false),
+            (cluster("c"), std::slice::from_ref(&founder), false),
+            (cluster("c"), &[][..], true),
+        ] {
+            let found = again.found(&cluster, founders);
+            assert_eq!(found.is_ok(), may, "{cluster:?} {found:?}");
+            assert!(may || matches!(found, Err(IdentityError::ComesBack { .. })));
+        }
+        // Also after another start.
+        assert_eq!(Identity::open(dir.path()).unwrap().former(), Some(former));
     }
 
     #[test]

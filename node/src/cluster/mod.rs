@@ -68,6 +68,9 @@ pub async fn form(
         tracing::info!("empty disk; waiting to be initialised or added to a cluster");
         return Ok(());
     }
+    if consensus.identity().former().is_some() {
+        return come_back(consensus, config).await;
+    }
     if let Some(registry) = config.join.registry() {
         return by_registry::form(consensus, config, registry, contact).await;
     }
@@ -112,6 +115,31 @@ async fn join(consensus: &Consensus, config: &Config) -> Result<(), FormError> {
         }
     }
     Err(FormError::Join { addresses: config.join.to_string(), attempts: config.join_attempts, last })
+}
+
+/// A member that may have forgotten what it promised comes back to its cluster as a new one, however long it takes until it
+/// is let in: making a cluster would forget what that one has.
+async fn come_back(consensus: &Consensus, config: &Config) -> Result<(), FormError> {
+    let mut refused_by = BTreeSet::new();
+    loop {
+        for address in &found(config).await {
+            match consensus.ask_to_join(address, !config.non_voter).await {
+                Ok(joined) => {
+                    tracing::info!(
+                        cluster = joined.cluster_id,
+                        through = address,
+                        "came back as a new member"
+                    );
+                    return become_voter(consensus, config, joined, address.clone()).await;
+                }
+                Err(error @ RequestError::Refused(_)) if refused_by.insert(address.clone()) => {
+                    tracing::warn!(%address, %error, "does not let this member in; asking again");
+                }
+                Err(error) => tracing::debug!(%address, %error, "not let in yet"),
+            }
+        }
+        tokio::time::sleep(config.join_interval).await;
+    }
 }
 
 /// Asks again until the leader has promoted this member, which it does once it has caught up: the member that let it in,

@@ -271,6 +271,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
         }),
         "consistency": consistency(consensus),
         "fatal_entry": report.fatal_entry,
+        "set_aside": set_aside(consensus),
         "damaged_page": consensus.store().damage().current().map(|damage| damage.page),
         "sqlite3": {
             "path": path.display().to_string(),
@@ -291,6 +292,12 @@ fn store(app: &App, report: &MemberReport) -> Value {
         }
     }
     store
+}
+
+/// Name of the directory with what this member had before it came back as a new one.
+fn set_aside(consensus: &Consensus) -> Option<String> {
+    let kept = crate::set_aside::kept(&consensus.config().directory);
+    kept.ok()??.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 /// `GET /readyz`

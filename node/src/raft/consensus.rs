@@ -145,6 +145,7 @@ impl Consensus {
         pass(Place::StartLogOpened).map_err(|e| StartError::Raft(e.to_string()))?;
         let peers = Arc::new(Peers::new(identity.clone(), security.tls.clone()));
         let mut log_store = LogStore::new(log.clone());
+        log_store.note_members_of(store.clone());
         let own = PeerInfo {
             name: config.name.clone(),
             raft_addr: config.raft_address.clone(),
@@ -188,7 +189,11 @@ impl Consensus {
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
         tokio::spawn(whereabouts.clone().follow(raft.clone()));
         tokio::spawn(peers.clone().look_around(whereabouts, raft.clone()));
-        let first_phase = if identity.cluster().is_some() { Phase::CatchingUp } else { Phase::Uninitialised };
+        let first_phase = match identity.cluster() {
+            Some(_) if store.lacks_state() => Phase::Fenced,
+            Some(_) => Phase::CatchingUp,
+            None => Phase::Uninitialised,
+        };
         let consensus = Arc::new(Self {
             proposer: Proposer::start(
                 raft.clone(),

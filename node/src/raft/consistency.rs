@@ -24,6 +24,8 @@ use tokio::time::sleep;
 
 /// How long a member may take to say its checksums.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two attempts of a member that has no database to find one.
+const WITHOUT_STATE: Duration = Duration::from_secs(1);
 /// Within what time a member knows the checksum of a database that it has just opened. A large one takes its time.
 const KNOWN_WITHIN: Duration = Duration::from_secs(3600);
 
@@ -212,8 +214,12 @@ impl Consensus {
         let mut damage = self.store.damage();
         let mut attempts = 0;
         loop {
+            let pause = match self.store.lacks_state() {
+                true => self.config.consistency_period.min(WITHOUT_STATE),
+                false => self.config.consistency_period,
+            };
             tokio::select! {
-                () = sleep(self.config.consistency_period) => {}
+                () = sleep(pause) => {}
                 // The thread that reads the pages has found something. The channel ends with the store.
                 changed = damage.changed() => if changed.is_err() { return },
                 index = self.staged.nowhere() => {

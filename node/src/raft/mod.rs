@@ -59,6 +59,7 @@ mod types;
 mod waiters;
 mod whereabouts;
 pub(crate) mod wire;
+mod without_database;
 
 pub use admission::PeerSecurity;
 pub use answer::Described;
@@ -78,3 +79,4 @@ pub use reap::Reap;
 pub use replace::{LoadError, Loaded, Upload};
 pub use request_error::RequestError;
 pub use start_error::StartError;
+pub use without_database::{NoSource, has_other_voters, state_before_log};

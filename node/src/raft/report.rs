@@ -28,6 +28,9 @@ impl Consensus {
         let message = match (&metrics.running_state, phase) {
             (Err(fatal), _) => Some(fatal.to_string()),
             (Ok(()), Phase::Fenced) => Some("its database is wrong; another member's takes its place".into()),
+            (Ok(()), Phase::Uninitialised) if identity.former().is_some() => {
+                Some("its log was damaged: it waits to be let in again as a new member".into())
+            }
             (Ok(()), Phase::Uninitialised) => Some("waits to be initialised or added to a cluster".into()),
             (Ok(()), Phase::CatchingUp) if self.fatal_entry().is_some() => {
                 self.may_apply().err().map(|e| e.to_string())

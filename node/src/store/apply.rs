@@ -112,6 +112,9 @@ pub enum LocalFailure {
     /// What the state is executed by is not here.
     #[error(transparent)]
     Extensions(#[from] ExtensionError),
+    /// The database is a new one, in the place of a damaged one.
+    #[error("the database is damaged, and another member's has not taken its place yet")]
+    NoState,
     /// The thread that does it ended.
     #[error("{0} has stopped")]
     Stopped(&'static str),
@@ -126,7 +129,11 @@ impl LocalFailure {
                 matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
             }
             Self::Sqlite { source, .. } | Self::Meta(MetaError::Sqlite(source)) => full(source),
-            Self::Meta(_) | Self::Malformed { .. } | Self::Extensions(_) | Self::Stopped(_) => false,
+            Self::Meta(_)
+            | Self::Malformed { .. }
+            | Self::Extensions(_)
+            | Self::NoState
+            | Self::Stopped(_) => false,
         }
     }
 
@@ -135,7 +142,11 @@ impl LocalFailure {
         match self {
             Self::Sqlite { source, .. } => tells_of_damage(source),
             Self::Meta(error) => error.is_damage(),
-            Self::Malformed { .. } | Self::Io { .. } | Self::Extensions(_) | Self::Stopped(_) => false,
+            Self::Malformed { .. }
+            | Self::Io { .. }
+            | Self::Extensions(_)
+            | Self::NoState
+            | Self::Stopped(_) => false,
         }
     }
 }

@@ -166,6 +166,16 @@ pub fn create(connection: &Connection) -> Result<(), MetaError> {
     Ok(())
 }
 
+/// Creates the table in a database that has none, of a state that is `meta`.
+pub fn create_of(connection: &Connection, meta: &Meta) -> Result<(), MetaError> {
+    create(connection)?;
+    write_cluster(connection, &meta.cluster_id, meta.epoch)?;
+    write_membership(connection, &meta.membership)?;
+    write_applied(connection, &meta.applied)?;
+    write_extensions(connection, &meta.extensions)?;
+    write_mark(connection, &meta.mark)
+}
+
 /// Reads the row; none if the database has no such table.
 pub fn read(connection: &Connection) -> Result<Option<Meta>, MetaError> {
     let exists = connection

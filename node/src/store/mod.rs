@@ -95,6 +95,15 @@ pub struct Store {
     installs: Arc<AtomicU64>,
     attempts: Arc<Attempts>,
     suspect: Option<Suspect>,
+    /// The generation that is there only until another member's state is.
+    stand_in: Option<u64>,
+}
+
+/// A database to open.
+struct Opening {
+    generation: u64,
+    /// The damaged one in whose place it is.
+    damaged: Option<u64>,
 }
 
 impl Store {
@@ -111,6 +120,45 @@ impl Store {
         scrub_period: Duration,
         shelf: Shelf,
     ) -> Result<Self, LocalFailure> {
+        let (generations, present) = Self::present(directory)?;
+        let place =
+            |place| pass(place).map_err(|source| LocalFailure::Io { what: "open the database", source });
+        place(Place::StartCleaned)?;
+        let generation = match present {
+            Some(n) => n,
+            None => {
+                create(&generations.path(1))?;
+                place(Place::StartCreated)?;
+                let what = "activate the new database";
+                generations.activate(1).map_err(|source| LocalFailure::Io { what, source })?;
+                1
+            }
+        };
+        let opening = Opening { generation, damaged: None };
+        Self::open_generation(directory, foreign_keys, scrub_period, shelf, opening)
+    }
+
+    /// Opens a new database in the place of one that is damaged, until another member's takes the place of both. It says
+    /// that it is what `meta` is, and holds nothing; the damaged one stays as it is until then, and is met again if this
+    /// process ends before.
+    pub fn open_instead(
+        directory: &Path,
+        foreign_keys: bool,
+        scrub_period: Duration,
+        shelf: Shelf,
+        meta: &Meta,
+    ) -> Result<Self, LocalFailure> {
+        let (generations, damaged) = Self::present(directory)?;
+        let generation = damaged.unwrap_or_default() + 1;
+        create_of(&generations.path(generation), meta)?;
+        let opening = Opening { generation, damaged };
+        let store = Self::open_generation(directory, foreign_keys, scrub_period, shelf, opening)?;
+        store.pages.unreadable(store.pages.database(), 1);
+        Ok(store)
+    }
+
+    /// The generations in `directory`, without what an interrupted install left, and which is the present one.
+    fn present(directory: &Path) -> Result<(Generations, Option<u64>), LocalFailure> {
         let io = |what| move |source| LocalFailure::Io { what, source };
         let generations = Generations::new(directory);
         let present = generations.present().map_err(io("find the present database"))?;
@@ -125,17 +173,18 @@ impl Store {
             return Err(io("find the present database")(std::io::Error::other(message)));
         }
         generations.remove_others(present).map_err(io("remove what an interrupted install left"))?;
-        let place = |place| pass(place).map_err(io("open the database"));
-        place(Place::StartCleaned)?;
-        let generation = match present {
-            Some(n) => n,
-            None => {
-                create(&generations.path(1))?;
-                place(Place::StartCreated)?;
-                generations.activate(1).map_err(io("activate the new database"))?;
-                1
-            }
-        };
+        Ok((generations, present))
+    }
+
+    fn open_generation(
+        directory: &Path,
+        foreign_keys: bool,
+        scrub_period: Duration,
+        shelf: Shelf,
+        Opening { generation, damaged }: Opening,
+    ) -> Result<Self, LocalFailure> {
+        let io = |what| move |source| LocalFailure::Io { what, source };
+        let generations = Generations::new(directory);
         let path = generations.path(generation);
         let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
         staging.resume(&path).map_err(io("look for staged databases"))?;
@@ -144,10 +193,12 @@ impl Store {
         let pages = Arc::new(Pages::default());
         let applier = Applier::open(&path, vfs, foreign_keys, shelf.clone(), pages.clone())?;
         let program = format!("{} {}", crate::VERSION, sqlite_version());
-        let (attempts, suspect) = Attempts::open(directory, applier.applied().index(), &program)
+        // What ended the process before is in the state that is to come.
+        let applied = damaged.map_or(applier.applied().index(), |_| Some(u64::MAX));
+        let (attempts, suspect) = Attempts::open(directory, applied, &program)
             .map_err(io("open the note of the entry that is applied"))?;
         let attempts = Arc::new(attempts);
-        place(Place::StartOpened)?;
+        pass(Place::StartOpened).map_err(io("open the database"))?;
         let (wake, woken) = std::sync::mpsc::channel();
         let suspicion = Suspicion::new(wake.clone());
         let extensions = applier.extensions().clone();
@@ -156,7 +207,7 @@ impl Store {
         let writer = Writer::start(
             (applier, attempts.clone()),
             own,
-            generation,
+            (generation, damaged),
             pool,
             staging.clone(),
             (foreign_keys, shelf.clone()),
@@ -178,18 +229,37 @@ impl Store {
             installs: Arc::default(),
             attempts,
             suspect,
+            stand_in: damaged.map(|_| generation),
         })
+    }
+
+    /// Whether the database is damaged, and what is open in its place holds nothing.
+    pub fn lacks_state(&self) -> bool {
+        let is_present = |n: u64| self.writer.state().observe(|state| state.generation == n);
+        self.stand_in.is_some_and(is_present)
+    }
+
+    /// Waits until another member's state is here, where this one [lacks](Self::lacks_state) its own; fails when the writer
+    /// has stopped.
+    pub async fn until_it_has_state(&self) -> Result<(), watch::error::RecvError> {
+        let stand_in = self.stand_in;
+        self.state().until(move |state| Some(state.generation) != stand_in).await
+    }
+
+    fn has_state(&self) -> Result<(), LocalFailure> {
+        if self.lacks_state() { Err(LocalFailure::NoState) } else { Ok(()) }
     }
 
     /// Checksums of the states after the entries applied last, oldest first; none while they are not known. Equal on
     /// every replica.
     pub fn checksums(&self) -> Vec<Checksum> {
-        self.pages.recent()
+        // What stands in for a damaged database is no state that anybody has.
+        if self.lacks_state() { Vec::new() } else { self.pages.recent() }
     }
 
     /// The newest of them.
     pub fn last_checksum(&self) -> Option<Checksum> {
-        self.pages.last()
+        self.pages.last().filter(|_| !self.lacks_state())
     }
 
     /// The checksum of the present state; none while it is not known.
@@ -278,11 +348,13 @@ impl Store {
 
     /// Pins the present state. Blocks on the disk.
     pub fn pin_snapshot(&self) -> Result<PinnedSnapshot, LocalFailure> {
+        self.has_state()?;
         self.look(PinnedSnapshot::pin)
     }
 
     /// Pins the present state, with its checksum if that is known.
     pub async fn pin_checked(&self) -> Result<PinnedSnapshot, LocalFailure> {
+        self.has_state()?;
         self.writer.pin().await
     }
 
@@ -337,6 +409,7 @@ impl Store {
 
     /// Writes a copy of the present state for a client. Blocks.
     pub fn write_backup(&self, options: &BackupOptions, outlet: &mut dyn Outlet) -> Result<(), BackupError> {
+        self.has_state().map_err(std::io::Error::other)?;
         backup::write_backup(&self.database_path(), &self.staging, options, &self.extensions(), outlet)
     }
 
@@ -425,10 +498,18 @@ impl Store {
 
 /// Makes an empty, synced database with the internal table.
 fn create(path: &Path) -> Result<(), LocalFailure> {
+    create_of(path, &Meta::default())
+}
+
+/// The same, whose internal table says `meta`.
+fn create_of(path: &Path, meta: &Meta) -> Result<(), LocalFailure> {
     let sqlite = |source| LocalFailure::Sqlite { what: "make the database", source };
     let connection = Connection::open(path).map_err(sqlite)?;
     connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL").map_err(sqlite)?;
-    meta::create(&connection)?;
+    match *meta == Meta::default() {
+        true => meta::create(&connection)?,
+        false => meta::create_of(&connection, meta)?,
+    }
     // Closing the last connection moves the WAL into the file and syncs it.
     connection.close().map_err(|(_, source)| sqlite(source))?;
     let io = |source| LocalFailure::Io { what: "sync the new database", source };

@@ -114,7 +114,7 @@ impl Writer {
     pub fn start(
         (applier, attempts): (Applier, Arc<Attempts>),
         generations: Generations,
-        generation: u64,
+        (generation, damaged): (u64, Option<u64>),
         readers: Arc<ReadPool>,
         staging: Staging,
         (foreign_keys, shelf): (bool, Shelf),
@@ -149,6 +149,7 @@ impl Writer {
             attempts,
             generations,
             generation,
+            damaged,
             readers,
             staging,
             foreign_keys,
@@ -296,6 +297,8 @@ struct WriterThread {
     pages: Arc<Pages>,
     generations: Generations,
     generation: u64,
+    /// A damaged generation, in whose place the present one is.
+    damaged: Option<u64>,
     readers: Arc<ReadPool>,
     staging: Staging,
     foreign_keys: bool,
@@ -576,6 +579,9 @@ impl WriterThread {
         self.publish(State::all_durable);
         // Only this one: a snapshot may be on its way into another.
         self.generations.remove(old).map_err(io("remove the old database"))?;
+        if let Some(damaged) = self.damaged.take() {
+            self.generations.remove(damaged).map_err(io("remove the damaged database"))?;
+        }
         self.staging.release(&path).map_err(io("close files of the old database"))?;
         place(Place::InstallRemoved)?;
         Ok(())

@@ -10,7 +10,9 @@ use super::meta::{self, Meta, MetaError};
 use super::preupdate;
 use super::recorder::{self, Recorder};
 use super::watched::Watch;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,10 +46,32 @@ impl WriterConnection {
     ) -> Result<(Self, Meta), LocalFailure> {
         let sqlite = |what| move |source| LocalFailure::Sqlite { what, source };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        match std::fs::metadata(path) {
+            // To SQLite that is a new database, and its WAL one to be thrown away.
+            Ok(file) if file.len() == 0 => return Err(MetaError::Damaged("the file is empty").into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(MetaError::Damaged("the file is missing").into());
+            }
+            Ok(_) | Err(_) => {}
+        }
         let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs.name())
             .map_err(sqlite("open the database for writing"))?;
-        configure(&connection, foreign_keys).map_err(sqlite("configure the writer"))?;
-        let meta = meta::read(&connection)?.ok_or(MetaError::Damaged("it is missing"))?;
+        // A database that cannot be opened is left as it is.
+        let keep_wal = |connection: &Connection, keep| {
+            let set = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep);
+            set.map(drop).map_err(sqlite("configure the writer"))
+        };
+        keep_wal(&connection, true)?;
+        configure(&connection, foreign_keys).map_err(|error| not_taken(error, "configure the writer"))?;
+        let meta = meta::read(&connection).map_err(|error| match error {
+            MetaError::Sqlite(error) => not_taken(error, "read the internal table"),
+            other => other.into(),
+        });
+        let meta = meta?.ok_or(MetaError::Damaged("it is missing"))?;
+        // By a byte of its header: each entry would end this process.
+        if connection.is_readonly(MAIN_DB).map_err(sqlite("configure the writer"))? {
+            return Err(MetaError::Damaged("the file is not to be written").into());
+        }
         let install = sqlite("install functions and hooks");
         let extensions = shelf.load(&meta.extensions)?;
         // First: what follows stands over what they bring along.
@@ -69,6 +93,7 @@ impl WriterConnection {
         if let Some(recorder) = &recorder {
             preupdate::follow(&connection, recorder);
         }
+        keep_wal(&connection, false)?;
         Ok((Self { connection, extensions, guard, random, watch, recorder, wal_pages }, meta))
     }
 
@@ -93,6 +118,18 @@ impl WriterConnection {
     pub fn control(&self, sql: &str, what: &'static str) -> Result<(), LocalFailure> {
         let run = || self.connection.prepare_cached(sql)?.raw_execute();
         run().map(drop).map_err(|source| LocalFailure::Sqlite { what, source })
+    }
+}
+
+/// What SQLite finds wrong with statements of our own, which are right, is the file's fault: a format of the schema that it
+/// does not know, or a text that is none of SQL.
+fn not_taken(source: rusqlite::Error, what: &'static str) -> LocalFailure {
+    match source.sqlite_error_code() {
+        Some(ErrorCode::Unknown) => {
+            tracing::error!(error = %source, "SQLite does not take the database's schema");
+            MetaError::Damaged("SQLite does not take the schema").into()
+        }
+        _ => LocalFailure::Sqlite { what, source },
     }
 }
 
