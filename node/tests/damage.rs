@@ -4,6 +4,8 @@
 
 mod support;
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -232,5 +234,121 @@ fn a_cluster_whose_logs_are_all_damaged_is_not_forgotten() {
         }
         c.kill_all();
         (0..2).for_each(|i| c.start(i));
+    }
+}
+
+/// What of a database is changed.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// The file's header.
+    Header,
+    /// The rest of page 1.
+    FirstPage,
+    /// A page that says where others are.
+    Interior,
+    /// What says which tables there are.
+    Schema,
+    /// A page of the free list that names others.
+    FreeList,
+    /// Position, cluster and members.
+    Internal,
+    /// What is not in the file yet.
+    Wal,
+}
+
+const PARTS: [Part; 7] =
+    [Part::Header, Part::FirstPage, Part::Interior, Part::Schema, Part::FreeList, Part::Internal, Part::Wal];
+const PAGE: usize = 4096;
+
+/// How many bits are changed, one after the other: more for `make prove`.
+fn flips() -> usize {
+    std::env::var("DAMAGE_FLIPS").ok().map_or(PARTS.len(), |n| n.parse().expect("DAMAGE_FLIPS is a number"))
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("DAMAGE_SEED").ok();
+    given.map_or_else(rand::random, |seed| seed.parse().expect("DAMAGE_SEED is a number"))
+}
+
+/// A byte of that part of the database `file`, by its place in the file.
+fn place(file: &[u8], part: Part, rng: &mut StdRng) -> usize {
+    let number = |at: usize| u32::from_be_bytes(file[at..at + 4].try_into().unwrap()) as usize;
+    let pages = || file.chunks(PAGE).enumerate().skip(1);
+    let holds = |page: &[u8], text: &[u8]| page.windows(text.len()).any(|window| window == text);
+    let mut any = |found: Vec<usize>| found[rng.random_range(0..found.len())] * PAGE;
+    let page = match part {
+        Part::Header => return rng.random_range(0..100),
+        Part::FirstPage => return rng.random_range(100..PAGE),
+        Part::Wal => return rng.random_range(0..file.len()),
+        Part::Interior => any(pages().filter(|(_, page)| matches!(page[0], 2 | 5)).map(|(n, _)| n).collect()),
+        Part::Schema => {
+            any(pages().filter(|(_, page)| holds(page, b"CREATE TABLE other")).map(|(n, _)| n).collect())
+        }
+        Part::FreeList => (number(32) - 1) * PAGE,
+        Part::Internal => {
+            let (page, at) = pages()
+                .find_map(|(n, page)| Some((n, page.windows(8).position(|window| window == b"SQLDMETA")?)))
+                .unwrap();
+            // Where something is written.
+            return page * PAGE + at + rng.random_range(0..400);
+        }
+    };
+    page + rng.random_range(0..64)
+}
+
+#[test]
+fn a_changed_bit_on_one_disk_is_no_wrong_answer() {
+    // F20
+    let mut c = cluster_with(3, OFTEN);
+    c.execute(0, &json!(["CREATE TABLE t(a INTEGER PRIMARY KEY, b)", "CREATE TABLE dropped(a)"]));
+    let others: Vec<Value> =
+        (0..60).map(|n| json!([format!("CREATE TABLE other{n}(a, b, c, d, e, f, g, h, i, j)")])).collect();
+    c.execute(0, &json!(others));
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000) INSERT INTO";
+    c.execute(0, &json!([format!("{rows} t SELECT i, hex(randomblob(40)) FROM n")]));
+    c.execute(0, &json!([format!("{rows} dropped SELECT hex(randomblob(40)) FROM n"), "DROP TABLE dropped"]));
+    let sum = "SELECT count(*) || ' ' || total(a) || ' ' || max(b) || ' ' || total(unicode(b)) FROM t";
+    let seed = seed();
+    println!("DAMAGE_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    for (n, part) in PARTS.into_iter().cycle().take(flips()).enumerate() {
+        let leader = c.await_leader(0);
+        let victim = if rng.random() { leader } else { (leader + 1) % 3 };
+        assert!(matches!(c.post(victim, "/snapshot", "").0, 200 | 204));
+        // The WAL begins anew with it: what is in the file is read from there.
+        for i in 0..4 {
+            c.execute(leader, &json!([["INSERT INTO t VALUES(?, 'before')", 10_000 + 10 * n + i]]));
+        }
+        let applied = c.value(leader, sum, "strong");
+        c.until("it is applied", |c| (c.value(victim, sum, "none") == applied).then_some(()));
+        c.kill(victim);
+        let mut file = c.members[victim].dir.join("db.sqlite").canonicalize().unwrap();
+        if matches!(part, Part::Wal) {
+            file.set_extension("sqlite-wal");
+        }
+        let mut bytes = fs::read(&file).unwrap();
+        let at = place(&bytes, part, &mut rng);
+        bytes[at] ^= 1 << rng.random_range(0..8);
+        fs::write(&file, &bytes).unwrap();
+        println!("{part:?}: byte {at} of {}", file.display());
+        let away = c.await_leader((victim + 1) % 3);
+        c.execute(away, &json!([["INSERT INTO t VALUES(?, 'meanwhile')", 20_000 + n]]));
+        let expected = c.value(away, sum, "strong");
+        c.start(victim);
+        c.until_within(support::PATIENCE * 2, &format!("{part:?}, byte {at}, DAMAGE_SEED={seed}"), |c| {
+            assert_eq!(c.value(away, sum, "linearizable"), expected, "{part:?}, byte {at}");
+            if c.has_ended(victim) {
+                // Whoever watches it starts it again.
+                assert_eq!(c.exit_code(victim), Some(1));
+                c.start(victim);
+            }
+            let report = c.try_report(victim)?;
+            if report["consistency"]["state"] != json!("consistent") || !c.is_ready(victim) {
+                return None;
+            }
+            assert_eq!(c.value(victim, sum, "none"), expected, "{part:?}, byte {at}");
+            let said: Vec<_> = (0..3).map(|i| c.status(i, "store.checksum")).collect();
+            (said[0].is_object() && said.iter().all(|checksum| *checksum == said[0])).then_some(())
+        });
     }
 }
