@@ -21,8 +21,10 @@ pub const LABEL_ROLE: &str = "sqlite-operator.io/role";
 pub const LABEL_MEMBER: &str = "sqlite-operator.io/member";
 /// Label: whether Services send traffic to the member.
 pub const LABEL_SERVING: &str = "sqlite-operator.io/serving";
-/// Label: of which role a ControllerRevision keeps the pod template.
+/// Label: of which role a ControllerRevision keeps the pod template; or [`KEEPS_SPEC`].
 pub const LABEL_TEMPLATE: &str = "sqlite-operator.io/template";
+/// Value of [`LABEL_TEMPLATE`]: it keeps the spec that was accepted last.
+pub const KEEPS_SPEC: &str = "spec";
 
 /// Label of pods that test a backup: of which cluster.
 pub const LABEL_VERIFIES: &str = "sqlite-operator.io/verifies";
@@ -242,6 +244,11 @@ impl ClusterName {
     /// Name of the ControllerRevision that keeps a pod template.
     pub fn template(&self, revision: &str) -> String {
         format!("{}-template-{revision}", self.name)
+    }
+
+    /// Name of the ControllerRevision that keeps a spec, by the hash of it.
+    pub fn spec(&self, hash: &str) -> String {
+        format!("{}-spec-{hash}", self.name)
     }
 
     /// Labels that select all members, or those of a role. They never change.

@@ -296,6 +296,7 @@ impl Applier<'_> {
             Child::Template(revision) => {
                 self.remove::<ControllerRevision>(&desired.name.template(revision)).await
             }
+            Child::Spec(name) => self.remove::<ControllerRevision>(name).await,
         }
         .map_err(|source| ApplyError::Delete { child: child.clone(), source })
     }

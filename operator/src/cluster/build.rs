@@ -9,6 +9,7 @@ pub mod pod;
 pub mod secret;
 pub mod service;
 pub mod set;
+pub mod spec;
 pub mod template;
 pub mod verifier;
 
@@ -45,7 +46,7 @@ pub struct Resources<State> {
     pub services: Vec<Service>,
     /// What members are told of stores of backups.
     pub config_maps: Vec<ConfigMap>,
-    /// Pinned pod templates.
+    /// Pinned pod templates, and the spec.
     pub templates: Vec<ControllerRevision>,
     /// What evictions must leave running.
     pub budgets: Vec<PodDisruptionBudget>,
@@ -101,12 +102,14 @@ pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Reso
             (role, pinned.cloned().unwrap_or_else(|| pod::template(desired, role)))
         })
         .collect();
-    let templates =
-        pods.iter().map(|(role, pod)| template::revision(desired, *role, &plan.revision, pod)).collect();
+    let pinned = pods.iter().map(|(role, pod)| template::revision(desired, *role, &plan.revision, pod));
+    // While the spec is refused, the one that counts is kept already.
+    let accepted = desired.refused.is_none().then(|| spec::revision(desired));
+    let templates: Vec<_> = pinned.chain(accepted).collect();
     let budgets: Vec<_> = budget::budgets(desired, plan, sizes);
     let services: Vec<_> =
         desired.spec.services.iter().map(|service| service::client(desired, service)).collect();
-    let surplus = surplus(desired, observed, plan, &services, &budgets);
+    let surplus = surplus(desired, observed, plan, &services, &budgets, &templates);
     let sets = pods
         .into_iter()
         .filter(|(role, _)| observed.sets.get(role).is_none_or(|set| !set.terminating))
@@ -139,6 +142,7 @@ fn surplus(
     plan: &Plan,
     services: &[Service],
     budgets: &[PodDisruptionBudget],
+    revisions: &[ControllerRevision],
 ) -> Vec<Child> {
     let nodes = desired.name.nodes_service();
     let stable = plan.rollout.as_ref().and_then(|rollout| rollout.stable_revision.clone());
@@ -157,6 +161,10 @@ fn surplus(
         Child::Budget(name) => budgets.iter().any(|budget| budget.metadata.name.as_ref() == Some(name)),
         Child::NetworkPolicy(_) => desired.spec.security.network_policy == NetworkPolicyMode::Managed,
         Child::Template(revision) => in_use(revision),
+        Child::Spec(name) => {
+            desired.refused.is_some()
+                || revisions.iter().any(|revision| revision.metadata.name.as_ref() == Some(name))
+        }
     };
     observed.children.iter().filter(|child| !is_wanted(child)).cloned().collect()
 }

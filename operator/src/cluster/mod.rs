@@ -1,7 +1,8 @@
-//! A cluster, from the object to its members: (access →) observe → validate → plan → build → apply → execute → status.
+//! A cluster, from the object to its members: validate → (access →) observe → plan → build → apply → execute → status.
 //!
 //! One file for each word. The middle of the sentence is pure; a reconcile remembers nothing that the next one needs.
 
+mod accepted;
 pub mod access;
 mod application;
 pub mod apply;
@@ -46,7 +47,7 @@ use observed::Observed;
 use plan::{Plan, plan};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use validate::{Desired, validate};
+use validate::Desired;
 use view::View;
 
 /// The kind, as the log spells it.
@@ -67,13 +68,15 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
         return Ok(Action::await_change());
     }
     ctx.pace.count(ctx.stores.clusters.len());
+    let kept = || accepted::kept(cluster, &ctx);
+    let (course, desired) = match accepted::course(cluster, kept, &ctx.node_image) {
+        Ok(course) => course,
+        Err(invalid) => return refuse(cluster, &invalid.to_string(), &ctx).await,
+    };
+    let cluster = course.as_ref();
     let access = timed("access", &ctx, access::access(cluster, &ctx)).await?;
     let admin = access.client(&ctx.admin);
     let mut observed = timed("observe", &ctx, observe::observe(cluster, &access, &admin, &ctx)).await?;
-    let desired = match validate(cluster, &ctx.node_image) {
-        Ok(desired) => desired,
-        Err(invalid) => return refuse(cluster, &invalid.to_string(), &ctx).await,
-    };
     let minted = uuid::Uuid::new_v4().to_string();
     let plan = plan(&desired, &observed, &minted);
     follow(&desired, &observed, &plan, &admin, &ctx);

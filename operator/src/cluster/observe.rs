@@ -1,7 +1,7 @@
 //! Looks: at the caches, at names that the caches cannot know, and at each member. Network, reads only.
 
 use super::access::Access;
-use super::build::{owner_of, template};
+use super::build::{owner_of, spec, template};
 use super::given;
 use super::observed::{
     Child, ClaimView, Foreign, Observed, PodView, Resize, SetView, Stuck, is_controlled_by,
@@ -313,10 +313,12 @@ fn children(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> BTree
         .iter()
         .filter(|p| controls(cluster, &p.metadata))
         .map(|p| Child::NetworkPolicy(p.name_any()));
-    let templates = templates
-        .iter()
-        .filter(|t| controls(cluster, &t.metadata))
-        .filter_map(|t| Some(Child::Template(t.annotations().get(ANNOTATION_REVISION)?.clone())));
+    let templates = templates.iter().filter(|t| controls(cluster, &t.metadata)).filter_map(|t| {
+        if spec::is_one(t) {
+            return Some(Child::Spec(t.name_any()));
+        }
+        Some(Child::Template(t.annotations().get(ANNOTATION_REVISION)?.clone()))
+    });
     services.chain(budgets).chain(policies).chain(templates).collect()
 }
 

@@ -239,4 +239,6 @@ pub enum Child {
     NetworkPolicy(String),
     /// A ControllerRevision that keeps a pod template of this revision.
     Template(String),
+    /// A ControllerRevision that keeps a spec.
+    Spec(String),
 }

@@ -32,6 +32,8 @@ pub struct Desired {
     pub generation: i64,
     /// The spec, for the builders.
     pub spec: SqliteClusterSpec,
+    /// Why the object's own spec cannot be had, where this is the last one that could.
+    pub refused: Option<String>,
     /// Image of the members, resolved.
     pub image: String,
     /// Image of the operator's release, where the members could follow it and do not.
@@ -272,6 +274,7 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         replica_revision: role_revision(&voter_revision, PodRole::ReadReplica),
         voter_revision,
         image,
+        refused: None,
         spec,
     })
 }

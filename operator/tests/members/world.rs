@@ -244,8 +244,27 @@ impl Serving {
     pub async fn reconcile(&mut self) {
         let object = Arc::new(guarded(self.cluster.clone()));
         operator::cluster::reconcile(object, self.ctx.clone()).await.unwrap();
+        self.keep_revisions();
         if let Some(status) = self.server.status.lock().unwrap().clone() {
             self.cluster.status = serde_json::from_value(status).unwrap();
+        }
+    }
+
+    /// The cache learns of ControllerRevisions at once, in the order in which they were written.
+    fn keep_revisions(&self) {
+        let revisions = &self.ctx.stores.templates;
+        for (asked, object) in self.server.written.lock().unwrap().iter() {
+            let Some((method, name)) = asked
+                .split_once(' ')
+                .and_then(|(method, path)| Some((method, path.rsplit_once("/controllerrevisions/")?.1)))
+            else {
+                continue;
+            };
+            match (method, revisions.get("shop", name)) {
+                ("DELETE", Some(revision)) => revisions.follow(&Event::Delete(revision)),
+                ("DELETE", None) => {}
+                _ => revisions.follow(&Event::Apply(serde_json::from_value(object.clone()).unwrap())),
+            }
         }
     }
 

@@ -148,12 +148,48 @@ fn the_contract_table() {
                 .condition("Ready", "True", "Serving", 50)
                 .condition("Accepted", "False", "RefNotFound", 400)
                 .spec(|spec| spec.paused = true),
-            "- - Serving - - Current",
+            "- - Serving Serving QuorumSlack Current",
         ),
         (
             "paused",
             World::serving(3, 0).condition("Ready", "True", "Serving", 50).spec(|spec| spec.paused = true),
-            "- - Serving - - Current",
+            "- - Serving Serving QuorumSlack Current",
+        ),
+        (
+            "created while paused",
+            World::new(3, 0).spec(|spec| spec.paused = true),
+            "- - !Bootstrapping !NoLeader !NoLeader InProgress",
+        ),
+        (
+            "the spec cannot be had",
+            refused(World::serving(3, 0)),
+            "- InvalidSpec Serving Serving QuorumSlack Failed",
+        ),
+        (
+            "the spec cannot be had, and something is under way",
+            refused(World::serving(3, 0).upgraded()),
+            "- InvalidSpec Serving Serving QuorumSlack Failed",
+        ),
+        (
+            "the spec cannot be had, and the quorum is lost",
+            refused(no_quorum().condition("Ready", "False", "QuorumLost", 400)),
+            "- InvalidSpec !QuorumLost !NoLeader !NoLeader Failed",
+        ),
+        (
+            "the spec cannot be had, and nobody acts",
+            refused(
+                World::serving(3, 0)
+                    .condition("Ready", "True", "Serving", 50)
+                    .spec(|spec| spec.paused = true),
+            ),
+            "- InvalidSpec Serving Serving QuorumSlack Failed",
+        ),
+        (
+            "the spec can be had again, and nobody acts",
+            World::serving(3, 0)
+                .condition("Stalled", "True", "InvalidSpec", 50)
+                .spec(|spec| spec.paused = true),
+            "- - Serving Serving QuorumSlack Current",
         ),
         ("waiting for approval", supervised(), "- - Serving Serving QuorumSlack Current"),
         ("canary failed, rolled back", rolled_back(), "- CanaryFailed Serving Serving QuorumSlack Failed"),
@@ -221,6 +257,11 @@ fn unfound() -> World {
         spec.bootstrap = Some(serde_json::from_value(bootstrap).unwrap());
     });
     world.edit(|world| world.observed.bootstrap_restore.source = Some(Err("no SqliteBackup nightly".into())))
+}
+
+/// Its object asks for what cannot be, and it is kept by the spec that was accepted last.
+fn refused(world: World) -> World {
+    world.edit(|world| world.desired.refused = Some("spec.fencing names users-0, which is no member".into()))
 }
 
 /// A cluster of which users' file is not there.
@@ -565,7 +606,51 @@ fn a_paused_cluster_keeps_what_was_known_and_follows_the_generation() {
     let status = of(&world);
     assert_eq!(kstatus(&json!(status), 1), "Current");
     let kinds: Vec<_> = status.conditions.iter().map(|c| (c.type_.as_str(), c.observed_generation)).collect();
-    assert_eq!(kinds, [("Accepted", Some(1)), ("Ready", Some(1)), ("Paused", Some(1))]);
+    let all = ["Accepted", "Ready", "Available", "FaultTolerant", "StorageHealthy", "Consistent", "Paused"];
+    assert_eq!(kinds, all.map(|kind| (kind, Some(1))));
+}
+
+/// Conditions that are always there.
+const LASTING: [&str; 6] =
+    ["Accepted", "Ready", "Available", "FaultTolerant", "StorageHealthy", "Consistent"];
+
+#[test]
+fn conditions_that_are_always_there_always_are() {
+    let worlds: [fn() -> World; 3] = [|| World::new(3, 0), || World::serving(3, 0), hibernated];
+    let ways: [fn(World) -> World; 3] =
+        [|world| world, refused, |world| world.spec(|spec| spec.paused = true)];
+    for (world, way) in worlds.into_iter().flat_map(|world| ways.map(|way| (world, way))) {
+        assert_lasting(&of(&way(world())).conditions);
+    }
+    let now = crate::cluster::fixtures::now();
+    assert_lasting(&conditions::refused(&[], Some(1), "voters is 2", now));
+    let before = of(&World::serving(3, 0)).conditions;
+    let refused = conditions::refused(&before, Some(2), "voters is 2", now);
+    assert_lasting(&refused);
+    assert!(refused.iter().all(|condition| condition.observed_generation == Some(2)), "{refused:?}");
+    let told = |kind: &str| refused.iter().find(|condition| condition.type_ == kind).unwrap().reason.clone();
+    assert_eq!(["Accepted", "Stalled", "Ready"].map(told), ["InvalidSpec", "InvalidSpec", "Serving"]);
+}
+
+fn assert_lasting(conditions: &[Condition]) {
+    for kind in LASTING {
+        let told = conditions.iter().filter(|condition| condition.type_ == kind).count();
+        assert_eq!(told, 1, "{kind}: {conditions:?}");
+    }
+}
+
+#[test]
+fn a_spec_that_cannot_be_had_is_told_with_what_counts_instead() {
+    let told = |world: &World, kind: &str| {
+        let found = of(world).conditions.into_iter().find(|condition| condition.type_ == kind).unwrap();
+        format!("{} {} {}", found.status, found.reason, found.message)
+    };
+    let sentence = "spec.fencing names users-0, which is no member; until that is corrected, the spec counts that was accepted last";
+    let world = refused(World::serving(3, 0));
+    assert_eq!(told(&world, "Accepted"), format!("False InvalidSpec {sentence}"));
+    assert_eq!(told(&world, "Stalled"), format!("True InvalidSpec {sentence}"));
+    let failed = told(&refused(rolled_back()), "Stalled");
+    assert!(failed.starts_with(&format!("True InvalidSpec {sentence}; besides, ")), "{failed}");
 }
 
 #[test]
