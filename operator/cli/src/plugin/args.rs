@@ -163,6 +163,12 @@ pub enum Verb {
         #[arg(long)]
         yes: bool,
     },
+    /// Volumes of a cluster
+    Volumes {
+        /// What to do
+        #[command(subcommand)]
+        verb: VolumesVerb,
+    },
     /// Backups of a cluster
     Backup {
         /// What to do
@@ -222,6 +228,19 @@ pub enum UpgradeVerb {
     Abort {
         /// Name of the cluster
         name: String,
+    },
+}
+
+/// What to do with volumes.
+#[derive(Clone, Debug, Subcommand)]
+pub enum VolumesVerb {
+    /// Deletes those that removed members left, as gc-volumes does
+    Gc {
+        /// Name of the cluster
+        name: String,
+        /// Really
+        #[arg(long)]
+        yes: bool,
     },
 }
 
