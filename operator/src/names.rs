@@ -13,11 +13,13 @@ pub const SERVING_MANAGER: &str = "sqlite-operator/serving";
 /// Value of `app.kubernetes.io/managed-by`.
 pub const MANAGED_BY: &str = "sqlite-operator";
 
+/// Label: whose an object is. Every child has it.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Label: which cluster a child belongs to.
 pub const LABEL_CLUSTER: &str = "sqlite-operator.io/cluster";
 /// Label: what the member is.
 pub const LABEL_ROLE: &str = "sqlite-operator.io/role";
-/// Label: which member a claim belongs to.
+/// Label: which member a claim belongs to. Pods have Kubernetes' own, `statefulset.kubernetes.io/pod-name`, which says the same.
 pub const LABEL_MEMBER: &str = "sqlite-operator.io/member";
 /// Label: whether Services send traffic to the member.
 pub const LABEL_SERVING: &str = "sqlite-operator.io/serving";
@@ -268,7 +270,7 @@ impl ClusterName {
             ("app.kubernetes.io/instance", &self.name),
             ("app.kubernetes.io/component", component),
             ("app.kubernetes.io/part-of", "sqlite"),
-            ("app.kubernetes.io/managed-by", MANAGED_BY),
+            (LABEL_MANAGED_BY, MANAGED_BY),
             (LABEL_CLUSTER, &self.name),
         ]
         .into_iter()

@@ -16,8 +16,8 @@ use crate::context::Context;
 use crate::crd::{ClientTraffic, DisruptionBudget, NetworkPolicyMode, SqliteCluster};
 use crate::names::{
     ANNOTATION_CLIENT_TRAFFIC, ANNOTATION_CLUSTER_ID, ANNOTATION_METADATA, ANNOTATION_NODE_ID,
-    ANNOTATION_REFRESHED, ANNOTATION_RESOURCES, ANNOTATION_REVISION, CONTAINER, ClusterName, LABEL_SERVING,
-    PodRole,
+    ANNOTATION_REFRESHED, ANNOTATION_RESOURCES, ANNOTATION_REVISION, CONTAINER, ClusterName,
+    LABEL_MANAGED_BY, LABEL_SERVING, PodRole,
 };
 use client::admin::MemberReport;
 use client::admin_client::AdminClient;
@@ -218,6 +218,7 @@ fn claim_view(cluster: &SqliteCluster, claim: &PersistentVolumeClaim) -> ClaimVi
         cluster_id: claim.annotations().get(ANNOTATION_CLUSTER_ID).cloned(),
         node_id: claim.annotations().get(ANNOTATION_NODE_ID).and_then(|id| id.parse().ok()),
         owned: owners.into_iter().any(|owner| Some(&owner.uid) == cluster.metadata.uid.as_ref()),
+        bare: !claim.labels().contains_key(LABEL_MANAGED_BY),
         terminating: claim.metadata.deletion_timestamp.is_some(),
         requested_bytes: requested.as_deref().and_then(parse_quantity),
         requested,

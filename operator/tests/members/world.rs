@@ -68,7 +68,8 @@ pub fn claims(count: usize, inhabited: bool) -> Vec<Value> {
         json!({
             "metadata": {
                 "name": name, "namespace": "shop", "uid": name,
-                "labels": {"sqlite-operator.io/cluster": "orders"}, "annotations": annotations,
+                "labels": {"sqlite-operator.io/cluster": "orders", "app.kubernetes.io/managed-by": "sqlite-operator"},
+                "annotations": annotations,
             },
             "spec": {"resources": {"requests": {"storage": "1Gi"}}},
             "status": {"capacity": {"storage": "1Gi"}},
