@@ -109,6 +109,10 @@ pub struct CertificateStatus {
     /// How far the exchange of their authority is, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<String>,
+    /// Since when the same members are waited for in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::time")]
+    pub waiting_since: Option<Time>,
 }
 
 /// How the cluster began.

@@ -321,6 +321,8 @@ reasons! {
         CanaryFailed => "CanaryFailed",
         /// The wanted version cannot follow the one that runs.
         VersionSkew => "VersionSkew",
+        /// Members do not take part in the exchange of an authority.
+        RotationFailed => "RotationFailed",
         /// What the spec names is not there.
         RefNotFound => "RefNotFound",
         /// The backup that the cluster is to begin with cannot be had.
