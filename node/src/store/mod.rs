@@ -34,6 +34,7 @@ mod scrub;
 mod snapshot;
 mod spool;
 mod staging;
+mod temporary;
 mod text;
 mod value;
 mod wal_capture;
@@ -61,6 +62,7 @@ pub use result_limit::ResultLimit;
 pub use script::statements;
 pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, Streamed, chunk_crc};
 pub use staging::{Receiving, Scratch, Sha256Sum, StagedFile, Staging};
+pub use temporary::{ELSEWHERE, temporary_path};
 pub use text::is_vacuum;
 pub use value::write_str;
 pub use write_behind::WriteBehind;
@@ -79,6 +81,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use temporary::Temporary;
 use tokio::sync::{oneshot, watch};
 use writer::{PAGE, Writer};
 
@@ -90,6 +93,7 @@ pub struct Store {
     generations: Generations,
     pages: Arc<Pages>,
     staging: Staging,
+    temporary: Temporary,
     shelf: Shelf,
     installs: Arc<AtomicU64>,
     attempts: Arc<Attempts>,
@@ -111,6 +115,8 @@ impl Store {
         shelf: Shelf,
     ) -> Result<Self, LocalFailure> {
         let io = |what| move |source| LocalFailure::Io { what, source };
+        // Before anything of SQLite's may need it.
+        let temporary = Temporary::open(directory).map_err(io("make the directory of temporary files"))?;
         let generations = Generations::new(directory);
         let present = generations.present().map_err(io("find the present database"))?;
         if present.is_none()
@@ -170,6 +176,7 @@ impl Store {
             generations,
             pages,
             staging,
+            temporary,
             shelf,
             installs: Arc::default(),
             attempts,
