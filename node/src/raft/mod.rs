@@ -51,6 +51,7 @@ pub(crate) mod snapshot_stream;
 mod staged_names;
 mod start_error;
 mod state_machine;
+mod strangers;
 mod stream_calls;
 mod teller;
 #[allow(missing_docs, reason = "aliases of openraft's types, named as they are there")]

@@ -3,10 +3,12 @@
 use super::Consensus;
 use super::calls::Kind;
 use super::connection::{
-    CONNECT_TIMEOUT, FrameReader, Purpose, UNACKNOWLEDGED, answer_hello, put_frame, read_hello, write_out,
+    CONNECT_TIMEOUT, FrameReader, Hello, Purpose, UNACKNOWLEDGED, answer_hello, put_frame, read_hello,
+    write_out,
 };
 use super::on_behalf::kind_inside;
 use super::snapshot_receive;
+use super::strangers::Strangers;
 use super::types::TypeConfig;
 use super::wire::{self, WireError};
 use crate::tcp;
@@ -18,9 +20,9 @@ use std::io;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Connections of members, and of whoever tries to be one, at once.
+/// Connections of members at once.
 const CONNECTIONS: usize = 512;
 /// Requests of one connection worked on at once.
 const CALLS: usize = 1024;
@@ -28,18 +30,41 @@ const CALLS: usize = 1024;
 /// Serves the peer port until the task is dropped.
 pub async fn serve(listener: TcpListener, consensus: Arc<Consensus>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
-    while let Ok((stream, permit)) = tcp::accept(&listener, &room, UNACKNOWLEDGED).await {
-        let consensus = consensus.clone();
-        tokio::spawn(async move {
-            if let Err(error) = converse(stream, &consensus).await {
-                tracing::debug!(%error, "peer connection ended");
+    let mut strangers = Strangers::default();
+    loop {
+        strangers.make_room().await;
+        let stream = tcp::next(&listener, UNACKNOWLEDGED).await;
+        let (consensus, room) = (consensus.clone(), room.clone());
+        strangers.add(tokio::spawn(async move {
+            match greet(stream, &consensus, &room).await {
+                // A task of its own: this one is a stranger's.
+                Ok(Some(member)) => drop(tokio::spawn(async move {
+                    let Member { socket, hello, permit } = member;
+                    if let Err(error) = converse(socket, &hello, &consensus).await {
+                        tracing::debug!(%error, "peer connection ended");
+                    }
+                    drop(permit);
+                })),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "a connection ended before it was a member's"),
             }
-            drop(permit);
-        });
+        }));
     }
 }
 
-async fn converse(stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<()> {
+/// A connection of somebody who was let in.
+struct Member {
+    socket: PeerSocket,
+    hello: Hello,
+    permit: OwnedSemaphorePermit,
+}
+
+/// Finds out who it is; none if they are refused.
+async fn greet(
+    stream: TcpStream,
+    consensus: &Consensus,
+    room: &Arc<Semaphore>,
+) -> io::Result<Option<Member>> {
     let accept = async {
         let (mut socket, names) = match &consensus.security.tls {
             None => (PeerSocket::Plain(stream), None),
@@ -49,13 +74,23 @@ async fn converse(stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<(
         Ok::<_, io::Error>((socket, names, hello))
     };
     let (mut socket, names, hello) = tokio::time::timeout(CONNECT_TIMEOUT, accept).await??;
-    let verdict = consensus.admit(&hello, names.as_ref());
+    let permit = room.clone().try_acquire_owned();
+    let verdict = consensus.admit(&hello, names.as_ref()).and_then(|id| match &permit {
+        Ok(_) => Ok(id),
+        Err(_) => Err(format!("{CONNECTIONS} connections of members are open already")),
+    });
     let refused = verdict.as_ref().err().cloned();
     answer_hello(&mut socket, verdict).await?;
-    if let Some(message) = refused {
-        tracing::warn!(from = %format_args!("{:016x}", hello.from), message, "refused a peer");
-        return Ok(());
+    match (refused, permit) {
+        (None, Ok(permit)) => Ok(Some(Member { socket, hello, permit })),
+        (message, _) => {
+            tracing::warn!(from = %format_args!("{:016x}", hello.from), message, "refused a peer");
+            Ok(None)
+        }
     }
+}
+
+async fn converse(socket: PeerSocket, hello: &Hello, consensus: &Arc<Consensus>) -> io::Result<()> {
     match hello.purpose {
         // A leader goes on asking, and Raft would log an error each time.
         Purpose::Append if consensus.has_stopped() => Ok(()),
