@@ -52,9 +52,9 @@ fn main() -> ExitCode {
         config::Command::Restore(command) => runtime().and_then(|rt| rt.block_on(restore(&command))),
         config::Command::HashPassword => hash_password(),
         config::Command::Check(config) => runtime().and_then(|rt| rt.block_on(check(&config))),
-        // Its last line is what the client reads.
+        // Its last line is what the client reads; the other output is the member's.
         config::Command::WriteCanonical(order) => {
-            return match node::store::child(&order) {
+            return match node::store::child(&order, |lack| println!("{lack}")) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(refused) => {
                     eprintln!("{refused}");

@@ -271,6 +271,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
         }),
         "consistency": consistency(consensus),
         "fatal_entry": report.fatal_entry,
+        "load": { "lacks_confinement": consensus.store().lacks_confinement() },
         "damaged_page": consensus.store().damage().current().map(|damage| damage.page),
         "sqlite3": {
             "path": path.display().to_string(),

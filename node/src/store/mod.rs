@@ -8,6 +8,7 @@ mod backup;
 pub(crate) mod canonical;
 mod changes;
 mod checkpoint;
+mod confinement;
 mod dump;
 mod encode;
 mod entry_functions;
@@ -72,6 +73,7 @@ use crate::failpoint::{Place, pass};
 use crate::observe::{Observe as _, Until as _};
 use apply::Applier;
 use attempts::Attempts;
+use confinement::Lacks;
 use entry_vfs::EntryVfs;
 use generation::{Generations, LINK};
 use pages::Pages;
@@ -94,6 +96,7 @@ pub struct Store {
     pages: Arc<Pages>,
     staging: Staging,
     temporary: Temporary,
+    lacks: Lacks,
     shelf: Shelf,
     installs: Arc<AtomicU64>,
     attempts: Arc<Attempts>,
@@ -177,6 +180,7 @@ impl Store {
             pages,
             staging,
             temporary,
+            lacks: Lacks::default(),
             shelf,
             installs: Arc::default(),
             attempts,
@@ -368,7 +372,14 @@ impl Store {
         output: &Path,
         taken: Taken,
     ) -> Result<(), CanonicalError> {
-        canonical::write_in_child(input, output, taken, &self.extensions()).await
+        let (extensions, own) = (self.extensions(), (&self.temporary, &self.lacks));
+        canonical::write_in_child(input, output, taken, &extensions, own).await
+    }
+
+    /// What the system does not give the process that makes canonical databases, in words: nothing, if it is confined.
+    /// None before the first one.
+    pub fn lacks_confinement(&self) -> Option<Vec<String>> {
+        self.lacks.known()
     }
 
     /// How changes are captured; none if they are not. Reads the database.
