@@ -67,7 +67,10 @@ pub async fn reconcile(backup: Arc<GuardedBackup>, ctx: Arc<Context>) -> Result<
             return Ok(Action::await_change());
         }
     };
-    let Some(seen) = observe::observe(backup, &ctx).await? else { return Ok(Action::await_change()) };
+    let Some(seen) = observe::observe(backup, &ctx).await? else {
+        ctx.settled(KIND, &backup.namespace().unwrap_or_default(), &backup.name_any());
+        return Ok(Action::await_change());
+    };
     let step = plan(&seen.observed);
     let outcome = execute::execute(backup, &seen, &step, &ctx).await?;
     if seen.observed.object.is_deleted() {

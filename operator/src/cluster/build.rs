@@ -23,20 +23,11 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
-use std::marker::PhantomData;
-
-/// Objects that were made, and not yet sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Prepared;
-
-/// Objects that the server has.
-#[derive(Clone, Copy, Debug)]
-pub struct Applied;
 
 /// Everything that a cluster consists of. Taken apart without `..` wherever it is used, so that a new kind of object
 /// does not compile until it is applied.
 #[derive(Clone, Debug)]
-pub struct Resources<State> {
+pub struct Resources {
     /// Identity of the pods; it may do nothing.
     pub service_account: ServiceAccount,
     /// The headless Service that names the members.
@@ -57,43 +48,10 @@ pub struct Resources<State> {
     pub sets: Vec<StatefulSet>,
     /// What there is and is no longer wanted.
     pub surplus: Vec<Child>,
-    pub(super) state: PhantomData<State>,
-}
-
-impl Resources<Prepared> {
-    /// The same objects, once the server has them.
-    pub(super) fn applied(self) -> Resources<Applied> {
-        let Self {
-            service_account,
-            nodes,
-            services,
-            config_maps,
-            templates,
-            budgets,
-            network_policy,
-            claims,
-            sets,
-            surplus,
-            state: _,
-        } = self;
-        Resources {
-            service_account,
-            nodes,
-            services,
-            config_maps,
-            templates,
-            budgets,
-            network_policy,
-            claims,
-            sets,
-            surplus,
-            state: PhantomData,
-        }
-    }
 }
 
 /// The objects that the plan asks for; `None` if it asks for nothing to be applied.
-pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Resources<Prepared>> {
+pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Resources> {
     let sizes = plan.sizes.as_ref()?;
     let pods: Vec<(PodRole, k8s_openapi::api::core::v1::PodTemplateSpec)> = roles(sizes)
         .map(|role| {
@@ -123,7 +81,6 @@ pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Reso
         claims: plan.claims.iter().map(|mark| claim::marked(desired, mark)).collect(),
         sets,
         surplus,
-        state: PhantomData,
     })
 }
 

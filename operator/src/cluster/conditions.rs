@@ -45,11 +45,8 @@ pub(super) fn conditions(
     drafts.push(consistent(observed));
     drafts.extend(super::backups::health::conditions(desired, observed, plan));
     drafts.extend(certificates::health::condition(desired, observed));
-    if let Some(obstacle) = &plan.obstacle {
-        let (reason, message) = (obstacle.reason.as_str(), obstacle.message.clone());
-        drafts.push(Draft { kind: "Stalled", holds: true, reason, message });
-    } else if let Some(Rejection { reason, message }) = rejection.cloned() {
-        drafts.push(Draft { kind: "Stalled", holds: true, reason: reason.as_str(), message });
+    if let Some(stalled) = stalled(plan, rejection) {
+        drafts.push(stalled);
     } else if let Some(activity) = &plan.activity {
         let (reason, message) = (activity.reason.as_str(), activity.message.clone());
         drafts.push(Draft { kind: "Reconciling", holds: true, reason, message });
@@ -62,6 +59,15 @@ pub(super) fn conditions(
         .map(|condition| Condition { observed_generation: Some(desired.generation), ..condition });
     let drawn = drafts.into_iter().map(|draft| finish(draft, observed, desired.generation));
     drawn.chain(carried).collect()
+}
+
+/// What needs a human: what the plan met, and what others refuse.
+fn stalled(plan: &Plan, rejection: Option<&Rejection>) -> Option<Draft> {
+    let met = plan.obstacle.as_ref().map(|obstacle| (obstacle.reason.as_str(), obstacle.message.as_str()));
+    let refused = rejection.map(|rejection| (rejection.reason.as_str(), rejection.message.as_str()));
+    let (reason, _) = met.or(refused)?;
+    let messages: Vec<&str> = [met, refused].into_iter().flatten().map(|(_, message)| message).collect();
+    Some(Draft { kind: "Stalled", holds: true, reason, message: messages.join("; ") })
 }
 
 fn accepted(observed: &Observed, plan: &Plan) -> Draft {

@@ -6,9 +6,11 @@
 use super::observe;
 use super::observed::Observed;
 use super::plan::{Plan, Step};
+use super::shortfall::Shortfall;
 use super::validate::Desired;
 use super::view::View;
 use crate::context::Context;
+use crate::error::{RejectionReason, is_refused};
 use crate::names::{
     ANNOTATION_METADATA, ANNOTATION_RESOURCES, CONTAINER, LABEL_SERVING, POD_MANAGER, SERVING_MANAGER,
 };
@@ -72,6 +74,11 @@ impl ExecuteError {
         }
     }
 
+    /// Why it needs a human, for programs, if the API server refuses the step for good.
+    pub fn rejection(&self) -> Option<RejectionReason> {
+        matches!(self, Self::Kube { source, .. } if is_refused(source)).then_some(RejectionReason::Rejected)
+    }
+
     /// Why the leader does not bring in the backup that the cluster begins with, if that is what happened.
     pub fn restore_refusal(&self) -> Option<&str> {
         match self {
@@ -85,25 +92,32 @@ impl ExecuteError {
     }
 }
 
-/// Takes the steps of the plan. The first one that fails ends it: what follows was decided on the assumption that it
-/// would not.
+/// Takes the steps of the plan, but for those that wait for what the API server lacks. The first one that fails ends it: what
+/// follows was decided on the assumption that it would not.
 pub async fn execute(
     desired: &Desired,
     observed: &Observed,
     plan: &Plan,
+    shortfall: &Shortfall,
     subject: &ObjectReference,
     admin: &AdminClient,
     ctx: &Context,
-) -> Result<(), ExecuteError> {
+) -> Vec<ExecuteError> {
     let view = View::of(observed, plan.cluster_id.as_deref());
     let leader = view.leader().map(|leader| leader.name.as_str());
     let cluster_id = plan.cluster_id.as_deref();
     let hands = Hands { desired, observed, cluster_id, leader, subject, admin, ctx };
+    let cluster = &desired.name;
     for step in &plan.steps {
-        hands.take(step).await?;
-        ctx.metrics.took(name(step));
+        if shortfall.holds_up(cluster, step) {
+            tracing::info!(%cluster, ?step, ?shortfall, "a step waits for what could not be applied");
+        } else if let Err(error) = hands.take(step).await {
+            return vec![error];
+        } else {
+            ctx.metrics.took(name(step));
+        }
     }
-    Ok(())
+    Vec::new()
 }
 
 struct Hands<'a> {

@@ -14,6 +14,7 @@ use crate::cache::Cache;
 use crate::clock;
 use crate::context::Context;
 use crate::crd::{ClientTraffic, DisruptionBudget, NetworkPolicyMode, SqliteCluster};
+use crate::error::{RejectionReason, is_refused};
 use crate::names::{
     ANNOTATION_CLIENT_TRAFFIC, ANNOTATION_CLUSTER_ID, ANNOTATION_METADATA, ANNOTATION_NODE_ID,
     ANNOTATION_REFRESHED, ANNOTATION_RESOURCES, ANNOTATION_REVISION, CONTAINER, ClusterName, LABEL_SERVING,
@@ -50,6 +51,16 @@ pub enum ObserveError {
     /// Whether a Secret is there that the spec names could not be found out.
     #[error("cannot look for what the spec names")]
     Given(#[source] SecretError),
+}
+
+impl ObserveError {
+    /// Why it needs a human, for programs, if it does.
+    pub fn rejection(&self) -> Option<RejectionReason> {
+        match self {
+            Self::Get { source, .. } => is_refused(source).then_some(RejectionReason::Rejected),
+            Self::Given(error) => error.rejection(),
+        }
+    }
 }
 
 /// What is, for the cluster of this object.

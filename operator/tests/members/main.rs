@@ -10,6 +10,7 @@ mod certificates;
 mod lease;
 mod life;
 mod member;
+mod refusals;
 mod world;
 
 use api_server::ApiServer;
@@ -33,6 +34,7 @@ use client::backup::{
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use kube::runtime::reflector::store;
 use kube::runtime::watcher::Event;
@@ -43,6 +45,7 @@ use operator::cluster::certificates::exchange::Handed;
 use operator::cluster::observe::ObserveError;
 use operator::cluster::observed::Observed;
 use operator::cluster::plan::Plan;
+use operator::cluster::shortfall::Shortfall;
 use operator::cluster::{execute, observe, plan, validate};
 use operator::context::Context;
 use operator::crd::{ClientTraffic, Port, SecretRef, SkippedEntry, SqliteBackup, SqliteCluster, TlsMode};

@@ -6,7 +6,7 @@ use crate::cluster::fixtures::{World, desired};
 use crate::crd::{DisruptionBudget, NetworkPolicyMode, Spread};
 use serde_json::{Value, json};
 
-fn built(world: &World) -> Resources<Prepared> {
+fn built(world: &World) -> Resources {
     build(&world.desired, &world.observe(), &world.plan()).unwrap()
 }
 

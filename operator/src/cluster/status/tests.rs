@@ -3,6 +3,7 @@
 use super::*;
 use crate::cluster::fixtures::World;
 use crate::cluster::observed::Foreign;
+use crate::cluster::plan::{Obstacle, ObstacleReason};
 use crate::crd::{BootstrapPhase, SkippedEntry};
 use crate::error::RejectionReason;
 use crate::names::PodRole;
@@ -612,4 +613,16 @@ fn a_rejected_growth_is_told() {
     let status = status(&world.desired, &world.observe(), &world.plan(), Some(&rejection));
     let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
     assert_eq!((stalled.reason.as_str(), stalled.message.as_str()), ("ResizeRejected", "class cannot grow"));
+}
+
+#[test]
+fn what_is_refused_is_told_beside_what_the_plan_met() {
+    let world = World::serving(3, 0);
+    let obstacle = Obstacle::new(ObstacleReason::MemberStuck, "orders-1 cannot start".into());
+    let plan = Plan { obstacle: Some(obstacle), ..world.plan() };
+    let rejection = Rejection { reason: RejectionReason::Rejected, message: "no budget".into() };
+    let status = status(&world.desired, &world.observe(), &plan, Some(&rejection));
+    let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
+    let told = (stalled.reason.as_str(), stalled.message.as_str());
+    assert_eq!(told, ("MemberStuck", "orders-1 cannot start; no budget"));
 }

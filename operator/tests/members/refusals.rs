@@ -1,0 +1,100 @@
+//! What is refused, or not answered, keeps nothing else from being done, and is told.
+
+use super::*;
+use operator::error::Error;
+
+/// Plural names of what is applied for a cluster, and an object of each.
+const KINDS: [(&str, &str); 5] = [
+    ("serviceaccounts", "ServiceAccount orders"),
+    ("services", "Service orders-ro"),
+    ("controllerrevisions", "ControllerRevision orders-template-"),
+    ("poddisruptionbudgets", "PodDisruptionBudget orders"),
+    ("networkpolicies", "NetworkPolicy orders"),
+];
+const FAILING: &str = "sqlite_operator_reconcile_failing{";
+
+impl Serving {
+    /// Plural names of what was applied since this was asked last.
+    fn applied(&self) -> Vec<String> {
+        let written = std::mem::take(&mut *self.server.written.lock().unwrap());
+        let kind = |(asked, _): &(String, Value)| {
+            let (path, _) = asked.strip_prefix("PATCH ")?.rsplit_once('/')?;
+            Some(path.rsplit('/').next()?.to_owned())
+        };
+        written.iter().filter_map(kind).collect()
+    }
+
+    fn stalled(&self) -> (String, String) {
+        self.condition("Stalled").map(|condition| (condition.reason, condition.message)).unwrap_or_default()
+    }
+
+    fn fails(&self) -> bool {
+        self.ctx.metrics.text().unwrap().contains(FAILING)
+    }
+
+    /// Voters, by their Raft ids.
+    fn voters(&self) -> Vec<u64> {
+        let raft = self.raft.lock().unwrap();
+        raft.members.iter().filter(|member| member.voter).map(|member| member.node_id.0).collect()
+    }
+}
+
+#[tokio::test]
+async fn no_object_that_is_refused_keeps_another_from_being_applied() {
+    for (refused, object) in KINDS {
+        let mut world = Serving::start().await;
+        world.cluster.spec.storage.size = "2Gi".into();
+        let path = format!("/{refused}/");
+        world.server.refuse(&[&path], Some(422));
+        world.try_to().await.unwrap_err();
+        let applied = world.applied();
+        for other in KINDS.map(|(kind, _)| kind).into_iter().chain(["persistentvolumeclaims", "statefulsets"])
+        {
+            assert_eq!(applied.iter().any(|kind| kind == other), other != refused, "{refused}: {applied:?}");
+        }
+        let (reason, message) = world.stalled();
+        assert_eq!(reason, "Rejected", "{refused}");
+        assert!(message.contains(&format!("cannot apply {object}")), "{message}");
+        assert!(message.ends_with("the answer is 422"), "{message}");
+        assert_eq!(world.reason("Ready").as_deref(), Some("Serving"));
+        assert!(world.fails(), "the alert goes by it");
+
+        world.server.refuse(&[], None);
+        world.reconcile().await;
+        assert!(world.applied().iter().any(|kind| kind == refused), "{refused}");
+        assert_eq!((world.reason("Stalled"), world.fails()), (None, false), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn all_that_is_refused_is_told_and_what_may_pass_is_not() {
+    let mut world = Serving::start().await;
+    world.server.refuse(&["/services/orders-ro", "/networkpolicies/"], Some(403));
+    world.try_to().await.unwrap_err();
+    let (_, message) = world.stalled();
+    assert!(message.contains("Service orders-ro") && message.contains("NetworkPolicy orders"), "{message}");
+
+    let mut world = Serving::start().await;
+    world.server.refuse(&["/services/orders-ro"], Some(500));
+    let error = world.try_to().await.unwrap_err();
+    assert!(matches!(error, Error::Apply(_)), "{error:?}");
+    assert!(world.applied().contains(&"statefulsets".into()));
+    assert_eq!(world.reason("Stalled"), None);
+}
+
+#[tokio::test]
+async fn nobody_leaves_the_voters_before_the_budget_says_how_many_must_stay() {
+    let mut world = Serving::start().await;
+    world.raft.lock().unwrap().refusals = 1;
+    world.reconcile().await;
+    world.applied();
+    world.cluster.spec.voters = 1;
+    world.cluster.spec.pod_template.metadata.labels.insert("team".into(), "a".into());
+    world.server.refuse(&["/poddisruptionbudgets/"], Some(403));
+    world.try_to().await.unwrap_err();
+    assert_eq!(world.voters(), [100, 101, 102]);
+    assert!(world.applied().contains(&"pods".into()), "labels change all the same");
+    world.server.refuse(&[], None);
+    world.reconcile().await;
+    assert_eq!(world.voters(), [100, 101]);
+}
