@@ -92,8 +92,8 @@ impl ExecuteError {
     }
 }
 
-/// Takes the steps of the plan, but for those that wait for what the API server lacks. The first one that fails ends it: what
-/// follows was decided on the assumption that it would not.
+/// Takes the steps of the plan, but for those that wait for what the API server lacks, and for those that were decided on one that
+/// failed. What failed, in the order of the steps.
 pub async fn execute(
     desired: &Desired,
     observed: &Observed,
@@ -107,17 +107,20 @@ pub async fn execute(
     let leader = view.leader().map(|leader| leader.name.as_str());
     let cluster_id = plan.cluster_id.as_deref();
     let hands = Hands { desired, observed, cluster_id, leader, subject, admin, ctx };
-    let cluster = &desired.name;
+    let mut failed: Vec<(&Step, ExecuteError)> = Vec::new();
     for step in &plan.steps {
+        let cluster = &desired.name;
         if shortfall.holds_up(cluster, step) {
             tracing::info!(%cluster, ?step, ?shortfall, "a step waits for what could not be applied");
+        } else if let Some((earlier, _)) = failed.iter().find(|(earlier, _)| step.needs(earlier)) {
+            tracing::info!(%cluster, ?step, ?earlier, "a step waits for one that failed");
         } else if let Err(error) = hands.take(step).await {
-            return vec![error];
+            failed.push((step, error));
         } else {
             ctx.metrics.took(name(step));
         }
     }
-    Vec::new()
+    failed.into_iter().map(|(_, error)| error).collect()
 }
 
 struct Hands<'a> {

@@ -12,6 +12,7 @@ pub(crate) mod conditions;
 pub mod cron;
 pub mod execute;
 pub mod given;
+mod metadata;
 pub mod observe;
 pub mod observed;
 mod passwords;

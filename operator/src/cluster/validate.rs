@@ -6,6 +6,7 @@
 use super::build::backup::{Beginning, Mounts, StoreAccess};
 use super::build::service;
 use super::cron::Cron;
+use super::metadata;
 use super::window::Window;
 use crate::crd::{
     AuthenticationMode, BackupSchedule, BackupStore, BootstrapPhase, ChangeCapture, ClientTraffic, Medium,
@@ -202,6 +203,7 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
             wrong.push(format!("spec.resources requests more {resource} than its limit: lower the request"));
         }
     }
+    wrong.extend(metadata::mistakes(&spec));
     wrong.extend(store_mistakes(&spec));
     wrong.extend(spec.database.change_capture.as_ref().map(capture_mistakes).unwrap_or_default());
     let name = cluster.name_any();

@@ -98,3 +98,17 @@ async fn nobody_leaves_the_voters_before_the_budget_says_how_many_must_stay() {
     world.reconcile().await;
     assert_eq!(world.voters(), [100, 101]);
 }
+
+#[tokio::test]
+async fn a_label_that_is_refused_keeps_the_members_from_nothing() {
+    let mut world = Serving::start().await;
+    world.raft.lock().unwrap().refusals = 1;
+    world.reconcile().await;
+    world.cluster.spec.voters = 1;
+    world.cluster.spec.pod_template.metadata.labels.insert("team".into(), "a".into());
+    world.server.refuse(&["PATCH /api/v1/namespaces/shop/pods/"], Some(422));
+    world.try_to().await.unwrap_err();
+    assert_eq!(world.voters(), [100, 101]);
+    let told = "DressPod failed: the answer is 422";
+    assert_eq!(world.stalled(), ("Rejected".into(), [told; 3].join("; ")));
+}
