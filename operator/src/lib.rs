@@ -6,6 +6,7 @@
 //! decides ([`cluster::plan`]) is a pure function; what touches the network says so in its signature.
 
 pub mod admin;
+pub mod api_server;
 pub mod backup;
 pub mod cache;
 pub mod clock;

@@ -1,6 +1,7 @@
 //! What is refused, or not answered, keeps nothing else from being done, and is told.
 
 use super::*;
+use operator::api_server::bounded;
 use operator::error::Error;
 
 /// Plural names of what is applied for a cluster, and an object of each.
@@ -111,4 +112,24 @@ async fn a_label_that_is_refused_keeps_the_members_from_nothing() {
     assert_eq!(world.voters(), [100, 101]);
     let told = "DressPod failed: the answer is 422";
     assert_eq!(world.stalled(), ("Rejected".into(), [told; 3].join("; ")));
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_holds_up_nothing_for_ever() {
+    let limit = Duration::from_millis(500);
+    let patience = Duration::from_secs(30);
+    let mut world = Serving::start().await;
+    Arc::get_mut(&mut world.ctx).unwrap().client = bounded(world.server.client(), limit);
+    world.server.refuse(&["/services/orders-ro"], None);
+    let done = tokio::time::timeout(patience, world.try_to()).await.expect("it waits for ever");
+    assert!(matches!(done, Err(Error::Apply(_))), "{done:?}");
+    assert!(world.applied().contains(&"statefulsets".into()));
+
+    world.server.refuse(&[""], None);
+    world.ctx.known.forget(&ClusterName::new("shop", "orders"));
+    let done = tokio::time::timeout(patience, world.try_to()).await.expect("it waits for ever");
+    assert!(matches!(done, Err(Error::Access(_))), "{done:?}");
+    world.server.refuse(&[], None);
+    world.reconcile().await;
+    assert_eq!(world.reason("Ready").as_deref(), Some("Serving"));
 }
