@@ -211,6 +211,13 @@ impl Failures {
         Duration::from_millis(250 << (*count - 1)).min(Duration::from_secs(30))
     }
 
+    /// Whether it failed so often, for the better part of a minute, that it is more than a failure of a moment.
+    pub fn have_lasted(&self, kind: &str, namespace: &str, name: &str) -> bool {
+        let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.get(&key).is_some_and(|count| *count >= MOST_FAILURES)
+    }
+
     /// It succeeded.
     pub fn clear(&self, kind: &str, namespace: &str, name: &str) {
         let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
@@ -234,6 +241,7 @@ mod tests {
         let failures = Failures::default();
         let waits: Vec<_> = (0..9).map(|_| failures.add("K", "shop", "orders").as_millis()).collect();
         assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+        assert!(failures.have_lasted("K", "shop", "orders") && !failures.have_lasted("K", "shop", "users"));
         failures.clear("K", "shop", "orders");
         assert_eq!(failures.add("K", "shop", "orders"), Duration::from_millis(250));
     }

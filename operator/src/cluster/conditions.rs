@@ -2,7 +2,7 @@
 
 use super::certificates;
 use super::observed::Observed;
-use super::plan::{ObstacleReason, Plan, bucket, explain};
+use super::plan::{ActivityReason, ObstacleReason, Plan, bucket, explain};
 use super::validate::Desired;
 use super::view::View;
 use crate::crd::{BootstrapPhase, LossPoint, Spread, VolumeBucket, number};
@@ -186,6 +186,28 @@ pub(super) fn refused(
     let draft = |kind, holds| Draft { kind, holds, reason, message: message.to_owned() };
     let drafts = [draft("Accepted", false), draft("Ready", false), draft("Stalled", true)];
     drafts.into_iter().map(|draft| dated(draft, before, now, generation.unwrap_or_default())).collect()
+}
+
+/// What was last known, and why nothing newer is: `rejection` where that needs a human, `message` where it may pass.
+pub(super) fn unseen(
+    before: &[Condition],
+    generation: Option<i64>,
+    rejection: Option<&Rejection>,
+    message: &str,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let (kind, reason) = match rejection {
+        Some(rejection) => ("Stalled", rejection.reason.as_str()),
+        None => ("Reconciling", ActivityReason::Retrying.as_str()),
+    };
+    let finish = |kind, holds| {
+        let draft = Draft { kind, holds, reason, message: message.to_owned() };
+        dated(draft, before, now, generation.unwrap_or_default())
+    };
+    let kept = before.iter().filter(|c| !matches!(c.type_.as_str(), "Stalled" | "Reconciling")).cloned();
+    // A cluster of which nothing was ever seen is not ready.
+    let ready = (!before.iter().any(|c| c.type_ == "Ready")).then(|| finish("Ready", false));
+    kept.chain(ready).chain([finish(kind, true)]).collect()
 }
 
 /// What was last known, and that nothing is done.

@@ -70,9 +70,10 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
         return Ok(Action::await_change());
     }
     ctx.pace.count(ctx.stores.clusters.len());
-    let access = timed("access", &ctx, access::access(cluster, &ctx)).await?;
-    let admin = access.client(&ctx.admin);
-    let mut observed = timed("observe", &ctx, observe::observe(cluster, &access, &admin, &ctx)).await?;
+    let (access, admin, mut observed) = match look(cluster, &ctx).await {
+        Ok(seen) => seen,
+        Err(error) => return Err(tell_unseen(cluster, error, &ctx).await),
+    };
     let desired = match validate(cluster, &ctx.node_image) {
         Ok(desired) => desired,
         Err(invalid) => return refuse(cluster, &invalid.to_string(), &ctx).await,
@@ -102,6 +103,23 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
     let rest = ctx.pace.rest(Matter::Cluster, &desired.name);
     let due = plan.backups.next_due();
     Ok(Action::requeue(if soon { PROGRESS } else { until_due(rest, due, observed.now) }))
+}
+
+/// access → observe: the way in to the members, by which they are asked, and what there is.
+async fn look(cluster: &SqliteCluster, ctx: &Context) -> Result<(Access, AdminClient, Observed), Error> {
+    let access = timed("access", ctx, access::access(cluster, ctx)).await?;
+    let admin = access.client(&ctx.admin);
+    let observed = timed("observe", ctx, observe::observe(cluster, &access, &admin, ctx)).await?;
+    Ok((access, admin, observed))
+}
+
+/// Says in the status why nothing could be seen, where that lasts; then the failure is as any other.
+async fn tell_unseen(cluster: &SqliteCluster, error: Error, ctx: &Context) -> Error {
+    if let Err(untold) = status::tell_unseen(cluster, &error, ctx).await {
+        let error = &untold as &dyn std::error::Error;
+        tracing::warn!(cluster = cluster.name_any(), error, "why nothing can be seen could not be told");
+    }
+    error
 }
 
 /// The first of what failed, by which the next attempt goes. The others are told of here.

@@ -133,3 +133,48 @@ async fn a_server_that_does_not_answer_holds_up_nothing_for_ever() {
     world.reconcile().await;
     assert_eq!(world.reason("Ready").as_deref(), Some("Serving"));
 }
+
+#[tokio::test]
+async fn why_nothing_can_be_seen_is_told_and_all_else_stays_as_it_was() {
+    let mut world = Serving::start().await;
+    world.reconcile().await;
+    let all_else = |world: &Serving| {
+        let mut status = world.cluster.status.clone().unwrap();
+        status.conditions.retain(|c| !matches!(c.type_.as_str(), "Stalled" | "Reconciling"));
+        status
+    };
+    let before = all_else(&world);
+    let name = ClusterName::new("shop", "orders");
+    let damaged = json!({
+        "metadata": world.server.secrets.lock().unwrap()["orders-operator"]["metadata"], "data": {},
+    });
+    world.server.secrets.lock().unwrap().insert("orders-operator".into(), damaged);
+    world.ctx.known.forget(&name);
+    world.server.asked();
+    for writes in [1, 0] {
+        world.try_to().await.unwrap_err();
+        let asked = world.server.asked();
+        let statuses = asked.iter().filter(|asked| asked.ends_with("/orders/status")).count();
+        assert_eq!(statuses, writes, "{asked:?}");
+    }
+    let (reason, message) = world.stalled();
+    assert_eq!(reason, "SecretUnusable");
+    assert!(message.contains("delete it, and it is made anew"), "{message}");
+    assert_eq!((all_else(&world), world.reason("Reconciling")), (before.clone(), None));
+
+    world.server.secrets.lock().unwrap().remove("orders-operator");
+    world.reconcile().await;
+    assert_eq!(world.reason("Stalled"), None);
+
+    let before = all_else(&world);
+    world.server.refuse(&["GET /api/v1/namespaces/shop/secrets/"], Some(500));
+    let mut tries = 0;
+    while world.reason("Reconciling").as_deref() != Some("Retrying") {
+        world.ctx.known.forget(&name);
+        world.try_to().await.unwrap_err();
+        tries += 1;
+        assert!(tries < 20, "it is never told");
+    }
+    assert!(tries > 5, "a failure of a moment is not told");
+    assert_eq!((world.reason("Stalled"), all_else(&world)), (None, before));
+}

@@ -256,6 +256,8 @@ pub enum ActivityReason {
     AwaitingSecrets,
     /// The database of a backup is on its way.
     Restoring,
+    /// Nothing can be seen of the cluster at present.
+    Retrying,
 }
 
 impl ActivityReason {
@@ -280,6 +282,7 @@ impl ActivityReason {
             Self::RotatingPassword => "RotatingPassword",
             Self::AwaitingSecrets => "AwaitingSecrets",
             Self::Restoring => "Restoring",
+            Self::Retrying => "Retrying",
         }
     }
 }

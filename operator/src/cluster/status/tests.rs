@@ -1,12 +1,13 @@
 //! The contract table: a situation, and what kstatus, `kubectl wait` and people read.
 
 use super::*;
-use crate::cluster::fixtures::World;
+use crate::cluster::fixtures::{World, now};
 use crate::cluster::observed::Foreign;
 use crate::cluster::plan::{Obstacle, ObstacleReason};
 use crate::crd::{BootstrapPhase, SkippedEntry};
 use crate::error::RejectionReason;
 use crate::names::PodRole;
+use jiff::SignedDuration;
 use serde_json::Value;
 
 /// What kstatus (cli-utils) computes for a custom resource: the generation that was observed, if the object tells one;
@@ -289,7 +290,7 @@ fn before_the_operator_saw_it() {
     let schema = json!(fresh)["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
     assert_eq!(kstatus(&schema["properties"]["status"]["default"], 1), "InProgress", "just created");
     assert_eq!(kstatus(&json!({"observedGeneration": 1}), 2), "InProgress", "edited and not seen yet");
-    let refused = conditions::refused(&[], Some(1), "voters is 2", crate::cluster::fixtures::now());
+    let refused = conditions::refused(&[], Some(1), "voters is 2", now());
     assert_eq!(kstatus(&json!({"observedGeneration": 1, "conditions": refused}), 1), "Failed", "invalid");
 }
 
@@ -573,7 +574,7 @@ fn a_paused_cluster_keeps_what_was_known_and_follows_the_generation() {
 fn a_status_at_rest_does_not_move() {
     let mut world = World::serving(3, 2);
     world.observed.status = of(&world);
-    let later = world.observed.now + jiff::SignedDuration::from_secs(100);
+    let later = world.observed.now + SignedDuration::from_secs(100);
     let world = world.edit(|world| world.observed.now = later);
     assert_eq!(of(&world), world.observed.status);
 }
@@ -625,4 +626,29 @@ fn what_is_refused_is_told_beside_what_the_plan_met() {
     let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
     let told = (stalled.reason.as_str(), stalled.message.as_str());
     assert_eq!(told, ("MemberStuck", "orders-1 cannot start; no budget"));
+}
+
+#[test]
+fn of_a_cluster_that_cannot_be_seen_the_rest_is_what_was_last_known() {
+    let world = World::serving(3, 0);
+    let before = of(&world).conditions;
+    let refused = Rejection { reason: RejectionReason::SecretUnusable, message: "delete it".into() };
+    let short = |conditions: &[Condition]| {
+        conditions.iter().map(|c| format!("{}={} {}", c.type_, c.status, c.reason)).collect::<Vec<_>>()
+    };
+    let stalled = conditions::unseen(&before, Some(7), Some(&refused), "delete it", now());
+    let (told, kept) = stalled.split_last().unwrap();
+    assert_eq!(
+        (kept, short(std::slice::from_ref(told))),
+        (&before[..], vec!["Stalled=True SecretUnusable".into()])
+    );
+    assert_eq!((told.message.as_str(), told.observed_generation), ("delete it", Some(7)));
+    // One follows the other, and the date is that of the first.
+    let later = now() + SignedDuration::from_secs(60);
+    let again = conditions::unseen(&stalled, Some(7), Some(&refused), "delete it", later);
+    assert_eq!(again, stalled);
+    let passes = conditions::unseen(&stalled, Some(7), None, "no answer", later);
+    assert_eq!(short(&passes[before.len()..]), ["Reconciling=True Retrying"]);
+    let new = conditions::unseen(&[], Some(1), None, "no answer", later);
+    assert_eq!(short(&new), ["Ready=False Retrying", "Reconciling=True Retrying"]);
 }
