@@ -12,7 +12,8 @@ use super::view::View;
 use crate::context::Context;
 use crate::error::{RejectionReason, is_refused};
 use crate::names::{
-    ANNOTATION_METADATA, ANNOTATION_RESOURCES, CONTAINER, LABEL_SERVING, POD_MANAGER, SERVING_MANAGER,
+    ANNOTATION_METADATA, ANNOTATION_RESOURCES, CONTAINER, LABEL_SERVING, POD_MANAGER, PodRole,
+    SERVING_MANAGER,
 };
 use client::admin::{ChangeVoters, Initialise, NodeId, RefusalReason};
 use client::admin_client::{AdminClient, AdminError};
@@ -156,6 +157,11 @@ impl Hands<'_> {
             }
             Step::AddLearner(body) => {
                 admin.add_learner(&self.base(self.leader, named)?, body).await.map_err(refused)?;
+                // Of one that is to vote it is told when it does.
+                if matches!(self.desired.name.parse_member(&body.name), Some((PodRole::ReadReplica, _))) {
+                    let note = format!("{} ({}) replicates", body.name, body.node_id);
+                    self.tell("MemberAdded", "AddMember", note).await;
+                }
             }
             Step::RemoveLearner { name, node_id } => {
                 let base = self.base(self.leader, named)?;
