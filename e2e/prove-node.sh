@@ -41,6 +41,9 @@ prove "leadership handed over under load" "LEADERSHIP_ROUNDS=30 LEADERSHIP_SECON
 prove "a million changes at a sink, the leader killed ten times" "CHANGES=1000000 KILLS=10" changes "--ignored proof"
 prove "an open reader for ten minutes, 2 GiB streamed" "READERS_SECONDS=600 STREAM_MIB=2048" readers
 prove "crash at every step" "" crash
+prove "members come and go, by seeds" "CHURN_SEEDS=50 CHURN_STEPS=100" churn
+prove "memory that SQLite does not get" "NO_MEMORY_EACH=7" no_memory
+prove "uploader killed at each step" "" backup_faults
 prove "10,000 connections that say little" "CONNECTIONS=10000" connections
 prove "databases changed behind their backs" "CONSISTENCY_ROUNDS=10" consistency
 prove "2 GiB booted and loaded in 256 MiB of memory" "LOAD_MIB=2048" large

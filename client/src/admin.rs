@@ -171,6 +171,9 @@ pub struct MemberReport {
     pub api_address: String,
     /// Version of the program.
     pub version: String,
+    /// What it executes SQL by: SQLite's version, and a hash of what that is made of. Older members do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// How far it is in its life.
     pub phase: Phase,
     /// What it is in Raft.

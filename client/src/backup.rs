@@ -216,6 +216,10 @@ pub struct StartBackup {
     pub name: String,
     /// What it is for.
     pub kind: BackupKind,
+    /// For how many seconds a store that is away is waited for, from now on; absent: an hour. Written only where it is said:
+    /// members of before do not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within_seconds: Option<u64>,
 }
 
 /// How far a job is.
@@ -242,7 +246,7 @@ pub struct BackupJob {
     /// What was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<Backup>,
-    /// Why it failed.
+    /// Why it failed, or, of one that is under way, what it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
@@ -306,6 +310,24 @@ pub struct Catalogue {
     /// From when to when a restore can reach any moment; oldest first, absent where there is no archive.
     #[serde(default)]
     pub windows: Vec<Window>,
+    /// What is archived, by which a restore decides; by epoch and first entry. Absent from members of before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub archived: Vec<Archived>,
+}
+
+/// Entries that are in the store one after the other, without a hole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Archived {
+    /// The cluster's epoch.
+    pub epoch: u64,
+    /// First entry.
+    pub first_index: u64,
+    /// Last entry.
+    pub last_index: u64,
+    /// Path of the backup that they are kept with; absent: they are the archive's, which goes on from any backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
 }
 
 /// A backup whose manifest is not what was written.
@@ -377,9 +399,14 @@ pub struct ArchiveReport {
     /// Time of the first moment that a restore can reach without a hole up to now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earliest: Option<String>,
-    /// While it is not on target: the last moment that a restore can reach.
+    /// While it is not on target, and of a leader that goes down and has archived everything: the last moment that a restore
+    /// can reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest: Option<String>,
+    /// A leader has just taken over and goes by what it heard of the archive: it has not read yet where it ends. What the
+    /// leader before it said of the window still holds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub taking_over: bool,
     /// What is wrong, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -388,7 +415,7 @@ pub struct ArchiveReport {
 /// How far the continuous archive is, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ArchiveState {
-    /// A leader has just taken over, or the archive was just switched on: it has no base backup yet.
+    /// The archive was just switched on and has no base backup yet; or, where it is said, a leader has just taken over.
     Starting,
     /// At most its target behind.
     OnTarget,
@@ -513,6 +540,9 @@ pub struct Restored {
     /// comes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<String>,
+    /// What is to be known of the state, for people: that what is in the store ends before the time that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// What `sqlited restore -report FILE` writes: one line of JSON.

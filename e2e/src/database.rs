@@ -213,7 +213,14 @@ impl WriteError {
         } else {
             format!("{} {}", status.as_u16(), text.trim())
         };
-        let undecided = ["outcome unknown", "OutcomeUnknown", "leadership lost", "timeout", "not JSON"];
+        let undecided = [
+            "outcome unknown",
+            "outcome is unknown",
+            "OutcomeUnknown",
+            "leadership lost",
+            "timeout",
+            "not JSON",
+        ];
         Some(if undecided.iter().any(|words| why.contains(words)) {
             Self::Unknown(why)
         } else {
@@ -249,6 +256,11 @@ mod tests {
                 200,
                 r#"{"results":[],"error":"leadership lost while committing log"}"#,
                 unknown("leadership lost while committing log"),
+            ),
+            (
+                200,
+                r#"{"results":[],"error":"timed out while committing log: the outcome is unknown"}"#,
+                unknown("timed out while committing log: the outcome is unknown"),
             ),
             (200, "{}", failed("no results in {}")),
             (200, r#"{"resu"#, unknown(r#"not JSON: {"resu"#)),

@@ -145,6 +145,18 @@ places! {
     RestoreInstalled = "restore.installed",
 }
 
+/// What a test has this process call its engine, by the variable `FAILPOINT_ENGINE`.
+#[cfg(feature = "failpoints")]
+pub fn engine() -> Option<String> {
+    std::env::var("FAILPOINT_ENGINE").ok()
+}
+
+/// What a test has this process call its engine: nothing, in this build.
+#[cfg(not(feature = "failpoints"))]
+pub fn engine() -> Option<String> {
+    None
+}
+
 /// Passes a place. Fails only where a test says so.
 #[cfg(feature = "failpoints")]
 pub fn pass(place: Place) -> io::Result<()> {

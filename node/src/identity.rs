@@ -2,7 +2,11 @@
 //!
 //! The Raft id is random, made once with the directory and never used again: a member that lost its disk is a new
 //! member. A name (`-node-id`, the pod's name) is only a name.
+//!
+//! A digit that the disk changed would make another member of it, or one that uses names of requests again, so the file
+//! ends with a checksum of the rest. Format 1 had none; it is read, and written as the present one at the start.
 
+use crate::set_aside;
 use client::admin::{AddLearner, NodeId};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -11,7 +15,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "identity.json";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The one before, without a checksum.
+const UNSUMMED: u32 = 1;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -25,6 +31,56 @@ struct Kept {
     /// With whom this member was to make its cluster, until it has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     founders: Vec<AddLearner>,
+    /// Why this volume is no member's any more: others found that it was put back to an earlier state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rolled_back: Option<String>,
+    /// Who this member was, if it lost what it promised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    former: Option<Former>,
+    /// Of all before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checksum: Option<String>,
+}
+
+impl Kept {
+    /// CRC-32C of the rest, as it would be written on one line.
+    fn sum(&self) -> Result<String, serde_json::Error> {
+        let rest = serde_json::to_vec(&Self { checksum: None, ..self.clone() })?;
+        Ok(format!("{:08x}", crc32c::crc32c(&rest)))
+    }
+
+    /// Reads what was written to `path`.
+    fn decode(path: &Path, bytes: &[u8]) -> Result<Self, IdentityError> {
+        let decode = |source| IdentityError::Decode { path: path.to_owned(), source };
+        let kept: Self = serde_json::from_slice(bytes).map_err(decode)?;
+        let expected = kept.sum().map_err(decode)?;
+        match (kept.format, &kept.checksum) {
+            (FORMAT | UNSUMMED, Some(found)) if *found == expected => Ok(kept),
+            (UNSUMMED, None) => Ok(kept),
+            (FORMAT | UNSUMMED, _) => Err(IdentityError::Damaged { path: path.to_owned() }),
+            (format, _) => Err(IdentityError::Format { path: path.to_owned(), format }),
+        }
+    }
+}
+
+/// One start of a member, as it tells it to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Which one it is: as its volume counts them.
+    pub boot: u64,
+    /// Drawn for it, and kept nowhere: two starts from copies of a volume have different ones.
+    pub nonce: u64,
+}
+
+/// Who a member was that comes back as a new one. It makes no cluster, and joins no other: then what its cluster had could
+/// be forgotten while it exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Former {
+    /// Its Raft id.
+    pub node_id: NodeId,
+    /// Its cluster.
+    pub cluster_id: String,
 }
 
 /// Of which cluster a member is.
@@ -40,6 +96,7 @@ pub struct ClusterIdentity {
 #[derive(Debug)]
 pub struct Identity {
     directory: PathBuf,
+    nonce: u64,
     kept: RwLock<Kept>,
 }
 
@@ -54,8 +111,22 @@ pub enum IdentityError {
         /// Why.
         source: io::Error,
     },
+    /// The file is not what was written.
+    #[error(
+        "{} is damaged: its checksum is not that of the rest. Bring the file back as it was from a copy of this disk, or \
+         give the member an empty disk: it comes back as a new member",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is not an identity.
-    #[error("{} is not an identity of this version: {source}", path.display())]
+    #[error(
+        "{} is not an identity of this version: {source}. If it is damaged, give the member an empty disk: it comes back \
+         as a new member",
+        path.display()
+    )]
     Decode {
         /// The file.
         path: PathBuf,
@@ -63,7 +134,7 @@ pub enum IdentityError {
         source: serde_json::Error,
     },
     /// The file is of another version.
-    #[error("{} has format {format}; this version reads format {FORMAT}", path.display())]
+    #[error("{} has format {format}; this version reads formats up to {FORMAT}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -77,6 +148,21 @@ pub enum IdentityError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Other members found that its volume was put back to an earlier state, or copied.
+    #[error("{why}")]
+    RolledBack {
+        /// What they found, and what to do.
+        why: String,
+    },
+    /// The member is to come back to its cluster.
+    #[error(
+        "this member comes back to cluster {cluster} as a new one, because its log was damaged: it makes no cluster and \
+         joins no other. What it had is in the directory damaged-… beside this one's files"
+    )]
+    ComesBack {
+        /// Its cluster.
+        cluster: String,
     },
     /// The member already belongs to another cluster.
     #[error("this member belongs to cluster {own}, not to {other}")]
@@ -93,25 +179,48 @@ impl Identity {
     pub fn open(directory: &Path) -> Result<Self, IdentityError> {
         let path = directory.join(FILE);
         let mut kept = match fs::read(&path) {
-            Ok(bytes) => {
-                let kept: Kept = serde_json::from_slice(&bytes)
-                    .map_err(|source| IdentityError::Decode { path: path.clone(), source })?;
-                if kept.format != FORMAT {
-                    return Err(IdentityError::Format { path, format: kept.format });
-                }
-                kept
-            }
+            Ok(bytes) => Kept { format: FORMAT, ..Kept::decode(&path, &bytes)? },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // 0 stands for "unknown" in peer messages.
                 let node_id = NodeId(rand::random_range(1..=u64::MAX));
-                Kept { format: FORMAT, node_id, boot: 0, cluster_id: None, epoch: 0, founders: Vec::new() }
+                Kept {
+                    format: FORMAT,
+                    node_id,
+                    boot: 0,
+                    cluster_id: None,
+                    epoch: 0,
+                    founders: Vec::new(),
+                    rolled_back: None,
+                    former: set_aside::former(directory)?,
+                    checksum: None,
+                }
             }
             Err(source) => return Err(IdentityError::Read { path, source }),
         };
+        if let Some(why) = kept.rolled_back {
+            return Err(IdentityError::RolledBack { why });
+        }
         kept.boot += 1;
-        let identity = Self { directory: directory.to_owned(), kept: RwLock::new(kept.clone()) };
+        let (directory, nonce) = (directory.to_owned(), rand::random());
+        let identity = Self { directory, nonce, kept: RwLock::new(kept.clone()) };
         identity.write(&kept)?;
         Ok(identity)
+    }
+
+    /// Who the member was whose identity is in `directory`; none if it was of no cluster, or there is none.
+    pub fn former_in(directory: &Path) -> Result<Option<Former>, IdentityError> {
+        let path = directory.join(FILE);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|source| IdentityError::Read { path: path.clone(), source })?,
+        };
+        let Kept { node_id, cluster_id, .. } = Kept::decode(&path, &bytes)?;
+        Ok(cluster_id.map(|cluster_id| Former { node_id, cluster_id }))
+    }
+
+    /// Who this member was, if it lost what it promised.
+    pub fn former(&self) -> Option<Former> {
+        self.kept.read().former.clone()
     }
 
     /// The Raft id.
@@ -122,6 +231,23 @@ impl Identity {
     /// How often the member was started, this time included.
     pub fn boot(&self) -> u64 {
         self.kept.read().boot
+    }
+
+    /// Which start this is, as others are told.
+    pub fn start(&self) -> Start {
+        Start { boot: self.boot(), nonce: self.nonce }
+    }
+
+    /// Why this volume is no member's any more, if that was found.
+    pub fn rolled_back(&self) -> Option<String> {
+        self.kept.read().rolled_back.clone()
+    }
+
+    /// Notes for good, also for later starts, why this volume is no member's any more; returns after it is on disk.
+    pub fn set_rolled_back(&self, why: &str) -> Result<(), IdentityError> {
+        let mut kept = self.kept.write();
+        kept.rolled_back = Some(why.to_owned());
+        self.write(&kept)
     }
 
     /// Of which cluster it is; none while its disk is empty.
@@ -143,6 +269,11 @@ impl Identity {
                 return Ok(());
             }
             return Err(IdentityError::OtherCluster { own: own.clone(), other: cluster.cluster_id.clone() });
+        }
+        if let Some(Former { cluster_id, .. }) = &kept.former
+            && (!founders.is_empty() || *cluster_id != cluster.cluster_id)
+        {
+            return Err(IdentityError::ComesBack { cluster: cluster_id.clone() });
         }
         let adopted = Kept {
             cluster_id: Some(cluster.cluster_id.clone()),
@@ -185,9 +316,11 @@ impl Identity {
     }
 
     fn write(&self, kept: &Kept) -> Result<(), IdentityError> {
-        let path = self.directory.join(FILE);
-        replace_file(&self.directory, FILE, &serde_json::to_vec_pretty(kept).unwrap_or_default())
-            .map_err(|source| IdentityError::Write { path, source })
+        let write = || {
+            let summed = Kept { checksum: Some(kept.sum()?), ..kept.clone() };
+            replace_file(&self.directory, FILE, &serde_json::to_vec_pretty(&summed)?)
+        };
+        write().map_err(|source| IdentityError::Write { path: self.directory.join(FILE), source })
     }
 }
 
@@ -245,9 +378,107 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_that_was_put_back_starts_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Identity::open(dir.path()).unwrap();
+        let second = Identity::open(dir.path()).unwrap();
+        assert_eq!((first.start().boot, second.start().boot), (1, 2));
+        assert_ne!(first.start().nonce, second.start().nonce);
+        assert_eq!(second.rolled_back(), None);
+        second.set_rolled_back("its volume").unwrap();
+        assert_eq!(second.rolled_back().as_deref(), Some("its volume"));
+        let refused = Identity::open(dir.path()).unwrap_err();
+        assert_eq!(refused.to_string(), "its volume");
+    }
+
+    #[test]
+    fn who_lost_what_it_promised_comes_back_to_its_cluster_and_to_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = |id: &str| ClusterIdentity { cluster_id: id.into(), epoch: 1 };
+        let first = Identity::open(dir.path()).unwrap();
+        first.adopt(&cluster("c")).unwrap();
+        set_aside::begin(dir.path(), 1).unwrap();
+        set_aside::resume(dir.path()).unwrap();
+        let again = Identity::open(dir.path()).unwrap();
+        assert_ne!(again.node_id(), first.node_id());
+        let former = Former { node_id: first.node_id(), cluster_id: "c".into() };
+        assert_eq!((again.former(), again.cluster()), (Some(former.clone()), None));
+        let founder = AddLearner {
+            node_id: again.node_id(),
+            name: "n".into(),
+            raft_address: "h:1".into(),
+            api_address: "h:1".into(),
+        };
+        for (cluster, founders, may) in [
+            (cluster("d"), &[][..], false),
+            (cluster("d"), std::slice::from_ref(&founder), false),
+            (cluster("c"), std::slice::from_ref(&founder), false),
+            (cluster("c"), &[][..], true),
+        ] {
+            let found = again.found(&cluster, founders);
+            assert_eq!(found.is_ok(), may, "{cluster:?} {found:?}");
+            assert!(may || matches!(found, Err(IdentityError::ComesBack { .. })));
+        }
+        // Also after another start.
+        assert_eq!(Identity::open(dir.path()).unwrap().former(), Some(former));
+    }
+
+    #[test]
     fn a_damaged_identity_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), b"{").unwrap();
         assert!(matches!(Identity::open(dir.path()), Err(IdentityError::Decode { .. })));
+    }
+
+    #[test]
+    fn an_identity_without_a_checksum_is_read_and_gets_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let before =
+            br#"{"format": 1, "nodeId": "00000000000000ff", "boot": 7, "clusterId": "c", "epoch": 2}"#;
+        fs::write(&path, before).unwrap();
+        let identity = Identity::open(dir.path()).unwrap();
+        assert_eq!((identity.node_id(), identity.boot()), (NodeId(255), 8));
+        assert_eq!(identity.cluster(), Some(ClusterIdentity { cluster_id: "c".into(), epoch: 2 }));
+        let written = fs::read_to_string(&path).unwrap();
+        assert!(written.contains("\"format\": 2") && written.contains("\"checksum\""), "{written}");
+        assert_eq!(Identity::open(dir.path()).unwrap().boot(), 9);
+    }
+
+    #[test]
+    fn a_changed_digit_is_not_another_member() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let cluster = ClusterIdentity { cluster_id: "c".into(), epoch: 1 };
+        let first = Identity::open(dir.path()).unwrap();
+        first.adopt(&cluster).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let mut taken = 0;
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1 << bit;
+                fs::write(&path, &damaged).unwrap();
+                if let Ok(identity) = Identity::open(dir.path()) {
+                    taken += 1;
+                    let found = (identity.node_id(), identity.boot(), identity.cluster());
+                    let wanted = (first.node_id(), 2, Some(cluster.clone()));
+                    assert_eq!(found, wanted, "byte {at}, bit {bit}");
+                }
+            }
+        }
+        // A digit of the id in capitals, white space for other white space.
+        assert!(taken < 64, "{taken} of {} bits do not count", whole.len() * 8);
+        for (without, wanted) in [("\"format\": 2", "\"format\": 1"), ("\"format\": 2", "\"format\": 3")] {
+            let other = String::from_utf8(whole.clone()).unwrap().replace(without, wanted);
+            fs::write(&path, other).unwrap();
+            assert!(Identity::open(dir.path()).is_err(), "{wanted}");
+        }
+        let lines = String::from_utf8(whole).unwrap();
+        let unsummed: Vec<&str> = lines.lines().filter(|line| !line.contains("checksum")).collect();
+        fs::write(&path, unsummed.join("\n").replace("\"epoch\": 1,", "\"epoch\": 1")).unwrap();
+        let error = Identity::open(dir.path()).unwrap_err();
+        assert!(matches!(error, IdentityError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("empty disk"), "{error}");
     }
 }

@@ -28,6 +28,7 @@ mod reload;
 mod scratch_directory;
 mod secret;
 pub mod security;
+mod set_aside;
 mod space;
 pub mod store;
 mod tcp;
@@ -35,7 +36,7 @@ pub mod telemetry;
 pub mod tls;
 pub mod trace;
 
-pub use node::{Ended, Node, NodeError};
+pub use node::{Ended, Node, NodeError, Started};
 
 /// Version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -5,7 +5,7 @@ use node::backup;
 use node::config::{self, Config, ConfigError};
 use node::security::Security;
 use node::store::{ExtensionsConfig, Shelf};
-use node::{Ended, Node, control, telemetry};
+use node::{Ended, Node, Started, control, telemetry};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
@@ -52,9 +52,9 @@ fn main() -> ExitCode {
         config::Command::Restore(command) => runtime().and_then(|rt| rt.block_on(restore(&command))),
         config::Command::HashPassword => hash_password(),
         config::Command::Check(config) => runtime().and_then(|rt| rt.block_on(check(&config))),
-        // Its last line is what the client reads.
+        // Its last line is what the client reads; the other output is the member's.
         config::Command::WriteCanonical(order) => {
-            return match node::store::child(&order) {
+            return match node::store::child(&order, |lack| println!("{lack}")) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(refused) => {
                     eprintln!("{refused}");
@@ -108,6 +108,9 @@ fn hash_password() -> anyhow::Result<()> {
 
 async fn restore(command: &backup::Command) -> anyhow::Result<()> {
     let restored = command.run().await?;
+    if let Some(warning) = &restored.warning {
+        eprintln!("warning: {warning}");
+    }
     if !command.progress {
         println!("{}", serde_json::to_string_pretty(&restored)?);
     }
@@ -162,7 +165,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     tokio::pin!(shutdown);
     let node = tokio::select! {
-        node = Node::start(config) => node?,
+        started = Node::start(config) => match started? {
+            Started::Node(node) => node,
+            Started::Again => return start_again(),
+        },
         // As good as an end by a crash, at whatever point of the start.
         () = &mut shutdown => {
             tracing::info!("told to end before it had started");
@@ -171,10 +177,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     match node.run(shutdown).await? {
         Ended::InOrder => Ok(()),
-        // The same process, so that whoever watches it sees no end; its files and sockets are closed by the system.
-        Ended::StartAgain => {
-            let error = Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).exec();
-            Err(anyhow::Error::new(error).context("start again"))
-        }
+        Ended::StartAgain => start_again(),
     }
+}
+
+/// The same process, so that whoever watches it sees no end; its files and sockets are closed by the system.
+fn start_again() -> anyhow::Result<()> {
+    let error = Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).exec();
+    Err(anyhow::Error::new(error).context("start again"))
 }

@@ -78,6 +78,7 @@ pub struct NodeMetrics {
     consistent: Gauge,
     compared_index: Gauge<u64, AtomicU64>,
     reinstalls: Gauge<u64, AtomicU64>,
+    refused_peers: Family<Label, Gauge<u64, AtomicU64>>,
     log_flushes: Gauge<u64, AtomicU64>,
     log_written: Gauge<u64, AtomicU64>,
     log_segments: Gauge<u64, AtomicU64>,
@@ -167,6 +168,12 @@ impl Default for NodeMetrics {
             "Looks at the planner's statistics at an interval since the start, by outcome",
             optimizes.clone(),
         );
+        let refused_peers = Family::default();
+        registry.register(
+            "peers_refused",
+            "Connections to the peer port that were not let in since the start, by reason",
+            refused_peers.clone(),
+        );
         let mut wide = |name: &str, help: &str| {
             let gauge: Gauge<u64, AtomicU64> = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -174,6 +181,7 @@ impl Default for NodeMetrics {
         };
         Self {
             certificates,
+            refused_peers,
             term: wide("raft_term", "Current term"),
             last_log_index: wide("raft_last_log_index", "Last entry of the log"),
             committed_index: wide("raft_committed_index", "Last entry known to be committed"),
@@ -328,6 +336,9 @@ impl NodeMetrics {
         self.consistent.set(i64::from(is_well));
         self.compared_index.set(found.index.unwrap_or(0));
         self.reinstalls.set(consensus.reinstalls());
+        for (reason, count) in consensus.refused_peers().counted() {
+            self.refused_peers.get_or_create(&[("reason", reason.name())]).set(count);
+        }
         self.durable_index.set(state.durable.log_id.map_or(0, |id| id.index));
         self.wal_pages.set(state.wal_pages);
         self.log_flushes.set(log.flushes);
@@ -363,6 +374,7 @@ mod tests {
         for family in [&metrics.otlp_spans, &metrics.vacuums, &metrics.optimizes] {
             family.get_or_create(&[("outcome", "done")]).set(0);
         }
+        metrics.refused_peers.get_or_create(&[("reason", "removed")]).set(0);
         let mut text = String::new();
         encode(&mut text, &metrics.registry).unwrap();
         series(&text)

@@ -13,15 +13,19 @@ use crate::http::{
 use crate::identity::{Identity, IdentityError};
 use crate::maintenance::Maintenance;
 use crate::metrics::NodeMetrics;
-use crate::observe::Until as _;
+use crate::observe::{Observe as _, Until as _};
 use crate::otlp::{CollectorError, Otlp};
-use crate::raft::{Consensus, ConsensusConfig, PeerSecurity, StartError};
+use crate::raft::{
+    Consensus, ConsensusConfig, LOG_FOR_ARCHIVE, NoSource, PeerSecurity, StartError, has_other_voters,
+    state_before_log,
+};
 use crate::security::Security;
+use crate::set_aside;
 use crate::store::{LocalFailure, Shelf, Store, set_query_memory};
 use client::admin::Phase;
 use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -55,6 +59,19 @@ pub enum NodeError {
     /// The database could not be opened.
     #[error("open the database: {0}")]
     Store(#[source] LocalFailure),
+    /// The database is damaged, and no other member's can take its place.
+    #[error(
+        "open the database: {damage}. No other member can give this one its state, because {why}. {directory} is left as \
+         it is: save it, and begin anew from a backup (docs/runbooks.md, \"A damaged disk\")"
+    )]
+    Damaged {
+        /// What is wrong.
+        damage: Box<LocalFailure>,
+        /// Why.
+        why: Box<NoSource>,
+        /// The data directory.
+        directory: String,
+    },
     /// What a flag names is not what it should be.
     #[error("{flag}: {message}")]
     Named {
@@ -66,6 +83,19 @@ pub enum NodeError {
     /// The collector of OpenTelemetry cannot be talked to as configured.
     #[error(transparent)]
     Otlp(#[from] CollectorError),
+    /// Raft's log is damaged, and this member cannot come back as a new one by itself.
+    #[error(
+        "open Raft's log: {lost}. It does not come back as a new one by itself, because {why}. {directory} is left as it \
+         is: save it, and see docs/runbooks.md, \"A damaged disk\""
+    )]
+    LogDamaged {
+        /// What is wrong.
+        lost: Box<raftlog::OpenError>,
+        /// Why.
+        why: StaysAway,
+        /// The data directory.
+        directory: String,
+    },
     /// Consensus could not be started.
     #[error(transparent)]
     Consensus(#[from] StartError),
@@ -89,6 +119,28 @@ pub enum NodeError {
     Stop(#[source] LocalFailure),
 }
 
+/// Why a member whose log is damaged does not come back as a new one.
+#[derive(Debug, thiserror::Error)]
+pub enum StaysAway {
+    /// Nobody else has to have its data, as far as is known.
+    #[error("its database names no other voter")]
+    Alone,
+    /// Nobody would let it in.
+    #[error("no flag names members that could let it in again (-join)")]
+    NoWayBack,
+    /// What it has could not be looked at, or not be set aside.
+    #[error("its data cannot be set aside: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// What became of a start.
+pub enum Started {
+    /// The member runs.
+    Node(Box<Node>),
+    /// It is to come back as a new one: the process is to start again, with nothing closed, as after a crash.
+    Again,
+}
+
 /// How a member that did not fail ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -110,6 +162,8 @@ pub struct Node {
     restoring: Option<JoinHandle<Result<(), AutoRestoreError>>>,
     otlp: Option<Arc<Otlp>>,
     drain: Arc<Drain>,
+    /// Where the archive goes on until the end, whoever is gone before.
+    background: Arc<Background>,
     runtime: ConsensusRuntime,
     leave: bool,
     /// Where the client port really listens (the port may have been given as 0).
@@ -177,6 +231,60 @@ async fn stock_shelf(config: &Config) -> Result<Shelf, NodeError> {
         .map_err(|error| NodeError::Named { flag: "-extensions-path", message: error.to_string() })
 }
 
+/// Opens the database; one that is damaged makes room for another member's, if there is one. Blocks.
+fn open_store(config: &Config, identity: &Identity, shelf: Shelf) -> Result<Store, NodeError> {
+    let (directory, foreign_keys, scrub_period) =
+        (&config.data_dir, config.foreign_keys, config.scrub_period);
+    let store = match Store::open_with(directory, foreign_keys, scrub_period, shelf.clone()) {
+        Err(damage) if damage.is_damage() => {
+            let meta = match state_before_log(directory, identity, config.log_segment_bytes) {
+                Ok(meta) => meta,
+                Err(why) => {
+                    let directory = directory.display().to_string();
+                    let (damage, why) = (Box::new(damage), Box::new(why));
+                    return Err(NodeError::Damaged { damage, why, directory });
+                }
+            };
+            tracing::error!(error = %damage, "the database is damaged; another member's takes its place");
+            Store::open_instead(directory, foreign_keys, scrub_period, shelf, &meta)
+        }
+        opened => opened,
+    };
+    let store = store.map_err(NodeError::Store)?;
+    store.tidy_extensions();
+    Ok(store)
+}
+
+/// Decides that a member that may have forgotten what it promised comes back as a new one. Refused where the data could be
+/// the last there is.
+fn decide_to_come_back(config: &Config, identity: &Identity, store: &Store) -> Result<(), StaysAway> {
+    let membership = store.state().observe(|state| state.membership.clone());
+    if identity.cluster().is_none() || !has_other_voters(&membership, identity.node_id().0)? {
+        return Err(StaysAway::Alone);
+    }
+    // By a registry it would take itself for the first member.
+    if !config.managed && (config.join.is_empty() || config.join.registry().is_some()) {
+        return Err(StaysAway::NoWayBack);
+    }
+    Ok(set_aside::begin(&config.data_dir, crate::clock::now().as_second())?)
+}
+
+/// Throws away what the member had before it came back as a new one, once it is in service.
+async fn tidy_up(consensus: Arc<Consensus>, directory: PathBuf) {
+    if consensus.phase().until(|phase| *phase == Phase::Serving).await.is_err() {
+        return;
+    }
+    match tokio::task::spawn_blocking(move || set_aside::remove(&directory)).await {
+        Ok(Ok(())) => tracing::info!("in service again; what was set aside is removed"),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "cannot remove what was set aside; tried again at the next start")
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot remove what was set aside; tried again at the next start")
+        }
+    }
+}
+
 /// Takes this member out of the cluster, for good: it comes back only with an empty disk.
 async fn leave(consensus: &Consensus) {
     match consensus.remove_by_name(&consensus.config().name).await {
@@ -187,10 +295,11 @@ async fn leave(consensus: &Consensus) {
 
 impl Node {
     /// Opens the data directory, starts consensus and listens. How it comes to be of a cluster goes on beside.
-    pub async fn start(config: Config) -> Result<Self, NodeError> {
+    pub async fn start(config: Config) -> Result<Started, NodeError> {
         let directory = config.data_dir.clone();
-        make_data_dir(&directory)
-            .map_err(|source| NodeError::DataDir { path: directory.display().to_string(), source })?;
+        let data_dir = |source| NodeError::DataDir { path: directory.display().to_string(), source };
+        set_aside::resume(&directory).and_then(|()| make_data_dir(&directory)).map_err(data_dir)?;
+        let is_set_aside = set_aside::kept(&directory).map_err(data_dir)?.is_some();
         let security = Security::read(&config)?;
         let otlp = config.otlp.clone().map(Otlp::new).transpose()?;
         let shelf = stock_shelf(&config).await?;
@@ -205,7 +314,6 @@ impl Node {
             discovery: config.join.mode(),
             registry: registry.clone(),
             allow_origin: config.http_allow_origin.clone(),
-            foreign_keys: config.foreign_keys,
             started: crate::clock::now(),
         };
         let entrance = Entrance::new(
@@ -230,19 +338,12 @@ impl Node {
             "starting"
         );
         let has_restore = config.auto_restore.is_some();
-        let is_held_back = is_pending(&directory, has_restore, identity.cluster().is_none())
-            .map_err(|source| NodeError::DataDir { path: directory.display().to_string(), source })?;
-        let (foreign_keys, scrub_period) = (config.foreign_keys, config.scrub_period);
-        let store_directory = directory.clone();
-        let store = tokio::task::spawn_blocking(move || {
-            let store = Store::open_with(&store_directory, foreign_keys, scrub_period, shelf)?;
-            store.tidy_extensions();
-            Ok(store)
-        })
-        .await
-        .map_err(|e| NodeError::Failed(e.to_string()))?
-        .map_err(NodeError::Store)?;
-
+        let is_new = identity.cluster().is_none() && identity.former().is_none();
+        let is_held_back = is_pending(&directory, has_restore, is_new).map_err(data_dir)?;
+        let (for_store, own) = (config.clone(), identity.clone());
+        let store = tokio::task::spawn_blocking(move || open_store(&for_store, &own, shelf))
+            .await
+            .map_err(|e| NodeError::Failed(e.to_string()))??;
         store.set_wal_limit(config.wal_limit_bytes);
         set_query_memory(config.query_memory_limit_bytes);
         let has_data = store.applied().log_id.is_some();
@@ -256,6 +357,7 @@ impl Node {
             profile: config.profile,
             log_segment_bytes: config.log_segment_bytes,
             log_retention_bytes: config.log_retention_bytes,
+            log_for_archive_bytes: LOG_FOR_ARCHIVE,
             write_step_limit: config.write_step_limit,
             consistency_period: config.consistency_period,
             disk_reserve_bytes: config.disk_reserve_bytes,
@@ -271,19 +373,36 @@ impl Node {
             join_as: security.join_as,
         };
         let here = tokio::runtime::Handle::current();
+        let (own, own_store) = (identity.clone(), store.clone());
         let starting = runtime.handle.spawn(async move {
             let listener = listen(&raft_addr).await?;
             Ok::<_, NodeError>(
                 Consensus::start(consensus_config, identity, store, peers, listener, here).await?,
             )
         });
-        let consensus = starting.await.map_err(|e| NodeError::Failed(e.to_string()))??;
+        let consensus = match starting.await.map_err(|e| NodeError::Failed(e.to_string()))? {
+            Err(NodeError::Consensus(StartError::Log(lost))) if lost.is_loss() => {
+                if let Err(why) = decide_to_come_back(&config, &own, &own_store) {
+                    let directory = directory.display().to_string();
+                    let lost = Box::new(lost);
+                    return Err(NodeError::LogDamaged { lost, why, directory });
+                }
+                tracing::error!(
+                    error = %lost,
+                    "Raft's log is damaged; what this member has is set aside, and it comes back as a new one"
+                );
+                return Ok(Started::Again);
+            }
+            started => started?,
+        };
+        if is_set_aside {
+            tokio::spawn(tidy_up(consensus.clone(), directory.clone()));
+        }
 
-        let (own_store, other_store) = (config.backup_config.clone(), config.restore_config.clone());
+        let (own_backups, other_store) = (config.backup_config.clone(), config.restore_config.clone());
         let background = Arc::new(Background::start().map_err(NodeError::Thread)?);
-        let backups =
-            Backups::start(consensus.clone(), own_store, other_store, foreign_keys, background.clone())
-                .map_err(|(flag, message)| NodeError::Named { flag, message })?;
+        let backups = Backups::start(consensus.clone(), own_backups, other_store, background.clone())
+            .map_err(|(flag, message)| NodeError::Named { flag, message })?;
         let changes = Changes::start(consensus.clone(), config.changes.clone())
             .map_err(|error| NodeError::Named { flag: "-cdc-config", message: error.to_string() })?;
         if has_data {
@@ -333,7 +452,7 @@ impl Node {
         let former = consensus.clone();
         let forming = runtime.handle.spawn(async move { cluster::form(&former, &config, &registry).await });
         tracing::info!(%http_address, "serving");
-        Ok(Self {
+        Ok(Started::Node(Box::new(Self {
             consensus,
             clients,
             queue,
@@ -344,10 +463,11 @@ impl Node {
             restoring,
             otlp,
             drain,
+            background,
             runtime,
             leave,
             http_address,
-        })
+        })))
     }
 
     /// Where the client port listens.
@@ -427,6 +547,9 @@ impl Node {
         self.consensus.end_reports();
         self.changes.end();
         self.clients.stop(if in_order { REQUESTS } else { Duration::ZERO }).await;
+        if in_order {
+            self.drain.finish().await;
+        }
         // After the last request: what it would forward nobody takes from who has left.
         if in_order && self.leave {
             leave(&self.consensus).await;
@@ -436,6 +559,7 @@ impl Node {
             otlp.stop().await;
         }
         let consensus = self.consensus.clone();
+        drop(self.background);
         let stopped = self.runtime.handle.spawn(async move { consensus.stop().await }).await;
         if let Some(health) = self.health {
             health.abort();

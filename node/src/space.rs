@@ -4,6 +4,7 @@
 //! already can still be applied, checkpointed and logged everywhere, and nobody meets a full disk in the middle of it.
 //! What a checkpoint will make the database file grow by is spoken for, and counts as taken.
 
+use crate::store::{ELSEWHERE, temporary_path};
 use client::admin::VolumeUsage;
 use parking_lot::Mutex;
 use rustix::fs::{Access, access, statvfs};
@@ -108,7 +109,7 @@ impl Space {
     /// How many bytes more have to be free for a VACUUM of a database of `size` bytes: it is written into a temporary file,
     /// and from there into the WAL.
     pub fn lacks_for_vacuum(&self, size: u64) -> io::Result<u64> {
-        let (free, temporary) = (self.look()?, temporary_directory());
+        let (free, temporary) = (self.look()?, temporary_directory(&self.directory));
         let is_same_disk = std::fs::metadata(&temporary)?.dev() == std::fs::metadata(&self.directory)?.dev();
         let elsewhere = if is_same_disk { None } else { Some(usage(&temporary)?.available_bytes) };
         Ok(shortage(size, self.reserve, free, elsewhere))
@@ -129,12 +130,13 @@ fn shortage(size: u64, reserve: u64, free: u64, elsewhere: Option<u64>) -> u64 {
 }
 
 /// Where SQLite puts temporary files: the first of these that is a directory it may write to (`unixTempFileDir`).
-fn temporary_directory() -> PathBuf {
-    let named = ["SQLITE_TMPDIR", "TMPDIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+fn temporary_directory(data_dir: &Path) -> PathBuf {
+    let own = std::env::var_os(ELSEWHERE).is_none().then(|| temporary_path(data_dir));
+    let named = [ELSEWHERE, "TMPDIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let usual = ["/var/tmp", "/usr/tmp", "/tmp"].into_iter().map(PathBuf::from);
     let may_write =
         |path: &PathBuf| path.is_dir() && access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
-    named.chain(usual).find(may_write).unwrap_or_else(|| PathBuf::from("."))
+    own.into_iter().chain(named).chain(usual).find(may_write).unwrap_or_else(|| PathBuf::from("."))
 }
 
 #[cfg(test)]
@@ -173,6 +175,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let space = Space::new(dir.path(), 0, nothing_owed()).unwrap();
         assert_eq!(space.lacks_for_vacuum(4096).unwrap(), 0);
+        if std::env::var_os(ELSEWHERE).is_none() {
+            let temporary = temporary_path(dir.path());
+            assert_ne!(temporary_directory(dir.path()), temporary);
+            std::fs::create_dir(&temporary).unwrap();
+            assert_eq!(temporary_directory(dir.path()), temporary);
+        }
         assert!(space.lacks_for_vacuum(u64::MAX / 4).unwrap() > 0);
     }
 

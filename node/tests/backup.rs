@@ -7,6 +7,8 @@
 
 #[path = "backup/away.rs"]
 mod away;
+#[path = "backup/going_down.rs"]
+mod going_down;
 #[path = "backup/litestream.rs"]
 mod litestream;
 #[path = "backup/moments.rs"]

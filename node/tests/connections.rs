@@ -7,9 +7,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::certificates::Authority;
-use support::{Cluster, cluster, patient};
+use support::{Cluster, StopAtEnd, cluster, patient};
 
 /// How many: more for `make prove`.
 fn count() -> usize {
@@ -129,4 +130,69 @@ fn queries_that_nobody_waits_for_make_room_for_others() {
     drop(asked);
     let (status, body) = large(&c);
     assert_eq!((status, body.len() > 200_000), (200, true));
+}
+
+/// As many as a member takes at once, as wait in the kernel's queue, and some more.
+const SILENT: usize = 2_000;
+
+/// Whether the other end of a connection, on which nothing is said, has not hung up.
+fn is_open(silent: &TcpStream) -> bool {
+    matches!(silent.peek(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// Keeps so many connections open, on which nothing is said; a new one for each that is hung up on.
+fn flood(port: u16, stop: &AtomicBool, opened: &AtomicUsize) {
+    let mut silent: Vec<TcpStream> = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        // It may be down, or its queue full.
+        let address = ([127, 0, 0, 1], port).into();
+        match TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+            Ok(connection) if silent.len() < SILENT => {
+                connection.set_nonblocking(true).unwrap();
+                silent.push(connection);
+                opened.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => silent.retain(is_open),
+        }
+    }
+}
+
+#[test]
+fn members_come_back_while_others_fill_the_peer_port_with_silence() {
+    allow_files();
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let (stop, opened) = (AtomicBool::new(false), [const { AtomicUsize::new(0) }; 3]);
+    let ports: Vec<u16> = c.members.iter().map(|member| member.raft).collect();
+    std::thread::scope(|scope| {
+        let _end = StopAtEnd(&stop);
+        for (port, opened) in ports.into_iter().zip(&opened) {
+            let stop = &stop;
+            scope.spawn(move || flood(port, stop, opened));
+        }
+        let more_than_fit = |from: [usize; 3]| {
+            opened
+                .iter()
+                .zip(from)
+                .all(|(opened, from)| opened.load(Ordering::Relaxed) > from + 1500)
+                .then_some(())
+        };
+        c.until("the flood is there", |_| more_than_fit([0; 3]));
+        for n in 0..3 {
+            // Each in turn, the leader too: it calls the others, and they call it.
+            let begun = Instant::now();
+            c.kill(n);
+            c.start(n);
+            c.await_ready(n);
+            c.execute(n, &json!([["INSERT INTO t VALUES(?)", n]]));
+            println!("back after {:?}", begun.elapsed());
+        }
+        let before = [0, 1, 2].map(|i| opened[i].load(Ordering::Relaxed));
+        c.until("the flood goes on", |_| more_than_fit(before));
+        for i in 0..3 {
+            c.until("all has come", |c| {
+                (c.value(i, "SELECT count(*) FROM t", "none") == json!(3)).then_some(())
+            });
+        }
+    });
 }

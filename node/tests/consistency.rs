@@ -47,10 +47,14 @@ fn state(c: &Cluster, i: usize) -> String {
     c.status(i, "store.consistency.state").as_str().unwrap_or_default().to_owned()
 }
 
-fn await_agreement(c: &mut Cluster) {
+fn await_all_consistent(c: &mut Cluster) {
     c.until("all members have the same database, and say so", |c| {
         (0..c.members.len()).all(|i| c.is_ready(i) && state(c, i) == "consistent").then_some(())
     });
+}
+
+fn await_agreement(c: &mut Cluster) {
+    await_all_consistent(c);
     let expected = c.value(0, CONTENT, "strong");
     for i in 0..c.members.len() {
         c.until("the same content", |c| (c.value(i, CONTENT, "none") == expected).then_some(()));
@@ -130,6 +134,26 @@ fn a_changed_byte_on_disk_is_noticed_and_the_database_replaced() {
     assert_eq!(rows, json!(200));
 }
 
+/// Nobody looked before the next round over all pages, which is a day away by default.
+#[test]
+fn damage_that_a_query_meets_is_looked_at_at_once() {
+    let mut c = cluster_with(3, &["-consistency-period", "300ms", "-scrub-period", "1h"]);
+    c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
+    await_all_consistent(&mut c);
+    let victim = (c.await_leader(0) + 1) % 3;
+    let root = c.value(victim, "SELECT rootpage FROM sqlite_schema WHERE name = 't'", "none");
+    assert!(matches!(c.post(victim, "/snapshot", "").0, 200 | 204));
+    let file = OpenOptions::new().write(true).open(c.members[victim].dir.join("db.sqlite")).unwrap();
+    file.write_all_at(&[0xff; 64], (root.as_u64().unwrap() - 1) * PAGE as u64).unwrap();
+    // Nobody has read it here before, so that it is in no cache.
+    let (_, met) = c.get(victim, "/db/query?level=none&q=SELECT+a+FROM+t");
+    assert!(met.contains("malformed"), "{met}");
+    c.until("the database was replaced", |c| (reinstalls(c, victim) == 1).then_some(()));
+    await_all_consistent(&mut c);
+    assert_eq!(c.value(victim, "SELECT a FROM t", "none"), json!(1));
+    assert!(c.log(victim).contains("a query met what looks like damage"), "{}", c.log(victim));
+}
+
 /// Changes a row of a member that is down, as SQLite does it: nothing is damaged, but the state is another one.
 fn change_a_row_of(c: &Cluster, i: usize) {
     let file = Connection::open(c.members[i].dir.join("db.sqlite")).unwrap();
@@ -159,6 +183,37 @@ fn a_state_that_most_do_not_have_is_replaced() {
         c.await_ready(victim);
         await_agreement(&mut c);
     }
+}
+
+#[test]
+fn a_member_of_another_engine_that_differs_is_brought_in_line_without_an_alarm() {
+    let mut c = filled(3);
+    await_agreement(&mut c);
+    let engine = c.status(0, "store.sqlite3.engine");
+    assert_eq!(c.report(0)["engine"], engine);
+    let victim = (c.await_leader(0) + 1) % 3;
+    c.kill(victim);
+    change_a_row_of(&c, victim);
+    c.set_environment("FAILPOINT_ENGINE", "3.99.0-another".into());
+    c.start(victim);
+    let consistent = |c: &Cluster, i: usize| {
+        let metrics = format!("http://127.0.0.1:{}/metrics", c.members[i].health);
+        let metrics = reqwest::blocking::get(metrics).unwrap().text().unwrap();
+        metrics.lines().any(|line| line == "sqlited_database_consistent 1")
+    };
+    let others = [(victim + 1) % 3, (victim + 2) % 3];
+    c.until("the database was replaced", |c| {
+        assert!(others.iter().all(|i| consistent(c, *i)), "nobody is alarmed");
+        (c.try_report(victim).is_some() && reinstalls(c, victim) == 1).then_some(())
+    });
+    assert_eq!(c.status(victim, "store.sqlite3.engine"), "3.99.0-another");
+    assert_ne!(engine, "3.99.0-another");
+    await_agreement(&mut c);
+    for i in others {
+        assert!(!c.log(i).contains("the members' databases differ"), "{}", c.log(i));
+        assert_eq!(reinstalls(&c, i), 0);
+    }
+    assert!(c.log(victim).contains("the leader's SQLite is another one"), "{}", c.log(victim));
 }
 
 #[test]

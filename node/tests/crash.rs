@@ -40,6 +40,14 @@ fn others(i: usize) -> Vec<usize> {
     (0..3).filter(|other| *other != i).collect()
 }
 
+/// How many inserts into the ledger are in the files of a member's log.
+fn logged(c: &Cluster, i: usize) -> usize {
+    let files =
+        std::fs::read_dir(c.members[i].dir.join("raft/log")).unwrap().map(|file| file.unwrap().path());
+    let insert = b"INSERT INTO ledger(n, filling)";
+    files.map(|file| std::fs::read(file).unwrap().windows(insert.len()).filter(|w| w == insert).count()).sum()
+}
+
 /// Makes members purge their logs, so that one that was away needs a snapshot.
 fn purge(c: &mut Cluster, members: &[usize]) {
     for i in members {
@@ -397,11 +405,10 @@ fn a_deposed_leader_ends_while_it_cuts_its_log() {
         rest.iter().for_each(|i| proxies[*i].bar(id, true));
         proxies[old].close(true);
         // Nobody confirms these: they are in the old leader's log alone.
+        let before = logged(&c, old);
         let stranded = c.write_to(&[old], 3, 100);
-        c.until("entries that nobody confirms", |c| {
-            let report = c.report(old);
-            (report["lastLogIndex"].as_u64()? > report["committedIndex"].as_u64()?).then_some(())
-        });
+        // What a member reports of its log is not written yet.
+        c.until("entries that nobody confirms", |c| (logged(c, old) > before).then_some(()));
         c.kill(old);
         assert!(stranded.stop().is_empty(), "acknowledged without a quorum");
         c.await_leader(rest[0]);
@@ -466,6 +473,181 @@ fn a_snapshot_that_cannot_be_received_is_sent_again() {
         c.await_log(follower, "installed a snapshot");
     }
     c.assert_ledgers(&[]);
+}
+
+/// How an error of the disk reads.
+const DISK: &str = "Input/output error";
+
+/// What a member does about one error of its disk.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Then {
+    /// The step fails, and is done again later.
+    GoesOn,
+    /// It ends, as what is on the disk is not known any more; the next start finds out.
+    Ends,
+}
+use Then::{Ends, GoesOn};
+
+/// Waits until all members have the same pages.
+fn await_same_pages(c: &mut Cluster) {
+    c.until("the same checksum everywhere", |c| {
+        let [first, rest @ ..] = [0, 1, 2].map(|i| c.status(i, "store.checksum"));
+        (first.is_object() && rest.iter().all(|other| *other == first)).then_some(())
+    });
+}
+
+/// How often a member's log says `what`.
+fn told(c: &Cluster, i: usize, what: &str) -> usize {
+    c.log(i).matches(what).count()
+}
+
+/// How many errors of disks were told: of a snapshot that does not come by its sender.
+fn failures(c: &Cluster) -> usize {
+    (0..3).map(|i| told(c, i, DISK)).sum()
+}
+
+/// Starts a member that fails once at `place`.
+fn start_failing(c: &mut Cluster, i: usize, place: Place) {
+    c.start_armed(i, &format!("{}=1*return(eio)->off", place.name()));
+}
+
+/// Waits until there are more than `before` errors of disks, and member `i` has done what it is to do about it; starts it
+/// again if it ended.
+fn await_failure(c: &mut Cluster, i: usize, (place, then): (Place, Then), before: usize) {
+    let what = format!("{} fails", place.name());
+    c.until(&what, |c| (failures(c) > before).then_some(()));
+    if then == Ends {
+        let ended = c.await_end(i, place.name());
+        assert_eq!(ended.code(), Some(1), "{}: {}", place.name(), c.log(i));
+        let log = c.log(i);
+        assert!(log.lines().last().unwrap().starts_with("fatal: "), "{}: {log}", place.name());
+        c.start(i);
+    }
+    c.await_ready(i);
+}
+
+#[test]
+fn a_disk_that_fails_once_in_an_installation_costs_nothing() {
+    let mut c = with_ledger();
+    let mut acknowledged = Vec::new();
+    let mut first = 0;
+    for case in [
+        (Place::ReceiveComplete, GoesOn),
+        (Place::ReceiveSynced, GoesOn),
+        (Place::ReceiveChecked, GoesOn),
+        (Place::InstallClosed, Ends),
+        (Place::ActivateLinked, Ends),
+        (Place::ActivateRenamed, Ends),
+        (Place::ActivateSynced, Ends),
+        (Place::InstallOpened, Ends),
+        (Place::InstallRemoved, Ends),
+    ] {
+        let follower = (c.await_leader(0) + 1) % 3;
+        let rest = others(follower);
+        c.kill(follower);
+        let urls = rest.iter().map(|i| c.url(*i, "/db/execute")).collect();
+        let writers = c.continue_ledger(urls, 2, FILLING, first);
+        writers.await_more(20);
+        purge(&mut c, &rest);
+        let (before, installed) = (failures(&c), told(&c, follower, "installed a snapshot"));
+        start_failing(&mut c, follower, case.0);
+        await_failure(&mut c, follower, case, before);
+        writers.await_more(5);
+        first = writers.next();
+        acknowledged.extend(writers.stop());
+        // It may be in service before it says so. One that ended may have found the snapshot in its place at the next start.
+        if case.1 == GoesOn {
+            c.until("it installed a snapshot", |c| {
+                (told(c, follower, "installed a snapshot") > installed).then_some(())
+            });
+        }
+    }
+    c.assert_ledgers(&acknowledged);
+    await_same_pages(&mut c);
+}
+
+#[test]
+fn a_disk_that_fails_once_while_another_database_comes_costs_nothing() {
+    let mut c = cluster(3);
+    for (round, case) in [
+        (Place::ReplaceShared, Ends),
+        (Place::InstallClosed, Ends),
+        (Place::ActivateLinked, Ends),
+        (Place::ActivateRenamed, Ends),
+        (Place::ActivateSynced, Ends),
+        (Place::InstallOpened, Ends),
+        (Place::InstallRemoved, Ends),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let leader = c.await_leader(0);
+        let follower = (leader + 1) % 3;
+        c.kill(follower);
+        let before = failures(&c);
+        start_failing(&mut c, follower, case.0);
+        c.await_ready(follower);
+        let rows = 500 + round;
+        load(&c, leader, rows);
+        c.execute(leader, &json!(["INSERT INTO loaded VALUES(0, NULL)"]));
+        await_failure(&mut c, follower, case, before);
+        await_rows(&mut c, rows + 1);
+    }
+    await_same_pages(&mut c);
+}
+
+#[test]
+fn a_disk_that_fails_once_in_a_checkpoint_or_purge_costs_nothing() {
+    let mut c = with_ledger();
+    let writers = c.write_to(&[0, 1, 2], 2, FILLING);
+    for case in [
+        (Place::CheckpointSynced, Ends),
+        (Place::PurgeDecided, GoesOn),
+        (Place::PurgeKnown, GoesOn),
+        (Place::PurgeSubmitted, Ends),
+        (Place::PurgeDurable, Ends),
+    ] {
+        let i = (c.await_leader(0) + 1) % 3;
+        c.kill(i);
+        let before = failures(&c);
+        start_failing(&mut c, i, case.0);
+        c.await_ready(i);
+        writers.await_more(10);
+        let url = c.url(i, "/snapshot?trailing_logs=0");
+        // It may end before it answers.
+        let answer = reqwest::blocking::Client::new().post(url).send();
+        if case.1 == GoesOn {
+            let answer = answer.unwrap().text().unwrap();
+            assert!(answer.contains(DISK), "{}: {answer}", case.0.name());
+            purge(&mut c, &[i]);
+            assert!(!c.has_ended(i));
+        } else {
+            await_failure(&mut c, i, case, before);
+        }
+        writers.await_more(10);
+    }
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+    await_same_pages(&mut c);
+}
+
+#[test]
+fn a_disk_that_fails_once_in_a_checkpoint_beside_the_writer_costs_nothing() {
+    let mut c = with_ledger();
+    let writers = c.write_to(&[0, 1, 2], 4, 200_000);
+    for case in
+        [(Place::CheckpointDue, GoesOn), (Place::CheckpointBulk, GoesOn), (Place::CheckpointSynced, Ends)]
+    {
+        let i = (c.await_leader(0) + 1) % 3;
+        c.kill(i);
+        let before = failures(&c);
+        start_failing(&mut c, i, case.0);
+        await_failure(&mut c, i, case, before);
+    }
+    writers.await_more(10);
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+    await_same_pages(&mut c);
 }
 
 /// A place that no test passes is a gap.

@@ -6,9 +6,10 @@
 mod support;
 
 use serde_json::json;
-use std::process::{Command, Stdio};
+use std::fs::DirEntry;
+use std::process::{Child, Command, Stdio};
 use support::disk::{Disk, is_possible};
-use support::{Cluster, cluster};
+use support::{Cluster, cluster, cluster_with};
 use tempfile::TempDir;
 
 const PROGRAMS: &[&str] = &["mkfs.ext4", "mount", "umount"];
@@ -150,13 +151,45 @@ fn a_member_whose_disk_is_full_serves_what_it_has_and_comes_back() {
     m.cluster.assert_ledgers(&acknowledged);
 }
 
+/// Whether syncs can be made to fail. If not, the test is skipped; in CI that is a failure.
+fn has_strace() -> bool {
+    let strace = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
+    let is_there = strace.is_ok_and(|status| status.success());
+    if !is_there {
+        assert!(std::env::var_os("CI").is_none(), "strace is not installed");
+        eprintln!("skipped: strace is not installed");
+    }
+    is_there
+}
+
+/// Makes calls of one thread of member `i` on its database's file fail, as `inject` says, until the process is killed.
+fn fail_on_database(c: &mut Cluster, i: usize, thread: &str, inject: &str) -> Child {
+    let mut tasks = std::fs::read_dir(format!("/proc/{}/task", c.pid(i))).unwrap().map(Result::unwrap);
+    let is_called = |task: &DirEntry| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == thread)
+    };
+    let task = tasks.find(is_called).expect("a thread of its own");
+    let (id, status) = (task.file_name().into_string().unwrap(), task.path().join("status"));
+    let database = c.members[i].dir.join("db.sqlite").canonicalize().unwrap();
+    let calls = inject.split(':').next().unwrap();
+    let strace = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", &format!("inject={inject}")])
+        .args(["-P", database.to_str().unwrap(), "-p", &id])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let tracer = format!("TracerPid:\t{}\n", strace.id());
+    c.until("the thread is watched", |_| {
+        std::fs::read_to_string(&status).unwrap().contains(&tracer).then_some(())
+    });
+    strace
+}
+
 #[test]
 fn a_member_whose_sync_fails_ends_and_acknowledges_nothing_more() {
     // B2
-    let strace = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
-    if !strace.is_ok_and(|status| status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "strace is not installed");
-        eprintln!("skipped: strace is not installed");
+    if !has_strace() {
         return;
     }
     let mut c = cluster(3);
@@ -183,4 +216,51 @@ fn a_member_whose_sync_fails_ends_and_acknowledges_nothing_more() {
     }
     let acknowledged = writers.stop();
     c.assert_ledgers(&acknowledged);
+}
+
+/// The sync was repeated by the writer, and the second one succeeds whatever became of the pages of the first.
+#[test]
+fn a_member_ends_by_one_failed_sync_of_a_checkpoint() {
+    if !has_strace() {
+        return;
+    }
+    let mut c = cluster(1);
+    c.create_ledger(0);
+    // The first one only.
+    let mut strace = fail_on_database(&mut c, 0, "checkpoint", "fsync,fdatasync:error=EIO:when=1");
+    let writers = c.write_to(&[0], 4, 200_000);
+    let ended = c.await_end(0, "a sync of its checkpoint fails");
+    strace.wait().unwrap();
+    assert_eq!(ended.code(), Some(1), "{}", c.log(0));
+    assert!(c.log(0).contains("checkpoint beside the writer failed"), "{}", c.log(0));
+    c.start(0);
+    c.await_ready(0);
+    writers.await_more(10);
+    let acknowledged = writers.stop();
+    c.assert_ledgers(&acknowledged);
+}
+
+/// The thread that reads all pages only warned, and stopped there at each round; the writer need never touch the page.
+#[test]
+fn a_page_that_cannot_be_read_is_damage() {
+    if !has_strace() {
+        return;
+    }
+    let mut c = cluster_with(3, &["-consistency-period", "300ms", "-scrub-period", "1s"]);
+    c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(7)"]));
+    let i = (c.await_leader(0) + 1) % 3;
+    let state = |c: &Cluster| c.status(i, "store.consistency.state");
+    c.until("it is compared", |c| (state(c) == json!("consistent")).then_some(()));
+    // What is in the WAL is read from there.
+    assert!(matches!(c.post(i, "/snapshot", "").0, 200 | 204));
+    let mut strace = fail_on_database(&mut c, i, "scrub", "read,pread64:error=EIO");
+    c.until("another member's state", |c| {
+        (c.status(i, "store.consistency.reinstalls") == json!(1)).then_some(())
+    });
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    c.until("it is back", |c| (c.is_ready(i) && state(c) == json!("consistent")).then_some(()));
+    assert_eq!(c.status(i, "store.damaged_page"), json!(null));
+    assert_eq!(c.value(i, "SELECT a FROM t", "none"), json!(7));
+    assert!(c.log(i).contains("a page of the database cannot be read"), "{}", c.log(i));
 }

@@ -13,7 +13,7 @@ use support::backups::{
     await_archived, cluster_id, files_below, insert, leader_of, restore_in_place, settings,
 };
 use support::extension::Extension;
-use support::{Cluster, StopAtEnd, cluster_with};
+use support::{Cluster, StopAtEnd, cluster_with, patient};
 
 /// What uses an extension in every way that writes may.
 const SCHEMA: &str = "CREATE TABLE t(a INTEGER CHECK (twice(a) > -100), b TEXT COLLATE reversed, \
@@ -494,4 +494,88 @@ fn backups_come_back_by_the_extensions_of_their_time() {
     let mut begun = cluster_with(3, &flags);
     assert_eq!(begun.value(1, "SELECT b FROM t WHERE twice(a) = 9", "strong"), "loaded");
     await_same_state(&mut begun);
+}
+
+/// What is tried in the child that checks databases, and the error number that it gets.
+fn attempts(c: &Cluster) -> Vec<(String, i64)> {
+    const NOT_PERMITTED: i64 = 1;
+    const DENIED: i64 = 13;
+    const NO_SUCH_CALL: i64 = 38;
+    let own = &c.members[0].dir;
+    let mut all = vec![
+        ("/dev/urandom".to_owned(), 0),
+        ("/etc/passwd".to_owned(), DENIED),
+        ("/proc/self/environ".to_owned(), DENIED),
+        (text(&own.join("identity.json")).to_owned(), DENIED),
+        (text(&own.join("db.sqlite")).to_owned(), DENIED),
+        (format!("+{}", text(&own.join("planted"))), DENIED),
+        (format!("+{}", text(&own.join("staging/planted"))), DENIED),
+        ("thread".to_owned(), 0),
+        ("tgkill oneself".to_owned(), 0),
+        ("clone3".to_owned(), NO_SUCH_CALL),
+    ];
+    let calls = "socket|local socket|connect|bind|accept|sendto|execve|execveat|fork|clone|kill|tgkill|prlimit64|ptrace|\
+                 process_vm_readv|mount|unshare|init_module|bpf|perf_event_open|keyctl|setuid|io_uring_setup|truncate|\
+                 fchmodat";
+    all.extend(calls.split('|').map(|call| (call.to_owned(), NOT_PERMITTED)));
+    if cfg!(target_arch = "x86_64") {
+        all.push(("socket by its second number".to_owned(), NOT_PERMITTED));
+    }
+    all
+}
+
+/// A database that can be written anew only where `attempt` answers so: by an index that would have a value twice. There is
+/// a table for each, so that the message names what does not.
+fn holds_if(directory: &Path, attempts: &[(String, i64)]) -> Vec<u8> {
+    let path = directory.join("attempts");
+    drop(std::fs::remove_file(&path));
+    let database = rusqlite::Connection::open(&path).unwrap();
+    let flags = rusqlite::functions::FunctionFlags::SQLITE_DETERMINISTIC;
+    for (what, code) in attempts {
+        let code = *code;
+        database.create_scalar_function("attempt", 1, flags, move |_| Ok(code)).unwrap();
+        let made = format!(
+            "CREATE TABLE \"{what}\"(id INTEGER PRIMARY KEY, a);
+             INSERT INTO \"{what}\"(a) VALUES('{what}'), ('{what}');
+             CREATE UNIQUE INDEX \"index of {what}\" ON \"{what}\"(iif(attempt(a) = {code}, id, 0))"
+        );
+        database.execute_batch(&made).unwrap();
+    }
+    database.close().unwrap();
+    std::fs::read(&path).unwrap()
+}
+
+#[test]
+fn what_checks_a_database_opens_nothing_else_and_calls_nobody() {
+    let root = tempfile::tempdir().unwrap();
+    let path = Extension::SOUND.build(root.path(), "twice.so");
+    let mut c = cluster_with(1, &["-extensions-path", text(&path)]);
+    c.until("the extension is there", |c| (times(c, 0) == 2).then_some(()));
+    let boot = |c: &Cluster, body| {
+        let answer = patient().post(c.url(0, "/boot")).body(body).send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    };
+    let of_thread = [("thread".to_owned(), 0)];
+    assert_eq!(boot(&c, holds_if(root.path(), &of_thread)), (200, String::new()));
+    // A machine without one of the two says so, and is asked for the other only.
+    let lacks = c.status(0, "store.load.lacks_confinement").to_string();
+    let is_there = |what: &str| {
+        let by = if what.starts_with(['/', '+']) { "Landlock" } else { "seccomp" };
+        !lacks.contains(by)
+    };
+    let mut tried = attempts(&c);
+    tried.retain(|(what, _)| is_there(what));
+    assert_eq!(boot(&c, holds_if(root.path(), &tried)), (200, String::new()), "{lacks}");
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND substr(name, 1, 1) <> '_'";
+    assert_eq!(c.value(0, tables, "none"), tried.len());
+    for planted in ["planted", "staging/planted"] {
+        assert!(!c.members[0].dir.join(planted).exists(), "{planted}");
+    }
+    // The member itself could.
+    let identity = c.members[0].dir.join("identity.json");
+    for (what, code) in [(text(&identity), 0), ("socket", 0), ("execve", 2), ("fork", 0), ("kill", 0)] {
+        assert_eq!(c.value(0, &format!("SELECT attempt('{what}')"), "none"), code, "{what}");
+        let (status, body) = boot(&c, holds_if(root.path(), &[(what.to_owned(), code)]));
+        assert!(!is_there(what) || status == 400 && body.contains(what), "{what}: {status} {body}");
+    }
 }

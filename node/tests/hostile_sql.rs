@@ -8,7 +8,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use support::{Cluster, cluster};
+use support::Cluster;
 
 /// Statements that are refused on every endpoint.
 const ATTACKS: &[&str] = &[
@@ -292,8 +292,11 @@ fn error(c: &Cluster, path: &str, sql: &str) -> Option<String> {
     of_request.or_else(|| answer["results"][0]["error"].as_str()).map(str::to_owned)
 }
 
-/// What must be as it was.
+/// What must be as it was. Outside of the data directory there is nothing, and no temporary file stays.
 fn state(c: &Cluster) -> (BTreeSet<String>, Vec<Value>) {
+    let temporary = std::fs::read_dir(c.members[0].dir.join("temporary")).unwrap();
+    let left: Vec<_> = temporary.map(|entry| entry.unwrap().path()).chain(c.left_outside(0)).collect();
+    assert!(left.is_empty(), "{left:?}");
     let files =
         std::fs::read_dir(&c.members[0].dir).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
     let told = ["synchronous", "foreign_keys", "schema_version", "page_size", "user_version"];
@@ -308,7 +311,11 @@ fn state(c: &Cluster) -> (BTreeSet<String>, Vec<Value>) {
 }
 
 fn member() -> Cluster {
-    let c = cluster(1);
+    let mut c = Cluster::empty();
+    c.work_apart();
+    c.add_members(1, &[]);
+    c.start(0);
+    c.await_ready(0);
     c.execute(0, &json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES('kept')", "CREATE TABLE victim(a)"]));
     c
 }
@@ -367,6 +374,7 @@ fn what_is_laid_in_the_schema_does_not_spring() {
     }
     assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(1));
     assert_eq!(c.value(0, "SELECT a FROM victim", "none"), json!("here"));
+    state(&c);
 }
 
 #[test]
@@ -385,4 +393,5 @@ fn statements_without_measure_are_refused() {
         }
     }
     c.execute(0, &json!(["INSERT INTO t VALUES('and goes on')"]));
+    state(&c);
 }

@@ -6,9 +6,10 @@
 mod support;
 
 use serde_json::json;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{StopAtEnd, cluster, patient, proxied};
+use support::{Cluster, StopAtEnd, cluster, patient, proxied};
 
 fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -259,6 +260,14 @@ fn a_broken_transfer_of_a_snapshot_goes_on_where_it_was() {
     assert_eq!(c.value(away, "SELECT count(*) FROM ledger", "none"), json!(5000));
 }
 
+/// How many a member did not let in, for a reason.
+fn refused_peers(c: &Cluster, i: usize, reason: &str) -> u64 {
+    let metrics = format!("http://127.0.0.1:{}/metrics", c.members[i].health);
+    let metrics = reqwest::blocking::get(metrics).unwrap().text().unwrap();
+    let name = format!("sqlited_peers_refused{{reason=\"{reason}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
+}
+
 #[test]
 fn a_member_of_another_cluster_at_an_address_that_was_ours() {
     let mut ours = cluster(3);
@@ -275,6 +284,8 @@ fn a_member_of_another_cluster_at_an_address_that_was_ours() {
     theirs.members[stranger].raft = ours.members[gone].raft;
     theirs.start(stranger);
     theirs.await_log(stranger, "refused a peer");
+    let refused = |c: &Cluster| refused_peers(c, stranger, "other-member");
+    let first = theirs.until("the first one is counted", |c| Some(refused(c)).filter(|count| *count > 0));
     let until = Instant::now() + hold(3);
     while Instant::now() < until {
         ours.execute(leader, &json!(["INSERT INTO ledger(n) SELECT count(*) FROM ledger"]));
@@ -282,6 +293,14 @@ fn a_member_of_another_cluster_at_an_address_that_was_ours() {
     }
     let now = (ours.report(leader)["term"].clone(), theirs.report(other)["term"].clone());
     assert_eq!(now, terms);
+    theirs.until("and the others", |c| (refused(c) > first).then_some(()));
+    // Nothing else was refused there, but somebody who does not talk as members do is.
+    assert_eq!(refused_peers(&theirs, stranger, "preface"), 0);
+    let mut probe = std::net::TcpStream::connect(("127.0.0.1", theirs.members[stranger].raft)).unwrap();
+    probe.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    theirs.until("it is counted", |c| (refused_peers(c, stranger, "preface") == 1).then_some(()));
+    let status = theirs.status(stranger, "store.refused_peers");
+    assert_eq!((&status["preface"], &status["removed"]), (&json!(1), &json!(0)));
     theirs.kill(stranger);
     ours.start(gone);
     ours.await_ready(gone);

@@ -103,7 +103,8 @@ struct Gist {
     members: BTreeMap<NodeId, (bool, bool, bool)>,
     /// How full the volume is, in twentieths.
     volume: Option<u64>,
-    archive: Option<ArchiveState>,
+    /// How it is, whether a new leader has still to look, and whether its end is told.
+    archive: Option<(ArchiveState, bool, bool)>,
     certificates: Certificates,
 }
 
@@ -122,7 +123,7 @@ impl Gist {
             leader: report.leader.as_ref().map(|leader| leader.node_id),
             membership: (membership.log_index, membership.committed, membership.joint),
             members: members.collect(),
-            archive: report.archive.as_ref().map(|archive| archive.state),
+            archive: report.archive.as_ref().map(|a| (a.state, a.taking_over, a.latest.is_some())),
             certificates: report.certificates.clone(),
             volume: report.storage.map(|usage| usage.used_percent() / 5),
         }

@@ -114,6 +114,7 @@ impl Context {
         self.metrics.failed(step);
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let wait = self.failures.add(kind, &namespace, &name);
+        self.metrics.fails(kind, &namespace, &name);
         tracing::warn!(kind, namespace, name, error, ?wait, "a reconcile failed");
         Action::requeue(wait)
     }
@@ -130,12 +131,17 @@ impl Context {
         self.tests.retain(exists);
         self.remembered.retain(exists);
         self.refused_resizes.retain(exists);
-        self.failures.retain(|kind, namespace, name| self.stores.hold(kind, namespace, name));
+        for (kind, namespace, name) in
+            self.failures.retain(|kind, namespace, name| self.stores.hold(kind, namespace, name))
+        {
+            self.metrics.fails_no_more(&kind, &namespace, &name);
+        }
     }
 
     /// The reconcile of an object of `kind` succeeded.
     pub fn settled(&self, kind: &str, namespace: &str, name: &str) {
         self.failures.clear(kind, namespace, name);
+        self.metrics.fails_no_more(kind, namespace, name);
     }
 }
 
@@ -188,6 +194,9 @@ impl PutOff {
 /// Kind, namespace and name of an object.
 type Named = (String, String, String);
 
+/// After so many failures in a row the wait before the next attempt grows no more.
+const MOST_FAILURES: u32 = 8;
+
 /// How often in a row the reconcile of an object failed.
 #[derive(Clone, Debug, Default)]
 pub struct Failures(Arc<Mutex<HashMap<Named, u32>>>);
@@ -198,8 +207,15 @@ impl Failures {
     pub fn add(&self, kind: &str, namespace: &str, name: &str) -> Duration {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failures.entry((kind.to_owned(), namespace.to_owned(), name.to_owned())).or_default();
-        *count = (*count + 1).min(8);
+        *count = (*count + 1).min(MOST_FAILURES);
         Duration::from_millis(250 << (*count - 1)).min(Duration::from_secs(30))
+    }
+
+    /// Whether it failed so often, for the better part of a minute, that it is more than a failure of a moment.
+    pub fn have_lasted(&self, kind: &str, namespace: &str, name: &str) -> bool {
+        let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.get(&key).is_some_and(|count| *count >= MOST_FAILURES)
     }
 
     /// It succeeded.
@@ -208,10 +224,11 @@ impl Failures {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
 
-    /// Forgets objects that are gone, by kind, namespace and name.
-    pub fn retain(&self, exists: impl Fn(&str, &str, &str) -> bool) {
+    /// Forgets objects that are gone, by kind, namespace and name: these.
+    pub fn retain(&self, exists: impl Fn(&str, &str, &str) -> bool) -> Vec<Named> {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.retain(|(kind, namespace, name), _| exists(kind, namespace, name));
+        let gone = failures.extract_if(|(kind, namespace, name), _| !exists(kind, namespace, name));
+        gone.map(|(named, _)| named).collect()
     }
 }
 
@@ -224,6 +241,7 @@ mod tests {
         let failures = Failures::default();
         let waits: Vec<_> = (0..9).map(|_| failures.add("K", "shop", "orders").as_millis()).collect();
         assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+        assert!(failures.have_lasted("K", "shop", "orders") && !failures.have_lasted("K", "shop", "users"));
         failures.clear("K", "shop", "orders");
         assert_eq!(failures.add("K", "shop", "orders"), Duration::from_millis(250));
     }
@@ -236,7 +254,8 @@ mod tests {
         {
             failures.add(kind, "shop", name);
         }
-        failures.retain(|kind, _, name| (kind, name) != ("SqliteCluster", "orders"));
+        let gone = failures.retain(|kind, _, name| (kind, name) != ("SqliteCluster", "orders"));
+        assert_eq!(gone, [("SqliteCluster".into(), "shop".into(), "orders".into())]);
         let next = |kind: &str, name: &str| failures.add(kind, "shop", name).as_millis();
         assert_eq!(next("SqliteCluster", "orders"), 250, "the first failure of another object");
         assert_eq!((next("SqliteBackup", "orders"), next("SqliteCluster", "users")), (500, 500));

@@ -2,10 +2,11 @@
 //! drives membership and restarts through the members' administrative API. [`backup`] does the same for
 //! [`crd::SqliteBackup`], [`restore`] for [`crd::SqliteRestore`].
 //!
-//! A reconcile is one sentence, [`cluster`]: observe → validate → plan → build → apply → execute → status. What
+//! A reconcile is one sentence, [`cluster`]: validate → observe → plan → build → apply → execute → status. What
 //! decides ([`cluster::plan`]) is a pure function; what touches the network says so in its signature.
 
 pub mod admin;
+pub mod api_server;
 pub mod backup;
 pub mod cache;
 pub mod clock;

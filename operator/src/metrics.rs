@@ -35,6 +35,20 @@ pub struct ConditionLabels {
     reason: String,
 }
 
+/// Labels of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ObjectLabels {
+    kind: String,
+    namespace: String,
+    name: String,
+}
+
+impl ObjectLabels {
+    fn new(kind: &str, namespace: &str, name: &str) -> Self {
+        Self { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+}
+
 /// Conditions that are told of, by kind, namespace and name of the object.
 type Published = Arc<Mutex<HashMap<(&'static str, String, String), HashSet<ConditionLabels>>>>;
 
@@ -44,6 +58,7 @@ pub struct Metrics {
     registry: Arc<Registry>,
     duration: Family<StepLabels, Histogram, fn() -> Histogram>,
     errors: Family<StepLabels, Counter>,
+    failing: Family<ObjectLabels, Gauge>,
     steps: Family<StepLabels, Counter>,
     conditions: Family<ConditionLabels, Gauge>,
     backups: Family<ResultLabels, Counter>,
@@ -73,12 +88,17 @@ impl Metrics {
         let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.001, 2.0, 14));
         let duration = Family::new_with_constructor(histogram);
         let (errors, steps, conditions) = (Family::default(), Family::default(), Family::default());
-        let backups = Family::default();
+        let (backups, failing) = (Family::default(), Family::default());
         let (reconciles, status_writes, applies) =
             (Counter::default(), Counter::default(), Counter::default());
         let (watch_errors, leading) = (Counter::default(), Gauge::default());
         registry.register("reconcile_duration_seconds", "Time by step of a reconcile", duration.clone());
         registry.register("reconcile_errors", "Reconciles that failed, by step", errors.clone());
+        registry.register(
+            "reconcile_failing",
+            "1 for each object whose last reconcile failed",
+            failing.clone(),
+        );
         registry.register("steps", "Steps taken by plans", steps.clone());
         registry.register("condition", "1 for each condition of each object", conditions.clone());
         registry.register("backups", "Backups that ended, by result", backups.clone());
@@ -91,6 +111,7 @@ impl Metrics {
             registry: Arc::new(registry),
             duration,
             errors,
+            failing,
             steps,
             conditions,
             backups,
@@ -111,6 +132,16 @@ impl Metrics {
     /// A reconcile failed at this step.
     pub fn failed(&self, step: &'static str) {
         self.errors.get_or_create(&StepLabels { step }).inc();
+    }
+
+    /// The reconcile of an object failed.
+    pub fn fails(&self, kind: &str, namespace: &str, name: &str) {
+        self.failing.get_or_create(&ObjectLabels::new(kind, namespace, name)).set(1);
+    }
+
+    /// It succeeded, or the object is gone.
+    pub fn fails_no_more(&self, kind: &str, namespace: &str, name: &str) {
+        self.failing.remove(&ObjectLabels::new(kind, namespace, name));
     }
 
     /// A step of a plan was taken.
@@ -197,6 +228,19 @@ mod tests {
         ), "{text}");
         assert!(!text.contains("NoLeader"), "{text}");
         metrics.retain(|_, _, _| false);
+        assert!(!metrics.text().unwrap().contains("orders"));
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_reconciled_is_told_until_it_can() {
+        let metrics = Metrics::new();
+        for _ in 0..2 {
+            metrics.fails("SqliteCluster", "shop", "orders");
+        }
+        let told =
+            r#"sqlite_operator_reconcile_failing{kind="SqliteCluster",namespace="shop",name="orders"} 1"#;
+        assert!(metrics.text().unwrap().contains(told), "{}", metrics.text().unwrap());
+        metrics.fails_no_more("SqliteCluster", "shop", "orders");
         assert!(!metrics.text().unwrap().contains("orders"));
     }
 }

@@ -13,16 +13,20 @@ pub const SERVING_MANAGER: &str = "sqlite-operator/serving";
 /// Value of `app.kubernetes.io/managed-by`.
 pub const MANAGED_BY: &str = "sqlite-operator";
 
+/// Label: whose an object is. Every child has it.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Label: which cluster a child belongs to.
 pub const LABEL_CLUSTER: &str = "sqlite-operator.io/cluster";
 /// Label: what the member is.
 pub const LABEL_ROLE: &str = "sqlite-operator.io/role";
-/// Label: which member a claim belongs to.
+/// Label: which member a claim belongs to. Pods have Kubernetes' own, `statefulset.kubernetes.io/pod-name`, which says the same.
 pub const LABEL_MEMBER: &str = "sqlite-operator.io/member";
 /// Label: whether Services send traffic to the member.
 pub const LABEL_SERVING: &str = "sqlite-operator.io/serving";
-/// Label: of which role a ControllerRevision keeps the pod template.
+/// Label: of which role a ControllerRevision keeps the pod template; or [`KEEPS_SPEC`].
 pub const LABEL_TEMPLATE: &str = "sqlite-operator.io/template";
+/// Value of [`LABEL_TEMPLATE`]: it keeps the spec that was accepted last.
+pub const KEEPS_SPEC: &str = "spec";
 
 /// Label of pods that test a backup: of which cluster.
 pub const LABEL_VERIFIES: &str = "sqlite-operator.io/verifies";
@@ -244,6 +248,11 @@ impl ClusterName {
         format!("{}-template-{revision}", self.name)
     }
 
+    /// Name of the ControllerRevision that keeps a spec, by the hash of it.
+    pub fn spec(&self, hash: &str) -> String {
+        format!("{}-spec-{hash}", self.name)
+    }
+
     /// Labels that select all members, or those of a role. They never change.
     pub fn selector(&self, role: Option<PodRole>) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::from([(LABEL_CLUSTER.to_owned(), self.name.clone())]);
@@ -261,7 +270,7 @@ impl ClusterName {
             ("app.kubernetes.io/instance", &self.name),
             ("app.kubernetes.io/component", component),
             ("app.kubernetes.io/part-of", "sqlite"),
-            ("app.kubernetes.io/managed-by", MANAGED_BY),
+            (LABEL_MANAGED_BY, MANAGED_BY),
             (LABEL_CLUSTER, &self.name),
         ]
         .into_iter()

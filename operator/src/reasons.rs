@@ -14,7 +14,7 @@ macro_rules! reasons {
             pub const ALL: &[Self] = &[$(Self::$reason),+];
 
             /// As the condition spells it.
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$reason => $spelt,)+
                 }

@@ -1,6 +1,7 @@
 //! Assembly: client, caches, lease, controllers, and the order in which they start and stop.
 
 use crate::admin::EventStreams;
+use crate::api_server;
 use crate::backup;
 use crate::cluster::{error_policy, reconcile};
 use crate::config::RunConfig;
@@ -85,7 +86,7 @@ async fn connect() -> Result<Client, RunError> {
     } else {
         kube::Config::incluster().map_err(|error| RunError::Config(error.into()))?
     };
-    Client::try_from(config).map_err(RunError::Client)
+    api_server::connect(config).map_err(RunError::Client)
 }
 
 /// Becomes true on SIGTERM or SIGINT.

@@ -1,14 +1,39 @@
-//! Writes the status of an object that is not a cluster.
+//! The status of an object that is not a cluster: what it says while the object waits, and how it is written.
 
+use crate::cluster::conditions::Draft;
 use crate::context::Context;
 use crate::names::FIELD_MANAGER;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::fmt::Debug;
+
+/// How long something that an object needs may be missing before it takes a person.
+const MISSING_AFTER: SignedDuration = SignedDuration::from_mins(5);
+
+/// The conditions of an object that waits. What is missing is told by Accepted as well, whose time says since when; for long it
+/// is Stalled instead of Reconciling, and goes on all the same when it is there. Pure.
+pub(crate) fn waits(
+    reason: &'static str,
+    message: &str,
+    is_missing: bool,
+    before: &[Condition],
+    now: Timestamp,
+) -> Vec<Draft> {
+    let draft = |kind, holds| Draft { kind, holds, reason, message: message.to_owned() };
+    if !is_missing {
+        return vec![draft("Succeeded", false), draft("Reconciling", true)];
+    }
+    let told = before.iter().find(|condition| condition.type_ == "Accepted" && condition.status == "False");
+    let long = told.is_some_and(|told| now.duration_since(told.last_transition_time.0) >= MISSING_AFTER);
+    let state = if long { "Stalled" } else { "Reconciling" };
+    vec![draft("Succeeded", false), draft(state, true), draft("Accepted", false)]
+}
 
 /// Why a status could not be written.
 #[derive(Debug, thiserror::Error)]

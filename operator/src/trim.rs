@@ -1,7 +1,7 @@
 //! What of an object is kept in a cache: what somebody reads. With a thousand clusters everything else would be most of the
 //! operator's memory.
 
-use crate::names::CONTAINER;
+use crate::names::{CONTAINER, LABEL_MANAGED_BY};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{
     ContainerStatus, Node, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus,
@@ -99,7 +99,12 @@ impl Trim for Pod {
 }
 
 fn trim_claim(claim: &mut PersistentVolumeClaim) {
+    let labelled = claim.metadata.labels.as_ref().and_then(|labels| labels.get_key_value(LABEL_MANAGED_BY));
+    let labelled = labelled.map(|(key, value)| (key.clone(), value.clone()));
     trim_metadata(&mut claim.metadata);
+    if let Some((key, value)) = labelled {
+        claim.metadata.labels.get_or_insert_default().insert(key, value);
+    }
     claim.spec = claim.spec.take().map(|spec| PersistentVolumeClaimSpec {
         resources: spec
             .resources
@@ -252,6 +257,11 @@ mod tests {
             "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}},
         }));
         assert_eq!(claim["metadata"], kept());
+        let labels =
+            json!({"app.kubernetes.io/managed-by": "sqlite-operator", "app.kubernetes.io/name": "sqlited"});
+        let labelled = trimmed::<PersistentVolumeClaim>(json!({"metadata": {"labels": labels}}));
+        let labels = json!({"app.kubernetes.io/managed-by": "sqlite-operator"});
+        assert_eq!(labelled["metadata"]["labels"], labels, "it tells whether it was labelled");
         assert_eq!(claim["spec"], json!({"resources": {"requests": {"storage": "2Gi"}}}));
         assert_eq!(claim["status"], json!({"capacity": {"storage": "1Gi"}}));
     }

@@ -59,6 +59,22 @@ fn every_alert_has_a_runbook_and_says_how_bad_it_is() {
     }
 }
 
+/// However seldom it is tried again: between two attempts are half a minute and however long an attempt takes.
+#[test]
+fn one_cluster_that_cannot_be_reconciled_for_ten_minutes_is_an_alert() {
+    let alerts = alerts();
+    let fails = alerts.iter().find(|alert| alert["alert"] == "SqliteOperatorFails").unwrap();
+    assert_eq!(fails["for"], "10m");
+    let metrics = Metrics::new();
+    metrics.fails("SqliteCluster", "shop", "orders");
+    let told = metrics.text().unwrap();
+    let series = "sqlite_operator_reconcile_failing";
+    assert!(
+        told.contains(&format!("{series}{{kind=\"SqliteCluster\",namespace=\"shop\",name=\"orders\"}} 1\n"))
+    );
+    assert_eq!(fails["expr"], format!("max by (kind, namespace, name) ({series}) == 1"));
+}
+
 #[test]
 fn every_condition_that_is_a_reason_to_stall_is_in_the_runbook() {
     let runbooks = read("docs/runbooks.md");
@@ -81,6 +97,7 @@ fn metrics_of_the_operator_that_are_asked_for_exist() {
     let metrics = Metrics::new();
     metrics.observe("apply", std::time::Duration::ZERO);
     metrics.failed("apply");
+    metrics.fails("SqliteCluster", "shop", "orders");
     metrics.took("DeletePod");
     metrics.publish(
         "SqliteCluster",

@@ -59,6 +59,7 @@ impl Group {
             raft_address: member.address(4002),
             api_address: member.address(4001),
             version: version.to_owned(),
+            engine: None,
             phase: if own.is_some() { Phase::Serving } else { Phase::Uninitialised },
             role: match own {
                 _ if leads => Role::Leader,

@@ -5,20 +5,24 @@
 //! ([`crate::raft`]), so the next leader has what the last one did not get to; if it has not, there is a hole, which is
 //! said, and closed by a new base backup. Base backups are made once in a while, so that a restore replays little.
 
-use super::catalogue::{Contents, time_text};
+mod standing;
+
+use super::catalogue::Contents;
 use super::full::{BackupFailure, Progress, Source, make_backup};
 use super::manifest::Manifest;
 use super::objects::{ObjectError, Objects};
 use super::replaced::{ReplacedError, keep, replacement_of};
 use super::repository::Known;
 use super::segment::{self, Segment};
+use super::until::ArchivedUntil;
 use crate::failpoint::{Place, pass};
 use crate::identity::ClusterIdentity;
 use crate::raft::Consensus;
 use crate::reload::Reloaded;
 use crate::store::{Entry, sqlite_version};
-use client::backup::{ArchiveReport, ArchiveState, BackupKind, ContinuousConfig};
+use client::backup::{BackupKind, ContinuousConfig};
 use parking_lot::Mutex;
+use standing::{Standing, Waiting};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,10 +34,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 const LOOK: Duration = Duration::from_millis(200);
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(1);
+/// While nothing is written it is noted no more often than this up to when everything is archived.
+const NOTE: Duration = Duration::from_secs(60);
 /// Between two attempts to make a base backup.
 const BASE_AGAIN: Duration = Duration::from_secs(30);
 /// Segments come at least this far apart, unless they are full.
 const SHORTEST: Duration = Duration::from_millis(200);
+/// So many bytes of entries are looked through for one that has a time.
+const SOME: usize = 64 << 10;
 /// Name of base backups.
 const BASE: &str = "base";
 
@@ -71,48 +79,9 @@ pub struct ArchiveNumbers {
 pub struct Archiver {
     consensus: Arc<Consensus>,
     repository: Arc<Reloaded<Known>>,
-    foreign_keys: bool,
     numbers: Arc<ArchiveNumbers>,
     trimmed: Arc<AtomicBool>,
     standing: Mutex<Standing>,
-}
-
-/// How the archive is doing.
-#[derive(Clone, Debug)]
-struct Standing {
-    /// The last moment at which everything that was applied was archived.
-    caught_up_at: Instant,
-    /// Clock of the last archived entry, in microseconds since 1970.
-    archived_us: i64,
-    /// Clock of the first moment that can be reached without a hole since; none before there is a base backup.
-    earliest_us: Option<i64>,
-    /// There is a hole that the next base backup closes.
-    hole: Option<String>,
-    /// Why it did not get on last.
-    trouble: Option<String>,
-}
-
-impl Standing {
-    fn new() -> Self {
-        Self { caught_up_at: Instant::now(), archived_us: 0, earliest_us: None, hole: None, trouble: None }
-    }
-
-    fn report(&self, target: Duration, lag: Duration) -> ArchiveReport {
-        let state = match (&self.hole, self.earliest_us) {
-            (Some(_), _) => ArchiveState::Broken,
-            _ if lag > target => ArchiveState::Behind,
-            (None, None) => ArchiveState::Starting,
-            (None, Some(_)) => ArchiveState::OnTarget,
-        };
-        let is_well = state == ArchiveState::OnTarget;
-        let reached_us = self.archived_us.max(self.earliest_us.unwrap_or(0));
-        ArchiveReport {
-            state,
-            earliest: self.earliest_us.map(time_text),
-            latest: (!is_well && reached_us > 0).then(|| time_text(reached_us)),
-            message: if is_well { None } else { self.hole.clone().or_else(|| self.trouble.clone()) },
-        }
-    }
 }
 
 /// Where the archive goes on.
@@ -121,7 +90,14 @@ struct Position {
     next: u64,
     /// When the newest base backup was made.
     base_at: Option<jiff::Timestamp>,
+    /// When the next one may be begun.
+    base_due: Instant,
+    /// When it may be noted next up to when everything is archived.
+    note_due: Instant,
 }
+
+/// Base backups in the making: one at most.
+type Bases = JoinSet<Result<Manifest, BackupFailure>>;
 
 /// What of an epoch in the store can be restored; none if the credentials only write.
 async fn readable(objects: &Objects, epoch: u64) -> Result<Option<Contents>, ObjectError> {
@@ -140,12 +116,11 @@ impl Archiver {
     pub fn new(
         consensus: Arc<Consensus>,
         repository: Arc<Reloaded<Known>>,
-        foreign_keys: bool,
         numbers: Arc<ArchiveNumbers>,
         trimmed: Arc<AtomicBool>,
     ) -> Self {
-        let standing = Mutex::new(Standing::new());
-        Self { consensus, repository, foreign_keys, numbers, trimmed, standing }
+        let standing = Mutex::new(Standing::heard(Waiting::unknown()));
+        Self { consensus, repository, numbers, trimmed, standing }
     }
 
     /// Archives for as long as the member runs.
@@ -166,7 +141,8 @@ impl Archiver {
                 continue;
             };
             let goes_on = || self.consensus.is_leader() && Arc::ptr_eq(&known, &self.repository.current());
-            *self.standing.lock() = Standing::new();
+            let heard = self.heard().await;
+            *self.standing.lock() = Standing::heard(heard);
             match repository {
                 Ok(repository) => {
                     self.lead(&repository.cluster(&cluster.cluster_id), settings, &cluster, goes_on).await;
@@ -199,7 +175,7 @@ impl Archiver {
         goes_on: impl Fn() -> bool,
     ) {
         // A base backup in the making outlives a failure of the archive.
-        let mut bases = JoinSet::new();
+        let mut bases = Bases::new();
         let archiving = async {
             while goes_on() {
                 if let Err(error) = self.archive(objects, settings, cluster, &goes_on, &mut bases).await {
@@ -226,7 +202,8 @@ impl Archiver {
             let is_behind = applied >= self.consensus.next_to_archive();
             let lag = if is_behind { standing.caught_up_at.elapsed() } else { Duration::ZERO };
             self.numbers.lag_milliseconds.store(lag.as_millis() as u64, Ordering::Relaxed);
-            self.consensus.report_archive(Some(standing.report(target, lag)));
+            let ends = !is_behind && self.consensus.is_draining();
+            self.consensus.report_archive(Some(standing.report(target, lag, standing.led(), ends)));
             sleep(LOOK).await;
         }
     }
@@ -237,53 +214,15 @@ impl Archiver {
         settings: &ContinuousConfig,
         cluster: &ClusterIdentity,
         goes_on: &impl Fn() -> bool,
-        bases: &mut JoinSet<Result<Manifest, BackupFailure>>,
+        bases: &mut Bases,
     ) -> Result<(), ArchiveError> {
         let mut at = self.find_position(objects, cluster.epoch).await?;
         self.standing.lock().trouble = None;
         let pause = Duration::from_secs(settings.rpo_target_seconds.into()) / 2;
         let pause = pause.max(SHORTEST);
-        let mut base_due = Instant::now();
         while goes_on() {
             let begun = Instant::now();
-            if let Some(made) = bases.try_join_next() {
-                base_due = Instant::now() + BASE_AGAIN;
-                self.take_base(made?, &mut at);
-            }
-            if self.trimmed.swap(false, Ordering::AcqRel) {
-                let looked = self.look_back(objects, cluster.epoch, &mut at).await;
-                if !looked.inspect_err(|_| self.trimmed.store(true, Ordering::Release))? {
-                    base_due = begun;
-                }
-            }
-            if bases.is_empty() && begun >= base_due && is_base_due(&at, settings) {
-                let (source, objects) = (self.source(), objects.clone());
-                bases.spawn(async move {
-                    make_backup(&source, &objects, BASE, BackupKind::Base, Arc::new(Progress::default()))
-                        .await
-                });
-            }
-            let applied = self.consensus.store().applied().index().map_or(0, |index| index + 1);
-            let (consensus, next) = (self.consensus.clone(), at.next);
-            let entries =
-                tokio::task::spawn_blocking(move || consensus.entries_applied(next, segment::BYTES))
-                    .await??;
-            // The log has what is present: without what was purged, or came with another member's database.
-            let first = entries.first().map_or(applied, |entry| entry.log_id.index);
-            if first > at.next {
-                self.note_hole(&mut at, first);
-            }
-            let is_full = entries.iter().map(segment::size_of).sum::<usize>() >= segment::BYTES;
-            if !entries.is_empty() {
-                self.put(objects, cluster, &mut at, entries).await?;
-            }
-            {
-                let mut standing = self.standing.lock();
-                standing.trouble = None;
-                if !is_full {
-                    standing.caught_up_at = begun;
-                }
-            }
+            let is_full = self.go_on(objects, settings, cluster, &mut at, bases).await?;
             if !is_full {
                 tokio::select! {
                     () = sleep_until(begun + pause) => {}
@@ -294,18 +233,123 @@ impl Archiver {
         Ok(())
     }
 
-    fn source(&self) -> Source {
-        Source {
-            store: self.consensus.store().clone(),
-            member: self.consensus.config().name.clone(),
-            foreign_keys: self.foreign_keys,
+    /// Archives what there is, a segment at most, and sees to base backups; returns whether there may be more.
+    async fn go_on(
+        &self,
+        objects: &Objects,
+        settings: &ContinuousConfig,
+        cluster: &ClusterIdentity,
+        at: &mut Position,
+        bases: &mut Bases,
+    ) -> Result<bool, ArchiveError> {
+        let begun = Instant::now();
+        if let Some(made) = bases.try_join_next() {
+            self.take_base(made?, at);
         }
+        if self.trimmed.swap(false, Ordering::AcqRel) {
+            let looked = self.look_back(objects, cluster.epoch, at).await;
+            if !looked.inspect_err(|_| self.trimmed.store(true, Ordering::Release))? {
+                at.base_due = begun;
+            }
+        }
+        if bases.is_empty() && begun >= at.base_due && is_base_due(at, settings) {
+            let (source, objects) = (self.source(), objects.clone());
+            bases.spawn(async move {
+                make_backup(&source, &objects, BASE, BackupKind::Base, Arc::new(Progress::default())).await
+            });
+        }
+        let applied = self.consensus.store().applied().index().map_or(0, |index| index + 1);
+        let (consensus, next) = (self.consensus.clone(), at.next);
+        let entries =
+            tokio::task::spawn_blocking(move || consensus.entries_applied(next, segment::BYTES)).await??;
+        // The log has what is present: without what was purged, or came with another member's database.
+        let first = entries.first().map_or(applied, |entry| entry.log_id.index);
+        if first > at.next {
+            let message = format!("entries {} to {} are in no member's log any more", at.next, first - 1);
+            self.note_hole(at, first, message);
+        }
+        let is_full = entries.iter().map(segment::size_of).sum::<usize>() >= segment::BYTES;
+        if !entries.is_empty() {
+            self.put(objects, cluster, at, entries).await?;
+        } else if begun >= at.note_due {
+            self.note_until(objects, cluster.epoch, at).await?;
+        }
+        let mut standing = self.standing.lock();
+        standing.trouble = None;
+        if !is_full {
+            standing.caught_up_at = begun;
+        }
+        Ok(is_full)
+    }
+
+    /// Notes in the store that everything that was written until now is archived.
+    async fn note_until(&self, objects: &Objects, epoch: u64, at: &mut Position) -> Result<(), ArchiveError> {
+        let time_us = crate::clock::now_us();
+        // Then what was acknowledged before, by whomever, is applied here.
+        if !self.consensus.leads_by_quorum().await {
+            return Ok(());
+        }
+        let applied = self.consensus.store().applied().index();
+        let Some(index) = applied.filter(|applied| *applied < at.next) else { return Ok(()) };
+        at.note_due = Instant::now() + NOTE;
+        Ok(ArchivedUntil { index, time_us }.put(&objects.at_once(), epoch).await?)
+    }
+
+    fn source(&self) -> Source {
+        Source { store: self.consensus.store().clone(), member: self.consensus.config().name.clone() }
+    }
+
+    /// What a leader knows of the archive before it has read anything: how far it is, members hear.
+    async fn heard(&self) -> Waiting {
+        let next = self.consensus.next_to_archive();
+        if next == 0 {
+            return Waiting::unknown();
+        }
+        match self.waiting_from(next).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell how far the archive is behind");
+                Waiting::unknown()
+            }
+        }
+    }
+
+    /// What waits to be archived if `next` is the first entry that is not.
+    async fn waiting_from(&self, next: u64) -> Result<Waiting, ArchiveError> {
+        let consensus = self.consensus.clone();
+        let applied = self.consensus.store().applied();
+        let read = tokio::task::spawn_blocking(move || consensus.entries_applied(next, SOME));
+        let entries = read.await??;
+        let (first, last) = (entries.first(), entries.last());
+        let written_us = entries.iter().find_map(|entry| segment::clock_after(entry, i64::MIN));
+        Ok(match written_us {
+            Some(written_us) => {
+                let age_us = crate::clock::now_us().saturating_sub(written_us).max(0) as u64;
+                let now = Instant::now();
+                Waiting {
+                    since: now.checked_sub(Duration::from_micros(age_us)).unwrap_or(now),
+                    // No two entries are of the same moment.
+                    archived_us: if first.is_some_and(|f| f.log_id.index == next) {
+                        written_us - 1
+                    } else {
+                        0
+                    },
+                }
+            }
+            // Nothing that waits has a time.
+            None if last.is_none_or(|last| Some(last.log_id.index) >= applied.index()) => {
+                Waiting { archived_us: applied.timestamp_us, ..Waiting::unknown() }
+            }
+            None => Waiting::unknown(),
+        })
     }
 
     /// Where the archive of the epoch ends, as the store and the other members say.
     async fn find_position(&self, objects: &Objects, epoch: u64) -> Result<Position, ArchiveError> {
         // Credentials that only write are enough to archive; then what was there before is not known.
-        let mut contents = readable(objects, epoch).await?.unwrap_or_default();
+        let read = readable(objects, epoch).await?;
+        let is_readable = read.is_some();
+        let mut contents = read.unwrap_or_default();
         // Those that are kept with a backup go with it.
         contents.segments.retain(|segment| segment.of.is_none());
         let archived = contents.last_archived(epoch).map_or(0, |last| last + 1);
@@ -328,17 +372,30 @@ impl Archiver {
             // or nothing would be reached by a time until there is a write.
             contents.manifests.retain(|manifest| manifest.backup.kind == BackupKind::Base);
         }
+        let waiting = self.waiting_from(next).await?;
         let mut standing = self.standing.lock();
+        if !standing.is_found {
+            (standing.is_found, standing.caught_up_at) = (true, waiting.since);
+        }
+        if is_readable || standing.unbroken_from.is_none() {
+            standing.unbroken_from = Some(contents.unbroken_from(epoch, next));
+        }
         let last = next.saturating_sub(1);
         let first = contents.first_base(epoch, last);
-        standing.earliest_us = first.map(Manifest::moment_us);
+        standing.reach_from(first.map(Manifest::moment_us));
+        if standing.hole.is_none() && first.is_none() {
+            // The leader before found it, and its base backup did not come.
+            standing.hole = contents.hole_before(epoch, next);
+        }
         let segment_us = contents.segments.last().map(|segment| segment.time_us);
         // Entries are replayed by the present version of SQLite, so a base backup of its own comes first.
         let of_this_version = |base: &&Manifest| base.backup.sqlite_version == sqlite_version();
         let base = first.and_then(|_| contents.newest_base(epoch, last));
         let base = base.filter(of_this_version);
         standing.archived_us = segment_us.or(first.map(|base| base.entry_time_us)).unwrap_or(0);
-        Ok(Position { next, base_at: base.and_then(|base| base.backup.time.parse().ok()) })
+        let base_at = base.and_then(|base| base.backup.time.parse().ok());
+        let now = Instant::now();
+        Ok(Position { next, base_at, base_due: now, note_due: now })
     }
 
     /// Finds out from when on moments can be reached, after something was deleted; false if none can.
@@ -355,38 +412,39 @@ impl Archiver {
         if first.is_none() {
             at.base_at = None;
         }
-        self.standing.lock().earliest_us = first.map(Manifest::moment_us);
+        self.standing.lock().reach_from(first.map(Manifest::moment_us));
         Ok(first.is_some())
     }
 
-    /// The log begins after what is archived.
-    fn note_hole(&self, at: &mut Position, first: u64) {
-        let message = format!("entries {} to {} are in no member's log any more", at.next, first - 1);
+    /// Entries before `next` are missing: the archive goes on there, and needs a base backup of what comes after them.
+    fn note_hole(&self, at: &mut Position, next: u64, message: String) {
         tracing::error!(message, "the archive has a hole; a new base backup is made");
-        self.standing.lock().hole = Some(message);
-        self.begin_anew(at, first);
-    }
-
-    /// The archive goes on at `next`, and needs a base backup.
-    fn begin_anew(&self, at: &mut Position, next: u64) {
-        self.standing.lock().earliest_us = None;
+        self.standing.lock().break_before(next, message);
         at.base_at = None;
         at.next = next;
         self.consensus.archived_anew_from(next);
     }
 
     fn take_base(&self, made: Result<Manifest, BackupFailure>, at: &mut Position) {
+        at.base_due = Instant::now() + BASE_AGAIN;
         match made {
             Ok(manifest) => {
-                tracing::info!(
-                    index = manifest.backup.index,
-                    bytes = manifest.backup.stored_bytes,
-                    "made a base backup"
-                );
-                at.base_at = manifest.backup.time.parse().ok();
+                let (index, bytes) = (manifest.backup.index, manifest.backup.stored_bytes);
                 let mut standing = self.standing.lock();
-                standing.earliest_us.get_or_insert(manifest.moment_us());
-                standing.hole = None;
+                if !standing.is_closed_by(index) {
+                    // It was begun before the hole: what is archived now does not go on from it.
+                    tracing::info!(
+                        index,
+                        bytes,
+                        "made a base backup of before the hole; another one is made"
+                    );
+                    at.base_due = Instant::now();
+                    return;
+                }
+                tracing::info!(index, bytes, "made a base backup");
+                at.base_at = manifest.backup.time.parse().ok();
+                let earliest_us = standing.earliest_us.unwrap_or(manifest.moment_us());
+                standing.reach_from(Some(earliest_us));
             }
             Err(error) => {
                 tracing::warn!(%error, "a base backup was not made; trying again");
@@ -416,9 +474,7 @@ impl Archiver {
                 self.put_segment(objects, cluster, at, entries).await?;
             }
             let message = format!("the database that entry {index} loaded is not on this member any more");
-            tracing::error!(message, "the archive has a hole; a new base backup is made");
-            self.standing.lock().hole = Some(message);
-            self.begin_anew(at, index + 1);
+            self.note_hole(at, index + 1, message);
             return Ok(());
         }
         self.put_segment(objects, cluster, at, entries).await
@@ -431,7 +487,7 @@ impl Archiver {
         at: &mut Position,
         entries: Vec<Entry>,
     ) -> Result<(), ArchiveError> {
-        let segment = Segment::of(entries, cluster, self.foreign_keys, &self.consensus.store().checksums());
+        let segment = Segment::of(entries, cluster, self.consensus.store());
         let name = segment.name(self.standing.lock().archived_us, None);
         let (stored, _) = objects.at_once().put_sealed(&name.object(), segment.encode()).await?;
         pass(Place::ArchivePut)?;
@@ -449,3 +505,6 @@ fn is_base_due(at: &Position, settings: &ContinuousConfig) -> bool {
     let age = crate::clock::now().duration_since(made);
     age > jiff::SignedDuration::from_hours(settings.base_every_hours.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
 //! What is in the store, and what of it brings back which moment.
 
+use super::archived::archived;
 use super::full::position_of;
 use super::manifest::{self, Manifest, ManifestError};
 use super::objects::{ObjectError, Objects};
 use super::segment::{self, SegmentName};
+use super::until::ArchivedUntil;
 use client::backup::{Backup, BackupKind, Catalogue, DamagedBackup, RestoreTarget, Window};
 use futures::StreamExt as _;
 use std::collections::BTreeMap;
@@ -20,6 +22,8 @@ pub struct Contents {
     pub damaged: Vec<DamagedBackup>,
     /// Segments, by epoch and first entry.
     pub segments: Vec<SegmentName>,
+    /// Up to when everything of an epoch is archived, where that was read and is said.
+    pub until: BTreeMap<u64, ArchivedUntil>,
 }
 
 /// What a restore reads, in order.
@@ -31,9 +35,15 @@ pub struct Choice {
     pub segments: Vec<SegmentName>,
     /// Where to stop.
     pub until: Until,
+    /// What is to be known of the state that comes back.
+    pub warning: Option<String>,
 }
 
 impl Choice {
+    fn new(manifest: &Manifest, segments: Vec<SegmentName>, until: Until) -> Self {
+        Self { manifest: manifest.clone(), segments, until, warning: None }
+    }
+
     /// Whether the object `name` is of the backup, or one of the segments.
     pub fn reads(&self, name: &str) -> bool {
         let directory = format!("backups/{}/", self.manifest.backup.path);
@@ -93,6 +103,17 @@ pub enum NotReachable {
         /// Its time.
         time: String,
     },
+    /// The archive does not know of that time.
+    #[error(
+        "the archive has everything up to {until}, and does not know yet what was written up to {wanted}: the latest time is \
+         {until}; `latest` is the last entry that it has"
+    )]
+    NotYet {
+        /// Up to when it has everything.
+        until: String,
+        /// The time that was asked for.
+        wanted: String,
+    },
     /// The archive ends earlier.
     #[error(
         "the archive ends with entry {last}: entry {wanted} cannot be reached; the last moment is index {last}"
@@ -132,6 +153,15 @@ pub struct OnlyBefore {
     pub segments: Vec<SegmentName>,
     /// Entries before this, in microseconds since 1970, are not replayed any more; none if no backup stays.
     pub oldest_us: Option<i64>,
+}
+
+/// Entries that an archive lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Which, for people.
+    pub message: String,
+    /// Clock of the last moment before it that can be reached, in microseconds since 1970; 0 if none can.
+    pub reached_us: i64,
 }
 
 /// Segments that go on without a hole after entry `from`.
@@ -180,12 +210,24 @@ impl Contents {
         Ok(contents)
     }
 
+    /// The same, and up to when everything is archived: what a time is chosen by.
+    pub async fn read_for_times(objects: &Objects) -> Result<Self, ObjectError> {
+        let epochs = objects.directories("log").await?;
+        let mut until = BTreeMap::new();
+        // First: what is archived meanwhile is then among the segments.
+        for epoch in epochs.iter().filter_map(|epoch| epoch.parse().ok()) {
+            until.extend(ArchivedUntil::read(objects, epoch).await?.map(|said| (epoch, said)));
+        }
+        Ok(Self { until, ..Self::read(objects, None).await? })
+    }
+
     /// What it tells to others.
     pub fn catalogue(&self) -> Catalogue {
         Catalogue {
             backups: self.manifests.iter().map(|manifest| manifest.backup.clone()).collect(),
             damaged: self.damaged.clone(),
             windows: self.windows(),
+            archived: archived(&self.segments),
         }
     }
 
@@ -197,6 +239,24 @@ impl Contents {
                 Err(NotReachable::NewerDamaged { path: path.clone(), message: message.clone(), last })
             }
             None => Ok(()),
+        }
+    }
+
+    /// That nothing was written between the end of a chain and `time`, in microseconds since 1970, as far as the archive
+    /// knows; a sentence, if nobody wrote down what it knows.
+    fn check_known(&self, base: &Manifest, chain: &Chain, time: i64) -> Result<Option<String>, NotReachable> {
+        let said = self.until.get(&base.backup.epoch);
+        let last_us = chain.segments.last().map_or(base.moment_us().max(base.made_us()), |s| s.time_us);
+        // What is said holds of an archive that goes on that far.
+        let said_us = said.filter(|said| said.index <= chain.last).map_or(0, |said| said.time_us);
+        let (until, wanted) = (time_text(last_us.max(said_us)), time_text(time));
+        match said {
+            _ if time <= last_us.max(said_us) => Ok(None),
+            Some(_) => Err(NotReachable::NotYet { until, wanted }),
+            None => Ok(Some(format!(
+                "what is in the store ends at {until}, before {wanted}, the time that was asked for: it does not say \
+                 whether anything was written in between"
+            ))),
         }
     }
 
@@ -256,6 +316,31 @@ impl Contents {
         self.segments.iter().filter(|s| s.epoch == epoch && s.of.is_none()).map(|s| s.last).max()
     }
 
+    /// The first entry from which on an epoch's archive lacks nothing before entry `next`; `next` itself if it lacks the one
+    /// before.
+    pub fn unbroken_from(&self, epoch: u64, next: u64) -> u64 {
+        let mut segments: Vec<&SegmentName> =
+            self.segments.iter().filter(|s| s.epoch == epoch && s.of.is_none()).collect();
+        segments.sort_by_key(|segment| std::cmp::Reverse(segment.last));
+        segments.into_iter().fold(
+            next,
+            |from, segment| {
+                if segment.last + 1 >= from { from.min(segment.first) } else { from }
+            },
+        )
+    }
+
+    /// What an epoch's archive lacks between the newest backup before entry `next` and that entry; none if it lacks nothing,
+    /// or has no such backup.
+    pub fn hole_before(&self, epoch: u64, next: u64) -> Option<Hole> {
+        let base = self.newest_base(epoch, next.checked_sub(1)?)?;
+        let chain = self.chain(&base.backup);
+        let (from, to) = (chain.last + 1, self.unbroken_from(epoch, next).saturating_sub(1));
+        let reached_us = chain.segments.last().map_or(base.moment_us(), |segment| segment.time_us);
+        let message = format!("entries {from} to {to} are missing in the archive");
+        (from <= to).then_some(Hole { message, reached_us })
+    }
+
     /// The oldest backup of an epoch from which the archive goes on without a hole to entry `last`.
     pub fn first_base(&self, epoch: u64, last: u64) -> Option<&Manifest> {
         self.manifests
@@ -275,7 +360,7 @@ impl Contents {
             RestoreTarget::Backup(path) => {
                 let manifest = self.named(path)?;
                 let until = Until::Index(manifest.backup.index);
-                Ok(Choice { manifest: manifest.clone(), segments: Vec::new(), until })
+                Ok(Choice::new(manifest, Vec::new(), until))
             }
             RestoreTarget::Latest {} => {
                 let newest = self.manifests.last().ok_or_else(|| self.no_backup())?;
@@ -288,7 +373,7 @@ impl Contents {
                     });
                 }
                 self.check_later(newest.backup.epoch, chain.last)?;
-                Ok(Choice { manifest: newest.clone(), segments: chain.segments, until: Until::End })
+                Ok(Choice::new(newest, chain.segments, Until::End))
             }
             RestoreTarget::Index(wanted) => {
                 // An epoch before the last one may reach further: what only lost members had, and the archive.
@@ -310,7 +395,7 @@ impl Contents {
                 }
                 let is_needed = |s: &SegmentName| s.first <= *wanted && *wanted > manifest.backup.index;
                 let segments = chain.segments.into_iter().filter(is_needed).collect();
-                Ok(Choice { manifest: manifest.clone(), segments, until: Until::Index(*wanted) })
+                Ok(Choice::new(manifest, segments, Until::Index(*wanted)))
             }
             RestoreTarget::Time(text) => {
                 let time = text.parse::<jiff::Timestamp>();
@@ -323,6 +408,7 @@ impl Contents {
                     manifest.entry_time_us <= time && had_begun
                 })?;
                 let mut chain = self.chain(&manifest.backup);
+                let mut warning = None;
                 // The first one that ends later holds where to stop; without it a hole may hide entries.
                 let end = chain.segments.iter().position(|segment| segment.time_us > time);
                 match (end, chain.resumes) {
@@ -334,9 +420,12 @@ impl Contents {
                             last: chain.last,
                         });
                     }
-                    (None, None) => self.check_later(manifest.backup.epoch, chain.last)?,
+                    (None, None) => {
+                        self.check_later(manifest.backup.epoch, chain.last)?;
+                        warning = self.check_known(manifest, &chain, time)?;
+                    }
                 }
-                Ok(Choice { manifest: manifest.clone(), segments: chain.segments, until: Until::Time(time) })
+                Ok(Choice { warning, ..Choice::new(manifest, chain.segments, Until::Time(time)) })
             }
         }
     }
@@ -346,7 +435,7 @@ impl Contents {
     pub fn choose_all_after(&self, path: &str) -> Result<Choice, NotReachable> {
         let manifest = self.named(path)?;
         let segments = self.chain(&manifest.backup).segments;
-        Ok(Choice { manifest: manifest.clone(), segments, until: Until::End })
+        Ok(Choice::new(manifest, segments, Until::End))
     }
 
     fn named(&self, path: &str) -> Result<&Manifest, NotReachable> {

@@ -32,6 +32,7 @@ fn segment(epoch: u64, first: u64, last: u64) -> SegmentName {
 fn contents(bases: &[(u64, u64)], segments: &[(u64, u64, u64)]) -> Contents {
     let mut contents = Contents {
         damaged: Vec::new(),
+        until: BTreeMap::new(),
         manifests: bases.iter().map(|(epoch, index)| base(*epoch, *index, BackupKind::Base)).collect(),
         segments: segments.iter().map(|&(epoch, first, last)| segment(epoch, first, last)).collect(),
     };
@@ -117,6 +118,22 @@ fn windows_are_what_can_be_reached_without_a_hole() {
     assert_eq!(all.first_base(1, 10).unwrap().backup.index, 4);
     assert!(all.first_base(2, 10).is_none());
     assert_eq!(all.last_archived(1), Some(40));
+    for (next, from) in [(41, 21), (35, 21), (21, 21), (20, 20), (15, 15), (11, 5), (3, 3), (50, 50)] {
+        assert_eq!(all.unbroken_from(1, next), from, "before {next}");
+    }
+    let lacks = |next| all.hole_before(1, next).map(|hole| (hole.message, hole.reached_us));
+    assert_eq!(lacks(41), None);
+    assert_eq!(lacks(11), None);
+    let missing = |to| Some((format!("entries 11 to {to} are missing in the archive"), 10_000_000));
+    assert_eq!(
+        (lacks(21), lacks(15)),
+        (missing(20), missing(14)),
+        "the base after the hole is not there yet"
+    );
+    assert_eq!(lacks(3), None);
+    // Leaders that overlap.
+    let over = contents(&[], &[(1, 1, 10), (1, 1, 40), (1, 11, 20), (1, 38, 45), (2, 46, 50)]);
+    assert_eq!((over.unbroken_from(1, 46), over.unbroken_from(2, 51)), (1, 46));
 }
 
 #[test]
@@ -191,6 +208,47 @@ fn what_only_the_archive_has_of_an_epoch_is_brought_back() {
     ] {
         assert_eq!(chosen(&target), expected, "{target:?}");
     }
+}
+
+#[test]
+fn a_time_of_which_the_archive_knows_nothing_is_told_and_never_taken_for_a_quiet_one() {
+    let whole: &[(u64, u64, u64)] = &[(1, 5, 10), (1, 11, 20)];
+    let until = |index, second: i64| Some(ArchivedUntil { index, time_us: second * 1_000_000 });
+    let not_yet = |until: i64, wanted: i64| {
+        let text = |second| time_text(second * 1_000_000);
+        Err(NotReachable::NotYet { until: text(until), wanted: text(wanted) })
+    };
+    // (what is said of the archive, the time) → the last entry and whether it is warned of, or why not.
+    for (said, time, wanted) in [
+        (None, 20, Ok((20, false))),
+        (None, 21, Ok((20, true))),
+        (until(20, 30), 15, Ok((20, false))),
+        (until(20, 30), 30, Ok((20, false))),
+        (until(20, 30), 31, not_yet(30, 31)),
+        // It was said before the last entries came, or a clock is behind.
+        (until(15, 17), 20, Ok((20, false))),
+        (until(15, 17), 21, not_yet(20, 21)),
+        (until(15, 25), 25, Ok((20, false))),
+        // It was said of more entries than are there.
+        (until(21, 30), 25, not_yet(20, 25)),
+    ] {
+        let mut all = contents(&[(1, 5)], whole);
+        all.until.extend(said.map(|said| (1, said)));
+        let found = all
+            .choose(&second(time))
+            .map(|choice| (choice.segments.last().unwrap().last, choice.warning.is_some()));
+        assert_eq!(found, wanted, "{said:?}, second {time}");
+        assert_eq!(
+            all.choose(&RestoreTarget::Latest {}).unwrap().segments.len(),
+            2,
+            "latest goes on to work"
+        );
+    }
+    // Without an archive a backup knows what was up to its making, and says what comes back after that.
+    let mut alone = contents(&[(1, 5)], &[]);
+    alone.manifests[0].backup.time = time_text(8_000_000);
+    let warned = |time| alone.choose(&second(time)).unwrap().warning.is_some();
+    assert_eq!((warned(8), warned(9)), (false, true));
 }
 
 /// Entries that are kept with a backup reach on from it alone.

@@ -293,7 +293,11 @@ impl Command {
     }
 
     async fn choose(&self, objects: &Objects) -> Result<Choice, CommandError> {
-        let contents = Contents::read(objects, None).await.map_err(RestoreError::from)?;
+        let contents = match &self.target {
+            RestoreTarget::Time(_) => Contents::read_for_times(objects).await,
+            _ => Contents::read(objects, None).await,
+        };
+        let contents = contents.map_err(RestoreError::from)?;
         let choice = match &self.target {
             RestoreTarget::Backup(path) if self.replay => contents.choose_all_after(path),
             target => contents.choose(target),

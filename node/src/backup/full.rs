@@ -5,13 +5,13 @@
 //! not keep the pin, or the WAL would grow with every write: what it has not taken is moved to a file at the disk's speed.
 
 use super::duty::DutyCycle;
-use super::manifest::{Manifest, SealManifestError};
+use super::manifest::{Manifest, ManifestError, SealManifestError};
 use super::objects::{ObjectError, Objects};
 use super::parts::{PART, put_parts};
 use super::seal::hex;
 use crate::failpoint::{Place, pass};
 use crate::store::{
-    Checksum, LocalFailure, PageSum, PinnedSnapshot, Staging, Store, Streamed, sqlite_version,
+    Checksum, ForeignKeys, LocalFailure, PageSum, PinnedSnapshot, Staging, Store, Streamed, sqlite_version,
 };
 use aws_lc_rs::digest::{Context, SHA256};
 use client::backup::{Backup, BackupKind};
@@ -64,9 +64,22 @@ pub enum BackupFailure {
     /// The manifest could not be made.
     #[error(transparent)]
     Manifest(#[from] SealManifestError),
+    /// There is one of that name which cannot be read.
+    #[error(transparent)]
+    Present(#[from] ManifestError),
     /// The thread that read the database ended.
     #[error("a thread ended: {0}")]
     Thread(#[from] tokio::task::JoinError),
+}
+
+impl BackupFailure {
+    /// Whether it may be made once the store is back.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Objects(error) | Self::Present(ManifestError::Objects(error)) => error.may_pass(),
+            _ => false,
+        }
+    }
 }
 
 /// What a backup is made of and called.
@@ -75,8 +88,6 @@ pub struct Source {
     pub store: Store,
     /// Name of the member.
     pub member: String,
-    /// Whether it enforces foreign keys.
-    pub foreign_keys: bool,
 }
 
 /// Bytes of the database that are on their way, of how many.
@@ -127,6 +138,8 @@ pub async fn make_backup(
     let meta = pinned.meta.clone();
     let Some(last) = meta.applied.log_id else { return Err(BackupFailure::Empty) };
     pass(Place::BackupPinned)?;
+    // Of an attempt before this one nothing counts.
+    progress.done.store(0, Ordering::Relaxed);
     progress.all.store(pinned.size, Ordering::Relaxed);
     let path = path_of(meta.epoch, last.index, name);
     let directory = format!("backups/{path}");
@@ -157,7 +170,8 @@ pub async fn make_backup(
         member: source.member.clone(),
         encrypted: objects.are_encrypted(),
     };
-    let manifest = Manifest::new(backup, meta.applied.timestamp_us, source.foreign_keys, parts);
+    let foreign_keys = ForeignKeys { present: meta.foreign_keys, ..source.store.foreign_keys() };
+    let manifest = Manifest::new(backup, meta.applied.timestamp_us, foreign_keys.are_enforced(), parts);
     let manifest = manifest.sealed(objects.keys())?;
     let text = manifest.encode().map_err(SealManifestError::from)?;
     objects.put(&manifest.object(), text).await?;

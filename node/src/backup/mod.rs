@@ -4,6 +4,7 @@
 //! is done without a member. `docs/backup.md` says what is promised and what is where in the store ([`objects`]).
 
 mod archive;
+mod archived;
 mod automatic;
 mod catalogue;
 mod command;
@@ -23,6 +24,7 @@ mod restore;
 mod seal;
 mod segment;
 mod undo;
+mod until;
 
 pub use archive::ArchiveNumbers;
 pub use automatic::{
@@ -44,7 +46,7 @@ use client::backup::{
     Backup, BackupJob, BackupJobs, BackupKind, Catalogue, DeleteBackups, Deleted, JobState, Probe,
     RestoreJob, RestoreJobs, RestoreSource, RestoreTarget, StartBackup, StartRestore,
 };
-use full::{Progress, Source, make_backup};
+use full::{BackupFailure, Progress, Source, make_backup};
 use install::{Installed, Origin};
 use jobs::{Jobs, Named};
 use manifest::{Manifest, ManifestError};
@@ -54,6 +56,8 @@ use segment::SegmentName;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 use undo::Own;
 
 /// A file of settings, and what it says.
@@ -69,12 +73,16 @@ enum Other {
     Import(PathBuf),
 }
 
+/// How long a store that is away is waited for, if who asks for a backup does not say.
+const WITHIN: Duration = Duration::from_secs(3600);
+/// Between two attempts to make a backup.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// What a member does with backups.
 pub struct Backups {
     consensus: Arc<Consensus>,
     own: Option<Configured>,
     other: Option<Other>,
-    foreign_keys: bool,
     backups: Jobs<BackupWork>,
     restores: Jobs<RestoreWork>,
     /// Of the backup that undoes the last restore: the entry which that replaced, once it was looked up.
@@ -92,6 +100,8 @@ pub struct Backups {
 struct BackupWork {
     name: String,
     progress: Arc<Progress>,
+    /// What it waits for, for people.
+    waits: Mutex<Option<String>>,
     outcome: Mutex<Option<Result<Backup, String>>>,
 }
 
@@ -134,7 +144,8 @@ impl BackupWork {
         let outcome = self.outcome.lock();
         let state = state_of(&outcome);
         let progress_percent = if state == JobState::Succeeded { 100 } else { self.progress.percent() };
-        let (backup, message) = split(&outcome);
+        let (backup, why) = split(&outcome);
+        let message = why.or_else(|| self.waits.lock().clone().filter(|_| state == JobState::Running));
         BackupJob { name: self.name.clone(), state, progress_percent, backup, message }
     }
 }
@@ -193,7 +204,6 @@ impl Backups {
         consensus: Arc<Consensus>,
         own: Option<PathBuf>,
         other: Option<PathBuf>,
-        foreign_keys: bool,
         background: Arc<Background>,
     ) -> Result<Arc<Self>, (&'static str, String)> {
         let read = |what, flag, path: Option<PathBuf>| {
@@ -231,14 +241,13 @@ impl Backups {
         if let Some(own) = &own {
             let repository = own.repository.clone();
             let (numbers, trimmed) = (numbers.clone(), trimmed.clone());
-            let archiver = Archiver::new(consensus.clone(), repository, foreign_keys, numbers, trimmed);
+            let archiver = Archiver::new(consensus.clone(), repository, numbers, trimmed);
             background.spawn(archiver.run());
         }
         Ok(Arc::new(Self {
             consensus,
             own,
             other,
-            foreign_keys,
             backups: Jobs::default(),
             restores: Jobs::default(),
             replaced: Mutex::default(),
@@ -276,14 +285,20 @@ impl Backups {
         let (work, is_new) = self.backups.begin(
             &request.name,
             |work| matches!(*work.outcome.lock(), Some(Err(_))),
-            || BackupWork { name: request.name.clone(), progress: Arc::default(), outcome: Mutex::new(None) },
+            || BackupWork {
+                name: request.name.clone(),
+                progress: Arc::default(),
+                waits: Mutex::default(),
+                outcome: Mutex::new(None),
+            },
         );
         if is_new {
             let (backups, job, kind) = (self.clone(), work.clone(), request.kind);
+            // A time too long for the clock is as good as the usual one.
+            let within = request.within_seconds.map_or(WITHIN, Duration::from_secs);
+            let until = Instant::now().checked_add(within).unwrap_or_else(|| Instant::now() + WITHIN);
             self.background.spawn(async move {
-                let turn = backups.turn.lock().await;
-                let outcome = backups.back_up(&objects, &job, kind).await;
-                drop(turn);
+                let outcome = backups.back_up(&objects, &job, kind, until).await;
                 match &outcome {
                     Ok(backup) => {
                         tracing::info!(path = backup.path, bytes = backup.stored_bytes, "made a backup")
@@ -296,22 +311,54 @@ impl Backups {
         Ok(work.report())
     }
 
-    async fn back_up(&self, objects: &Objects, job: &BackupWork, kind: BackupKind) -> Result<Backup, String> {
+    /// Makes a backup. One that the store did not take, because it is away, is made anew once it is back: of a new state,
+    /// because none is kept pinned for so long.
+    async fn back_up(
+        &self,
+        objects: &Objects,
+        job: &BackupWork,
+        kind: BackupKind,
+        until: Instant,
+    ) -> Result<Backup, String> {
+        loop {
+            let turn = self.turn.lock().await;
+            let attempt = self.try_to_back_up(objects, job, kind).await;
+            drop(turn);
+            let failure = match attempt {
+                Ok(backup) => return Ok(backup),
+                Err(failure) => failure,
+            };
+            if !failure.may_pass() || Instant::now() + AGAIN >= until {
+                return Err(failure.to_string());
+            }
+            let waits = format!("waits for the store: {failure}");
+            let said = job.waits.lock().replace(waits.clone());
+            if said.as_ref() != Some(&waits) {
+                tracing::warn!(name = job.name, error = %failure, "a backup waits for the store");
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn try_to_back_up(
+        &self,
+        objects: &Objects,
+        job: &BackupWork,
+        kind: BackupKind,
+    ) -> Result<Backup, BackupFailure> {
         // Another member may have made it, and gone before it could say so.
         match find(objects, &job.name).await {
             Ok(Some(made)) => return Ok(made.backup),
             Ok(None) => {}
             // Credentials that only write are enough.
             Err(ManifestError::Objects(error)) if error.is_refusal() => {}
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         }
-        let source = Source {
-            store: self.consensus.store().clone(),
-            member: self.consensus.config().name.clone(),
-            foreign_keys: self.foreign_keys,
-        };
+        *job.waits.lock() = None;
+        let source =
+            Source { store: self.consensus.store().clone(), member: self.consensus.config().name.clone() };
         let made = make_backup(&source, objects, &job.name, kind, job.progress.clone()).await;
-        made.map(|manifest| manifest.backup).map_err(|error| error.to_string())
+        made.map(|manifest| manifest.backup)
     }
 
     /// What was asked of this member.
@@ -412,8 +459,8 @@ impl Backups {
         }
         let own = match &request.undo {
             // What undoes it goes there.
-            Some(_) => Own { objects: Some(self.objects()?), foreign_keys: self.foreign_keys },
-            None => Own { objects: self.objects().ok(), foreign_keys: self.foreign_keys },
+            Some(_) => Own { objects: Some(self.objects()?) },
+            None => Own { objects: self.objects().ok() },
         };
         let is_confirmed = request.confirm_cluster_id.as_deref() == Some(&own_cluster);
         // Asked again, it is answered; only what is new needs more.

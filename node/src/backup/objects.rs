@@ -3,6 +3,7 @@
 //! ```text
 //! backups/<epoch>-<index>-<name>/manifest.json, 00000, 00001, …     a backup; complete once it has its manifest
 //! log/<epoch>/<first>-<last>-<time>                                 entries of the log, see [`super::segment`]
+//! archived/<epoch>                                                  up to when everything is in log/<epoch>, see [`super::until`]
 //! files/<sha256>/parts.json, 00000, …                               a database that an entry of the log names
 //! ```
 //! Numbers have leading zeros, so that names in order are numbers in order.
@@ -39,6 +40,8 @@ pub enum ObjectError {
         why: String,
         /// Whether that is because of who asked.
         refused: bool,
+        /// Whether it may do it later.
+        may_pass: bool,
     },
     /// An object is not there.
     #[error("{0} is not in the store")]
@@ -58,6 +61,11 @@ impl ObjectError {
     /// Whether the store refused who asks: waiting does not help.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Store { refused: true, .. })
+    }
+
+    /// Whether the store may do it once it is back.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Store { may_pass: true, .. })
     }
 }
 
@@ -282,7 +290,7 @@ pub fn failed(action: &'static str, name: &str, error: object_store::Error) -> O
         }
         _ => with_cause(in_short(&text), &error, &text),
     };
-    ObjectError::Store { action, name: name.to_owned(), why, refused }
+    ObjectError::Store { action, name: name.to_owned(), why, refused, may_pass: may_pass(&error) }
 }
 
 /// With what is at the bottom of it, as a certificate that is not trusted: on the way up it becomes a request that could not

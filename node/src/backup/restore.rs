@@ -318,6 +318,7 @@ impl Replay {
             installed_index: None,
             replaced_index: None,
             undo: None,
+            warning: choice.warning.clone(),
         };
         Ok(Rebuilt { database, restored, extensions })
     }

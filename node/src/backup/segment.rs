@@ -12,7 +12,7 @@
 //! entries say the same of them, so overlaps do no harm.
 
 use crate::identity::ClusterIdentity;
-use crate::store::{Checksum, Entry, LogId, Payload};
+use crate::store::{Checksum, Entry, LogId, Payload, Store};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 const VERSION: u8 = 1;
@@ -89,7 +89,7 @@ pub struct Segment {
     pub cluster_id: String,
     /// Its epoch.
     pub epoch: u64,
-    /// Whether foreign keys were enforced.
+    /// Whether foreign keys were enforced: counts where the state says nothing of it.
     pub foreign_keys: bool,
     /// Entries in order, without a hole.
     pub entries: Vec<Entry>,
@@ -125,17 +125,13 @@ pub fn checksums_for(known: &[Checksum], first: u64, last: u64) -> Vec<Checksum>
 }
 
 impl Segment {
-    /// Of entries of the cluster's log, and what of the `known` checksums belongs to them.
-    pub fn of(
-        entries: Vec<Entry>,
-        cluster: &ClusterIdentity,
-        foreign_keys: bool,
-        known: &[Checksum],
-    ) -> Self {
+    /// Of entries of the cluster's log, and what of the checksums that `store` knows belongs to them.
+    pub fn of(entries: Vec<Entry>, cluster: &ClusterIdentity, store: &Store) -> Self {
         let (cluster_id, epoch) = (cluster.cluster_id.clone(), cluster.epoch);
+        let foreign_keys = store.foreign_keys().are_enforced();
         let mut segment = Self { cluster_id, epoch, foreign_keys, entries, checksums: Vec::new() };
         let (first, last) = segment.range();
-        segment.checksums = checksums_for(known, first, last);
+        segment.checksums = checksums_for(&store.checksums(), first, last);
         segment
     }
 

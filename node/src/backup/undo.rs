@@ -113,7 +113,6 @@ enum Way {
 struct Kept {
     objects: Objects,
     cluster: ClusterIdentity,
-    foreign_keys: bool,
     base: Manifest,
     /// The first entry that is not kept yet.
     next: u64,
@@ -144,8 +143,6 @@ pub struct Keeper {
 pub struct Own {
     /// The cluster's objects; none if there is no store, or it cannot be used yet.
     pub objects: Option<Objects>,
-    /// Whether foreign keys are enforced.
-    pub foreign_keys: bool,
 }
 
 impl Keeper {
@@ -165,9 +162,8 @@ impl Keeper {
                     return Err(KeepError::OtherEpoch(name.to_owned()));
                 }
                 let (next, clock_us) = (base.backup.index + 1, base.entry_time_us);
-                let (objects, foreign_keys) = (objects.clone(), own.foreign_keys);
-                let has_gap = false;
-                let kept = Kept { objects, cluster, foreign_keys, base, next, clock_us, has_gap };
+                let (objects, has_gap) = (objects.clone(), false);
+                let kept = Kept { objects, cluster, base, next, clock_us, has_gap };
                 Way::Backup(Box::new(kept))
             }
             (Some(name), ..) => {
@@ -292,7 +288,7 @@ impl Kept {
             }
         }
         let bytes = entries.iter().map(segment::size_of).sum();
-        let segment = Segment::of(entries, &self.cluster, self.foreign_keys, &consensus.store().checksums());
+        let segment = Segment::of(entries, &self.cluster, consensus.store());
         let name = segment.name(self.clock_us, Some(self.base.backup.path.clone()));
         self.objects.put_sealed(&name.object(), segment.encode()).await?;
         (self.next, self.clock_us) = (name.last + 1, name.time_us);

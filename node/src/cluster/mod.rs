@@ -6,10 +6,11 @@ mod by_registry;
 pub use by_registry::{RegistryContact, stay_registered};
 
 use crate::config::Config;
-use crate::discovery::RegistryError;
+use crate::discovery::{Discovery, RegistryError};
 use crate::observe::Observe as _;
 use crate::raft::{Consensus, Joined, RequestError};
 use client::admin::{AddLearner, NodeId, Refusal, RefusalReason};
+use futures::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,19 @@ pub enum FormError {
         /// The last answer.
         last: String,
     },
+    /// It is a cluster already.
+    #[error(
+        "this member is a cluster of its own ({own}), and {address} of -join is of another one ({theirs}): with an empty data \
+         directory it joins that one, without -join it goes on as what it is"
+    )]
+    OtherCluster {
+        /// Its cluster.
+        own: String,
+        /// Who was asked.
+        address: String,
+        /// Of which cluster they are.
+        theirs: String,
+    },
     /// The registry is not to be asked so.
     #[error(transparent)]
     Registry(RegistryError),
@@ -60,6 +74,7 @@ pub async fn form(
     if consensus.identity().cluster().is_some() {
         consensus.go_on_founding().await.map_err(FormError::Initialise)?;
         if !config.managed {
+            stay(consensus, config).await?;
             correct_addresses(consensus, config).await;
         }
         return Ok(());
@@ -67,6 +82,9 @@ pub async fn form(
     if config.managed {
         tracing::info!("empty disk; waiting to be initialised or added to a cluster");
         return Ok(());
+    }
+    if consensus.identity().former().is_some() {
+        return come_back(consensus, config).await;
     }
     if let Some(registry) = config.join.registry() {
         return by_registry::form(consensus, config, registry, contact).await;
@@ -79,6 +97,31 @@ pub async fn form(
     }
     let cluster_id = uuid::Uuid::new_v4().to_string();
     consensus.initialise(&cluster_id).await.map_err(FormError::Initialise)
+}
+
+/// Ends a member that is a cluster of its own and is told to join another one, as in rqlite: it would seem to have joined.
+/// Only where the others are named one by one, and say of which cluster they are. Names are used again by others.
+async fn stay(consensus: &Consensus, config: &Config) -> Result<(), FormError> {
+    let (Some(own), Discovery::Listed(addresses)) = (consensus.identity().cluster(), &config.join) else {
+        return Ok(());
+    };
+    if !consensus.is_alone() {
+        return Ok(());
+    }
+    let asked =
+        addresses.iter().map(|address| async { (address.clone(), consensus.cluster_at(address).await) });
+    for (address, answer) in join_all(asked).await {
+        match answer {
+            Ok(Some(theirs)) if theirs != own.cluster_id => {
+                return Err(FormError::OtherCluster { own: own.cluster_id, address, theirs });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "this member is a cluster of its own and goes on as that: it does not join {address}");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where other members are now; nowhere, if that cannot be found out at the moment.
@@ -112,6 +155,31 @@ async fn join(consensus: &Consensus, config: &Config) -> Result<(), FormError> {
         }
     }
     Err(FormError::Join { addresses: config.join.to_string(), attempts: config.join_attempts, last })
+}
+
+/// A member that may have forgotten what it promised comes back to its cluster as a new one, however long it takes until it
+/// is let in: making a cluster would forget what that one has.
+async fn come_back(consensus: &Consensus, config: &Config) -> Result<(), FormError> {
+    let mut refused_by = BTreeSet::new();
+    loop {
+        for address in &found(config).await {
+            match consensus.ask_to_join(address, !config.non_voter).await {
+                Ok(joined) => {
+                    tracing::info!(
+                        cluster = joined.cluster_id,
+                        through = address,
+                        "came back as a new member"
+                    );
+                    return become_voter(consensus, config, joined, address.clone()).await;
+                }
+                Err(error @ RequestError::Refused(_)) if refused_by.insert(address.clone()) => {
+                    tracing::warn!(%address, %error, "does not let this member in; asking again");
+                }
+                Err(error) => tracing::debug!(%address, %error, "not let in yet"),
+            }
+        }
+        tokio::time::sleep(config.join_interval).await;
+    }
 }
 
 /// Asks again until the leader has promoted this member, which it does once it has caught up: the member that let it in,

@@ -189,7 +189,7 @@ pub const FLAGS: &[Flag] = &[
     flag("log-retention", "256MiB", "how much of Raft's log is kept at most for followers that were away"),
     flag(
         "write-step-limit",
-        "1000000000",
+        "100000000",
         "steps of SQLite's virtual machine that the statements of one write may take together; 0: no limit",
     ),
     flag(

@@ -21,7 +21,7 @@ pub fn parse(
     }
     if arguments.peek().is_some_and(|first| first == crate::store::SUBCOMMAND) {
         let order = Order::parse(&arguments.skip(1).collect::<Vec<_>>());
-        let usage = || ConfigError::Usage(format!("{} INPUT OUTPUT TAKEN", crate::store::SUBCOMMAND));
+        let usage = || ConfigError::Usage(format!("{} INPUT DIRECTORY TAKEN", crate::store::SUBCOMMAND));
         return order.map(Command::WriteCanonical).ok_or_else(usage);
     }
     if arguments.peek().is_some_and(|first| first == "hash-password") {

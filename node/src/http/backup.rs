@@ -3,7 +3,7 @@
 use super::App;
 use super::counters::Counter;
 use super::redirect;
-use super::respond::{self, Answer};
+use super::respond::{self, Answer, Envelope};
 use super::sql::{Incoming, bad_param, served_by};
 use crate::raft::{DatabaseCopy, RequestError};
 use crate::store::{BackupFormat, BackupOptions};
@@ -15,14 +15,13 @@ use std::time::Duration;
 
 /// How long a leader is waited for.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(3600);
 
 /// `GET /db/backup`
 pub async fn backup(app: &Arc<App>, incoming: Incoming) -> Answer {
     app.counters.count(Counter::Backups);
     let params = &incoming.params;
-    let timeout = match params.duration("timeout") {
-        Ok(timeout) => timeout.unwrap_or(TIMEOUT).min(LONGEST),
+    let timeout = match params.patience("timeout", TIMEOUT) {
+        Ok(timeout) => timeout,
         Err(error) => return bad_param(&error),
     };
     let vacuum = params.flag("vacuum");
@@ -57,7 +56,7 @@ pub async fn backup(app: &Arc<App>, incoming: Incoming) -> Answer {
     let DatabaseCopy { mut pieces, forwarded_to } = match copy {
         Ok(copy) => copy,
         Err(RequestError::NoLeader) => return redirect::no_leader(app),
-        Err(error) => return respond::request_error(&error, false),
+        Err(error) => return respond::request_error(&error, Envelope::default()),
     };
     // What fails before the first piece is told as an error, not by a connection that ends.
     let first = match pieces.recv().await {

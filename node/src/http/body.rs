@@ -1,5 +1,6 @@
 //! Request bodies: JSON straight into the bytes of a log entry, in one pass.
 
+use super::json::{is_json, negative_zeros, outside_strings};
 use crate::raft::command::{EncodedRequest, LARGEST_REQUEST, Param, RequestEncoder, RequestFlags, RequestId};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
@@ -43,28 +44,30 @@ pub enum BadBody {
 
 /// Reads a body of JSON: a list of statements, each a string or a list of a string and its parameters.
 pub fn decode_json(body: &[u8], flags: RequestFlags, id: RequestId) -> Result<EncodedRequest, BadBody> {
-    let mut decoder =
-        Decoder { out: RequestEncoder::new(flags, body.len() + 16), elements: 0, problem: None };
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let decoded = json.deserialize_any(List(&mut decoder)).and_then(|()| json.end());
-    if decoded.is_err() {
-        return Err(decoder.problem.unwrap_or_else(|| as_json(body)));
-    }
-    if decoder.elements == 0 {
-        return Err(BadBody::NoStatements);
-    }
-    Ok(decoder.out.finish(id))
+    let decoder = Decoder::read(body, flags)?;
+    if decoder.has_disallowed_pragma { Err(BadBody::DisallowedPragma) } else { Ok(decoder.out.finish(id)) }
 }
 
-/// What is wrong with a body of JSON that is no list of statements.
-fn as_json(body: &[u8]) -> BadBody {
-    if is_too_deep(body) {
-        return BadBody::TooDeep;
-    }
-    // One that is cut short may look like another kind of value first.
-    match serde_json::from_slice::<IgnoredAny>(body) {
-        Ok(_) => BadBody::Invalid,
-        Err(_) => BadBody::NotJson,
+/// The same, of statements that are not run: any PRAGMA may be among them.
+pub fn decode_json_to_show(
+    body: &[u8],
+    flags: RequestFlags,
+    id: RequestId,
+) -> Result<EncodedRequest, BadBody> {
+    Ok(Decoder::read(body, flags)?.out.finish(id))
+}
+
+/// What is wrong with a body, of which reading says `problem`, if it can say.
+fn whats_wrong(body: &[u8], problem: Option<BadBody>) -> BadBody {
+    match problem {
+        // However it goes on.
+        Some(problem @ (BadBody::TooMany(_) | BadBody::TooLarge)) => problem,
+        // One that is cut short may look like another kind of value first.
+        Some(problem) if is_too_deep(body) || is_json(body) => problem,
+        Some(_) => BadBody::NotJson,
+        None if is_too_deep(body) => BadBody::TooDeep,
+        None if is_json(body) => BadBody::Invalid,
+        None => BadBody::NotJson,
     }
 }
 
@@ -72,31 +75,19 @@ fn is_too_deep(body: &[u8]) -> bool {
     outside_strings(body).any(|(_, _, depth)| depth > DEPTH)
 }
 
-/// The bytes of JSON outside its strings: where each is, what it is, and how deep what follows it is.
-pub fn outside_strings(json: &[u8]) -> impl Iterator<Item = (usize, u8, usize)> + '_ {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    json.iter().enumerate().filter_map(move |(at, byte)| {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        (!in_string).then_some((at, *byte, depth))
-    })
-}
-
 /// Takes a body of plain text as one statement.
 pub fn decode_text(sql: &str, flags: RequestFlags, id: RequestId) -> Result<EncodedRequest, BadBody> {
     if is_disallowed_pragma(sql) {
         return Err(BadBody::DisallowedPragma);
     }
+    Ok(encode_text(sql, flags, id))
+}
+
+/// The same, of a statement that is not run.
+pub fn encode_text(sql: &str, flags: RequestFlags, id: RequestId) -> EncodedRequest {
     let mut out = RequestEncoder::new(flags, sql.len() + 8);
     out.statement(sql);
-    Ok(out.finish(id))
+    out.finish(id)
 }
 
 /// Whether the text begins with a PRAGMA that rqlite refuses for the whole request. What is hidden deeper in the text
@@ -119,14 +110,36 @@ fn is_disallowed_pragma(sql: &str) -> bool {
         .any(|rest| rest.trim_start().starts_with(['=', '(']))
 }
 
-struct Decoder {
+struct Decoder<'b> {
+    body: &'b [u8],
     out: RequestEncoder,
     elements: u32,
+    has_disallowed_pragma: bool,
+    /// Of the negative zeros that come, which are integers; looked for once there is one.
+    negative_zeros: Option<Box<dyn Iterator<Item = bool> + 'b>>,
     /// What is wrong, where the JSON library can only say that something is.
     problem: Option<BadBody>,
 }
 
-impl Decoder {
+impl<'b> Decoder<'b> {
+    fn read(body: &'b [u8], flags: RequestFlags) -> Result<Self, BadBody> {
+        let mut decoder = Self {
+            body,
+            out: RequestEncoder::new(flags, body.len() + 16),
+            elements: 0,
+            has_disallowed_pragma: false,
+            negative_zeros: None,
+            problem: None,
+        };
+        let mut json = serde_json::Deserializer::from_slice(body);
+        let decoded = json.deserialize_any(List(&mut decoder)).and_then(|()| json.end());
+        match decoded {
+            Err(_) => Err(whats_wrong(body, decoder.problem)),
+            Ok(()) if decoder.elements == 0 => Err(BadBody::NoStatements),
+            Ok(()) => Ok(decoder),
+        }
+    }
+
     fn fail<E: serde::de::Error>(&mut self, problem: BadBody) -> E {
         let error = E::custom(&problem);
         self.problem.get_or_insert(problem);
@@ -134,9 +147,7 @@ impl Decoder {
     }
 
     fn statement<E: serde::de::Error>(&mut self, sql: &str) -> Result<(), E> {
-        if is_disallowed_pragma(sql) {
-            return Err(self.fail(BadBody::DisallowedPragma));
-        }
+        self.has_disallowed_pragma |= is_disallowed_pragma(sql);
         if self.elements > STATEMENTS {
             return Err(self.fail(BadBody::TooMany("statements")));
         }
@@ -151,12 +162,24 @@ impl Decoder {
     fn param<E: serde::de::Error>(&mut self, name: Option<&str>, value: Param<'_>) -> Result<(), E> {
         if self.out.param(name, value) { self.fits() } else { Err(self.fail(BadBody::TooMany("parameters"))) }
     }
+
+    /// A number that the JSON library takes for a real one.
+    fn real(&mut self, value: f64) -> Param<'static> {
+        let body = self.body;
+        if value == 0.0
+            && value.is_sign_negative()
+            && self.negative_zeros.get_or_insert_with(|| Box::new(negative_zeros(body))).next() == Some(true)
+        {
+            return Param::Integer(0);
+        }
+        Param::Real(value)
+    }
 }
 
 /// The list of statements.
-struct List<'d>(&'d mut Decoder);
+struct List<'d, 'b>(&'d mut Decoder<'b>);
 
-impl<'de> Visitor<'de> for List<'_> {
+impl<'de> Visitor<'de> for List<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -172,9 +195,9 @@ impl<'de> Visitor<'de> for List<'_> {
 }
 
 /// One statement.
-struct Statement<'d>(&'d mut Decoder);
+struct Statement<'d, 'b>(&'d mut Decoder<'b>);
 
-impl<'de> DeserializeSeed<'de> for Statement<'_> {
+impl<'de> DeserializeSeed<'de> for Statement<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
@@ -182,7 +205,7 @@ impl<'de> DeserializeSeed<'de> for Statement<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Statement<'_> {
+impl<'de> Visitor<'de> for Statement<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -204,9 +227,9 @@ impl<'de> Visitor<'de> for Statement<'_> {
 }
 
 /// One parameter, or a list of named ones.
-struct Value<'d, 'n>(&'d mut Decoder, Option<&'n str>);
+struct Value<'d, 'b, 'n>(&'d mut Decoder<'b>, Option<&'n str>);
 
-impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
+impl<'de> DeserializeSeed<'de> for Value<'_, '_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
@@ -214,7 +237,7 @@ impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Value<'_, '_> {
+impl<'de> Visitor<'de> for Value<'_, '_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -241,7 +264,8 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
-        self.0.param(self.1, Param::Real(value))
+        let value = self.0.real(value);
+        self.0.param(self.1, value)
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
@@ -337,6 +361,14 @@ mod tests {
                 one("S", r#"[(Some("a"), Integer(1)), (Some("b\n"), Text("y")), (None, Integer(2))]"#),
             ),
             (r#"["line\nbreak"]"#, one("line\nbreak", "[]")),
+            // Integers first, as Go reads them.
+            (
+                r#"[["S", -0, -0.0, "-0", {"a": -0}, 0, 1e-0, -1e-999]]"#,
+                one(
+                    "S",
+                    r#"[(None, Integer(0)), (None, Real(-0.0)), (None, Text("-0")), (Some("a"), Integer(0)), (None, Integer(0)), (None, Real(1.0)), (None, Real(-0.0))]"#,
+                ),
+            ),
             ("[]", Err(BadBody::NoStatements)),
             ("", Err(BadBody::NotJson)),
             ("[", Err(BadBody::NotJson)),
@@ -352,10 +384,42 @@ mod tests {
             (r#"["PRAGMA journal_mode=DELETE"]"#, Err(BadBody::DisallowedPragma)),
             (r#"["pragma main . synchronous = 0"]"#, Err(BadBody::DisallowedPragma)),
             (r#"["PRAGMA wal_checkpoint"]"#, Err(BadBody::DisallowedPragma)),
+            // Not JSON, whatever it begins as.
+            (r#"[["S", [1"#, Err(BadBody::NotJson)),
+            (r#"[["S", ["x""#, Err(BadBody::NotJson)),
+            (r#"[["S", {"a":{"#, Err(BadBody::NotJson)),
+            (r#"[["S", {"a": {"b": 1}}]"#, Err(BadBody::NotJson)),
+            (r#"["PRAGMA journal_mode=x""#, Err(BadBody::NotJson)),
             (r#"["PRAGMA journal_mode"]"#, one("PRAGMA journal_mode", "[]")),
         ] {
             assert_eq!(decode(body), expected, "{body}");
         }
+    }
+
+    #[test]
+    fn text_that_is_none_is_no_json() {
+        let decoded = |body: &[u8]| decode_json(body, RequestFlags::default(), RequestId::default());
+        for body in [
+            &b"[\"\xff\"]"[..],
+            b"[[\"S\", \"\xc3\"]]",
+            b"[[\"S\", [\"\xff\"]]]",
+            br#"["\ud800"]"#,
+            br#"[["S", "\udc00"]]"#,
+            br#"[["S", ["\ud800"]]]"#,
+            br#"[7, "\ud800"]"#,
+        ] {
+            assert_eq!(decoded(body).unwrap_err(), BadBody::NotJson, "{}", String::from_utf8_lossy(body));
+        }
+        assert!(decoded(br#"[["S", "\ud83d\ude00"]]"#).is_ok());
+    }
+
+    #[test]
+    fn what_is_only_shown_may_be_any_pragma() {
+        let (flags, id) = (RequestFlags::default(), RequestId::default());
+        let body = br#"["PRAGMA journal_mode=DELETE"]"#;
+        assert_eq!(decode_json(body, flags, id).unwrap_err(), BadBody::DisallowedPragma);
+        assert_eq!(decode_json_to_show(body, flags, id).unwrap().view().unwrap().count, 1);
+        assert_eq!(decode_json_to_show(&body[..9], flags, id).unwrap_err(), BadBody::NotJson);
     }
 
     #[test]

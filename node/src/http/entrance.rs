@@ -3,7 +3,7 @@
 
 use super::counters::Counter;
 use super::params::Params;
-use super::respond::{self, Answer};
+use super::respond::{self, Answer, Envelope};
 use super::routes::{Endpoint, Route};
 use super::sql::bad_param;
 use super::{About, Admitted, App, Counters, admin, admit, pages, status};
@@ -12,11 +12,9 @@ use crate::tls::ServerTls;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use client::admin::{Refusal, RefusalReason};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::SetOnce;
 
-/// Longest wait for the member to be open.
-const LONGEST: Duration = Duration::from_secs(3600);
 const NOT_OPEN: &str = "store not open";
 
 /// What is known before the member is open, and the member once it is.
@@ -68,6 +66,7 @@ impl Entrance {
         if method == Method::OPTIONS {
             return Err(respond::empty(StatusCode::OK));
         }
+        let came = Instant::now();
         let asked = (method, uri, headers);
         let Admitted { route, params, .. } = admit(self.auth.as_deref(), &self.counters, asked).await?;
         match route.endpoint {
@@ -76,14 +75,11 @@ impl Entrance {
             Endpoint::Licenses => return Err(pages::licenses()),
             _ => {}
         }
-        let patience = params.duration("timeout").map_err(|error| bad_param(&error))?;
-        let patience = patience.filter(|patience| !patience.is_zero()).unwrap_or(self.apply_timeout);
-        tokio::time::timeout(patience.min(LONGEST), self.app.wait())
-            .await
-            .map_err(|_| self.not_open(route, &params))
+        let patience = params.patience("timeout", self.apply_timeout).map_err(|error| bad_param(&error))?;
+        tokio::time::timeout(patience, self.app.wait()).await.map_err(|_| self.not_open(route, &params, came))
     }
 
-    fn not_open(&self, route: &Route, params: &Params) -> Answer {
+    fn not_open(&self, route: &Route, params: &Params, came: Instant) -> Answer {
         match route.endpoint {
             // Each error of this interface is one of its own kind.
             _ if route.path.starts_with("/cluster") => admin::answer::<()>(Err(Refusal {
@@ -95,7 +91,7 @@ impl Entrance {
                 respond::error(StatusCode::SERVICE_UNAVAILABLE, "leader not found")
             }
             Endpoint::Execute | Endpoint::Query | Endpoint::Request => {
-                respond::failed_request(NOT_OPEN, params.flag("pretty"))
+                Envelope::asked_for(params, came).failed(NOT_OPEN)
             }
             _ => respond::error(StatusCode::SERVICE_UNAVAILABLE, NOT_OPEN),
         }

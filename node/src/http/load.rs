@@ -1,8 +1,9 @@
 //! `/db/load` and `/boot`: a database file takes the place of the present one, or SQL text is run.
 
-use super::body::{STATEMENTS, outside_strings};
+use super::body::STATEMENTS;
 use super::counters::Counter;
-use super::respond::{self, Answer};
+use super::json::outside_strings;
+use super::respond::{self, Answer, Envelope};
 use super::sql::{Incoming, bad_param, served_by};
 use super::{App, bookmark, redirect};
 use crate::backup::Packing;
@@ -24,14 +25,13 @@ const BEGINNING: usize = 13;
 const STALLED: Duration = Duration::from_secs(30);
 /// How long SQL text waits for a leader and a quorum.
 const TIMEOUT: Duration = Duration::from_secs(30);
-const LONGEST: Duration = Duration::from_secs(3600);
 
 /// `POST /db/load`
 pub async fn load(app: &Arc<App>, incoming: Incoming) -> Answer {
     app.counters.count(Counter::Loads);
     let pretty = incoming.params.flag("pretty");
-    let timeout = match incoming.params.duration("timeout") {
-        Ok(timeout) => timeout.unwrap_or(TIMEOUT).min(LONGEST),
+    let timeout = match incoming.params.patience("timeout", TIMEOUT) {
+        Ok(timeout) => timeout,
         Err(error) => return bad_param(&error),
     };
     if incoming.params.flag("redirect")
@@ -114,7 +114,9 @@ fn failed(app: &App, error: &LoadError, pretty: bool) -> Answer {
             respond::error(StatusCode::SERVICE_UNAVAILABLE, error)
         }
         LoadError::Request(RequestError::NoLeader) => redirect::no_leader(app),
-        LoadError::Request(error) => respond::request_error(error, pretty),
+        LoadError::Request(error) => {
+            respond::request_error(error, Envelope { pretty, ..Envelope::default() })
+        }
         LoadError::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
             respond::error(StatusCode::INSUFFICIENT_STORAGE, error)
         }
@@ -198,7 +200,7 @@ async fn load_sql(app: &App, beginning: BytesMut, body: Body, timeout: Duration,
             answer
         }
         Err(RequestError::NoLeader) => redirect::no_leader(app),
-        Err(error) => respond::request_error(&error, pretty),
+        Err(error) => respond::request_error(&error, Envelope { pretty, ..Envelope::default() }),
     }
 }
 

@@ -11,6 +11,7 @@ mod counters;
 mod entrance;
 mod health;
 mod idempotency;
+mod json;
 mod load;
 mod nodes;
 mod pages;
@@ -121,8 +122,6 @@ pub struct About {
     pub registry: Arc<RegistryContact>,
     /// `Access-Control-Allow-Origin`, if configured.
     pub allow_origin: Option<HeaderValue>,
-    /// Whether foreign keys are enforced.
-    pub foreign_keys: bool,
     /// Since when it runs.
     pub started: jiff::Timestamp,
 }
@@ -137,7 +136,12 @@ async fn handle(entrance: Arc<Entrance>, scheme: Scheme, request: Request<Body>)
         Ok(app) => handle_open(app, scheme, request).await,
         Err(answer) => answer,
     };
-    let headers = answer.headers_mut();
+    say_always(&entrance, answer.headers_mut());
+    answer
+}
+
+/// Adds what every answer says.
+fn say_always(entrance: &Entrance, headers: &mut HeaderMap) {
     let name = HeaderName::from_static;
     headers.insert(name("x-rqlite-version"), HeaderValue::from_static(RQLITE_VERSION));
     headers.insert(name("access-control-allow-methods"), HeaderValue::from_static("OPTIONS, GET, POST"));
@@ -152,7 +156,6 @@ async fn handle(entrance: Arc<Entrance>, scheme: Scheme, request: Request<Body>)
     if let Some(origin) = &entrance.about.allow_origin {
         headers.insert(name("access-control-allow-origin"), origin.clone());
     }
-    answer
 }
 
 /// The same, once the member is open.

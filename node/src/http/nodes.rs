@@ -113,8 +113,8 @@ async fn probe(
 
 /// `GET /nodes`
 pub async fn nodes(app: &Arc<App>, scheme: Scheme, params: &Params) -> Answer {
-    let timeout = match params.duration("timeout") {
-        Ok(timeout) => timeout.unwrap_or(PROBE_TIMEOUT),
+    let timeout = match params.patience("timeout", PROBE_TIMEOUT) {
+        Ok(timeout) => timeout,
         Err(error) => return bad_param(&error),
     };
     let report = app.consensus.report();

@@ -8,6 +8,9 @@ const DURATIONS: &[&str] = &["timeout", "freshness", "db_timeout", "linearizable
 /// Parameters that are integers wherever they are.
 const INTEGERS: &[&str] = &["retries", "trailing_logs"];
 
+/// No request waits longer.
+pub const LONGEST: Duration = Duration::from_secs(3600);
+
 /// The parameters of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
@@ -61,6 +64,13 @@ impl Params {
                 parse_duration(text).ok_or_else(|| BadParam(format!("{name} is not a valid duration")))
             })
             .transpose()
+    }
+
+    /// How long something is waited for, at most [`LONGEST`]; `default` if `name` does not say it. In Go's programs 0 and less
+    /// say that there is no bound of the request's own: then it is `default` too.
+    pub fn patience(&self, name: &str, default: Duration) -> Result<Duration, BadParam> {
+        let given = self.duration(name)?.filter(|given| !given.is_zero());
+        Ok(given.unwrap_or(default).min(LONGEST))
     }
 
     /// An integer.
@@ -166,6 +176,26 @@ mod tests {
         ] {
             assert_eq!(parse_duration(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_wait_of_no_time_is_the_usual_one() {
+        let usual = Duration::from_secs(30);
+        for (query, expected) in [
+            (None, usual),
+            (Some("timeout=0"), usual),
+            (Some("timeout=0s"), usual),
+            (Some("timeout=-5m"), usual),
+            (Some("timeout=1ns"), Duration::from_nanos(1)),
+            (Some("timeout=2m"), Duration::from_secs(120)),
+            (Some("timeout=2000h"), LONGEST),
+        ] {
+            let params = Params::parse(query).unwrap();
+            assert_eq!(params.patience("timeout", usual), Ok(expected), "{query:?}");
+        }
+        let params = Params::parse(Some("timeout=5")).unwrap();
+        let wrong = BadParam("timeout is not a valid duration".into());
+        assert_eq!(params.patience("timeout", usual), Err(wrong));
     }
 
     #[test]

@@ -89,52 +89,82 @@ pub fn redirect(status: StatusCode, to: &str) -> Answer {
 }
 
 /// What stands around the results of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Envelope {
     /// Indent.
     pub pretty: bool,
     /// When the request came, if its time is wanted.
     pub timed_from: Option<Instant>,
-    /// Index of the entry, if it is wanted; 0 is left out.
-    pub raft_index: Option<u64>,
+    /// Whether the index of the entry is wanted.
+    pub indexed: bool,
 }
 
+/// What follows results on top of an answer; what is 0 is left out.
+#[derive(Clone, Copy, Default)]
+struct Rest<'e> {
+    error: Option<&'e str>,
+    sequence_number: i64,
+    raft_index: u64,
+}
+
+const HEAD: &[u8] = b"{\"results\":[";
+
 impl Envelope {
-    /// What a request's parameters ask for.
-    pub fn asked_for(params: &Params, started: Instant, index: u64) -> Self {
+    /// What the parameters ask for of a request that came at `started`.
+    pub fn asked_for(params: &Params, started: Instant) -> Self {
         Self {
             pretty: params.flag("pretty"),
             timed_from: params.flag("timings").then_some(started),
-            raft_index: params.flag("raft_index").then_some(index),
+            indexed: params.flag("raft_index"),
         }
     }
 
-    fn tail(self) -> Vec<u8> {
+    fn tail(self, rest: Rest<'_>) -> Vec<u8> {
         let mut out = b"]".to_vec();
+        if let Some(message) = rest.error {
+            out.extend_from_slice(b",\"error\":");
+            crate::store::write_str(&mut out, message);
+        }
         if let Some(started) = self.timed_from {
             out.extend_from_slice(b",\"time\":");
             out.extend_from_slice(ryu_js::Buffer::new().format(started.elapsed().as_secs_f64()).as_bytes());
         }
-        if let Some(index) = self.raft_index.filter(|index| *index > 0) {
+        if rest.sequence_number != 0 {
+            out.extend_from_slice(b",\"sequence_number\":");
+            out.extend_from_slice(itoa::Buffer::new().format(rest.sequence_number).as_bytes());
+        }
+        if self.indexed && rest.raft_index > 0 {
             out.extend_from_slice(b",\"raft_index\":");
-            out.extend_from_slice(itoa::Buffer::new().format(index).as_bytes());
+            out.extend_from_slice(itoa::Buffer::new().format(rest.raft_index).as_bytes());
         }
         out.push(b'}');
         out
     }
 
-    /// `{"results":[…],"time":F,"raft_index":N}`
-    pub fn wrap(self, results: ReadBody) -> Answer {
-        const HEAD: &[u8] = b"{\"results\":[";
+    fn whole(self, results: &[u8], rest: Rest<'_>) -> Answer {
+        let tail = self.tail(rest);
+        let mut body = Vec::with_capacity(HEAD.len() + results.len() + tail.len());
+        body.extend_from_slice(HEAD);
+        body.extend_from_slice(results);
+        body.extend_from_slice(&tail);
+        json(StatusCode::OK, body, self.pretty)
+    }
+
+    /// A request that failed as a whole: 200 with an error on top, as rqlite answers. `{"results":[],"error":S,"time":F}`
+    pub fn failed(self, message: &str) -> Answer {
+        self.whole(&[], Rest { error: Some(message), ..Rest::default() })
+    }
+
+    /// A write that was queued: `{"results":[],"time":F,"sequence_number":N}`
+    pub fn queued(self, sequence_number: i64) -> Answer {
+        self.whole(&[], Rest { sequence_number, ..Rest::default() })
+    }
+
+    /// The results of a request, of the entry at `raft_index` if that is not 0: `{"results":[…],"time":F,"raft_index":N}`
+    pub fn wrap(self, results: ReadBody, raft_index: u64) -> Answer {
+        let rest = Rest { raft_index, ..Rest::default() };
         match results {
-            ReadBody::Whole(results) => {
-                let tail = self.tail();
-                let mut body = Vec::with_capacity(HEAD.len() + results.len() + tail.len());
-                body.extend_from_slice(HEAD);
-                body.extend_from_slice(&results);
-                body.extend_from_slice(&tail);
-                json(StatusCode::OK, body, self.pretty)
-            }
+            ReadBody::Whole(results) => self.whole(&results, rest),
             ReadBody::Stream(mut pieces) => {
                 let body = async_stream::stream! {
                     yield Ok(Bytes::from_static(HEAD));
@@ -147,7 +177,7 @@ impl Envelope {
                             None => { yield Err(io::Error::other("the result was cut short")); return }
                         }
                     }
-                    yield Ok(Bytes::from(self.tail()));
+                    yield Ok(Bytes::from(self.tail(Rest { raft_index, ..Rest::default() })));
                 };
                 let mut indenter = Indenter::default();
                 let body = body.map(move |piece: io::Result<Bytes>| {
@@ -165,16 +195,8 @@ impl Envelope {
     }
 }
 
-/// A request that failed as a whole: 200 with an error on top, as rqlite answers.
-pub fn failed_request(message: &str, pretty: bool) -> Answer {
-    let mut body = b"{\"results\":[],\"error\":".to_vec();
-    crate::store::write_str(&mut body, message);
-    body.push(b'}');
-    json(StatusCode::OK, body, pretty)
-}
-
 /// The answer to a request without results.
-pub fn request_error(error: &RequestError, pretty: bool) -> Answer {
+pub fn request_error(error: &RequestError, envelope: Envelope) -> Answer {
     match error {
         RequestError::NoLeader
         | RequestError::NoQuorum
@@ -183,9 +205,9 @@ pub fn request_error(error: &RequestError, pretty: bool) -> Answer {
         | RequestError::FatalEntry(_) => self::error(StatusCode::SERVICE_UNAVAILABLE, error),
         RequestError::Unauthorized(_) => self::error(StatusCode::UNAUTHORIZED, error),
         RequestError::NoSpace => self::error(StatusCode::INSUFFICIENT_STORAGE, error),
-        RequestError::OutcomeUnknown(message) => failed_request(message, pretty),
+        RequestError::OutcomeUnknown(message) => envelope.failed(message),
         RequestError::Stale | RequestError::ExecuteTimeout | RequestError::NotReady => {
-            failed_request(&error.to_string(), pretty)
+            envelope.failed(&error.to_string())
         }
         RequestError::Refused(_) | RequestError::OtherEpoch { .. } => {
             self::error(StatusCode::CONFLICT, error)

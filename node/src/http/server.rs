@@ -1,9 +1,10 @@
 //! Connections of the client port: how many, how long they may take to say what they want, how they end.
 
-use super::{Entrance, RQLITE_VERSION, Scheme, handle};
+use super::{Entrance, Scheme, handle, say_always};
 use crate::observe::Until as _;
 use crate::tcp::{self, Expectant};
 use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 use hyper::Version;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -84,7 +85,7 @@ fn serve_at_most(connections: usize, listener: TcpListener, entrance: Arc<Entran
                 if entrance.tls.is_none()
                     && let Ok(place) = doorstep.clone().try_acquire_owned()
                 {
-                    tokio::spawn(turn_away(stream, place));
+                    tokio::spawn(turn_away(stream, place, entrance.clone()));
                 }
                 continue;
             };
@@ -116,15 +117,21 @@ fn serve_at_most(connections: usize, listener: TcpListener, entrance: Arc<Entran
 }
 
 /// Tells a client that there is no room for its connection, whatever it asks.
-async fn turn_away(mut stream: TcpStream, place: OwnedSemaphorePermit) {
+async fn turn_away(mut stream: TcpStream, place: OwnedSemaphorePermit, entrance: Arc<Entrance>) {
     const SAID: &str = "too many connections to this member; try again, or another one\n";
-    let length = SAID.len();
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nx-rqlite-version: {RQLITE_VERSION}\r\ncontent-type: text/plain; \
-         charset=utf-8\r\ncontent-length: {length}\r\nretry-after: 1\r\nconnection: close\r\n\r\n{SAID}"
-    );
+    let mut headers = HeaderMap::new();
+    say_always(&entrance, &mut headers);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(SAID.len()));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    let mut answer = b"HTTP/1.1 503 Service Unavailable\r\n".to_vec();
+    for (name, value) in &headers {
+        answer.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    answer.extend_from_slice(&[b"\r\n", SAID.as_bytes()].concat());
     let said = async {
-        stream.write_all(answer.as_bytes()).await?;
+        stream.write_all(&answer).await?;
         stream.shutdown().await?;
         // What is sent meanwhile is heard: otherwise the end of the connection would take the answer away.
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
@@ -240,7 +247,6 @@ mod tests {
             discovery: "",
             registry: Arc::default(),
             allow_origin: None,
-            foreign_keys: false,
             started: crate::clock::now(),
         };
         Entrance::new(None, None, Arc::<Counters>::default(), Duration::from_secs(1), about)
@@ -266,7 +272,15 @@ mod tests {
         }
         let answer = ask(&mut connect().await).await;
         assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
-        assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+        for header in [
+            "retry-after: 1",
+            "content-type: text/plain; charset=utf-8",
+            "x-rqlite-version: v10.0.0",
+            "access-control-allow-methods: OPTIONS, GET, POST",
+            "access-control-allow-headers: Content-Type",
+        ] {
+            assert!(answer.contains(&format!("\r\n{header}\r\n")), "{header}: {answer}");
+        }
         assert!(answer.ends_with("\r\n\r\ntoo many connections to this member; try again, or another one\n"));
         // Those that are there stay, and one that goes makes room.
         assert!(ask(&mut first).await.starts_with("HTTP/1.1 200 OK\r\n"));

@@ -1,8 +1,8 @@
 //! `/db/execute`, `/db/query`, `/db/request`, `/db/sql`.
 
-use super::body::{BadBody, decode_json, decode_text};
+use super::body::{BadBody, decode_json, decode_json_to_show, decode_text, encode_text};
 use super::counters::Counter;
-use super::params::{BadParam, Params};
+use super::params::{BadParam, LONGEST, Params};
 use super::queue::QueueError;
 use super::receive::Held;
 use super::respond::{self, Answer, Envelope};
@@ -13,13 +13,12 @@ use crate::store::{Limits, Position, ResultLimit, begin_entry, write_str};
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode, Uri};
+use bytes::Bytes;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// How long a queued write waits for room, and for its flush.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
-/// No request waits longer.
-const LONGEST: Duration = Duration::from_secs(3600);
 
 const SERVED_BY: HeaderName = HeaderName::from_static("x-rqlite-served-by");
 
@@ -46,9 +45,9 @@ pub fn bad_param(error: &BadParam) -> Answer {
     respond::error(StatusCode::BAD_REQUEST, error)
 }
 
-fn bad_body(error: &BadBody, pretty: bool) -> Answer {
+fn bad_body(error: &BadBody, envelope: Envelope) -> Answer {
     match error {
-        BadBody::DisallowedPragma => respond::failed_request(&error.to_string(), pretty),
+        BadBody::DisallowedPragma => envelope.failed(&error.to_string()),
         BadBody::TooLarge => respond::error(StatusCode::PAYLOAD_TOO_LARGE, error),
         _ => respond::error(StatusCode::BAD_REQUEST, error),
     }
@@ -58,17 +57,17 @@ fn bad_body(error: &BadBody, pretty: bool) -> Answer {
 struct Common {
     flags: RequestFlags,
     key: Option<IdempotencyKey>,
-    /// How long it waits for a leader and a quorum; none if it does not say so.
-    timeout: Option<Duration>,
-    /// The same, if it does not.
-    apply_timeout: Duration,
+    /// How long it waits for a leader and a quorum.
+    timeout: Duration,
     statement_timeout: Option<Duration>,
     redirect: bool,
-    pretty: bool,
+    envelope: Envelope,
 }
 
 impl Common {
+    /// Reads them of a request that has just come.
     fn read(app: &App, incoming: &Incoming) -> Result<Self, BadParam> {
+        let came = Instant::now();
         let params = &incoming.params;
         let flags = [
             ("transaction", RequestFlags::TRANSACTION),
@@ -83,18 +82,11 @@ impl Common {
         Ok(Self {
             flags,
             key: idempotency::read(&incoming.headers, incoming.user.as_deref())?,
-            timeout: params.duration("timeout")?.map(|t| t.min(LONGEST)),
-            apply_timeout: app.apply_timeout.min(LONGEST),
+            timeout: params.patience("timeout", app.apply_timeout)?,
             statement_timeout: params.duration("db_timeout")?.filter(|t| !t.is_zero()),
             redirect: params.flag("redirect"),
-            pretty: params.flag("pretty"),
+            envelope: Envelope::asked_for(params, came),
         })
-    }
-
-    /// How long it waits for a leader and a quorum. In Go's programs 0 says that there is no bound of the request's own:
-    /// then the member's holds.
-    fn apply_timeout(&self) -> Duration {
-        self.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(self.apply_timeout)
     }
 
     fn query_options(&self, params: &Params, headers: &HeaderMap) -> Result<QueryOptions, BadParam> {
@@ -109,12 +101,12 @@ impl Common {
             _ => Level::Weak,
         };
         let timeout = match level {
-            Level::Linearizable => params.duration("linearizable_timeout")?,
-            _ => None,
+            Level::Linearizable => params.patience("linearizable_timeout", self.timeout)?,
+            _ => self.timeout,
         };
         Ok(QueryOptions {
             level,
-            timeout: timeout.filter(|t| !t.is_zero()).map_or(self.apply_timeout(), |t| t.min(LONGEST)),
+            timeout,
             limits: Limits {
                 statement_timeout: self.statement_timeout,
                 result: ResultLimit {
@@ -157,16 +149,15 @@ pub fn served_by(app: &App, answer: &mut Answer, forwarded_to: Option<&str>) {
     }
 }
 
-fn failed(app: &App, error: &RequestError, pretty: bool) -> Answer {
+fn failed(app: &App, error: &RequestError, envelope: Envelope) -> Answer {
     if matches!(error, RequestError::NoLeader) {
         return redirect::no_leader(app);
     }
-    respond::request_error(error, pretty)
+    respond::request_error(error, envelope)
 }
 
 /// `/db/execute`
 pub async fn execute(app: &App, incoming: Incoming) -> Answer {
-    let started = Instant::now();
     app.counters.count(Counter::Executions);
     let common = match Common::read(app, &incoming) {
         Ok(common) => common,
@@ -191,10 +182,10 @@ pub async fn execute(app: &App, incoming: Incoming) -> Answer {
     };
     let request = match decode_any(app, &incoming.headers, &bytes, common.flags) {
         Ok(request) => request,
-        Err(error) => return bad_body(&error, common.pretty),
+        Err(error) => return bad_body(&error, common.envelope),
     };
     drop(bytes);
-    apply(app, request, room, &common, &incoming.params, started).await
+    apply(app, request, room, &common).await
 }
 
 fn with_key(request: EncodedRequest, key: Option<&IdempotencyKey>) -> Result<EncodedRequest, Malformed> {
@@ -204,22 +195,14 @@ fn with_key(request: EncodedRequest, key: Option<&IdempotencyKey>) -> Result<Enc
     }
 }
 
-async fn apply(
-    app: &App,
-    request: EncodedRequest,
-    _room: OwnedSemaphorePermit,
-    common: &Common,
-    params: &Params,
-    started: Instant,
-) -> Answer {
+async fn apply(app: &App, request: EncodedRequest, _room: OwnedSemaphorePermit, common: &Common) -> Answer {
     let request = match with_key(request, common.key.as_ref()) {
         Ok(request) => request,
         Err(error) => return respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     };
-    match app.consensus.execute_within(request, common.apply_timeout(), common.statement_timeout).await {
+    match app.consensus.execute_within(request, common.timeout, common.statement_timeout).await {
         Ok(done) => {
-            let envelope = Envelope::asked_for(params, started, done.index);
-            let mut answer = envelope.wrap(ReadBody::Whole(done.results));
+            let mut answer = common.envelope.wrap(ReadBody::Whole(done.results), done.index);
             if done.forwarded_to.is_some() {
                 app.counters.count(Counter::RemoteExecutions);
             }
@@ -228,7 +211,7 @@ async fn apply(
             served_by(app, &mut answer, done.forwarded_to.as_deref());
             answer
         }
-        Err(error) => failed(app, &error, common.pretty),
+        Err(error) => failed(app, &error, common.envelope),
     }
 }
 
@@ -236,7 +219,12 @@ async fn apply(
 async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
     app.counters.count(Counter::QueuedExecutions);
     let wait = incoming.params.flag("wait");
-    let deadline = tokio::time::Instant::now() + common.timeout.unwrap_or(QUEUE_TIMEOUT);
+    // Here 0 means what it says, as in rqlite: who is not to wait is told whether it was flushed already.
+    let timeout = match incoming.params.duration("timeout") {
+        Ok(timeout) => timeout.unwrap_or(QUEUE_TIMEOUT).min(LONGEST),
+        Err(error) => return bad_param(&error),
+    };
+    let deadline = tokio::time::Instant::now() + timeout;
     let Held { bytes, room } = match app.room.receive(incoming.body).await {
         Ok(body) => body,
         Err(answer) => return answer,
@@ -244,7 +232,7 @@ async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
     let request = match decode_any(app, &incoming.headers, &bytes, RequestFlags::default()) {
         Ok(request) => Some(request),
         Err(BadBody::NoStatements) if wait => None,
-        Err(error) => return bad_body(&error, common.pretty),
+        Err(error) => return bad_body(&error, common.envelope),
     };
     drop(bytes);
     if !incoming.params.flag("noleader") && !app.consensus.knows_leader() {
@@ -269,11 +257,13 @@ async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
     match flushed {
         Ok(sequence) => {
             app.counters.add(Counter::QueuedStatementsReceived, statements as usize);
-            let body = format!("{{\"results\":[],\"sequence_number\":{sequence}}}");
-            respond::json(StatusCode::OK, body.into_bytes(), common.pretty)
+            let mut answer = common.envelope.queued(sequence);
+            // It was taken here, wherever it goes from here.
+            served_by(app, &mut answer, None);
+            answer
         }
         Err(error @ QueueError::WaitTimeout) => respond::error(StatusCode::REQUEST_TIMEOUT, error),
-        Err(QueueError::OutcomeUnknown(message)) => respond::failed_request(&message, common.pretty),
+        Err(QueueError::OutcomeUnknown(message)) => common.envelope.failed(&message),
         Err(error @ QueueError::Unauthorized(_)) => respond::error(StatusCode::UNAUTHORIZED, error),
         Err(error @ QueueError::Malformed(_)) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
         Err(error @ (QueueError::Full | QueueError::Closed)) => {
@@ -284,7 +274,6 @@ async fn enqueue(app: &App, incoming: Incoming, common: &Common) -> Answer {
 
 /// `/db/query`
 pub async fn query(app: &App, incoming: Incoming) -> Answer {
-    let started = Instant::now();
     app.counters.count(Counter::Queries);
     let read = Common::read(app, &incoming);
     let options = |c: Common| c.query_options(&incoming.params, &incoming.headers).map(|o| (c, o));
@@ -298,7 +287,7 @@ pub async fn query(app: &App, incoming: Incoming) -> Answer {
     let mut room = None;
     let request = if incoming.method == Method::GET {
         match incoming.params.get("q") {
-            None => return respond::json(StatusCode::OK, b"{\"results\":[]}".to_vec(), common.pretty),
+            None => return common.envelope.wrap(ReadBody::Whole(Bytes::new()), 0),
             Some(sql) => decode_text(sql, common.flags, app.consensus.proposer().next_request_id()),
         }
     } else {
@@ -311,8 +300,8 @@ pub async fn query(app: &App, incoming: Incoming) -> Answer {
         }
     };
     match request {
-        Ok(request) => run_query(app, request, room, options, &common, &incoming.params, started).await,
-        Err(error) => bad_body(&error, common.pretty),
+        Ok(request) => run_query(app, request, room, options, &common).await,
+        Err(error) => bad_body(&error, common.envelope),
     }
 }
 
@@ -337,12 +326,10 @@ async fn run_query(
     _room: Option<OwnedSemaphorePermit>,
     options: QueryOptions,
     common: &Common,
-    params: &Params,
-    started: Instant,
 ) -> Answer {
     match app.consensus.query(request, options).await {
         Ok(QueryAnswer { body, index, position, forwarded_to }) => {
-            let mut answer = Envelope::asked_for(params, started, index).wrap(body);
+            let mut answer = common.envelope.wrap(body, index);
             if forwarded_to.is_some() {
                 app.counters.count(Counter::RemoteQueries);
             }
@@ -350,13 +337,12 @@ async fn run_query(
             served_by(app, &mut answer, forwarded_to.as_deref());
             answer
         }
-        Err(error) => failed(app, &error, common.pretty),
+        Err(error) => failed(app, &error, common.envelope),
     }
 }
 
-/// `/db/request`: what only reads takes the way of queries, everything else goes through the log.
+/// `/db/request`: what only reads takes the way of queries, at every level; everything else goes through the log.
 pub async fn request(app: &App, incoming: Incoming) -> Answer {
-    let started = Instant::now();
     app.counters.count(Counter::Requests);
     let read = Common::read(app, &incoming);
     let options = |c: Common| c.query_options(&incoming.params, &incoming.headers).map(|o| (c, o));
@@ -371,24 +357,24 @@ pub async fn request(app: &App, incoming: Incoming) -> Answer {
     common.flags = common.flags.with(RequestFlags::UNIFIED, true);
     let request = match decode(app, &bytes, common.flags) {
         Ok(request) => request,
-        Err(error) => return bad_body(&error, common.pretty),
+        Err(error) => return bad_body(&error, common.envelope),
     };
     drop(bytes);
     let only_reads = match only_reads(app, &request) {
         Ok(only_reads) => only_reads,
         Err(error) => return respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     };
-    if only_reads && options.level != Level::Strong {
+    if only_reads {
         match redirect_query(app, &common, &options, (incoming.scheme, &incoming.uri)) {
             Some(answer) => answer,
-            None => run_query(app, request, Some(room), options, &common, &incoming.params, started).await,
+            None => run_query(app, request, Some(room), options, &common).await,
         }
     } else if common.redirect
         && let Some(answer) = redirect::to_leader(app, incoming.scheme, &incoming.uri)
     {
         answer
     } else {
-        apply(app, request, room, &common, &incoming.params, started).await
+        apply(app, request, room, &common).await
     }
 }
 
@@ -408,26 +394,26 @@ fn only_reads(app: &App, request: &EncodedRequest) -> Result<bool, crate::store:
 /// `/db/sql`: what would be run. Replicas run every entry with its own clock and random seed, so there is nothing to
 /// rewrite, and `rewritten` is never there.
 pub async fn sql(app: &App, incoming: Incoming) -> Answer {
-    let started = Instant::now();
     let common = match Common::read(app, &incoming) {
         Ok(common) => common,
         Err(error) => return bad_param(&error),
     };
+    let id = app.consensus.proposer().next_request_id();
     // What is made of the body takes about as much as it.
     let (request, _room) = if incoming.method == Method::GET {
         match incoming.params.get("q") {
             None => return respond::error(StatusCode::BAD_REQUEST, "query not specified"),
-            Some(sql) => (decode_text(sql, common.flags, app.consensus.proposer().next_request_id()), None),
+            Some(sql) => (Ok(encode_text(sql, common.flags, id)), None),
         }
     } else {
         match app.room.receive(incoming.body).await {
-            Ok(body) => (decode(app, &body.bytes, common.flags), Some(body.room)),
+            Ok(body) => (decode_json_to_show(&body.bytes, common.flags, id), Some(body.room)),
             Err(answer) => return answer,
         }
     };
     let request = match request {
         Ok(request) => request,
-        Err(error) => return bad_body(&error, common.pretty),
+        Err(error) => return bad_body(&error, common.envelope),
     };
     let originals = || -> Result<Vec<u8>, Malformed> {
         let mut statements = request.view()?.statements();
@@ -441,7 +427,7 @@ pub async fn sql(app: &App, incoming: Incoming) -> Answer {
         Ok(all)
     };
     match originals() {
-        Ok(inside) => Envelope::asked_for(&incoming.params, started, 0).wrap(ReadBody::Whole(inside.into())),
+        Ok(inside) => common.envelope.wrap(ReadBody::Whole(inside.into()), 0),
         Err(error) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
 }

@@ -189,6 +189,14 @@ fn consistency(consensus: &Consensus) -> Value {
     })
 }
 
+fn refused_peers(consensus: &Consensus) -> Value {
+    let counted = consensus.refused_peers().counted();
+    counted
+        .map(|(reason, count)| (reason.name().to_owned(), json!(count)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
 fn store(app: &App, report: &MemberReport) -> Value {
     let consensus = &app.consensus;
     let state = consensus.store().state().current();
@@ -221,6 +229,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
         None => "never".to_owned(),
         Some(silence) => format!("{silence:.3?}"),
     };
+    let foreign_keys = consensus.store().foreign_keys();
     let diagnostics = consensus.store().readers().diagnostics();
     let election = consensus.config().profile.election_timeout;
     let heartbeat = consensus.config().profile.heartbeat;
@@ -244,7 +253,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
         "nodes": nodes,
         "dir": consensus.config().directory.display().to_string(),
         "dir_size": directory_size(&consensus.config().directory),
-        "db_conf": { "fk_constraints": app.about.foreign_keys },
+        "db_conf": { "fk_constraints": foreign_keys.are_enforced() },
         "snapshot_store": {
             "dir": consensus.config().directory.display().to_string(),
             "dir_size": size(""),
@@ -271,10 +280,10 @@ fn store(app: &App, report: &MemberReport) -> Value {
         }),
         "consistency": consistency(consensus),
         "fatal_entry": report.fatal_entry,
-        "damaged_page": consensus.store().damage().current().map(|damage| damage.page),
         "sqlite3": {
             "path": path.display().to_string(),
             "version": crate::store::sqlite_version(),
+            "engine": consensus.store().engine(),
             "db_size": size(""),
             "size": size("") + size("-wal"),
             "wal_size": size("-wal"),
@@ -285,6 +294,17 @@ fn store(app: &App, report: &MemberReport) -> Value {
             "pragmas": { "ro": diagnostics.reader, "rw": diagnostics.writer },
         },
     });
+    store["damaged_page"] = json!(consensus.store().damage().current().map(|damage| damage.page));
+    store["load"] = json!({ "lacks_confinement": consensus.store().lacks_confinement() });
+    store["set_aside"] = json!(set_aside(consensus));
+    store["foreign_keys"] = json!({
+        "enforced": foreign_keys.are_enforced(),
+        "configured": foreign_keys.configured,
+        "message": consensus.foreign_keys_message(),
+    });
+    store["refused_peers"] = refused_peers(consensus);
+    let rolled_back = consensus.rolled_back().into_iter();
+    store["rolled_back"] = rolled_back.map(|(id, why)| json!({ "node_id": id, "message": why })).collect();
     for (name, status) in app.maintenance.status() {
         if let Some(status) = status {
             store[name] = status;
@@ -293,11 +313,17 @@ fn store(app: &App, report: &MemberReport) -> Value {
     store
 }
 
+/// Name of the directory with what this member had before it came back as a new one.
+fn set_aside(consensus: &Consensus) -> Option<String> {
+    let kept = crate::set_aside::kept(&consensus.config().directory);
+    kept.ok()??.file_name().map(|name| name.to_string_lossy().into_owned())
+}
+
 /// `GET /readyz`
 pub async fn ready(app: &App, params: &Params) -> Answer {
     app.counters.count(Counter::Readies);
-    let patience = match params.duration("timeout") {
-        Ok(timeout) => timeout.unwrap_or(READY_TIMEOUT).min(Duration::from_secs(3600)),
+    let patience = match params.patience("timeout", READY_TIMEOUT) {
+        Ok(patience) => patience,
         Err(error) => return bad_param(&error),
     };
     match readiness(app, params, Instant::now() + patience).await {

@@ -1,7 +1,10 @@
 //! Who may talk to the peer port, and who may become a member through it.
 
 use super::Consensus;
-use super::connection::{Hello, Purpose};
+use super::connection::{Greeting, Hello, Purpose};
+use super::refused_peers::{Reason, RefusedPeer};
+use super::rolled_back::Held;
+use super::wire::get_vote;
 use crate::auth::{Authenticator, Denied, Permission};
 use crate::identity::ClusterIdentity;
 use crate::tls::{Names, PeerTls, ServerTls};
@@ -46,55 +49,84 @@ impl Seen {
 impl Consensus {
     /// Who may talk: members of the same cluster and epoch who mean this member, with a certificate in their name if
     /// those are verified. A member of no cluster yet becomes one of the cluster that calls it by its id, which nobody
-    /// can know who has not asked this member for it. Somebody of no cluster may ask to join. Returns this member's id.
-    pub(super) fn admit(&self, hello: &Hello, names: Option<&Names>) -> Result<u64, String> {
+    /// can know who has not asked this member for it. Somebody of no cluster may ask to join. Returns what
+    /// this member says of itself.
+    pub(super) fn admit(&self, hello: &Hello, names: Option<&Names>) -> Result<Greeting, RefusedPeer> {
+        let refuse = |reason, message: String| Err(RefusedPeer::new(reason, message));
         let own_id = self.identity.node_id().0;
         if hello.to != 0 && hello.to != own_id {
-            return Err(format!("this is member {own_id:016x}, not {:016x}", hello.to));
+            let message = format!("this is member {own_id:016x}, not {:016x}", hello.to);
+            return refuse(Reason::OtherMember, message);
         }
         let theirs = ClusterIdentity { cluster_id: hello.cluster_id.clone(), epoch: hello.epoch };
         match self.identity.cluster() {
             _ if theirs.cluster_id.is_empty() => {
                 if hello.purpose != Purpose::Calls {
-                    return Err("only a member may send log entries".into());
+                    return refuse(Reason::Stranger, "only a member may send log entries".into());
                 }
             }
-            Some(own) if own == theirs => self.admit_member(hello.from, names)?,
+            Some(own) if own == theirs => {
+                self.admit_member(hello.from, names)?;
+                let known = self.peers.rolled_back().check(hello.from, hello.start);
+                known.map_err(|why| RefusedPeer::new(Reason::RolledBack, why))?;
+            }
             Some(own) => {
+                let is_other = own.cluster_id != theirs.cluster_id;
+                let reason = if is_other { Reason::OtherCluster } else { Reason::OtherEpoch };
                 let (a, b) = (own.cluster_id, own.epoch);
-                return Err(format!(
+                let message = format!(
                     "this member is of cluster {a} at epoch {b}, not of {} at {}",
                     theirs.cluster_id, theirs.epoch
-                ));
+                );
+                return refuse(reason, message);
             }
             None if hello.to == own_id => {
-                self.identity.adopt(&theirs).map_err(|e| e.to_string())?;
+                let adopted = self.identity.adopt(&theirs);
+                adopted.map_err(|error| RefusedPeer::new(Reason::OtherCluster, error.to_string()))?;
                 tracing::info!(cluster = theirs.cluster_id, "became a member");
             }
             // It asks around, for the bootstrap.
             None if hello.purpose == Purpose::Calls => {}
-            None => return Err("this member is of no cluster".into()),
+            None => return refuse(Reason::Stranger, "this member is of no cluster".into()),
         }
-        Ok(own_id)
+        Ok(Greeting { id: own_id, told: Some((self.identity.start(), self.held())) })
+    }
+
+    /// How far the log goes.
+    fn held(&self) -> Held {
+        // What the database has the log need not have: of a member that got a snapshot, or applied what others had on disk.
+        let log = self.log.last_index().max(self.log.purged().map(|(index, _)| index));
+        let end = log.max(self.store.applied().index()).map_or(0, |last| last + 1);
+        // After that: entries are cut only once a higher vote is in the log.
+        let vote = match self.log.vote().map(|mut vote| get_vote(&mut vote)) {
+            None => (0, 0),
+            Some(Ok(vote)) => (vote.leader_id.term, vote.leader_id.node_id),
+            // Then nobody can say what may be missing.
+            Some(Err(_)) => (u64::MAX, u64::MAX),
+        };
+        Held { end, vote }
     }
 
     /// Whether somebody who says to be member `id` is believed. The leader knows everybody; who is behind may not know
     /// a newer member yet, and must let it in, for it may lead. But nobody who was seen to go comes back: ids are never
     /// used again.
-    fn admit_member(&self, id: u64, names: Option<&Names>) -> Result<(), String> {
+    fn admit_member(&self, id: u64, names: Option<&Names>) -> Result<(), RefusedPeer> {
+        let refuse = |reason, message: String| Err(RefusedPeer::new(reason, message));
         let server = self.server.borrow_watched();
         let membership = &server.membership_config;
         if self.seen.has_gone(membership.nodes().map(|(id, _)| *id), id) {
-            return Err(format!("{id:016x} was removed from the cluster"));
+            return refuse(Reason::Removed, format!("{id:016x} was removed from the cluster"));
         }
         let Some(member) = membership.get_node(&id) else {
             let leads = server.current_leader == Some(server.id);
-            return if leads { Err(format!("{id:016x} is no member of the cluster")) } else { Ok(()) };
+            let message = format!("{id:016x} is no member of the cluster");
+            return if leads { refuse(Reason::Unknown, message) } else { Ok(()) };
         };
         let verifies = self.security.tls.as_ref().is_some_and(|tls| tls.verifies_members());
         // Whoever has no certificate at all was let in without TLS, while the cluster moves to it.
         if verifies && names.is_some_and(|names| !names.name_member(&member.name)) {
-            return Err(format!("the certificate is not in the name of {}", member.name));
+            let message = format!("the certificate is not in the name of {}", member.name);
+            return refuse(Reason::Certificate, message);
         }
         Ok(())
     }

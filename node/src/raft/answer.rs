@@ -5,6 +5,7 @@ use super::calls::{CallError, Kind};
 use super::extensions::{ExtensionsReport, named};
 use super::join::{JoinRequest, Notice};
 use super::membership::{Administer, refuse};
+use super::rolled_back::Accusation;
 use super::wire;
 use crate::observe::Observe as _;
 use bytes::{Bytes, BytesMut};
@@ -64,6 +65,16 @@ pub struct Described {
     /// Names of the files that it is configured with, also of those that it does not want, with the SHA-256 of each.
     #[serde(default)]
     pub extension_files: Vec<(String, String)>,
+    /// Its cluster; none while it is of none, or if it is of a version that does not say.
+    #[serde(default)]
+    pub cluster_id: Option<String>,
+    /// Whether it was started to enforce foreign keys; none if it is of a version whose members enforce what each was started
+    /// with, whatever the state says.
+    #[serde(default)]
+    pub foreign_keys: Option<bool>,
+    /// What executes SQL there; none if it is of a version that does not tell.
+    #[serde(default)]
+    pub engine: Option<String>,
 }
 
 impl Consensus {
@@ -110,6 +121,14 @@ impl Consensus {
             Kind::Describe => to_json(&self.described()),
             Kind::Traced => self.answer_traced(body).await,
             Kind::OnBehalf => self.answer_on_behalf(body).await,
+            Kind::RolledBack => {
+                let Accusation { by, leads, start, why } = Accusation::get(body).map_err(|e| text(&e))?;
+                // It may be meant for the one before this.
+                if start == self.identity.start() {
+                    self.peers.rolled_back().note(by, leads, &why);
+                }
+                Ok(Bytes::new())
+            }
         }
     }
 
@@ -146,6 +165,9 @@ impl Consensus {
             fatal_entry: self.fatal_entry(),
             extensions: Some(self.store.shelf().wanted().into()),
             extension_files: named(self.store.shelf().configured()),
+            cluster_id: self.identity.cluster().map(|cluster| cluster.cluster_id),
+            foreign_keys: Some(self.store.foreign_keys().configured),
+            engine: Some(self.store.engine().to_owned()),
         }
     }
 
@@ -171,6 +193,14 @@ impl Consensus {
         let answer = self.peers.call(id.0, address, Kind::Describe, &[], timeout).await?;
         serde_json::from_slice(&answer).map_err(|e| CallError::Remote(e.to_string()))
     }
+
+    /// The cluster of whoever is at `address`, if they are of one and say so.
+    pub async fn cluster_at(&self, address: &str) -> Result<Option<String>, CallError> {
+        let answer = self.peers.ask_as_stranger(address, Kind::Describe).await?;
+        let described: Described =
+            serde_json::from_slice(&answer).map_err(|e| CallError::Remote(e.to_string()))?;
+        Ok(described.cluster_id)
+    }
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<Bytes, String> {
@@ -188,5 +218,6 @@ mod tests {
         let described: Described = serde_json::from_str(said).unwrap();
         assert_eq!(described.member.name, "n1");
         assert!(!described.takes_traced && !described.takes_trace_state && !described.takes_callers);
+        assert_eq!(described.cluster_id, None);
     }
 }

@@ -15,13 +15,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{Notify, watch};
 
-/// The log does not grow beyond this, in bytes, for the sake of an archive that does not get on: then there is a hole in
-/// the archive, which says so and begins anew.
-const LONGEST: u64 = 1 << 30;
+/// The log of a member does not grow beyond this, in bytes, for the sake of an archive that does not get on: then there is a
+/// hole in the archive, which says so and begins anew.
+pub const LOG_FOR_ARCHIVE: u64 = 1 << 30;
 
 /// How far the archive of this cluster's log is, as far as this member knows.
 #[derive(Debug, Default)]
 pub struct Archived {
+    /// So many bytes of the log are kept for it at most.
+    longest: u64,
     wanted: AtomicBool,
     /// The first entry that is not known to be archived.
     next: AtomicU64,
@@ -47,6 +49,11 @@ impl Drop for LogHold {
 }
 
 impl Archived {
+    /// Of a log of which at most `longest` bytes are kept until they are archived.
+    pub fn up_to(longest: u64) -> Self {
+        Self { longest, ..Self::default() }
+    }
+
     /// The first entry that has to stay in the log; none if any may go.
     pub fn needed(&self) -> Option<u64> {
         if self.held.load(Ordering::Acquire) > 0 {
@@ -69,7 +76,7 @@ impl Archived {
     /// Up to where `log` may be purged of what could go up to `upto`.
     pub fn bound(&self, log: &RaftLog, upto: u64) -> Option<u64> {
         let Some(needed) = self.needed() else { return Some(upto) };
-        let at_least = log.first_index_within(LONGEST);
+        let at_least = log.first_index_within(self.longest);
         upto.min(needed.max(at_least).checked_sub(1)?).into()
     }
 }

@@ -5,12 +5,14 @@
 //! ```
 
 use super::addresses::{Addresses, LOOK_AROUND};
-use super::connection::{self, ConnectError, FrameReader, Hello, Purpose, put_frame, write_out};
+use super::connection::{self, ConnectError, FrameReader, Greeting, Hello, Purpose, put_frame, write_out};
 use super::execute::LONGEST;
+use super::refused_peers::{Reason, RefusedPeers};
+use super::rolled_back::{Accusation, RolledBack};
 use super::types::Raft;
 use super::whereabouts::Whereabouts;
 use super::wire::{get_u8, get_u64};
-use crate::identity::Identity;
+use crate::identity::{Identity, Start};
 use crate::tls::{PeerSocket, PeerTls, ReadHalf};
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -57,6 +59,8 @@ pub enum Kind {
     Traced = 25,
     /// A call for a client, whose name is in it. Only for members that know it.
     OnBehalf = 26,
+    /// Your volume was put back to an earlier state. Only for members that know it.
+    RolledBack = 27,
 }
 
 impl Kind {
@@ -78,6 +82,7 @@ impl Kind {
             K::Reinstall,
             K::Traced,
             K::OnBehalf,
+            K::RolledBack,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == number)
@@ -111,6 +116,8 @@ pub struct Peers {
     addresses: Addresses,
     connections: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Way>>>>,
     reconnections: AtomicU64,
+    rolled_back: RolledBack,
+    refused: RefusedPeers,
 }
 
 /// The way to one address. Whoever holds its lock makes the connection that all use.
@@ -160,17 +167,83 @@ impl Peers {
             addresses: Addresses::default(),
             connections: Mutex::default(),
             reconnections: AtomicU64::new(0),
+            rolled_back: RolledBack::default(),
+            refused: RefusedPeers::default(),
         }
     }
 
-    /// A new connection to member `to` (0: whoever it is) at `address`; returns the id of who answered too.
+    /// Whose volume was put back to an earlier state.
+    pub fn rolled_back(&self) -> &RolledBack {
+        &self.rolled_back
+    }
+
+    /// Who was not let in, or not talked to.
+    pub fn refused(&self) -> &RefusedPeers {
+        &self.refused
+    }
+
+    /// A new connection to member `to` (0: whoever it is) at `address`; returns the id of who answered too. One whose volume
+    /// is not what it was is not talked to.
     pub async fn connect(
         &self,
         purpose: Purpose,
         to: u64,
         address: &str,
     ) -> Result<(PeerSocket, u64), ConnectError> {
-        connection::connect(&self.addresses, address, &self.hello(purpose, to), self.tls.as_deref()).await
+        self.dial(address, &self.hello(purpose, to)).await
+    }
+
+    async fn dial(&self, address: &str, hello: &Hello) -> Result<(PeerSocket, u64), ConnectError> {
+        let acknowledged = self.rolled_back.acknowledged(hello.to);
+        let dialled = connection::connect(&self.addresses, address, hello, self.tls.as_deref()).await;
+        if let Err(ConnectError::RolledBack { why, leads, .. }) = &dialled {
+            self.rolled_back.note(hello.to, *leads, why);
+        }
+        let (socket, Greeting { id, told }) = dialled?;
+        // Who was not called by its id may be of another cluster.
+        if hello.to != 0 {
+            let (start, held) = told.unzip();
+            if let Err((message, is_new)) = self.rolled_back.meet(id, start, acknowledged, held) {
+                if is_new {
+                    self.refused.count(Reason::RolledBack);
+                    tracing::error!(address, message, "a member is not talked to any more");
+                }
+                if let Some(start) = start
+                    && let Err(error) = self.tell_rolled_back((id, start), address, &message).await
+                {
+                    tracing::debug!(address, %error, "it could not be told why");
+                }
+                return Err(ConnectError::Refused { address: address.to_owned(), message });
+            }
+        }
+        Ok((socket, id))
+    }
+
+    /// Tells a member that its volume is not what it was: the last word to it, if it still is that start.
+    async fn tell_rolled_back(
+        &self,
+        (to, start): (u64, Start),
+        address: &str,
+        why: &str,
+    ) -> Result<(), ConnectError> {
+        let hello = self.hello(Purpose::Calls, to);
+        let (socket, _) = connection::connect(&self.addresses, address, &hello, self.tls.as_deref()).await?;
+        let (read, mut write) = socket.into_split();
+        let mut frame = BytesMut::new();
+        put_frame(&mut frame, |out| {
+            out.put_u64_le(0);
+            out.put_u8(Kind::RolledBack as u8);
+            let (by, leads) = (self.identity.node_id().0, self.rolled_back.leads());
+            Accusation { by, leads, start, why: why.to_owned() }.put(out);
+        });
+        let said = async {
+            write_out(&mut write, &mut frame).await?;
+            FrameReader::new(read).next().await
+        };
+        let unreachable = |error: io::Error| ConnectError::unreachable(address, error);
+        let answered = tokio::time::timeout(connection::CONNECT_TIMEOUT, said).await;
+        answered.map_err(|late| unreachable(late.into()))?.map_err(unreachable)?;
+        Ok(())
     }
 
     /// The preface of this member.
@@ -182,6 +255,7 @@ impl Peers {
             to,
             epoch: cluster.as_ref().map_or(0, |c| c.epoch),
             cluster_id: cluster.map(|c| c.cluster_id).unwrap_or_default(),
+            start: Some(self.identity.start()),
         }
     }
 
@@ -199,34 +273,17 @@ impl Peers {
         let deadline = begun.checked_add(timeout).unwrap_or(begun + LONGEST);
         let connected = timeout_at(deadline, self.connection(to, address)).await;
         let late = |_| Err(ConnectError::unreachable(address, io::ErrorKind::TimedOut));
-        let connection = connected.unwrap_or_else(late)?;
-        let id = connection.next_id.fetch_add(1, Ordering::Relaxed);
-        let (answer, wait) = oneshot::channel();
-        {
-            let mut pending = connection.pending.lock();
-            if pending.closed {
-                return Err(CallError::Broken(address.to_owned()));
-            }
-            pending.waiting.insert(id, answer);
-        }
-        let mut frame = BytesMut::with_capacity(13 + body.len());
-        put_frame(&mut frame, |out| {
-            out.put_u64_le(id);
-            out.put_u8(kind as u8);
-            out.put_slice(body);
-        });
-        let exchange = async {
-            connection.requests.send(frame).await.map_err(|_| CallError::Broken(address.to_owned()))?;
-            match wait.await {
-                Ok(Ok(body)) => Ok(body),
-                Ok(Err(message)) => Err(CallError::Remote(message)),
-                Err(_) => Err(CallError::Broken(address.to_owned())),
-            }
-        };
-        timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
-            connection.pending.lock().waiting.remove(&id);
-            Err(CallError::TimedOut(address.to_owned()))
-        })
+        connected.unwrap_or_else(late)?.ask(address, kind, body, deadline).await
+    }
+
+    /// Asks whoever is at `address`, of whichever cluster, as somebody of none does.
+    pub async fn ask_as_stranger(&self, address: &str, kind: Kind) -> Result<Bytes, CallError> {
+        let hello = Hello { cluster_id: String::new(), epoch: 0, ..self.hello(Purpose::Calls, 0) };
+        let (stream, answered) =
+            connection::connect(&self.addresses, address, &hello, self.tls.as_deref()).await?;
+        let connection = Connection::start(stream, answered.id, hello.cluster_id);
+        let deadline = tokio::time::Instant::now() + connection::CONNECT_TIMEOUT;
+        connection.ask(address, kind, &[], deadline).await
     }
 
     async fn connection(self: &Arc<Self>, to: u64, address: &str) -> Result<Connection, ConnectError> {
@@ -252,7 +309,7 @@ impl Peers {
                 return Err(error);
             }
             let began = Instant::now();
-            match connection::connect(&peers.addresses, &place, &hello, peers.tls.as_deref()).await {
+            match peers.dial(&place, &hello).await {
                 Ok((stream, answered)) => {
                     if way.connection.is_some() {
                         peers.reconnections.fetch_add(1, Ordering::Relaxed);
@@ -323,6 +380,43 @@ impl Connection {
             close(&received);
         });
         Self { to, cluster_id, requests, pending, next_id: Arc::default() }
+    }
+
+    /// Asks what is at the other end, at `address`.
+    async fn ask(
+        &self,
+        address: &str,
+        kind: Kind,
+        body: &[u8],
+        deadline: tokio::time::Instant,
+    ) -> Result<Bytes, CallError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (answer, wait) = oneshot::channel();
+        {
+            let mut pending = self.pending.lock();
+            if pending.closed {
+                return Err(CallError::Broken(address.to_owned()));
+            }
+            pending.waiting.insert(id, answer);
+        }
+        let mut frame = BytesMut::with_capacity(13 + body.len());
+        put_frame(&mut frame, |out| {
+            out.put_u64_le(id);
+            out.put_u8(kind as u8);
+            out.put_slice(body);
+        });
+        let exchange = async {
+            self.requests.send(frame).await.map_err(|_| CallError::Broken(address.to_owned()))?;
+            match wait.await {
+                Ok(Ok(body)) => Ok(body),
+                Ok(Err(message)) => Err(CallError::Remote(message)),
+                Err(_) => Err(CallError::Broken(address.to_owned())),
+            }
+        };
+        timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
+            self.pending.lock().waiting.remove(&id);
+            Err(CallError::TimedOut(address.to_owned()))
+        })
     }
 }
 

@@ -8,6 +8,7 @@
 //!           | format u8 (1) · kind u8 (4 = maintenance) · database u32 (0) · maintenance · context · count u32 (0)
 //!           | format u8 (1) · kind u8 (5 = extensions) · database u32 (0) · length u32 · set · context · count u32 (0)
 //!           | format u8 (1) · kind u8 (6 = skip) · database u32 (0) · index u64 · context · count u32 (0)
+//!           | format u8 (1) · kind u8 (7 = foreign keys) · database u32 (0) · enforced u8 (0, 1) · context · count u32 (0)
 //! changes   = (0 = off) u8 | (1 = on) u8 · flags u8 (1 = row ids only, 2 = has a sink) · most bytes u64 · retained bytes u64
 //!             · length u32 · table filter | (2 = delivered) u8 · entry u64
 //! maintenance = (0 = the intervals begin) u8 · tasks u8 (1 = vacuum, 2 = optimize) | (1 = vacuum) u8
@@ -35,6 +36,7 @@ const KIND_CHANGES: u8 = 3;
 const KIND_MAINTENANCE: u8 = 4;
 const KIND_EXTENSIONS: u8 = 5;
 const KIND_SKIP: u8 = 6;
+const KIND_FOREIGN_KEYS: u8 = 7;
 const SAME_SQL: u32 = u32::MAX;
 const NAMED: u8 = 0x80;
 
@@ -434,6 +436,11 @@ pub fn encode_skip(context: EntryContext, index: u64) -> Bytes {
     encode_own(KIND_SKIP, context, |buf| buf.put_u64_le(index))
 }
 
+/// The bytes of a command after which entries are executed with foreign keys enforced, or without.
+pub fn encode_foreign_keys(context: EntryContext, enforced: bool) -> Bytes {
+    encode_own(KIND_FOREIGN_KEYS, context, |buf| buf.put_u8(enforced.into()))
+}
+
 /// The bytes of a command that has no requests: what it says comes before the context.
 fn encode_own(kind: u8, context: EntryContext, put: impl FnOnce(&mut BytesMut)) -> Bytes {
     let execute = encode_execute(context, std::iter::empty());
@@ -458,6 +465,8 @@ pub struct CommandView<'a> {
     pub extensions: Option<ExtensionSet>,
     /// Index of an entry before it that members pass over, if that is what it is for.
     pub skip: Option<u64>,
+    /// Whether later entries are executed with foreign keys enforced, if that is what it is for.
+    pub foreign_keys: Option<bool>,
     /// The world it is executed in.
     pub context: EntryContext,
     /// How many requests it holds.
@@ -473,8 +482,7 @@ impl<'a> CommandView<'a> {
             return Err(Malformed(0, "a format of another version"));
         }
         let kind = r.u8()?;
-        let kinds = [KIND_EXECUTE, KIND_REPLACE, KIND_CHANGES, KIND_MAINTENANCE, KIND_EXTENSIONS, KIND_SKIP];
-        if !kinds.contains(&kind) {
+        if !(KIND_EXECUTE..=KIND_FOREIGN_KEYS).contains(&kind) {
             return Err(Malformed(1, "unknown kind"));
         }
         if r.u32()? != 0 {
@@ -489,9 +497,20 @@ impl<'a> CommandView<'a> {
         let maintenance = if kind == KIND_MAINTENANCE { Some(r.maintenance()?) } else { None };
         let extensions = if kind == KIND_EXTENSIONS { Some(r.extensions()?) } else { None };
         let skip = if kind == KIND_SKIP { Some(r.u64()?) } else { None };
+        let foreign_keys = if kind == KIND_FOREIGN_KEYS { Some(r.switch()?) } else { None };
         let context = EntryContext { timestamp_us: r.u64()? as i64, seed: r.u64()?, step_limit: r.u64()? };
         let count = r.u32()?;
-        Ok(Self { replacement, changes, maintenance, extensions, skip, context, count, rest: r })
+        Ok(Self {
+            replacement,
+            changes,
+            maintenance,
+            extensions,
+            skip,
+            foreign_keys,
+            context,
+            count,
+            rest: r,
+        })
     }
 
     /// If all of it is one VACUUM: how that is to be answered.
@@ -706,6 +725,15 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn switch(&mut self) -> Result<bool, Malformed> {
+        let at = self.at;
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed(at, "neither off nor on")),
+        }
+    }
+
     fn param(&mut self) -> Result<(Option<&'a str>, Param<'a>), Malformed> {
         let at = self.at;
         let tag = self.u8()?;
@@ -765,6 +793,20 @@ mod tests {
         let view = CommandView::parse(&bytes).unwrap();
         assert_eq!((view.context, view.count, view.skip), (context, 0, Some(u64::MAX - 1)));
         assert!(CommandView::parse(&bytes[..bytes.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn a_command_about_foreign_keys_reads_back_as_written() {
+        let context = EntryContext { timestamp_us: 5, seed: 6, step_limit: 0 };
+        for enforced in [false, true] {
+            let bytes = encode_foreign_keys(context, enforced);
+            let view = CommandView::parse(&bytes).unwrap();
+            assert_eq!((view.context, view.count, view.foreign_keys), (context, 0, Some(enforced)));
+            assert!(CommandView::parse(&bytes[..bytes.len() - 1]).is_err());
+            let mut neither = bytes.to_vec();
+            neither[6] = 2;
+            assert!(CommandView::parse(&neither).is_err());
+        }
     }
 
     #[test]

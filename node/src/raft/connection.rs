@@ -1,15 +1,21 @@
 //! Connections between members: one TCP port, a preface that says who talks to whom about what, then frames.
 //!
 //! ```text
-//! preface = "SQLITED\x01" · length u32 · purpose u8 · from u64 · to u64 (0 = whoever answers) · epoch u64 · cluster id
-//! answer  = length u32 · 0 · answering id u64 | 1 · message
+//! preface = "SQLITED\x01" · length u32 · purpose u8 · from u64 · to u64 (0 = whoever answers) · epoch u64 · cluster id [· start]
+//! answer  = length u32 · 0 · answering id u64 [· start · held] | 1 · message | 2 · message · leads u8 (the caller's volume is
+//!           not what it was)
+//! start   = boot u64 · nonce u64
+//! held    = index after the log's last entry u64 · term of the vote u64 · for whom u64
 //! frame   = length u32 · body
 //! ```
 //! Whatever does not begin with the preface (HTTP, TLS, SSH, noise) is dropped before anything is allocated for it. The
-//! answer refuses a wrong cluster, a wrong id and another epoch: pod addresses are used again by others.
+//! answer refuses a wrong cluster, a wrong id and another epoch: pod addresses are used again by others. What is in brackets
+//! members of older versions do not say, and do not read.
 
 use super::addresses::Addresses;
+use super::rolled_back::Held;
 use super::wire::{WireError, get_str, get_u8, get_u64, put_bytes};
+use crate::identity::Start;
 use crate::tcp;
 use crate::tls::{PeerSocket, PeerTls};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -54,6 +60,31 @@ pub struct Hello {
     pub cluster_id: String,
     /// The caller's epoch.
     pub epoch: u64,
+    /// The caller's start; none if it is of a version that does not tell.
+    pub start: Option<Start>,
+}
+
+/// What a member says that lets another one in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// Its Raft id.
+    pub id: u64,
+    /// Its start, and how far its log goes; none if it is of a version that does not tell.
+    pub told: Option<(Start, Held)>,
+}
+
+/// What a member says that does not let another one in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Why.
+    For(String),
+    /// The caller's volume is not what it was.
+    RolledBack {
+        /// What was found.
+        why: String,
+        /// Whether whoever says so leads.
+        leads: bool,
+    },
 }
 
 impl Hello {
@@ -69,6 +100,9 @@ impl Hello {
         body.put_u64_le(self.to);
         body.put_u64_le(self.epoch);
         put_bytes(&mut body, self.cluster_id.as_bytes());
+        if let Some(start) = &self.start {
+            put_start(&mut body, start);
+        }
         body.freeze()
     }
 
@@ -81,8 +115,62 @@ impl Hello {
             _ => return Err(WireError("preface: unknown purpose")),
         };
         let (from, to, epoch) = (get_u64(&mut body)?, get_u64(&mut body)?, get_u64(&mut body)?);
-        Ok(Self { purpose, from, to, epoch, cluster_id: get_str(&mut body)? })
+        let cluster_id = get_str(&mut body)?;
+        let start = if body.has_remaining() { Some(get_start(&mut body)?) } else { None };
+        Ok(Self { purpose, from, to, epoch, cluster_id, start })
     }
+}
+
+fn put_start(out: &mut BytesMut, start: &Start) {
+    out.put_u64_le(start.boot);
+    out.put_u64_le(start.nonce);
+}
+
+fn get_start(body: &mut Bytes) -> Result<Start, WireError> {
+    Ok(Start { boot: get_u64(body)?, nonce: get_u64(body)? })
+}
+
+fn put_answer(out: &mut BytesMut, verdict: &Result<Greeting, Refused>) {
+    match verdict {
+        Ok(Greeting { id, told }) => {
+            out.put_u8(0);
+            out.put_u64_le(*id);
+            if let Some((start, held)) = told {
+                put_start(out, start);
+                for word in [held.end, held.vote.0, held.vote.1] {
+                    out.put_u64_le(word);
+                }
+            }
+        }
+        Err(Refused::For(message)) => {
+            out.put_u8(1);
+            put_bytes(out, message.as_bytes());
+        }
+        Err(Refused::RolledBack { why, leads }) => {
+            out.put_u8(2);
+            put_bytes(out, why.as_bytes());
+            out.put_u8((*leads).into());
+        }
+    }
+}
+
+fn get_answer(body: &mut Bytes) -> Result<Result<Greeting, Refused>, WireError> {
+    Ok(match get_u8(body)? {
+        0 => {
+            let id = get_u64(body)?;
+            let told = if body.has_remaining() {
+                let start = get_start(body)?;
+                let end = get_u64(body)?;
+                Some((start, Held { end, vote: (get_u64(body)?, get_u64(body)?) }))
+            } else {
+                None
+            };
+            Ok(Greeting { id, told })
+        }
+        1 => Err(Refused::For(get_str(body)?)),
+        2 => Err(Refused::RolledBack { why: get_str(body)?, leads: get_u8(body)? != 0 }),
+        _ => return Err(WireError("preface: unknown answer")),
+    })
 }
 
 /// Why a connection could not be established.
@@ -104,6 +192,16 @@ pub enum ConnectError {
         /// Why.
         message: String,
     },
+    /// It answers, and says that this member's volume is not what it was.
+    #[error("{address} refused: {why}")]
+    RolledBack {
+        /// Where.
+        address: String,
+        /// What it found.
+        why: String,
+        /// Whether it leads.
+        leads: bool,
+    },
 }
 
 impl ConnectError {
@@ -119,13 +217,13 @@ impl ConnectError {
     }
 }
 
-/// Connects to `address`, by `tls` if there is any, and says `hello`; returns the id of who answered.
+/// Connects to `address`, by `tls` if there is any, and says `hello`; returns what was answered.
 pub async fn connect(
     addresses: &Addresses,
     address: &str,
     hello: &Hello,
     tls: Option<&PeerTls>,
-) -> Result<(PeerSocket, u64), ConnectError> {
+) -> Result<(PeerSocket, Greeting), ConnectError> {
     let unreachable = |source: io::Error| ConnectError::unreachable(address, source);
     let establish = async {
         let stream = addresses.dial(address, hello.to != 0).await?;
@@ -141,18 +239,18 @@ pub async fn connect(
         stream.write_all(&out).await?;
         stream.flush().await?;
         let mut answer = read_small_frame(&mut stream).await?;
-        Ok::<_, io::Error>((stream, get_u8(&mut answer)?, answer))
+        Ok::<_, io::Error>((stream, get_answer(&mut answer)?))
     };
-    let (stream, status, mut answer) = tokio::time::timeout(CONNECT_TIMEOUT, establish)
+    let (stream, answer) = tokio::time::timeout(CONNECT_TIMEOUT, establish)
         .await
         .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
         .map_err(unreachable)?;
-    if status != 0 {
-        let message = get_str(&mut answer).map_err(|e| unreachable(e.into()))?;
-        return Err(ConnectError::Refused { address: address.to_owned(), message });
+    let address = address.to_owned();
+    match answer {
+        Ok(greeting) => Ok((stream, greeting)),
+        Err(Refused::For(message)) => Err(ConnectError::Refused { address, message }),
+        Err(Refused::RolledBack { why, leads }) => Err(ConnectError::RolledBack { address, why, leads }),
     }
-    let id = get_u64(&mut answer).map_err(|e| unreachable(e.into()))?;
-    Ok((stream, id))
 }
 
 /// Reads a caller's preface.
@@ -166,18 +264,9 @@ pub async fn read_hello(stream: &mut PeerSocket) -> io::Result<Hello> {
 }
 
 /// Answers a caller's preface.
-pub async fn answer_hello(stream: &mut PeerSocket, verdict: Result<u64, String>) -> io::Result<()> {
+pub async fn answer_hello(stream: &mut PeerSocket, verdict: &Result<Greeting, Refused>) -> io::Result<()> {
     let mut body = BytesMut::new();
-    match verdict {
-        Ok(id) => {
-            body.put_u8(0);
-            body.put_u64_le(id);
-        }
-        Err(message) => {
-            body.put_u8(1);
-            put_bytes(&mut body, message.as_bytes());
-        }
-    }
+    put_answer(&mut body, verdict);
     let mut out = BytesMut::new();
     put_bytes(&mut out, &body);
     stream.write_all(&out).await?;
@@ -264,4 +353,49 @@ pub async fn write_out<W: AsyncWrite + Unpin>(stream: &mut W, out: &mut BytesMut
         out.clear();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn who_one_is_crosses_the_wire_also_to_and_from_older_members() {
+        let start = Start { boot: 3, nonce: u64::MAX };
+        let hello = |start| Hello {
+            purpose: Purpose::Append,
+            from: 1,
+            to: 2,
+            cluster_id: "c".into(),
+            epoch: 5,
+            start,
+        };
+        let (new, old) = (hello(Some(start)).encode(), hello(None).encode());
+        assert_eq!(Hello::decode(new.clone()).unwrap(), hello(Some(start)));
+        assert_eq!(Hello::decode(old.clone()).unwrap(), hello(None));
+        // An older member reads the beginning.
+        assert_eq!(new[..old.len()], old[..]);
+        for end in 0..new.len() {
+            assert_eq!(Hello::decode(new.slice(..end)).is_ok(), end == old.len(), "{end}");
+        }
+        let held = Held { end: 7, vote: (8, 9) };
+        for answer in [
+            Ok(Greeting { id: 6, told: None }),
+            Ok(Greeting { id: 6, told: Some((start, held)) }),
+            Err(Refused::For("why".into())),
+            Err(Refused::RolledBack { why: "why".into(), leads: true }),
+        ] {
+            let mut out = BytesMut::new();
+            put_answer(&mut out, &answer);
+            let out = out.freeze();
+            assert_eq!(get_answer(&mut out.clone()).unwrap(), answer);
+            // As older members read it: whatever is not 0 is a message.
+            let mut rest = out.slice(1..);
+            match &answer {
+                Ok(greeting) => assert_eq!((out[0], get_u64(&mut rest).unwrap()), (0, greeting.id)),
+                Err(_) => assert!(out[0] != 0 && get_str(&mut rest).unwrap() == "why"),
+            }
+        }
+    }
 }

@@ -1,16 +1,16 @@
 //! One member's consensus: the parts put together, started and stopped.
 
 use super::admission::{PeerSecurity, Seen};
+use super::agreement::Agreement;
 use super::applying::Applying;
 use super::archive::Archived;
 use super::calls::Peers;
 use super::consensus_config::{ConsensusConfig, raft_config};
 use super::consistency::Verdict;
 use super::contact::LeaderContact;
-use super::extensions::Agreement;
 use super::fatal_entry::EntryGate;
 use super::log_store::LogStore;
-use super::membership::metrics_of;
+use super::membership::{describe, metrics_of};
 use super::peer_client::PeerClients;
 use super::peer_server;
 use super::peers_file;
@@ -18,6 +18,7 @@ use super::propose::Proposer;
 use super::read::Barrier;
 use super::received::Received;
 use super::recovery::Recovery;
+use super::refused_peers::RefusedPeers;
 use super::replace::StagedFiles;
 use super::request_error::RequestError;
 use super::retention::{self, Kept};
@@ -38,11 +39,11 @@ use client::admin::{AddLearner, NodeId, Phase};
 use futures::FutureExt as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use raftlog::RaftLog;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -89,7 +90,13 @@ pub struct Consensus {
     pub(super) applying: Arc<Applying>,
     pub(super) held_back: AtomicBool,
     pub(super) consistency: watch::Sender<Verdict>,
+    /// Who had the right state when databases were compared last.
+    pub(super) equal: parking_lot::Mutex<BTreeSet<NodeId>>,
+    /// Since when this database, just opened, was not compared.
+    pub(super) uncompared_since: parking_lot::Mutex<Instant>,
     pub(super) agreement: watch::Sender<Agreement>,
+    /// Whether the state is known to say something of foreign keys: then it always will.
+    pub(super) foreign_keys_are_said: AtomicBool,
     pub(super) archived: Arc<Archived>,
     /// What the leader that was asked last takes.
     pub(super) leader_takes: parking_lot::Mutex<Option<(Leadership, Takes)>>,
@@ -143,6 +150,7 @@ impl Consensus {
         pass(Place::StartLogOpened).map_err(|e| StartError::Raft(e.to_string()))?;
         let peers = Arc::new(Peers::new(identity.clone(), security.tls.clone()));
         let mut log_store = LogStore::new(log.clone());
+        log_store.note_members_of(store.clone());
         let own = PeerInfo {
             name: config.name.clone(),
             raft_addr: config.raft_address.clone(),
@@ -184,9 +192,14 @@ impl Consensus {
         )
         .await
         .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
+        peers.rolled_back().follow(raft.clone());
         tokio::spawn(whereabouts.clone().follow(raft.clone()));
         tokio::spawn(peers.clone().look_around(whereabouts, raft.clone()));
-        let first_phase = if identity.cluster().is_some() { Phase::CatchingUp } else { Phase::Uninitialised };
+        let first_phase = match identity.cluster() {
+            Some(_) if store.lacks_state() => Phase::Fenced,
+            Some(_) => Phase::CatchingUp,
+            None => Phase::Uninitialised,
+        };
         let consensus = Arc::new(Self {
             proposer: Proposer::start(
                 raft.clone(),
@@ -219,8 +232,11 @@ impl Consensus {
             applying,
             held_back: AtomicBool::new(config.is_held_back),
             consistency: watch::Sender::default(),
+            equal: parking_lot::Mutex::default(),
+            uncompared_since: parking_lot::Mutex::new(Instant::now()),
             agreement: watch::Sender::default(),
-            archived: Arc::default(),
+            foreign_keys_are_said: AtomicBool::new(false),
+            archived: Arc::new(Archived::up_to(config.log_for_archive_bytes)),
             leader_takes: parking_lot::Mutex::default(),
             asking_leader: Mutex::default(),
             reinstalls: AtomicU64::new(0),
@@ -245,7 +261,8 @@ impl Consensus {
         tokio::spawn(consensus.clone().watch_space());
         tokio::spawn(consensus.clone().watch_consistency());
         tokio::spawn(consensus.clone().leads_not_while_fenced());
-        tokio::spawn(consensus.clone().agree_on_extensions());
+        tokio::spawn(consensus.clone().agree());
+        tokio::spawn(consensus.clone().end_if_rolled_back());
         tokio::spawn(consensus.clone().reap(consensus.config.reap));
         Ok(consensus)
     }
@@ -330,6 +347,11 @@ impl Consensus {
         self.reinstalls.load(Ordering::Relaxed)
     }
 
+    /// Who was not let in on the peer port since the start.
+    pub fn refused_peers(&self) -> &RefusedPeers {
+        self.peers.refused()
+    }
+
     /// How far the member is in its life.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
@@ -382,6 +404,36 @@ impl Consensus {
         watch.changed().now_or_never();
         // Either is a reason to look again.
         drop(tokio::time::timeout(at_most, watch.changed()).await);
+    }
+
+    /// Members whose volume was put back to an earlier state, as far as this one found it, with why.
+    pub fn rolled_back(&self) -> Vec<(NodeId, String)> {
+        self.peers.rolled_back().found()
+    }
+
+    /// Ends consensus here, for good, once others say that this member's volume is not what it was.
+    async fn end_if_rolled_back(self: Arc<Self>) {
+        let mut told = self.peers.rolled_back().told();
+        loop {
+            let voters = describe(&self.metrics()).members.into_iter().filter(|member| member.voter);
+            let voters: BTreeSet<u64> = voters.map(|member| member.node_id.0).collect();
+            let Some(why) = told.observe(|told| told.verdict(&voters).map(str::to_owned)) else {
+                // The sender lives as long as this.
+                if told.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            tracing::error!(why, "other members do not count on this one any more");
+            // Raft shares this thread: it votes for nobody before this is written.
+            if let Err(error) = self.identity.set_rolled_back(&why) {
+                tracing::error!(%error, "the next start will have to be told again");
+            }
+            if let Err(error) = self.raft.shutdown().await {
+                tracing::warn!(%error, "Raft did not stop in order");
+            }
+            return;
+        }
     }
 
     /// Moves the phase on: into service once this process reached an index that a quorum confirmed; to failed when

@@ -43,6 +43,8 @@ pub struct ConsensusConfig {
     pub log_segment_bytes: u64,
     /// How much of the log is kept for followers that were away, in bytes.
     pub log_retention_bytes: u64,
+    /// How much of the log is kept until it is archived, in bytes.
+    pub log_for_archive_bytes: u64,
     /// Steps that the statements of one write may take together, where this member leads; 0 is without limit.
     pub write_step_limit: u64,
     /// How often the checksums of the members are compared.

@@ -5,6 +5,10 @@
 //! disk are not what was written there, takes another member's state ([`super::reinstall`]). Where no state has a
 //! majority nobody can know which one is right: then everybody says so, and nobody changes anything.
 //!
+//! Members of different engines, as during an update to another SQLite, may differ by right: what is right then is what
+//! most of those have that are of the leader's engine, and one of another engine takes that over without an alarm. An
+//! engine that is not told, by an older version, is another one.
+//!
 //! ```text
 //! checksums call = nothing        answer = damaged u8 · first entry not archived u64 · (index u64 · sum u64)*
 //! ```
@@ -19,11 +23,15 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use client::admin::{self, Member, NodeId, Phase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 /// How long a member may take to say its checksums.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two attempts of a member that has no database to find one.
+const WITHOUT_STATE: Duration = Duration::from_secs(1);
+/// Within what time a member knows the checksum of a database that it has just opened. A large one takes its time.
+const KNOWN_WITHIN: Duration = Duration::from_secs(3600);
 
 /// What a member says of its database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +94,11 @@ pub enum Verdict {
         /// After which entry.
         index: u64,
     },
+    /// This member is of another engine than the leader, whose side has another state.
+    OtherEngine {
+        /// After which entry.
+        index: u64,
+    },
     /// A page on disk is not what was written there.
     Damaged {
         /// The page.
@@ -96,7 +109,18 @@ pub enum Verdict {
 impl Verdict {
     /// Whether this member's database has to be replaced by another's.
     pub fn is_wrong(&self) -> bool {
-        matches!(self, Self::Minority { .. } | Self::Damaged { .. })
+        matches!(self, Self::Minority { .. } | Self::OtherEngine { .. } | Self::Damaged { .. })
+    }
+
+    /// The same of a member that did not know its own checksum for so long, if it does not.
+    fn report_after(&self, unknown_for: Option<Duration>) -> admin::Consistency {
+        let report = self.report();
+        let for_long = unknown_for.is_some_and(|unknown| unknown >= KNOWN_WITHIN);
+        let message = "its database cannot be compared: not all of its pages could be read for an hour";
+        match *self == Self::Unknown && for_long {
+            true => admin::Consistency { message: Some(message.into()), ..report },
+            false => report,
+        }
     }
 
     /// For reports.
@@ -121,6 +145,15 @@ impl Verdict {
             Self::Minority { index } => {
                 (S::Minority, Some(*index), Some("most voters have another state; it is taken over".into()))
             }
+            Self::OtherEngine { index } => (
+                S::Unknown,
+                Some(*index),
+                Some(
+                    "this member's SQLite is another one than the leader's, and its state came out differently; the \
+                     leader's is taken over"
+                        .into(),
+                ),
+            ),
             Self::Damaged { page } => {
                 (S::Damaged, None, Some(format!("page {page} on disk is not what was written there")))
             }
@@ -136,6 +169,8 @@ struct Comparison {
     sums: BTreeMap<NodeId, u64>,
     /// The sum that most voters have, if there is one.
     right: Option<u64>,
+    /// Who is of the leader's engine, while others are not.
+    kin: Option<BTreeSet<NodeId>>,
 }
 
 impl Comparison {
@@ -156,29 +191,88 @@ impl Comparison {
         if sums.len() < 2 && !is_alone {
             return None;
         }
-        let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
-        for (member, sum) in &sums {
-            *votes.entry(*sum).or_default() += usize::from(voters.contains(member));
+        let right = majority(&sums, voters.len(), |member| voters.contains(member));
+        Some(Self { index, sums, right, kin: None })
+    }
+
+    /// Whether all have the same.
+    fn is_equal(&self) -> bool {
+        let mut sums = self.sums.values();
+        let first = sums.next();
+        sums.all(|sum| Some(sum) == first)
+    }
+
+    /// The same by the `engines` of the members, which for some may not be known: while they are mixed, what most voters of
+    /// the leader's engine have is right, if that is known of one whose pages are sound.
+    fn by_engines(
+        mut self,
+        leader: Option<NodeId>,
+        voters: &BTreeSet<NodeId>,
+        said: &BTreeMap<NodeId, Said>,
+        engines: &BTreeMap<NodeId, String>,
+    ) -> Self {
+        let of_leader = leader.and_then(|leader| engines.get(&leader));
+        let is_kin = |id: &NodeId| {
+            Some(*id) == leader || engines.get(id).is_some_and(|engine| Some(engine) == of_leader)
+        };
+        let first = self.sums.keys().find_map(|id| engines.get(id));
+        if self.sums.keys().all(|id| first.is_some() && engines.get(id) == first) {
+            return self;
         }
-        let right = votes.into_iter().find(|(_, votes)| votes * 2 > voters.len()).map(|(sum, _)| sum);
-        Some(Self { index, sums, right })
+        let is_sound = |id: &NodeId| said.get(id).is_some_and(|said| !said.damaged);
+        let kin: BTreeSet<NodeId> = self.sums.keys().filter(|id| is_kin(id)).copied().collect();
+        let has_vote = |id: &NodeId| kin.contains(id) && voters.contains(id) && is_sound(id);
+        let votes = self.sums.keys().filter(|id| has_vote(id)).count();
+        self.right = majority(&self.sums, votes, has_vote);
+        self.kin = Some(kin);
+        self
+    }
+
+    /// Whether a member is of the leader's engine, or all are of one.
+    fn is_kin(&self, id: &NodeId) -> bool {
+        self.kin.as_ref().is_none_or(|kin| kin.contains(id))
+    }
+
+    /// Who has the right state.
+    fn equal(&self) -> BTreeSet<NodeId> {
+        let is_right = |(_, sum): &(&NodeId, &u64)| Some(**sum) == self.right;
+        self.sums.iter().filter(is_right).map(|(member, _)| *member).collect()
     }
 
     fn verdict(&self, own: NodeId) -> Verdict {
         let index = self.index;
-        let mine = self.sums.get(&own);
-        if self.sums.values().all(|sum| Some(sum) == mine) {
+        if self.is_equal() {
             return Verdict::Consistent { index };
         }
+        let mine = self.sums.get(&own);
         match self.right {
+            // Whose state counts is not known.
+            None if self.kin.as_ref().is_some_and(BTreeSet::is_empty) => Verdict::Unknown,
             None => Verdict::Divided { index },
-            Some(right) if mine != Some(&right) => Verdict::Minority { index },
+            Some(right) if mine != Some(&right) && self.is_kin(&own) => Verdict::Minority { index },
+            Some(right) if mine != Some(&right) => Verdict::OtherEngine { index },
             Some(right) => {
-                let differs = self.sums.iter().filter(|(_, sum)| **sum != right).map(|(member, _)| *member);
-                Verdict::OthersDiffer { index, members: differs.collect() }
+                let differs = |(member, sum): &(&NodeId, &u64)| **sum != right && self.is_kin(member);
+                let members: Vec<NodeId> =
+                    self.sums.iter().filter(differs).map(|(member, _)| *member).collect();
+                // Those of another engine see to it themselves.
+                if members.is_empty() {
+                    Verdict::Consistent { index }
+                } else {
+                    Verdict::OthersDiffer { index, members }
+                }
             }
         }
     }
+}
+
+/// The sum that more than half of `votes` have, among those that `has_vote`.
+fn majority(sums: &BTreeMap<NodeId, u64>, votes: usize, has_vote: impl Fn(&NodeId) -> bool) -> Option<u64> {
+    let mut of: BTreeMap<u64, usize> = BTreeMap::new();
+    for (member, sum) in sums {
+        *of.entry(*sum).or_default() += usize::from(has_vote(member));
+    }
+    of.into_iter().find(|(_, for_it)| for_it * 2 > votes).map(|(sum, _)| sum)
 }
 
 impl Consensus {
@@ -187,13 +281,24 @@ impl Consensus {
         self.consistency.subscribe()
     }
 
+    /// What comparing came to, for reports.
+    pub(super) fn consistency_report(&self) -> admin::Consistency {
+        let unknown_for =
+            self.store.last_checksum().is_none().then(|| self.uncompared_since.lock().elapsed());
+        self.consistency.observe(|verdict| verdict.report_after(unknown_for))
+    }
+
     /// Compares for as long as this member runs, and has its database replaced when it is wrong.
     pub(super) async fn watch_consistency(self: Arc<Self>) {
         let mut damage = self.store.damage();
         let mut attempts = 0;
         loop {
+            let pause = match self.store.lacks_state() {
+                true => self.config.consistency_period.min(WITHOUT_STATE),
+                false => self.config.consistency_period,
+            };
             tokio::select! {
-                () = sleep(self.config.consistency_period) => {}
+                () = sleep(pause) => {}
                 // The thread that reads the pages has found something. The channel ends with the store.
                 changed = damage.changed() => if changed.is_err() { return },
                 index = self.staged.nowhere() => {
@@ -225,7 +330,10 @@ impl Consensus {
             attempts += 1;
             match source {
                 Some(source) => match self.reinstall(source, 0).await {
-                    Ok(()) => drop(self.consistency.send_replace(Verdict::Unknown)),
+                    Ok(()) => {
+                        *self.uncompared_since.lock() = Instant::now();
+                        self.consistency.send_replace(Verdict::Unknown);
+                    }
                     Err(error) => tracing::warn!(%error, from = %source.name, "could not take over a state"),
                 },
                 None => tracing::error!("no other member is known to have the right state"),
@@ -257,11 +365,20 @@ impl Consensus {
             Ok(own_said) => drop(said.insert(own, own_said)),
             Err(error) => tracing::warn!(error, "cannot tell the own checksums"),
         }
-        let comparison = Comparison::new(own, &voters, &said);
+        let mut comparison = Comparison::new(own, &voters, &said);
+        if let Some(differing) = comparison.take_if(|comparison| !comparison.is_equal()) {
+            let leader = self.metrics().current_leader.map(NodeId);
+            let engines = self.engines(&members).await;
+            comparison = Some(differing.by_engines(leader, &voters, &said, &engines));
+        }
+        if let Some(comparison) = &comparison {
+            *self.equal.lock() = comparison.equal();
+        }
         let has_right_state = |member: &&Member| {
             let sound = said.get(&member.node_id).is_some_and(|said| !said.damaged);
             let right = comparison.as_ref().and_then(|c| Some((c.right?, c.sums.get(&member.node_id))));
-            member.node_id != own && sound && right.is_none_or(|(right, sum)| sum == Some(&right))
+            let is_kin = comparison.as_ref().is_none_or(|c| c.is_kin(&member.node_id));
+            member.node_id != own && sound && is_kin && right.is_none_or(|(right, sum)| sum == Some(&right))
         };
         let sources = members.iter().filter(has_right_state).cloned().collect();
         let verdict = match damage {
@@ -271,6 +388,15 @@ impl Consensus {
         (verdict, sources)
     }
 
+    /// What executes SQL on each of `members`, of those that say it.
+    async fn engines(&self, members: &[Member]) -> BTreeMap<NodeId, String> {
+        let asked = members.iter().map(async |member| {
+            let described = self.describe_member(member, PATIENCE).await.ok()?;
+            Some((member.node_id, described.engine?))
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+
     fn note(&self, verdict: &Verdict) {
         let before = self.consistency.send_replace(verdict.clone());
         if std::mem::discriminant(&before) == std::mem::discriminant(verdict) {
@@ -278,6 +404,9 @@ impl Consensus {
         }
         match verdict {
             Verdict::Unknown | Verdict::Consistent { .. } => tracing::info!(?verdict, "compared databases"),
+            Verdict::OtherEngine { .. } => {
+                tracing::warn!(?verdict, "the leader's SQLite is another one, and so is what came out");
+            }
             Verdict::OthersDiffer { .. }
             | Verdict::Divided { .. }
             | Verdict::Minority { .. }
@@ -345,6 +474,81 @@ mod tests {
             (1, 1, vec![same], Verdict::Consistent { index: 2 }),
         ] {
             assert_eq!(judged(own, voters, &known), wanted, "{own} of {voters}: {known:?}");
+        }
+    }
+
+    #[test]
+    fn while_engines_are_mixed_the_leaders_side_is_right() {
+        let (consistent, divided) = (Verdict::Consistent { index: 1 }, Verdict::Divided { index: 1 });
+        let (minority, other) = (Verdict::Minority { index: 1 }, Verdict::OtherEngine { index: 1 });
+        let differ = |id| Verdict::OthersDiffer { index: 1, members: vec![NodeId(id)] };
+        // Engines and sums of members 1, 2, …, of whom 1 to 3 vote; a dot is an engine that is not told, a star a page that is
+        // damaged. What each of them holds.
+        for (leader, engines, sums, verdicts) in [
+            // A member that was updated first, and differs.
+            (Some(1), "aab", "112", vec![&consistent, &consistent, &other]),
+            // The leader goes last, and is not fenced by the others.
+            (Some(1), "abb", "122", vec![&consistent, &other, &other]),
+            (Some(2), "abb", "122", vec![&other, &consistent, &consistent]),
+            // What is equal is well, by whatever it was executed.
+            (Some(1), "abb", "111", vec![&consistent; 3]),
+            (Some(1), "abc", "121", vec![&consistent, &other, &consistent]),
+            // Not the engine: members of one that differ are wrong as ever.
+            (Some(1), "aaa", "112", vec![&differ(3), &differ(3), &minority]),
+            (Some(1), "aaa", "122", vec![&minority, &differ(1), &differ(1)]),
+            (Some(1), "aaab", "1123", vec![&differ(3), &differ(3), &minority, &other]),
+            (Some(1), "aab", "121", vec![&divided; 3]),
+            // Whoever does not tell is of another engine, but the leader is of its own.
+            (Some(1), "a..", "122", vec![&consistent, &other, &other]),
+            (Some(1), "...", "122", vec![&consistent, &other, &other]),
+            (Some(1), "aa.", "112", vec![&consistent, &consistent, &other]),
+            // Nobody leads: nobody's side is right, and one engine is judged as ever.
+            (None, "abb", "122", vec![&Verdict::Unknown; 3]),
+            (None, "aaa", "122", vec![&minority, &differ(1), &differ(1)]),
+            // Read replicas have no say, and are judged.
+            (Some(1), "aaab", "1112", vec![&consistent, &consistent, &consistent, &other]),
+            (Some(1), "aaaa", "1112", vec![&differ(4), &differ(4), &differ(4), &minority]),
+            // A leader whose pages are damaged is nobody's measure.
+            (Some(1), "abb", "*22", vec![&divided; 3]),
+            (Some(1), "aabb", "*122", vec![&minority, &differ(1), &other, &other]),
+        ] {
+            let ids = || (1..).map(NodeId);
+            let voters: BTreeSet<NodeId> = ids().take(3).collect();
+            let told = engines.chars().zip(ids()).filter(|(engine, _)| *engine != '.');
+            let told = told.map(|(engine, id)| (id, engine.to_string())).collect();
+            let said: BTreeMap<NodeId, Said> = sums
+                .chars()
+                .zip(ids())
+                .map(|(sum, id)| {
+                    let checksums = vec![Checksum { index: 1, sum: u64::from(u32::from(sum)) }];
+                    (id, Said { damaged: sum == '*', checksums, ..Said::default() })
+                })
+                .collect();
+            for (own, verdict) in ids().zip(verdicts) {
+                let comparison = Comparison::new(own, &voters, &said).unwrap();
+                let comparison = comparison.by_engines(leader.map(NodeId), &voters, &said, &told);
+                assert_eq!(comparison.verdict(own), *verdict, "{own} {leader:?} {engines} {sums}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_does_not_know_its_checksum_for_long_says_so() {
+        let (short, long) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(3601)));
+        let consistent = Verdict::Consistent { index: 7 };
+        for (verdict, unknown_for, told) in [
+            (Verdict::Unknown, None, false),
+            (Verdict::Unknown, short, false),
+            (Verdict::Unknown, long, true),
+            (consistent.clone(), None, false),
+            (consistent, long, false),
+        ] {
+            let report = verdict.report_after(unknown_for);
+            assert_eq!(
+                (report.state, report.message.is_some()),
+                (verdict.report().state, told),
+                "{verdict:?}"
+            );
         }
     }
 

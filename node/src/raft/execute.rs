@@ -61,6 +61,8 @@ const SEND_AGAIN: Duration = Duration::from_millis(500);
 const NO_LONGER_LET_IN: &str =
     "the outcome is unknown: it was sent to the leader, by whose users it is not allowed any more";
 const TIMED_OUT: &str = "timed out while committing log: the outcome is unknown";
+/// In rqlite's words.
+const LEADERSHIP_LOST: &str = "leadership lost while committing log";
 
 impl Consensus {
     /// Applies a request on every member, once; returns after this member, or the leader, applied it.
@@ -96,7 +98,9 @@ impl Consensus {
             if unsettled.is_none() && not_after.is_some_and(|at| at < Instant::now()) {
                 return Err(RequestError::ExecuteTimeout);
             }
-            let (attempt, forwarded_to) = match self.route() {
+            let route = self.route();
+            let asked = unsettled.or(route.leader());
+            let (attempt, forwarded_to) = match route {
                 // First what became of it with the leader that may have it; to that one it can be sent again.
                 route if unsettled.is_some_and(|old| route.leader() != Some(old)) => {
                     let old = unsettled.take().unwrap_or_default();
@@ -126,15 +130,21 @@ impl Consensus {
                 Ok(Attempt::Failed(error)) => return Err(error),
                 Ok(Attempt::Again) => {}
                 Ok(Attempt::Unsettled(leader)) => unsettled = Some(leader),
-                Err(_) => return Err(RequestError::OutcomeUnknown(TIMED_OUT.into())),
+                Err(_) => return Err(self.undecided(asked)),
             }
             let left = deadline.saturating_duration_since(Instant::now());
             self.await_leader_change(left.min(PAUSE)).await;
         }
         Err(match unsettled {
             None => RequestError::NoLeader,
-            Some(_) => RequestError::OutcomeUnknown(TIMED_OUT.into()),
+            leader => self.undecided(leader),
         })
+    }
+
+    /// What is said of a request whose time is over, and that `leader` may or may not have.
+    fn undecided(&self, leader: Option<Leadership>) -> RequestError {
+        let still_leads = leader.is_some() && self.route().leader() == leader && self.knows_leader();
+        RequestError::OutcomeUnknown(if still_leads { TIMED_OUT } else { LEADERSHIP_LOST }.into())
     }
 
     async fn execute_here(
@@ -150,6 +160,7 @@ impl Consensus {
         if let Err(error) = self.may_serve().and_then(|()| self.may_apply()) {
             return Attempt::Failed(error);
         }
+        self.until_foreign_keys_are_said().await;
         let staged = StagedWrite::begin();
         if let Some(staged) = &staged {
             ticket.follow(staged.stages.clone());

@@ -74,12 +74,15 @@ impl EntryGate {
     /// Index of the entry that it stands before. Raft must not come to it before it runs: whether the entry is passed over is
     /// found out beside.
     pub fn first_held(&self) -> Option<u64> {
-        self.suspect.map(|suspect| suspect.index)
+        let without_state = self.store.applied().index().map_or(0, |applied| applied + 1);
+        let without_state = self.store.lacks_state().then_some(without_state);
+        self.suspect.map(|suspect| suspect.index).or(without_state)
     }
 
     /// The entry as it is to be applied, once that is known.
     pub async fn pass(&self, entry: store::Entry) -> io::Result<store::Entry> {
         let index = entry.log_id.index;
+        self.await_state().await?;
         if self.is_skipped(index) {
             return Ok(entry.passed_over());
         }
@@ -108,6 +111,19 @@ impl EntryGate {
             Verdict::Skip => Ok(entry.passed_over()),
             Verdict::GoesDown => Err(io::Error::other("going down before an entry that ends this process")),
             Verdict::Awaited | Verdict::Asked | Verdict::Apply => Ok(entry),
+        }
+    }
+
+    /// Waits until there is a state to apply entries to.
+    async fn await_state(&self) -> io::Result<()> {
+        if !self.store.lacks_state() {
+            return Ok(());
+        }
+        let mut verdict = self.verdict.subscribe();
+        let goes_down = || Err(io::Error::other("going down before another member's state was here"));
+        tokio::select! {
+            has_state = self.store.until_it_has_state() => has_state.map_err(io::Error::other),
+            _ = verdict.until(|verdict| *verdict == Verdict::GoesDown) => goes_down(),
         }
     }
 

@@ -26,6 +26,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+/// Where in the order of writes a read at `level` stands that saw the state at `position`; 0 if it stands nowhere.
+fn place(level: Level, position: Position) -> u64 {
+    if level == Level::Strong { position.index } else { 0 }
+}
+
 impl Consensus {
     /// Runs a query at the level it asks for.
     pub async fn query(
@@ -66,8 +71,9 @@ impl Consensus {
                 Route::Here(_) => match self.order_read(level, options.bookmark, left).await {
                     Err(ExecuteError::NotLeader) => {}
                     Err(error) => return Err(error.into()),
-                    Ok(index) => {
+                    Ok(()) => {
                         let LocalRead { body, position } = self.read_here(request, limits).await?;
+                        let index = place(level, position);
                         return Ok(QueryAnswer { body, index, position, forwarded_to: None });
                     }
                 },
@@ -109,14 +115,15 @@ impl Consensus {
         Ok(())
     }
 
-    /// On the leader: waits until a read at `level` may be answered from what is applied here; returns the index of
-    /// its place in the order of writes, if it has one.
+    /// On the leader: waits until a read at `level` may be answered from what is applied here. A strong one then sees what
+    /// its entry found, and perhaps writes after it that were applied meanwhile: with them its place in the order of writes
+    /// is a later one ([`place`]), still before any write that is sent after its answer.
     async fn order_read(
         &self,
         level: Level,
         bookmark: Option<Position>,
         timeout: Duration,
-    ) -> Result<u64, ExecuteError> {
+    ) -> Result<(), ExecuteError> {
         self.may_serve().and_then(|()| self.may_apply()).map_err(ExecuteError::Failed)?;
         let failed = |error| Err(ExecuteError::Failed(error));
         let deadline = Instant::now() + timeout;
@@ -124,9 +131,9 @@ impl Consensus {
             self.await_position(bookmark, deadline).await.map_err(ExecuteError::Failed)?;
         }
         match level {
-            Level::None | Level::Weak | Level::Auto => Ok(0),
+            Level::None | Level::Weak | Level::Auto => Ok(()),
             Level::Linearizable => match tokio::time::timeout_at(deadline, self.barrier.pass()).await {
-                Ok(Ok(_)) => Ok(0),
+                Ok(Ok(_)) => Ok(()),
                 Ok(Err(BarrierError::NotLeader)) => Err(ExecuteError::NotLeader),
                 // Perhaps another member has become the leader: ask again until the time is over.
                 Ok(Err(BarrierError::NoQuorum)) => Err(ExecuteError::NotLeader),
@@ -134,10 +141,10 @@ impl Consensus {
                 Err(_) => failed(RequestError::NoQuorum),
             },
             Level::Strong => match tokio::time::timeout_at(deadline, self.proposer().propose_blank()).await {
-                Ok(Ok(index)) => {
+                Ok(Ok(_)) => {
                     let term = self.server.borrow_watched().vote.leader_id.term;
                     self.strong_read_term.fetch_max(term, Ordering::Relaxed);
-                    Ok(index)
+                    Ok(())
                 }
                 Ok(Err(ProposeError::NotLeader | ProposeError::OutcomeUnknown)) => {
                     Err(ExecuteError::NotLeader)
@@ -160,18 +167,18 @@ impl Consensus {
         let body = QueryCall { level, timeout, options: *options }.encode(request);
         // The statements may run longer than the wait for a leader.
         let patience = timeout + options.limits.statement_timeout.unwrap_or(Duration::from_secs(60));
-        let answered = |index, position, body| QueryAnswer {
+        let answered = |position, body| QueryAnswer {
             body,
-            index,
+            index: place(level, position),
             position,
             forwarded_to: Some(address.to_owned()),
         };
         match self.call_leader(leader, address, Kind::Query, &body, patience).await {
             Ok(answer) => match read_answer(answer) {
-                Ok((index, position, results)) => Ok(answered(index, position, ReadBody::Whole(results))),
+                Ok((_, position, results)) => Ok(answered(position, ReadBody::Whole(results))),
                 Err(ExecuteError::TooLarge) => {
-                    let (index, position, body) = self.query_stream(leader, address, &body, patience).await?;
-                    Ok(answered(index, position, body))
+                    let (position, body) = self.query_stream(leader, address, &body, patience).await?;
+                    Ok(answered(position, body))
                 }
                 Err(error) => Err(error),
             },
@@ -187,7 +194,7 @@ impl Consensus {
         address: &str,
         body: &[u8],
         patience: Duration,
-    ) -> Result<(u64, Position, ReadBody), ExecuteError> {
+    ) -> Result<(Position, ReadBody), ExecuteError> {
         let broken = |_: io::Error| ExecuteError::Failed(CallError::Broken(address.to_owned()).into());
         let mut stream = match self.open_for_caller(leader, address, StreamKind::Query, body).await {
             Ok(stream) => stream,
@@ -196,10 +203,10 @@ impl Consensus {
         };
         let head = stream.head(patience).await.map_err(broken)?;
         let head = head.map_err(|message| ExecuteError::Failed(RequestError::Internal(message)))?;
-        let (index, position, _) = read_answer(head)?;
+        let (_, position, _) = read_answer(head)?;
         let (pieces, received) = mpsc::channel(4);
         tokio::spawn(async move { stream.pass_on(&pieces).await });
-        Ok((index, position, ReadBody::Stream(received)))
+        Ok((position, ReadBody::Stream(received)))
     }
 
     pub(super) async fn answer_query(&self, body: Bytes) -> Result<Bytes, String> {
@@ -207,14 +214,13 @@ impl Consensus {
         if !self.is_leader() || self.is_fenced() {
             return Ok(write_answer(Err(ExecuteError::NotLeader)));
         }
-        let index = match self.order_read(call.level, call.options.bookmark, call.timeout).await {
-            Ok(index) => index,
-            Err(error) => return Ok(write_answer(Err(error))),
-        };
+        if let Err(error) = self.order_read(call.level, call.options.bookmark, call.timeout).await {
+            return Ok(write_answer(Err(error)));
+        }
         let limits = call.options.limits;
         Ok(write_answer(match self.read_inline(&request, limits) {
             Ok(Some(LocalRead { body: ReadBody::Whole(results), position })) => {
-                Ok((index, position, results))
+                Ok((place(call.level, position), position, results))
             }
             Ok(_) => Err(ExecuteError::TooLarge),
             Err(error) => Err(ExecuteError::Failed(error)),
@@ -227,15 +233,15 @@ impl Consensus {
         if !self.is_leader() || self.is_fenced() {
             return stream.accept(&write_answer(Err(ExecuteError::NotLeader))).await;
         }
-        let index = match self.order_read(call.level, call.options.bookmark, call.timeout).await {
-            Ok(index) => index,
-            Err(error) => return stream.accept(&write_answer(Err(error))).await,
-        };
+        if let Err(error) = self.order_read(call.level, call.options.bookmark, call.timeout).await {
+            return stream.accept(&write_answer(Err(error))).await;
+        }
         let limits = call.options.limits;
         let read = match self.read_streaming(request, limits).await {
             Ok(read) => read,
             Err(error) => return stream.accept(&write_answer(Err(ExecuteError::Failed(error)))).await,
         };
+        let index = place(call.level, read.position);
         stream.accept(&write_answer(Ok((index, read.position, Bytes::new())))).await?;
         match read.body {
             ReadBody::Whole(results) => {

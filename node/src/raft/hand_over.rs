@@ -19,7 +19,8 @@ impl Consensus {
         if !self.is_leader() {
             return Ok(None);
         }
-        let to = self.voters_fit_to_lead(|_| true, |_| true).await;
+        let fit = self.described_voters(|_| true).await;
+        let to = alike(&fit, fit_to_lead(&fit, |_| true), self.store.engine(), &self.equal.lock());
         if to.is_empty() {
             return refuse(RefusalReason::NoQuorum, "no other voter answers and goes on");
         }
@@ -80,7 +81,53 @@ impl Consensus {
     }
 }
 
+/// Those of `fit` that execute entries as a leader of `engine` does, or had the same state when it was compared last (they
+/// are in `equal`): whoever takes over is what the others are compared with. All of them if there is no such.
+fn alike(
+    voters: &[(u64, Described)],
+    fit: BTreeSet<u64>,
+    engine: &str,
+    equal: &BTreeSet<NodeId>,
+) -> BTreeSet<u64> {
+    let is_alike = |(id, described): &&(u64, Described)| {
+        fit.contains(id) && (described.engine.as_deref() == Some(engine) || equal.contains(&NodeId(*id)))
+    };
+    let alike: BTreeSet<u64> = voters.iter().filter(is_alike).map(|(id, _)| *id).collect();
+    if alike.is_empty() { fit } else { alike }
+}
+
 /// Those that do not go out of service, and say what `fit` asks for.
 pub(super) fn fit_to_lead(voters: &[(u64, Described)], fit: impl Fn(&Described) -> bool) -> BTreeSet<u64> {
     voters.iter().filter(|(_, d)| !d.is_leaving_service && fit(d)).map(|(id, _)| *id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn another_engine_takes_over_if_it_was_equal_or_nobody_else_can() {
+        let voter = |engine: &str| {
+            let text = format!(
+                r#"{{"member": {{"nodeId": "00000000000000ff", "name": "n"}}, "api_address": "a", "version": "1"{engine}}}"#
+            );
+            serde_json::from_str::<Described>(&text).unwrap()
+        };
+        let (own, other, old) = (r#", "engine": "a""#, r#", "engine": "b""#, "");
+        for (engines, fit, equal, expected) in [
+            ([own, own], &[1, 2][..], &[][..], &[1, 2][..]),
+            ([own, other], &[1, 2], &[], &[1]),
+            ([own, other], &[1, 2], &[2], &[1, 2]),
+            ([own, other], &[2], &[], &[2]),
+            ([other, old], &[1, 2], &[], &[1, 2]),
+            ([other, old], &[1, 2], &[2], &[2]),
+            ([own, old], &[], &[1, 2], &[]),
+        ] {
+            let voters: Vec<(u64, Described)> = (1..).zip(engines.map(voter)).collect();
+            let equal = equal.iter().copied().map(NodeId).collect();
+            let found = alike(&voters, fit.iter().copied().collect(), "a", &equal);
+            assert_eq!(found, expected.iter().copied().collect(), "{engines:?} {fit:?} {equal:?}");
+        }
+    }
 }

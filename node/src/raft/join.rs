@@ -6,9 +6,13 @@ use super::calls::Kind;
 use super::membership::{Administer, check_length, refuse};
 use super::request_error::RequestError;
 use super::types::{Metrics, PeerInfo, Raft};
+use super::wire::membership_from_store;
 use crate::failpoint::{Place, pass};
 use crate::identity::{ClusterIdentity, Identity, IdentityError};
-use client::admin::{AddLearner, ChangeVoters, Membership, NodeId, Refusal, RefusalReason};
+use crate::observe::Observe as _;
+use client::admin::{
+    AddLearner, ChangeVoters, Member, Membership, NodeId, Refusal, RefusalReason, RemoveLearner,
+};
 use client::sql::Credentials;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +28,9 @@ pub struct JoinRequest {
     pub voter: bool,
     /// Who may let it in.
     pub credentials: Option<Credentials>,
+    /// Who it was, if it comes back as a new member. Not sent where it is not so: members of before do not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<NodeId>,
 }
 
 /// Body of a notice of somebody who waits to be part of a bootstrap.
@@ -66,7 +73,9 @@ impl Consensus {
         voters.iter().try_for_each(check_length)?;
         self.identity.found(&cluster, &voters).map_err(|error| {
             let reason = match error {
-                IdentityError::OtherCluster { .. } => RefusalReason::NotEmpty,
+                IdentityError::OtherCluster { .. } | IdentityError::ComesBack { .. } => {
+                    RefusalReason::NotEmpty
+                }
                 _ => RefusalReason::Internal,
             };
             Refusal { reason, message: error.to_string() }
@@ -100,9 +109,19 @@ impl Consensus {
         }
     }
 
+    /// Whether this member is the only one of its cluster, as far as it has applied the log. What cannot be read says so
+    /// where Raft reads it.
+    pub fn is_alone(&self) -> bool {
+        let membership = self.store().state().observe(|state| membership_from_store(&state.membership));
+        membership
+            .is_ok_and(|membership| membership.nodes().map(|(id, _)| *id).eq([self.identity.node_id().0]))
+    }
+
     /// Asks the member at `address` for the cluster to let this member in.
     pub async fn ask_to_join(&self, address: &str, voter: bool) -> Result<Joined, RequestError> {
-        let request = JoinRequest { member: self.own_member(), voter, credentials: self.own_credentials() };
+        let replaces = self.identity.former().map(|former| former.node_id);
+        let (member, credentials) = (self.own_member(), self.own_credentials());
+        let request = JoinRequest { member, voter, credentials, replaces };
         let body = serde_json::to_vec(&request).map_err(|e| RequestError::Internal(e.to_string()))?;
         let answer = self.peers.call(0, address, Kind::Join, &body, CALL).await?;
         let joined: Result<Joined, Refusal> =
@@ -143,13 +162,19 @@ impl Consensus {
         let Some(cluster) = self.identity.cluster() else {
             return refuse(RefusalReason::NoLeader, "this member is of no cluster yet");
         };
-        let id = request.member.node_id;
+        let (id, name) = (request.member.node_id, request.member.name.clone());
         let added = changed(self.administer(Administer::AddLearner(request.member)).await?)?;
         let is_voter = |m: &Membership| m.members.iter().any(|m| m.node_id == id && m.voter);
         let mut voter = is_voter(&added.membership);
+        let former = former_of(&added.membership, &name, request.replaces);
+        if let Some(former) = former.filter(|former| !former.voter) {
+            self.remove_learner(RemoveLearner { node_id: former.node_id }).await?;
+        }
         if request.voter && !voter {
-            let promoted =
-                self.change_voters(ChangeVoters { add: vec![id], ..ChangeVoters::default() }).await;
+            // In one change: at no time does a vote count that nobody has.
+            let remove = former.filter(|former| former.voter).map(|former| former.node_id);
+            let change = ChangeVoters { add: vec![id], remove: remove.into_iter().collect(), retain: false };
+            let promoted = self.change_voters(change).await;
             voter = match promoted {
                 Ok(changed) => is_voter(&changed.membership),
                 // It asks again until it votes.
@@ -166,6 +191,11 @@ impl Consensus {
         }
         Ok(Joined { cluster_id: cluster.cluster_id, epoch: cluster.epoch, voter })
     }
+}
+
+/// The member that one of this name was, as it says.
+fn former_of<'a>(membership: &'a Membership, name: &str, replaces: Option<NodeId>) -> Option<&'a Member> {
+    membership.members.iter().find(|member| Some(member.node_id) == replaces && member.name == name)
 }
 
 /// Once the first entry is applied, the log has whom the cluster consists of.

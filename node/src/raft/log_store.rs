@@ -1,10 +1,15 @@
 //! Raft's log storage on crate `raftlog`: translates, and nothing else.
 
 use super::command::CommandView;
-use super::types::{Entry, LogId, TypeConfig, Vote};
-use super::wire::{get_entry, get_log_id, get_option, get_vote, put_entry, put_log_id, put_option, put_vote};
+use super::types::{Entry, LogId, TypeConfig, Vote, log_id_to};
+use super::wire::{
+    get_entry, get_log_id, get_option, get_purged, get_vote, membership_to_bytes, put_entry, put_option,
+    put_purged, put_vote,
+};
 use crate::failpoint::{Place, pass};
-use bytes::{Bytes, BytesMut};
+use crate::observe::Observe as _;
+use crate::store::{Store, StoredMembership};
+use bytes::BytesMut;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend, RaftLogReader};
@@ -26,12 +31,50 @@ pub struct LogStore {
     log: RaftLog,
     /// Raft is told of commits before this index only when it starts.
     starts_before: u64,
+    /// Whose membership is noted where the log is purged.
+    store: Option<Store>,
 }
 
 impl LogStore {
     /// On an open log.
     pub fn new(log: RaftLog) -> Self {
-        Self { log, starts_before: u64::MAX }
+        Self { log, starts_before: u64::MAX, store: None }
+    }
+
+    /// From now on the membership that `store` holds is noted where the log is purged: whoever cannot read the database any
+    /// more finds it there.
+    pub fn note_members_of(&mut self, store: Store) {
+        self.store = Some(store);
+    }
+
+    /// The membership at entry `upto`, unless a later entry holds another one; none if it is not known.
+    fn membership_at(&self, upto: u64) -> StoredMembership {
+        let known = self.store.as_ref().map(|store| store.state().current());
+        let known = known.filter(|state| state.applied.index() >= Some(upto));
+        known.map(|state| state.membership).unwrap_or_default()
+    }
+
+    /// The last entry that was purged, and the membership at that; none if none ever was.
+    pub fn purged(&self) -> io::Result<Option<(LogId, StoredMembership)>> {
+        Ok(self.log.purged().map(|(_, mut kept)| get_purged(&mut kept)).transpose()?)
+    }
+
+    /// The last membership in the log, committed or not: of an entry, or as it was when the last entry was purged.
+    pub fn last_membership(&self) -> io::Result<StoredMembership> {
+        let mut last = self.purged()?.map(|(_, membership)| membership).unwrap_or_default();
+        let (mut next, end) = (self.log.first_index().unwrap_or(0), self.log.last_index());
+        while Some(next) <= end {
+            let entries = self.entries(next, u64::MAX, PIECE)?;
+            let Some(read) = entries.last() else { break };
+            next = read.index() + 1;
+            for entry in &entries {
+                if let EntryPayload::Membership(membership) = &entry.payload {
+                    let log_id = Some(log_id_to(&entry.log_id()));
+                    last = StoredMembership { log_id, bytes: membership_to_bytes(membership) };
+                }
+            }
+        }
+        Ok(last)
     }
 
     /// From index `first` on nothing is applied before a leader says that it is committed, though it is known already.
@@ -91,12 +134,6 @@ impl LogStore {
         let raw = self.log.read(start..end, bytes)?;
         raw.into_iter().map(|(_, mut payload)| Ok(get_entry(&mut payload)?)).collect()
     }
-}
-
-fn log_id_bytes(id: &LogId) -> Bytes {
-    let mut b = BytesMut::with_capacity(24);
-    put_log_id(&mut b, id);
-    b.freeze()
 }
 
 impl RaftLogReader<TypeConfig> for LogStore {
@@ -195,7 +232,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         pass(Place::PurgeSubmitted)?;
-        self.durable(|done| self.log.purge(upto.index, log_id_bytes(&upto), done)).await?;
+        let membership = self.membership_at(upto.index);
+        let mut kept = BytesMut::with_capacity(52 + membership.bytes.len());
+        put_purged(&mut kept, &upto, &membership);
+        self.durable(|done| self.log.purge(upto.index, kept.freeze(), done)).await?;
         pass(Place::PurgeDurable)
     }
 }

@@ -3,10 +3,13 @@
 use super::Consensus;
 use super::calls::Kind;
 use super::connection::{
-    CONNECT_TIMEOUT, FrameReader, Purpose, UNACKNOWLEDGED, answer_hello, put_frame, read_hello, write_out,
+    CONNECT_TIMEOUT, FrameReader, Hello, Purpose, Refused, UNACKNOWLEDGED, answer_hello, put_frame,
+    read_hello, write_out,
 };
 use super::on_behalf::kind_inside;
+use super::refused_peers::{Reason, RefusedPeer};
 use super::snapshot_receive;
+use super::strangers::Strangers;
 use super::types::TypeConfig;
 use super::wire::{self, WireError};
 use crate::tcp;
@@ -18,9 +21,9 @@ use std::io;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Connections of members, and of whoever tries to be one, at once.
+/// Connections of members at once.
 const CONNECTIONS: usize = 512;
 /// Requests of one connection worked on at once.
 const CALLS: usize = 1024;
@@ -28,18 +31,41 @@ const CALLS: usize = 1024;
 /// Serves the peer port until the task is dropped.
 pub async fn serve(listener: TcpListener, consensus: Arc<Consensus>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
-    while let Ok((stream, permit)) = tcp::accept(&listener, &room, UNACKNOWLEDGED).await {
-        let consensus = consensus.clone();
-        tokio::spawn(async move {
-            if let Err(error) = converse(stream, &consensus).await {
-                tracing::debug!(%error, "peer connection ended");
+    let mut strangers = Strangers::default();
+    loop {
+        strangers.make_room().await;
+        let stream = tcp::next(&listener, UNACKNOWLEDGED).await;
+        let (consensus, room) = (consensus.clone(), room.clone());
+        strangers.add(tokio::spawn(async move {
+            match greet(stream, &consensus, &room).await {
+                // A task of its own: this one is a stranger's.
+                Ok(Some(member)) => drop(tokio::spawn(async move {
+                    let Member { socket, hello, permit } = member;
+                    if let Err(error) = converse(socket, &hello, &consensus).await {
+                        tracing::debug!(%error, "peer connection ended");
+                    }
+                    drop(permit);
+                })),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "a connection ended before it was a member's"),
             }
-            drop(permit);
-        });
+        }));
     }
 }
 
-async fn converse(stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<()> {
+/// A connection of somebody who was let in.
+struct Member {
+    socket: PeerSocket,
+    hello: Hello,
+    permit: OwnedSemaphorePermit,
+}
+
+/// Finds out who it is; none if they are refused.
+async fn greet(
+    stream: TcpStream,
+    consensus: &Consensus,
+    room: &Arc<Semaphore>,
+) -> io::Result<Option<Member>> {
     let accept = async {
         let (mut socket, names) = match &consensus.security.tls {
             None => (PeerSocket::Plain(stream), None),
@@ -48,19 +74,44 @@ async fn converse(stream: TcpStream, consensus: &Arc<Consensus>) -> io::Result<(
         let hello = read_hello(&mut socket).await?;
         Ok::<_, io::Error>((socket, names, hello))
     };
-    let (mut socket, names, hello) = tokio::time::timeout(CONNECT_TIMEOUT, accept).await??;
-    let verdict = consensus.admit(&hello, names.as_ref());
-    let refused = verdict.as_ref().err().cloned();
-    answer_hello(&mut socket, verdict).await?;
-    if let Some(message) = refused {
-        tracing::warn!(from = %format_args!("{:016x}", hello.from), message, "refused a peer");
-        return Ok(());
+    let accepted =
+        tokio::time::timeout(CONNECT_TIMEOUT, accept).await.unwrap_or_else(|late| Err(late.into()));
+    // Whoever hangs up before a word, as a probe of the port does, asked for nothing.
+    if accepted.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::UnexpectedEof) {
+        consensus.peers.refused().count(Reason::Preface);
     }
+    let (mut socket, names, hello) = accepted?;
+    let admitted = consensus.admit(&hello, names.as_ref());
+    let admitted = admitted.and_then(|greeting| match room.clone().try_acquire_owned() {
+        Ok(permit) => Ok((greeting, permit)),
+        Err(_) => {
+            let message = format!("{CONNECTIONS} connections of members are open already");
+            Err(RefusedPeer::new(Reason::TooMany, message))
+        }
+    });
+    let (verdict, permit) = match admitted {
+        Ok((greeting, permit)) => (Ok(greeting), Some(permit)),
+        Err(RefusedPeer { reason, message }) => {
+            consensus.peers.refused().count(reason);
+            let name = reason.name();
+            tracing::warn!(from = %format_args!("{:016x}", hello.from), reason = name, message, "refused a peer");
+            let refused = match reason {
+                Reason::RolledBack => Refused::RolledBack { why: message, leads: consensus.is_leader() },
+                _ => Refused::For(message),
+            };
+            (Err(refused), None)
+        }
+    };
+    answer_hello(&mut socket, &verdict).await?;
+    Ok(permit.map(|permit| Member { socket, hello, permit }))
+}
+
+async fn converse(socket: PeerSocket, hello: &Hello, consensus: &Arc<Consensus>) -> io::Result<()> {
     match hello.purpose {
         // A leader goes on asking, and Raft would log an error each time.
         Purpose::Append if consensus.has_stopped() => Ok(()),
         Purpose::Append => serve_append(socket, consensus).await,
-        Purpose::Calls => serve_calls(socket, consensus, hello.cluster_id.is_empty()).await,
+        Purpose::Calls => serve_calls(socket, consensus, hello).await,
         Purpose::Snapshot => snapshot_receive::serve(socket, consensus).await,
         Purpose::Stream => super::stream_calls::serve(socket, consensus).await,
     }
@@ -118,7 +169,8 @@ async fn serve_append(socket: PeerSocket, consensus: &Consensus) -> io::Result<(
     Ok(())
 }
 
-async fn serve_calls(socket: PeerSocket, consensus: &Arc<Consensus>, stranger: bool) -> io::Result<()> {
+async fn serve_calls(socket: PeerSocket, consensus: &Arc<Consensus>, hello: &Hello) -> io::Result<()> {
+    let stranger = hello.cluster_id.is_empty();
     let (read, mut write) = socket.into_split();
     let (answers, mut ready) = mpsc::channel::<(u64, Result<Bytes, String>)>(CALLS);
     let writer = tokio::spawn(async move {
@@ -151,6 +203,10 @@ async fn serve_calls(socket: PeerSocket, consensus: &Arc<Consensus>, stranger: b
     let room = Arc::new(Semaphore::new(CALLS));
     let mut frames = FrameReader::new(read);
     while let Some(mut frame) = frames.next().await? {
+        // It is told why when it connects again.
+        if consensus.peers.rolled_back().was_found(hello.from, hello.start) {
+            break;
+        }
         let (id, kind) = (wire::get_u64(&mut frame)?, wire::get_u8(&mut frame)?);
         let kind = Kind::from_u8(kind).ok_or(WireError("call: unknown kind"))?;
         let Ok(permit) = room.clone().acquire_owned().await else { break };

@@ -9,7 +9,7 @@
 
 use super::command::{
     ChangesCommand, EncodedRequest, EntryContext, MaintenanceCommand, Replacement, RequestId, encode_changes,
-    encode_execute, encode_extensions, encode_maintenance, encode_replace, encode_skip,
+    encode_execute, encode_extensions, encode_foreign_keys, encode_maintenance, encode_replace, encode_skip,
 };
 use super::types::{CommandBytes, LeaderId, Raft, Responder, TypeConfig};
 use super::waiters::{Leadership, Waiters};
@@ -196,6 +196,12 @@ impl Proposer {
     /// entry's index once applied here.
     pub async fn propose_extensions(&self, set: &ExtensionSet) -> Result<u64, ProposeError> {
         self.propose_own(encode_extensions(own_context(), set)).await
+    }
+
+    /// Proposes that entries after this one are executed with foreign keys enforced, or without, if this member leads;
+    /// returns the entry's index once applied here.
+    pub async fn propose_foreign_keys(&self, enforced: bool) -> Result<u64, ProposeError> {
+        self.propose_own(encode_foreign_keys(own_context(), enforced)).await
     }
 
     /// Proposes that entry `index` is passed over, if this member leads; returns the proposed entry's index once applied

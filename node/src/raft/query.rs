@@ -66,7 +66,7 @@ pub enum ReadBody {
 pub struct QueryAnswer {
     /// Its results.
     pub body: ReadBody,
-    /// Index of the entry that ordered it, for `strong`; else 0.
+    /// Index of the last entry whose effects they show, for `strong`; else 0.
     pub index: u64,
     /// How far the state is that they tell of.
     pub position: Position,

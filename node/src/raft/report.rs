@@ -26,8 +26,11 @@ impl Consensus {
         let phase = self.phase().current();
         let (last_log_index, last_log_term) = self.last_log();
         let message = match (&metrics.running_state, phase) {
-            (Err(fatal), _) => Some(fatal.to_string()),
+            (Err(fatal), _) => Some(identity.rolled_back().unwrap_or_else(|| fatal.to_string())),
             (Ok(()), Phase::Fenced) => Some("its database is wrong; another member's takes its place".into()),
+            (Ok(()), Phase::Uninitialised) if identity.former().is_some() => {
+                Some("its log was damaged: it waits to be let in again as a new member".into())
+            }
             (Ok(()), Phase::Uninitialised) => Some("waits to be initialised or added to a cluster".into()),
             (Ok(()), Phase::CatchingUp) if self.fatal_entry().is_some() => {
                 self.may_apply().err().map(|e| e.to_string())
@@ -43,6 +46,7 @@ impl Consensus {
             raft_address: config.raft_address.clone(),
             api_address: config.api_address.clone(),
             version: crate::VERSION.into(),
+            engine: Some(self.store().engine().to_owned()),
             phase,
             role: role_of(&metrics),
             term: metrics.current_term,
@@ -53,7 +57,7 @@ impl Consensus {
             applied_index: self.store().applied().index().unwrap_or(0),
             quorum_silent_milliseconds: quorum_silent(&metrics).map(|silent| silent.as_millis() as u64),
             membership: describe(&metrics),
-            consistency: Some(self.consistency.observe(|verdict| verdict.report())),
+            consistency: Some(self.consistency_report()),
             storage: Some(self.space.usage()),
             archive: self.archive_report(),
             certificates: self.certificates(),
@@ -112,7 +116,8 @@ struct Gist {
     term: u64,
     leader: Option<NodeId>,
     membership: Membership,
-    consistency: Option<ConsistencyState>,
+    /// And whether there is more to say of it.
+    consistency: Option<(ConsistencyState, bool)>,
     archive: Option<ArchiveReport>,
     certificates: Certificates,
     members: Vec<(bool, bool)>,
@@ -140,7 +145,7 @@ impl Gist {
             member.silent_milliseconds = None;
         }
         let leader = report.leader.as_ref().map(|l| l.node_id);
-        let consistency = report.consistency.as_ref().map(|c| c.state);
+        let consistency = report.consistency.as_ref().map(|c| (c.state, c.message.is_some()));
         let volume = report.storage.map(|usage| usage.used_percent() / 5);
         Self {
             phase: report.phase,

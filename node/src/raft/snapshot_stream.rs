@@ -6,7 +6,8 @@
 //! chunk  = 0 · crc32c u32 of (offset, bytes) · bytes | 1 (all bytes were sent) [· the state's checksum u64, if it is known] |
 //!          2 (the sender failed)
 //! answer = 0 · vote | 1 · message
-//! meta   = applied · epoch u64 · cluster id · membership · mark (as lengths and bytes) · [length · extensions, if there are]
+//! meta   = applied · epoch u64 · cluster id · membership · mark (as lengths and bytes)
+//!          · [length · extensions, if there are or the rest is · [foreign keys u8 (0 = off, 1 = on), if the state says it]]
 //! ```
 //! When a connection breaks, the sender keeps the state pinned and the receiver what it has; the next connection names
 //! the same transfer and goes on.
@@ -167,9 +168,13 @@ fn put_meta(out: &mut BytesMut, meta: &Meta) {
     put_option(out, meta.membership.log_id.map(log_id_from).as_ref());
     put_bytes(out, &meta.membership.bytes);
     put_bytes(out, &meta.mark);
-    // A member that knows nothing of them is sent none.
-    if !meta.extensions.is_empty() {
+    // A member that knows nothing of them is sent none. One that knows nothing of foreign keys in the state refuses what it
+    // is sent, and is right: it would execute what follows by its own rules.
+    if !meta.extensions.is_empty() || meta.foreign_keys.is_some() {
         put_bytes(out, &meta.extensions.encode());
+    }
+    if let Some(enforced) = meta.foreign_keys {
+        out.put_u8(enforced.into());
     }
 }
 
@@ -187,10 +192,18 @@ fn get_meta(frame: &mut Bytes) -> Result<Meta, WireError> {
     let mark = get_bytes(frame)?.to_vec();
     let extensions = if frame.has_remaining() {
         let bytes = get_bytes(frame)?;
-        let set = ExtensionSet::decode(&bytes).ok().filter(|set| !set.is_empty());
+        let set = ExtensionSet::decode(&bytes).ok().filter(|set| !set.is_empty() || frame.has_remaining());
         set.ok_or(WireError("snapshot: its extensions"))?
     } else {
         ExtensionSet::default()
     };
-    Ok(Meta { applied, epoch, cluster_id, membership, extensions, mark })
+    let foreign_keys = if frame.has_remaining() {
+        match get_u8(frame)? {
+            enforced @ 0..=1 => Some(enforced == 1),
+            _ => return Err(WireError("snapshot: its foreign keys")),
+        }
+    } else {
+        None
+    };
+    Ok(Meta { applied, epoch, cluster_id, membership, extensions, foreign_keys, mark })
 }

@@ -171,6 +171,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        // Nobody is sent what stands in for a damaged database.
+        if self.store.lacks_state() {
+            return Ok(None);
+        }
         let pinned = self.store.pin_to_send().await.map_err(fatal)?;
         if pinned.meta.applied.log_id.is_none() {
             return Ok(None);

@@ -6,6 +6,7 @@
 //! log id   = term u64 · node u64 · index u64
 //! option   = 0 | 1 · value
 //! entry    = log id · 0 | 1 · length u32 · command | 2 · length u32 · membership (JSON)
+//! purged   = log id · nothing | term u64 · leader u64 · index u64 · length u32 · membership (JSON)
 //! append   = vote · option(log id: previous) · option(log id: leader's commit) · count u32 · count × entry
 //! ```
 //! An entry has the same bytes in the log and on the wire.
@@ -109,6 +110,25 @@ pub fn membership_from_store(stored: &crate::store::StoredMembership) -> Result<
     let Some(log_id) = stored.log_id else { return Ok(StoredMembership::default()) };
     let membership = serde_json::from_slice(&stored.bytes).map_err(|_| WireError("membership"))?;
     Ok(StoredMembership::new(Some(log_id_from(log_id)), membership))
+}
+
+/// What the log keeps of what is purged: the last entry, and the membership at that, if it is known.
+pub fn put_purged(b: &mut BytesMut, id: &LogId, membership: &crate::store::StoredMembership) {
+    put_log_id(b, id);
+    if let Some(at) = membership.log_id {
+        put_log_id(b, &log_id_from(at));
+        put_bytes(b, &membership.bytes);
+    }
+}
+
+/// The same, read back.
+pub fn get_purged(b: &mut Bytes) -> Result<(LogId, crate::store::StoredMembership)> {
+    let id = get_log_id(b)?;
+    if b.is_empty() {
+        return Ok((id, crate::store::StoredMembership::default()));
+    }
+    let log_id = Some(log_id_to(&get_log_id(b)?));
+    Ok((id, crate::store::StoredMembership { log_id, bytes: get_bytes(b)?.to_vec() }))
 }
 
 pub fn put_entry(b: &mut BytesMut, entry: &Entry) {
@@ -224,6 +244,20 @@ pub fn get_vote_response(b: &mut Bytes) -> Result<VoteResponse<TypeConfig>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_purge_reads_back() {
+        let at = |index| crate::store::LogId { term: 3, leader: 9, index };
+        let known = crate::store::StoredMembership { log_id: Some(at(4)), bytes: b"{}".to_vec() };
+        for membership in [known, crate::store::StoredMembership::default()] {
+            let mut b = BytesMut::new();
+            put_purged(&mut b, &log_id_from(at(7)), &membership);
+            let b = b.freeze();
+            assert_eq!(get_purged(&mut b.clone()).unwrap(), (log_id_from(at(7)), membership));
+            // Who looks only for the entry finds it.
+            assert_eq!(get_log_id(&mut b.clone()).unwrap(), log_id_from(at(7)));
+        }
+    }
 
     #[test]
     fn an_append_reads_back_and_every_cut_is_noticed() {

@@ -6,9 +6,11 @@
 //! must not have happened though SQLite ran them ([`super::watched`]). Then the entry is replayed from its start with that
 //! statement left out and its error recorded; seeds are per statement, so that the others see the same as before.
 
+use super::damage::tells_of_damage;
 use super::entry_run::{Attempt, Count, EntryRun, LeftOut, Muted, replicated};
 use super::entry_vfs::{self, EntryVfs};
 use super::extensions::{ExtensionError, ExtensionSet, Loaded, Shelf};
+use super::foreign_keys::ForeignKeys;
 use super::freelist::Freelist;
 use super::kept_replies::{self, KeptReply};
 use super::maintain;
@@ -111,6 +113,9 @@ pub enum LocalFailure {
     /// What the state is executed by is not here.
     #[error(transparent)]
     Extensions(#[from] ExtensionError),
+    /// The database is a new one, in the place of a damaged one.
+    #[error("the database is damaged, and another member's has not taken its place yet")]
+    NoState,
     /// The thread that does it ended.
     #[error("{0} has stopped")]
     Stopped(&'static str),
@@ -125,7 +130,24 @@ impl LocalFailure {
                 matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
             }
             Self::Sqlite { source, .. } | Self::Meta(MetaError::Sqlite(source)) => full(source),
-            Self::Meta(_) | Self::Malformed { .. } | Self::Extensions(_) | Self::Stopped(_) => false,
+            Self::Meta(_)
+            | Self::Malformed { .. }
+            | Self::Extensions(_)
+            | Self::NoState
+            | Self::Stopped(_) => false,
+        }
+    }
+
+    /// Whether the cause is that the database's file cannot be read, or is not what was written there.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Sqlite { source, .. } => tells_of_damage(source),
+            Self::Meta(error) => error.is_damage(),
+            Self::Malformed { .. }
+            | Self::Io { .. }
+            | Self::Extensions(_)
+            | Self::NoState
+            | Self::Stopped(_) => false,
         }
     }
 }
@@ -141,7 +163,6 @@ pub struct Applier {
     maintained: Maintained,
     /// Why the last entry for the database itself came to nothing.
     maintenance_error: Option<String>,
-    foreign_keys: bool,
     shelf: Shelf,
     page_size: usize,
     pages: Arc<Pages>,
@@ -150,7 +171,8 @@ pub struct Applier {
 }
 
 impl Applier {
-    /// Opens the database at `path`, which must hold the internal table.
+    /// Opens the database at `path`, which must hold the internal table. Where that says nothing of foreign keys,
+    /// `foreign_keys` counts.
     pub fn open(
         path: &Path,
         vfs: EntryVfs,
@@ -179,7 +201,6 @@ impl Applier {
             membership,
             maintained,
             maintenance_error: None,
-            foreign_keys,
             shelf,
             page_size,
             pages,
@@ -190,6 +211,11 @@ impl Applier {
     /// By which extensions entries are executed.
     pub fn extensions(&self) -> &Arc<Loaded> {
         &self.on.extensions
+    }
+
+    /// Whether entries are executed with foreign keys enforced, and by what.
+    pub fn foreign_keys(&self) -> ForeignKeys {
+        self.on.foreign_keys
     }
 
     /// The hashes of the database's pages.
@@ -205,7 +231,25 @@ impl Applier {
     /// The checksum of the state, if it is known.
     pub fn checksum(&self) -> Result<Option<Checksum>, LocalFailure> {
         let Some(last) = self.applied.log_id else { return Ok(None) };
-        self.pages.record(last.index, true, |freelist| freelist.pages(&self.on.connection))
+        self.record(last.index, true)
+    }
+
+    /// Notes the checksum after entry `index`, if it is known.
+    fn record(&self, index: u64, now: bool) -> Result<Option<Checksum>, LocalFailure> {
+        let database = self.pages.database();
+        let mut first = 0;
+        let recorded = self.pages.record(index, now, |freelist| {
+            first = freelist.first;
+            freelist.pages(&self.on.connection)
+        });
+        match recorded {
+            // Nothing that was applied depends on it.
+            Err(error) if error.is_damage() => {
+                self.pages.unreadable(database, first);
+                Ok(None)
+            }
+            recorded => recorded,
+        }
     }
 
     /// What has been applied.
@@ -293,6 +337,9 @@ impl Applier {
         if let Some(set) = &command.extensions {
             return self.set_extensions(entry, time, set);
         }
+        if let Some(enforced) = command.foreign_keys {
+            return self.set_foreign_keys(entry, time, enforced);
+        }
         if command.skip.is_some() {
             // Whoever comes to it has passed over the other entry, or it would not be here.
             self.begin()?;
@@ -307,7 +354,7 @@ impl Applier {
         let mut count = Count::Estimate;
         loop {
             self.begin()?;
-            let run = EntryRun::new(&self.on, (entry, time), self.foreign_keys, count, &left_out);
+            let run = EntryRun::new(&self.on, (entry, time), count, &left_out);
             match run.run(&command)? {
                 Attempt::Finished(reply, kept) => {
                     let before = self.applied;
@@ -454,6 +501,18 @@ impl Applier {
         Ok(Reply::new())
     }
 
+    /// From the next entry on, statements are executed with foreign keys enforced, or without. What is there is not looked
+    /// at, as SQLite does not.
+    fn set_foreign_keys(&mut self, entry: &Entry, time: i64, enforced: bool) -> Result<Reply, LocalFailure> {
+        self.begin()?;
+        meta::write_foreign_keys(&self.on.connection, Some(enforced))?;
+        self.applied.timestamp_us = time;
+        self.commit(entry.log_id)?;
+        // It counts for statements that are compiled from then on.
+        self.reopen()?;
+        Ok(Reply::new())
+    }
+
     fn begin(&self) -> Result<(), LocalFailure> {
         if let Some(recorder) = &self.on.recorder {
             recorder.begin_entry();
@@ -520,7 +579,7 @@ impl Applier {
         }
         self.on.watch.committed(&self.on.connection, &self.applied);
         self.note_pages()?;
-        self.pages.record(log_id.index, false, |freelist| freelist.pages(&self.on.connection))?;
+        self.record(log_id.index, false)?;
         Ok(None)
     }
 
@@ -544,7 +603,8 @@ impl Applier {
     /// Puts a new connection in the place of the present one: without compiled statements, and with the planner's
     /// statistics as the database has them.
     fn reopen(&mut self) -> Result<(), LocalFailure> {
-        let (on, meta) = WriterConnection::open(&self.path, &self.vfs, self.foreign_keys, &self.shelf)?;
+        let configured = self.on.foreign_keys.configured;
+        let (on, meta) = WriterConnection::open(&self.path, &self.vfs, configured, &self.shelf)?;
         debug_assert_eq!(meta.applied, self.applied);
         // Closed when dropped; what it held is committed.
         self.on = on;

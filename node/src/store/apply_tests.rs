@@ -2,7 +2,7 @@
 use super::*;
 use crate::raft::command::{
     EncodedRequest, EntryContext, Param, RequestEncoder, RequestId, encode_execute, encode_extensions,
-    encode_maintenance,
+    encode_foreign_keys, encode_maintenance,
 };
 
 struct Fixture {
@@ -111,6 +111,48 @@ fn an_entry_that_names_extensions_which_are_not_here_changes_nothing() {
     let bytes = encode_extensions(context, &ExtensionSet::default());
     f.applier.apply(&Entry { payload: Payload::Command(bytes), ..entry }).unwrap();
     assert_eq!(f.applier.applied().log_id, Some(log_id));
+}
+
+#[test]
+fn entries_go_by_what_the_state_says_of_foreign_keys_whatever_a_start_says() {
+    const SCHEMA: &[&str] =
+        &["CREATE TABLE p(id INTEGER PRIMARY KEY)", "CREATE TABLE c(p REFERENCES p ON DELETE CASCADE)"];
+    // Two members: the second one is started anew before each entry, with the other flag.
+    let mut sums = Vec::new();
+    for restarts in [false, true] {
+        let mut f = fixture(false);
+        let path = f._dir.path().join("t.sqlite");
+        let mut flag = false;
+        let mut restarted = |f: Fixture| {
+            flag ^= restarts;
+            let (vfs, closed) = f.applier.close();
+            closed.unwrap();
+            let (shelf, pages) = (Shelf::open(f._dir.path()), Arc::default());
+            let applier = Applier::open(&path, vfs, flag, shelf, pages).unwrap();
+            Fixture { applier, ..f }
+        };
+        f.one(0, SCHEMA);
+        for enforced in [false, true, true, false] {
+            let context = EntryContext { timestamp_us: 1, seed: 1, step_limit: 0 };
+            let log_id = LogId { term: 1, leader: 2, index: f.next };
+            f.next += 1;
+            let payload = Payload::Command(encode_foreign_keys(context, enforced));
+            assert!(f.applier.apply(&Entry { log_id, payload, wants_reply: false }).unwrap().is_empty());
+            f = restarted(f);
+            assert_eq!(f.applier.foreign_keys().are_enforced(), enforced);
+            let answer = f.one(0, &["INSERT INTO c VALUES(9)"]);
+            assert_eq!(answer.contains("FOREIGN KEY constraint failed"), enforced, "{answer}");
+            f = restarted(f);
+            f.one(0, &["DELETE FROM c", "INSERT INTO p VALUES(1)", "INSERT INTO c VALUES(1)"]);
+            f.one(0, &["DELETE FROM p WHERE id = 1"]);
+            assert_eq!(f.value("SELECT count(*) FROM c"), if enforced { "0" } else { "1" });
+            f = restarted(f);
+        }
+        let meta = meta::read_existing(f.applier.connection()).unwrap();
+        assert_eq!(meta.foreign_keys, Some(false));
+        sums.push((meta, f.value("SELECT count(*) FROM c")));
+    }
+    assert_eq!(sums[0], sums[1]);
 }
 
 #[test]

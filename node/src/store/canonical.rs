@@ -2,7 +2,8 @@
 //! may have been made to harm whoever opens it.
 //!
 //! The child is this program again, with a hidden subcommand. Before it looks at the file it limits itself: memory,
-//! processor time, size of what it writes, open files, no core. It checks the whole file, then writes a *canonical* one
+//! processor time, size of what it writes, open files, no core; and confines itself to that file and to a directory of its
+//! own (`confinement.rs`). It checks the whole file, then writes a *canonical* one
 //! (`VACUUM INTO`: the layout depends on the content only as SQLite writes it, pages of 4 KiB, no auto-vacuum), drops
 //! what has a name of ours, refuses what a user could not have made (a table whose CHECK asks for SQLite's version) and
 //! adds a fresh internal table. What a crafted file can do to the child ends with it. A large file is checked and rewritten
@@ -10,12 +11,14 @@
 //!
 //! Where SQL text is taken too, the child first runs it, under the rules for statements of users, on an empty database.
 
+use super::confinement::{Lacks, confine};
 use super::encode::error_text;
 use super::extensions::{ExtensionError, ExtensionSet, Loaded, Shelf};
 use super::guard::{Guard, Purpose};
 use super::meta::{self, RESERVED_PREFIX};
 use super::pages;
 use super::script::Statements;
+use super::temporary::{ELSEWHERE, Temporary};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -63,11 +66,16 @@ pub enum Taken {
     DatabaseOrSql,
 }
 
+/// What the child makes in its directory: the canonical file, and of SQL text a database before that.
+const OUTPUT: &str = "database";
+const RUN: &str = "run";
+
 /// What the child is to do.
 #[derive(Clone, Debug)]
 pub struct Order {
     input: PathBuf,
-    output: PathBuf,
+    /// The directory that it works in.
+    room: PathBuf,
     taken: Taken,
     /// On whose shelf which extensions are.
     extensions: Option<(PathBuf, ExtensionSet)>,
@@ -76,14 +84,14 @@ pub struct Order {
 impl Order {
     /// What the arguments of the subcommand say; none if they make no sense.
     pub fn parse(arguments: &[String]) -> Option<Self> {
-        let [input, output, taken, extensions @ ..] = arguments else { return None };
+        let [input, room, taken, extensions @ ..] = arguments else { return None };
         let taken = match taken.as_str() {
             ONLY_DATABASE => Taken::Database,
             OR_SQL => Taken::DatabaseOrSql,
             _ => return None,
         };
         let extensions = if extensions.is_empty() { None } else { Some(Loaded::of_arguments(extensions)?) };
-        Some(Self { input: input.into(), output: output.into(), taken, extensions })
+        Some(Self { input: input.into(), room: room.into(), taken, extensions })
     }
 }
 
@@ -139,22 +147,26 @@ pub enum Refused {
     Io(#[from] io::Error),
 }
 
-/// Runs the child on `input`; afterwards `output` is the canonical file, not synced.
+/// Runs the child on `input`; afterwards `output`, on the disk of `temporary`, is the canonical file, not synced.
 pub async fn write_in_child(
     input: &Path,
     output: &Path,
     taken: Taken,
     extensions: &Loaded,
+    (temporary, lacks): (&Temporary, &Lacks),
 ) -> Result<(), CanonicalError> {
     let size = std::fs::metadata(input)?.len();
+    let room = temporary.room()?;
+    let written = room.path.join(OUTPUT);
     let child = tokio::process::Command::new(std::env::current_exe()?)
         .arg(SUBCOMMAND)
-        .args([input, output])
+        .args([input, &room.path])
         .arg(if taken == Taken::DatabaseOrSql { OR_SQL } else { ONLY_DATABASE })
         .args(extensions.arguments())
         .env_clear()
+        .env(ELSEWHERE, &room.path)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
@@ -168,15 +180,16 @@ pub async fn write_in_child(
             () = tokio::time::sleep(LOOK) => {}
         }
         // Not cut short: that a disk fails is told once, to whoever syncs next.
-        let output = output.to_owned();
-        synced = tokio::task::spawn_blocking(move || sync_grown(&output, synced))
+        let written = written.clone();
+        synced = tokio::task::spawn_blocking(move || sync_grown(&written, synced))
             .await
             .map_err(io::Error::from)??;
     };
     let Ok(done) = done else { return Err(CanonicalError::Invalid("checking it took too long".into())) };
     let done = done?;
+    lacks.note(&done.stdout);
     match done.status.code() {
-        Some(0) => Ok(()),
+        Some(0) => Ok(std::fs::rename(&written, output)?),
         Some(_) => {
             let said = String::from_utf8_lossy(&done.stderr);
             let said: String = said.lines().last().unwrap_or_default().chars().take(300).collect();
@@ -204,9 +217,9 @@ fn cpu_seconds(size: u64, is_text: bool) -> u64 {
     SECONDS + each * (size >> 26)
 }
 
-/// What the child does.
-pub fn child(order: &Order) -> Result<(), Refused> {
-    let Order { input, output, taken, extensions } = order;
+/// What the child does. `tell` is given what keeps it from confining itself, in words.
+pub fn child(order: &Order, tell: impl FnMut(String)) -> Result<(), Refused> {
+    let Order { input, room, taken, extensions } = order;
     // Before it limits itself: a library may want more when it is opened.
     let extensions = match extensions {
         Some((data_dir, set)) => Shelf::open(data_dir).load(set)?,
@@ -224,18 +237,14 @@ pub fn child(order: &Order) -> Result<(), Refused> {
     limit(Resource::Fsize, largest.saturating_add(ALLOWANCE))?;
     limit(Resource::Nofile, FILES)?;
     limit(Resource::Core, 0)?;
+    confine(input, room).into_iter().for_each(tell);
+    let output = room.join(OUTPUT);
     if !is_text {
-        return write_canonical(input, output, &extensions);
+        return write_canonical(input, &output, &extensions);
     }
-    let mut made = output.as_os_str().to_owned();
-    made.push(".run");
-    let made = Path::new(&made);
-    let written =
-        run_text(input, made, &extensions).and_then(|()| write_canonical(made, output, &extensions));
-    match std::fs::remove_file(made) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-        _ => written,
-    }
+    let run = room.join(RUN);
+    run_text(input, &run, &extensions)?;
+    write_canonical(&run, &output, &extensions)
 }
 
 fn is_database(path: &Path) -> io::Result<bool> {

@@ -95,7 +95,6 @@ pub struct EntryRun<'a> {
     entry: &'a Entry,
     /// Its time, in microseconds since 1970.
     time: i64,
-    foreign_keys: bool,
     count: Count,
     left_out: &'a LeftOut,
 }
@@ -105,11 +104,14 @@ impl<'a> EntryRun<'a> {
     pub fn new(
         on: &'a WriterConnection,
         (entry, time): (&'a Entry, i64),
-        foreign_keys: bool,
         count: Count,
         left_out: &'a LeftOut,
     ) -> Self {
-        Self { on, entry, time, foreign_keys, count, left_out }
+        Self { on, entry, time, count, left_out }
+    }
+
+    fn enforces_foreign_keys(&self) -> bool {
+        self.on.foreign_keys.are_enforced()
     }
 
     /// Runs all requests of `command`.
@@ -294,7 +296,7 @@ impl RequestRun<'_> {
     }
 
     fn violates_deferred(&self) -> bool {
-        self.entry.foreign_keys && entry_vfs::has_deferred_violations(&self.entry.on.connection)
+        self.entry.enforces_foreign_keys() && entry_vfs::has_deferred_violations(&self.entry.on.connection)
     }
 
     fn run_one(
@@ -306,7 +308,7 @@ impl RequestRun<'_> {
     ) -> Result<Ran, Stop> {
         let on = self.entry.on;
         // A deferred foreign key is checked when the client's statement would have committed.
-        let deferred = self.entry.foreign_keys && !all_or_nothing;
+        let deferred = self.entry.enforces_foreign_keys() && !all_or_nothing;
         let noted = self.entry.noted();
         if deferred {
             self.control("/* own */ SAVEPOINT statement", "begin a statement")?;

@@ -4,6 +4,7 @@
 
 use super::apply::LocalFailure;
 use rusqlite::{Connection, OptionalExtension};
+use std::collections::HashSet;
 
 /// The free list, as page 1 tells of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,10 +28,10 @@ impl Freelist {
 
     /// The pages on it: trunks, and the leaves that they name.
     pub fn pages(self, connection: &Connection) -> Result<Vec<u32>, LocalFailure> {
-        let mut pages = Vec::with_capacity(self.count as usize);
+        let (mut pages, mut trunks) = (Vec::new(), HashSet::new());
         let mut trunk = self.first;
-        // Never more than the count says, so that a damaged list ends.
-        while trunk != 0 && pages.len() < self.count as usize {
+        // Never more than the count says, nor round and round, so that a damaged list ends.
+        while trunk != 0 && pages.len() < self.count as usize && trunks.insert(trunk) {
             pages.push(trunk);
             let Some(content) = page(connection, trunk)? else { break };
             let leaves = (be_u32(&content, 4) as usize).min(content.len() / 4 - 2);

@@ -8,13 +8,17 @@ mod backup;
 pub(crate) mod canonical;
 mod changes;
 mod checkpoint;
+mod confinement;
+mod damage;
 mod dump;
 mod encode;
+mod engine;
 mod entry_functions;
 mod entry_run;
 mod entry_vfs;
 mod execute;
 mod extensions;
+mod foreign_keys;
 mod freelist;
 mod generation;
 mod guard;
@@ -34,6 +38,7 @@ mod scrub;
 mod snapshot;
 mod spool;
 mod staging;
+mod temporary;
 mod text;
 mod value;
 mod wal_capture;
@@ -50,6 +55,7 @@ pub use changes::{CaptureState, ChangesReader, Cursor, Gap, Page, Part};
 pub use checkpoint::Durable;
 pub use encode::{Abandoned, Sink, Stopped, begin_entry};
 pub use extensions::{ExtensionError, ExtensionFile, ExtensionSet, ExtensionsConfig, Loaded, Shelf};
+pub use foreign_keys::ForeignKeys;
 pub use meta::{Applied, LogId, Maintained, Meta, MetaError, Position, RESERVED_PREFIX, StoredMembership};
 pub use pages::{Checksum, Damage, PageSum};
 pub use query_memory::{install as bound_queries, set_limit as set_query_memory};
@@ -61,6 +67,7 @@ pub use result_limit::ResultLimit;
 pub use script::statements;
 pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, Streamed, chunk_crc};
 pub use staging::{Receiving, Scratch, Sha256Sum, StagedFile, Staging};
+pub use temporary::{ELSEWHERE, temporary_path};
 pub use text::is_vacuum;
 pub use value::write_str;
 pub use write_behind::WriteBehind;
@@ -70,15 +77,17 @@ use crate::failpoint::{Place, pass};
 use crate::observe::{Observe as _, Until as _};
 use apply::Applier;
 use attempts::Attempts;
+use confinement::Lacks;
 use entry_vfs::EntryVfs;
 use generation::{Generations, LINK};
 use pages::Pages;
 use rusqlite::Connection;
-use scrub::Scrub;
+use scrub::{Scrub, Suspicion};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use temporary::Temporary;
 use tokio::sync::{oneshot, watch};
 use writer::{PAGE, Writer};
 
@@ -90,15 +99,29 @@ pub struct Store {
     generations: Generations,
     pages: Arc<Pages>,
     staging: Staging,
+    temporary: Temporary,
+    lacks: Lacks,
     shelf: Shelf,
     installs: Arc<AtomicU64>,
     attempts: Arc<Attempts>,
     suspect: Option<Suspect>,
+    engine: Arc<str>,
+    /// The generation that is there only until another member's state is.
+    stand_in: Option<u64>,
+}
+
+/// A database to open.
+struct Opening {
+    temporary: Temporary,
+    generation: u64,
+    /// The damaged one in whose place it is.
+    damaged: Option<u64>,
 }
 
 impl Store {
     /// Opens the database of `directory`, or makes an empty one; removes what an interrupted install left.
-    /// Its pages are compared with what was written there once each `scrub_period`.
+    /// Its pages are compared with what was written there once each `scrub_period`. Where it says nothing of foreign keys,
+    /// `foreign_keys` counts.
     pub fn open(directory: &Path, foreign_keys: bool, scrub_period: Duration) -> Result<Self, LocalFailure> {
         Self::open_with(directory, foreign_keys, scrub_period, Shelf::open(directory))
     }
@@ -110,6 +133,47 @@ impl Store {
         scrub_period: Duration,
         shelf: Shelf,
     ) -> Result<Self, LocalFailure> {
+        let temporary = temporary(directory)?;
+        let (generations, present) = Self::present(directory)?;
+        let place =
+            |place| pass(place).map_err(|source| LocalFailure::Io { what: "open the database", source });
+        place(Place::StartCleaned)?;
+        let generation = match present {
+            Some(n) => n,
+            None => {
+                create(&generations.path(1))?;
+                place(Place::StartCreated)?;
+                let what = "activate the new database";
+                generations.activate(1).map_err(|source| LocalFailure::Io { what, source })?;
+                1
+            }
+        };
+        let opening = Opening { temporary, generation, damaged: None };
+        Self::open_generation(directory, foreign_keys, scrub_period, shelf, opening)
+    }
+
+    /// Opens a new database in the place of one that is damaged, until another member's takes the place of both. It says
+    /// that it is what `meta` is, and holds nothing; the damaged one stays as it is until then, and is met again if this
+    /// process ends before.
+    pub fn open_instead(
+        directory: &Path,
+        foreign_keys: bool,
+        scrub_period: Duration,
+        shelf: Shelf,
+        meta: &Meta,
+    ) -> Result<Self, LocalFailure> {
+        let temporary = temporary(directory)?;
+        let (generations, damaged) = Self::present(directory)?;
+        let generation = damaged.unwrap_or_default() + 1;
+        create_of(&generations.path(generation), meta)?;
+        let opening = Opening { temporary, generation, damaged };
+        let store = Self::open_generation(directory, foreign_keys, scrub_period, shelf, opening)?;
+        store.pages.unreadable(store.pages.database(), 1);
+        Ok(store)
+    }
+
+    /// The generations in `directory`, without what an interrupted install left, and which is the present one.
+    fn present(directory: &Path) -> Result<(Generations, Option<u64>), LocalFailure> {
         let io = |what| move |source| LocalFailure::Io { what, source };
         let generations = Generations::new(directory);
         let present = generations.present().map_err(io("find the present database"))?;
@@ -124,42 +188,50 @@ impl Store {
             return Err(io("find the present database")(std::io::Error::other(message)));
         }
         generations.remove_others(present).map_err(io("remove what an interrupted install left"))?;
-        let place = |place| pass(place).map_err(io("open the database"));
-        place(Place::StartCleaned)?;
-        let generation = match present {
-            Some(n) => n,
-            None => {
-                create(&generations.path(1))?;
-                place(Place::StartCreated)?;
-                generations.activate(1).map_err(io("activate the new database"))?;
-                1
-            }
-        };
+        Ok((generations, present))
+    }
+
+    fn open_generation(
+        directory: &Path,
+        foreign_keys: bool,
+        scrub_period: Duration,
+        shelf: Shelf,
+        Opening { temporary, generation, damaged }: Opening,
+    ) -> Result<Self, LocalFailure> {
+        let io = |what| move |source| LocalFailure::Io { what, source };
+        let generations = Generations::new(directory);
         let path = generations.path(generation);
         let staging = Staging::open(directory).map_err(io("open the staging directory"))?;
         staging.resume(&path).map_err(io("look for staged databases"))?;
+        let engine = engine::name()
+            .map_err(|source| LocalFailure::Sqlite { what: "look at what SQLite is made of", source })?;
         let vfs = EntryVfs::register()
             .map_err(|e| io("register the file system layer")(std::io::Error::other(e)))?;
         let pages = Arc::new(Pages::default());
         let applier = Applier::open(&path, vfs, foreign_keys, shelf.clone(), pages.clone())?;
         let program = format!("{} {}", crate::VERSION, sqlite_version());
-        let (attempts, suspect) = Attempts::open(directory, applier.applied().index(), &program)
+        // What ended the process before is in the state that is to come.
+        let applied = damaged.map_or(applier.applied().index(), |_| Some(u64::MAX));
+        let (attempts, suspect) = Attempts::open(directory, applied, &program)
             .map_err(io("open the note of the entry that is applied"))?;
         let attempts = Arc::new(attempts);
-        place(Place::StartOpened)?;
-        let readers = Arc::new(ReadPool::new(&path, foreign_keys, applier.extensions().clone()));
-        let (own, pool) = (generations.clone(), readers.clone());
+        pass(Place::StartOpened).map_err(io("open the database"))?;
         let (wake, woken) = std::sync::mpsc::channel();
+        let suspicion = Suspicion::new(wake.clone());
+        let (enforced, extensions) = (applier.foreign_keys().are_enforced(), applier.extensions().clone());
+        let readers = Arc::new(ReadPool::new(&path, enforced, extensions, suspicion.clone()));
+        let (own, pool) = (generations.clone(), readers.clone());
         let writer = Writer::start(
             (applier, attempts.clone()),
             own,
-            generation,
+            (generation, damaged),
             pool,
             staging.clone(),
-            (foreign_keys, shelf.clone()),
+            shelf.clone(),
             wake,
         )?;
-        let scrub = Scrub::new(pages.clone(), writer.clone(), generations.clone(), scrub_period, woken);
+        let told = (woken, suspicion);
+        let scrub = Scrub::new(pages.clone(), writer.clone(), generations.clone(), scrub_period, told);
         std::thread::Builder::new()
             .name("scrub".into())
             .spawn(move || scrub.run())
@@ -170,22 +242,44 @@ impl Store {
             generations,
             pages,
             staging,
+            temporary,
+            lacks: Lacks::default(),
             shelf,
             installs: Arc::default(),
             attempts,
             suspect,
+            engine: engine.into(),
+            stand_in: damaged.map(|_| generation),
         })
+    }
+
+    /// Whether the database is damaged, and what is open in its place holds nothing.
+    pub fn lacks_state(&self) -> bool {
+        let is_present = |n: u64| self.writer.state().observe(|state| state.generation == n);
+        self.stand_in.is_some_and(is_present)
+    }
+
+    /// Waits until another member's state is here, where this one [lacks](Self::lacks_state) its own; fails when the writer
+    /// has stopped.
+    pub async fn until_it_has_state(&self) -> Result<(), watch::error::RecvError> {
+        let stand_in = self.stand_in;
+        self.state().until(move |state| Some(state.generation) != stand_in).await
+    }
+
+    fn has_state(&self) -> Result<(), LocalFailure> {
+        if self.lacks_state() { Err(LocalFailure::NoState) } else { Ok(()) }
     }
 
     /// Checksums of the states after the entries applied last, oldest first; none while they are not known. Equal on
     /// every replica.
     pub fn checksums(&self) -> Vec<Checksum> {
-        self.pages.recent()
+        // What stands in for a damaged database is no state that anybody has.
+        if self.lacks_state() { Vec::new() } else { self.pages.recent() }
     }
 
     /// The newest of them.
     pub fn last_checksum(&self) -> Option<Checksum> {
-        self.pages.last()
+        self.pages.last().filter(|_| !self.lacks_state())
     }
 
     /// The checksum of the present state; none while it is not known.
@@ -274,11 +368,13 @@ impl Store {
 
     /// Pins the present state. Blocks on the disk.
     pub fn pin_snapshot(&self) -> Result<PinnedSnapshot, LocalFailure> {
+        self.has_state()?;
         self.look(PinnedSnapshot::pin)
     }
 
     /// Pins the present state, with its checksum if that is known.
     pub async fn pin_checked(&self) -> Result<PinnedSnapshot, LocalFailure> {
+        self.has_state()?;
         self.writer.pin().await
     }
 
@@ -333,6 +429,7 @@ impl Store {
 
     /// Writes a copy of the present state for a client. Blocks.
     pub fn write_backup(&self, options: &BackupOptions, outlet: &mut dyn Outlet) -> Result<(), BackupError> {
+        self.has_state().map_err(std::io::Error::other)?;
         backup::write_backup(&self.database_path(), &self.staging, options, &self.extensions(), outlet)
     }
 
@@ -353,6 +450,16 @@ impl Store {
         self.readers.extensions()
     }
 
+    /// What SQL is executed by here: its version, and a hash of what it is made of.
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
+    /// Whether entries are executed with foreign keys enforced, and by what.
+    pub fn foreign_keys(&self) -> ForeignKeys {
+        self.writer.state().observe(|state| state.foreign_keys)
+    }
+
     /// Makes the canonical database `output` of a client's file, with the present extensions, in a child process; it is
     /// not synced then.
     pub async fn write_canonical(
@@ -361,7 +468,14 @@ impl Store {
         output: &Path,
         taken: Taken,
     ) -> Result<(), CanonicalError> {
-        canonical::write_in_child(input, output, taken, &self.extensions()).await
+        let (extensions, own) = (self.extensions(), (&self.temporary, &self.lacks));
+        canonical::write_in_child(input, output, taken, &extensions, own).await
+    }
+
+    /// What the system does not give the process that makes canonical databases, in words: nothing, if it is confined.
+    /// None before the first one.
+    pub fn lacks_confinement(&self) -> Option<Vec<String>> {
+        self.lacks.known()
     }
 
     /// How changes are captured; none if they are not. Reads the database.
@@ -420,11 +534,25 @@ impl Store {
 }
 
 /// Makes an empty, synced database with the internal table.
+/// The directory of temporary files: before anything of SQLite's may need it.
+fn temporary(directory: &Path) -> Result<Temporary, LocalFailure> {
+    let what = "make the directory of temporary files";
+    Temporary::open(directory).map_err(|source| LocalFailure::Io { what, source })
+}
+
 fn create(path: &Path) -> Result<(), LocalFailure> {
+    create_of(path, &Meta::default())
+}
+
+/// The same, whose internal table says `meta`.
+fn create_of(path: &Path, meta: &Meta) -> Result<(), LocalFailure> {
     let sqlite = |source| LocalFailure::Sqlite { what: "make the database", source };
     let connection = Connection::open(path).map_err(sqlite)?;
     connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL").map_err(sqlite)?;
-    meta::create(&connection)?;
+    match *meta == Meta::default() {
+        true => meta::create(&connection)?,
+        false => meta::create_of(&connection, meta)?,
+    }
     // Closing the last connection moves the WAL into the file and syncs it.
     connection.close().map_err(|(_, source)| sqlite(source))?;
     let io = |source| LocalFailure::Io { what: "sync the new database", source };

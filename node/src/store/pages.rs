@@ -36,10 +36,10 @@ pub struct Checksum {
     pub sum: u64,
 }
 
-/// A page on disk is not what was written there.
+/// A page on disk is not what was written there, or cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// The page.
+    /// The page; where SQLite finds no database in the file, the first one.
     pub page: u32,
 }
 
@@ -177,8 +177,30 @@ impl Pages {
         let mut inner = self.inner.lock();
         *inner = Inner { database: inner.database + 1, freelist, ..Inner::default() };
         inner.resize(size);
-        drop(inner);
         self.damage.send_replace(None);
+    }
+
+    /// Which database it is: what is found in an earlier one says nothing of the present one.
+    pub fn database(&self) -> u64 {
+        self.inner.lock().database
+    }
+
+    /// A page of that database cannot be read.
+    pub fn unreadable(&self, database: u64, page: u32) {
+        let inner = self.inner.lock();
+        // Under the lock: a reset that comes in between forgets it.
+        if inner.database == database {
+            tracing::error!(page, "a page of the database cannot be read");
+            self.damaged(page);
+        }
+    }
+
+    fn damaged(&self, page: u32) {
+        self.damage.send_if_modified(|damage| {
+            let first = damage.is_none();
+            damage.get_or_insert(Damage { page });
+            first
+        });
     }
 
     /// How many pages the database has after the last commit.
@@ -280,11 +302,7 @@ impl Pages {
             expected if expected != hash => {
                 drop(inner);
                 tracing::error!(page, "a page of the database is not what was written there");
-                self.damage.send_if_modified(|damage| {
-                    let first = damage.is_none();
-                    damage.get_or_insert(Damage { page });
-                    first
-                });
+                self.damaged(page);
             }
             _ => {}
         }
@@ -344,6 +362,19 @@ mod tests {
         pages.reset(1, Freelist::default());
         assert!(!pages.read(database, 1, 1));
         assert_eq!(pages.damage().current(), None);
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_read_is_damage_of_the_database_that_it_is_of() {
+        let pages = Pages::default();
+        pages.reset(2, Freelist::default());
+        let before = pages.database();
+        pages.reset(2, Freelist::default());
+        pages.unreadable(before, 2);
+        assert_eq!(pages.damage().current(), None, "another database took its place");
+        pages.unreadable(pages.database(), 2);
+        pages.unreadable(pages.database(), 1);
+        assert_eq!(pages.damage().current(), Some(Damage { page: 2 }), "the first one found");
     }
 
     #[test]

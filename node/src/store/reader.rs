@@ -14,6 +14,7 @@ use super::guard::{Guard, Purpose};
 use super::meta::{self, Applied, Position};
 use super::query_memory::QueryMemory;
 use super::result_limit::{Limited, ResultLimit};
+use super::scrub::Suspicion;
 use super::text::is_single;
 use crate::raft::command::{Malformed, RequestFlags, RequestView};
 use parking_lot::Mutex;
@@ -41,15 +42,16 @@ const GAVE_WAY: &str = "query ended to let the database be checkpointed: it ran 
 /// Connections for queries on the present generation.
 pub struct ReadPool {
     present: Mutex<Present>,
-    /// Shown by `PRAGMA foreign_keys`, as the writer has it.
-    foreign_keys: bool,
     /// Queries that take their time, since when.
     running: Mutex<Vec<(Instant, Arc<Budget>)>>,
+    suspicion: Suspicion,
 }
 
 struct Present {
     path: PathBuf,
     extensions: Arc<Loaded>,
+    /// Shown by `PRAGMA foreign_keys`, as the writer has it.
+    foreign_keys: bool,
     number: u64,
     idle: Vec<Reader>,
 }
@@ -132,19 +134,33 @@ struct Reader {
     budget: Arc<Budget>,
     origin: Instant,
     generation: u64,
+    suspicion: Suspicion,
+}
+
+impl ReadError {
+    /// What SQLite said, if that is the cause.
+    fn sqlite(&self) -> Option<&rusqlite::Error> {
+        match self {
+            Self::Open(error) | Self::Transaction(error) => Some(error),
+            Self::Meta(error) => error.sqlite(),
+            Self::Malformed(_) | Self::Stopped => None,
+        }
+    }
 }
 
 impl ReadPool {
-    /// A pool for the database at `path`, with `extensions`.
-    pub fn new(path: &Path, foreign_keys: bool, extensions: Arc<Loaded>) -> Self {
-        let present = Present { path: path.to_owned(), extensions, number: 0, idle: Vec::new() };
-        Self { present: Mutex::new(present), foreign_keys, running: Mutex::default() }
+    /// A pool for the database at `path`, with `extensions`; what looks like damage is told to `suspicion`.
+    pub fn new(path: &Path, foreign_keys: bool, extensions: Arc<Loaded>, suspicion: Suspicion) -> Self {
+        let path = path.to_owned();
+        let present = Present { path, extensions, foreign_keys, number: 0, idle: Vec::new() };
+        Self { present: Mutex::new(present), running: Mutex::default(), suspicion }
     }
 
     /// From now on queries run on the database at `path`, with `extensions`; those that run already end on the old one.
-    pub fn switch_to(&self, path: &Path, extensions: &Arc<Loaded>) {
+    pub fn switch_to(&self, path: &Path, foreign_keys: bool, extensions: &Arc<Loaded>) {
         let mut present = self.present.lock();
         present.extensions = extensions.clone();
+        present.foreign_keys = foreign_keys;
         path.clone_into(&mut present.path);
         present.number += 1;
         present.idle.clear();
@@ -239,7 +255,7 @@ impl ReadPool {
         });
         let (compile_options, cache_size, reader) = read.unwrap_or_default();
         // The writer belongs to its thread; these are what it is configured with (`apply.rs`).
-        let foreign_keys = if self.foreign_keys { "1" } else { "0" };
+        let foreign_keys = if self.present.lock().foreign_keys { "1" } else { "0" };
         let writer =
             NAMES.into_iter().zip(["1", "wal", foreign_keys, "0", "5000"].map(str::to_owned)).collect();
         let memory = BTreeMap::from([("cache_size", cache_size)]);
@@ -271,14 +287,15 @@ impl ReadPool {
     }
 
     fn take(&self) -> Result<Reader, ReadError> {
-        let (path, number, extensions) = {
+        let (path, number, foreign_keys, extensions) = {
             let mut present = self.present.lock();
             if let Some(reader) = present.idle.pop() {
                 return Ok(reader);
             }
-            (present.path.clone(), present.number, present.extensions.clone())
+            (present.path.clone(), present.number, present.foreign_keys, present.extensions.clone())
         };
-        Reader::open(&path, number, self.foreign_keys, &extensions).map_err(ReadError::Open)
+        let opened = Reader::open(&path, number, foreign_keys, &extensions, &self.suspicion);
+        opened.inspect_err(|error| self.suspicion.look_at(error)).map_err(ReadError::Open)
     }
 
     fn give_back(&self, reader: Reader) {
@@ -298,6 +315,7 @@ impl Reader {
         generation: u64,
         foreign_keys: bool,
         extensions: &Arc<Loaded>,
+        suspicion: &Suspicion,
     ) -> rusqlite::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
@@ -324,7 +342,8 @@ impl Reader {
             deadline != u64::MAX && origin.elapsed().as_nanos() as u64 >= deadline
         };
         connection.progress_handler(STEPS_PER_TICK as i32, Some(handler))?;
-        Ok(Self { connection, guard, budget, origin, generation })
+        let suspicion = suspicion.clone();
+        Ok(Self { connection, guard, budget, origin, generation, suspicion })
     }
 
     fn run(
@@ -341,6 +360,11 @@ impl Reader {
         });
         if !self.connection.is_autocommit() {
             self.control("ROLLBACK")?;
+        }
+        if let Err(error) = &outcome
+            && let Some(error) = error.sqlite()
+        {
+            self.suspicion.look_at(error);
         }
         outcome
     }
@@ -398,6 +422,7 @@ impl Reader {
                     let gives_way = self.budget.gives_way.load(Ordering::Relaxed);
                     let (mut written, mut interrupted, mut lacks_memory) = (false, false, false);
                     if let StatementError::Sqlite { error, reported, .. } = &error {
+                        self.suspicion.look_at(error);
                         written = *reported;
                         interrupted = error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted);
                         lacks_memory = error.sqlite_error_code() == Some(ErrorCode::OutOfMemory);
@@ -433,7 +458,7 @@ mod tests {
         c.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1),(2)").unwrap();
         meta::create(&c).unwrap();
         meta::write_cluster(&c, "c", 3).unwrap();
-        ReadPool::new(&path, false, Loaded::none())
+        ReadPool::new(&path, false, Loaded::none(), Suspicion::new(std::sync::mpsc::channel().0))
     }
 
     fn request(sql: &[&str], flags: u16) -> bytes::Bytes {

@@ -68,6 +68,7 @@ pub fn prepare(
     meta::write_maintained(&connection, applier.maintained())?;
     // They are the cluster's, whatever the other database was executed by.
     meta::write_extensions(&connection, &meta.extensions)?;
+    meta::write_foreign_keys(&connection, meta.foreign_keys)?;
     changes::carry_over(applier.connection(), &connection).map_err(sqlite)?;
     connection.execute_batch("COMMIT").map_err(sqlite)?;
     connection.close().map_err(|(_, source)| sqlite(source))?;

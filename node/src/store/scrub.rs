@@ -6,6 +6,7 @@
 //! it has gone from the cache.
 
 use super::apply::LocalFailure;
+use super::damage::tells_of_damage;
 use super::generation::Generations;
 use super::pages::{self, Pages};
 use super::writer::Writer;
@@ -13,7 +14,8 @@ use crate::observe::Observe as _;
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 /// Bytes read in one transaction.
@@ -28,6 +30,44 @@ const RETRY: Duration = Duration::from_secs(10);
 pub enum Wake {
     /// The database is another one, or its pages are not known any more.
     Anew,
+    /// A query met what looks like damage.
+    Suspicion,
+}
+
+/// By which queries tell that they met what looks like damage. Nobody acts on that alone, for a query may be made to look
+/// so: all pages are read, and what is found counts.
+#[derive(Clone, Debug)]
+pub struct Suspicion {
+    wake: Sender<Wake>,
+    /// A round is owed for it.
+    told: Arc<AtomicBool>,
+}
+
+impl Suspicion {
+    /// Told to whoever receives from `wake`.
+    pub fn new(wake: Sender<Wake>) -> Self {
+        Self { wake, told: Arc::default() }
+    }
+
+    /// Tells of `error`, if it is one that damage causes.
+    pub fn look_at(&self, error: &rusqlite::Error) {
+        if !tells_of_damage(error) || self.told.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tracing::warn!(%error, "a query met what looks like damage; all pages are read");
+        if self.wake.send(Wake::Suspicion).is_err() {
+            tracing::warn!("nothing reads the pages any more: what a query met is not looked at");
+        }
+    }
+
+    fn is_owed(&self) -> bool {
+        self.told.load(Ordering::Acquire)
+    }
+
+    /// A round begins: what is met from now on is owed another one.
+    fn take(&self) -> bool {
+        self.told.swap(false, Ordering::AcqRel)
+    }
 }
 
 /// The thread's state.
@@ -37,6 +77,7 @@ pub struct Scrub {
     generations: Generations,
     period: Duration,
     wake: Receiver<Wake>,
+    suspicion: Suspicion,
 }
 
 /// A connection whose read transaction is on a state between two entries.
@@ -83,7 +124,13 @@ impl PinnedRange {
             }
             let hash = statement
                 .query_row([page], |row| Ok(row.get_ref(0)?.as_blob().map(|data| pages::hash(page, data))?))
-                .map_err(sqlite)?;
+                .map_err(|source| {
+                    if tells_of_damage(&source) {
+                        pages.unreadable(self.database, page);
+                    }
+                    pages.end_range(self.database, false);
+                    sqlite(source)
+                })?;
             if !pages.read(self.database, page, hash) {
                 break;
             }
@@ -101,48 +148,80 @@ impl Scrub {
         writer: Writer,
         generations: Generations,
         period: Duration,
-        wake: Receiver<Wake>,
+        (wake, suspicion): (Receiver<Wake>, Suspicion),
     ) -> Self {
-        Self { pages, writer, generations, period, wake }
+        Self { pages, writer, generations, period, wake, suspicion }
     }
 
     /// Runs until the store is closed.
     pub fn run(self) {
         loop {
             let began = Instant::now();
-            match self.round() {
+            let is_suspected = self.suspicion.take();
+            match self.round(is_suspected) {
                 Ok(true) => tracing::debug!(took = ?began.elapsed(), "read all pages"),
                 Ok(false) => continue,
-                // The writer meets the same error if it is real, and stops the node.
+                // What it tells of the file is noted where it was met; anything else may be gone at the next round.
                 Err(error) => tracing::warn!(%error, "reading the pages to check them failed"),
             }
             let period = if self.pages.is_complete() { self.period } else { self.period.min(RETRY) };
-            match self.wake.recv_timeout(period.saturating_sub(began.elapsed())) {
-                Ok(Wake::Anew) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            if !self.await_next(began, period) {
+                return;
             }
         }
     }
 
-    /// Reads all pages once; false if it has to begin anew. An error ends the round, and the next one comes in time.
-    fn round(&self) -> Result<bool, LocalFailure> {
+    /// Waits for the next round, `period` after the last one `began`, or sooner if there is a reason; false if the store is
+    /// closed.
+    fn await_next(&self, began: Instant, mut period: Duration) -> bool {
+        // Whoever asks again and again for what looks damaged does not have pages read all the time.
+        let soonest = (began.elapsed() * (REST + 1)).max(RETRY);
+        if self.suspicion.is_owed() {
+            period = period.min(soonest);
+        }
+        loop {
+            match self.wake.recv_timeout(period.saturating_sub(began.elapsed())) {
+                Ok(Wake::Suspicion) => period = period.min(soonest),
+                Ok(Wake::Anew) | Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// Pins a range of the present database, which is `generation`; none if that is another one by now.
+    fn pin(&self, generation: u64) -> Result<Option<PinnedRange>, LocalFailure> {
+        let database = self.pages.database();
+        let pin = || {
+            let connection = PinnedRange::open(&self.generations.path(generation))?;
+            self.writer.pin_range(connection, generation)
+        };
+        match pin() {
+            // Another database took its place before it was open, and the file is gone.
+            Err(_) if self.writer.state().observe(|state| state.generation) != generation => Ok(None),
+            Err(error) => {
+                if error.is_damage() {
+                    self.pages.unreadable(database, 1);
+                }
+                Err(error)
+            }
+            pinned => pinned,
+        }
+    }
+
+    /// Reads all pages once, in haste if one of them `is_suspected`; false if it has to begin anew. An error ends the round,
+    /// and the next one comes in time.
+    fn round(&self, is_suspected: bool) -> Result<bool, LocalFailure> {
         let mut first = 1;
         loop {
             let began = Instant::now();
             let generation = self.writer.state().observe(|state| state.generation);
-            let connection = match PinnedRange::open(&self.generations.path(generation)) {
-                // Another database took its place before it was open, and the file is gone.
-                Err(_) if self.writer.state().observe(|state| state.generation) != generation => {
-                    return Ok(false);
-                }
-                opened => opened?,
-            };
-            let Some(pinned) = self.writer.pin_range(connection, generation)? else { return Ok(false) };
+            let Some(pinned) = self.pin(generation)? else { return Ok(false) };
             let next = pinned.read(first, &self.pages)?;
             drop(pinned);
             let Some(next) = next else { return Ok(true) };
             first = next;
             let rest = match self.pages.is_complete() {
+                true if is_suspected => 1,
                 true => REST,
                 // Where pages are read only once nobody is served meanwhile, and somebody waits for it.
                 false if self.period == Duration::MAX => 0,
@@ -150,7 +229,10 @@ impl Scrub {
             };
             match self.wake.recv_timeout(began.elapsed() * rest) {
                 Ok(Wake::Anew) => return Ok(false),
-                Err(RecvTimeoutError::Timeout) => {}
+                // Where it was met may have been read already: in haste, from the beginning.
+                Ok(Wake::Suspicion) if !is_suspected => return Ok(false),
+                // It is noted, and owed a round after this one.
+                Ok(Wake::Suspicion) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(true),
             }
         }

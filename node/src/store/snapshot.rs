@@ -66,7 +66,7 @@ impl PinnedSnapshot {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
         connection.execute_batch("PRAGMA cache_size=-4096; PRAGMA mmap_size=0; BEGIN").map_err(sqlite)?;
-        let meta = meta::read(&connection)?.ok_or(MetaError::Format("it is missing"))?;
+        let meta = meta::read(&connection)?.ok_or(MetaError::Damaged("it is missing"))?;
         let number = |pragma| connection.pragma_query_value(None, pragma, |r| r.get::<_, i64>(0));
         let page_size = number("page_size").map_err(sqlite)? as u64;
         let size = number("page_count").map_err(sqlite)? as u64 * page_size;
@@ -202,7 +202,7 @@ impl StagedSnapshot {
         let sqlite = |source| LocalFailure::Sqlite { what: "check a received snapshot", source };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags).map_err(sqlite)?;
-        let meta = meta::read(&connection)?.ok_or(MetaError::Format("it is missing"))?;
+        let meta = meta::read(&connection)?.ok_or(MetaError::Damaged("it is missing"))?;
         if meta != *expected {
             return Err(MetaError::Format("it is not what the sender announced").into());
         }
@@ -218,7 +218,7 @@ impl StagedSnapshot {
             }
         };
         if !is_whole {
-            return Err(MetaError::Format("the database that came with it is damaged").into());
+            return Err(MetaError::Damaged("the database that came with it is not what was sent").into());
         }
         connection.close().map_err(|(_, source)| sqlite(source))?;
         pass(Place::ReceiveChecked).map_err(io("receive a snapshot"))?;

@@ -4,6 +4,7 @@ use super::apply::{Applier, Entry, LocalFailure, Payload, Reply};
 use super::attempts::Attempts;
 use super::checkpoint::{self, Durable};
 use super::extensions::{Loaded, Shelf};
+use super::foreign_keys::ForeignKeys;
 use super::generation::Generations;
 use super::meta::{Applied, LogId, Maintained, StoredMembership};
 use super::pages::{Checksum, Pages};
@@ -15,7 +16,7 @@ use super::staging::Staging;
 use crate::failpoint::{Place, pass};
 use crate::observe::Observe as _;
 use rusqlite::Connection;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -34,8 +35,11 @@ enum Job {
         snapshot: ReadySnapshot,
         done: oneshot::Sender<Result<(), LocalFailure>>,
     },
-    /// The bulk of a checkpoint is done: do the rest.
-    FinishCheckpoint,
+    /// The bulk of a checkpoint of the database at this path ended: do the rest.
+    FinishCheckpoint {
+        path: PathBuf,
+        bulk: Result<(), LocalFailure>,
+    },
     /// The WAL could not be brought to the disk.
     CannotFlush {
         error: LocalFailure,
@@ -89,6 +93,8 @@ pub struct State {
     pub maintenance_error: Option<String>,
     /// What of it is in the synced database file.
     pub durable: Durable,
+    /// Whether entries are executed with foreign keys enforced, and by what.
+    pub foreign_keys: ForeignKeys,
     /// Pages in the WAL.
     pub wal_pages: u64,
     /// The present generation.
@@ -111,10 +117,10 @@ impl Writer {
     pub fn start(
         (applier, attempts): (Applier, Arc<Attempts>),
         generations: Generations,
-        generation: u64,
+        (generation, damaged): (u64, Option<u64>),
         readers: Arc<ReadPool>,
         staging: Staging,
-        (foreign_keys, shelf): (bool, Shelf),
+        shelf: Shelf,
         wake_scrub: mpsc::Sender<Wake>,
     ) -> Result<Self, LocalFailure> {
         let (jobs, queue) = mpsc::channel();
@@ -122,6 +128,7 @@ impl Writer {
             applied: *applier.applied(),
             membership: applier.membership().clone(),
             maintained: applier.maintained(),
+            foreign_keys: applier.foreign_keys(),
             generation,
             ..State::default()
         };
@@ -142,13 +149,14 @@ impl Writer {
         let thread = WriterThread {
             pages: applier.pages().clone(),
             extensions: applier.extensions().clone(),
+            foreign_keys: applier.foreign_keys(),
             applier: Some(applier),
             attempts,
             generations,
             generation,
+            damaged,
             readers,
             staging,
-            foreign_keys,
             shelf,
             publish,
             beside,
@@ -259,7 +267,7 @@ fn checkpoint_loop(
     while let Ok(order) = orders.recv() {
         match order {
             Beside::Checkpoint { path, waits } => {
-                let done = match staging.unshare(&path, waits) {
+                let bulk = match staging.unshare(&path, waits) {
                     Ok(true) => checkpoint::bulk(&path),
                     // At the next checkpoint then.
                     Ok(false) => Ok(()),
@@ -267,11 +275,7 @@ fn checkpoint_loop(
                         Err(LocalFailure::Io { what: "make a staged database a file of its own", source })
                     }
                 };
-                if let Err(error) = done {
-                    // The writer's own part meets the same error if it is real, and stops the node.
-                    tracing::warn!(%error, "checkpoint beside the writer failed");
-                }
-                if writer.send(Job::FinishCheckpoint).is_err() {
+                if writer.send(Job::FinishCheckpoint { path, bulk }).is_err() {
                     return;
                 }
             }
@@ -297,12 +301,15 @@ struct WriterThread {
     pages: Arc<Pages>,
     generations: Generations,
     generation: u64,
+    /// A damaged generation, in whose place the present one is.
+    damaged: Option<u64>,
     readers: Arc<ReadPool>,
     staging: Staging,
-    foreign_keys: bool,
     shelf: Shelf,
     /// Those that queries are run with.
     extensions: Arc<Loaded>,
+    /// What queries are told of them.
+    foreign_keys: ForeignKeys,
     publish: watch::Sender<State>,
     /// At most one order of each kind waits there: `checkpointing`, `flushing`.
     beside: mpsc::Sender<Beside>,
@@ -354,8 +361,9 @@ impl WriterThread {
                     let pinned = present.then(|| PinnedRange::pin(connection, &self.pages)).transpose();
                     drop(done.send(pinned));
                 }
-                Job::FinishCheckpoint => {
+                Job::FinishCheckpoint { path, bulk } => {
                     self.checkpointing = false;
+                    self.note_bulk(&path, bulk);
                     // Reported where it happened; later jobs find the writer stopped.
                     drop(self.checkpoint());
                     for done in std::mem::take(&mut self.awaiting) {
@@ -373,6 +381,24 @@ impl WriterThread {
                     drop(done.send(closed));
                     return;
                 }
+            }
+        }
+    }
+
+    /// Takes notice of how the bulk of a checkpoint of the database at `path` ended.
+    fn note_bulk(&mut self, path: &Path, bulk: Result<(), LocalFailure>) {
+        match bulk {
+            Ok(()) => {}
+            // The frames stay in the WAL, where they are; there may be room at the next checkpoint.
+            Err(error) if error.is_full_disk() => tracing::warn!(%error, "no room for a checkpoint"),
+            Err(error) if path != self.path() => {
+                tracing::debug!(%error, "another database took the place of one that was checkpointed");
+            }
+            // The writer's own part would sync once more, and a sync that succeeds says nothing of the pages of one that did
+            // not: the WAL would start anew over what the database file lacks.
+            Err(error) => {
+                tracing::error!(%error, "checkpoint beside the writer failed; this member stops writing");
+                self.fail(&error);
             }
         }
     }
@@ -468,14 +494,26 @@ impl WriterThread {
             Some(_) => Ok(Reply::new()),
             None => {
                 let reply = applier.apply(entry)?;
-                if applier.extensions().set() != self.extensions.set() {
-                    self.extensions = applier.extensions().clone();
-                    tracing::info!(extensions = %self.extensions.set(), "entries are executed by other extensions from now on");
-                    self.readers.switch_to(&self.generations.path(self.generation), &self.extensions);
+                let (extensions, foreign_keys) = (applier.extensions().clone(), applier.foreign_keys());
+                if extensions.set() != self.extensions.set() {
+                    tracing::info!(extensions = %extensions.set(), "entries are executed by other extensions from now on");
+                    self.extensions = extensions;
+                    self.switch_readers();
+                }
+                if foreign_keys != self.foreign_keys {
+                    let enforced = foreign_keys.are_enforced();
+                    tracing::info!(enforced, "the state says whether foreign keys are enforced from now on");
+                    self.foreign_keys = foreign_keys;
+                    self.switch_readers();
                 }
                 Ok(reply)
             }
         }
+    }
+
+    /// Queries run on the present database from now on, by what entries are executed by.
+    fn switch_readers(&self) {
+        self.readers.switch_to(&self.path(), self.foreign_keys.are_enforced(), &self.extensions);
     }
 
     /// Says when the next checkpoint is due, after one. A reader that keeps the WAL from starting anew must not make
@@ -547,9 +585,10 @@ impl WriterThread {
         let old = std::mem::replace(&mut self.generation, snapshot.generation);
         let path = self.generations.path(snapshot.generation);
         self.extensions = extensions;
-        self.readers.switch_to(&path, &self.extensions);
+        self.foreign_keys.present = snapshot.meta.foreign_keys;
+        self.switch_readers();
         let (shelf, pages) = (self.shelf.clone(), self.pages.clone());
-        self.applier = Some(Applier::open(&path, vfs, self.foreign_keys, shelf, pages)?);
+        self.applier = Some(Applier::open(&path, vfs, self.foreign_keys.configured, shelf, pages)?);
         self.read_pages_anew();
         place(Place::InstallOpened)?;
         let due_pages = if self.is_shared()? { checkpoint::SHARED_DUE_PAGES } else { checkpoint::DUE_PAGES };
@@ -558,6 +597,9 @@ impl WriterThread {
         self.publish(State::all_durable);
         // Only this one: a snapshot may be on its way into another.
         self.generations.remove(old).map_err(io("remove the old database"))?;
+        if let Some(damaged) = self.damaged.take() {
+            self.generations.remove(damaged).map_err(io("remove the damaged database"))?;
+        }
         self.staging.release(&path).map_err(io("close files of the old database"))?;
         place(Place::InstallRemoved)?;
         Ok(())
@@ -574,6 +616,7 @@ impl WriterThread {
         self.publish.send_modify(|state| {
             state.applied = *applier.applied();
             state.maintained = applier.maintained();
+            state.foreign_keys = applier.foreign_keys();
             if state.maintenance_error.as_deref() != applier.maintenance_error() {
                 state.maintenance_error = applier.maintenance_error().map(str::to_owned);
             }

@@ -5,12 +5,15 @@ use super::entry_functions::{self, EntryRandom};
 use super::entry_vfs::EntryVfs;
 use super::execute::On;
 use super::extensions::{Loaded, Shelf};
+use super::foreign_keys::ForeignKeys;
 use super::guard::{Guard, Purpose};
 use super::meta::{self, Meta, MetaError};
 use super::preupdate;
 use super::recorder::{self, Recorder};
 use super::watched::Watch;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +24,8 @@ pub struct WriterConnection {
     pub connection: Connection,
     /// By which extensions entries are executed.
     pub extensions: Arc<Loaded>,
+    /// Whether foreign keys are enforced, and by what.
+    pub foreign_keys: ForeignKeys,
     /// What statements may not do.
     pub guard: Guard,
     /// Chance.
@@ -35,7 +40,7 @@ pub struct WriterConnection {
 
 impl WriterConnection {
     /// Opens the database at `path`, which must hold the internal table, with the extensions of `shelf` that it names;
-    /// returns what it holds too.
+    /// returns what it holds too. Where it says nothing of foreign keys, `foreign_keys` counts.
     pub fn open(
         path: &Path,
         vfs: &EntryVfs,
@@ -44,10 +49,36 @@ impl WriterConnection {
     ) -> Result<(Self, Meta), LocalFailure> {
         let sqlite = |what| move |source| LocalFailure::Sqlite { what, source };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        match std::fs::metadata(path) {
+            // To SQLite that is a new database, and its WAL one to be thrown away.
+            Ok(file) if file.len() == 0 => return Err(MetaError::Damaged("the file is empty").into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(MetaError::Damaged("the file is missing").into());
+            }
+            Ok(_) | Err(_) => {}
+        }
         let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs.name())
             .map_err(sqlite("open the database for writing"))?;
-        configure(&connection, foreign_keys).map_err(sqlite("configure the writer"))?;
-        let meta = meta::read(&connection)?.ok_or(MetaError::Format("it is missing"))?;
+        // A database that cannot be opened is left as it is.
+        let keep_wal = |connection: &Connection, keep| {
+            let set = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep);
+            set.map(drop).map_err(sqlite("configure the writer"))
+        };
+        keep_wal(&connection, true)?;
+        configure(&connection).map_err(|error| not_taken(error, "configure the writer"))?;
+        let meta = meta::read(&connection).map_err(|error| match error {
+            MetaError::Sqlite(error) => not_taken(error, "read the internal table"),
+            other => other.into(),
+        });
+        let meta = meta?.ok_or(MetaError::Damaged("it is missing"))?;
+        let foreign_keys = ForeignKeys { configured: foreign_keys, present: meta.foreign_keys };
+        connection
+            .pragma_update(None, "foreign_keys", foreign_keys.are_enforced())
+            .map_err(sqlite("configure the writer"))?;
+        // By a byte of its header: each entry would end this process.
+        if connection.is_readonly(MAIN_DB).map_err(sqlite("configure the writer"))? {
+            return Err(MetaError::Damaged("the file is not to be written").into());
+        }
         let install = sqlite("install functions and hooks");
         let extensions = shelf.load(&meta.extensions)?;
         // First: what follows stands over what they bring along.
@@ -69,7 +100,9 @@ impl WriterConnection {
         if let Some(recorder) = &recorder {
             preupdate::follow(&connection, recorder);
         }
-        Ok((Self { connection, extensions, guard, random, watch, recorder, wal_pages }, meta))
+        keep_wal(&connection, false)?;
+        let on = Self { connection, extensions, foreign_keys, guard, random, watch, recorder, wal_pages };
+        Ok((on, meta))
     }
 
     /// Where statements of an entry run.
@@ -96,13 +129,24 @@ impl WriterConnection {
     }
 }
 
+/// What SQLite finds wrong with statements of our own, which are right, is the file's fault: a format of the schema that it
+/// does not know, or a text that is none of SQL.
+fn not_taken(source: rusqlite::Error, what: &'static str) -> LocalFailure {
+    match source.sqlite_error_code() {
+        Some(ErrorCode::Unknown) => {
+            tracing::error!(error = %source, "SQLite does not take the database's schema");
+            MetaError::Damaged("SQLite does not take the schema").into()
+        }
+        _ => LocalFailure::Sqlite { what, source },
+    }
+}
+
 /// Settings of the writer's connection; see `docs/design.md` for why each.
-fn configure(connection: &Connection, foreign_keys: bool) -> rusqlite::Result<()> {
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(256);
-    let foreign_keys = if foreign_keys { "ON" } else { "OFF" };
-    connection.execute_batch(&format!(
+    connection.execute_batch(
         "PRAGMA locking_mode=NORMAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0;
-         PRAGMA secure_delete=FAST; PRAGMA foreign_keys={foreign_keys}; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000;
-         PRAGMA temp_store=DEFAULT; PRAGMA journal_size_limit=67108864;"
-    ))
+         PRAGMA secure_delete=FAST; PRAGMA mmap_size=0; PRAGMA busy_timeout=5000; PRAGMA temp_store=DEFAULT;
+         PRAGMA journal_size_limit=67108864;",
+    )
 }

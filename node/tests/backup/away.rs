@@ -1,6 +1,8 @@
-//! A member is away while the cluster goes to another moment in place.
+//! A member is away while the cluster goes to another moment in place, or the store while a backup is made.
 
-use super::support::backups::{back_up, insert, leader_of, members, restore_in_place, sum_after};
+use super::going_down::{bring_back, make_away};
+use super::support::Cluster;
+use super::support::backups::{await_job, back_up, insert, leader_of, members, restore_in_place, sum_after};
 use serde_json::{Value, json};
 
 #[test]
@@ -62,4 +64,40 @@ fn returns(is_purged: bool) {
     assert_eq!(known["jobs"][0]["state"], json!("Succeeded"), "{known}");
     insert(&c, away, 102);
     (0..3).for_each(|i| assert_eq!(c.assert_ledger(i, &[]).len(), 13, "member {i}"));
+}
+
+#[test]
+fn a_backup_waits_for_a_store_that_is_away_and_is_made_once_it_is_back() {
+    let (mut c, _) = members(1, None, false);
+    c.create_ledger(0);
+    insert(&c, 0, 1);
+    back_up(&c, 0, "before");
+    let store = c.root().join("store");
+    make_away(&store);
+    let begin = |c: &Cluster, name: &str, within: Option<u64>| {
+        let mut request = json!({"name": name, "kind": "Full"});
+        if let Some(within) = within {
+            request["withinSeconds"] = json!(within);
+        }
+        let (status, body) = c.post(0, "/cluster/backups", &request.to_string());
+        assert_eq!(status, 200, "{body}");
+    };
+    let job = |c: &Cluster, name: &str| -> Value {
+        let jobs: Value = serde_json::from_str(&c.get(0, "/cluster/backups/jobs").1).unwrap();
+        jobs["jobs"].as_array().unwrap().iter().find(|job| job["name"] == name).unwrap().clone()
+    };
+    begin(&c, "patient", None);
+    c.until("it says that it waits", |c| {
+        let job = job(c, "patient");
+        assert_eq!(job["state"], "Running", "{job}");
+        job["message"].as_str().is_some_and(|why| why.starts_with("waits for the store: ")).then_some(())
+    });
+    // One that may not wait says why it was not made.
+    begin(&c, "hasty", Some(1));
+    c.until("the other one fails", |c| (job(c, "hasty")["state"] == "Failed").then_some(()));
+    let last = insert(&c, 0, 2);
+    bring_back(&store);
+    let made = await_job(&c, 0, "/cluster/backups/jobs", "patient");
+    assert_eq!((&made["message"], &made["progressPercent"]), (&Value::Null, &json!(100)), "{made}");
+    assert!(made["backup"]["index"].as_u64() >= Some(last), "it is of when the store was back: {made}");
 }

@@ -69,14 +69,8 @@ fn large_results_are_streamed_also_through_a_follower() {
     let follower = (leader + 1) % 3;
     // 160 MB: more than a follower could have collected before.
     let sql = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c LIMIT 40000) SELECT x, hex(zeroblob(2000)) FROM c";
-    for level in ["weak", "strong"] {
-        let answer = c.send(
-            Method::POST,
-            follower,
-            &format!("/db/query?level={level}"),
-            &[],
-            json!([sql]).to_string().as_bytes(),
-        );
+    for path in ["/db/query?level=weak", "/db/query?level=strong", "/db/request?level=strong"] {
+        let answer = c.send(Method::POST, follower, path, &[], json!([sql]).to_string().as_bytes());
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("x-rqlite-served-by"), format!("127.0.0.1:{}", c.members[leader].raft));
         assert!(answer.body.len() > 160_000_000);

@@ -87,6 +87,41 @@ fn parameters() {
 }
 
 #[test]
+fn a_timeout_of_no_time_is_none_of_the_clients_own() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let follower = (leader + 1) % 3;
+    c.execute(leader, &serde_json::json!(["CREATE TABLE foo(id INTEGER PRIMARY KEY, name TEXT)"]));
+    let (read, write) = (r#"["SELECT 1"]"#, r#"["UPDATE foo SET name = name"]"#);
+    // C4, C6
+    for timeout in ["0", "0s", "-1s", "-0h"] {
+        for i in [leader, follower] {
+            for (method, path, body) in [
+                (Method::POST, "/db/execute?", write),
+                (Method::GET, "/db/query?q=SELECT+1&", ""),
+                (Method::POST, "/db/query?level=linearizable&", read),
+                (Method::POST, "/db/query?level=linearizable&linearizable_timeout=-1s&", read),
+                (Method::POST, "/db/query?level=strong&", read),
+                (Method::POST, "/db/request?", write),
+                (Method::POST, "/db/request?", read),
+                (Method::GET, "/db/backup?", ""),
+                (Method::GET, "/db/backup?fmt=sql&", ""),
+                (Method::POST, "/db/load?", "UPDATE foo SET name = name"),
+                (Method::GET, "/nodes?", ""),
+                (Method::GET, "/readyz?", ""),
+                (Method::GET, "/readyz?sync&", ""),
+            ] {
+                let path = format!("{path}timeout={timeout}");
+                let answer = c.send(method, i, &path, &[], body.as_bytes());
+                let text = String::from_utf8_lossy(&answer.body);
+                assert_eq!(answer.status, 200, "{path}: {text}");
+                assert!(!text.contains("error"), "{path}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
 fn parameters_that_make_no_sense_are_refused_on_every_path() {
     let c = member();
     // C4
@@ -175,6 +210,14 @@ fn forwarding_redirects_and_who_answered() {
         assert_eq!(elsewhere.status, 301, "{path}");
         assert_eq!(elsewhere.header("location"), format!("http://{leader_http}{path}"));
         assert_eq!(c.send(Method::POST, leader, &path, &[], body).status, 200, "{path}");
+    }
+    // A queued write is answered before it goes anywhere.
+    for i in [leader, follower] {
+        for path in ["/db/execute?queue", "/db/execute?queue&wait"] {
+            let own = format!("127.0.0.1:{}", c.members[i].http);
+            let queued = c.send(Method::POST, i, path, &[], insert);
+            assert_eq!((queued.status, queued.header("x-rqlite-served-by")), (200, own), "{path}");
+        }
     }
     for (method, path) in [
         (Method::GET, "/db/backup?redirect"),

@@ -44,6 +44,9 @@ fn sql_text_is_applied_whole_or_not_at_all() {
     assert_eq!(c.value(0, "SELECT count(*) FROM sqlite_schema WHERE name = 'bar'", "weak"), json!(0));
     assert_eq!(c.value(0, "SELECT count(*) FROM foo", "weak"), json!(2));
     assert_eq!(load(&c, 0, "/db/load", b" -- nothing\n"), (400, "no statements\n".into()));
+    let many = "SELECT 1;".repeat(1_000_001);
+    let (status, refusal) = load(&c, 0, "/db/load", many.as_bytes());
+    assert!(status == 413 && refusal.contains("load it in parts, or as a database"), "{status} {refusal}");
     assert_eq!(load(&c, 0, "/db/load", &[0xff, 0xfe, 8, 0, 0xff, 0xfe]).0, 400);
 }
 

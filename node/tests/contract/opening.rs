@@ -59,6 +59,8 @@ fn a_member_answers_while_log_and_database_open() {
     assert_eq!(c.get(0, "/db/query?timeout=10ms&q=SELECT+1"), not_open);
     assert_eq!(c.post(0, "/db/execute?timeout=10ms", r#"["DROP TABLE t"]"#), not_open);
     assert_eq!(c.post(0, "/db/request?timeout=10ms", r#"["DROP TABLE t"]"#), not_open);
+    let (_, timed) = c.get(0, "/db/query?timeout=10ms&timings&q=SELECT+1");
+    assert!(timed.starts_with(r#"{"results":[],"error":"store not open","time":"#), "{timed}");
     // C8
     let no_leader = (503, "leader not found\n".to_owned());
     assert_eq!(c.post(0, "/db/execute?queue&timeout=10ms", r#"["DROP TABLE t"]"#), no_leader);

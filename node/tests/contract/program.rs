@@ -61,6 +61,43 @@ fn signals_end_it_in_order_and_the_directory_has_what_tools_look_for() {
 }
 
 #[test]
+fn a_cluster_of_one_does_not_join_another_one() {
+    let mut c = cluster(1);
+    c.execute(0, &serde_json::json!(["CREATE TABLE foo(id INTEGER PRIMARY KEY)"]));
+    let other = c.member("other", &[]);
+    c.start(other);
+    c.await_ready(other);
+    assert_eq!(c.terminate(other), Some(0));
+    let (own, there) = (c.members[other].raft, c.members[0].raft);
+    // F5: rather than go on as if it had joined.
+    c.add_flags(other, &["-join", &format!("127.0.0.1:{own},127.0.0.1:{there}")]);
+    c.start(other);
+    assert_eq!(c.exit_code(other), Some(1));
+    let log = c.log(other);
+    let said = "this member is a cluster of its own (";
+    assert!(
+        log.contains(said) && log.contains(&format!("127.0.0.1:{there} of -join is of another one")),
+        "{log}"
+    );
+    assert_eq!(c.status(0, "store.nodes").as_array().unwrap().len(), 1);
+    // Where nobody is, and where it is itself, it goes on.
+    c.remove_flags(other, 1);
+    c.add_flags(other, &[&format!("127.0.0.1:{own},127.0.0.1:1")]);
+    c.start(other);
+    c.await_ready(other);
+    c.await_log(other, "it does not join 127.0.0.1:1");
+    // And of a cluster that has others, each is as good as another one: names are used again.
+    let second = c.member("second", &["-join", &format!("127.0.0.1:{own}")]);
+    c.start(second);
+    c.await_ready(second);
+    assert_eq!(c.terminate(second), Some(0));
+    c.remove_flags(second, 1);
+    c.add_flags(second, &[&format!("127.0.0.1:{there}")]);
+    c.start(second);
+    c.await_ready(second);
+}
+
+#[test]
 fn rqlites_own_election_timings_make_a_cluster() {
     // F5
     let c = cluster_with(3, &["-raft-heartbeat-timeout", "1s", "-raft-election-timeout", "1s"]);

@@ -3,7 +3,8 @@
 use super::member;
 use super::support::{cluster, cluster_with, patient, with_read_replica};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 const STALE: &str = r#"{"results":[],"error":"stale read"}"#;
@@ -85,8 +86,80 @@ fn levels_staleness_and_bookmarks() {
 }
 
 #[test]
-fn a_member_that_lags_is_refused_where_freshness_is_strict() {
+fn a_strong_read_says_which_state_it_saw() {
     let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let follower = (leader + 1) % 3;
+    c.execute(leader, &json!(["CREATE TABLE foo(n)"]));
+    let write = c.url(leader, "/db/execute?raft_index");
+    let (written, mut read) = (Mutex::new(Vec::new()), Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let http = patient();
+                for _ in 0..200 {
+                    let answer = http.post(&write).body(r#"["INSERT INTO foo VALUES(1)"]"#).send().unwrap();
+                    let answer: Value = serde_json::from_str(&answer.text().unwrap()).unwrap();
+                    written.lock().unwrap().push(answer["raft_index"].as_u64().unwrap());
+                }
+            });
+        }
+        // S1: while others write.
+        for n in 0..100 {
+            let i = if n % 2 == 0 { leader } else { follower };
+            let path = if n % 4 < 2 { "/db/query" } else { "/db/request" };
+            let path = format!("{path}?level=strong&raft_index");
+            let answer = c.send(Method::POST, i, &path, &[], br#"["SELECT count(*) FROM foo"]"#);
+            let body: Value = serde_json::from_str(&answer.text()).unwrap();
+            let index = body["raft_index"].as_u64().unwrap();
+            assert!(answer.header("x-raft-index").ends_with(&format!(".{index}")), "{path}: {body}");
+            read.push((index, body["results"][0]["values"][0][0].as_u64().unwrap()));
+        }
+    });
+    let written = written.into_inner().unwrap();
+    for (index, rows) in read {
+        let before = written.iter().filter(|written| **written <= index).count();
+        assert_eq!(rows, before as u64, "at {index}");
+    }
+}
+
+#[test]
+fn what_became_of_a_write_is_not_known_when_its_time_is_over() {
+    let mut c = cluster(3);
+    let leader = c.await_leader(0);
+    let (follower, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    c.execute(follower, &json!(["CREATE TABLE foo(n)"]));
+    let insert = r#"["INSERT INTO foo VALUES(1)"]"#;
+    c.kill(third);
+    // C19: it leads, and nobody takes its entries.
+    c.signal(follower, "STOP");
+    let timed_out = r#"{"results":[],"error":"timed out while committing log: the outcome is unknown"}"#;
+    assert_eq!(c.post(leader, "/db/execute?timeout=500ms", insert), (200, timed_out.into()));
+    c.signal(follower, "CONT");
+    c.until("a leader that both know", |c| {
+        let leads = c.status(leader, "store.leader.node_id");
+        let known = leads.as_str().is_some_and(|name| !name.is_empty());
+        (known && leads == c.status(follower, "store.leader.node_id")).then_some(())
+    });
+    // C12, C19: whom it was sent to does not answer, and nobody else can lead.
+    let leader = c.await_leader(follower);
+    let follower = if leader == follower { (third + 1) % 3 } else { follower };
+    c.execute(follower, &json!(["DELETE FROM foo"]));
+    c.signal(leader, "STOP");
+    let (status, lost) = c.post(follower, "/db/execute?timings&timeout=5s", insert);
+    c.signal(leader, "CONT");
+    let beginning = r#"{"results":[],"error":"leadership lost while committing log","time":"#;
+    assert!(status == 200 && lost.starts_with(beginning), "{status} {lost}");
+    c.start(third);
+    c.await_ready(third);
+    let rows = c.value(third, "SELECT count(*) FROM foo", "linearizable");
+    assert!(rows == json!(0) || rows == json!(1), "{rows}");
+}
+
+#[test]
+fn a_member_that_lags_is_refused_where_freshness_is_strict() {
+    // The statement takes more steps than one may by default.
+    let mut c = cluster_with(3, &["-write-step-limit", "0"]);
     let leader = c.await_leader(0);
     let follower = (leader + 1) % 3;
     c.execute(leader, &json!(["CREATE TABLE foo(n)", "INSERT INTO foo VALUES(1)"]));
@@ -229,7 +302,7 @@ fn a_name_may_come_back_from_the_same_place_and_from_another() {
         c.await_ready(away);
     }
     let (_, nodes) = c.get(leader, "/nodes?nonvoters");
-    let nodes: serde_json::Value = serde_json::from_str(&nodes).unwrap();
+    let nodes: Value = serde_json::from_str(&nodes).unwrap();
     assert_eq!(nodes.as_object().unwrap().len(), 3);
     // From another place it takes the place of what it was.
     c.kill(away);
@@ -240,7 +313,7 @@ fn a_name_may_come_back_from_the_same_place_and_from_another() {
     c.await_ready(away);
     let address = json!(format!("127.0.0.1:{}", place.raft));
     c.until("the new address on the leader", |c| {
-        let nodes: serde_json::Value = serde_json::from_str(&c.get(leader, "/nodes?nonvoters").1).unwrap();
+        let nodes: Value = serde_json::from_str(&c.get(leader, "/nodes?nonvoters").1).unwrap();
         assert_eq!(nodes.as_object().unwrap().len(), 3);
         (nodes[&c.members[away].name]["addr"] == address).then_some(())
     });

@@ -26,6 +26,11 @@ fn bodies() {
         ("[]", "no statements\n"),
         (r#"[["S", {"a": {}}]]"#, "unsupported type object\n"),
         (r#"[["S", ["x"]]]"#, "unsupported type array\n"),
+        // Cut short, or text that is none: whatever it was to be.
+        (r#"[["S", [1"#, "invalid JSON body\n"),
+        (r#"[["S", {"a":{"#, "invalid JSON body\n"),
+        (r#"["PRAGMA journal_mode=x""#, "invalid JSON body\n"),
+        (r#"["\ud800"]"#, "invalid JSON body\n"),
     ] {
         for path in ["/db/execute", "/db/query", "/db/request", "/db/sql"] {
             assert_eq!(c.post(0, path, body), (400, expected.to_owned()), "{path} {body}");
@@ -44,8 +49,18 @@ fn bodies() {
             ),
             ("/db/execute", r#"["", "UPDATE foo SET id = 1 WHERE 0", "  "]"#, r#"{"results":[{}]}"#),
             ("/db/execute", r#"["", " "]"#, r#"{"results":[]}"#),
+            (
+                "/db/query",
+                r#"[["SELECT typeof(?), typeof(?)", -0, -0.0]]"#,
+                r#"{"results":[{"columns":["typeof(?)","typeof(?)"],"types":["text","text"],"values":[["integer","real"]]}]}"#,
+            ),
         ],
     );
+    let no_text = b"[\"SELECT '\xff'\"]";
+    for path in ["/db/execute", "/db/query", "/db/request", "/db/sql"] {
+        let answer = c.send(Method::POST, 0, path, &[], no_text);
+        assert_eq!((answer.status, answer.text().as_str()), (400, "invalid JSON body\n"), "{path}");
+    }
     let text = [("content-type", "text/plain; charset=utf-8")];
     let answer = c.send(Method::POST, 0, "/db/query", &text, b"SELECT 1 AS n");
     assert_eq!(answer.text(), r#"{"results":[{"columns":["n"],"types":["integer"],"values":[[1]]}]}"#);
@@ -262,15 +277,123 @@ fn entries() {
     // E5
     check(
         &c,
-        &[(
-            "/db/sql",
-            r#"["SELECT random()", ["INSERT INTO bar VALUES(?)", 1]]"#,
-            r#"{"results":[{"original":"SELECT random()"},{"original":"INSERT INTO bar VALUES(?)"}]}"#,
-        )],
+        &[
+            (
+                "/db/sql",
+                r#"["SELECT random()", ["INSERT INTO bar VALUES(?)", 1]]"#,
+                r#"{"results":[{"original":"SELECT random()"},{"original":"INSERT INTO bar VALUES(?)"}]}"#,
+            ),
+            (
+                "/db/sql",
+                r#"["PRAGMA journal_mode=DELETE", "PRAGMA wal_checkpoint"]"#,
+                r#"{"results":[{"original":"PRAGMA journal_mode=DELETE"},{"original":"PRAGMA wal_checkpoint"}]}"#,
+            ),
+        ],
     );
+    let shown = c.get(0, "/db/sql?q=PRAGMA+synchronous%3D0");
+    assert_eq!(shown, (200, r#"{"results":[{"original":"PRAGMA synchronous=0"}]}"#.into()));
     assert_eq!(c.get(0, "/db/sql?q=SELECT+1"), (200, r#"{"results":[{"original":"SELECT 1"}]}"#.into()));
     assert_eq!(c.get(0, "/db/sql"), (400, "query not specified\n".into()));
     assert_eq!(c.value(0, "SELECT count(*) FROM bar", "weak"), json!(2));
+}
+
+/// The keys on top of an answer, in order.
+fn keys(body: &str) -> Vec<String> {
+    let answer: serde_json::Map<String, Value> = serde_json::from_str(body).unwrap();
+    // The last of those that have the name: results come first, and may have it too.
+    let mut keys: Vec<_> =
+        answer.keys().map(|key| (body.rfind(&format!("\"{key}\":")).unwrap(), key.clone())).collect();
+    keys.sort();
+    keys.into_iter().map(|(_, key)| key).collect()
+}
+
+#[test]
+fn whatever_is_answered_in_json_says_its_time() {
+    let c = member();
+    let insert = r#"["INSERT INTO foo(b) VALUES(1)"]"#;
+    // C12, E2, E3
+    for (method, path, body, expected) in [
+        (Method::POST, "/db/execute?", insert, &["results"][..]),
+        (Method::POST, "/db/execute?raft_index&", insert, &["results", "raft_index"]),
+        (Method::POST, "/db/execute?queue&", insert, &["results", "sequence_number"]),
+        (Method::POST, "/db/execute?queue&wait&raft_index&", "[]", &["results", "sequence_number"]),
+        (Method::GET, "/db/query?q=SELECT+1&", "", &["results"]),
+        (Method::GET, "/db/query?", "", &["results"]),
+        (Method::POST, "/db/sql?raft_index&", insert, &["results"]),
+        // C19
+        (Method::POST, "/db/execute?", r#"["PRAGMA synchronous=0"]"#, &["results", "error"]),
+        (Method::POST, "/db/execute?queue&", r#"["PRAGMA synchronous=0"]"#, &["results", "error"]),
+        (Method::POST, "/db/query?level=strong&", r#"["PRAGMA query_only=0"]"#, &["results", "error"]),
+        (Method::POST, "/db/request?", r#"["PRAGMA journal_mode=x"]"#, &["results", "error"]),
+    ] {
+        for timed in [false, true] {
+            let path = format!("{path}{}", if timed { "timings" } else { "pretty" });
+            let answer = c.send(method.clone(), 0, &path, &[], body.as_bytes());
+            let mut expected = expected.to_vec();
+            if timed {
+                let at = 1 + usize::from(expected.contains(&"error"));
+                expected.insert(at, "time");
+            }
+            assert_eq!(
+                (answer.status, keys(&answer.text())),
+                (200, expected.into_iter().map(str::to_owned).collect()),
+                "{path} {body}"
+            );
+        }
+    }
+}
+
+#[test]
+fn each_result_says_its_time() {
+    let c = member();
+    let body = r#"["INSERT INTO foo(name) VALUES('a')", "nonsense", "UPDATE foo SET name = 'b' RETURNING name", "SELECT 1 AS n"]"#;
+    let error = json!({"error": "near \"nonsense\": syntax error"});
+    // C13, C14
+    for path in ["/db/execute", "/db/request"] {
+        let (status, answer) = c.post(0, &format!("{path}?timings"), body);
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!((status, &answer["results"][1]), (200, &error), "{path}: {answer}");
+        for at in [0, 2, 3] {
+            assert!(answer["results"][at]["time"].as_f64().unwrap() > 0.0, "{path}: {answer}");
+        }
+        c.execute(0, &json!(["DELETE FROM foo"]));
+    }
+    // In this order.
+    let insert = r#"["INSERT INTO foo(name) VALUES('a')"]"#;
+    for path in ["/db/execute?associative&timings", "/db/request?timings&associative"] {
+        let (_, answer) = c.post(0, path, insert);
+        let entry = answer.strip_prefix(r#"{"results":[{"last_insert_id":1,"rows_affected":1,"time":"#);
+        let (time, rest) = entry.unwrap_or_else(|| panic!("{answer}")).split_once(',').unwrap();
+        assert!(time.parse::<f64>().is_ok() && rest.starts_with(r#""rows":null}],"time":"#), "{answer}");
+        c.execute(0, &json!(["DELETE FROM foo"]));
+    }
+}
+
+#[test]
+fn a_transaction_of_reads_ends_with_the_first_error() {
+    let c = member();
+    let body = r#"["SELECT 1 AS n", "SELECT nope", "SELECT 2 AS n"]"#;
+    let one = r#"{"columns":["n"],"types":["integer"],"values":[[1]]}"#;
+    let two = r#"{"columns":["n"],"types":["integer"],"values":[[2]]}"#;
+    let error = r#"{"error":"no such column: nope"}"#;
+    // C18
+    for level in ["none", "weak", "linearizable", "strong"] {
+        check(
+            &c,
+            &[
+                (
+                    &format!("/db/query?transaction&level={level}"),
+                    body,
+                    &format!(r#"{{"results":[{one},{error}]}}"#),
+                ),
+                (
+                    &format!("/db/query?level={level}"),
+                    body,
+                    &format!(r#"{{"results":[{one},{error},{two}]}}"#),
+                ),
+            ],
+        );
+    }
 }
 
 #[test]
@@ -298,6 +421,36 @@ fn a_list_is_one_entry() {
     for group in names.chunks(5) {
         let of = |name: &str| name.rsplit_once('-').unwrap().0.to_owned();
         assert!(group.iter().all(|name| of(name) == of(group[0])), "{group:?}");
+    }
+}
+
+#[test]
+fn what_only_reads_is_read_at_every_level() {
+    let c = member();
+    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT count(*) FROM c";
+    // E3, E4
+    for path in ["/db/query", "/db/request"] {
+        for level in ["none", "weak", "linearizable", "strong", "auto"] {
+            let ask = |rest: &str, sql: &str| {
+                let path = format!("{path}?level={level}{rest}");
+                let (status, body) = c.post(0, &path, &json!([sql]).to_string());
+                assert_eq!(status, 200, "{path} {sql}: {body}");
+                serde_json::from_str::<Value>(&body).unwrap()["results"][0].take()
+            };
+            // What tells of one member is for who reads: only what all of them execute may not depend on it.
+            for sql in [
+                "PRAGMA integrity_check",
+                "PRAGMA database_list",
+                "SELECT sqlite_version()",
+                "SELECT count(*) FROM dbstat",
+            ] {
+                let result = ask("", sql);
+                assert!(!result["values"][0][0].is_null(), "{path} {level} {sql}: {result}");
+            }
+            let bounded = ask("&db_max_rows=1", "VALUES(1), (2)");
+            assert_eq!(bounded["error"], "the result has more than 1 rows (db_max_rows)", "{path} {level}");
+            assert_eq!(ask("&db_timeout=20ms", endless), json!({"error": "query timeout"}), "{path} {level}");
+        }
     }
 }
 

@@ -28,7 +28,7 @@ impl Extension {
         std::fs::write(&source, include_str!("extension.c")).unwrap();
         let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
         let built = Command::new(compiler)
-            .args(["-shared", "-fPIC", "-O1", "-w"])
+            .args(["-shared", "-fPIC", "-pthread", "-O1", "-w"])
             .args([format!("-DTIMES={}", self.times), format!("-DENTRY_POINT={}", self.entry_point)])
             .arg(format!("-DCODE={}", self.code))
             .args(self.undefined.then_some("-DUNDEFINED"))

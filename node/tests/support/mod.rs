@@ -122,6 +122,8 @@ pub struct Cluster {
     environment: Vec<(&'static str, String)>,
     /// What members have as /etc/resolv.conf, if not what this machine has.
     resolver: Option<PathBuf>,
+    /// Whether each has a working directory and a temporary one of its own.
+    apart: bool,
 }
 
 /// Ports that were free a moment ago, all different. Below the range from which the kernel takes the ports of outgoing
@@ -197,7 +199,25 @@ impl Cluster {
             scheme: "http",
             environment: Vec::new(),
             resolver: None,
+            apart: false,
         }
+    }
+
+    /// Members that are started from now on have a working directory and a temporary one of their own: what they leave
+    /// there is in [`Cluster::left_outside`].
+    pub fn work_apart(&mut self) {
+        self.apart = true;
+    }
+
+    /// The working directory and the temporary one of member `i`, where each has its own.
+    fn outside(&self, i: usize) -> [PathBuf; 2] {
+        ["working", "tmp"].map(|kind| self.root.path().join(format!("{}.{kind}", self.members[i].name)))
+    }
+
+    /// What is in the working directory and in the temporary one of member `i`.
+    pub fn left_outside(&self, i: usize) -> Vec<PathBuf> {
+        let found = |directory| std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        self.outside(i).into_iter().flat_map(found).collect()
     }
 
     /// From now on members are asked by `http`, which knows their certificates, or says who asks.
@@ -279,6 +299,13 @@ impl Cluster {
     /// Starts a member's process with `FAILPOINTS`.
     pub fn start_armed(&mut self, i: usize, failpoints: &str) {
         let mut command = self.program();
+        if self.apart {
+            let [working, temporary] = self.outside(i);
+            for directory in [&working, &temporary] {
+                std::fs::create_dir_all(directory).unwrap();
+            }
+            command.current_dir(working).env("TMPDIR", temporary);
+        }
         let m = &mut self.members[i];
         assert!(m.process.is_none(), "{} runs", m.name);
         let log = self.root.path().join(format!("{}.log", m.name));

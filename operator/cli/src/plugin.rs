@@ -6,12 +6,14 @@ mod args;
 mod backups;
 mod drain;
 mod edit;
+mod foretold;
 mod forward;
 mod logs;
 mod order;
 mod picture;
 mod print;
 mod promote;
+mod redact;
 mod report;
 mod store;
 mod upgrade;
@@ -22,7 +24,7 @@ pub use args::PluginArgs;
 use crate::render::Mode;
 use crate::{Args as ShellArgs, Known};
 use anyhow::{Context, Result, bail};
-use args::{UpgradeVerb, Verb};
+use args::{UpgradeVerb, Verb, VolumesVerb};
 use clap::Parser;
 use client::admin_client::{AdminClient, AdminTimeouts};
 use client::sql::Credentials;
@@ -147,13 +149,11 @@ impl Plugin {
             Verb::Plan { name, file } => self.plan(name, file.as_deref()).await?,
             Verb::Events { name } => self.events(name).await?,
             Verb::Logs { name, member, lines } => return self.logs(name, member.as_deref(), lines).await,
-            Verb::Report { name } => {
-                let objects = report::collect(&self.client, &self.namespace, name).await?;
-                let stream = report::stream(&objects)?;
-                self.print(&objects, || stream)?;
-            }
+            Verb::Report { name } => self.report(name).await?,
             Verb::Promote { name, member } => self.promote(name, member).await?,
-            Verb::GcVolumes { name, yes } => return self.gc_volumes(name, *yes && !self.dry_run).await,
+            Verb::GcVolumes { name, yes } | Verb::Volumes { verb: VolumesVerb::Gc { name, yes } } => {
+                return self.gc_volumes(name, *yes && !self.dry_run).await;
+            }
             Verb::DrainCheck { node } => return self.drain_check(node).await,
             Verb::Restart { name } => self.edit(name, |_| Ok(edit::restart(now()))).await?,
             Verb::Upgrade { verb: UpgradeVerb::Approve { name } } => self.edit(name, edit::approve).await?,

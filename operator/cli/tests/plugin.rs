@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "plugin/member.rs"]
+mod member;
+
 use axum::Router;
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{Method, StatusCode, Uri};
+use axum::response::IntoResponse;
 use clap::CommandFactory;
 use cli::plugin::PluginArgs;
 use futures::{StreamExt, stream};
@@ -34,7 +39,10 @@ fn orders() -> Value {
                 "lossPoints": [{"survivor": "orders-1", "index": 4711, "term": 3}],
             },
             "fatalEntry": {"index": 4711, "term": 2, "crashes": 3},
-            "members": [{"name": "orders-0", "role": "Voter", "ready": true}],
+            "members": [
+                {"name": "orders-0", "role": "Voter", "ready": true},
+                {"name": "orders-1", "role": "Voter", "ready": true, "nodeID": member::ID},
+            ],
             "version": {"stable": "i:1", "target": "i:2"},
             "rollout": {"state": "WaitingForApproval", "updated": 0, "total": 3, "revision": "r2",
                 "stableRevision": stable_revision()},
@@ -73,6 +81,14 @@ fn pod(name: &str) -> Value {
     json!({"metadata": {"name": name, "namespace": "shop", "labels": {"sqlite-operator.io/cluster": "orders"}}})
 }
 
+/// The same, whose program ended once.
+fn restarted(name: &str) -> Value {
+    let mut pod = pod(name);
+    let container = json!({"name": "sqlited", "image": "i", "imageID": "", "ready": true, "restartCount": 1});
+    pod["status"] = json!({"containerStatuses": [container]});
+    pod
+}
+
 /// A cluster of another namespace, of which no voter can be missed.
 fn books() -> Value {
     let member = |name: &str| json!({"name": name, "role": "Voter", "ready": true, "lag": "CaughtUp"});
@@ -87,6 +103,18 @@ fn books() -> Value {
     })
 }
 
+/// A pod template that is pinned, with what somebody may have put into it.
+fn revision() -> Value {
+    let env = json!([{"name": "TOKEN", "value": "s3cret"}]);
+    json!({
+        "metadata": {
+            "name": "orders-template-r1", "namespace": "shop", "annotations": {"somebody/else": "s3cret"},
+        },
+        "revision": 1,
+        "data": {"spec": {"containers": [{"name": "sqlited", "args": ["-o=https://me:s3cret@host"], "env": env}]}},
+    })
+}
+
 /// What is asked for beyond the namespace `shop`: pods of all namespaces, and the cluster of another one.
 fn answer_beyond(uri: &Uri) -> Option<(StatusCode, String)> {
     let books = json!({"metadata":
@@ -98,6 +126,17 @@ fn answer_beyond(uri: &Uri) -> Option<(StatusCode, String)> {
             let status = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
                 "message": "pods is forbidden"});
             return Some((StatusCode::FORBIDDEN, status.to_string()));
+        }
+        "/api/v1/pods" if query.contains("name%3Dsqlite-operator") => {
+            list(json!([{"metadata": {"name": "operator-0", "namespace": "operators"}}]))
+        }
+        "/api/v1/namespaces/operators/pods/operator-0/log" => {
+            let line = |message: &str, cluster: &str| {
+                json!({"fields": {"message": message, "cluster": cluster}}).to_string() + "\n"
+            };
+            let log =
+                line("see https://me:s3cret@store/?k=s3cret", "shop/orders") + &line("mine", "bank/books");
+            return Some((StatusCode::OK, log));
         }
         "/api/v1/pods" if query.contains("node-2") => list(json!([books])),
         "/api/v1/pods" if query.contains("node-3") => list(json!([])),
@@ -138,8 +177,15 @@ fn answer(method: &Method, path: &str, body: &str) -> (StatusCode, String) {
         })
         .to_string(),
         ("GET", "sqlitebackups/before-undo") => json!({
-            "metadata": {"name": "before-undo", "namespace": "shop"}, "spec": {"clusterRef": {"name": "orders"}},
+            "metadata": {"name": "before-undo", "namespace": "shop", "uid": "b", "resourceVersion": "8",
+                "finalizers": ["example.com/theirs"]},
+            "spec": {"clusterRef": {"name": "orders"}},
             "status": {"path": "00000001-00000000000000000001-before-undo"},
+        })
+        .to_string(),
+        ("PATCH" | "DELETE", "sqlitebackups/before-undo") => json!({
+            "metadata": {"name": "before-undo", "namespace": "shop", "uid": "b"},
+            "spec": {"clusterRef": {"name": "orders"}},
         })
         .to_string(),
         ("PATCH", "sqlitebackups/nightly") => json!({
@@ -148,7 +194,13 @@ fn answer(method: &Method, path: &str, body: &str) -> (StatusCode, String) {
         .to_string(),
         ("POST", _) => sent.to_string(),
         ("GET", "pods/orders-3") => return missing(),
-        ("GET", "pods") => list(json!([pod("orders-0"), pod("orders-1")])),
+        ("GET", "pods/orders-1") => pod("orders-1").to_string(),
+        ("GET", "secrets/orders-operator") => {
+            json!({"metadata": {"name": "orders-operator"}, "data": {"username": "bWU=", "password": "czNjcmV0"}}).to_string()
+        }
+        ("GET", "pods") => list(json!([restarted("orders-0"), pod("orders-1")])),
+        ("GET", "controllerrevisions") => list(json!([revision()])),
+        ("GET", "networkpolicies") => return failure(StatusCode::FORBIDDEN, "Forbidden"),
         ("GET", "pods/orders-0/log") => "{\"message\":\"serving\"}\nplain\n".to_owned(),
         ("GET", "pods/orders-1/log") => "following\n".to_owned(),
         ("GET" | "DELETE", claim) if claim.starts_with("persistentvolumeclaims/") => json!({
@@ -192,13 +244,23 @@ impl Kubernetes {
         let asked = Asked::default();
         let (log, cues) = (asked.clone(), Cues::default());
         let given = cues.clone();
-        let handler = move |method: Method, uri: Uri, body: String| {
-            log.lock().unwrap().push(format!("{method} {} {body}", uri.path()));
-            let beyond = answer_beyond(&uri);
-            let (status, found) = beyond.unwrap_or_else(|| answer(&method, uri.path(), &body));
-            let follows = uri.query().is_some_and(|query| query.contains("follow=true"));
-            let found = if follows { followed(uri.path(), &given) } else { found.into() };
-            async move { (status, [("content-type", "application/json")], found) }
+        let member = member::start(asked.clone()).await;
+        let handler = move |request: Request| {
+            let (log, given) = (log.clone(), given.clone());
+            async move {
+                if request.uri().path().ends_with("/portforward") {
+                    return member::forward(request, member).await;
+                }
+                let (method, uri) = (request.method().clone(), request.uri().clone());
+                let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+                let body = String::from_utf8(body.to_vec()).unwrap();
+                log.lock().unwrap().push(format!("{method} {} {body}", uri.path()));
+                let beyond = answer_beyond(&uri);
+                let (status, found) = beyond.unwrap_or_else(|| answer(&method, uri.path(), &body));
+                let follows = uri.query().is_some_and(|query| query.contains("follow=true"));
+                let found = if follows { followed(uri.path(), &given) } else { found.into() };
+                (status, [("content-type", "application/json")], found).into_response()
+            }
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = format!("http://{}", listener.local_addr().unwrap());
@@ -249,7 +311,7 @@ impl Kubernetes {
 }
 
 /// Every verb, and whether it changes something. `sql` goes to a member.
-const VERBS: [(&str, bool); 26] = [
+const VERBS: [(&str, bool); 28] = [
     ("status orders", false),
     ("members orders", false),
     ("plan orders", false),
@@ -271,11 +333,13 @@ const VERBS: [(&str, bool); 26] = [
     ("skip-entry orders 4711", true),
     ("backup now orders", true),
     ("backup verify nightly", true),
+    ("backup delete before-undo", true),
     ("backup import orders full/x", true),
     ("restore orders --to latest", true),
     ("restore orders --undo before", true),
     ("branch orders orders-test", true),
     ("gc-volumes orders --yes", true),
+    ("volumes gc orders --yes", true),
 ];
 
 #[tokio::test]
@@ -310,10 +374,58 @@ async fn a_dry_run_changes_nothing_and_says_what_would_be() {
         assert!(serde_json::from_str::<Value>(&json).is_ok(), "{words}: {json}");
         assert_eq!(kubernetes.changes(), Vec::<String>::new(), "{words}");
     }
-    let from = kubernetes.prints("promote orders orders-1 --dry-run").await;
-    assert_eq!(from, "leadership would go from orders-0 to orders-1\n");
-    let kept = kubernetes.prints("gc-volumes orders --yes --dry-run").await;
-    assert!(kept.starts_with("data-orders-3 would be deleted"), "{kept}");
+    let asked = kubernetes.prints("promote orders orders-1 --dry-run").await;
+    let asked: Value = serde_yaml::from_str(&asked).unwrap();
+    let request = json!({"method": "POST", "path": "/cluster/transfer", "body": {"to": member::ID}});
+    assert_eq!(asked, json!({"from": "orders-0", "to": "orders-1", "request": request}));
+    for verb in ["gc-volumes", "volumes gc"] {
+        let kept = kubernetes.prints(&format!("{verb} orders --yes --dry-run")).await;
+        assert!(kept.starts_with("data-orders-3 would be deleted"), "{kept}");
+    }
+}
+
+#[tokio::test]
+async fn leadership_is_asked_of_the_member_that_is_to_lead() {
+    let kubernetes = Kubernetes::start().await;
+    let printed = kubernetes.prints("promote orders orders-1").await;
+    assert_eq!(printed, "orders-1 leads in term 2\n");
+    let transfer = format!(r#"POST member /cluster/transfer as me {{"to":"{}"}}"#, member::ID);
+    assert_eq!(kubernetes.changes(), [transfer]);
+    let told: Value =
+        serde_json::from_str(&kubernetes.prints("promote orders orders-1 --json").await).unwrap();
+    assert_eq!(told, json!({"cluster": "orders", "from": "orders-0", "to": "orders-1", "term": 2}));
+    let output = kubernetes.run("promote orders orders-replica-0").await;
+    assert!(!output.status.success());
+}
+
+#[tokio::test]
+async fn a_report_has_what_members_say_and_log_and_nothing_secret() {
+    let kubernetes = Kubernetes::start().await;
+    let text = kubernetes.prints("report orders --json").await;
+    assert!(!text.contains("s3cret") && !text.contains("bank/books"), "{text}");
+    let report: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let of = |kind: &str| report.iter().filter(|object| object["kind"] == kind).collect::<Vec<_>>();
+    assert_eq!(of("SqliteCluster").len(), 1);
+    let container = &of("ControllerRevision")[0]["data"]["spec"]["containers"][0];
+    assert_eq!(container["args"][0], "-o=https://(left out)@host");
+    assert!(of("NetworkPolicy")[0]["failed"].as_str().unwrap().contains("Forbidden"), "it is told");
+    let members: Vec<_> = of("MemberReport").iter().map(|said| said["report"]["nodeId"].clone()).collect();
+    assert_eq!(members, [json!(member::ID), json!(member::ID)]);
+    let logs: Vec<_> = of("Log")
+        .iter()
+        .map(|log| {
+            (log["pod"].as_str().unwrap(), log["previous"].as_bool().unwrap(), log["lines"].as_str().unwrap())
+        })
+        .collect();
+    let own = "{\"message\":\"serving\"}\nplain\n";
+    let operator = "{\"fields\":{\"cluster\":\"shop/orders\",\"message\":\"see https://(left out)@store/?(left out)\"}}\n";
+    let wanted = [
+        ("orders-0", true, own),
+        ("orders-0", false, own),
+        ("orders-1", false, "following\n"),
+        ("operator-0", false, operator),
+    ];
+    assert_eq!(logs, wanted);
 }
 
 #[tokio::test]
@@ -347,6 +459,25 @@ async fn an_update_is_taken_back_by_an_edit_of_the_spec() {
     let changes = kubernetes.changes();
     assert_eq!(changes.len(), 1, "{changes:?}");
     assert!(changes[0].ends_with(r#"sqliteclusters/orders {"spec":{"image":"i:1"}}"#), "{changes:?}");
+}
+
+#[tokio::test]
+async fn a_backup_that_is_deleted_takes_along_what_is_in_the_store() {
+    let kubernetes = Kubernetes::start().await;
+    let told = kubernetes.prints("backup delete before-undo").await;
+    assert_eq!(
+        told,
+        "before-undo goes, and 00000001-00000000000000000001-before-undo from the store with it\n"
+    );
+    let changes = kubernetes.changes();
+    let [held, deleted] = &changes[..] else { panic!("{changes:?}") };
+    assert!(held.starts_with("PATCH") && deleted.starts_with("DELETE"), "{changes:?}");
+    let (_, patch) = held.split_once(" {").unwrap();
+    let patch: Value = serde_json::from_str(&format!("{{{patch}")).unwrap();
+    assert_eq!(patch["spec"], json!({"deletionPolicy": "Delete"}));
+    let held = json!(["example.com/theirs", "sqlite-operator.io/backup-objects"]);
+    assert_eq!(patch["metadata"], json!({"finalizers": held, "uid": "b", "resourceVersion": "8"}));
+    assert!(deleted.contains(r#""uid":"b""#), "only the one that was looked at: {deleted}");
 }
 
 #[tokio::test]

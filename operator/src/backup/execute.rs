@@ -61,12 +61,23 @@ pub async fn execute(
     ctx: &Context,
 ) -> Result<Outcome, ExecuteError> {
     match step {
-        Step::Nothing | Step::Wait { .. } | Step::Follow { .. } | Step::Succeed(_) | Step::Fail { .. } => {
-            Ok(Outcome::Done)
-        }
+        Step::Nothing
+        | Step::Wait { .. }
+        | Step::Follow { .. }
+        | Step::Retry(_)
+        | Step::Succeed(_)
+        | Step::Fail { .. }
+        | Step::AwaitEnd { .. } => Ok(Outcome::Done),
         Step::Hold => hold(backup, true, ctx).await.map(|()| Outcome::Done),
         Step::Start { member } => Ok(start(backup, seen, member).await),
         Step::LookUp { member, path } => Ok(look_up(seen, member, path).await),
+        Step::Find { member } => {
+            let found = find(seen, member).await;
+            if found == Outcome::Done {
+                hold(backup, false, ctx).await?;
+            }
+            Ok(found)
+        }
         Step::DeleteObjects { member, path } => {
             let deleted = delete(seen, member, path).await;
             if deleted == Outcome::Done {
@@ -96,7 +107,7 @@ async fn start(backup: &SqliteBackup, seen: &Seen, member: &str) -> Outcome {
     };
     let name = seen.observed.object.job_name();
     tracing::info!(name, member, "asking for a backup");
-    match seen.admin.start_backup(&base, &StartBackup { name, kind }).await {
+    match seen.admin.start_backup(&base, &StartBackup { name, kind, within_seconds: None }).await {
         Ok(job) => match (job.state, job.backup) {
             (JobState::Succeeded, Some(backup)) => Outcome::Found(Box::new(backup)),
             (JobState::Failed, _) => Outcome::Refused {
@@ -120,6 +131,19 @@ async fn look_up(seen: &Seen, member: &str, path: &str) -> Outcome {
             },
         },
         Err(error) => refused(member, &error),
+    }
+}
+
+/// Looks for it by its name: done if it is not there.
+async fn find(seen: &Seen, member: &str) -> Outcome {
+    let Some(base) = base(seen, member) else { return gone(member) };
+    let name = seen.observed.object.job_name();
+    match seen.admin.backups(&base).await {
+        Ok(catalogue) => match catalogue.backups.into_iter().find(|backup| backup.name == name) {
+            Some(backup) => Outcome::Found(Box::new(backup)),
+            None => Outcome::Done,
+        },
+        Err(error) => Outcome::NotYet { message: explain(&error) },
     }
 }
 

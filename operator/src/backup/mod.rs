@@ -67,14 +67,21 @@ pub async fn reconcile(backup: Arc<GuardedBackup>, ctx: Arc<Context>) -> Result<
             return Ok(Action::await_change());
         }
     };
-    let Some(seen) = observe::observe(backup, &ctx).await? else { return Ok(Action::await_change()) };
+    let Some(seen) = observe::observe(backup, &ctx).await? else {
+        ctx.settled(KIND, &backup.namespace().unwrap_or_default(), &backup.name_any());
+        return Ok(Action::await_change());
+    };
     let step = plan(&seen.observed);
     let outcome = execute::execute(backup, &seen, &step, &ctx).await?;
-    if seen.observed.object.is_deleted() {
+    let is_deleted = seen.observed.object.is_deleted();
+    if is_deleted && !status::is_told_to_the_end(&step, &outcome) {
         return Ok(if step == Step::Nothing { Action::await_change() } else { Action::requeue(WAIT) });
     }
     let status = status::status(&seen.observed, &step, &outcome);
     status::publish(backup, &status, seen.cluster.as_ref(), &ctx).await?;
+    if is_deleted {
+        return Ok(Action::requeue(WAIT));
+    }
     ctx.settled(KIND, &seen.observed.object.namespace, &backup.name_any());
     Ok(match step {
         Step::Nothing => Action::await_change(),

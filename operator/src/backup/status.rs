@@ -3,18 +3,22 @@
 use super::KIND;
 use super::execute::Outcome;
 use super::observed::Observed;
-use super::plan::Step;
+use super::plan::{Step, told};
 use crate::cluster::conditions::{Draft, dated, whole_second};
 use crate::context::Context;
 use crate::crd::{
-    Bookmark, SqliteBackup, SqliteBackupStatus, SqliteCluster, Verification, VerificationResult, number,
+    BackupFailures, Bookmark, SqliteBackup, SqliteBackupStatus, SqliteCluster, Verification,
+    VerificationResult, number,
 };
-use crate::status::{StatusError, write};
+use crate::status::{StatusError, waits, write};
 use client::backup::Backup;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
+
+/// Reason of a backup that is to go and is still made.
+const AWAITING_END: &str = "AwaitingEnd";
 
 /// Whether nothing will be done about it any more.
 pub fn is_over(status: &SqliteBackupStatus) -> bool {
@@ -38,6 +42,11 @@ enum State {
     Failed(&'static str, String),
 }
 
+/// Whether the status of an object that is to go is written: while what it stands for is made, and once that is in the store.
+pub(super) fn is_told_to_the_end(step: &Step, outcome: &Outcome) -> bool {
+    matches!((step, outcome), (Step::AwaitEnd { .. } | Step::Succeed(_), _) | (_, Outcome::Found(_)))
+}
+
 /// The status after the step. Pure.
 pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> SqliteBackupStatus {
     let before = &observed.object.status;
@@ -53,23 +62,38 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
             State::Failed(reason, message.clone())
         }
         (Step::Nothing, _) => State::Over,
-        (_, Outcome::Begun { member }) => {
+        // That it is to take its objects along may be said at any time.
+        (Step::Hold, _) if is_over(before) => State::Over,
+        (_, Outcome::Begun { member }) | (Step::Follow { member, .. }, _) => {
             status.member = Some(member.clone());
             status.start_time.get_or_insert(Time(whole_second(now)));
-            State::Runs(format!("{member} is at it"))
+            forget_next(&mut status);
+            let before = status.failures.as_ref().map(|failures| format!("; {}", told(failures)));
+            State::Runs(format!("{member} is at it{}", before.unwrap_or_default()))
         }
-        (Step::Follow { member, .. }, _) => {
-            status.member = Some(member.clone());
-            status.start_time.get_or_insert(Time(whole_second(now)));
-            State::Runs(format!("{member} is at it"))
+        (Step::Retry(failures), _) => {
+            status.member = Some(failures.member.clone());
+            status.failures = Some(failures.clone());
+            State::Waits("Retrying", told(failures))
         }
         (_, Outcome::NotYet { message }) => State::Waits("NotYet", message.clone()),
         (Step::Wait { reason, message }, _) => State::Waits(reason, message.clone()),
         (Step::Hold, _) => State::Waits("Pending", "it has not begun".into()),
+        (Step::AwaitEnd { member }, _) => State::Waits(
+            AWAITING_END,
+            format!(
+                "{member} may be at it still: it is deleted from the store when it is there, and then this object goes"
+            ),
+        ),
         // A deleted object's status is not written.
-        (Step::Start { .. } | Step::LookUp { .. } | Step::DeleteObjects { .. } | Step::Release { .. }, _) => {
-            State::Over
-        }
+        (
+            Step::Start { .. }
+            | Step::LookUp { .. }
+            | Step::Find { .. }
+            | Step::DeleteObjects { .. }
+            | Step::Release { .. },
+            _,
+        ) => State::Over,
     };
     let drafts = match state {
         State::Over if is_over(&status) && !has_failed(before) => {
@@ -83,15 +107,16 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
             }
             return status;
         }
-        State::Waits(reason, message) => vec![
-            draft("Succeeded", false, reason, message.clone()),
-            draft("Reconciling", true, reason, message),
-        ],
+        State::Waits(reason, message) => {
+            let is_missing = matches!(reason, "RefNotFound" | "NoStore");
+            waits(reason, &message, is_missing, &before.conditions, now)
+        }
         State::Runs(message) => vec![
             draft("Succeeded", false, "Running", message.clone()),
             draft("Reconciling", true, "Running", message),
         ],
         State::Failed(reason, message) => {
+            forget_next(&mut status);
             status.completion_time.get_or_insert(Time(whole_second(now)));
             vec![draft("Succeeded", false, reason, message.clone()), draft("Stalled", true, reason, message)]
         }
@@ -159,7 +184,17 @@ fn fill(status: &mut SqliteBackupStatus, backup: &Backup, observed: &Observed, n
     status.page_checksum.clone_from(&backup.page_checksum);
     status.sqlite_version = Some(backup.sqlite_version.clone());
     status.start_time.get_or_insert(Time(whole_second(now)));
-    status.completion_time.get_or_insert(Time(whole_second(now)));
+    // From now on its deletion is tried, whatever was thought of it before.
+    let ended = status.completion_time.take().filter(|_| !observed.object.is_deleted());
+    status.completion_time = ended.or_else(|| Some(Time(whole_second(now))));
+    forget_next(status);
+}
+
+/// No attempt is waited for.
+fn forget_next(status: &mut SqliteBackupStatus) {
+    if let Some(failures) = &mut status.failures {
+        failures.next_time = None;
+    }
 }
 
 /// Writes the status if it says something new, and tells of what ended.
@@ -178,10 +213,29 @@ pub async fn publish(
     if !write(backup, status, false, ctx).await? {
         return Ok(());
     }
+    if let Some(failures) = news(&before, status) {
+        let about = (EventType::Warning, "BackupAttemptFailed", "Backup");
+        ctx.tell_both(backup, cluster, about, &told(failures)).await;
+    }
+    if let Some(waits) = awaits_end(status).filter(|_| awaits_end(&before).is_none()) {
+        let about = (EventType::Normal, "BackupDeletionWaits", "Delete");
+        ctx.tell_both(backup, cluster, about, &waits.message).await;
+    }
     if !is_over(&before) && is_over(status) {
         tell(backup, status, cluster, ctx).await;
     }
     Ok(())
+}
+
+/// An attempt that failed by another cause than the one before.
+fn news<'a>(before: &SqliteBackupStatus, status: &'a SqliteBackupStatus) -> Option<&'a BackupFailures> {
+    let known = before.failures.as_ref().map(|failures| &failures.message);
+    status.failures.as_ref().filter(|failures| known != Some(&failures.message))
+}
+
+fn awaits_end(status: &SqliteBackupStatus) -> Option<&Condition> {
+    let waits = |condition: &&Condition| condition.type_ == "Succeeded" && condition.reason == AWAITING_END;
+    status.conditions.iter().find(waits)
 }
 
 async fn tell(

@@ -12,6 +12,7 @@ use super::passwords::{Passwords, Turn, mint};
 use super::secrets::{SecretError, Secrets};
 use crate::context::Context;
 use crate::crd::{AuthenticationMode, ClientTraffic, Port, SqliteCluster, TlsMode};
+use crate::error::RejectionReason;
 use crate::names::{ANNOTATION_USERS, ClusterName};
 use client::admin_client::{AdminClient, AdminError};
 use client::sql::Credentials;
@@ -46,6 +47,17 @@ pub enum AccessError {
     /// The client that trusts them cannot be made.
     #[error("cannot make a client of the members")]
     Client(#[source] AdminError),
+}
+
+impl AccessError {
+    /// Why it needs a human, for programs, if it does.
+    pub fn rejection(&self) -> Option<RejectionReason> {
+        match self {
+            Self::Secret(error) => error.rejection(),
+            Self::Damaged { .. } | Self::Trust { .. } => Some(RejectionReason::SecretUnusable),
+            Self::Hash(_) | Self::Client(_) => None,
+        }
+    }
 }
 
 /// The way in.

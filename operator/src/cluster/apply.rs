@@ -1,15 +1,19 @@
-//! Sends: prepared objects become applied ones, by server-side apply. Network, writes.
+//! Sends: objects become what they are to be, by server-side apply. Network, writes.
+//!
+//! Each is tried, whatever became of those before it: what needs one that the server does not have is told so by the
+//! [`Shortfall`], and everything else goes on.
 //!
 //! What was applied before and has not been touched since is not sent again, so that a cluster at rest costs the API
 //! server nothing.
 
-use super::build::{Applied, Prepared, Resources, owner};
-use super::observed::{Child, Foreign};
+use super::build::{Resources, owner};
+use super::observed::{Child, Foreign, Observed};
+use super::shortfall::Shortfall;
 use super::validate::Desired;
 use crate::cache::Cache;
 use crate::context::Context;
-use crate::error::RejectionReason;
-use crate::names::{ClusterName, FIELD_MANAGER, content_hash};
+use crate::error::{RejectionReason, is_refused};
+use crate::names::{ANNOTATION_REVISION, ClusterName, FIELD_MANAGER, PodRole, content_hash};
 use crate::pace::Matter;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::ControllerRevision;
@@ -20,7 +24,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -76,14 +80,18 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Why the rest goes on all the same, for programs: the server rejected the growth of a volume, or a StatefulSet, which
-    /// stay as they were.
+    /// Why it needs a human, for programs, if it does.
     pub fn rejection(&self) -> Option<RejectionReason> {
-        let Self::Apply { kind, source: kube::Error::Api(status), .. } = self else { return None };
-        match (kind.as_str(), status.code) {
-            ("PersistentVolumeClaim", 403 | 422) => Some(RejectionReason::ResizeRejected),
-            ("StatefulSet", 400 | 403 | 422) => Some(RejectionReason::Rejected),
-            _ => None,
+        match self {
+            Self::Taken(_) => Some(RejectionReason::NameConflict),
+            Self::Apply { kind, source, .. } if is_refused(source) => Some(match kind.as_str() {
+                "PersistentVolumeClaim" => RejectionReason::ResizeRejected,
+                _ => RejectionReason::Rejected,
+            }),
+            Self::Look { source, .. } | Self::Delete { source, .. } if is_refused(source) => {
+                Some(RejectionReason::Rejected)
+            }
+            Self::Apply { .. } | Self::Look { .. } | Self::Delete { .. } | Self::Encode { .. } => None,
         }
     }
 }
@@ -136,65 +144,85 @@ impl Version {
     }
 }
 
-/// The server has all of them after this, but for claims whose growth it rejected, and StatefulSets that it rejected: those
-/// hold up nothing else, and why comes back beside the rest.
-pub async fn apply(
-    desired: &Desired,
-    resources: Resources<Prepared>,
-    ctx: &Context,
-) -> Result<(Resources<Applied>, Option<ApplyError>), ApplyError> {
-    let mut rejection = None;
-    let applier = Applier { cluster: &desired.name, ctx };
-    let stores = &ctx.stores;
-    {
-        let Resources {
-            service_account,
-            nodes,
-            services,
-            config_maps,
-            templates,
-            budgets,
-            network_policy,
-            claims,
-            sets,
-            surplus,
-            state: _,
-        } = &resources;
-        applier.apply(service_account, &stores.accounts).await?;
-        applier.apply(nodes, &stores.services).await?;
-        for service in services {
-            applier.apply(service, &stores.services).await?;
-        }
-        for config_map in config_maps {
-            applier.keep(desired, config_map).await?;
-        }
-        for template in templates {
-            applier.apply(template, &stores.templates).await?;
-        }
-        // Before any change that the plan may lead to.
-        for budget in budgets {
-            applier.apply(budget, &stores.budgets).await?;
-        }
-        if let Some(policy) = network_policy {
-            applier.apply(policy, &stores.network_policies).await?;
-        }
-        for claim in claims {
-            match applier.send(claim).await {
-                Err(error) if error.rejection().is_some() => rejection = Some(error),
-                other => drop(other?),
-            }
-        }
-        for set in sets {
-            match applier.apply(set, &stores.sets).await {
-                Err(error) if error.rejection().is_some() => rejection = Some(error),
-                other => other?,
-            }
-        }
-        for child in surplus {
-            applier.delete(desired, child).await?;
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Why what could not be applied could not.
+    pub failures: Vec<ApplyError>,
+    /// What the server lacks therefore.
+    pub shortfall: Shortfall,
+}
+
+impl Outcome {
+    /// Whether it went well. If not, it is told, and whoever asks decides what has to wait for it.
+    fn note<T>(&mut self, result: Result<T, ApplyError>) -> bool {
+        result.map_err(|error| self.failures.push(error)).is_ok()
+    }
+}
+
+/// Tries all of them.
+pub async fn apply(desired: &Desired, observed: &Observed, resources: &Resources, ctx: &Context) -> Outcome {
+    let Resources {
+        service_account,
+        nodes,
+        services,
+        config_maps,
+        templates,
+        budgets,
+        network_policy,
+        claims,
+        sets,
+        surplus,
+    } = resources;
+    let mut outcome = Outcome::default();
+    let (applier, stores) = (Applier { cluster: &desired.name, ctx }, &ctx.stores);
+    // Those that are there, if not as they are to be, do for a pod to start. ConfigMaps are in no cache, so that nobody knows.
+    let accounted = outcome.note(applier.apply(service_account, &stores.accounts).await)
+        || applier.has(&stores.accounts, service_account);
+    let named =
+        outcome.note(applier.apply(nodes, &stores.services).await) || applier.has(&stores.services, nodes);
+    for service in services {
+        outcome.note(applier.apply(service, &stores.services).await);
+    }
+    let mut told = true;
+    for config_map in config_maps {
+        told &= outcome.note(applier.keep(desired, config_map).await);
+    }
+    outcome.shortfall.ground = !(accounted && named && told);
+    let mut unpinned = BTreeSet::new();
+    for template in templates {
+        if !outcome.note(applier.apply(template, &stores.templates).await)
+            && !applier.has(&stores.templates, template)
+        {
+            unpinned.extend(template.annotations().get(ANNOTATION_REVISION));
         }
     }
-    Ok((resources.applied(), rejection))
+    // Before any change that the plan may lead to.
+    for budget in budgets {
+        if !outcome.note(applier.apply(budget, &stores.budgets).await) {
+            outcome.shortfall.budgets.extend(applier.role(budget));
+        }
+    }
+    if let Some(policy) = network_policy {
+        outcome.note(applier.apply(policy, &stores.network_policies).await);
+    }
+    for claim in claims {
+        outcome.note(applier.send(claim).await);
+    }
+    for set in sets {
+        let role = applier.role(set);
+        let before = role.and_then(|role| observed.sets.get(&role)?.revision.as_ref());
+        let revision = set.annotations().get(ANNOTATION_REVISION);
+        // A template that nobody keeps could neither be gone back to nor be told from what another operator renders.
+        let is_unpinned = revision.is_some_and(|wanted| unpinned.contains(wanted) && before != Some(wanted));
+        if is_unpinned || !outcome.note(applier.apply(set, &stores.sets).await) {
+            outcome.shortfall.sets.extend(role);
+        }
+    }
+    for child in surplus {
+        outcome.note(applier.delete(desired, child).await);
+    }
+    outcome
 }
 
 struct Applier<'a> {
@@ -205,6 +233,22 @@ struct Applier<'a> {
 impl Applier<'_> {
     fn namespace(&self) -> &str {
         &self.cluster.namespace
+    }
+
+    /// Whether the cache knows an object of this name.
+    fn has<C>(&self, cache: &Cache<C>, object: &impl ResourceExt) -> bool
+    where
+        C: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned,
+    {
+        cache.get(self.namespace(), &object.name_any()).is_some()
+    }
+
+    /// Whose pods a StatefulSet or a budget is for.
+    fn role(&self, object: &impl ResourceExt) -> Option<PodRole> {
+        let name = object.name_any();
+        PodRole::ALL
+            .into_iter()
+            .find(|role| [self.cluster.set(*role), self.cluster.budget(*role)].contains(&name))
     }
 
     fn remember(&self, matter: Matter, key: String, content: String, version: Version) {
@@ -296,6 +340,7 @@ impl Applier<'_> {
             Child::Template(revision) => {
                 self.remove::<ControllerRevision>(&desired.name.template(revision)).await
             }
+            Child::Spec(name) => self.remove::<ControllerRevision>(name).await,
         }
         .map_err(|source| ApplyError::Delete { child: child.clone(), source })
     }

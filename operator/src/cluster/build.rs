@@ -9,6 +9,7 @@ pub mod pod;
 pub mod secret;
 pub mod service;
 pub mod set;
+pub mod spec;
 pub mod template;
 pub mod verifier;
 
@@ -23,20 +24,11 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
-use std::marker::PhantomData;
-
-/// Objects that were made, and not yet sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Prepared;
-
-/// Objects that the server has.
-#[derive(Clone, Copy, Debug)]
-pub struct Applied;
 
 /// Everything that a cluster consists of. Taken apart without `..` wherever it is used, so that a new kind of object
 /// does not compile until it is applied.
 #[derive(Clone, Debug)]
-pub struct Resources<State> {
+pub struct Resources {
     /// Identity of the pods; it may do nothing.
     pub service_account: ServiceAccount,
     /// The headless Service that names the members.
@@ -45,7 +37,7 @@ pub struct Resources<State> {
     pub services: Vec<Service>,
     /// What members are told of stores of backups.
     pub config_maps: Vec<ConfigMap>,
-    /// Pinned pod templates.
+    /// Pinned pod templates, and the spec.
     pub templates: Vec<ControllerRevision>,
     /// What evictions must leave running.
     pub budgets: Vec<PodDisruptionBudget>,
@@ -57,43 +49,10 @@ pub struct Resources<State> {
     pub sets: Vec<StatefulSet>,
     /// What there is and is no longer wanted.
     pub surplus: Vec<Child>,
-    pub(super) state: PhantomData<State>,
-}
-
-impl Resources<Prepared> {
-    /// The same objects, once the server has them.
-    pub(super) fn applied(self) -> Resources<Applied> {
-        let Self {
-            service_account,
-            nodes,
-            services,
-            config_maps,
-            templates,
-            budgets,
-            network_policy,
-            claims,
-            sets,
-            surplus,
-            state: _,
-        } = self;
-        Resources {
-            service_account,
-            nodes,
-            services,
-            config_maps,
-            templates,
-            budgets,
-            network_policy,
-            claims,
-            sets,
-            surplus,
-            state: PhantomData,
-        }
-    }
 }
 
 /// The objects that the plan asks for; `None` if it asks for nothing to be applied.
-pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Resources<Prepared>> {
+pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Resources> {
     let sizes = plan.sizes.as_ref()?;
     let pods: Vec<(PodRole, k8s_openapi::api::core::v1::PodTemplateSpec)> = roles(sizes)
         .map(|role| {
@@ -101,12 +60,14 @@ pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Reso
             (role, pinned.cloned().unwrap_or_else(|| pod::template(desired, role)))
         })
         .collect();
-    let templates =
-        pods.iter().map(|(role, pod)| template::revision(desired, *role, &plan.revision, pod)).collect();
+    let pinned = pods.iter().map(|(role, pod)| template::revision(desired, *role, &plan.revision, pod));
+    // While the spec is refused, the one that counts is kept already.
+    let accepted = desired.refused.is_none().then(|| spec::revision(desired));
+    let templates: Vec<_> = pinned.chain(accepted).collect();
     let budgets: Vec<_> = budget::budgets(desired, plan, sizes);
     let services: Vec<_> =
         desired.spec.services.iter().map(|service| service::client(desired, service)).collect();
-    let surplus = surplus(desired, observed, plan, &services, &budgets);
+    let surplus = surplus(desired, observed, plan, &services, &budgets, &templates);
     let sets = pods
         .into_iter()
         .filter(|(role, _)| observed.sets.get(role).is_none_or(|set| !set.terminating))
@@ -123,7 +84,6 @@ pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Reso
         claims: plan.claims.iter().map(|mark| claim::marked(desired, mark)).collect(),
         sets,
         surplus,
-        state: PhantomData,
     })
 }
 
@@ -139,6 +99,7 @@ fn surplus(
     plan: &Plan,
     services: &[Service],
     budgets: &[PodDisruptionBudget],
+    revisions: &[ControllerRevision],
 ) -> Vec<Child> {
     let nodes = desired.name.nodes_service();
     let stable = plan.rollout.as_ref().and_then(|rollout| rollout.stable_revision.clone());
@@ -157,6 +118,10 @@ fn surplus(
         Child::Budget(name) => budgets.iter().any(|budget| budget.metadata.name.as_ref() == Some(name)),
         Child::NetworkPolicy(_) => desired.spec.security.network_policy == NetworkPolicyMode::Managed,
         Child::Template(revision) => in_use(revision),
+        Child::Spec(name) => {
+            desired.refused.is_some()
+                || revisions.iter().any(|revision| revision.metadata.name.as_ref() == Some(name))
+        }
     };
     observed.children.iter().filter(|child| !is_wanted(child)).cloned().collect()
 }

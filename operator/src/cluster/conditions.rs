@@ -2,7 +2,7 @@
 
 use super::certificates;
 use super::observed::Observed;
-use super::plan::{ObstacleReason, Plan, bucket, explain};
+use super::plan::{ActivityReason, ObstacleReason, Plan, bucket, explain};
 use super::validate::Desired;
 use super::view::View;
 use crate::crd::{BootstrapPhase, LossPoint, Spread, VolumeBucket, number};
@@ -11,6 +11,11 @@ use client::admin::{ConsistencyState, FatalEntry, Member, quorum};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::collections::BTreeSet;
+
+/// The one reason with which a condition is neither true nor false.
+const CHECKSUM_UNKNOWN: &str = "ChecksumUnknown";
+/// The spec cannot be had.
+const INVALID_SPEC: &str = RejectionReason::InvalidSpec.as_str();
 
 /// A condition in the making.
 pub(crate) struct Draft {
@@ -30,26 +35,12 @@ pub(super) fn conditions(
     if desired.spec.paused {
         return paused(desired, observed, plan);
     }
-    let view = View::of(observed, plan.cluster_id.as_deref());
-    let mut drafts = vec![accepted(observed, plan)];
-    if desired.spec.hibernated {
-        drafts.extend(hibernated(observed));
-    } else {
-        drafts.extend([
-            ready(desired, observed, plan, &view),
-            available(observed, &view),
-            fault_tolerant(desired, observed, &view),
-        ]);
-    }
-    drafts.push(storage_healthy(desired, observed, plan));
-    drafts.push(consistent(observed));
+    let mut drafts = vec![accepted(desired, observed, plan)];
+    drafts.extend(lasting(desired, observed, plan));
     drafts.extend(super::backups::health::conditions(desired, observed, plan));
     drafts.extend(certificates::health::condition(desired, observed));
-    if let Some(obstacle) = &plan.obstacle {
-        let (reason, message) = (obstacle.reason.as_str(), obstacle.message.clone());
-        drafts.push(Draft { kind: "Stalled", holds: true, reason, message });
-    } else if let Some(Rejection { reason, message }) = rejection.cloned() {
-        drafts.push(Draft { kind: "Stalled", holds: true, reason: reason.as_str(), message });
+    if let Some(stalled) = stalled(desired, plan, rejection) {
+        drafts.push(stalled);
     } else if let Some(activity) = &plan.activity {
         let (reason, message) = (activity.reason.as_str(), activity.message.clone());
         drafts.push(Draft { kind: "Reconciling", holds: true, reason, message });
@@ -64,7 +55,47 @@ pub(super) fn conditions(
     drawn.chain(carried).collect()
 }
 
-fn accepted(observed: &Observed, plan: &Plan) -> Draft {
+/// Conditions that are always there, but for Accepted, as they are observed.
+fn lasting(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Draft> {
+    let view = View::of(observed, plan.cluster_id.as_deref());
+    let serving = if desired.spec.hibernated {
+        hibernated(observed)
+    } else {
+        [
+            ready(desired, observed, plan, &view),
+            available(observed, &view),
+            fault_tolerant(desired, observed, &view),
+        ]
+    };
+    serving.into_iter().chain([storage_healthy(desired, observed, plan), consistent(observed)]).collect()
+}
+
+/// What needs a human: what the plan met, and what others refuse; but before all else a spec that cannot be had, because
+/// nothing else comes of what it asks for.
+fn stalled(desired: &Desired, plan: &Plan, rejection: Option<&Rejection>) -> Option<Draft> {
+    let met = plan.obstacle.as_ref().map(|obstacle| (obstacle.reason.as_str(), obstacle.message.as_str()));
+    let refused = rejection.map(|rejection| (rejection.reason.as_str(), rejection.message.as_str()));
+    let messages: Vec<&str> = [met, refused].into_iter().flatten().map(|(_, message)| message).collect();
+    let other = messages.join("; ");
+    let (reason, message) = match (refusal(desired), met.or(refused)) {
+        (Some(refusal), Some(_)) => (INVALID_SPEC, format!("{refusal}; besides, {other}")),
+        (Some(refusal), None) => (INVALID_SPEC, refusal),
+        (None, Some((reason, _))) => (reason, other),
+        (None, None) => return None,
+    };
+    Some(Draft { kind: "Stalled", holds: true, reason, message })
+}
+
+/// Why the object's own spec cannot be had, where another one counts.
+fn refusal(desired: &Desired) -> Option<String> {
+    let why = desired.refused.as_ref()?;
+    Some(format!("{why}; until that is corrected, the spec counts that was accepted last"))
+}
+
+fn accepted(desired: &Desired, observed: &Observed, plan: &Plan) -> Draft {
+    if let Some(message) = refusal(desired) {
+        return Draft { kind: "Accepted", holds: false, reason: INVALID_SPEC, message };
+    }
     if let Some(missing) = plan.restore.missing.as_ref().or(observed.missing_secret.as_ref()) {
         let message = missing.clone();
         return Draft { kind: "Accepted", holds: false, reason: "RefNotFound", message };
@@ -106,7 +137,7 @@ fn storage_healthy(desired: &Desired, observed: &Observed, plan: &Plan) -> Draft
         return draft(false, "ResizePending", message);
     }
     if filling.is_empty() {
-        return draft(true, "Roomy", "no volume is nearly full".into());
+        return roomy();
     }
     let names = filling.join(", ");
     match desired.volume_limit {
@@ -121,6 +152,11 @@ fn storage_healthy(desired: &Desired, observed: &Observed, plan: &Plan) -> Draft
             format!("the volumes of {names} are nearly full: raise storage.size, or set storage.autogrow"),
         ),
     }
+}
+
+fn roomy() -> Draft {
+    let message = "no volume is nearly full".into();
+    Draft { kind: "StorageHealthy", holds: true, reason: "Roomy", message }
 }
 
 /// Whether the members' databases are equal, as the members find out by themselves: false once one is known to differ.
@@ -157,6 +193,18 @@ fn consistent(observed: &Observed) -> Draft {
         let message = format!("{names} find that another member's database is not what most voters have");
         return draft(false, "StateDiffers", message);
     }
+    let unknown: Vec<&str> = found()
+        .filter(|(_, found)| found.state == ConsistencyState::Unknown && found.message.is_some())
+        .map(|(name, _)| name)
+        .collect();
+    if !unknown.is_empty() {
+        let names = unknown.join(", ");
+        let message = format!(
+            "the database of {names} cannot be compared, for not all of its pages could be read for an hour: look at \
+             its disk and at what it logged"
+        );
+        return draft(false, CHECKSUM_UNKNOWN, message);
+    }
     match told(ConsistencyState::Consistent) {
         Some(_) => {
             draft(true, "ChecksumsAgree", "the members that were compared have the same database".into())
@@ -169,20 +217,63 @@ fn consistent(observed: &Observed) -> Draft {
     }
 }
 
-/// Conditions of an object whose spec cannot be had.
+/// Conditions of an object whose spec cannot be had, and for which no other one counts: nothing was observed, so what was known
+/// stays, and what never was is as it is of a cluster that has not begun.
 pub(super) fn refused(
     before: &[Condition],
     generation: Option<i64>,
     message: &str,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let reason = RejectionReason::InvalidSpec.as_str();
-    let draft = |kind, holds| Draft { kind, holds, reason, message: message.to_owned() };
-    let drafts = [draft("Accepted", false), draft("Ready", false), draft("Stalled", true)];
-    drafts.into_iter().map(|draft| dated(draft, before, now, generation.unwrap_or_default())).collect()
+    let generation = generation.unwrap_or_default();
+    let draft = |kind, holds| Draft { kind, holds, reason: INVALID_SPEC, message: message.to_owned() };
+    let nothing = Observed::default();
+    let drafts = [
+        draft("Accepted", false),
+        draft("Ready", false),
+        draft("Available", false),
+        draft("FaultTolerant", false),
+        roomy(),
+        consistent(&nothing),
+        draft("Stalled", true),
+    ];
+    let passing = ["Accepted", "Stalled", "Reconciling", "UpdatePending", "Paused"];
+    let kept = before.iter().filter(|condition| !passing.contains(&condition.type_.as_str()));
+    let kept = kept.map(|condition| of_generation(condition, generation));
+    let is_known =
+        |kind: &str| !passing.contains(&kind) && before.iter().any(|condition| condition.type_ == kind);
+    let drafts = drafts.into_iter().filter(|draft| !is_known(draft.kind));
+    drafts.map(|draft| dated(draft, before, now, generation)).chain(kept).collect()
 }
 
-/// What was last known, and that nothing is done.
+/// The same, of another generation of the object.
+fn of_generation(condition: &Condition, generation: i64) -> Condition {
+    Condition { observed_generation: Some(generation), ..condition.clone() }
+}
+
+/// What was last known, and why nothing newer is: `rejection` where that needs a human, `message` where it may pass.
+pub(super) fn unseen(
+    before: &[Condition],
+    generation: Option<i64>,
+    rejection: Option<&Rejection>,
+    message: &str,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let (kind, reason) = match rejection {
+        Some(rejection) => ("Stalled", rejection.reason.as_str()),
+        None => ("Reconciling", ActivityReason::Retrying.as_str()),
+    };
+    let finish = |kind, holds| {
+        let draft = Draft { kind, holds, reason, message: message.to_owned() };
+        dated(draft, before, now, generation.unwrap_or_default())
+    };
+    let kept = before.iter().filter(|c| !matches!(c.type_.as_str(), "Stalled" | "Reconciling")).cloned();
+    // A cluster of which nothing was ever seen is not ready.
+    let ready = (!before.iter().any(|c| c.type_ == "Ready")).then(|| finish("Ready", false));
+    kept.chain(ready).chain([finish(kind, true)]).collect()
+}
+
+/// What was last known, and that nothing is done. What never was known is as it is observed.
 fn paused(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Condition> {
     let draft = Draft {
         kind: "Paused",
@@ -190,15 +281,28 @@ fn paused(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Condition>
         reason: "Paused",
         message: "spec.paused is true: nothing is done".into(),
     };
-    let kept = observed
+    let refused = refusal(desired);
+    let is_known = |condition: &&Condition| match condition.type_.as_str() {
+        "Accepted" | "Paused" | "Reconciling" => false,
+        "Stalled" => refused.is_none() && condition.reason != INVALID_SPEC,
+        _ => true,
+    };
+    let known: Vec<Condition> = observed
         .status
         .conditions
         .iter()
-        .filter(|condition| !matches!(condition.type_.as_str(), "Accepted" | "Paused" | "Reconciling"))
-        .cloned()
-        .map(|condition| Condition { observed_generation: Some(desired.generation), ..condition });
-    let accepted = finish(accepted(observed, plan), observed, desired.generation);
-    [accepted].into_iter().chain(kept).chain([finish(draft, observed, desired.generation)]).collect()
+        .filter(is_known)
+        .map(|condition| of_generation(condition, desired.generation))
+        .collect();
+    let mut unknown = lasting(desired, observed, plan);
+    unknown.retain(|draft| known.iter().all(|condition| condition.type_ != draft.kind));
+    let stalled = refused.as_ref().and_then(|_| stalled(desired, plan, None));
+    let finish = |draft| finish(draft, observed, desired.generation);
+    [finish(accepted(desired, observed, plan))]
+        .into_iter()
+        .chain(known)
+        .chain(unknown.into_iter().chain(stalled).chain([draft]).map(finish))
+        .collect()
 }
 
 fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -> Draft {
@@ -345,7 +449,11 @@ fn finish(draft: Draft, observed: &Observed, generation: i64) -> Condition {
 
 /// The condition, whose transition is dated by the last time that its status flipped.
 pub(crate) fn dated(draft: Draft, before: &[Condition], now: Timestamp, generation: i64) -> Condition {
-    let status = if draft.holds { "True" } else { "False" };
+    let status = match draft.holds {
+        _ if draft.reason == CHECKSUM_UNKNOWN => "Unknown",
+        true => "True",
+        false => "False",
+    };
     let since = before
         .iter()
         .find(|condition| condition.type_ == draft.kind && condition.status == status)

@@ -6,11 +6,14 @@
 use super::observe;
 use super::observed::Observed;
 use super::plan::{Plan, Step};
+use super::shortfall::Shortfall;
 use super::validate::Desired;
 use super::view::View;
 use crate::context::Context;
+use crate::error::{RejectionReason, is_refused};
 use crate::names::{
-    ANNOTATION_METADATA, ANNOTATION_RESOURCES, CONTAINER, LABEL_SERVING, POD_MANAGER, SERVING_MANAGER,
+    ANNOTATION_METADATA, ANNOTATION_RESOURCES, CONTAINER, LABEL_SERVING, POD_MANAGER, PodRole,
+    SERVING_MANAGER,
 };
 use client::admin::{ChangeVoters, Initialise, NodeId, RefusalReason};
 use client::admin_client::{AdminClient, AdminError};
@@ -72,6 +75,11 @@ impl ExecuteError {
         }
     }
 
+    /// Why it needs a human, for programs, if the API server refuses the step for good.
+    pub fn rejection(&self) -> Option<RejectionReason> {
+        matches!(self, Self::Kube { source, .. } if is_refused(source)).then_some(RejectionReason::Rejected)
+    }
+
     /// Why the leader does not bring in the backup that the cluster begins with, if that is what happened.
     pub fn restore_refusal(&self) -> Option<&str> {
         match self {
@@ -85,25 +93,35 @@ impl ExecuteError {
     }
 }
 
-/// Takes the steps of the plan. The first one that fails ends it: what follows was decided on the assumption that it
-/// would not.
+/// Takes the steps of the plan, but for those that wait for what the API server lacks, and for those that were decided on one that
+/// failed. What failed, in the order of the steps.
 pub async fn execute(
     desired: &Desired,
     observed: &Observed,
     plan: &Plan,
+    shortfall: &Shortfall,
     subject: &ObjectReference,
     admin: &AdminClient,
     ctx: &Context,
-) -> Result<(), ExecuteError> {
+) -> Vec<ExecuteError> {
     let view = View::of(observed, plan.cluster_id.as_deref());
     let leader = view.leader().map(|leader| leader.name.as_str());
     let cluster_id = plan.cluster_id.as_deref();
     let hands = Hands { desired, observed, cluster_id, leader, subject, admin, ctx };
+    let mut failed: Vec<(&Step, ExecuteError)> = Vec::new();
     for step in &plan.steps {
-        hands.take(step).await?;
-        ctx.metrics.took(name(step));
+        let cluster = &desired.name;
+        if shortfall.holds_up(cluster, step) {
+            tracing::info!(%cluster, ?step, ?shortfall, "a step waits for what could not be applied");
+        } else if let Some((earlier, _)) = failed.iter().find(|(earlier, _)| step.needs(earlier)) {
+            tracing::info!(%cluster, ?step, ?earlier, "a step waits for one that failed");
+        } else if let Err(error) = hands.take(step).await {
+            failed.push((step, error));
+        } else {
+            ctx.metrics.took(name(step));
+        }
     }
-    Ok(())
+    failed.into_iter().map(|(_, error)| error).collect()
 }
 
 struct Hands<'a> {
@@ -139,6 +157,11 @@ impl Hands<'_> {
             }
             Step::AddLearner(body) => {
                 admin.add_learner(&self.base(self.leader, named)?, body).await.map_err(refused)?;
+                // Of one that is to vote it is told when it does.
+                if matches!(self.desired.name.parse_member(&body.name), Some((PodRole::ReadReplica, _))) {
+                    let note = format!("{} ({}) replicates", body.name, body.node_id);
+                    self.tell("MemberAdded", "AddMember", note).await;
+                }
             }
             Step::RemoveLearner { name, node_id } => {
                 let base = self.base(self.leader, named)?;

@@ -47,6 +47,7 @@ pub(crate) fn report(name: &str, id: u64) -> ReportBuilder {
         raft_address: format!("{name}:4002"),
         api_address: format!("{name}:4001"),
         version: "1.0.0".into(),
+        engine: None,
         phase: Phase::Uninitialised,
         role: Role::Learner,
         term: 0,

@@ -1,7 +1,8 @@
-//! A cluster, from the object to its members: (access →) observe → validate → plan → build → apply → execute → status.
+//! A cluster, from the object to its members: validate → (access →) observe → plan → build → apply → execute → status.
 //!
 //! One file for each word. The middle of the sentence is pure; a reconcile remembers nothing that the next one needs.
 
+mod accepted;
 pub mod access;
 mod application;
 pub mod apply;
@@ -12,6 +13,7 @@ pub(crate) mod conditions;
 pub mod cron;
 pub mod execute;
 pub mod given;
+mod metadata;
 pub mod observe;
 pub mod observed;
 mod passwords;
@@ -19,7 +21,8 @@ pub mod plan;
 mod refresh;
 pub mod resources;
 pub mod restore;
-mod secrets;
+pub(crate) mod secrets;
+pub mod shortfall;
 pub mod status;
 pub mod validate;
 mod version;
@@ -32,11 +35,12 @@ pub(crate) mod fixtures;
 
 use crate::context::Context;
 use crate::crd::SqliteCluster;
-use crate::error::Error;
+use crate::error::{Error, Rejection};
 use crate::names::ClusterName;
 use crate::pace::Matter;
 use crate::stores::Guarded;
 use access::Access;
+use apply::Outcome;
 use build::build;
 use client::admin_client::AdminClient;
 use jiff::Timestamp;
@@ -46,7 +50,7 @@ use observed::Observed;
 use plan::{Plan, plan};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use validate::{Desired, validate};
+use validate::Desired;
 use view::View;
 
 /// The kind, as the log spells it.
@@ -67,29 +71,34 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
         return Ok(Action::await_change());
     }
     ctx.pace.count(ctx.stores.clusters.len());
-    let access = timed("access", &ctx, access::access(cluster, &ctx)).await?;
-    let admin = access.client(&ctx.admin);
-    let mut observed = timed("observe", &ctx, observe::observe(cluster, &access, &admin, &ctx)).await?;
-    let desired = match validate(cluster, &ctx.node_image) {
-        Ok(desired) => desired,
+    let kept = || accepted::kept(cluster, &ctx);
+    let (course, desired) = match accepted::course(cluster, kept, &ctx.node_image) {
+        Ok(course) => course,
         Err(invalid) => return refuse(cluster, &invalid.to_string(), &ctx).await,
+    };
+    let cluster = course.as_ref();
+    let (access, admin, mut observed) = match look(cluster, &ctx).await {
+        Ok(seen) => seen,
+        Err(error) => return Err(tell_unseen(cluster, error, &ctx).await),
     };
     let minted = uuid::Uuid::new_v4().to_string();
     let plan = plan(&desired, &observed, &minted);
     follow(&desired, &observed, &plan, &admin, &ctx);
-    let acted = act(cluster, &desired, &observed, &plan, &access, &ctx).await;
+    let mut failures = act(cluster, &desired, &observed, &plan, &access, &ctx).await;
     // Whatever became of the rest: what is due is due.
     let backed_up = timed("backups", &ctx, backups::act::act(&desired, &observed, &plan, &admin, &ctx)).await;
+    failures.extend(backed_up.err().map(Error::from));
     observed.certificates = ctx.certificates.get(&desired.name, &desired.uid);
-    let rejection = acted.as_ref().err().and_then(Error::rejection);
+    let rejection = Rejection::of(&failures);
     let status = status::status(&desired, &observed, &plan, rejection.as_ref());
     let subject = cluster.object_ref(&());
     match timed("status", &ctx, status::publish(&desired, &observed, &status, &subject, &ctx)).await {
         Err(stale) if stale.is_stale() => return Ok(Action::requeue(STALE)),
-        told => told?,
+        told => failures.extend(told.err().map(Error::from)),
     }
-    acted?;
-    backed_up?;
+    if let Some(error) = first(failures, &desired.name, &ctx) {
+        return Err(error);
+    }
     ctx.settled(KIND, &desired.name.namespace, &desired.name.name);
     ctx.metrics.reconciles.inc();
     let soon = plan.progresses() || observed.has_silent_members();
@@ -97,6 +106,34 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
     let rest = ctx.pace.rest(Matter::Cluster, &desired.name);
     let due = plan.backups.next_due();
     Ok(Action::requeue(if soon { PROGRESS } else { until_due(rest, due, observed.now) }))
+}
+
+/// access → observe: the way in to the members, by which they are asked, and what there is.
+async fn look(cluster: &SqliteCluster, ctx: &Context) -> Result<(Access, AdminClient, Observed), Error> {
+    let access = timed("access", ctx, access::access(cluster, ctx)).await?;
+    let admin = access.client(&ctx.admin);
+    let observed = timed("observe", ctx, observe::observe(cluster, &access, &admin, ctx)).await?;
+    Ok((access, admin, observed))
+}
+
+/// Says in the status why nothing could be seen, where that lasts; then the failure is as any other.
+async fn tell_unseen(cluster: &SqliteCluster, error: Error, ctx: &Context) -> Error {
+    if let Err(untold) = status::tell_unseen(cluster, &error, ctx).await {
+        let error = &untold as &dyn std::error::Error;
+        tracing::warn!(cluster = cluster.name_any(), error, "why nothing can be seen could not be told");
+    }
+    error
+}
+
+/// The first of what failed, by which the next attempt goes. The others are told of here.
+fn first(failures: Vec<Error>, cluster: &ClusterName, ctx: &Context) -> Option<Error> {
+    let mut failures = failures.into_iter();
+    let first = failures.next();
+    for other in failures {
+        ctx.metrics.failed(other.step());
+        tracing::warn!(%cluster, error = &other as &dyn std::error::Error, "this failed as well");
+    }
+    first
 }
 
 /// How long to rest, if something is due then: not longer than until it is.
@@ -107,7 +144,8 @@ fn until_due(rest: Duration, due: Option<Timestamp>, now: Timestamp) -> Duration
     left.map_or(rest, |left| left.max(PROGRESS).min(rest))
 }
 
-/// build → apply → execute. What a member refuses because its time has not come is not an error.
+/// build → apply → execute: what failed, each for itself, for nothing waits for what it does not depend on. What a member refuses
+/// because its time has not come is no failure.
 async fn act(
     cluster: &SqliteCluster,
     desired: &Desired,
@@ -115,24 +153,40 @@ async fn act(
     plan: &Plan,
     access: &Access,
     ctx: &Context,
-) -> Result<(), Error> {
-    let Some(prepared) = build(desired, observed, plan) else { return Ok(()) };
+) -> Vec<Error> {
+    let Some(resources) = build(desired, observed, plan) else { return Vec::new() };
     let subject = cluster.object_ref(&());
+    let mut failures = Vec::new();
     // Nothing is started that would wait for certificates.
-    if !timed("certificates", ctx, certificates::keep(desired, observed, &subject, ctx)).await? {
-        return Ok(());
-    }
-    application::keep(desired, plan, access, ctx).await?;
-    passwords::keep(desired, observed, access, &subject, ctx).await?;
-    let (_applied, rejection) = timed("apply", ctx, apply::apply(desired, prepared, ctx)).await?;
-    let admin = access.client(&ctx.admin);
-    match timed("execute", ctx, execute::execute(desired, observed, plan, &subject, &admin, ctx)).await {
-        Err(later) if later.passes() => {
-            tracing::info!(cluster = %desired.name, reason = &later as &dyn std::error::Error, "not yet");
+    let certified = timed("certificates", ctx, certificates::keep(desired, observed, &subject, ctx)).await;
+    let is_uncertain = match certified {
+        Ok(true) => false,
+        Ok(false) => return failures,
+        Err(error) => {
+            failures.push(error.into());
+            if observed.sets.is_empty() && observed.pods.is_empty() {
+                return failures;
+            }
+            true
         }
-        other => other?,
+    };
+    failures.extend(application::keep(desired, plan, access, ctx).await.err().map(Error::from));
+    failures.extend(passwords::keep(desired, observed, access, &subject, ctx).await.err().map(Error::from));
+    let applied = timed("apply", ctx, apply::apply(desired, observed, &resources, ctx)).await;
+    let Outcome { failures: unapplied, mut shortfall } = applied;
+    failures.extend(unapplied.into_iter().map(Error::from));
+    // Who runs has certificates. Whether they are there for one that is made anew is not known.
+    shortfall.ground |= is_uncertain;
+    let admin = access.client(&ctx.admin);
+    let steps = execute::execute(desired, observed, plan, &shortfall, &subject, &admin, ctx);
+    for error in timed("execute", ctx, steps).await {
+        if error.passes() {
+            tracing::info!(cluster = %desired.name, reason = &error as &dyn std::error::Error, "not yet");
+        } else {
+            failures.push(error.into());
+        }
     }
-    rejection.map_or(Ok(()), |rejection| Err(rejection.into()))
+    failures
 }
 
 /// What to do after a failure: again, after a while that doubles.
@@ -154,6 +208,7 @@ fn follow(desired: &Desired, observed: &Observed, plan: &Plan, admin: &AdminClie
 async fn refuse(cluster: &SqliteCluster, message: &str, ctx: &Context) -> Result<Action, Error> {
     status::refuse(cluster, message, ctx).await?;
     let name = ClusterName::new(cluster.namespace().unwrap_or_default(), cluster.name_any());
+    ctx.settled(KIND, &name.namespace, &name.name);
     tracing::warn!(cluster = %name, message, "the spec is invalid");
     Ok(Action::await_change())
 }
@@ -168,6 +223,7 @@ async fn refuse_unreadable(
     let message = format!("the object cannot be read: {}", unreadable.error);
     tracing::warn!(namespace, name, message, "the object is unreadable");
     status::refuse_unreadable(&namespace, &name, meta.generation, &message, ctx).await?;
+    ctx.settled(KIND, &namespace, &name);
     Ok(Action::await_change())
 }
 

@@ -1,7 +1,7 @@
 //! Looks: at the caches, at names that the caches cannot know, and at each member. Network, reads only.
 
 use super::access::Access;
-use super::build::{owner_of, template};
+use super::build::{owner_of, spec, template};
 use super::given;
 use super::observed::{
     Child, ClaimView, Foreign, Observed, PodView, Resize, SetView, Stuck, is_controlled_by,
@@ -14,10 +14,11 @@ use crate::cache::Cache;
 use crate::clock;
 use crate::context::Context;
 use crate::crd::{ClientTraffic, DisruptionBudget, NetworkPolicyMode, SqliteCluster};
+use crate::error::{RejectionReason, is_refused};
 use crate::names::{
     ANNOTATION_CLIENT_TRAFFIC, ANNOTATION_CLUSTER_ID, ANNOTATION_METADATA, ANNOTATION_NODE_ID,
-    ANNOTATION_REFRESHED, ANNOTATION_RESOURCES, ANNOTATION_REVISION, CONTAINER, ClusterName, LABEL_SERVING,
-    PodRole,
+    ANNOTATION_REFRESHED, ANNOTATION_RESOURCES, ANNOTATION_REVISION, CONTAINER, ClusterName,
+    LABEL_MANAGED_BY, LABEL_SERVING, PodRole,
 };
 use client::admin::MemberReport;
 use client::admin_client::AdminClient;
@@ -50,6 +51,16 @@ pub enum ObserveError {
     /// Whether a Secret is there that the spec names could not be found out.
     #[error("cannot look for what the spec names")]
     Given(#[source] SecretError),
+}
+
+impl ObserveError {
+    /// Why it needs a human, for programs, if it does.
+    pub fn rejection(&self) -> Option<RejectionReason> {
+        match self {
+            Self::Get { source, .. } => is_refused(source).then_some(RejectionReason::Rejected),
+            Self::Given(error) => error.rejection(),
+        }
+    }
 }
 
 /// What is, for the cluster of this object.
@@ -218,6 +229,7 @@ fn claim_view(cluster: &SqliteCluster, claim: &PersistentVolumeClaim) -> ClaimVi
         cluster_id: claim.annotations().get(ANNOTATION_CLUSTER_ID).cloned(),
         node_id: claim.annotations().get(ANNOTATION_NODE_ID).and_then(|id| id.parse().ok()),
         owned: owners.into_iter().any(|owner| Some(&owner.uid) == cluster.metadata.uid.as_ref()),
+        bare: !claim.labels().contains_key(LABEL_MANAGED_BY),
         terminating: claim.metadata.deletion_timestamp.is_some(),
         requested_bytes: requested.as_deref().and_then(parse_quantity),
         requested,
@@ -313,10 +325,12 @@ fn children(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> BTree
         .iter()
         .filter(|p| controls(cluster, &p.metadata))
         .map(|p| Child::NetworkPolicy(p.name_any()));
-    let templates = templates
-        .iter()
-        .filter(|t| controls(cluster, &t.metadata))
-        .filter_map(|t| Some(Child::Template(t.annotations().get(ANNOTATION_REVISION)?.clone())));
+    let templates = templates.iter().filter(|t| controls(cluster, &t.metadata)).filter_map(|t| {
+        if spec::is_one(t) {
+            return Some(Child::Spec(t.name_any()));
+        }
+        Some(Child::Template(t.annotations().get(ANNOTATION_REVISION)?.clone()))
+    });
     services.chain(budgets).chain(policies).chain(templates).collect()
 }
 

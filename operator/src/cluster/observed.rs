@@ -188,6 +188,8 @@ pub struct ClaimView {
     pub node_id: Option<NodeId>,
     /// Whether it goes with the cluster object.
     pub owned: bool,
+    /// Whether it lacks the labels of a child.
+    pub bare: bool,
     /// Whether it is going away.
     pub terminating: bool,
     /// Size that is asked for, in bytes.
@@ -239,4 +241,6 @@ pub enum Child {
     NetworkPolicy(String),
     /// A ControllerRevision that keeps a pod template of this revision.
     Template(String),
+    /// A ControllerRevision that keeps a spec.
+    Spec(String),
 }

@@ -302,7 +302,7 @@ fn start(desired: &Desired, status: &BootstrapRestoreStatus) -> StartRestore {
 }
 
 /// A moment if one is named, else a backup, else the last moment there is.
-pub(crate) fn wire_target(target: Option<&crate::crd::RestoreTarget>, path: Option<&str>) -> RestoreTarget {
+pub fn wire_target(target: Option<&crate::crd::RestoreTarget>, path: Option<&str>) -> RestoreTarget {
     let index = target.and_then(|target| target.index).and_then(|index| u64::try_from(index).ok());
     let time = target.and_then(|target| target.time.clone());
     match (time, index, path) {

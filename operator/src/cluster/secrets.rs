@@ -1,6 +1,7 @@
 //! Secrets of a cluster, by their names: they are never listed or watched.
 
 use super::observed::Foreign;
+use crate::error::{RejectionReason, is_refused};
 use crate::names::FIELD_MANAGER;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -22,6 +23,16 @@ pub enum SecretError {
     /// One that is not this cluster's has its name.
     #[error("{} exists and is not of this cluster: delete or rename it, or rename the cluster", .0.object)]
     Taken(Foreign),
+}
+
+impl SecretError {
+    /// Why it needs a human, for programs, if it does.
+    pub fn rejection(&self) -> Option<RejectionReason> {
+        match self {
+            Self::Request { source, .. } => is_refused(source).then_some(RejectionReason::Rejected),
+            Self::Taken(_) => Some(RejectionReason::NameConflict),
+        }
+    }
 }
 
 /// The Secrets of one cluster.

@@ -12,7 +12,7 @@ use crate::crd::{
     ChecksumState, FatalEntryStatus, Lag, LeaderStatus, MemberRole, MemberStatus, QuorumStatus, RolloutState,
     SqliteCluster, SqliteClusterStatus, StorageStatus, VersionStatus, number,
 };
-use crate::error::Rejection;
+use crate::error::{Error, Rejection};
 use crate::names::{FIELD_MANAGER, PORT_HTTP, PodRole};
 use crate::status::StatusError;
 use client::admin::{ConsistencyState, FatalEntry, Member, MemberReport, quorum};
@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
-use kube::{Api, Resource};
+use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
 /// Reason of the condition DisruptionTarget of a pod that is evicted, as a drain does. Lost Kubernetes nodes, preemption and
@@ -324,6 +324,30 @@ pub async fn refuse_unreadable(
     write(namespace, name, None, status, ctx).await
 }
 
+/// Says in the status of an object why nothing can be seen of its cluster, and leaves all else as it was. What may be over in a
+/// moment is told only once it has lasted: a status of every cluster is the last thing that an API server needs which has too much
+/// to do. Of a cluster that is paused nothing is told but that.
+pub async fn tell_unseen(cluster: &SqliteCluster, error: &Error, ctx: &Context) -> Result<(), StatusError> {
+    let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let rejection = error.rejection();
+    let is_told = rejection.is_some() || ctx.failures.have_lasted(super::KIND, &namespace, &name);
+    if cluster.spec.paused || !is_told {
+        return Ok(());
+    }
+    let before = cluster.status.clone().unwrap_or_default();
+    let (generation, message) = (cluster.metadata.generation, error.sentence());
+    let conditions =
+        conditions::unseen(&before.conditions, generation, rejection.as_ref(), &message, clock::now());
+    ctx.metrics.publish("SqliteCluster", &namespace, &name, &conditions);
+    let status = SqliteClusterStatus { observed_generation: generation, conditions, ..before.clone() };
+    if status == before {
+        return Ok(());
+    }
+    write(&namespace, &name, None, json!(status), ctx).await?;
+    tell_stalled(&before, &status, &cluster.object_ref(&()), ctx).await;
+    Ok(())
+}
+
 async fn write(
     namespace: &str,
     name: &str,
@@ -366,11 +390,20 @@ async fn tell(observed: &Observed, status: &SqliteClusterStatus, subject: &Objec
     {
         ctx.tell(subject, EventType::Warning, "QuorumLost", "Observe", message).await;
     }
-    let stalled = |conditions: &[Condition]| {
-        conditions.iter().find(|c| c.type_ == "Stalled").map(|c| (c.reason.clone(), c.message.clone()))
+    tell_stalled(&observed.status, status, subject, ctx).await;
+}
+
+async fn tell_stalled(
+    before: &SqliteClusterStatus,
+    status: &SqliteClusterStatus,
+    subject: &ObjectReference,
+    ctx: &Context,
+) {
+    let stalled = |status: &SqliteClusterStatus| {
+        let condition = status.conditions.iter().find(|c| c.type_ == "Stalled");
+        condition.map(|c| (c.reason.clone(), c.message.clone()))
     };
-    if let (Some((now, message)), before) =
-        (stalled(&status.conditions), stalled(&observed.status.conditions))
+    if let (Some((now, message)), before) = (stalled(status), stalled(before))
         && before.is_none_or(|(before, _)| before != now)
     {
         ctx.tell(subject, EventType::Warning, &now, "Reconcile", message).await;

@@ -6,6 +6,7 @@
 use super::build::backup::{Beginning, Mounts, StoreAccess};
 use super::build::service;
 use super::cron::Cron;
+use super::metadata;
 use super::window::Window;
 use crate::crd::{
     AuthenticationMode, BackupSchedule, BackupStore, BootstrapPhase, ChangeCapture, ClientTraffic, Medium,
@@ -32,6 +33,8 @@ pub struct Desired {
     pub generation: i64,
     /// The spec, for the builders.
     pub spec: SqliteClusterSpec,
+    /// Why the object's own spec cannot be had, where this is the last one that could.
+    pub refused: Option<String>,
     /// Image of the members, resolved.
     pub image: String,
     /// Image of the operator's release, where the members could follow it and do not.
@@ -202,6 +205,7 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
             wrong.push(format!("spec.resources requests more {resource} than its limit: lower the request"));
         }
     }
+    wrong.extend(metadata::mistakes(&spec));
     wrong.extend(store_mistakes(&spec));
     wrong.extend(spec.database.change_capture.as_ref().map(capture_mistakes).unwrap_or_default());
     let name = cluster.name_any();
@@ -272,6 +276,7 @@ pub fn validate(cluster: &SqliteCluster, node_image: &str) -> Result<Desired, Va
         replica_revision: role_revision(&voter_revision, PodRole::ReadReplica),
         voter_revision,
         image,
+        refused: None,
         spec,
     })
 }
@@ -341,7 +346,7 @@ fn store_mistakes(spec: &SqliteClusterSpec) -> Vec<String> {
 }
 
 /// The store that members are told of to begin with. One that is also that of backups is told of already.
-pub(crate) fn restore_store(cluster: &SqliteCluster) -> Option<StoreAccess> {
+pub fn restore_store(cluster: &SqliteCluster) -> Option<StoreAccess> {
     let wanted = cluster.spec.bootstrap.as_ref()?.restore.is_some();
     let restore = cluster.status.as_ref()?.restore.as_ref()?;
     let access = StoreAccess { store: restore.store.clone()?, encryption: restore.encryption.clone() };

@@ -36,7 +36,7 @@ pub use placement::{Placement, Spread};
 pub use security::{Authentication, AuthenticationMode, NetworkPolicyMode, SecretRef, Security};
 pub use service::{ServiceSpec, ServiceTarget, ServiceType};
 pub use sqlite_backup::{
-    BackupDeletion, BackupImport, BackupPurpose, Bookmark, SqliteBackup, SqliteBackupSpec,
+    BackupDeletion, BackupFailures, BackupImport, BackupPurpose, Bookmark, SqliteBackup, SqliteBackupSpec,
     SqliteBackupStatus, Verification, VerificationResult,
 };
 pub use sqlite_restore::{

@@ -72,8 +72,8 @@ use serde::{Deserialize, Serialize};
         description = "Where it is in the store"
     ),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.spec == oldSelf.spec")
-        .message("the spec of a backup cannot be changed: create another SqliteBackup")
+    validation = Rule::new("self.spec.clusterRef == oldSelf.spec.clusterRef && self.spec.kind == oldSelf.spec.kind && self.spec.deadlineSeconds == oldSelf.spec.deadlineSeconds && has(self.spec.__import__) == has(oldSelf.spec.__import__) && (!has(self.spec.__import__) || self.spec.__import__ == oldSelf.spec.__import__)")
+        .message("only deletionPolicy can be changed: create another SqliteBackup")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SqliteBackupSpec {
@@ -110,7 +110,7 @@ pub enum BackupDeletion {
     /// They stay.
     #[default]
     Retain,
-    /// They are deleted, if a member can do it within half a minute.
+    /// They are deleted, if a member can do it within half a minute. A backup that is still made is waited for first.
     Delete,
 }
 
@@ -163,6 +163,9 @@ pub struct SqliteBackupStatus {
     /// Version of SQLite that wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlite_version: Option<String>,
+    /// Attempts that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<BackupFailures>,
     /// When a member was first asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::schema::time")]
@@ -178,6 +181,22 @@ pub struct SqliteBackupStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "super::schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// Attempts of a backup that failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupFailures {
+    /// How many.
+    pub count: i32,
+    /// The member that made the last of them.
+    pub member: String,
+    /// Why that failed.
+    pub message: String,
+    /// When the next attempt begins. Absent once it has begun, and where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::time")]
+    pub next_time: Option<Time>,
 }
 
 /// A moment in the life of a cluster.

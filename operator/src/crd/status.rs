@@ -109,6 +109,10 @@ pub struct CertificateStatus {
     /// How far the exchange of their authority is, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<String>,
+    /// Since when the same members are waited for in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::time")]
+    pub waiting_since: Option<Time>,
 }
 
 /// How the cluster began.
@@ -390,7 +394,7 @@ pub struct RecoveryWindow {
     /// The first moment.
     #[schemars(schema_with = "super::schema::time")]
     pub earliest: Time,
-    /// The last one; absent while the archive is on target.
+    /// The last one; absent while the archive is on target and the cluster awake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::schema::time")]
     pub latest: Option<Time>,

@@ -71,7 +71,10 @@ pub async fn reconcile(restore: Arc<GuardedRestore>, ctx: Arc<Context>) -> Resul
     if restore.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let Some(seen) = observe::observe(restore, &ctx).await? else { return Ok(Action::await_change()) };
+    let Some(seen) = observe::observe(restore, &ctx).await? else {
+        ctx.settled(KIND, &restore.namespace().unwrap_or_default(), &restore.name_any());
+        return Ok(Action::await_change());
+    };
     let step = plan(&seen.observed);
     let mut restore = restore.clone();
     let uid = &seen.observed.object.uid;

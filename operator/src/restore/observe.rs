@@ -45,6 +45,7 @@ pub async fn observe(restore: &SqliteRestore, ctx: &Context) -> Result<Option<Se
     let observed = Observed {
         now: clock::now(),
         source: source(&object, ctx),
+        source_comes: source_comes(&object, ctx),
         undo: undo(&object, ctx),
         ahead: ahead(restore, ctx),
         object,
@@ -97,6 +98,16 @@ fn source(object: &Object, ctx: &Context) -> Result<Source, String> {
     let complete = spec.store.clone().zip(spec.cluster_id.clone());
     let (store, cluster_id) = complete.ok_or("spec.source names neither a backup nor a store")?;
     Ok(Source { access: StoreAccess { store, encryption: spec.encryption.clone() }, cluster_id, path: None })
+}
+
+/// Whether the backup that is meant is there and has not ended.
+fn source_comes(object: &Object, ctx: &Context) -> bool {
+    let Some(reference) = &object.spec.source.backup_ref else { return false };
+    let key = ObjectRef::<GuardedBackup>::new(&reference.name).within(&object.namespace);
+    let found = ctx.stores.backups.get(&key);
+    found.is_some_and(|found| {
+        found.0.as_ref().is_ok_and(|backup| !is_over(&backup.status.clone().unwrap_or_default()))
+    })
 }
 
 /// The backup that undoes the restore. It is its own if it says so by an annotation.

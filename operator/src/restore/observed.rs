@@ -16,6 +16,8 @@ pub struct Observed {
     pub cluster: Option<Cluster>,
     /// What it is restored from, or why that cannot be had.
     pub source: Result<Source, String>,
+    /// Whether that is being made.
+    pub source_comes: bool,
     /// The backup that undoes it.
     pub undo: Undo,
     /// Another restore of the cluster that comes first.

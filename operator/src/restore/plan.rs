@@ -1,7 +1,8 @@
 //! (what is asked for, what is) → the next step of a restore. Pure: no client, no clock.
 
-use super::observed::{Cluster, Observed, Source, Undo};
+use super::observed::{Cluster, Observed, Undo};
 use crate::cluster::restore::wire_target;
+use crate::crd::BackupStore;
 use client::backup::{JobState, RestoreSource, StartRestore};
 use jiff::{SignedDuration, Timestamp};
 
@@ -87,6 +88,7 @@ pub fn plan(observed: &Observed) -> Step {
     }
     let source = match &observed.source {
         Ok(source) => source,
+        Err(missing) if observed.source_comes => return wait("SourceNotReady", missing.clone()),
         Err(missing) => return wait("SourceNotFound", missing.clone()),
     };
     if cluster.own.is_none() {
@@ -95,7 +97,9 @@ pub fn plan(observed: &Observed) -> Step {
         );
         return wait("NoStore", message);
     }
-    let Some((from, cluster_id)) = way(cluster, source).zip(cluster.cluster_id.as_ref()) else {
+    let [own, other] = [&cluster.own, &cluster.other].map(|access| access.as_ref().map(|a| &a.store));
+    let from = way(own, other, &source.access.store);
+    let Some((from, cluster_id)) = from.zip(cluster.cluster_id.as_ref()) else {
         return no_way(cluster, name);
     };
     if let Some(step) = object.status.start_time.as_ref().and_then(|asked| after_asking(observed, asked.0)) {
@@ -149,12 +153,14 @@ fn after_asking(observed: &Observed, asked: Timestamp) -> Option<Step> {
     Some(Step::Fail { reason: "OutcomeUnknown", message })
 }
 
-/// How the members reach the source, if they do.
-fn way(cluster: &Cluster, source: &Source) -> Option<RestoreSource> {
+/// How members that know the stores `own` and `other` reach a source in `store`, if they do.
+pub fn way(
+    own: Option<&BackupStore>,
+    other: Option<&BackupStore>,
+    store: &BackupStore,
+) -> Option<RestoreSource> {
     // Keys are a file of several: what the store is read with is the members' own.
-    let own = cluster.own.as_ref().is_some_and(|own| own.store == source.access.store);
-    let other = cluster.other.as_ref().is_some_and(|other| other.store == source.access.store);
-    match (own, other) {
+    match (own == Some(store), other == Some(store)) {
         (true, _) => Some(RestoreSource::Own),
         (false, true) => Some(RestoreSource::Other),
         (false, false) => None,
@@ -165,10 +171,14 @@ fn no_way(cluster: &Cluster, name: &str) -> Step {
     if cluster.cluster_id.is_none() {
         return Step::Wait { reason: "NotBegun", message: format!("{name} has not begun yet") };
     }
-    let message = format!(
+    Step::Fail { reason: "StoreNotKnown", message: store_not_known(name) }
+}
+
+/// Why a cluster is not restored from a store that its members do not know.
+pub fn store_not_known(name: &str) -> String {
+    format!(
         "the members of {name} do not know that store: bring the backup up as a new cluster by spec.bootstrap.restore, or make the store that of its spec.backup first"
-    );
-    Step::Fail { reason: "StoreNotKnown", message }
+    )
 }
 
 #[cfg(test)]
@@ -176,7 +186,7 @@ mod tests {
     use super::*;
     use crate::cluster::build::backup::StoreAccess;
     use crate::crd::{Bookmark, SqliteRestoreStatus, UndoBookmark};
-    use crate::restore::observed::Object;
+    use crate::restore::observed::{Object, Source};
     use client::backup::{RestoreJob, RestoreTarget};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
@@ -218,6 +228,7 @@ mod tests {
                 leader: Some("orders-0".into()),
             }),
             source: Ok(Source { access: store("b"), cluster_id: "c1".into(), path: Some("p".into()) }),
+            source_comes: false,
             undo: done(),
             ahead: None,
             job: None,
@@ -287,6 +298,11 @@ mod tests {
             ),
             ("one at a time", edited(|o| o.ahead = Some("first".into())), "wait AnotherRestore"),
             ("no such backup", edited(|o| o.source = Err("no".into())), "wait SourceNotFound"),
+            (
+                "it is being made",
+                edited(|o| (o.source, o.source_comes) = (Err("not yet".into()), true)),
+                "wait SourceNotReady",
+            ),
             ("another store", cluster(|c| c.own = Some(store("c"))), "fail StoreNotKnown"),
             ("no store", cluster(|c| c.own = None), "wait NoStore"),
             ("not begun", cluster(|c| c.cluster_id = None), "wait NotBegun"),

@@ -7,7 +7,7 @@ use super::plan::Step;
 use crate::cluster::conditions::{Draft, dated, whole_second};
 use crate::context::Context;
 use crate::crd::{SqliteCluster, SqliteRestore, SqliteRestoreStatus};
-use crate::status::{StatusError, write};
+use crate::status::{StatusError, waits, write};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
@@ -75,8 +75,12 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
     let draft =
         |kind, holds, reason, message: &String| Draft { kind, holds, reason, message: message.clone() };
     let drafts = match &state {
-        // Nothing moves until somebody does something; a tool that waits is to go on waiting.
-        State::Waits(reason, message) | State::Runs(reason, message) => {
+        // Where somebody has to agree, a tool that waits is to go on waiting.
+        State::Waits(reason, message) => {
+            let is_missing = matches!(*reason, "RefNotFound" | "SourceNotFound" | "NoStore" | "NameConflict");
+            waits(reason, message, is_missing, &before.conditions, now)
+        }
+        State::Runs(reason, message) => {
             vec![draft("Succeeded", false, reason, message), draft("Reconciling", true, reason, message)]
         }
         State::Done => {
@@ -92,7 +96,14 @@ pub(super) fn status(observed: &Observed, step: &Step, outcome: &Outcome) -> Sql
                     undo.bookmark.index = replaced;
                 }
             }
-            vec![draft("Succeeded", true, "Succeeded", &"the cluster has what was asked for".to_owned())]
+            let restored = observed.job.as_ref().and_then(|job| job.restored.as_ref());
+            let message = match restored.and_then(|restored| restored.warning.as_ref()) {
+                Some(warning) => {
+                    format!("the cluster has what comes nearest to what was asked for: {warning}")
+                }
+                None => "the cluster has what was asked for".into(),
+            };
+            vec![draft("Succeeded", true, "Succeeded", &message)]
         }
         State::Failed(reason, message) => {
             status.completion_time.get_or_insert(Time(whole_second(now)));
@@ -167,6 +178,7 @@ mod tests {
             },
             cluster: Some(Cluster::default()),
             source: Err(String::new()),
+            source_comes: false,
             undo: Undo::Missing,
             ahead: None,
             job,
@@ -207,6 +219,41 @@ mod tests {
             let status = status(&observed(SqliteRestoreStatus::default(), None), &step, &outcome);
             assert_eq!(told(&status), wanted, "{step:?}");
             assert!(status.conditions.iter().all(|c| c.observed_generation == Some(1)));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_for_five_minutes_takes_a_person() {
+        let after = |before: &SqliteRestoreStatus, age: i64, reason| {
+            let mut observed = observed(before.clone(), None);
+            observed.now += jiff::SignedDuration::from_secs(age);
+            let step = match reason {
+                "Pin" => Step::Pin,
+                reason => Step::Wait { reason, message: "it is not there".into() },
+            };
+            status(&observed, &step, &Outcome::Done)
+        };
+        let fresh = SqliteRestoreStatus::default();
+        for reason in ["RefNotFound", "SourceNotFound", "NoStore", "NameConflict"] {
+            let [waits, stalls] = ["Reconciling", "Stalled"]
+                .map(|kind| format!("Succeeded!{reason} {kind}={reason} Accepted!{reason}"));
+            let first = after(&fresh, 0, reason);
+            assert_eq!(told(&first), waits);
+            let later = after(&first, 299, reason);
+            assert_eq!((told(&later), &later.conditions), (waits, &first.conditions), "it is quiet");
+            let late = after(&later, 300, reason);
+            assert_eq!(told(&late), stalls);
+            assert_eq!(late.completion_time, None, "it is not over");
+            // Another thing that is missing is no new beginning.
+            assert!(told(&after(&late, 301, "NoStore")).contains("Stalled=NoStore"));
+            let found = after(&late, 301, "Pin");
+            assert_eq!(told(&found), "Succeeded!Pinning Reconciling=Pinning");
+            assert_eq!(told(&after(&found, 302, reason)), told(&first), "it counts from then");
+        }
+        for reason in ["AwaitingApproval", "AnotherRestore", "SourceNotReady", "NotBegun", "NoLeader"] {
+            let first = after(&fresh, 0, reason);
+            let wanted = format!("Succeeded!{reason} Reconciling={reason}");
+            assert_eq!(told(&after(&first, 86_400, reason)), wanted, "it comes by itself, or by a word");
         }
     }
 

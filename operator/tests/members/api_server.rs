@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Parts of methods and paths, and what becomes of requests with them.
+type Refused = Vec<(String, Option<u16>)>;
+
 /// An API server that has whatever is applied, counts what it is asked, and keeps the last status, the Secrets, the
 /// ConfigMaps and the Certificates, the backups that are created, what is written, and what events tell: reason and note.
 #[derive(Clone, Default)]
@@ -16,10 +19,14 @@ pub struct ApiServer {
     pub written: Arc<Mutex<Vec<(String, Value)>>>,
     /// Whether the namespace is on its way out.
     pub ends: Arc<AtomicBool>,
+    /// Parts of methods and paths that are refused, and with which code; none: there is no answer.
+    pub refuses: Arc<Mutex<Refused>>,
 }
 
 fn failure(code: u16, reason: &str) -> http::Response<kube::client::Body> {
-    let status = json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code});
+    let message = format!("the answer is {code}");
+    let status =
+        json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": message});
     http::Response::builder().status(code).body(status.to_string().into_bytes().into()).unwrap()
 }
 
@@ -43,6 +50,12 @@ impl ApiServer {
             .map(|method| request.method() == method)
             .into();
         self.requests.lock().unwrap().push(asked.clone());
+        let refused = self.refuses.lock().unwrap().iter().find(|(part, _)| asked.contains(part)).cloned();
+        match refused {
+            Some((_, Some(code))) => return Ok(failure(code, "Refused")),
+            Some((_, None)) => return std::future::pending().await,
+            None => {}
+        }
         if reads && path.ends_with("/pods") {
             let list = json!({"metadata": {}, "items": *self.pods.lock().unwrap()});
             return Ok(http::Response::new(list.to_string().into_bytes().into()));
@@ -102,6 +115,11 @@ impl ApiServer {
             self.written.lock().unwrap().push((asked, object.clone()));
         }
         Ok(http::Response::new(object.to_string().into_bytes().into()))
+    }
+
+    /// From now on it refuses these parts of methods and paths.
+    pub fn refuse(&self, parts: &[&str], code: Option<u16>) {
+        *self.refuses.lock().unwrap() = parts.iter().map(|part| ((*part).to_owned(), code)).collect();
     }
 
     pub fn asked(&self) -> Vec<String> {

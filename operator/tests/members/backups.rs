@@ -60,6 +60,44 @@ async fn a_backup_is_made_by_a_follower_told_of_and_left_alone() {
 }
 
 #[tokio::test]
+async fn a_backup_outlasts_an_outage_of_its_store() {
+    let Serving { raft, server, ctx, .. } = Serving::of(backed_up()).await;
+    let mut backup = backup(json!({}), json!({}));
+    let status = || server.status.lock().unwrap().clone().unwrap();
+    raft.lock().unwrap().outage = Some("no route to the store".into());
+    for attempt in 1..=2 {
+        // It is asked for, and seen to have failed.
+        for _ in 0..2 {
+            turn_backup(&backup, &ctx).await;
+            backup.status = serde_json::from_value(status()).unwrap();
+        }
+        assert_eq!(status()["failures"]["count"], attempt);
+        assert_eq!(status()["conditions"][0]["reason"], "Retrying");
+        for _ in 0..3 {
+            turn_backup(&backup, &ctx).await;
+        }
+        assert_eq!(raft.lock().unwrap().backups.len(), attempt, "it waits");
+        // The time has come.
+        let failures = backup.status.as_mut().unwrap().failures.as_mut().unwrap();
+        failures.next_time = serde_json::from_value(json!(now())).unwrap();
+    }
+    raft.lock().unwrap().outage = None;
+    for _ in 0..2 {
+        turn_backup(&backup, &ctx).await;
+        backup.status = serde_json::from_value(status()).unwrap();
+    }
+    let asked = raft.lock().unwrap().backups.clone();
+    let members: Vec<_> = asked.iter().map(|(member, _)| member.0).collect();
+    assert_eq!(members, [101, 102, 101], "another one each time");
+    assert!(asked.iter().all(|(_, name)| *name == asked[0].1), "it has one name: {asked:?}");
+    assert_eq!(status()["path"], format!("full/{}", asked[0].1));
+    let events = std::mem::take(&mut *server.events.lock().unwrap());
+    let told: Vec<_> = events.iter().map(|(reason, _)| reason.as_str()).collect();
+    let of_both = ["BackupAttemptFailed", "BackupAttemptFailed", "BackupSucceeded", "BackupSucceeded"];
+    assert_eq!(told, of_both, "one cause, told of the backup and of its cluster: {events:?}");
+}
+
+#[tokio::test]
 async fn a_backup_takes_its_objects_along_if_it_is_asked_to() {
     let Serving { raft, server, ctx, .. } = Serving::of(backed_up()).await;
     let delete = json!({"deletionPolicy": "Delete"});
@@ -76,6 +114,41 @@ async fn a_backup_takes_its_objects_along_if_it_is_asked_to() {
     turn_backup(&backup, &ctx).await;
     assert_eq!(raft.lock().unwrap().deleted, ["full/x"]);
     assert!(server.asked().iter().any(|asked| asked.starts_with("PATCH") && asked.ends_with("/first")));
+}
+
+#[tokio::test]
+async fn a_backup_that_is_deleted_while_it_is_made_leaves_nothing_in_the_store() {
+    let Serving { raft, server, ctx, .. } = Serving::of(backed_up()).await;
+    let finalizers = json!({"finalizers": ["sqlite-operator.io/backup-objects"]});
+    let mut backup = backup(json!({"deletionPolicy": "Delete"}), finalizers);
+    let status = || serde_json::from_value(server.status.lock().unwrap().clone().unwrap()).unwrap();
+    let is_let_go = || {
+        let written = std::mem::take(&mut *server.written.lock().unwrap());
+        written.iter().any(|(asked, _)| asked.starts_with("PATCH") && asked.ends_with("/sqlitebackups/first"))
+    };
+    raft.lock().unwrap().is_slow = true;
+    turn_backup(&backup, &ctx).await;
+    backup.status = status();
+    backup.metadata.deletion_timestamp = serde_json::from_value(json!(now())).unwrap();
+    for _ in 0..3 {
+        turn_backup(&backup, &ctx).await;
+        backup.status = status();
+    }
+    assert!(!is_let_go() && raft.lock().unwrap().deleted.is_empty());
+    raft.lock().unwrap().is_slow = false;
+    turn_backup(&backup, &ctx).await;
+    backup.status = status();
+    assert!(!is_let_go(), "where it is is written down first");
+    turn_backup(&backup, &ctx).await;
+    let (asked, deleted) = {
+        let raft = raft.lock().unwrap();
+        (raft.backups.clone(), raft.deleted.clone())
+    };
+    assert_eq!((asked.len(), deleted), (1, vec![format!("full/{}", asked[0].1)]));
+    assert!(is_let_go());
+    let events = std::mem::take(&mut *server.events.lock().unwrap());
+    let waits = events.iter().filter(|(reason, _)| reason == "BackupDeletionWaits").count();
+    assert_eq!(waits, 2, "told once, of the backup and of its cluster: {events:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Authorities and passwords that are exchanged, and certificates that somebody else is to make.
 
 use super::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 #[tokio::test]
 async fn an_authority_is_exchanged_once_every_member_has_loaded_each_step() {
@@ -45,6 +46,40 @@ async fn an_authority_is_exchanged_once_every_member_has_loaded_each_step() {
     world.server.asked();
     world.reconcile().await;
     assert_eq!(world.server.asked(), Vec::<String>::new(), "a wish is answered once");
+}
+
+#[tokio::test]
+async fn an_exchange_that_a_member_holds_up_for_long_is_told_and_goes_on_with_it() {
+    let mut world = Serving::start().await;
+    world.reconcile().await;
+    world.load();
+    world.reconcile().await;
+    let since =
+        |world: &Serving| world.cluster.status.as_ref().unwrap().certificates[0].waiting_since.clone();
+    assert_eq!(since(&world), None, "nobody is waited for");
+    world.annotate("sqlite-operator.io/rotateCertificatesAt", "once");
+    world.reconcile().await;
+    let begun = since(&world);
+    assert!(begun.is_some());
+    world.reconcile().await;
+    assert_eq!((since(&world), world.reason("CertificatesValid").as_deref()), (begun.clone(), Some("Valid")));
+
+    let long_ago = begun.map(|begun| Time(begun.0 - jiff::SignedDuration::from_mins(5)));
+    world.cluster.status.as_mut().unwrap().certificates[0].waiting_since.clone_from(&long_ago);
+    world.reconcile().await;
+    for kind in ["CertificatesValid", "Stalled"] {
+        assert_eq!(world.reason(kind).as_deref(), Some("RotationFailed"), "{kind}");
+    }
+    assert_eq!((since(&world), world.reason("Ready").as_deref()), (long_ago, Some("Serving")));
+    let both = world.handed();
+    world.load();
+    world.reconcile().await;
+    assert_ne!(world.handed().leaves, both.leaves, "it goes on");
+    world.reconcile().await;
+    assert_eq!(
+        (world.reason("CertificatesValid").as_deref(), world.reason("Stalled")),
+        (Some("Valid"), None)
+    );
 }
 
 #[tokio::test]

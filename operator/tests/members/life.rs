@@ -2,7 +2,7 @@
 //! Kubernetes that follows what is written.
 
 use super::*;
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use operator::crd::{LogLevel, MaintenanceWindow, RetentionPolicy};
 use serde::de::DeserializeOwned;
@@ -44,13 +44,6 @@ impl Serving {
                 ("DELETE", "statefulsets") => {
                     let set = self.ctx.stores.sets.get("shop", name).unwrap();
                     self.ctx.stores.sets.follow(&Event::Delete(set));
-                }
-                ("PATCH", "controllerrevisions") => {
-                    self.ctx.stores.templates.follow(&Event::Apply(read::<ControllerRevision>(object)));
-                }
-                ("DELETE", "controllerrevisions") => {
-                    let template = self.ctx.stores.templates.get("shop", name).unwrap();
-                    self.ctx.stores.templates.follow(&Event::Delete(template));
                 }
                 ("PATCH", "persistentvolumeclaims") => self.keep_claim(name, object),
                 ("DELETE", "pods") => self.renew(name),
@@ -202,6 +195,62 @@ async fn a_paused_cluster_is_let_alone_until_it_goes_on() {
     world.settle().await;
     assert_eq!((world.reason("Paused"), world.reason("Ready").as_deref()), (None, Some("Serving")));
     assert_eq!(world.claim("orders-0")["spec"]["resources"]["requests"]["storage"], "2Gi");
+}
+
+/// What a person does whose disk is full: they ask for more than the spec lets volumes grow to.
+#[tokio::test]
+async fn a_cluster_is_kept_by_the_spec_that_was_accepted_last() {
+    let mut cluster = complete();
+    cluster.spec.storage.autogrow = read(&json!({"maxSize": "1500Mi"}));
+    let mut world = Serving::of(cluster).await;
+    world.settle().await;
+    let conditions = |world: &Serving| {
+        let told = world.cluster.status.as_ref().unwrap().conditions.iter();
+        told.filter(|c| !matches!(c.type_.as_str(), "Accepted" | "Stalled" | "StorageHealthy"))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let before = conditions(&world);
+    world.news();
+
+    world.cluster.spec.storage.size = "2Gi".into();
+    world.cluster.spec.observability.log_level = LogLevel::Debug;
+    world.raft.lock().unwrap().storage = Some(VolumeUsage { capacity_bytes: 100, available_bytes: 10 });
+    world.settle().await;
+    for kind in ["Accepted", "Stalled"] {
+        assert_eq!(world.reason(kind).as_deref(), Some("InvalidSpec"), "{kind}");
+    }
+    assert_eq!(conditions(&world), before, "the rest is as it is observed");
+    assert_eq!(world.reason("StorageHealthy").as_deref(), Some("AutogrowAtMax"));
+    assert_eq!(world.claim("orders-1")["spec"]["resources"]["requests"]["storage"], "1500Mi", "it grew");
+    assert_eq!(world.deleted("pods"), Vec::<String>::new(), "nothing that is not accepted is rolled out");
+    assert!(world.news().contains(&"InvalidSpec".to_owned()));
+
+    world.raft.lock().unwrap().leader = None;
+    world.settle().await;
+    assert_eq!(
+        (world.reason("Stalled").as_deref(), world.reason("Ready").as_deref()),
+        (Some("InvalidSpec"), Some("NoLeader"))
+    );
+    world.raft.lock().unwrap().leader = Some(NodeId(100));
+    world.settle().await;
+    assert_eq!(world.reason("Ready").as_deref(), Some("Serving"));
+    world.server.asked();
+    world.reconcile().await;
+    assert_eq!(world.server.asked(), Vec::<String>::new(), "at rest it costs nothing");
+
+    world.cluster.spec.storage.autogrow = read(&json!({"maxSize": "2Gi"}));
+    world.cluster.spec.observability.log_level = LogLevel::Info;
+    world.settle().await;
+    assert_eq!((world.reason("Accepted").as_deref(), world.reason("Stalled")), (Some("Accepted"), None));
+    assert_eq!(world.claim("orders-1")["spec"]["resources"]["requests"]["storage"], "2Gi");
+    let kept = world.ctx.stores.templates.of(&ClusterName::new("shop", "orders"));
+    let kept: Vec<_> = kept
+        .iter()
+        .filter_map(|kept| kept.metadata.name.clone())
+        .filter(|name| name.contains("-spec-"))
+        .collect();
+    assert_eq!(kept.len(), 1, "one spec is kept: {kept:?}");
 }
 
 #[tokio::test]

@@ -10,10 +10,11 @@ mod certificates;
 mod lease;
 mod life;
 mod member;
+mod refusals;
 mod world;
 
 use api_server::ApiServer;
-use member::{Raft, ip, member, members};
+use member::{Node, Raft, ip, member, members};
 use world::*;
 
 use axum::Router;
@@ -33,6 +34,7 @@ use client::backup::{
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use kube::runtime::reflector::store;
 use kube::runtime::watcher::Event;
@@ -43,6 +45,7 @@ use operator::cluster::certificates::exchange::Handed;
 use operator::cluster::observe::ObserveError;
 use operator::cluster::observed::Observed;
 use operator::cluster::plan::Plan;
+use operator::cluster::shortfall::Shortfall;
 use operator::cluster::{execute, observe, plan, validate};
 use operator::context::Context;
 use operator::crd::{ClientTraffic, Port, SecretRef, SkippedEntry, SqliteBackup, SqliteCluster, TlsMode};
@@ -213,6 +216,39 @@ async fn three_empty_members_become_a_cluster() {
     assert_eq!(raft.cluster_id.as_deref(), Some(CLUSTER_ID));
     assert_eq!(raft.members.iter().filter(|member| member.voter).count(), 3);
     assert_eq!(put_off, 1, "a promotion that is refused as too early is tried again");
+}
+
+#[tokio::test]
+async fn a_read_replica_that_joins_is_told_of() {
+    let (ips, raft) = members().await;
+    let address = ip();
+    Node { id: NodeId(200), name: "orders-replica-0".into(), raft: raft.clone() }.serve(address).await;
+    {
+        let mut raft = raft.lock().unwrap();
+        raft.cluster_id = Some(CLUSTER_ID.into());
+        raft.members = (0..3).map(|i| member(NodeId(100 + i), &format!("orders-{i}"), true)).collect();
+        raft.leader = Some(NodeId(100));
+    }
+    let mut cluster = complete();
+    cluster.spec.read_replicas = 1;
+    let server = ApiServer::default();
+    let mut ctx = context_of(&cluster, server.client(), &ips);
+    let mut all = pods(&cluster, &ips);
+    let mut replica = all[0].clone();
+    replica["metadata"]["name"] = json!("orders-replica-0");
+    replica["status"]["podIP"] = json!(address.to_string());
+    all.push(replica);
+    ctx.stores.pods = cache(&all);
+    ctx.stores.budgets = cache(&["orders", "orders-replica"].map(|name| json!({"metadata": meta(name)})));
+    turn(&cluster, &ctx).await.1.unwrap();
+    let replicates =
+        |member: &Member| (member.name.clone(), member.voter) == ("orders-replica-0".into(), false);
+    assert!(raft.lock().unwrap().members.iter().any(replicates));
+    let told = server.events.lock().unwrap().clone();
+    assert!(
+        told.iter().any(|(reason, note)| reason == "MemberAdded" && note.contains("orders-replica-0")),
+        "{told:?}"
+    );
 }
 
 #[tokio::test]

@@ -11,6 +11,12 @@ pub struct Raft {
     pub refusals: u32,
     /// Who was asked for which backup.
     pub backups: Vec<(NodeId, String)>,
+    /// Why backups fail.
+    pub outage: Option<String>,
+    /// Whether a backup takes long.
+    pub is_slow: bool,
+    /// Backups that failed.
+    pub failed: Vec<(NodeId, String)>,
     /// Paths that were to be deleted.
     pub deleted: Vec<String>,
     /// What members loaded of certificates.
@@ -55,6 +61,7 @@ impl Node {
             raft_address: format!("{}:4002", self.name),
             api_address: format!("{}:4001", self.name),
             version: "1.0.0".into(),
+            engine: None,
             phase: match (joined, raft.fatal_entry) {
                 (true, None) => Phase::Serving,
                 (true, Some(_)) => Phase::CatchingUp,
@@ -146,7 +153,15 @@ impl Node {
 
     pub async fn start_backup(State(node): State<Self>, text: String) -> axum::response::Response {
         let asked: StartBackup = serde_json::from_str(&text).unwrap();
-        node.raft.lock().unwrap().backups.push((node.id, asked.name.clone()));
+        {
+            let mut raft = node.raft.lock().unwrap();
+            let asked = (node.id, asked.name.clone());
+            raft.failed.retain(|failed| *failed != asked);
+            if raft.outage.is_some() {
+                raft.failed.push(asked.clone());
+            }
+            raft.backups.push(asked);
+        }
         let job = BackupJob {
             name: asked.name,
             state: JobState::Running,
@@ -157,12 +172,18 @@ impl Node {
         body(job)
     }
 
-    /// What it was asked for is done by the time that somebody looks.
+    /// What it was asked for has ended by the time that somebody looks, unless it takes long.
     pub async fn backup_jobs(State(node): State<Self>) -> axum::response::Response {
-        let asked = node.raft.lock().unwrap().backups.clone();
-        let mine = asked.into_iter().filter(|(id, _)| *id == node.id);
-        let jobs = mine.map(|(_, name)| BackupJob {
-            backup: Some(Backup {
+        let raft = node.raft.lock().unwrap();
+        let state = |job: &(NodeId, String)| match (raft.failed.contains(job), raft.is_slow) {
+            (true, _) => JobState::Failed,
+            (false, true) => JobState::Running,
+            (false, false) => JobState::Succeeded,
+        };
+        let mine = raft.backups.iter().filter(|(id, _)| *id == node.id);
+        let mine = mine.map(|job| (job.1.clone(), state(job)));
+        let jobs = mine.map(|(name, state)| BackupJob {
+            backup: (state == JobState::Succeeded).then(|| Backup {
                 name: name.clone(),
                 kind: BackupKind::Full,
                 path: format!("full/{name}"),
@@ -180,9 +201,9 @@ impl Node {
                 encrypted: false,
             }),
             name,
-            state: JobState::Succeeded,
+            state,
             progress_percent: 100,
-            message: None,
+            message: raft.outage.clone().filter(|_| state == JobState::Failed),
         });
         body(BackupJobs { jobs: jobs.collect() })
     }

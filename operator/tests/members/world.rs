@@ -68,7 +68,8 @@ pub fn claims(count: usize, inhabited: bool) -> Vec<Value> {
         json!({
             "metadata": {
                 "name": name, "namespace": "shop", "uid": name,
-                "labels": {"sqlite-operator.io/cluster": "orders"}, "annotations": annotations,
+                "labels": {"sqlite-operator.io/cluster": "orders", "app.kubernetes.io/managed-by": "sqlite-operator"},
+                "annotations": annotations,
             },
             "spec": {"resources": {"requests": {"storage": "1Gi"}}},
             "status": {"capacity": {"storage": "1Gi"}},
@@ -200,9 +201,9 @@ pub async fn turn(cluster: &SqliteCluster, ctx: &Context) -> (Plan, Result<(), e
     let observed = look(cluster, ctx).await.unwrap();
     let desired = validate::validate(cluster, "i").unwrap();
     let plan = plan::plan(&desired, &observed, "minted");
-    let done =
-        execute::execute(&desired, &observed, &plan, &ObjectReference::default(), &ctx.admin, ctx).await;
-    (plan, done)
+    let (lacks, subject) = (Shortfall::default(), ObjectReference::default());
+    let failed = execute::execute(&desired, &observed, &plan, &lacks, &subject, &ctx.admin, ctx).await;
+    (plan, failed.into_iter().next().map_or(Ok(()), Err))
 }
 
 pub fn guarded<K>(object: K) -> kube::core::DeserializeGuard<K> {
@@ -242,10 +243,38 @@ impl Serving {
 
     /// One reconcile; what it writes into the status is there for the next.
     pub async fn reconcile(&mut self) {
+        self.try_to().await.unwrap();
+    }
+
+    /// The same, which may fail; then the controller decides when it is tried again.
+    pub async fn try_to(&mut self) -> Result<(), operator::error::Error> {
         let object = Arc::new(guarded(self.cluster.clone()));
-        operator::cluster::reconcile(object, self.ctx.clone()).await.unwrap();
+        let done = operator::cluster::reconcile(object.clone(), self.ctx.clone()).await;
+        if let Err(error) = &done {
+            operator::cluster::error_policy(object, error, self.ctx.clone());
+        }
+        self.keep_revisions();
         if let Some(status) = self.server.status.lock().unwrap().clone() {
             self.cluster.status = serde_json::from_value(status).unwrap();
+        }
+        done.map(drop)
+    }
+
+    /// The cache learns of ControllerRevisions at once, in the order in which they were written.
+    fn keep_revisions(&self) {
+        let revisions = &self.ctx.stores.templates;
+        for (asked, object) in self.server.written.lock().unwrap().iter() {
+            let Some((method, name)) = asked
+                .split_once(' ')
+                .and_then(|(method, path)| Some((method, path.rsplit_once("/controllerrevisions/")?.1)))
+            else {
+                continue;
+            };
+            match (method, revisions.get("shop", name)) {
+                ("DELETE", Some(revision)) => revisions.follow(&Event::Delete(revision)),
+                ("DELETE", None) => {}
+                _ => revisions.follow(&Event::Apply(serde_json::from_value(object.clone()).unwrap())),
+            }
         }
     }
 
@@ -283,7 +312,11 @@ impl Serving {
     }
 
     pub fn reason(&self, kind: &str) -> Option<String> {
+        self.condition(kind).map(|condition| condition.reason)
+    }
+
+    pub fn condition(&self, kind: &str) -> Option<Condition> {
         let conditions = &self.cluster.status.as_ref().unwrap().conditions;
-        conditions.iter().find(|condition| condition.type_ == kind).map(|c| c.reason.clone())
+        conditions.iter().find(|condition| condition.type_ == kind).cloned()
     }
 }

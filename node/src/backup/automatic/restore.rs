@@ -153,7 +153,7 @@ impl AutoRestore {
             undo: None,
         };
         // Nobody was served yet, so there is nothing to keep.
-        let own = Own { objects: None, foreign_keys: false };
+        let own = Own { objects: None };
         install::install(&self.consensus, &origin, &request, &own, true, &AtomicU8::new(0)).await?;
         tracing::info!("the cluster begins with a backup");
         Ok(())

@@ -163,6 +163,12 @@ pub enum Verb {
         #[arg(long)]
         yes: bool,
     },
+    /// Volumes of a cluster
+    Volumes {
+        /// What to do
+        #[command(subcommand)]
+        verb: VolumesVerb,
+    },
     /// Backups of a cluster
     Backup {
         /// What to do
@@ -225,6 +231,19 @@ pub enum UpgradeVerb {
     },
 }
 
+/// What to do with volumes.
+#[derive(Clone, Debug, Subcommand)]
+pub enum VolumesVerb {
+    /// Deletes those that removed members left, as gc-volumes does
+    Gc {
+        /// Name of the cluster
+        name: String,
+        /// Really
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
 /// What to do with backups.
 #[derive(Clone, Debug, Subcommand)]
 pub enum BackupVerb {
@@ -243,6 +262,11 @@ pub enum BackupVerb {
         /// What is in the store, with or without a SqliteBackup, and which moments can be restored; a member is asked
         #[arg(long)]
         in_store: bool,
+    },
+    /// Deletes a backup, also from the store: one that undoes a restore, or whose schedule is gone, goes by nothing else
+    Delete {
+        /// Name of the SqliteBackup
+        backup: String,
     },
     /// Has a backup restored for a test
     Verify {

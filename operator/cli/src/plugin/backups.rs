@@ -2,15 +2,15 @@
 
 use super::args::BackupVerb;
 use super::print::out;
-use super::{FIELD_MANAGER, Plugin, store};
+use super::{FIELD_MANAGER, Plugin, foretold, store};
 use anyhow::{Context, Result, bail};
 use client::backup::Catalogue;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
 use operator::crd::{SqliteBackup, SqliteCluster, SqliteRestore};
-use operator::names::{ANNOTATION_VERIFY, LABEL_CLUSTER};
+use operator::names::{ANNOTATION_VERIFY, FINALIZER_BACKUP, LABEL_CLUSTER};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -38,6 +38,7 @@ impl Plugin {
                 found.sort_by_key(|backup| backup.metadata.creation_timestamp.as_ref().map(|time| time.0));
                 self.print(&found, || list(&found))
             }
+            BackupVerb::Delete { backup } => self.delete_backup(backup).await,
             BackupVerb::Verify { backup } => {
                 let patch =
                     json!({"metadata": {"annotations": {ANNOTATION_VERIFY: super::now().to_string()}}});
@@ -62,6 +63,33 @@ impl Plugin {
         }
     }
 
+    /// Has the object take along what is in the store, and deletes it. It is held for that by this program, as the operator
+    /// would: without that it could be gone before the operator has seen the change.
+    async fn delete_backup(&self, name: &str) -> Result<()> {
+        let api = self.objects::<SqliteBackup>();
+        let backup = api.get(name).await?;
+        let patch = taken_along(&backup);
+        if self.dry_run {
+            let mut object = json!({
+                "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteBackup",
+                "metadata": {"name": name, "namespace": self.namespace, "finalizers": patch["metadata"]["finalizers"]},
+            });
+            object["spec"] = patch["spec"].clone();
+            return self.show(&object);
+        }
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let held = api.patch(name, &params, &Patch::Merge(&patch)).await?;
+        let only_this = Preconditions { uid: held.uid(), resource_version: None };
+        api.delete(name, &DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() }).await?;
+        self.print(&held, || {
+            let place = backup.status.as_ref().and_then(|status| status.path.as_deref());
+            match place {
+                Some(path) => format!("{name} goes, and {path} from the store with it\n"),
+                None => format!("{name} goes, and what is made for it with it\n"),
+            }
+        })
+    }
+
     pub(super) async fn restore(
         &self,
         name: &str,
@@ -77,7 +105,7 @@ impl Plugin {
         };
         let made = restore(&cluster, &self.namespace, &moment, confirm, super::now())?;
         if self.dry_run {
-            self.foretell(name, &moment).await?;
+            self.foretell(&cluster, &made).await?;
         }
         self.make::<SqliteRestore>(made).await?;
         if confirm.is_none() && !self.dry_run && !self.json {
@@ -86,18 +114,23 @@ impl Plugin {
         Ok(())
     }
 
-    /// Says from what a restore would bring its moment back; fails where nothing does.
-    async fn foretell(&self, name: &str, moment: &Moment) -> Result<()> {
-        if let Moment::Backup(backup) | Moment::After { backup, .. } = moment {
-            let found = self.objects::<SqliteBackup>().get_opt(backup).await?;
-            let path = found.and_then(|found| found.status?.path);
-            let path =
-                path.with_context(|| format!("there is no SqliteBackup {backup} that is in the store"))?;
-            eprintln!("it would begin with {path}");
+    /// Says from what a restore would bring its moment back; fails where it would be refused.
+    async fn foretell(&self, cluster: &SqliteCluster, made: &Value) -> Result<()> {
+        let restore: SqliteRestore = serde_json::from_value(made.clone())?;
+        let backup = match &restore.spec.source.backup_ref {
+            Some(reference) => self.objects::<SqliteBackup>().get_opt(&reference.name).await?,
+            None => None,
+        };
+        let refused = "the restore would be refused";
+        let (target, unlisted) = foretold::asked(cluster, &restore, backup.as_ref()).context(refused)?;
+        if let Some(why) = unlisted {
+            eprintln!("{why}: whether the store brings that back was not looked up");
             return Ok(());
         }
-        match self.catalogue(name).await {
-            Ok(catalogue) => eprintln!("{}", store::foretold(&catalogue, moment)?),
+        match self.catalogue(&cluster.name_any()).await {
+            Ok(catalogue) => {
+                eprintln!("{}", foretold::foretold(&catalogue, &target).context(refused)?);
+            }
             // What would be made can be said all the same.
             Err(error) => eprintln!("nobody could be asked whether the store brings that back: {error:#}"),
         }
@@ -140,6 +173,17 @@ impl Plugin {
         let made = self.objects::<K>().create(&params, &object).await?;
         self.print(&made, || format!("{} {} is there\n", K::kind(&()), made.name_any()))
     }
+}
+
+/// The change by which a backup takes along what is in the store when it is deleted.
+fn taken_along(backup: &SqliteBackup) -> Value {
+    let others = backup.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER_BACKUP);
+    let finalizers: Vec<&str> = others.map(String::as_str).chain([FINALIZER_BACKUP]).collect();
+    json!({
+        // As it was seen: finalizers of others that came in between are not taken away.
+        "metadata": {"finalizers": finalizers, "uid": backup.uid(), "resourceVersion": backup.resource_version()},
+        "spec": {"deletionPolicy": "Delete"},
+    })
 }
 
 /// A backup of a cluster as it is now.

@@ -1,19 +1,20 @@
-//! Leadership to where a person wants it: asked of the member, because it is of a moment and no spec says it.
+//! Leadership to where a person wants it: asked of the member, because it is of a moment and no spec says it. A field would go
+//! on asking for it after every election, and the operator may be away when it is needed.
 
 use super::Plugin;
 use anyhow::{Result, bail};
+use client::admin::Transfer;
 use operator::crd::SqliteCluster;
 use operator::names::{ClusterName, PodRole};
-use serde_json::json;
+use serde_json::{Value, json};
 
 impl Plugin {
-    /// Hands it over, or says from whom to whom it would go.
+    /// Hands it over, or prints what the member would be asked.
     pub(super) async fn promote(&self, name: &str, member: &str) -> Result<()> {
-        let leader = leader_before(&self.cluster(name).await?, member)?;
-        let before = leader.as_deref().unwrap_or("nobody");
+        let cluster = self.cluster(name).await?;
+        let leader = leader_before(&cluster, member)?;
         if self.dry_run {
-            let would = json!({"cluster": name, "from": leader, "to": member});
-            return self.print(&would, || format!("leadership would go from {before} to {member}\n"));
+            return self.show(&request(&cluster, leader.as_deref(), member));
         }
         let way = self.way_to(name, &self.pods().get(member).await?).await?;
         let (admin, base) = self.admin(name, &way).await?;
@@ -22,6 +23,18 @@ impl Plugin {
         let told = json!({"cluster": name, "from": leader, "to": done.leader.name, "term": done.term});
         self.print(&told, || format!("{} leads in term {}\n", done.leader.name, done.term))
     }
+}
+
+/// What a member would be asked: the request, from whom leadership would go, and to whom.
+fn request(cluster: &SqliteCluster, leader: Option<&str>, member: &str) -> Value {
+    let known = cluster.status.iter().flat_map(|status| &status.members).find(|known| known.name == member);
+    // Who was not heard of yet is asked for its id.
+    let to = known.and_then(|known| known.node_id.as_ref()?.parse().ok());
+    json!({
+        "from": leader,
+        "to": member,
+        "request": {"method": "POST", "path": "/cluster/transfer", "body": Transfer { to }},
+    })
 }
 
 /// Who leads before `member` does, which must be one that can.

@@ -1,7 +1,5 @@
-//! What a cluster has in its store, and what a restore would take of it. Pure.
+//! What a cluster has in its store. Pure.
 
-use super::backups::Moment;
-use anyhow::{Context, Result, bail};
 use client::backup::{Backup, Catalogue, Window};
 use jiff::Timestamp;
 use std::fmt::Write;
@@ -30,70 +28,13 @@ pub fn list(catalogue: &Catalogue) -> String {
     text
 }
 
-/// From what a moment would be brought back, in words; an error says why nothing does.
-pub fn foretold(catalogue: &Catalogue, moment: &Moment) -> Result<String> {
-    let windows = catalogue.windows.iter().rev();
-    match moment {
-        Moment::Latest => {
-            let newest =
-                catalogue.backups.last().context("the store has no complete backup of this cluster")?;
-            let reached = windows.map(|window| (window.epoch, window.last_index, &window.latest)).max();
-            let reached =
-                reached.filter(|(epoch, index, _)| (*epoch, *index) >= (newest.epoch, newest.index));
-            let (_, index, time) = reached.unwrap_or((newest.epoch, newest.index, &newest.time));
-            Ok(format!("it would begin with {} and end with entry {index}, of {time}", newest.path))
-        }
-        Moment::Index(wanted) => {
-            let wanted = u64::try_from(*wanted)?;
-            let has = |window: &&Window| window.first_index <= wanted && wanted <= window.last_index;
-            let whole = |backup: &&Backup| backup.index == wanted;
-            match (windows.into_iter().find(has), catalogue.backups.iter().rfind(whole)) {
-                (_, Some(backup)) => Ok(format!("it would be what {} holds", backup.path)),
-                (Some(window), None) => {
-                    Ok(before(catalogue, |b| b.epoch == window.epoch && b.index <= wanted))
-                }
-                (None, None) => {
-                    bail!("nothing in the store brings back entry {wanted}: see backup list --in-store")
-                }
-            }
-        }
-        Moment::Time(text) => {
-            let time: Timestamp = text.parse()?;
-            let at = |text: &str| text.parse::<Timestamp>();
-            let mut found = None;
-            for window in windows {
-                if at(&window.earliest)? <= time {
-                    found = Some(window);
-                    break;
-                }
-            }
-            let window = found.with_context(|| format!("nothing in the store brings back {text}"))?;
-            let told = before(catalogue, |b| {
-                b.epoch == window.epoch && at(&b.time).is_ok_and(|begun| begun <= time)
-            });
-            Ok(if at(&window.latest)? < time {
-                format!("{told}, to entry {}, the last one, of {}", window.last_index, window.latest)
-            } else {
-                told
-            })
-        }
-        Moment::Backup(_) | Moment::After { .. } => bail!("that is a matter of its SqliteBackup"),
-    }
-}
-
-fn before(catalogue: &Catalogue, is_early: impl Fn(&Backup) -> bool) -> String {
-    let base = catalogue.backups.iter().rfind(|backup| is_early(backup));
-    let base = base.map_or("a backup", |backup| backup.path.as_str());
-    format!("it would begin with {base} and go on with the archive")
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use client::backup::BackupKind;
     use serde_json::json;
 
-    fn catalogue() -> Catalogue {
+    pub(crate) fn catalogue() -> Catalogue {
         let backup = |kind: BackupKind, index: u64| {
             json!({
                 "name": "n", "kind": kind, "path": format!("p{index}"), "clusterId": "c", "epoch": 1, "index": index,
@@ -124,29 +65,5 @@ mod tests {
         assert!(lines[2].contains(" Base ") && lines[2].ends_with(" no"), "{text}");
         assert_eq!(lines[4], "p9 is damaged: cut short");
         assert!(lines[5].starts_with("any moment from 2026-01-01T00:00:20Z (entry 20) to "), "{text}");
-    }
-
-    #[test]
-    fn from_what_a_moment_would_come() {
-        let time = |second: u32| Moment::Time(format!("2026-01-01T00:00:{second:02}Z"));
-        for (moment, wanted) in [
-            (Moment::Latest, Some("it would begin with p30 and end with entry 40, of 2026-01-01T00:00:40Z")),
-            (Moment::Index(5), Some("it would be what p5 holds")),
-            (Moment::Index(25), Some("it would begin with p20 and go on with the archive")),
-            (Moment::Index(35), Some("it would begin with p30 and go on with the archive")),
-            (Moment::Index(15), None),
-            (Moment::Index(41), None),
-            (time(25), Some("it would begin with p20 and go on with the archive")),
-            (
-                time(50),
-                Some(
-                    "it would begin with p30 and go on with the archive, to entry 40, the last one, of 2026-01-01T00:00:40Z",
-                ),
-            ),
-            (time(10), None),
-        ] {
-            assert_eq!(foretold(&catalogue(), &moment).ok().as_deref(), wanted, "{moment:?}");
-        }
-        assert!(foretold(&Catalogue::default(), &Moment::Latest).is_err());
     }
 }

@@ -83,6 +83,11 @@ fn each_state_is_told_as_tools_read_it() {
             Outcome::Done,
             "Succeeded!DeadlineExceeded Stalled=DeadlineExceeded",
         ),
+        (
+            Step::AwaitEnd { member: "orders-1".into() },
+            Outcome::Done,
+            "Succeeded!AwaitingEnd Reconciling=AwaitingEnd",
+        ),
         (Step::Succeed(Box::new(backup())), Outcome::Done, "Succeeded=Succeeded"),
     ] {
         let status = after(fresh(), step.clone(), outcome);
@@ -90,6 +95,63 @@ fn each_state_is_told_as_tools_read_it() {
         assert!(status.conditions.iter().all(|c| c.observed_generation == Some(1) && !c.message.is_empty()));
         assert_eq!(is_over(&status), !wanted.contains("Reconciling"), "{step:?}");
     }
+}
+
+fn failures(count: i32, message: &str) -> BackupFailures {
+    let next_time = Some(Time(now() + jiff::SignedDuration::from_secs(10)));
+    BackupFailures { count, member: "orders-1".into(), message: message.into(), next_time }
+}
+
+#[test]
+fn attempts_that_failed_are_told_and_each_cause_once() {
+    let fresh = SqliteBackupStatus::default();
+    let waits = after(fresh.clone(), Step::Retry(failures(1, "disk")), Outcome::Done);
+    assert_eq!(told(&waits), "Succeeded!Retrying Reconciling=Retrying");
+    assert_eq!(
+        waits.conditions[0].message,
+        "attempt 1 failed: orders-1: disk; the next one begins at 2027-01-15T08:00:10Z"
+    );
+    assert_eq!((waits.member.as_deref(), is_over(&waits)), (Some("orders-1"), false));
+    let begun = Outcome::Begun { member: "orders-2".into() };
+    let runs = after(waits.clone(), Step::Start { member: "orders-2".into() }, begun);
+    assert_eq!(runs.conditions[0].message, "orders-2 is at it; attempt 1 failed: orders-1: disk");
+    assert_eq!(runs.failures.as_ref().unwrap().next_time, None);
+    let again = after(runs.clone(), Step::Retry(failures(2, "disk")), Outcome::Done);
+    let other = after(runs.clone(), Step::Retry(failures(2, "no route")), Outcome::Done);
+    for (what, before, status, is_news) in [
+        ("the first", &fresh, &waits, true),
+        ("it runs", &waits, &runs, false),
+        ("the same once more", &runs, &again, false),
+        ("another cause", &runs, &other, true),
+    ] {
+        assert_eq!(news(before, status).is_some(), is_news, "{what}");
+    }
+    let done = after(again, Step::Succeed(Box::new(backup())), Outcome::Done);
+    assert!(has_succeeded(&done));
+    assert_eq!(done.failures.map(|failures| (failures.count, failures.next_time)), Some((2, None)));
+}
+
+#[test]
+fn what_is_missing_for_five_minutes_takes_a_person() {
+    let after = |before: &SqliteBackupStatus, age: i64, reason| {
+        let mut observed = observed(before.clone());
+        observed.now += jiff::SignedDuration::from_secs(age);
+        let step = Step::Wait { reason, message: "it is not there".into() };
+        status(&observed, &step, &Outcome::Done)
+    };
+    for reason in ["RefNotFound", "NoStore"] {
+        let [waits, stalls] = ["Reconciling", "Stalled"]
+            .map(|kind| format!("Succeeded!{reason} {kind}={reason} Accepted!{reason}"));
+        let first = after(&SqliteBackupStatus::default(), 0, reason);
+        assert_eq!(told(&first), waits);
+        assert_eq!(told(&after(&first, 299, reason)), waits);
+        let late = after(&first, 300, reason);
+        assert_eq!((told(&late), is_over(&late)), (stalls, false));
+        let found = after(&late, 301, "NoMember");
+        assert_eq!(told(&found), "Succeeded!NoMember Reconciling=NoMember", "it goes on when it is there");
+    }
+    let waits = after(&SqliteBackupStatus::default(), 0, "NoMember");
+    assert_eq!(told(&after(&waits, 3_000, "NoMember")), "Succeeded!NoMember Reconciling=NoMember");
 }
 
 #[test]
@@ -101,6 +163,7 @@ fn what_the_manifest_says_is_in_the_status_and_stays() {
     assert!(done.store.as_ref().unwrap().s3.is_some());
     assert!(has_succeeded(&done));
     assert_eq!(after(done.clone(), Step::Nothing, Outcome::Done), done, "a status at rest does not move");
+    assert_eq!(after(done.clone(), Step::Hold, Outcome::Done), done, "nor by a change of deletionPolicy");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! How backups go, for the status: pure.
 
 use super::seen::{BackupState, BackupView, Probed};
-use crate::cluster::conditions::Draft;
+use super::verify;
+use crate::cluster::conditions::{Draft, whole_second};
 use crate::cluster::observed::Observed;
 use crate::cluster::plan::Plan;
 use crate::cluster::validate::Desired;
@@ -24,13 +25,21 @@ pub fn status(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Bac
     let seen = &observed.backups.backups;
     let success = succeeded(seen).filter_map(|backup| backup.time).max();
     let verified = seen.iter().filter_map(passed).max();
-    let (archive, window) = match (backups.has_archive(), report(observed, plan)) {
+    // Without one nobody who would know leads at this moment.
+    let known = report(observed, plan).filter(|report| !holds_on(report, &before));
+    let (archive, window) = match (backups.has_archive(), known) {
         (false, _) => (None, None),
-        // Nobody who would know leads at this moment.
         (true, None) => (before.archive, before.recovery_window.clone()),
         (true, Some(report)) => (Some(state(report.state)), window(report, before.recovery_window.as_ref())),
     };
-    let rpo_seconds = match (backups.continuous.as_ref(), report(observed, plan)) {
+    let window = match (window, backups.continuous.as_ref()) {
+        (Some(window), Some(continuous)) if desired.spec.hibernated => {
+            let reached = known.map(|report| reached(continuous, report, observed.now));
+            Some(asleep(window, before.recovery_window.as_ref(), reached))
+        }
+        (window, _) => window,
+    };
+    let rpo_seconds = match (backups.continuous.as_ref(), known) {
         (Some(continuous), Some(report)) if archive.is_some() => rpo(continuous, report, observed.now),
         _ => before.rpo_seconds.filter(|_| archive.is_some()),
     };
@@ -57,6 +66,36 @@ fn report<'a>(observed: &'a Observed, plan: &Plan) -> Option<&'a ArchiveReport> 
     View::of(observed, plan.cluster_id.as_deref()).leader()?.archive.as_ref()
 }
 
+/// Whether what was told of the archive holds on: its new leader has not looked yet how it is.
+fn holds_on(report: &ArchiveReport, before: &BackupStatus) -> bool {
+    report.taking_over
+        && report.state == ArchiveState::Starting
+        && before.archive.is_some_and(|archive| archive != ArchiveStatus::Starting)
+}
+
+/// BackupHealthy while a new leader looks: as it was.
+fn as_before(before: &BackupStatus, backups: &Backups) -> (bool, &'static str, String) {
+    const LOOKS: &str = "a new leader looks up where it ends";
+    match before.archive {
+        Some(ArchiveStatus::Behind) => {
+            let target = target(backups);
+            (false, "ArchiveBehind", format!("the archive was more than {target} s behind; {LOOKS}"))
+        }
+        Some(ArchiveStatus::Broken) => {
+            (false, "ArchiveBroken", format!("writes are missing in the archive; {LOOKS}"))
+        }
+        Some(ArchiveStatus::OnTarget) => (true, "TakingOver", format!("the archive was on target; {LOOKS}")),
+        Some(ArchiveStatus::Starting) | None => {
+            (false, "Starting", format!("of the archive nothing is known; {LOOKS}"))
+        }
+    }
+}
+
+/// How far the archive may be behind, in seconds.
+fn target(backups: &Backups) -> i32 {
+    backups.continuous.as_ref().map_or(0, |continuous| continuous.rpo_target_seconds)
+}
+
 fn state(state: ArchiveState) -> ArchiveStatus {
     match state {
         ArchiveState::Starting => ArchiveStatus::Starting,
@@ -79,16 +118,61 @@ fn rpo(continuous: &ContinuousBackup, report: &ArchiveReport, now: Timestamp) ->
     doubled.into_iter().find(|seconds| *seconds >= lag)
 }
 
-/// While the archive is on target, its end is not told, because it moves with time.
+/// While the archive is on target, its end is not told, because it moves with time. A leader that cannot read where it ends
+/// does not know where it begins either, and the leader before did.
 fn window(report: &ArchiveReport, before: Option<&RecoveryWindow>) -> Option<RecoveryWindow> {
     let time = |text: &Option<String>| text.as_ref()?.parse::<Timestamp>().ok();
-    let earliest = crate::cluster::conditions::whole_second(time(&report.earliest)?);
+    let earliest = time(&report.earliest).map(|earliest| Time(whole_second(earliest)));
     let told = before.and_then(|before| before.latest.clone());
     let latest = time(&report.latest).filter(|_| report.state != ArchiveState::OnTarget).map(|latest| {
-        let latest = crate::cluster::conditions::whole_second(latest);
-        told.filter(|told| latest >= told.0 && latest.duration_since(told.0) < STEP).unwrap_or(Time(latest))
+        let latest = whole_second(latest);
+        let told = told.clone().filter(|told| latest >= told.0 && latest.duration_since(told.0) < STEP);
+        told.unwrap_or(Time(latest))
     });
-    Some(RecoveryWindow { earliest: Time(earliest), latest })
+    if report.taking_over {
+        let earliest = earliest.or(before.map(|before| before.earliest.clone()))?;
+        // With an end that nobody knows more would be said than is there.
+        return Some(RecoveryWindow { earliest, latest: Some(latest.or(told)?) });
+    }
+    Some(RecoveryWindow { earliest: earliest?, latest })
+}
+
+/// The last moment that certainly is in an archive of which this is said now: its end, where that is told.
+fn reached(continuous: &ContinuousBackup, report: &ArchiveReport, now: Timestamp) -> Reached {
+    let told = report.latest.as_ref().and_then(|latest| latest.parse::<Timestamp>().ok());
+    let target = SignedDuration::from_secs(continuous.rpo_target_seconds.into());
+    match told {
+        Some(end) => Reached::End(whole_second(end)),
+        None => Reached::AtLeast(whole_second(now.checked_sub(target).unwrap_or(Timestamp::UNIX_EPOCH))),
+    }
+}
+
+/// How far an archive is.
+enum Reached {
+    /// Up to its end.
+    End(Timestamp),
+    /// Up to there, and perhaps further.
+    AtLeast(Timestamp),
+}
+
+/// The window of a cluster that goes to sleep or sleeps: it moves no more, so that its end is told. The leader says it when
+/// it has archived everything; until then what its report says holds, and of an archive of which nobody says anything any
+/// more only where it begins is known.
+fn asleep(
+    window: RecoveryWindow,
+    before: Option<&RecoveryWindow>,
+    reached: Option<Reached>,
+) -> RecoveryWindow {
+    let told = before.and_then(|before| before.latest.clone());
+    let latest = match (window.latest, reached) {
+        (Some(latest), _) => latest,
+        (None, Some(Reached::End(end))) => Time(end),
+        (None, Some(Reached::AtLeast(moment))) => told
+            .filter(|told| moment.duration_since(told.0) < STEP)
+            .unwrap_or(Time(moment.max(window.earliest.0))),
+        (None, None) => told.unwrap_or(window.earliest.clone()),
+    };
+    RecoveryWindow { earliest: window.earliest, latest: Some(latest) }
 }
 
 /// Conditions of backups, where they are asked for.
@@ -105,10 +189,11 @@ fn healthy(desired: &Desired, backups: &Backups, observed: &Observed, plan: &Pla
         None if desired.spec.hibernated => {
             (true, "Hibernated", "nothing is backed up while the cluster is hibernated".into())
         }
-        None => starting(backups, observed, plan).map_or_else(
-            || (true, "Healthy", "the store can be written to, and what is due is there".into()),
-            |message| (false, "Starting", message),
-        ),
+        None => match (starting(backups, observed, plan), looks(backups, observed, plan)) {
+            (Some((reason, message)), _) => (false, reason, message),
+            (None, Some(before)) => as_before(before, backups),
+            (None, None) => (true, "Healthy", "the store can be written to, and what is due is there".into()),
+        },
     };
     if is_open(backups) {
         message.push_str("; the store is reached by http, so that everybody on the way can read along");
@@ -175,7 +260,7 @@ fn trouble(backups: &Backups, observed: &Observed, plan: &Plan) -> Option<(&'sta
                 return Some(("ArchiveBroken", message));
             }
             ArchiveState::Behind => {
-                let target = backups.continuous.as_ref().map_or(0, |c| c.rpo_target_seconds);
+                let target = target(backups);
                 return Some(("ArchiveBehind", format!("the archive is more than {target} s behind{why}")));
             }
             ArchiveState::Starting | ArchiveState::OnTarget => {}
@@ -186,19 +271,40 @@ fn trouble(backups: &Backups, observed: &Observed, plan: &Plan) -> Option<(&'sta
 }
 
 /// What is not known or not there yet.
-fn starting(backups: &Backups, observed: &Observed, plan: &Plan) -> Option<String> {
+fn starting(backups: &Backups, observed: &Observed, plan: &Plan) -> Option<(&'static str, String)> {
     match &observed.backups.probe {
-        None => return Some("the store was not tried out yet".into()),
-        Some(Probed::NotConfigured) => return Some("the leader does not know of the store yet".into()),
+        None => return Some(("Starting", "the store was not tried out yet".into())),
+        Some(Probed::NotConfigured) => {
+            return Some(("Starting", "the leader does not know of the store yet".into()));
+        }
         Some(_) => {}
     }
-    let starts = backups.has_archive()
-        && report(observed, plan).is_some_and(|report| report.state == ArchiveState::Starting);
-    starts.then(|| "the archive has no base backup yet".into())
+    let leads = View::of(observed, plan.cluster_id.as_deref()).leader().is_some();
+    let Some(report) = report(observed, plan).filter(|_| backups.has_archive()) else {
+        // The kubelet brings changed settings within a minute or two.
+        return (backups.has_archive() && leads).then(|| {
+            ("AwaitingSettings", "the members have not got the settings of the archive yet".into())
+        });
+    };
+    let starts = report.state == ArchiveState::Starting && looks(backups, observed, plan).is_none();
+    starts.then(|| match report.taking_over {
+        true => ("Starting", "the leader looks up where the archive ends".into()),
+        false => ("Starting", "the archive has no base backup yet".into()),
+    })
+}
+
+/// What was told of the archive, if its new leader has still to look.
+fn looks<'a>(backups: &Backups, observed: &'a Observed, plan: &Plan) -> Option<&'a BackupStatus> {
+    let before = observed.status.backup.as_ref().filter(|_| backups.has_archive())?;
+    report(observed, plan).is_some_and(|report| holds_on(report, before)).then_some(before)
 }
 
 fn verified(backups: &Backups, observed: &Observed) -> Draft {
-    let draft = |holds, reason, message| Draft { kind: "BackupVerified", holds, reason, message };
+    // What keeps a test from running is why there is none.
+    let draft = |holds: bool, reason, message: String| {
+        let why = verify::obstacle(observed).filter(|_| !holds).map(|why| format!("; {why}"));
+        Draft { kind: "BackupVerified", holds, reason, message: message + &why.unwrap_or_default() }
+    };
     let tests = observed.backups.backups.iter().filter_map(|b| Some((b, b.verification.as_ref()?)));
     let Some((backup, last)) = tests.max_by_key(|(_, verification)| verification.time.0) else {
         return draft(false, "NotVerified", "no backup was restored for a test yet".into());
@@ -244,11 +350,16 @@ mod tests {
     }
 
     fn archive(state: ArchiveState) -> World {
-        world().edit(|world| {
+        reported(state, world())
+    }
+
+    fn reported(state: ArchiveState, world: World) -> World {
+        world.edit(|world| {
             world.observed.reports.get_mut("orders-0").unwrap().archive = Some(ArchiveReport {
                 state,
                 earliest: Some("2026-01-01T00:00:00Z".into()),
                 latest: Some("2026-01-02T00:00:30.5Z".into()),
+                taking_over: false,
                 message: None,
             });
         })
@@ -267,12 +378,15 @@ mod tests {
             (probed(Some(Probed::Failed("down".into()))), "false ProbeFailed"),
             (probed(Some(probe(false, true, true))), "false StoreNotWritable"),
             (probed(Some(probe(true, true, false))), "false StoreNotDeletable"),
-            (probed(Some(probe(true, false, true))), "true Healthy"),
+            (reported(ArchiveState::OnTarget, probed(Some(probe(true, false, true)))), "true Healthy"),
             (archive(ArchiveState::Starting), "false Starting"),
             (archive(ArchiveState::OnTarget), "true Healthy"),
             (archive(ArchiveState::Behind), "false ArchiveBehind"),
             (archive(ArchiveState::Broken), "false ArchiveBroken"),
-            (world(), "true Healthy"),
+            // An archive was asked for, and who leads does not know of it yet.
+            (world(), "false AwaitingSettings"),
+            (world().spec(|spec| spec.backup.as_mut().unwrap().continuous = None), "true Healthy"),
+            (archive(ArchiveState::OnTarget).leaderless(), "true Healthy"),
         ] {
             assert_eq!(told(&world), wanted);
         }
@@ -288,7 +402,8 @@ mod tests {
             json!({"azure": {"container": "b", "account": "a", "endpoint": "http://azurite:10000"}}),
         ] {
             let parsed = serde_json::from_value(store.clone()).unwrap();
-            let world = world().spec(|spec| spec.backup.as_mut().unwrap().store = parsed);
+            let world = archive(ArchiveState::OnTarget);
+            let world = world.spec(|spec| spec.backup.as_mut().unwrap().store = parsed);
             let draft = conditions(&world.desired, &world.observe(), &world.plan()).remove(0);
             assert!(draft.holds && draft.message.contains("by http"), "{store}: {}", draft.message);
         }
@@ -337,6 +452,126 @@ mod tests {
             });
         });
         assert_eq!(window(&told), (earliest, Some("2026-01-02T00:00:00Z".into())));
+    }
+
+    #[test]
+    fn the_window_of_a_cluster_that_sleeps_has_an_end() {
+        let earliest: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = "2026-01-05T00:00:00Z";
+        let window = |latest: Option<&str>| {
+            let latest = latest.map(|latest| Time(time(latest)));
+            Some(RecoveryWindow { earliest: Time(earliest), latest })
+        };
+        let (exact, early) = (Some("2026-01-04T23:59:59Z"), Some("2026-01-04T00:00:00Z"));
+        // (what the leader says is the end, if there is a leader; what was told before) → what is told.
+        for (said, before, wanted) in [
+            // It goes to sleep: at most the target is missing.
+            (Some(None), window(None), window(Some("2026-01-04T23:59:55Z"))),
+            (Some(None), window(early), window(Some("2026-01-04T23:59:55Z"))),
+            (Some(None), window(Some("2026-01-04T23:59:00Z")), window(Some("2026-01-04T23:59:00Z"))),
+            // It has archived everything.
+            (Some(exact), window(None), window(exact)),
+            (Some(exact), window(early), window(exact)),
+            // It is gone.
+            (None, window(exact), window(exact)),
+            (None, window(None), window(Some("2026-01-01T00:00:00Z"))),
+            (None, None, None),
+        ] {
+            let world = archive(ArchiveState::OnTarget).spec(|spec| spec.hibernated = true).edit(|world| {
+                world.observed.now = time(now);
+                world.observed.status.backup = Some(BackupStatus {
+                    archive: Some(ArchiveStatus::OnTarget),
+                    recovery_window: before.clone(),
+                    ..BackupStatus::default()
+                });
+                let report = world.observed.reports.get_mut("orders-0").unwrap().archive.as_mut().unwrap();
+                report.latest = said.flatten().map(str::to_owned);
+            });
+            let world = if said.is_some() { world } else { world.leaderless() };
+            let told = status(&world.desired, &world.observe(), &world.plan()).unwrap().recovery_window;
+            assert_eq!(told, wanted, "{said:?} after {before:?}");
+            // Awake it moves again.
+            let awake = archive(ArchiveState::OnTarget).edit(|world| world.observed.status.backup = None);
+            let told = status(&awake.desired, &awake.observe(), &awake.plan()).unwrap().recovery_window;
+            assert_eq!(told, window(None));
+        }
+    }
+
+    /// The same, where a new leader has not looked yet, and what the leader before said was this.
+    fn taken_over(
+        world: World,
+        before: Option<BackupStatus>,
+        earliest: Option<&str>,
+        latest: Option<&str>,
+    ) -> World {
+        world.edit(|world| {
+            world.observed.status.backup = before;
+            let report = world.observed.reports.get_mut("orders-0").unwrap().archive.as_mut().unwrap();
+            report.taking_over = true;
+            report.earliest = earliest.map(str::to_owned);
+            report.latest = latest.map(str::to_owned);
+        })
+    }
+
+    #[test]
+    fn what_was_told_holds_on_while_a_new_leader_looks() {
+        use ArchiveState as S;
+        let before = |state| {
+            let world = archive(state);
+            status(&world.desired, &world.observe(), &world.plan())
+        };
+        let later = Some("2026-01-03T00:00:00Z");
+        for (was, wanted) in [
+            (before(S::OnTarget), "true TakingOver"),
+            (before(S::Behind), "false ArchiveBehind"),
+            (before(S::Broken), "false ArchiveBroken"),
+        ] {
+            let world = taken_over(archive(S::Starting), was.clone(), None, later);
+            assert_eq!(status(&world.desired, &world.observe(), &world.plan()), was, "{wanted}");
+            assert_eq!(told(&world), wanted);
+        }
+        let starting = BackupStatus { archive: Some(ArchiveStatus::Starting), ..BackupStatus::default() };
+        for was in [None, Some(starting)] {
+            let world = taken_over(archive(S::Starting), was, None, None);
+            let now = status(&world.desired, &world.observe(), &world.plan()).unwrap();
+            assert_eq!((now.archive, now.recovery_window), (Some(ArchiveStatus::Starting), None));
+            assert_eq!(told(&world), "false Starting");
+        }
+        // It has looked, and there is no base backup: another store.
+        let world = archive(S::Starting).edit(|world| {
+            world.observed.status.backup = before(S::OnTarget);
+            let report = world.observed.reports.get_mut("orders-0").unwrap().archive.as_mut().unwrap();
+            (report.earliest, report.latest) = (None, None);
+        });
+        let now = status(&world.desired, &world.observe(), &world.plan()).unwrap();
+        assert_eq!(
+            (now.recovery_window, now.rpo_seconds, told(&world)),
+            (None, None, "false Starting".into())
+        );
+    }
+
+    #[test]
+    fn a_new_leader_that_cannot_look_says_no_more_than_it_heard() {
+        let before = |state| {
+            let world = archive(state);
+            status(&world.desired, &world.observe(), &world.plan())
+        };
+        let window = |before, latest| {
+            let world = taken_over(archive(ArchiveState::Behind), before, None, latest);
+            let now = status(&world.desired, &world.observe(), &world.plan()).unwrap();
+            assert_eq!(now.archive, Some(ArchiveStatus::Behind));
+            let text = |time: Time| time.0.to_string();
+            now.recovery_window.map(|window| (text(window.earliest), window.latest.map(text)))
+        };
+        let known = |latest: &str| Some(("2026-01-01T00:00:00Z".to_owned(), Some(latest.to_owned())));
+        let (on_target, behind) = (before(ArchiveState::OnTarget), before(ArchiveState::Behind));
+        let heard = Some("2026-01-03T00:00:00.7Z");
+        assert_eq!(window(on_target.clone(), heard), known("2026-01-03T00:00:00Z"));
+        assert_eq!(window(behind.clone(), heard), known("2026-01-03T00:00:00Z"));
+        assert_eq!(window(behind, None), known("2026-01-02T00:00:30Z"));
+        assert_eq!(window(on_target, None), None, "nobody knows where it ended");
+        assert_eq!(window(None, heard), None);
     }
 
     #[test]

@@ -22,8 +22,8 @@ pub struct BackupPlan {
     pub create: Vec<NewBackup>,
     /// What is no longer kept.
     pub expiry: Option<Expiry>,
-    /// The test of a backup that is due.
-    pub verify: Option<NewVerifier>,
+    /// Tests of backups that are due, one of which is to be made.
+    pub verify: Vec<NewVerifier>,
     /// What tests came to.
     pub verdicts: Vec<Verdict>,
 }

@@ -9,7 +9,7 @@ use crate::crd::{BackupSchedule, Backups, Verification, VerificationResult, numb
 use crate::names::{CONTAINER, ClusterName, content_hash};
 use client::backup::RestoreReport;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
@@ -17,15 +17,31 @@ use kube::runtime::events::EventType;
 /// Annotation of a test's pod: the SqliteBackup that it tests.
 pub const ANNOTATION_TESTS: &str = "sqlite-operator.io/tests";
 
+/// After that a test whose pod finds no Kubernetes node holds up only what is like it.
+const STUCK_AFTER: SignedDuration = SignedDuration::from_mins(5);
+
 /// The pod of a test.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerifierView {
     /// The SqliteBackup that it tests.
     pub backup: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Why no Kubernetes node takes it.
+    pub unschedulable: Option<String>,
     /// When it ended.
     pub ended: Option<Timestamp>,
     /// What it found. One that ended without a word, as one that was evicted, says nothing about the backup.
     pub report: Option<RestoreReport>,
+}
+
+impl VerifierView {
+    /// Whether no Kubernetes node takes it, for so long that others go on.
+    fn is_stuck(&self, now: Timestamp) -> bool {
+        self.ended.is_none()
+            && self.unschedulable.is_some()
+            && now.duration_since(self.created) >= STUCK_AFTER
+    }
 }
 
 /// A test that is due.
@@ -83,7 +99,29 @@ fn view(pod: &Pod) -> Option<VerifierView> {
     let report = container.and_then(|ended| serde_json::from_str(ended.message.as_deref()?.trim()).ok());
     // Of a store that did not answer nothing is learned about what is in it.
     let report = report.filter(|report: &RestoreReport| !report.unanswered);
-    Some(VerifierView { backup, ended: over.then(|| finished.or(created)).flatten(), report })
+    let ended = over.then(|| finished.or(created)).flatten();
+    let unschedulable = status.and_then(unschedulable).filter(|_| ended.is_none());
+    Some(VerifierView { backup, created: created.unwrap_or_default(), unschedulable, ended, report })
+}
+
+/// In the words of the scheduler.
+fn unschedulable(status: &PodStatus) -> Option<String> {
+    let waits = |condition: &&PodCondition| {
+        condition.type_ == "PodScheduled"
+            && condition.status == "False"
+            && condition.reason.as_deref() == Some("Unschedulable")
+    };
+    let waits = status.conditions.as_ref()?.iter().find(waits)?;
+    Some(waits.message.clone().unwrap_or_else(|| "the scheduler does not say why".into()))
+}
+
+/// What keeps a test from running, for people.
+pub fn obstacle(observed: &Observed) -> Option<String> {
+    let waits = |verifier: &VerifierView| {
+        let why = verifier.unschedulable.as_ref()?;
+        Some(format!("no Kubernetes node takes the pod that tests {}: {why}", verifier.backup))
+    };
+    observed.backups.verifiers.iter().find_map(waits)
 }
 
 /// What ended and is not written down yet.
@@ -122,19 +160,22 @@ fn verification(report: &RestoreReport, ended: Timestamp) -> Verification {
     }
 }
 
-/// The test that is due, one at a time.
-pub fn due(desired: &Desired, observed: &Observed) -> Option<NewVerifier> {
-    if observed.backups.verifiers.iter().any(|verifier| verifier.ended.is_none()) {
-        return None;
+/// Tests that are due, one of which is to be made: the first one that was not made before.
+///
+/// One that is stuck holds up further ones of its schedule only, whose pods would be like its own.
+pub fn due(desired: &Desired, observed: &Observed) -> Vec<NewVerifier> {
+    let runs = |verifier: &VerifierView| verifier.ended.is_none() && !verifier.is_stuck(observed.now);
+    if observed.backups.verifiers.iter().any(runs) {
+        return Vec::new();
     }
     let schedules = || desired.spec.backup.iter().flat_map(|backups| &backups.schedules);
     let reachable =
-        |backup: &&BackupView| is_reachable(desired, observed, backup) && !is_inconclusive(observed, backup);
-    let mut asked = observed.backups.backups.iter().filter(reachable).filter(|backup| {
+        |backup: &&BackupView| is_reachable(desired, observed, backup) && !has_test(observed, backup);
+    let asked = observed.backups.backups.iter().filter(reachable).filter(|backup| {
         let last = backup.verification.as_ref().map(|verification| verification.time.0);
         backup.verify_at.is_some_and(|asked| Some(asked) > last)
     });
-    let by_hand = asked.next().and_then(|backup| {
+    let by_hand = asked.filter_map(|backup| {
         new_verifier(
             desired,
             observed,
@@ -142,14 +183,17 @@ pub fn due(desired: &Desired, observed: &Observed) -> Option<NewVerifier> {
             schedules().find(|schedule| Some(&schedule.name) == backup.schedule.as_ref()),
         )
     });
-    by_hand.or_else(|| schedules().filter_map(|schedule| of_schedule(desired, observed, schedule)).next())
+    by_hand.chain(schedules().filter_map(|schedule| of_schedule(desired, observed, schedule))).collect()
 }
 
-/// Whether a test of it ended without a word, as one does that was evicted, and its pod is still there: it is tested again
-/// when that is gone, and others meanwhile.
-fn is_inconclusive(observed: &Observed, backup: &BackupView) -> bool {
-    let ended = |verifier: &VerifierView| verifier.ended.is_some() && verifier.report.is_none();
-    observed.backups.verifiers.iter().any(|verifier| verifier.backup == backup.name && ended(verifier))
+/// Whether a test of it is stuck, or ended without a word, as one does that was evicted, and its pod is still there: it is
+/// tested again when that is gone, and others meanwhile.
+fn has_test(observed: &Observed, backup: &BackupView) -> bool {
+    observed
+        .backups
+        .verifiers
+        .iter()
+        .any(|verifier| verifier.backup == backup.name && verifier.report.is_none())
 }
 
 /// Whether it is complete, and where the members read.
@@ -204,7 +248,14 @@ fn of_schedule(desired: &Desired, observed: &Observed, schedule: &BackupSchedule
         return None;
     }
     let reachable =
-        |backup: &&BackupView| is_reachable(desired, observed, backup) && !is_inconclusive(observed, backup);
+        |backup: &&BackupView| is_reachable(desired, observed, backup) && !has_test(observed, backup);
+    let stuck = |backup: &BackupView| {
+        let of = |verifier: &VerifierView| verifier.backup == backup.name && verifier.is_stuck(observed.now);
+        observed.backups.verifiers.iter().any(of)
+    };
+    if mine().any(stuck) {
+        return None;
+    }
     let newest = mine().filter(reachable).max_by_key(|backup| backup.time)?;
     new_verifier(desired, observed, newest, Some(schedule))
 }
@@ -268,12 +319,19 @@ mod tests {
 
     fn verifier(ended: Option<i64>, report: Option<Value>) -> VerifierView {
         let report = report.map(|report| serde_json::from_value(report).unwrap());
-        VerifierView { backup: "new".into(), ended: ended.map(at), report }
+        VerifierView {
+            backup: "new".into(),
+            created: at(-60),
+            unschedulable: None,
+            ended: ended.map(at),
+            report,
+        }
     }
 
     #[test]
     fn the_newest_is_tested_when_it_is_time() {
-        let due = |world: &World| due(&world.desired, &world.observed).map(|new| new.backup);
+        let due =
+            |world: &World| due(&world.desired, &world.observed).into_iter().next().map(|new| new.backup);
         let both = || vec![backup("new", 100), backup("old", 90_000)];
         let evicted = |backups: Vec<BackupView>| {
             world(backups).edit(|w| w.observed.backups.verifiers = vec![verifier(Some(0), None)])
@@ -304,8 +362,71 @@ mod tests {
     }
 
     #[test]
+    fn a_test_that_finds_no_node_does_not_hold_up_others() {
+        let hourly = |name: &str| BackupView { schedule: Some("hourly".into()), ..backup(name, 50) };
+        let seen = |of: &str, age: i64| VerifierView {
+            backup: of.into(),
+            created: at(-age),
+            unschedulable: Some("0/3 nodes are available".into()),
+            ended: None,
+            report: None,
+        };
+        let with = |backups: Vec<BackupView>, verifiers: Vec<VerifierView>| {
+            let spec = json!([
+                {"name": "nightly", "cron": "0 3 * * *", "verify": {"every": "24h"}},
+                {"name": "hourly", "cron": "0 * * * *", "verify": {"every": "24h"}},
+            ]);
+            world(backups)
+                .spec(|s| s.backup.as_mut().unwrap().schedules = serde_json::from_value(spec).unwrap())
+                .edit(|world| world.observed.backups.verifiers = verifiers)
+        };
+        let all = || vec![backup("new", 100), backup("old", 90_000), hourly("h")];
+        let running = || VerifierView { unschedulable: None, ..seen("h", 600) };
+        for (what, world, wanted) in [
+            ("nothing runs", with(all(), vec![]), vec!["new", "h"]),
+            ("for a moment", with(all(), vec![seen("new", 299)]), vec![]),
+            ("another schedule goes on", with(all(), vec![seen("new", 300)]), vec!["h"]),
+            ("one at a time", with(all(), vec![seen("new", 300), running()]), vec![]),
+            ("all are stuck", with(all(), vec![seen("new", 300), seen("h", 300)]), vec![]),
+            (
+                "by hand",
+                with(vec![backup("new", 100), asked(backup("old", 90_000))], vec![seen("new", 300)]),
+                vec!["old"],
+            ),
+            ("by hand, and stuck", with(vec![asked(backup("new", 100))], vec![seen("new", 300)]), vec![]),
+        ] {
+            let found: Vec<_> =
+                due(&world.desired, &world.observed).into_iter().map(|new| new.backup).collect();
+            assert_eq!(found, wanted, "{what}");
+        }
+        let stuck = with(all(), vec![seen("new", 10)]);
+        let drafts = super::super::health::conditions(&stuck.desired, &stuck.observe(), &stuck.plan());
+        let verified = drafts.into_iter().find(|draft| draft.kind == "BackupVerified").unwrap();
+        assert_eq!((verified.holds, verified.reason), (false, "NotVerified"));
+        let why = "no Kubernetes node takes the pod that tests new: 0/3 nodes are available";
+        assert!(verified.message.contains(why), "{}", verified.message);
+    }
+
+    #[test]
+    fn why_a_pod_waits_is_read_from_it() {
+        let pod = |conditions: Value| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": {"annotations": {ANNOTATION_TESTS: "new"}, "creationTimestamp": at(0)},
+                "status": {"phase": "Pending", "conditions": conditions},
+            }))
+            .unwrap()
+        };
+        let why = |conditions| view(&pod(conditions)).unwrap().unschedulable;
+        let scheduled = |status: &str, reason: &str| json!([{"type": "PodScheduled", "status": status, "reason": reason, "message": "no room"}]);
+        assert_eq!(why(scheduled("False", "Unschedulable")).as_deref(), Some("no room"));
+        assert_eq!(why(scheduled("False", "SchedulerError")), None);
+        assert_eq!(why(scheduled("True", "")), None);
+        assert_eq!(why(json!([])), None);
+    }
+
+    #[test]
     fn a_database_that_grew_has_room_in_its_test() {
-        let size = |world: &World| due(&world.desired, &world.observed).unwrap().volume_size;
+        let size = |world: &World| due(&world.desired, &world.observed).remove(0).volume_size;
         let world = world(vec![backup("new", 100)]);
         assert_eq!(size(&world), world.desired.spec.storage.size);
         let grown = world.edit(|world| {
@@ -317,7 +438,7 @@ mod tests {
 
     #[test]
     fn a_test_of_the_same_backup_is_another_job() {
-        let job = |world: &World| due(&world.desired, &world.observed).unwrap().job;
+        let job = |world: &World| due(&world.desired, &world.observed).remove(0).job;
         let first = job(&world(vec![backup("new", 100_000)]));
         assert_ne!(first, job(&world(vec![tested(backup("new", 100_000), 90_000)])));
         assert!(first.starts_with("orders-verify-") && first.len() <= 63, "{first}");

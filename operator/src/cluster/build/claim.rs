@@ -1,4 +1,5 @@
-//! Marks on claims: whose data is on the volume, who lives on it, whether it goes with the cluster.
+//! Marks on claims: whose data is on the volume, who lives on it, whether it goes with the cluster; and the labels of a child,
+//! which are not in the templates of claims, because those can never be changed.
 
 use super::owner;
 use crate::cluster::plan::ClaimMark;
@@ -17,12 +18,16 @@ pub fn marked(desired: &Desired, mark: &ClaimMark) -> PersistentVolumeClaim {
     if let Some(node_id) = mark.node_id {
         annotations.insert(ANNOTATION_NODE_ID.to_owned(), node_id.to_string());
     }
+    // It outlives every version of the program.
+    let mut labels = desired.name.labels(mark.role.label(), None);
+    labels.extend(desired.name.selector(Some(mark.role)));
+    labels.insert(LABEL_MEMBER.to_owned(), mark.member.clone());
     PersistentVolumeClaim {
         metadata: ObjectMeta {
             name: Some(desired.name.claim(&mark.member)),
             namespace: Some(desired.name.namespace.clone()),
             uid: Some(mark.uid.clone()),
-            labels: Some(BTreeMap::from([(LABEL_MEMBER.to_owned(), mark.member.clone())])),
+            labels: Some(labels),
             annotations: Some(annotations),
             owner_references: mark.owned.then(|| vec![owner(desired, false)]),
             ..ObjectMeta::default()

@@ -6,7 +6,7 @@ use crate::cluster::fixtures::{World, desired};
 use crate::crd::{DisruptionBudget, NetworkPolicyMode, Spread};
 use serde_json::{Value, json};
 
-fn built(world: &World) -> Resources<Prepared> {
+fn built(world: &World) -> Resources {
     build(&world.desired, &world.observe(), &world.plan()).unwrap()
 }
 
@@ -261,11 +261,28 @@ fn budgets_can_be_left_out() {
 }
 
 #[test]
+fn a_claim_without_the_labels_of_a_child_gets_them_and_nobody_is_restarted() {
+    let (at_rest, world) =
+        (World::serving(3, 0), World::serving(3, 0).edit_claim("orders-1", |claim| claim.bare = true));
+    let plan = world.plan();
+    let marked: Vec<_> = plan.claims.iter().map(|mark| (mark.member.as_str(), mark.grows)).collect();
+    assert_eq!(marked, [("orders-1", false)]);
+    assert_eq!((plan.steps, plan.revision), (at_rest.plan().steps, at_rest.plan().revision));
+}
+
+#[test]
 fn a_marked_claim_never_creates_one() {
     let world =
         World::serving(1, 0).spec(|spec| spec.storage.on_delete = crate::crd::RetentionPolicy::Delete);
     let claim = json(&built(&world).claims[0]);
     assert_eq!(claim["metadata"]["uid"], "orders-0-claim");
+    let labels = json!({
+        "app.kubernetes.io/component": "voter", "app.kubernetes.io/instance": "orders",
+        "app.kubernetes.io/managed-by": "sqlite-operator", "app.kubernetes.io/name": "sqlited",
+        "app.kubernetes.io/part-of": "sqlite", "sqlite-operator.io/cluster": "orders",
+        "sqlite-operator.io/member": "orders-0", "sqlite-operator.io/role": "voter",
+    });
+    assert_eq!(claim["metadata"]["labels"], labels);
     assert_eq!(claim["metadata"]["annotations"]["sqlite-operator.io/cluster-id"], "c1");
     assert_eq!(claim["metadata"]["annotations"]["sqlite-operator.io/node-id"], "0000000000000064");
     assert_eq!(claim["metadata"]["ownerReferences"][0]["kind"], "SqliteCluster");

@@ -19,8 +19,10 @@ use std::collections::BTreeMap;
 
 /// Name of the volume that the backup is restored to.
 const SCRATCH: &str = "scratch";
-/// A test that takes longer is ended.
+/// A test that takes longer is ended. Counted from when its pod is on a Kubernetes node.
 const DEADLINE_SECONDS: i64 = 6 * 3_600;
+/// A test whose pod finds no node, or that goes on all the same, ends after that. Counted from when it was made.
+const JOB_DEADLINE_SECONDS: i64 = DEADLINE_SECONDS + 3_600;
 /// For how long a test that has ended can be looked at.
 const KEPT_SECONDS: i32 = 3_600;
 
@@ -61,6 +63,7 @@ pub fn job(desired: &Desired, cluster_id: &str, new: &NewVerifier) -> Option<Job
     Some(Job {
         metadata,
         spec: Some(JobSpec {
+            active_deadline_seconds: Some(JOB_DEADLINE_SECONDS),
             backoff_limit: Some(0),
             ttl_seconds_after_finished: Some(KEPT_SECONDS),
             template: PodTemplateSpec {

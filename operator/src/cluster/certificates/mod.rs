@@ -16,6 +16,7 @@ mod wanted;
 pub use keep::{Kept, KeptPorts, keep};
 
 use super::secrets::SecretError;
+use crate::error::RejectionReason;
 
 /// Key of a Secret with certificates: who is trusted.
 pub const AUTHORITIES: &str = given::AUTHORITIES;
@@ -29,4 +30,14 @@ pub enum CertificateError {
     /// A certificate could not be made.
     #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),
+}
+
+impl CertificateError {
+    /// Why it needs a human, for programs, if it does.
+    pub fn rejection(&self) -> Option<RejectionReason> {
+        match self {
+            Self::Secret(error) => error.rejection(),
+            Self::Make(_) => None,
+        }
+    }
 }

@@ -170,6 +170,36 @@ impl Step {
             | Self::DeleteClaim { .. } => false,
         }
     }
+
+    /// Whether it is not to be taken once `earlier` failed, which it was decided on. What is done to a pod alone concerns no
+    /// other step.
+    pub fn needs(&self, earlier: &Self) -> bool {
+        match earlier {
+            // Each makes the members into what the next was decided on. So were deletions, on who is a member: where it is not
+            // done what was asked for, somebody else may lead by now.
+            Self::Initialise { .. }
+            | Self::AddLearner(_)
+            | Self::RemoveLearner { .. }
+            | Self::ChangeVoters { .. }
+            | Self::Restore(_)
+            | Self::Transfer { .. }
+            | Self::RecoverQuorum { .. }
+            | Self::SkipEntry(_) => !matches!(
+                self,
+                Self::SetServing { .. }
+                    | Self::RecreateSet { .. }
+                    | Self::DressPod { .. }
+                    | Self::ResizePod { .. }
+            ),
+            // It would come back to the data that was to go.
+            Self::DeleteClaim { member, .. } => matches!(self, Self::DeletePod { pod, .. } if pod == member),
+            Self::SetServing { .. }
+            | Self::RecreateSet { .. }
+            | Self::DressPod { .. }
+            | Self::ResizePod { .. }
+            | Self::DeletePod { .. } => false,
+        }
+    }
 }
 
 /// What is under way.
@@ -226,6 +256,8 @@ pub enum ActivityReason {
     AwaitingSecrets,
     /// The database of a backup is on its way.
     Restoring,
+    /// Nothing can be seen of the cluster at present.
+    Retrying,
 }
 
 impl ActivityReason {
@@ -250,6 +282,7 @@ impl ActivityReason {
             Self::RotatingPassword => "RotatingPassword",
             Self::AwaitingSecrets => "AwaitingSecrets",
             Self::Restoring => "Restoring",
+            Self::Retrying => "Retrying",
         }
     }
 }
@@ -321,9 +354,54 @@ reasons! {
         CanaryFailed => "CanaryFailed",
         /// The wanted version cannot follow the one that runs.
         VersionSkew => "VersionSkew",
+        /// Members do not take part in the exchange of an authority.
+        RotationFailed => "RotationFailed",
         /// What the spec names is not there.
         RefNotFound => "RefNotFound",
         /// The backup that the cluster is to begin with cannot be had.
         RestoreFailed => "RestoreFailed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_follows_from_a_change_of_the_members_waits_for_it_and_nothing_else_does() {
+        let text = str::to_owned;
+        let dress = |pod: &str| {
+            let (pod, uid) = (pod.to_owned(), text("u"));
+            Step::DressPod { pod, uid, patch: json!({}), mark: None }
+        };
+        let serve = Step::SetServing { pod: text("a"), uid: text("u"), serving: true };
+        let recreate = Step::RecreateSet { role: PodRole::Voter, uid: text("u") };
+        let removal = Step::RemoveLearner { name: text("a"), node_id: NodeId(1) };
+        let change = Step::ChangeVoters { add: vec![(text("b"), NodeId(2))], remove: vec![] };
+        let wipe =
+            |member: &str| Step::DeleteClaim { member: member.to_owned(), uid: text("u"), why: text("w") };
+        let deletion = |pod: &str, restart: bool| {
+            let (pod, uid, why) = (pod.to_owned(), text("u"), text("w"));
+            Step::DeletePod { pod, uid, restart, why }
+        };
+        for (later, earlier, needs) in [
+            (&change, &removal, true),
+            (&deletion("b", true), &removal, true),
+            (&wipe("b"), &removal, true),
+            (&dress("a"), &removal, false),
+            (&serve, &change, false),
+            (&recreate, &change, false),
+            (&removal, &dress("a"), false),
+            (&change, &serve, false),
+            (&change, &recreate, false),
+            (&deletion("a", true), &dress("a"), false),
+            (&change, &wipe("a"), false),
+            (&deletion("a", false), &wipe("a"), true),
+            (&deletion("b", false), &wipe("a"), false),
+            (&change, &deletion("a", false), false),
+        ] {
+            assert_eq!(later.needs(earlier), needs, "{later:?} after {earlier:?}");
+        }
     }
 }

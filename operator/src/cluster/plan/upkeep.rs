@@ -88,7 +88,7 @@ impl Planner<'_> {
                 size,
                 grows,
             };
-            if said != (Some(cluster_id.as_str()), node_id, owned) {
+            if said != (Some(cluster_id.as_str()), node_id, owned) || claim.bare {
                 // Apart from the growth, which the storage class or a quota may refuse for good.
                 let present = claim.requested.clone().unwrap_or_else(|| size.clone());
                 self.plan.claims.push(mark(present, false));

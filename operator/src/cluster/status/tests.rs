@@ -1,11 +1,13 @@
 //! The contract table: a situation, and what kstatus, `kubectl wait` and people read.
 
 use super::*;
-use crate::cluster::fixtures::World;
+use crate::cluster::fixtures::{World, now};
 use crate::cluster::observed::Foreign;
+use crate::cluster::plan::{Obstacle, ObstacleReason};
 use crate::crd::{BootstrapPhase, SkippedEntry};
 use crate::error::RejectionReason;
 use crate::names::PodRole;
+use jiff::SignedDuration;
 use serde_json::Value;
 
 /// What kstatus (cli-utils) computes for a custom resource: the generation that was observed, if the object tells one;
@@ -148,12 +150,48 @@ fn the_contract_table() {
                 .condition("Ready", "True", "Serving", 50)
                 .condition("Accepted", "False", "RefNotFound", 400)
                 .spec(|spec| spec.paused = true),
-            "- - Serving - - Current",
+            "- - Serving Serving QuorumSlack Current",
         ),
         (
             "paused",
             World::serving(3, 0).condition("Ready", "True", "Serving", 50).spec(|spec| spec.paused = true),
-            "- - Serving - - Current",
+            "- - Serving Serving QuorumSlack Current",
+        ),
+        (
+            "created while paused",
+            World::new(3, 0).spec(|spec| spec.paused = true),
+            "- - !Bootstrapping !NoLeader !NoLeader InProgress",
+        ),
+        (
+            "the spec cannot be had",
+            refused(World::serving(3, 0)),
+            "- InvalidSpec Serving Serving QuorumSlack Failed",
+        ),
+        (
+            "the spec cannot be had, and something is under way",
+            refused(World::serving(3, 0).upgraded()),
+            "- InvalidSpec Serving Serving QuorumSlack Failed",
+        ),
+        (
+            "the spec cannot be had, and the quorum is lost",
+            refused(no_quorum().condition("Ready", "False", "QuorumLost", 400)),
+            "- InvalidSpec !QuorumLost !NoLeader !NoLeader Failed",
+        ),
+        (
+            "the spec cannot be had, and nobody acts",
+            refused(
+                World::serving(3, 0)
+                    .condition("Ready", "True", "Serving", 50)
+                    .spec(|spec| spec.paused = true),
+            ),
+            "- InvalidSpec Serving Serving QuorumSlack Failed",
+        ),
+        (
+            "the spec can be had again, and nobody acts",
+            World::serving(3, 0)
+                .condition("Stalled", "True", "InvalidSpec", 50)
+                .spec(|spec| spec.paused = true),
+            "- - Serving Serving QuorumSlack Current",
         ),
         ("waiting for approval", supervised(), "- - Serving Serving QuorumSlack Current"),
         ("canary failed, rolled back", rolled_back(), "- CanaryFailed Serving Serving QuorumSlack Failed"),
@@ -223,6 +261,11 @@ fn unfound() -> World {
     world.edit(|world| world.observed.bootstrap_restore.source = Some(Err("no SqliteBackup nightly".into())))
 }
 
+/// Its object asks for what cannot be, and it is kept by the spec that was accepted last.
+fn refused(world: World) -> World {
+    world.edit(|world| world.desired.refused = Some("spec.fencing names users-0, which is no member".into()))
+}
+
 /// A cluster of which users' file is not there.
 fn unmounted() -> World {
     World::serving(3, 0)
@@ -288,7 +331,7 @@ fn before_the_operator_saw_it() {
     let schema = json!(fresh)["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
     assert_eq!(kstatus(&schema["properties"]["status"]["default"], 1), "InProgress", "just created");
     assert_eq!(kstatus(&json!({"observedGeneration": 1}), 2), "InProgress", "edited and not seen yet");
-    let refused = conditions::refused(&[], Some(1), "voters is 2", crate::cluster::fixtures::now());
+    let refused = conditions::refused(&[], Some(1), "voters is 2", now());
     assert_eq!(kstatus(&json!({"observedGeneration": 1, "conditions": refused}), 1), "Failed", "invalid");
 }
 
@@ -360,6 +403,21 @@ fn databases_that_differ_are_told_of() {
         let told = of(&world).conditions.into_iter().find(|c| c.type_ == "Consistent").unwrap();
         assert_eq!(format!("{} {}", told.status, told.reason), wanted, "{found:?}");
     }
+}
+
+#[test]
+fn a_member_that_cannot_be_compared_does_not_count_as_equal() {
+    use client::admin::{Consistency, ConsistencyState as S};
+    let world = World::serving(3, 0).edit(|world| {
+        for (report, unknown) in world.observed.reports.values_mut().zip([false, true, false]) {
+            let state = if unknown { S::Unknown } else { S::Consistent };
+            let message = unknown.then(|| "not all of its pages could be read".to_owned());
+            report.consistency = Some(Consistency { state, index: None, message });
+        }
+    });
+    let told = of(&world).conditions.into_iter().find(|c| c.type_ == "Consistent").unwrap();
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("Unknown", "ChecksumUnknown"));
+    assert!(told.message.contains("orders-1"), "{}", told.message);
 }
 
 #[test]
@@ -565,14 +623,58 @@ fn a_paused_cluster_keeps_what_was_known_and_follows_the_generation() {
     let status = of(&world);
     assert_eq!(kstatus(&json!(status), 1), "Current");
     let kinds: Vec<_> = status.conditions.iter().map(|c| (c.type_.as_str(), c.observed_generation)).collect();
-    assert_eq!(kinds, [("Accepted", Some(1)), ("Ready", Some(1)), ("Paused", Some(1))]);
+    let all = ["Accepted", "Ready", "Available", "FaultTolerant", "StorageHealthy", "Consistent", "Paused"];
+    assert_eq!(kinds, all.map(|kind| (kind, Some(1))));
+}
+
+/// Conditions that are always there.
+const LASTING: [&str; 6] =
+    ["Accepted", "Ready", "Available", "FaultTolerant", "StorageHealthy", "Consistent"];
+
+#[test]
+fn conditions_that_are_always_there_always_are() {
+    let worlds: [fn() -> World; 3] = [|| World::new(3, 0), || World::serving(3, 0), hibernated];
+    let ways: [fn(World) -> World; 3] =
+        [|world| world, refused, |world| world.spec(|spec| spec.paused = true)];
+    for (world, way) in worlds.into_iter().flat_map(|world| ways.map(|way| (world, way))) {
+        assert_lasting(&of(&way(world())).conditions);
+    }
+    let now = now();
+    assert_lasting(&conditions::refused(&[], Some(1), "voters is 2", now));
+    let before = of(&World::serving(3, 0)).conditions;
+    let refused = conditions::refused(&before, Some(2), "voters is 2", now);
+    assert_lasting(&refused);
+    assert!(refused.iter().all(|condition| condition.observed_generation == Some(2)), "{refused:?}");
+    let told = |kind: &str| refused.iter().find(|condition| condition.type_ == kind).unwrap().reason.clone();
+    assert_eq!(["Accepted", "Stalled", "Ready"].map(told), ["InvalidSpec", "InvalidSpec", "Serving"]);
+}
+
+fn assert_lasting(conditions: &[Condition]) {
+    for kind in LASTING {
+        let told = conditions.iter().filter(|condition| condition.type_ == kind).count();
+        assert_eq!(told, 1, "{kind}: {conditions:?}");
+    }
+}
+
+#[test]
+fn a_spec_that_cannot_be_had_is_told_with_what_counts_instead() {
+    let told = |world: &World, kind: &str| {
+        let found = of(world).conditions.into_iter().find(|condition| condition.type_ == kind).unwrap();
+        format!("{} {} {}", found.status, found.reason, found.message)
+    };
+    let sentence = "spec.fencing names users-0, which is no member; until that is corrected, the spec counts that was accepted last";
+    let world = refused(World::serving(3, 0));
+    assert_eq!(told(&world, "Accepted"), format!("False InvalidSpec {sentence}"));
+    assert_eq!(told(&world, "Stalled"), format!("True InvalidSpec {sentence}"));
+    let failed = told(&refused(rolled_back()), "Stalled");
+    assert!(failed.starts_with(&format!("True InvalidSpec {sentence}; besides, ")), "{failed}");
 }
 
 #[test]
 fn a_status_at_rest_does_not_move() {
     let mut world = World::serving(3, 2);
     world.observed.status = of(&world);
-    let later = world.observed.now + jiff::SignedDuration::from_secs(100);
+    let later = world.observed.now + SignedDuration::from_secs(100);
     let world = world.edit(|world| world.observed.now = later);
     assert_eq!(of(&world), world.observed.status);
 }
@@ -612,4 +714,41 @@ fn a_rejected_growth_is_told() {
     let status = status(&world.desired, &world.observe(), &world.plan(), Some(&rejection));
     let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
     assert_eq!((stalled.reason.as_str(), stalled.message.as_str()), ("ResizeRejected", "class cannot grow"));
+}
+
+#[test]
+fn what_is_refused_is_told_beside_what_the_plan_met() {
+    let world = World::serving(3, 0);
+    let obstacle = Obstacle::new(ObstacleReason::MemberStuck, "orders-1 cannot start".into());
+    let plan = Plan { obstacle: Some(obstacle), ..world.plan() };
+    let rejection = Rejection { reason: RejectionReason::Rejected, message: "no budget".into() };
+    let status = status(&world.desired, &world.observe(), &plan, Some(&rejection));
+    let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
+    let told = (stalled.reason.as_str(), stalled.message.as_str());
+    assert_eq!(told, ("MemberStuck", "orders-1 cannot start; no budget"));
+}
+
+#[test]
+fn of_a_cluster_that_cannot_be_seen_the_rest_is_what_was_last_known() {
+    let world = World::serving(3, 0);
+    let before = of(&world).conditions;
+    let refused = Rejection { reason: RejectionReason::SecretUnusable, message: "delete it".into() };
+    let short = |conditions: &[Condition]| {
+        conditions.iter().map(|c| format!("{}={} {}", c.type_, c.status, c.reason)).collect::<Vec<_>>()
+    };
+    let stalled = conditions::unseen(&before, Some(7), Some(&refused), "delete it", now());
+    let (told, kept) = stalled.split_last().unwrap();
+    assert_eq!(
+        (kept, short(std::slice::from_ref(told))),
+        (&before[..], vec!["Stalled=True SecretUnusable".into()])
+    );
+    assert_eq!((told.message.as_str(), told.observed_generation), ("delete it", Some(7)));
+    // One follows the other, and the date is that of the first.
+    let later = now() + SignedDuration::from_secs(60);
+    let again = conditions::unseen(&stalled, Some(7), Some(&refused), "delete it", later);
+    assert_eq!(again, stalled);
+    let passes = conditions::unseen(&stalled, Some(7), None, "no answer", later);
+    assert_eq!(short(&passes[before.len()..]), ["Reconciling=True Retrying"]);
+    let new = conditions::unseen(&[], Some(1), None, "no answer", later);
+    assert_eq!(short(&new), ["Ready=False Retrying", "Reconciling=True Retrying"]);
 }

@@ -1,0 +1,153 @@
+//! What is archived without holes, for those who ask what could be restored. They decide as [`Contents::choose`] does; that
+//! both say the same is tested by the cases of `client/cases/restores.json`, here and where they decide.
+//!
+//! [`Contents::choose`]: super::catalogue::Contents::choose
+
+use super::segment::SegmentName;
+use client::backup::Archived;
+
+/// Ranges of entries without a hole, of sorted segments: of the archive, and of each backup that has some of its own.
+pub fn archived(segments: &[SegmentName]) -> Vec<Archived> {
+    let mut ranges: Vec<Archived> = Vec::new();
+    for segment in segments {
+        let goes_on = |range: &&mut Archived| {
+            range.epoch == segment.epoch && range.of == segment.of && segment.first <= range.last_index + 1
+        };
+        match ranges.iter_mut().rev().find(goes_on) {
+            Some(range) => range.last_index = range.last_index.max(segment.last),
+            None => ranges.push(Archived {
+                epoch: segment.epoch,
+                first_index: segment.first,
+                last_index: segment.last,
+                of: segment.of.clone(),
+            }),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::backup::catalogue::{Contents, NotReachable};
+    use crate::backup::full::path_of;
+    use crate::backup::manifest::{Manifest, Parts};
+    use client::backup::{Backup, BackupKind, DamagedBackup, RestoreTarget};
+    use serde_json::Value;
+    use std::collections::BTreeMap;
+
+    /// Entry n is of second n.
+    fn second(n: u64) -> jiff::Timestamp {
+        jiff::Timestamp::from_second(n.try_into().unwrap()).unwrap()
+    }
+
+    fn numbers<const N: usize>(row: &Value) -> [u64; N] {
+        let row: Vec<u64> = row.as_array().unwrap().iter().filter_map(Value::as_u64).take(N).collect();
+        row.try_into().unwrap()
+    }
+
+    fn rows<'a>(store: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+        store[field].as_array().into_iter().flatten()
+    }
+
+    fn manifest(row: &Value) -> Manifest {
+        let [epoch, index] = numbers(row);
+        let backup = Backup {
+            name: "n".into(),
+            kind: serde_json::from_value::<BackupKind>(row[2].clone()).unwrap(),
+            path: path_of(epoch, index, "n"),
+            cluster_id: "c".into(),
+            epoch,
+            index,
+            term: 1,
+            time: second(index).to_string(),
+            size_bytes: 0,
+            stored_bytes: 0,
+            sha256: String::new(),
+            page_checksum: None,
+            sqlite_version: String::new(),
+            member: String::new(),
+            encrypted: false,
+        };
+        Manifest::new(backup, second(index).as_microsecond(), false, Parts::default())
+    }
+
+    fn contents(store: &Value) -> Contents {
+        let segment = |row: &Value| {
+            let [epoch, first, last] = numbers(row);
+            let of = row[3].as_u64().map(|index| path_of(epoch, index, "n"));
+            SegmentName { epoch, first, last, time_us: second(last).as_microsecond(), of }
+        };
+        let damaged = |row: &Value| {
+            let [epoch, index] = numbers(row);
+            DamagedBackup { path: path_of(epoch, index, "n"), message: "torn".into() }
+        };
+        let mut contents = Contents {
+            manifests: rows(store, "backups").map(manifest).collect(),
+            damaged: rows(store, "damaged").map(damaged).collect(),
+            segments: rows(store, "segments").map(segment).collect(),
+            until: BTreeMap::new(),
+        };
+        contents.segments.sort();
+        contents
+    }
+
+    fn target(text: &str) -> RestoreTarget {
+        let (kind, number) = text.split_once(' ').unwrap_or((text, "0"));
+        let number = number.parse().unwrap();
+        match kind {
+            "index" => RestoreTarget::Index(number),
+            "second" => RestoreTarget::Time(second(number).to_string()),
+            "backup" => RestoreTarget::Backup(path_of(1, number, "n")),
+            _ => RestoreTarget::Latest {},
+        }
+    }
+
+    fn outcome(contents: &Contents, wanted: &RestoreTarget) -> String {
+        match contents.choose(wanted) {
+            Ok(choice) => format!("from {}", choice.manifest.backup.index),
+            Err(NotReachable::NoBackup) => "no backup".into(),
+            Err(NotReachable::Damaged { .. }) => "damaged".into(),
+            Err(NotReachable::NewerDamaged { last, .. }) => format!("newer damaged, last {last}"),
+            Err(NotReachable::NoSuchBackup(_)) => "no such backup".into(),
+            Err(NotReachable::NotATime(_)) => "not a time".into(),
+            Err(NotReachable::TooEarly { index, .. }) => format!("too early, first {index}"),
+            Err(NotReachable::NotYet { until, .. }) => format!("not yet, until {until}"),
+            Err(NotReachable::TooLate { last, .. }) => format!("too late, last {last}"),
+            Err(NotReachable::Hole { from, to, .. }) => format!("hole {from} to {to}"),
+        }
+    }
+
+    #[test]
+    fn what_is_told_of_a_store_decides_as_the_store_does() {
+        let stores: Value =
+            serde_json::from_str(include_str!("../../../client/cases/restores.json")).unwrap();
+        for store in stores.as_array().unwrap() {
+            let what = &store["what"];
+            let contents = contents(store);
+            let told = contents.catalogue();
+            let of = |path: &String| super::super::full::position_of(path).unwrap().1;
+            let archived: Vec<Value> = told
+                .archived
+                .iter()
+                .map(|range| match &range.of {
+                    None => serde_json::json!([range.epoch, range.first_index, range.last_index]),
+                    Some(path) => {
+                        serde_json::json!([range.epoch, range.first_index, range.last_index, of(path)])
+                    }
+                })
+                .collect();
+            assert_eq!(Value::from(archived), store["archived"], "{what}: what is archived");
+            let windows: Vec<Value> = told
+                .windows
+                .iter()
+                .map(|window| serde_json::json!([window.epoch, window.first_index, window.last_index]))
+                .collect();
+            assert_eq!(Value::from(windows), store["windows"], "{what}: windows");
+            for (asked, wanted) in store["cases"].as_object().unwrap() {
+                assert_eq!(outcome(&contents, &target(asked)), *wanted, "{what}: {asked}");
+            }
+        }
+    }
+}
