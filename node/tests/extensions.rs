@@ -8,12 +8,11 @@ use sha2::{Digest as _, Sha256};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::backups::{
     await_archived, cluster_id, files_below, insert, leader_of, restore_in_place, settings,
 };
 use support::extension::Extension;
-use support::{Cluster, StopAtEnd, cluster_with, patient};
+use support::{Cluster, Door, cluster_with, patient};
 
 /// What uses an extension in every way that writes may.
 const SCHEMA: &str = "CREATE TABLE t(a INTEGER CHECK (twice(a) > -100), b TEXT COLLATE reversed, \
@@ -129,30 +128,18 @@ fn a_rolling_restart_changes_them_while_clients_write() {
     let mut c = cluster_with(3, &["-consistency-period", "500ms", "-extensions-path", text(&old)]);
     c.until("the extension is there", |c| (0..3).all(|i| times(c, i) == 2).then_some(()));
     c.execute(0, &json!(["CREATE TABLE t(a)"]));
-    let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        let _end = StopAtEnd(&stop);
+    // A member that restarts refuses connections.
+    let write = |door: &Door| door.try_execute(&json!(["INSERT INTO t VALUES(twice(1))"]));
+    c.while_written_to(write, |c, written| {
         for i in 0..3 {
-            let door = c.door(i);
-            let (stop, written) = (&stop, &written);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    // A member that restarts refuses connections.
-                    if door.try_execute(&json!(["INSERT INTO t VALUES(twice(1))"])) {
-                        written.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-        for i in 0..3 {
-            c.await_more(&written, 20);
+            c.await_more(written, 20);
             assert_eq!(c.terminate(i), Some(0));
             c.remove_flags(i, 1);
             c.add_flags(i, &[text(&new)]);
             c.start(i);
             c.await_ready(i);
             if i < 2 {
-                assert_eq!(times(&c, i), 2, "it goes on with the state's until all have the new one");
+                assert_eq!(times(c, i), 2, "it goes on with the state's until all have the new one");
                 let message = c.status(i, "extensions.message");
                 assert!(
                     message.as_str().unwrap().contains("when all members are configured alike"),
@@ -172,11 +159,11 @@ fn a_rolling_restart_changes_them_while_clients_write() {
                 let n4 = c.member("n4", &[&flags[..], &["-extensions-former", text(&old)]].concat());
                 c.start(n4);
                 c.await_ready(n4);
-                assert_eq!(times(&c, n4), 2);
+                assert_eq!(times(c, n4), 2);
             }
         }
         c.until("all have the new one", |c| (0..4).all(|i| times(c, i) == 3).then_some(()));
-        c.await_more(&written, 20);
+        c.await_more(written, 20);
     });
     await_same_state(&mut c);
     let values = "SELECT group_concat(DISTINCT a) FROM (SELECT a FROM t ORDER BY rowid)";

@@ -5,9 +5,8 @@ mod support;
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::backups::{await_archived, cluster_id, insert, restore, settings};
-use support::{Cluster, StopAtEnd, cluster_with};
+use support::{Cluster, Door, cluster_with};
 
 const SCHEMA: &str =
     "CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE c(p REFERENCES p ON DELETE CASCADE)";
@@ -108,31 +107,21 @@ fn members_that_were_started_differently_execute_alike() {
 fn a_rolling_restart_changes_it_while_clients_write() {
     let mut c = cluster_with(3, &["-consistency-period", "500ms", "-fk=false"]);
     c.execute(0, &json!([SCHEMA, "CREATE TABLE t(a)"]));
-    let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        let _end = StopAtEnd(&stop);
+    let write = |door: &Door| {
+        // A member that restarts refuses connections.
+        drop(door.attempt(&json!(["INSERT INTO c VALUES(-1)"])));
+        door.try_execute(&json!(["INSERT INTO t VALUES(1)"]))
+    };
+    c.while_written_to(write, |c, written| {
         for i in 0..3 {
-            let door = c.door(i);
-            let (stop, written) = (&stop, &written);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    // A member that restarts refuses connections.
-                    drop(door.attempt(&json!(["INSERT INTO c VALUES(-1)"])));
-                    if door.try_execute(&json!(["INSERT INTO t VALUES(1)"])) {
-                        written.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-        for i in 0..3 {
-            c.await_more(&written, 20);
+            c.await_more(written, 20);
             assert_eq!(c.terminate(i), Some(0));
             c.remove_flags(i, 1);
             c.add_flags(i, &["-fk"]);
             c.start(i);
             c.await_ready(i);
             if i < 2 {
-                assert!(!enforces(&c, i), "it goes on with the state's until all have the new one");
+                assert!(!enforces(c, i), "it goes on with the state's until all have the new one");
                 let message = c.status(i, "store.foreign_keys.message");
                 let part = "started with -fk=true, and the cluster enforces no foreign keys";
                 assert!(message.as_str().unwrap().contains(part), "{message}");
@@ -140,7 +129,7 @@ fn a_rolling_restart_changes_it_while_clients_write() {
             }
         }
         c.until("all enforce them", |c| (0..3).all(|i| enforces(c, i)).then_some(()));
-        c.await_more(&written, 20);
+        c.await_more(written, 20);
     });
     (0..3).for_each(|i| write_through(&c, i, true));
     assert_eq!(c.status(1, "store.foreign_keys.message"), Value::Null);

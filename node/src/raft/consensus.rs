@@ -32,7 +32,7 @@ use super::waiters::{Leadership, Waiters};
 use super::whereabouts::Whereabouts;
 use crate::failpoint::{Place, pass};
 use crate::identity::Identity;
-use crate::observe::Observe as _;
+use crate::observe::{Observe as _, Until as _};
 use crate::space::Space;
 use crate::store::{Durable, LocalFailure, Store};
 use client::admin::{AddLearner, NodeId, Phase};
@@ -263,6 +263,7 @@ impl Consensus {
         tokio::spawn(consensus.clone().leads_not_while_fenced());
         tokio::spawn(consensus.clone().agree());
         tokio::spawn(consensus.clone().end_if_rolled_back());
+        tokio::spawn(consensus.clone().end_if_store_failed());
         tokio::spawn(consensus.clone().reap(consensus.config.reap));
         Ok(consensus)
     }
@@ -429,11 +430,28 @@ impl Consensus {
             if let Err(error) = self.identity.set_rolled_back(&why) {
                 tracing::error!(%error, "the next start will have to be told again");
             }
-            if let Err(error) = self.raft.shutdown().await {
-                tracing::warn!(%error, "Raft did not stop in order");
-            }
-            return;
+            return self.end_raft().await;
         }
+    }
+
+    /// Ends consensus here once nothing more can be written, whether or not there is something to be written: a member
+    /// that nobody writes to would count as healthy, and lead.
+    async fn end_if_store_failed(self: Arc<Self>) {
+        // An error is the store's end, in order.
+        if self.store().state().until(|state| state.failure.is_some()).await.is_ok() {
+            self.end_raft().await;
+        }
+    }
+
+    async fn end_raft(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "Raft did not stop in order");
+        }
+    }
+
+    /// Why Raft was ended on this member, if it knows better than Raft does.
+    pub(super) fn why_stopped(&self) -> Option<String> {
+        self.identity.rolled_back().or_else(|| self.store().failure().map(|why| why.to_string()))
     }
 
     /// Moves the phase on: into service once this process reached an index that a quorum confirmed; to failed when
@@ -445,7 +463,8 @@ impl Consensus {
             if let Err(fatal) = running {
                 let planned = self.phase.current() == Phase::Draining;
                 if !planned {
-                    tracing::error!(%fatal, "consensus failed on this member");
+                    let why = self.why_stopped().unwrap_or_else(|| fatal.to_string());
+                    tracing::error!(why, "consensus failed on this member");
                     self.phase.send_replace(Phase::Failed);
                 }
                 return;

@@ -26,7 +26,7 @@ impl Consensus {
         let phase = self.phase().current();
         let (last_log_index, last_log_term) = self.last_log();
         let message = match (&metrics.running_state, phase) {
-            (Err(fatal), _) => Some(identity.rolled_back().unwrap_or_else(|| fatal.to_string())),
+            (Err(fatal), _) => Some(self.why_stopped().unwrap_or_else(|| fatal.to_string())),
             (Ok(()), Phase::Fenced) => Some("its database is wrong; another member's takes its place".into()),
             (Ok(()), Phase::Uninitialised) if identity.former().is_some() => {
                 Some("its log was damaged: it waits to be let in again as a new member".into())

@@ -330,6 +330,11 @@ impl Store {
         self.writer.set_wal_limit(bytes);
     }
 
+    /// Why nothing more can be written, once that is so.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.state().observe(|state| state.failure.clone())
+    }
+
     /// Whether writing stopped because the disk was full.
     pub fn met_full_disk(&self) -> bool {
         self.writer.met_full_disk()

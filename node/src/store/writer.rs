@@ -99,6 +99,8 @@ pub struct State {
     pub wal_pages: u64,
     /// The present generation.
     pub generation: u64,
+    /// Why nothing more can be written.
+    pub failure: Option<Arc<str>>,
 }
 
 impl State {
@@ -406,6 +408,10 @@ impl WriterThread {
     /// Nothing more can be written.
     fn fail(&mut self, error: &LocalFailure) {
         self.applier = None;
+        self.publish.send_modify(|state| {
+            // What comes after the first one comes of it.
+            state.failure.get_or_insert_with(|| error.to_string().into());
+        });
         if error.is_full_disk() {
             self.met_full_disk.store(true, Ordering::Release);
             self.attempts.excuse();
@@ -565,7 +571,7 @@ impl WriterThread {
             Err(error) if error.is_full_disk() => tracing::warn!(%error, "no room for a checkpoint"),
             Err(error) => {
                 tracing::error!(%error, "checkpoint failed; this member stops writing");
-                self.applier = None;
+                self.fail(error);
                 outcome?;
             }
         }

@@ -570,6 +570,30 @@ impl Cluster {
         self.until("no leader", |cluster| (cluster.get(i, "/leader").0 == 503).then_some(()));
     }
 
+    /// Does `body` while a thread for each member writes through that, over and over; `write` says whether it did. `body`
+    /// gets how many writes there were.
+    pub fn while_written_to(
+        &mut self,
+        write: impl Fn(&Door) -> bool + Sync,
+        body: impl FnOnce(&mut Self, &AtomicU64),
+    ) {
+        let doors: Vec<Door> = (0..self.members.len()).map(|i| self.door(i)).collect();
+        let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            let _end = StopAtEnd(&stop);
+            for door in &doors {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        if write(door) {
+                            written.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+            body(self, &written);
+        });
+    }
+
     /// Waits until `n` more of something are done that threads count.
     pub fn await_more(&mut self, done: &AtomicU64, n: u64) {
         let target = done.load(Ordering::Relaxed) + n;
