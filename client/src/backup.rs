@@ -313,6 +313,22 @@ pub struct Catalogue {
     /// What is archived, by which a restore decides; by epoch and first entry. Absent from members of before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub archived: Vec<Archived>,
+    /// Up to when everything of an epoch is known to be archived, where that is written down; a time after it cannot be
+    /// restored yet. Absent from members of before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<KnownUntil>,
+}
+
+/// Everything that was written in an epoch up to a moment is archived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownUntil {
+    /// The cluster's epoch.
+    pub epoch: u64,
+    /// The last entry then.
+    pub index: u64,
+    /// The moment.
+    pub time: String,
 }
 
 /// Entries that are in the store one after the other, without a hole.
@@ -325,6 +341,9 @@ pub struct Archived {
     pub first_index: u64,
     /// Last entry.
     pub last_index: u64,
+    /// Time of the last entry; absent from members of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<String>,
     /// Path of the backup that they are kept with; absent: they are the archive's, which goes on from any backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,

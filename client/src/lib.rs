@@ -7,5 +7,6 @@ pub mod admin;
 pub mod admin_client;
 pub mod backup;
 mod events;
+pub mod not_reachable;
 pub mod sql;
 pub mod trust;

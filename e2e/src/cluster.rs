@@ -17,6 +17,7 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -448,17 +449,26 @@ impl Cluster {
     /// SIGKILL for the program of each of these members, all at once. What a member reports afterwards, it says in
     /// another life.
     pub async fn kill(&self, pods: &[String]) -> Result<()> {
-        if !self.kubernetes.local_processes {
-            return Err(
-                Skip("processes in pods can be killed only on the local Kubernetes".to_owned()).into()
-            );
-        }
         let mut pids = Vec::new();
         for pod in pods {
-            let uid = self.kubernetes.pods(&self.namespace).get(pod).await?.uid().unwrap_or_default();
-            pids.push(processes::find(&uid, "sqlited").with_context(|| format!("no sqlited runs in {pod}"))?);
+            pids.push(self.process_of(pod).await?);
         }
         processes::kill(&pids).await
+    }
+
+    /// The file of a member's database; skips a test that could not reach it.
+    pub async fn database_file(&self, pod: &str) -> Result<PathBuf> {
+        let pid = self.process_of(pod).await?;
+        Ok(PathBuf::from(format!("/proc/{pid}/root/data/db.sqlite")))
+    }
+
+    async fn process_of(&self, pod: &str) -> Result<u32> {
+        if !self.kubernetes.local_processes {
+            let why = "processes in pods can be reached only on the local Kubernetes";
+            return Err(Skip(why.to_owned()).into());
+        }
+        let uid = self.kubernetes.pods(&self.namespace).get(pod).await?.uid().unwrap_or_default();
+        processes::find(&uid, "sqlited").with_context(|| format!("no sqlited runs in {pod}"))
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! [`Contents::choose`]: super::catalogue::Contents::choose
 
+use super::catalogue::time_text;
 use super::segment::SegmentName;
 use client::backup::Archived;
 
@@ -14,11 +15,15 @@ pub fn archived(segments: &[SegmentName]) -> Vec<Archived> {
             range.epoch == segment.epoch && range.of == segment.of && segment.first <= range.last_index + 1
         };
         match ranges.iter_mut().rev().find(goes_on) {
-            Some(range) => range.last_index = range.last_index.max(segment.last),
+            Some(range) if segment.last <= range.last_index => {}
+            Some(range) => {
+                (range.last_index, range.latest) = (segment.last, Some(time_text(segment.time_us)));
+            }
             None => ranges.push(Archived {
                 epoch: segment.epoch,
                 first_index: segment.first,
                 last_index: segment.last,
+                latest: Some(time_text(segment.time_us)),
                 of: segment.of.clone(),
             }),
         }
@@ -30,12 +35,14 @@ pub fn archived(segments: &[SegmentName]) -> Vec<Archived> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::backup::catalogue::{Contents, NotReachable};
+    use crate::backup::catalogue::Contents;
+    use crate::backup::catalogue::tests::backup;
     use crate::backup::full::path_of;
     use crate::backup::manifest::{Manifest, Parts};
-    use client::backup::{Backup, BackupKind, DamagedBackup, RestoreTarget};
+    use crate::backup::until::ArchivedUntil;
+    use client::backup::{DamagedBackup, RestoreTarget};
+    use client::not_reachable::NotReachable;
     use serde_json::Value;
-    use std::collections::BTreeMap;
 
     /// Entry n is of second n.
     fn second(n: u64) -> jiff::Timestamp {
@@ -53,23 +60,8 @@ mod tests {
 
     fn manifest(row: &Value) -> Manifest {
         let [epoch, index] = numbers(row);
-        let backup = Backup {
-            name: "n".into(),
-            kind: serde_json::from_value::<BackupKind>(row[2].clone()).unwrap(),
-            path: path_of(epoch, index, "n"),
-            cluster_id: "c".into(),
-            epoch,
-            index,
-            term: 1,
-            time: second(index).to_string(),
-            size_bytes: 0,
-            stored_bytes: 0,
-            sha256: String::new(),
-            page_checksum: None,
-            sqlite_version: String::new(),
-            member: String::new(),
-            encrypted: false,
-        };
+        let kind = serde_json::from_value(row[2].clone()).unwrap();
+        let backup = backup(kind, path_of(epoch, index, "n"), (epoch, index), second(index).to_string());
         Manifest::new(backup, second(index).as_microsecond(), false, Parts::default())
     }
 
@@ -83,11 +75,15 @@ mod tests {
             let [epoch, index] = numbers(row);
             DamagedBackup { path: path_of(epoch, index, "n"), message: "torn".into() }
         };
+        let known = |row: &Value| {
+            let [epoch, index, until] = numbers(row);
+            (epoch, ArchivedUntil { index, time_us: second(until).as_microsecond() })
+        };
         let mut contents = Contents {
             manifests: rows(store, "backups").map(manifest).collect(),
             damaged: rows(store, "damaged").map(damaged).collect(),
             segments: rows(store, "segments").map(segment).collect(),
-            until: BTreeMap::new(),
+            until: rows(store, "known").map(known).collect(),
         };
         contents.segments.sort();
         contents

@@ -6,7 +6,8 @@ use super::manifest::{self, Manifest, ManifestError};
 use super::objects::{ObjectError, Objects};
 use super::segment::{self, SegmentName};
 use super::until::ArchivedUntil;
-use client::backup::{Backup, BackupKind, Catalogue, DamagedBackup, RestoreTarget, Window};
+use client::backup::{Backup, BackupKind, Catalogue, DamagedBackup, KnownUntil, RestoreTarget, Window};
+use client::not_reachable::NotReachable;
 use futures::StreamExt as _;
 use std::collections::BTreeMap;
 
@@ -60,89 +61,6 @@ pub enum Until {
     Index(u64),
     /// Before the first entry that is later than this, in microseconds since 1970.
     Time(i64),
-}
-
-/// Nothing in the store brings back that moment.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotReachable {
-    /// There is no complete backup.
-    #[error("the store has no complete backup of this cluster")]
-    NoBackup,
-    /// The backup that was asked for cannot be read.
-    #[error("backup {path} is damaged: {message}")]
-    Damaged {
-        /// Its path.
-        path: String,
-        /// What is wrong.
-        message: String,
-    },
-    /// A later backup cannot be read: what would come back is not what was asked for.
-    #[error(
-        "backup {path} is damaged, and what is left does not reach it: {message}; the last moment that can be restored \
-         is index {last}"
-    )]
-    NewerDamaged {
-        /// Its path.
-        path: String,
-        /// What is wrong.
-        message: String,
-        /// Last entry that can be reached.
-        last: u64,
-    },
-    /// There is none that is named so.
-    #[error("the store has no complete backup {0}")]
-    NoSuchBackup(String),
-    /// The time cannot be read.
-    #[error("{0}: not a time such as 2026-01-31T12:00:00Z")]
-    NotATime(String),
-    /// The first backup is later.
-    #[error("the first backup is of entry {index}, {time}: nothing before that can be restored")]
-    TooEarly {
-        /// Its entry.
-        index: u64,
-        /// Its time.
-        time: String,
-    },
-    /// The archive does not know of that time.
-    #[error(
-        "the archive has everything up to {until}, and does not know yet what was written up to {wanted}: the latest time is \
-         {until}; `latest` is the last entry that it has"
-    )]
-    NotYet {
-        /// Up to when it has everything.
-        until: String,
-        /// The time that was asked for.
-        wanted: String,
-    },
-    /// The archive ends earlier.
-    #[error(
-        "the archive ends with entry {last}: entry {wanted} cannot be reached; the last moment is index {last}"
-    )]
-    TooLate {
-        /// Last entry that can be reached.
-        last: u64,
-        /// The one that was asked for.
-        wanted: u64,
-    },
-    /// Entries are missing.
-    #[error(
-        "the archive lacks entries {from} to {to}: what comes after them cannot be reached from the backup before; the \
-         last moment before the hole is index {last}"
-    )]
-    Hole {
-        /// First missing entry.
-        from: u64,
-        /// Last missing entry.
-        to: u64,
-        /// Last entry that can be reached.
-        last: u64,
-    },
-}
-
-impl From<&DamagedBackup> for NotReachable {
-    fn from(DamagedBackup { path, message }: &DamagedBackup) -> Self {
-        Self::Damaged { path: path.clone(), message: message.clone() }
-    }
 }
 
 /// What only serves moments before a time.
@@ -228,6 +146,7 @@ impl Contents {
             damaged: self.damaged.clone(),
             windows: self.windows(),
             archived: archived(&self.segments),
+            known: self.until.iter().map(known).collect(),
         }
     }
 
@@ -366,11 +285,7 @@ impl Contents {
                 let newest = self.manifests.last().ok_or_else(|| self.no_backup())?;
                 let chain = self.chain(&newest.backup);
                 if let Some(resumes) = chain.resumes {
-                    return Err(NotReachable::Hole {
-                        from: chain.last + 1,
-                        to: resumes - 1,
-                        last: chain.last,
-                    });
+                    return Err(NotReachable::hole(chain.last, resumes));
                 }
                 self.check_later(newest.backup.epoch, chain.last)?;
                 Ok(Choice::new(newest, chain.segments, Until::End))
@@ -384,9 +299,7 @@ impl Contents {
                 let chain = self.chain(&manifest.backup);
                 if chain.last < *wanted {
                     return Err(match chain.resumes {
-                        Some(resumes) => {
-                            NotReachable::Hole { from: chain.last + 1, to: resumes - 1, last: chain.last }
-                        }
+                        Some(resumes) => NotReachable::hole(chain.last, resumes),
                         None => match self.check_later(manifest.backup.epoch, chain.last) {
                             Err(damaged) => damaged,
                             Ok(()) => NotReachable::TooLate { last: chain.last, wanted: *wanted },
@@ -413,13 +326,7 @@ impl Contents {
                 let end = chain.segments.iter().position(|segment| segment.time_us > time);
                 match (end, chain.resumes) {
                     (Some(end), _) => chain.segments.truncate(end + 1),
-                    (None, Some(resumes)) => {
-                        return Err(NotReachable::Hole {
-                            from: chain.last + 1,
-                            to: resumes - 1,
-                            last: chain.last,
-                        });
-                    }
+                    (None, Some(resumes)) => return Err(NotReachable::hole(chain.last, resumes)),
                     (None, None) => {
                         self.check_later(manifest.backup.epoch, chain.last)?;
                         warning = self.check_known(manifest, &chain, time)?;
@@ -482,6 +389,10 @@ impl Contents {
     }
 }
 
+fn known((epoch, said): (&u64, &ArchivedUntil)) -> KnownUntil {
+    KnownUntil { epoch: *epoch, index: said.index, time: time_text(said.time_us) }
+}
+
 /// Segments that are kept with a backup, in order.
 pub async fn kept_with(objects: &Objects, backup: &Backup) -> Result<Vec<SegmentName>, ObjectError> {
     let listed = objects.list(&segment::directory_of(&backup.path)).await?;
@@ -534,4 +445,4 @@ pub fn time_text(us: i64) -> String {
 
 #[cfg(test)]
 #[path = "catalogue_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -3,16 +3,17 @@ use super::super::manifest::Parts;
 use super::*;
 use client::backup::Backup;
 
-fn base(epoch: u64, index: u64, kind: BackupKind) -> Manifest {
-    let backup = Backup {
+/// One that was never made.
+pub fn backup(kind: BackupKind, path: String, (epoch, index): (u64, u64), time: String) -> Backup {
+    Backup {
         name: "n".into(),
         kind,
-        path: format!("{epoch}-{index}"),
+        path,
         cluster_id: "c".into(),
         epoch,
         index,
         term: 1,
-        time: time_text(index as i64),
+        time,
         size_bytes: 0,
         stored_bytes: 0,
         sha256: String::new(),
@@ -20,7 +21,11 @@ fn base(epoch: u64, index: u64, kind: BackupKind) -> Manifest {
         sqlite_version: String::new(),
         member: String::new(),
         encrypted: false,
-    };
+    }
+}
+
+fn base(epoch: u64, index: u64, kind: BackupKind) -> Manifest {
+    let backup = backup(kind, format!("{epoch}-{index}"), (epoch, index), time_text(index as i64));
     // The clock of entry n is n seconds.
     Manifest::new(backup, index as i64 * 1_000_000, false, Parts::default())
 }

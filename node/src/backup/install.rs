@@ -4,7 +4,7 @@
 //! here.
 
 use super::automatic::{AutoRestoreConfig, Place as BackupPlace, PlaceError};
-use super::catalogue::{Contents, NotReachable};
+use super::catalogue::Contents;
 use super::command::{EXTENSIONS, PROGRESS, RESTORE};
 use super::full;
 use super::import::{Import, ImportError};
@@ -16,6 +16,7 @@ use crate::raft::{Consensus, LoadError, Replaced};
 use crate::scratch_directory::ScratchDirectory;
 use crate::store::{self, CanonicalError, Scratch, Taken};
 use client::backup::{JobState, RestoreJob, RestoreReport, RestoreTarget, Restored, StartRestore};
+use client::not_reachable::NotReachable;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -368,7 +368,7 @@ impl Backups {
 
     /// What is in the store.
     pub async fn catalogue(&self) -> Result<Catalogue, Refusal> {
-        let contents = Contents::read(&self.objects()?, None).await;
+        let contents = Contents::read_for_times(&self.objects()?).await;
         Ok(contents.map_err(|error| refused_by_store(&error))?.catalogue())
     }
 

@@ -2,7 +2,7 @@
 //! members. Page checksums that the cluster agreed on are compared on the way, so that what comes out is the state that the
 //! members had, or nothing.
 
-use super::catalogue::{Choice, NotReachable, Until, time_text};
+use super::catalogue::{Choice, Until, time_text};
 use super::objects::{ObjectError, Objects};
 use super::parts::{FetchError, fetch_parts};
 use super::replaced::{ReplacedError, bring_back, replacement_of};
@@ -10,6 +10,7 @@ use super::seal::SealError;
 use super::segment::{self, Segment, SegmentName};
 use crate::store::{self, Applied, Entry, Loaded, LocalFailure, Seed, Shelf, Store};
 use client::backup::Restored;
+use client::not_reachable::NotReachable;
 use futures::{StreamExt as _, TryStreamExt as _};
 use std::io;
 use std::path::{Path, PathBuf};

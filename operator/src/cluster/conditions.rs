@@ -181,8 +181,13 @@ fn consistent(observed: &Observed) -> Draft {
         return draft(false, "Divided", message);
     }
     if let Some(names) = told(ConsistencyState::Damaged) {
-        let message =
-            format!("pages on the disks of {names} are not what was written there; the database is replaced");
+        let has_others = found().any(|(_, found)| found.state != ConsistencyState::Damaged);
+        let then = if has_others {
+            "the database is replaced"
+        } else {
+            "no other member is there whose database could take its place: restore a backup"
+        };
+        let message = format!("pages on the disks of {names} are not what was written there; {then}");
         return draft(false, "PageDamaged", message);
     }
     if let Some(names) = told(ConsistencyState::Minority) {

@@ -3,76 +3,13 @@
 
 use anyhow::{Context, Result, bail};
 use client::backup::{Archived, Backup, Catalogue, DamagedBackup, RestoreSource, RestoreTarget, Window};
+use client::not_reachable::NotReachable;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use operator::cluster::restore::wire_target;
 use operator::cluster::validate::restore_store;
 use operator::crd::{SqliteBackup, SqliteCluster, SqliteRestore};
 use operator::restore::plan::{store_not_known, way};
-
-/// Nothing in the store brings back that moment.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// There is no complete backup.
-    #[error("the store has no complete backup of this cluster")]
-    NoBackup,
-    /// The backup cannot be read.
-    #[error("backup {path} is damaged: {message}")]
-    Damaged {
-        /// Its path.
-        path: String,
-        /// What is wrong.
-        message: String,
-    },
-    /// A later backup cannot be read: what would come back is not what was asked for.
-    #[error(
-        "backup {path} is damaged, and what is left does not reach it: {message}; the last moment that can be restored is \
-         entry {last}"
-    )]
-    NewerDamaged {
-        /// Its path.
-        path: String,
-        /// What is wrong.
-        message: String,
-        /// Last entry that can be reached.
-        last: u64,
-    },
-    /// There is none that is named so.
-    #[error("the store has no complete backup {0}")]
-    NoSuchBackup(String),
-    /// The time cannot be read.
-    #[error("{0}: not a time such as 2026-01-31T12:00:00Z")]
-    NotATime(String),
-    /// The first backup is later.
-    #[error("the first backup is of entry {index}, {time}: nothing before that can be restored")]
-    TooEarly {
-        /// Its entry.
-        index: u64,
-        /// Its time.
-        time: String,
-    },
-    /// Nothing reaches so far.
-    #[error("nothing in the store brings back entry {wanted}: the last one before it is entry {last}")]
-    TooLate {
-        /// Last entry that can be reached.
-        last: u64,
-        /// The one that was asked for.
-        wanted: u64,
-    },
-    /// Entries are missing.
-    #[error(
-        "the archive lacks entries {from} to {to}: what comes after them cannot be reached from the backup before; the \
-         last moment before the hole is entry {last}"
-    )]
-    Hole {
-        /// First missing entry.
-        from: u64,
-        /// Last missing entry.
-        to: u64,
-        /// Last entry that can be reached.
-        last: u64,
-    },
-}
 
 /// Which moment of what is in the store of a cluster's members a restore is for, and why they do not list that, where they do
 /// not. An error says what the operator would refuse.
@@ -112,21 +49,30 @@ struct Reached<'a> {
     base: &'a Backup,
     /// The last entry; none: one before the end of what is archived.
     last: Option<u64>,
+    /// Its time, if that is known.
+    latest: Option<String>,
+}
+
+impl<'a> Reached<'a> {
+    /// A moment within what is there.
+    fn within(base: &'a Backup, last: Option<u64>) -> Self {
+        Self { base, last, latest: None }
+    }
 }
 
 /// From what a moment would be brought back, in words.
-pub fn foretold(catalogue: &Catalogue, target: &RestoreTarget) -> Result<String, Refused> {
-    let Reached { base, last } = reached(catalogue, target)?;
+pub fn foretold(catalogue: &Catalogue, target: &RestoreTarget) -> Result<String, NotReachable> {
+    let Reached { base, last, latest } = reached(catalogue, target)?;
     let (path, index) = (&base.path, base.index);
     Ok(match (target, last) {
         (RestoreTarget::Latest {}, last) => {
             let last = last.unwrap_or(index);
-            let time = end(catalogue, base, last).map_or(&base.time, |window| &window.latest);
+            let time = latest.as_ref().unwrap_or(&base.time);
             format!("it would begin with {path} and end with entry {last}, of {time}")
         }
         (_, Some(last)) if last == index => format!("it would be what {path} holds"),
         (RestoreTarget::Time(_), Some(last)) => {
-            let time = end(catalogue, base, last).map(|window| format!(", of {}", window.latest));
+            let time = latest.map(|time| format!(", of {time}"));
             format!(
                 "it would begin with {path} and go on with the archive, to entry {last}, the last one{}",
                 time.unwrap_or_default()
@@ -136,22 +82,22 @@ pub fn foretold(catalogue: &Catalogue, target: &RestoreTarget) -> Result<String,
     })
 }
 
-fn reached<'a>(catalogue: &'a Catalogue, target: &RestoreTarget) -> Result<Reached<'a>, Refused> {
+fn reached<'a>(catalogue: &'a Catalogue, target: &RestoreTarget) -> Result<Reached<'a>, NotReachable> {
     match target {
         RestoreTarget::Backup(path) => {
             if let Some(damaged) = catalogue.damaged.iter().find(|damaged| damaged.path == *path) {
-                return Err(damaged_one(damaged));
+                return Err(damaged.into());
             }
             let found = catalogue.backups.iter().find(|backup| backup.path == *path);
-            let base = found.ok_or_else(|| Refused::NoSuchBackup(path.clone()))?;
-            Ok(Reached { base, last: Some(base.index) })
+            let base = found.ok_or_else(|| NotReachable::NoSuchBackup(path.clone()))?;
+            Ok(Reached::within(base, Some(base.index)))
         }
         RestoreTarget::Latest {} => {
             let base = catalogue.backups.last().ok_or_else(|| no_backup(catalogue))?;
             let chain = chain(catalogue, base);
             chain.check_hole()?;
             check_later(catalogue, base.epoch, chain.last)?;
-            Ok(Reached { base, last: Some(chain.last) })
+            Ok(Reached { base, last: Some(chain.last), latest: chain.latest })
         }
         RestoreTarget::Index(wanted) => {
             let is_early = |backup: &Backup| backup.index <= *wanted;
@@ -161,12 +107,12 @@ fn reached<'a>(catalogue: &'a Catalogue, target: &RestoreTarget) -> Result<Reach
             if chain.last < *wanted {
                 chain.check_hole()?;
                 check_later(catalogue, base.epoch, chain.last)?;
-                return Err(Refused::TooLate { last: chain.last, wanted: *wanted });
+                return Err(NotReachable::TooLate { last: chain.last, wanted: *wanted });
             }
-            Ok(Reached { base, last: (base.index == *wanted).then_some(*wanted) })
+            Ok(Reached::within(base, (base.index == *wanted).then_some(*wanted)))
         }
         RestoreTarget::Time(text) => {
-            let time: Timestamp = text.parse().map_err(|_| Refused::NotATime(text.clone()))?;
+            let time: Timestamp = text.parse().map_err(|_| NotReachable::NotATime(text.clone()))?;
             let first = catalogue.backups.first().map(|backup| backup.epoch);
             let is_until = |text: &str| text.parse::<Timestamp>().is_ok_and(|begun| begun <= time);
             let base = before(catalogue, |backup| {
@@ -175,13 +121,13 @@ fn reached<'a>(catalogue: &'a Catalogue, target: &RestoreTarget) -> Result<Reach
                 had_begun && is_until(begun(catalogue, backup))
             })?;
             let chain = chain(catalogue, base);
-            let window = end(catalogue, base, chain.last).filter(|_| chain.last > base.index);
-            if window.is_some_and(|window| !is_until(&window.latest)) {
-                return Ok(Reached { base, last: None });
+            if chain.latest.as_ref().is_some_and(|latest| !is_until(latest)) {
+                return Ok(Reached::within(base, None));
             }
             chain.check_hole()?;
             check_later(catalogue, base.epoch, chain.last)?;
-            Ok(Reached { base, last: Some(chain.last) })
+            check_known(catalogue, base, &chain, time)?;
+            Ok(Reached { base, last: Some(chain.last), latest: chain.latest })
         }
     }
 }
@@ -190,20 +136,21 @@ fn reached<'a>(catalogue: &'a Catalogue, target: &RestoreTarget) -> Result<Reach
 struct Chain {
     /// Last entry.
     last: u64,
+    /// Its time, if that is told; none, where it is the backup's own.
+    latest: Option<String>,
     /// First entry after the hole that ends it, if more comes.
     resumes: Option<u64>,
 }
 
 impl Chain {
-    fn check_hole(&self) -> Result<(), Refused> {
-        let hole = |resumes| Refused::Hole { from: self.last + 1, to: resumes - 1, last: self.last };
-        self.resumes.map_or(Ok(()), |resumes| Err(hole(resumes)))
+    fn check_hole(&self) -> Result<(), NotReachable> {
+        self.resumes.map_or(Ok(()), |resumes| Err(NotReachable::hole(self.last, resumes)))
     }
 }
 
 /// Of the archive and of what is kept with the backup itself.
 fn chain(catalogue: &Catalogue, base: &Backup) -> Chain {
-    let mut chain = Chain { last: base.index, resumes: None };
+    let mut chain = Chain { last: base.index, latest: None, resumes: None };
     let is_next = |range: &&Archived| {
         range.epoch == base.epoch
             && range.last_index > base.index
@@ -214,7 +161,9 @@ fn chain(catalogue: &Catalogue, base: &Backup) -> Chain {
             chain.resumes = Some(range.first_index);
             break;
         }
-        chain.last = chain.last.max(range.last_index);
+        if range.last_index > chain.last {
+            (chain.last, chain.latest) = (range.last_index, range.latest.clone());
+        }
     }
     chain
 }
@@ -229,16 +178,10 @@ fn archived(catalogue: &Catalogue) -> Vec<Archived> {
         epoch: window.epoch,
         first_index: window.first_index + 1,
         last_index: window.last_index,
+        latest: Some(window.latest.clone()),
         of: None,
     };
     has_entries.map(range).collect()
-}
-
-/// The window in which a backup is, if it ends with that entry.
-fn end<'a>(catalogue: &'a Catalogue, base: &Backup, last: u64) -> Option<&'a Window> {
-    catalogue.windows.iter().find(|window| {
-        window.epoch == base.epoch && window.first_index <= base.index && window.last_index == last
-    })
 }
 
 /// The time of a backup's last entry, where it is told, else that at which it was made.
@@ -250,17 +193,16 @@ fn begun<'a>(catalogue: &'a Catalogue, base: &'a Backup) -> &'a str {
     window.map_or(&base.time, |window| &window.earliest)
 }
 
-fn before(catalogue: &Catalogue, is_early: impl Fn(&Backup) -> bool) -> Result<&Backup, Refused> {
+fn before(catalogue: &Catalogue, is_early: impl Fn(&Backup) -> bool) -> Result<&Backup, NotReachable> {
     let first = catalogue.backups.first().ok_or_else(|| no_backup(catalogue))?;
-    catalogue
-        .backups
-        .iter()
-        .rfind(|backup| is_early(backup))
-        .ok_or_else(|| Refused::TooEarly { index: first.index, time: begun(catalogue, first).to_owned() })
+    catalogue.backups.iter().rfind(|backup| is_early(backup)).ok_or_else(|| NotReachable::TooEarly {
+        index: first.index,
+        time: begun(catalogue, first).to_owned(),
+    })
 }
 
 /// That no backup which cannot be read is of a later entry than the last one that is reached.
-fn check_later(catalogue: &Catalogue, epoch: u64, last: u64) -> Result<(), Refused> {
+fn check_later(catalogue: &Catalogue, epoch: u64, last: u64) -> Result<(), NotReachable> {
     // A path begins with epoch and entry.
     let position = |path: &str| {
         let mut parts = path.splitn(3, '-').map(|part| part.parse::<u64>().ok());
@@ -269,18 +211,34 @@ fn check_later(catalogue: &Catalogue, epoch: u64, last: u64) -> Result<(), Refus
     let is_later = |damaged: &&DamagedBackup| position(&damaged.path) > Some((epoch, last));
     match catalogue.damaged.iter().rfind(is_later) {
         Some(DamagedBackup { path, message }) => {
-            Err(Refused::NewerDamaged { path: path.clone(), message: message.clone(), last })
+            Err(NotReachable::NewerDamaged { path: path.clone(), message: message.clone(), last })
         }
         None => Ok(()),
     }
 }
 
-fn no_backup(catalogue: &Catalogue) -> Refused {
-    catalogue.damaged.last().map_or(Refused::NoBackup, damaged_one)
+/// That nothing was written between the end of a chain and `time`, as far as the archive knows.
+fn check_known(
+    catalogue: &Catalogue,
+    base: &Backup,
+    chain: &Chain,
+    time: Timestamp,
+) -> Result<(), NotReachable> {
+    let Some(known) = catalogue.known.iter().find(|known| known.epoch == base.epoch) else { return Ok(()) };
+    let last = chain.latest.as_deref().map_or([begun(catalogue, base), &base.time], |latest| [latest; 2]);
+    // What is known holds of an archive that goes on that far.
+    let known = (known.index <= chain.last).then_some(known.time.as_str());
+    let until: Option<Timestamp> = last.into_iter().chain(known).filter_map(|text| text.parse().ok()).max();
+    match until {
+        Some(until) if until < time => {
+            Err(NotReachable::NotYet { until: until.to_string(), wanted: time.to_string() })
+        }
+        _ => Ok(()),
+    }
 }
 
-fn damaged_one(DamagedBackup { path, message }: &DamagedBackup) -> Refused {
-    Refused::Damaged { path: path.clone(), message: message.clone() }
+fn no_backup(catalogue: &Catalogue) -> NotReachable {
+    catalogue.damaged.last().map_or(NotReachable::NoBackup, NotReachable::from)
 }
 
 #[cfg(test)]
@@ -355,16 +313,21 @@ mod tests {
             json!({"epoch": epoch, "firstIndex": first, "lastIndex": last,
                 "earliest": second(first), "latest": second(last)})
         };
+        let known = |row: &Value| {
+            let [epoch, index, until] = numbers(row);
+            json!({"epoch": epoch, "index": index, "time": second(until)})
+        };
         let archived = |row: &Value| {
             let [epoch, first, last] = numbers(row);
             let of = row[3].as_u64().map(|index| path(epoch, index));
-            json!({"epoch": epoch, "firstIndex": first, "lastIndex": last, "of": of})
+            json!({"epoch": epoch, "firstIndex": first, "lastIndex": last, "latest": second(last), "of": of})
         };
         serde_json::from_value(json!({
             "backups": rows(store, "backups").map(backup).collect::<Vec<_>>(),
             "damaged": rows(store, "damaged").map(damaged).collect::<Vec<_>>(),
             "windows": rows(store, "windows").map(window).collect::<Vec<_>>(),
             "archived": rows(store, "archived").map(archived).collect::<Vec<_>>(),
+            "known": rows(store, "known").map(known).collect::<Vec<_>>(),
         }))
         .expect("a catalogue")
     }
@@ -383,14 +346,15 @@ mod tests {
     fn outcome(catalogue: &Catalogue, target: &RestoreTarget) -> String {
         match reached(catalogue, target) {
             Ok(found) => format!("from {}", found.base.index),
-            Err(Refused::NoBackup) => "no backup".into(),
-            Err(Refused::Damaged { .. }) => "damaged".into(),
-            Err(Refused::NewerDamaged { last, .. }) => format!("newer damaged, last {last}"),
-            Err(Refused::NoSuchBackup(_)) => "no such backup".into(),
-            Err(Refused::NotATime(_)) => "not a time".into(),
-            Err(Refused::TooEarly { index, .. }) => format!("too early, first {index}"),
-            Err(Refused::TooLate { last, .. }) => format!("too late, last {last}"),
-            Err(Refused::Hole { from, to, .. }) => format!("hole {from} to {to}"),
+            Err(NotReachable::NoBackup) => "no backup".into(),
+            Err(NotReachable::Damaged { .. }) => "damaged".into(),
+            Err(NotReachable::NewerDamaged { last, .. }) => format!("newer damaged, last {last}"),
+            Err(NotReachable::NoSuchBackup(_)) => "no such backup".into(),
+            Err(NotReachable::NotATime(_)) => "not a time".into(),
+            Err(NotReachable::TooEarly { index, .. }) => format!("too early, first {index}"),
+            Err(NotReachable::NotYet { until, .. }) => format!("not yet, until {until}"),
+            Err(NotReachable::TooLate { last, .. }) => format!("too late, last {last}"),
+            Err(NotReachable::Hole { from, to, .. }) => format!("hole {from} to {to}"),
         }
     }
 

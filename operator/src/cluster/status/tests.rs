@@ -403,6 +403,16 @@ fn databases_that_differ_are_told_of() {
         let told = of(&world).conditions.into_iter().find(|c| c.type_ == "Consistent").unwrap();
         assert_eq!(format!("{} {}", told.status, told.reason), wanted, "{found:?}");
     }
+    for (voters, then) in [(3, "the database is replaced"), (1, "restore a backup")] {
+        let world = World::serving(voters, 0).edit(|world| {
+            for (i, report) in world.observed.reports.values_mut().enumerate() {
+                let state = if i == 0 { S::Damaged } else { S::Consistent };
+                report.consistency = Some(Consistency { state, index: Some(7), message: None });
+            }
+        });
+        let told = of(&world).conditions.into_iter().find(|c| c.type_ == "Consistent").unwrap();
+        assert!(told.message.ends_with(then), "{}", told.message);
+    }
 }
 
 #[test]
