@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# fuzz.sh run|minimise [TARGET|all] [SECONDS] — `make fuzz`: `run` runs the fuzz targets of node/fuzz one after the other,
-# each for so many seconds, on what is kept in node/fuzz/corpus and on what earlier runs found (target/fuzz/found);
+# fuzz.sh run|minimise [TARGET|all] [SECONDS] — `make fuzz`: `run` runs the fuzz targets of node/fuzz, as many at a time as
+# there are processors, each for so many seconds, on what is kept in node/fuzz/corpus and on what earlier runs found (target/fuzz/found);
 # `minimise` takes what adds coverage into the corpus. SQLite is built with the same instruments as Rust, so that coverage
 # leads into it. A run of all targets for ten minutes or more is written into docs/measurements-node.md.
 set -uo pipefail
@@ -12,7 +12,7 @@ page=docs/measurements-node.md
 # What a corpus may take in the repository, in files and bytes, and one input of it.
 MAX_FILES=200 MAX_BYTES=1000000 MAX_INPUT=16384
 export PATH=$PATH:$FUZZ/tools/bin
-rows='' failed=0
+failed=0
 
 prepare() {
   command -v rustup >/dev/null || die "fuzzing needs nightly Rust: install rustup"
@@ -35,7 +35,6 @@ cargo_fuzz() {
 run() { # run TARGET
   local found=$FUZZ/found/$1 log=$LOG_DIR/fuzz-$1.log status=0 last executions crashes=0
   mkdir -p "$found" "node/fuzz/corpus/$1" "$LOG_DIR"
-  printf '%s\n' "${bold}── $1, $seconds s${plain}"
   # A store's threads may end a little after it: what they hold then is no leak.
   cargo_fuzz run "$1" "$found" "corpus/$1" -- -detect_leaks=0 -max_total_time="$seconds" -max_len="$MAX_INPUT" -timeout=25 \
     -rss_limit_mb=4096 -print_final_stats=1 >"$log" 2>&1 || status=$? crashes=1
@@ -43,8 +42,8 @@ run() { # run TARGET
   last=$(grep -aE '^#[0-9]+\s.* cov: ' "$log" | tail -n 1)
   executions=$(grep -aoE '^#[0-9]+' <<<"$last" | tr -d '#')
   last=$(sed -E 's/.* cov: ([0-9]+) ft: ([0-9]+) corp: ([0-9]+)\/([0-9A-Za-z]+) .*/\1 | \2 | \3 (\4)/' <<<"$last")
-  printf '%s\n' "   $executions executions; edges | features | inputs: $last"
-  rows+="| $1 | $seconds | $executions | $last | $crashes |"$'\n'
+  printf '%s\n' "   $1, $seconds s: $executions executions; edges | features | inputs: $last"
+  echo "| $1 | $seconds | $executions | $last | $crashes |" >"$scratch/$1.row"
   ((status == 0)) && return
   tail -n 60 "$log" >&2
   printf '%s\n' "all of it: $log" >&2
@@ -82,13 +81,19 @@ memory=/dev/shm
 [ -w $memory ] || memory=${TMPDIR:-/tmp}
 scratch=$(mktemp -d -p "$memory")
 trap 'rm -rf "$scratch"' EXIT
-for target in $chosen; do
-  case $what in
-  run) run "$target" || failed=1 ;;
-  minimise) minimise "$target" || failed=1 ;;
-  *) die "$what is neither run nor minimise" ;;
-  esac
-done
+case $what in
+run)
+  # First of all: builds of several at once would wait for each other.
+  quietly fuzz-build cargo_fuzz build || exit
+  for target in $chosen; do
+    while (($(jobs -rp | wc -l) >= $(nproc))); do wait -n || failed=1; done
+    run "$target" &
+  done
+  while [ -n "$(jobs -p)" ]; do wait -n || failed=1; done
+  ;;
+minimise) for target in $chosen; do minimise "$target" || failed=1; done ;;
+*) die "$what is neither run nor minimise" ;;
+esac
 if [ "$what $wanted" = "run all" ] && ((seconds >= 600)); then
   measured=$(sed '/^## Fuzzing/,$d' "$page")
   {
@@ -99,7 +104,7 @@ if [ "$what $wanted" = "run all" ] && ((seconds >= 600)); then
     echo
     echo "| target | seconds | executions | edges | features | inputs | crashes |"
     echo "|---|--:|--:|--:|--:|--:|--:|"
-    printf '%s' "$rows"
+    for target in $targets; do cat "$scratch/$target.row"; done
   } >"$page"
 fi
 exit $failed
