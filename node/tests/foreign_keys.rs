@@ -18,13 +18,20 @@ fn refuses(c: &Cluster, i: usize) -> bool {
     body.contains("FOREIGN KEY constraint failed")
 }
 
-/// Whether member `i` enforces them, by all that it says of it.
+/// Whether member `i` enforces them, by all that it says of it; not while that may change, as it is asked twice.
 fn enforces(c: &Cluster, i: usize) -> bool {
     let store = c.status(i, "store");
     let enforced = store["foreign_keys"]["enforced"].as_bool().unwrap();
     assert_eq!(store["db_conf"]["fk_constraints"], json!(enforced));
     assert_eq!(c.value(i, "PRAGMA foreign_keys", "none"), json!(i64::from(enforced)));
     enforced
+}
+
+/// Waits until member `i` enforces them, or does not.
+fn await_enforced(c: &mut Cluster, i: usize, wanted: bool) {
+    let field = "store.foreign_keys.enforced";
+    c.until("what is enforced changes", |c| (c.status(i, field) == json!(wanted)).then_some(()));
+    assert_eq!(enforces(c, i), wanted);
 }
 
 fn await_same_state(c: &mut Cluster) {
@@ -81,7 +88,7 @@ fn members_that_were_started_differently_execute_alike() {
     let loaded = c.send(reqwest::Method::POST, 1, "/db/load", &[], &copy.body);
     assert_eq!(loaded.status, 200, "{}", loaded.text());
     for i in 0..3 {
-        c.until("the same after a load", |c| (enforces(c, i) == enforced).then_some(()));
+        await_enforced(&mut c, i, enforced);
         write_through(&c, i, enforced);
         let (status, body) = c.post(i, "/snapshot?trailing_logs=0", "");
         assert!(status == 200 || status == 204, "{body}");
@@ -128,7 +135,7 @@ fn a_rolling_restart_changes_it_while_clients_write() {
                 assert!(c.log(i).contains(part));
             }
         }
-        c.until("all enforce them", |c| (0..3).all(|i| enforces(c, i)).then_some(()));
+        (0..3).for_each(|i| await_enforced(c, i, true));
         c.await_more(written, 20);
     });
     (0..3).for_each(|i| write_through(&c, i, true));
@@ -160,7 +167,7 @@ fn what_is_applied_again_goes_by_the_value_of_its_time() {
         c.add_flags(0, &[flag]);
         c.start(0);
         c.await_ready(0);
-        c.until("the state has it", |c| (enforces(c, 0) == enforced).then_some(()));
+        await_enforced(&mut c, 0, enforced);
         assert_eq!(refuses(&c, 0), enforced);
         c.kill(0);
     }
@@ -196,7 +203,7 @@ fn an_archive_comes_back_by_the_value_of_its_time() {
     c.add_flags(0, &["-fk"]);
     c.start(0);
     c.await_ready(0);
-    c.until("the state has it", |c| enforces(c, 0).then_some(()));
+    await_enforced(&mut c, 0, true);
     assert!(refuses(&c, 0));
     let last = insert(&c, 0, 2);
     await_archived(&mut c, last);
