@@ -5,7 +5,6 @@ use crate::forward::Forward;
 use crate::kubernetes::Kubernetes;
 use crate::ledger::{Ledger, Pace};
 use crate::processes;
-use crate::scenario::Skip;
 use crate::wait::{Hopeless, eventually};
 use anyhow::{Context, Result, bail};
 use client::admin::{MemberReport, Role};
@@ -463,10 +462,7 @@ impl Cluster {
     }
 
     async fn process_of(&self, pod: &str) -> Result<u32> {
-        if !self.kubernetes.local_processes {
-            let why = "processes in pods can be reached only on the local Kubernetes";
-            return Err(Skip(why.to_owned()).into());
-        }
+        processes::require(&self.kubernetes)?;
         let uid = self.kubernetes.pods(&self.namespace).get(pod).await?.uid().unwrap_or_default();
         processes::find(&uid, "sqlited").with_context(|| format!("no sqlited runs in {pod}"))
     }

@@ -1,6 +1,7 @@
 //! The operator of the tests: it can end, be away, be exchanged, and tells what it has done.
 
 use crate::forward::Forward;
+use crate::processes;
 use crate::scenario::{OPERATOR_NAMESPACE, Scenario};
 use crate::wait::eventually;
 use anyhow::{Context, Result, ensure};
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 /// Label of the operator's pods.
 const LABEL: &str = "app.kubernetes.io/name=sqlite-operator";
+/// Its program, as the kernel calls it.
+const PROGRAM: &str = "sqlite-operator";
 /// Its container, and the port that tells of it.
 const CONTAINER: &str = "operator";
 const METRICS: &str = "metrics";
@@ -42,11 +45,25 @@ impl Scenario {
         Ok(())
     }
 
+    /// SIGKILL for the operator that leads; skips a test that could not reach its process.
+    pub async fn kill_leading_operator(&self) -> Result<()> {
+        processes::require(&self.kubernetes)?;
+        let leading = self.leading_operator().await?;
+        let pid = processes::find(&leading, PROGRAM).context("the operator that leads has no process")?;
+        processes::kill(&[pid]).await?;
+        self.say("the operator that leads is killed");
+        Ok(())
+    }
+
+    /// Uid of its pod.
+    async fn leading_operator(&self) -> Result<String> {
+        let leading = async || self.operator_metrics().await.map(|(leading, _)| Some(leading));
+        eventually("an operator leads", PATIENCE, leading).await
+    }
+
     /// Deletes the pod of the operator that leads, as if its node went.
     pub async fn delete_leading_operator(&self) -> Result<()> {
-        let (leading, _) =
-            eventually("an operator leads", PATIENCE, async || self.operator_metrics().await.map(Some))
-                .await?;
+        let leading = self.leading_operator().await?;
         self.delete_operators(|pod| pod.uid().as_ref() == Some(&leading)).await?;
         self.say("the pod of the operator that leads is deleted");
         Ok(())

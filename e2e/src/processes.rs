@@ -1,10 +1,20 @@
 //! Processes in pods, seen from a machine whose processes the nodes are (the Kubernetes of `e2e/kube`).
 
+use crate::kubernetes::Kubernetes;
+use crate::scenario::Skip;
 use crate::wait::eventually;
 use anyhow::{Result, ensure};
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
+
+/// Skips a test where processes in pods are not of this machine.
+pub(crate) fn require(kubernetes: &Kubernetes) -> Result<()> {
+    if kubernetes.local_processes {
+        return Ok(());
+    }
+    Err(Skip("processes in pods can be reached only on the local Kubernetes".to_owned()).into())
+}
 
 /// Pid of the program `name` in the pod with this uid.
 pub(crate) fn find(pod_uid: &str, name: &str) -> Option<u32> {

@@ -294,23 +294,35 @@ fn the_operator_ends_at_any_moment() {
     });
 }
 
-/// Minutes: in `make test` the operator ends in the middle of a change.
+/// Minutes: in `make test` the operator ends in the middle of a change. What its end does to the slowest writes is looked at
+/// where it is killed: a pod that is deleted is ended and made anew on the processors that the members use, and which part of
+/// that is the operator's cannot be told.
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
 fn nobody_notices_that_the_operator_ends() {
-    const ENDS: usize = 10;
+    /// The kubelet waits longer each time before it starts the same container again.
+    const KILLS: usize = 6;
+    const DELETIONS: usize = 10;
     if !proving() {
         return;
     }
     scenario("nobody_notices_that_the_operator_ends", async |test| {
         let orders = test.cluster("orders", 3).await?;
-        for _ in 0..ENDS {
+        for _ in 0..KILLS {
+            let ledger = writer(&orders).await?;
+            test.kill_leading_operator().await?;
+            test.await_reconciled("orders").await?;
+            ledger.await_acknowledged(ENOUGH, PATIENCE).await?;
+            test.unnoticed("operator killed", &ledger.finish().await?)?;
+            test.await_operator().await?;
+        }
+        for _ in 0..DELETIONS {
             let ledger = writer(&orders).await?;
             test.delete_leading_operator().await?;
             test.await_operator().await?;
             test.await_reconciled("orders").await?;
             ledger.await_acknowledged(ENOUGH, PATIENCE).await?;
-            test.unnoticed("operator deleted", &ledger.finish().await?)?;
+            test.unharmed("operator deleted", &ledger.finish().await?)?;
         }
         orders.assert_same_content(SAME).await
     });
