@@ -12,6 +12,7 @@
 //! Where SQL text is taken too, the child first runs it, under the rules for statements of users, on an empty database.
 
 use super::confinement::{Lacks, confine};
+use super::empty_rows;
 use super::encode::error_text;
 use super::extensions::{ExtensionError, ExtensionSet, Loaded, Shelf};
 use super::guard::{Guard, Purpose};
@@ -303,6 +304,9 @@ pub fn write_canonical(input: &Path, output: &Path, extensions: &Arc<Loaded>) ->
         rewrite(&open()?, output)?;
     } else {
         check_and_rewrite(&open, output)?;
+    }
+    if empty_rows::has_some(output)? {
+        return Err(Refused::Damaged("a row has no content".into()));
     }
 
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -11,6 +11,7 @@ mod checkpoint;
 mod confinement;
 mod damage;
 mod dump;
+mod empty_rows;
 mod encode;
 mod engine;
 mod entry_functions;
