@@ -81,12 +81,12 @@ mod tests {
                 ))
                 .unwrap();
             let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'one'";
-            let root: u64 = connection.query_row(root, [], |row| row.get(0)).unwrap();
+            let root: u32 = connection.query_row(root, [], |row| row.get(0)).unwrap();
             connection.close().unwrap();
             assert!(!has_some(&path).unwrap(), "{page_size}");
             // Its only cell is at the end of the page: a payload of two bytes, row 1, and padding.
             let file = File::options().write(true).open(&path).unwrap();
-            file.write_all_at(&[0, 1, 0, 0], root * page_size - 4).unwrap();
+            file.write_all_at(&[0, 1, 0, 0], u64::from(root) * page_size - 4).unwrap();
             assert!(has_some(&path).unwrap(), "{page_size}");
         }
     }
