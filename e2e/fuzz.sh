@@ -27,17 +27,21 @@ prepare() {
 cargo_fuzz() {
   local host command=$1; shift
   host=$(rustc -vV | sed -n 's/^host: //p')
+  # Each store has threads, and AddressSanitizer keeps a part of what each of them freed.
   (cd node/fuzz && env TMPDIR="$scratch" CC=clang \
+    ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}quarantine_size_mb=64:thread_local_quarantine_size_kb=16" \
     "CFLAGS_${host//-/_}=-fsanitize=address,fuzzer-no-link -fno-omit-frame-pointer -O1 -g1" \
     cargo +nightly fuzz "$command" --fuzz-dir . --target-dir "$FUZZ/build" "$@")
 }
 
 run() { # run TARGET
+  # From the root, as the target of SQL works in a directory of its own.
+  local corpus=$PWD/node/fuzz/corpus/$1 artifacts=$PWD/node/fuzz/artifacts/$1/
   local found=$FUZZ/found/$1 log=$LOG_DIR/fuzz-$1.log status=0 last executions crashes=0
-  mkdir -p "$found" "node/fuzz/corpus/$1" "$LOG_DIR"
+  mkdir -p "$found" "$corpus" "$artifacts" "$LOG_DIR"
   # A store's threads may end a little after it: what they hold then is no leak.
-  cargo_fuzz run "$1" "$found" "corpus/$1" -- -detect_leaks=0 -max_total_time="$seconds" -max_len="$MAX_INPUT" -timeout=25 \
-    -rss_limit_mb=4096 -print_final_stats=1 >"$log" 2>&1 || status=$? crashes=1
+  cargo_fuzz run "$1" "$found" "$corpus" -- -artifact_prefix="$artifacts" -detect_leaks=0 -max_total_time="$seconds" \
+    -max_len="$MAX_INPUT" -timeout=25 -rss_limit_mb=4096 -print_final_stats=1 >"$log" 2>&1 || status=$? crashes=1
   # "#12345 DONE cov: 678 ft: 910 corp: 11/12Kb …"; the last line of any kind where it crashed.
   last=$(grep -aE '^#[0-9]+\s.* cov: ' "$log" | tail -n 1)
   executions=$(grep -aoE '^#[0-9]+' <<<"$last" | tr -d '#')

@@ -219,8 +219,9 @@ impl Store {
         pass(Place::StartOpened).map_err(io("open the database"))?;
         let (wake, woken) = std::sync::mpsc::channel();
         let suspicion = Suspicion::new(wake.clone());
+        let owed = suspicion.owed();
         let (enforced, extensions) = (applier.foreign_keys().are_enforced(), applier.extensions().clone());
-        let readers = Arc::new(ReadPool::new(&path, enforced, extensions, suspicion.clone()));
+        let readers = Arc::new(ReadPool::new(&path, enforced, extensions, suspicion));
         let (own, pool) = (generations.clone(), readers.clone());
         let writer = Writer::start(
             (applier, attempts.clone()),
@@ -231,7 +232,7 @@ impl Store {
             shelf.clone(),
             wake,
         )?;
-        let told = (woken, suspicion);
+        let told = (woken, owed);
         let scrub = Scrub::new(pages.clone(), writer.clone(), generations.clone(), scrub_period, told);
         std::thread::Builder::new()
             .name("scrub".into())
@@ -539,13 +540,13 @@ impl Store {
     }
 }
 
-/// Makes an empty, synced database with the internal table.
 /// The directory of temporary files: before anything of SQLite's may need it.
 fn temporary(directory: &Path) -> Result<Temporary, LocalFailure> {
     let what = "make the directory of temporary files";
     Temporary::open(directory).map_err(|source| LocalFailure::Io { what, source })
 }
 
+/// Makes an empty, synced database with the internal table.
 fn create(path: &Path) -> Result<(), LocalFailure> {
     create_of(path, &Meta::default())
 }

@@ -39,19 +39,28 @@ pub enum Wake {
 #[derive(Clone, Debug)]
 pub struct Suspicion {
     wake: Sender<Wake>,
-    /// A round is owed for it.
-    told: Arc<AtomicBool>,
+    owed: Owed,
 }
+
+/// Whether a round is owed for what queries met. Who reads the pages knows of that alone: with a sender of its own it would
+/// never hear that all others are gone, and outlive the store.
+#[derive(Clone, Debug, Default)]
+pub struct Owed(Arc<AtomicBool>);
 
 impl Suspicion {
     /// Told to whoever receives from `wake`.
     pub fn new(wake: Sender<Wake>) -> Self {
-        Self { wake, told: Arc::default() }
+        Self { wake, owed: Owed::default() }
+    }
+
+    /// What is owed for all that is told by this.
+    pub fn owed(&self) -> Owed {
+        self.owed.clone()
     }
 
     /// Tells of `error`, if it is one that damage causes.
     pub fn look_at(&self, error: &rusqlite::Error) {
-        if !tells_of_damage(error) || self.told.swap(true, Ordering::AcqRel) {
+        if !tells_of_damage(error) || self.owed.0.swap(true, Ordering::AcqRel) {
             return;
         }
         tracing::warn!(%error, "a query met what looks like damage; all pages are read");
@@ -59,14 +68,16 @@ impl Suspicion {
             tracing::warn!("nothing reads the pages any more: what a query met is not looked at");
         }
     }
+}
 
-    fn is_owed(&self) -> bool {
-        self.told.load(Ordering::Acquire)
+impl Owed {
+    fn is_some(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 
     /// A round begins: what is met from now on is owed another one.
     fn take(&self) -> bool {
-        self.told.swap(false, Ordering::AcqRel)
+        self.0.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -77,7 +88,7 @@ pub struct Scrub {
     generations: Generations,
     period: Duration,
     wake: Receiver<Wake>,
-    suspicion: Suspicion,
+    owed: Owed,
 }
 
 /// A connection whose read transaction is on a state between two entries.
@@ -148,16 +159,16 @@ impl Scrub {
         writer: Writer,
         generations: Generations,
         period: Duration,
-        (wake, suspicion): (Receiver<Wake>, Suspicion),
+        (wake, owed): (Receiver<Wake>, Owed),
     ) -> Self {
-        Self { pages, writer, generations, period, wake, suspicion }
+        Self { pages, writer, generations, period, wake, owed }
     }
 
     /// Runs until the store is closed.
     pub fn run(self) {
         loop {
             let began = Instant::now();
-            let is_suspected = self.suspicion.take();
+            let is_suspected = self.owed.take();
             match self.round(is_suspected) {
                 Ok(true) => tracing::debug!(took = ?began.elapsed(), "read all pages"),
                 Ok(false) => continue,
@@ -176,7 +187,7 @@ impl Scrub {
     fn await_next(&self, began: Instant, mut period: Duration) -> bool {
         // Whoever asks again and again for what looks damaged does not have pages read all the time.
         let soonest = (began.elapsed() * (REST + 1)).max(RETRY);
-        if self.suspicion.is_owed() {
+        if self.owed.is_some() {
             period = period.min(soonest);
         }
         loop {
@@ -235,6 +246,27 @@ impl Scrub {
                 Ok(Wake::Suspicion) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(true),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::Store;
+    use super::*;
+
+    #[test]
+    fn the_thread_ends_with_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), false, Duration::MAX).unwrap();
+        let pages = Arc::downgrade(&store.pages);
+        futures::executor::block_on(store.close()).unwrap();
+        drop(store);
+        let begun = Instant::now();
+        while pages.upgrade().is_some() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "something still holds the pages");
+            std::thread::park_timeout(Duration::from_millis(10));
         }
     }
 }
