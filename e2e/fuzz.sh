@@ -35,7 +35,7 @@ cargo_fuzz() {
 }
 
 run() { # run TARGET
-  # From the root, as the target of SQL works in a directory of its own.
+  # Whole paths: the target of SQL works in a directory of its own.
   local corpus=$PWD/node/fuzz/corpus/$1 artifacts=$PWD/node/fuzz/artifacts/$1/
   local found=$FUZZ/found/$1 log=$LOG_DIR/fuzz-$1.log status=0 last executions crashes=0
   mkdir -p "$found" "$corpus" "$artifacts" "$LOG_DIR"
