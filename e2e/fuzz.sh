@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # fuzz.sh run|minimise [TARGET|all] [SECONDS] — `make fuzz`: `run` runs the fuzz targets of node/fuzz, as many at a time as
-# there are processors, each for so many seconds, on what is kept in node/fuzz/corpus and on what earlier runs found (target/fuzz/found);
-# `minimise` takes what adds coverage into the corpus. SQLite is built with the same instruments as Rust, so that coverage
-# leads into it. A run of all targets for ten minutes or more is written into docs/measurements-node.md.
+# there are processors, each for so many seconds, on what is kept in node/fuzz/corpus and on what earlier runs found
+# (target/fuzz/found); `minimise` takes what adds coverage into the corpus. SQLite is built with the same instruments as
+# Rust, so that coverage leads into it. A run of all targets for ten minutes or more is written into docs/measurements-node.md.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 . e2e/lib.sh
