@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use support::certificates::{Authority, Files};
-use support::{Cluster, PATIENCE, StopAtEnd, cluster};
+use support::{Cluster, Door, PATIENCE, StopAtEnd, cluster};
 
 const HOST: &[&str] = &["127.0.0.1"];
 
@@ -356,18 +356,11 @@ fn certificates_of_members_are_exchanged_with_their_authority() {
     let mut c = peers(&old);
     start_all(&mut c);
     c.execute(0, &json!(["CREATE TABLE t(a)"]));
-    let doors: Vec<_> = (0..3).map(|i| c.door(i)).collect();
-    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        let _stop = StopAtEnd(&stop);
-        for door in &doors {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    door.execute(&json!(["INSERT INTO t VALUES(1)"]));
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
+    let write = |door: &Door| {
+        door.execute(&json!(["INSERT INTO t VALUES(1)"]));
+        true
+    };
+    let written = c.while_written_to(write, |c, written| {
         let read_anew = |c: &mut Cluster, times: usize| {
             for i in 0..3 {
                 c.until("it is read anew", |c| {
@@ -378,13 +371,13 @@ fn certificates_of_members_are_exchanged_with_their_authority() {
         };
         // Both are trusted; then the new one signs; then the old one is forgotten. Each member tells of each step.
         let told = |c: &Cluster, i| c.report(i)["certificates"]["peers"].clone();
-        let before: Vec<_> = (0..3).map(|i| told(&c, i)["certificate"].clone()).collect();
+        let before: Vec<_> = (0..3).map(|i| told(c, i)["certificate"].clone()).collect();
         assert!(before.iter().all(|certificate| certificate.is_string()), "{before:?}");
         let ca = c.root().join("peers-ca.crt");
         std::fs::write(&ca, old.pem() + &new.pem()).unwrap();
-        read_anew(&mut c, 1);
+        read_anew(c, 1);
         for i in 0..3 {
-            assert_eq!(told(&c, i)["authorities"].as_array().map(Vec::len), Some(2));
+            assert_eq!(told(c, i)["authorities"].as_array().map(Vec::len), Some(2));
         }
         for i in 0..3 {
             let name = c.members[i].name.clone();
@@ -395,23 +388,23 @@ fn certificates_of_members_are_exchanged_with_their_authority() {
             std::fs::rename(files.certificate, c.root().join(format!("{name}.crt"))).unwrap();
             std::fs::rename(files.key, c.root().join(format!("{name}.key"))).unwrap();
         }
-        read_anew(&mut c, 2);
+        read_anew(c, 2);
         for (i, before) in before.iter().enumerate() {
-            assert_ne!(&told(&c, i)["certificate"], before);
+            assert_ne!(&told(c, i)["certificate"], before);
         }
         std::fs::write(&ca, new.pem()).unwrap();
-        read_anew(&mut c, 3);
+        read_anew(c, 3);
         // New connections are made by what there is now.
         let follower = (c.await_leader(0) + 1) % 3;
         c.signal(follower, "STOP");
         c.signal(follower, "CONT");
-        c.await_more(&done, 100);
+        c.await_more(written, 100);
     });
     let i = c.await_leader(0);
     c.kill(i);
     c.start(i);
     c.await_ready(i);
-    assert_eq!(c.value(i, "SELECT count(*) FROM t", "strong"), json!(done.load(Ordering::Relaxed)));
+    assert_eq!(c.value(i, "SELECT count(*) FROM t", "strong"), json!(written));
 }
 
 #[test]

@@ -571,12 +571,12 @@ impl Cluster {
     }
 
     /// Does `body` while a thread for each member writes through that, over and over; `write` says whether it did. `body`
-    /// gets how many writes there were.
+    /// gets how many writes there were so far; returns how many in the end.
     pub fn while_written_to(
         &mut self,
         write: impl Fn(&Door) -> bool + Sync,
         body: impl FnOnce(&mut Self, &AtomicU64),
-    ) {
+    ) -> u64 {
         let doors: Vec<Door> = (0..self.members.len()).map(|i| self.door(i)).collect();
         let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
@@ -592,6 +592,7 @@ impl Cluster {
             }
             body(self, &written);
         });
+        written.into_inner()
     }
 
     /// Waits until `n` more of something are done that threads count.
