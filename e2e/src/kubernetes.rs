@@ -1,5 +1,6 @@
 //! The Kubernetes that `KUBECONFIG` names, and what it can do for a test.
 
+use crate::scenario::Skip;
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{EvictParams, ListParams};
@@ -43,6 +44,11 @@ impl Kubernetes {
         let forced = std::env::var_os("E2E_PORT_FORWARD").is_some();
         let direct_network = !forced && reaches_services(&client).await?;
         Ok(Self { client, direct_network, local_processes, config, once })
+    }
+
+    /// Skips a test, with the reason, where nodes and the processes in pods are not of this machine.
+    pub fn require_local(&self, reason: &str) -> Result<()> {
+        if self.local_processes { Ok(()) } else { Err(Skip(reason.to_owned()).into()) }
     }
 
     /// A connection that speaks for another account, as far as this one may.

@@ -1,7 +1,6 @@
 //! Nodes of the Kubernetes that `e2e/kube` starts on this machine: they can lose power.
 
 use crate::kubernetes::Kubernetes;
-use crate::scenario::Skip;
 use crate::wait::eventually;
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Node;
@@ -13,10 +12,7 @@ use tokio::process::Command;
 
 /// Skips a test where nodes are not of this machine.
 pub fn require(kubernetes: &Kubernetes) -> Result<()> {
-    if kubernetes.local_processes {
-        return Ok(());
-    }
-    Err(Skip("only nodes of the local Kubernetes can lose power".to_owned()).into())
+    kubernetes.require_local("only nodes of the local Kubernetes can lose power")
 }
 
 /// Ends all processes of a node at once.

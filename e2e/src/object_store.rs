@@ -1,7 +1,7 @@
 //! An S3 server in the namespace of a test: what its clusters back up to.
 
 use crate::processes;
-use crate::scenario::{Scenario, Skip};
+use crate::scenario::Scenario;
 use crate::wait::eventually;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
@@ -33,9 +33,7 @@ pub struct ObjectStore {
 impl ObjectStore {
     /// Starts it, with an empty bucket, and waits until it answers.
     pub async fn start(test: &Scenario) -> Result<Self> {
-        if !test.kubernetes.local_processes {
-            return Err(Skip("the image of an S3 server is only on the local Kubernetes".into()).into());
-        }
+        test.kubernetes.require_local("the image of an S3 server is only on the local Kubernetes")?;
         let store = Self { client: test.kubernetes.client.clone(), namespace: test.namespace.clone() };
         let secret: Secret = serde_json::from_value(json!({
             "metadata": {"name": NAME},

@@ -1,7 +1,6 @@
 //! Processes in pods, seen from a machine whose processes the nodes are (the Kubernetes of `e2e/kube`).
 
 use crate::kubernetes::Kubernetes;
-use crate::scenario::Skip;
 use crate::wait::eventually;
 use anyhow::{Result, ensure};
 use std::fs;
@@ -10,10 +9,7 @@ use std::time::Duration;
 
 /// Skips a test where processes in pods are not of this machine.
 pub(crate) fn require(kubernetes: &Kubernetes) -> Result<()> {
-    if kubernetes.local_processes {
-        return Ok(());
-    }
-    Err(Skip("processes in pods can be reached only on the local Kubernetes".to_owned()).into())
+    kubernetes.require_local("processes in pods can be reached only on the local Kubernetes")
 }
 
 /// Pid of the program `name` in the pod with this uid.
