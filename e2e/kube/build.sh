@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# build.sh [kube|coredns|helm|images|kwok|versitygw ...] — builds the programs of the cluster into $KUBE_BIN and its
+# build.sh [kube|coredns|helm|images|kwok|versitygw|kube-router ...] — builds the programs of the cluster into $KUBE_BIN and its
 # images into $KUBE_IMAGES, from Go modules and Debian packages only. One Go module, so that they share what they
 # compile. What is built is stamped with a hash of its sources and built again only when that changes.
 set -euo pipefail
@@ -54,6 +54,11 @@ build_kwok() { once kwok "$(stamp go.mod go.sum)" compile kwok sigs.k8s.io/kwok/
 build_versitygw() {
   once versitygw "$(stamp go.mod go.sum)" compile versitygw github.com/versity/versitygw/cmd/versitygw
 }
+# Of a module of its own: what it needs is older than Kubernetes.
+compile_kube_router() {
+  (cd policy && compile kube-router github.com/cloudnativelabs/kube-router/v2/cmd/kube-router)
+}
+build_kube-router() { once kube-router "$(stamp policy/go.mod policy/go.sum)" compile_kube_router; }
 build_images() {
   once images "$(stamp images.sh pause.c ../mkimage.py "$KUBE_BIN"/.{coredns,versitygw}.stamp)" ./images.sh
 }

@@ -1,4 +1,4 @@
-//! Nodes of the Kubernetes that `e2e/kube` starts on this machine: they can lose power.
+//! Nodes of the Kubernetes that `e2e/kube` starts on this machine: they can lose power, and keep policies.
 
 use crate::kubernetes::Kubernetes;
 use crate::wait::eventually;
@@ -34,6 +34,11 @@ pub async fn start_all(kubernetes: &Kubernetes) -> Result<()> {
         Ok(all.iter().all(is_ready).then_some(()))
     })
     .await
+}
+
+/// Has NetworkPolicies kept on all nodes, or no longer.
+pub async fn keep_policies(keep: bool) -> Result<()> {
+    run("kube-policy.sh", &[if keep { "start" } else { "stop" }]).await
 }
 
 async fn run(script: &str, arguments: &[&str]) -> Result<()> {

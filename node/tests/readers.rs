@@ -123,8 +123,14 @@ fn an_open_reader_does_not_slow_writes_and_the_wal_stays_bounded() {
         largest >> 20
     );
     assert!(largest < 512 << 20, "a WAL of {largest} bytes");
-    // Of a second run on a busy machine the tail tells little: the proof runs alone and for longer.
-    assert!(beside < before * 3 + Duration::from_millis(50), "p99 {before:?}, then {beside:?}");
+    // Of a second run on a busy machine the tail tells little: the proof runs alone and for longer. Below 5 ms the moment at
+    // which a thread gets its processor decides (docs/design.md).
+    let limit = if seconds < 60 {
+        before * 3 + Duration::from_millis(50)
+    } else {
+        2 * before.max(Duration::from_millis(5))
+    };
+    assert!(beside < limit, "p99 {before:?}, then {beside:?}");
     let acknowledged = writers.stop();
     c.assert_ledgers(&acknowledged);
 }

@@ -20,6 +20,7 @@ mod outlets;
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 mod page;
 mod pages;
+mod placement;
 mod quorum;
 mod rest;
 mod scaling;

@@ -5,7 +5,7 @@ use client::sql::Credentials;
 use e2e::database::{Database, Level};
 use e2e::ledger::Pace;
 use e2e::scenario::OPERATOR_NAMESPACE;
-use e2e::{Manifest, Scenario, eventually, scenario};
+use e2e::{Cluster, Manifest, Scenario, eventually, nodes, proving, scenario};
 use k8s_openapi::api::authorization::v1::SelfSubjectRulesReview;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
@@ -14,6 +14,10 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+/// The port for clients, and the one between members.
+const CLIENTS: u16 = 4001;
+const MEMBERS: u16 = 4002;
 
 fn user(name: &str, password: &str) -> Option<Credentials> {
     Some(Credentials { user: name.to_owned(), password: password.to_owned() })
@@ -71,9 +75,57 @@ fn nobody_gets_in_without_a_password() {
     });
 }
 
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn strangers_do_not_reach_the_port_between_members() {
+    // Who keeps NetworkPolicies is compiled for this test.
+    if !proving() {
+        return;
+    }
+    scenario("strangers_do_not_reach_the_port_between_members", async |test| {
+        nodes::require(&test.kubernetes)?;
+        let orders = test.cluster("orders", 3).await?;
+        ensure!(reached(&orders, MEMBERS).await? == 3, "they are not reached without a policy either");
+        nodes::keep_policies(true).await?;
+        let kept = only_members_reach_it(test, &orders).await;
+        nodes::keep_policies(false).await?;
+        kept
+    });
+}
+
+/// This machine is none of its members; they come and go, and another one leads, as if nothing were kept.
+async fn only_members_reach_it(test: &Scenario, orders: &Cluster) -> Result<()> {
+    eventually("no member is reached by strangers", Duration::from_secs(30), async || {
+        Ok((reached(orders, MEMBERS).await? == 0).then_some(()))
+    })
+    .await?;
+    let ledger = orders.start_writing(Pace::default()).await?;
+    orders.scale(5).await?;
+    orders.await_ready().await?;
+    orders.delete_pod(&orders.await_leader().await?).await?;
+    eventually("another one leads, and all are there", Duration::from_secs(40), async || {
+        orders.await_ready().await.map(Some)
+    })
+    .await?;
+    test.unharmed("strangers kept from the port between members", &ledger.finish().await?)?;
+    let (members, clients) = (reached(orders, MEMBERS).await?, reached(orders, CLIENTS).await?);
+    ensure!((members, clients) == (0, 5), "{members} are reached between members, {clients} by clients");
+    Ok(())
+}
+
+/// How many pods take a connection from this machine at a port.
+async fn reached(orders: &Cluster, port: u16) -> Result<usize> {
+    let addresses = orders.pods().await?.into_iter().filter_map(|pod| pod.status?.pod_ip);
+    let connects = addresses.map(async |address| {
+        let connected = tokio::time::timeout(Duration::from_secs(2), TcpStream::connect((address, port)));
+        matches!(connected.await, Ok(Ok(_)))
+    });
+    Ok(futures::future::join_all(connects).await.into_iter().filter(|connects| *connects).count())
+}
+
 /// What the port between members answers to somebody who talks without TLS.
 async fn said_in_plaintext(address: &str) -> Result<Vec<u8>> {
-    let mut stream = TcpStream::connect((address, 4002)).await?;
+    let mut stream = TcpStream::connect((address, MEMBERS)).await?;
     // The beginning of a preface, and then nothing more.
     stream.write_all(b"SQLITED\x01").await?;
     stream.shutdown().await?;
@@ -110,7 +162,7 @@ fn members_move_to_tls_under_writes() {
         orders.set(json!({"security": {"tls": {"peers": "Managed"}}})).await?;
         // One round is what there is time for; node/tests/tls.rs has all of them with processes.
         await_traffic("CallsByTls").await?;
-        if e2e::proving() {
+        if proving() {
             await_traffic("Tls").await?;
             orders.await_no("Reconciling").await?;
             orders.set(json!({"security": {"tls": {"peers": "Disabled"}}})).await?;

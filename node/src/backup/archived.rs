@@ -100,18 +100,12 @@ mod tests {
         }
     }
 
+    include!("../../../client/cases/refusal.rs");
+
     fn outcome(contents: &Contents, wanted: &RestoreTarget) -> String {
         match contents.choose(wanted) {
             Ok(choice) => format!("from {}", choice.manifest.backup.index),
-            Err(NotReachable::NoBackup) => "no backup".into(),
-            Err(NotReachable::Damaged { .. }) => "damaged".into(),
-            Err(NotReachable::NewerDamaged { last, .. }) => format!("newer damaged, last {last}"),
-            Err(NotReachable::NoSuchBackup(_)) => "no such backup".into(),
-            Err(NotReachable::NotATime(_)) => "not a time".into(),
-            Err(NotReachable::TooEarly { index, .. }) => format!("too early, first {index}"),
-            Err(NotReachable::NotYet { until, .. }) => format!("not yet, until {until}"),
-            Err(NotReachable::TooLate { last, .. }) => format!("too late, last {last}"),
-            Err(NotReachable::Hole { from, to, .. }) => format!("hole {from} to {to}"),
+            Err(refused) => refusal(&refused),
         }
     }
 
