@@ -7,19 +7,16 @@ cd "$(dirname "$0")/.." || exit
 . e2e/lib.sh
 page=docs/measurements-node.md
 wanted=${1:-}
-rows='' failed=0 ran=0
-before=$(sed '/^## /,$d' "$page")
+declare -A rows
+names=() failed=0
 measured="$(git rev-parse --short HEAD 2>/dev/null || echo none), $(date -u +%F), $(nproc) cores,\
  $(free -g | awk '/^Mem/ {print $2}') GiB, Linux $(uname -r)"
 
 # prove NAME "VARIABLE=VALUE …" TEST [PART OF A TEST'S NAME]
 prove() {
   local name=$1 variables=$2 test=$3 part=${4:-} log begin=$SECONDS outcome said
-  if ! [[ $name =~ $wanted ]]; then
-    rows+=$(grep -F "| $name |" <<<"$before")$'\n'
-    return
-  fi
-  ran=$((ran + 1))
+  names+=("$name")
+  [[ $name =~ $wanted ]] || return
   mkdir -p "$LOG_DIR"
   log=$LOG_DIR/prove-${name//[^a-z0-9]/-}.log
   printf '%s\n' "${bold}── $name${plain}"
@@ -31,7 +28,7 @@ prove() {
     grep -vE '^(ok|FAILED|test |running|$)|^ *(Compiling|Finished|Running|Blocking)|^(warning|error|failures)' | head -n 30 |
     sed 's/|/\\|/g' | paste -sd '~' | sed 's/~/<br>/g')
   printf '   %s, %s s\n' "$outcome" "$((SECONDS - begin))"
-  rows+="| $name | $outcome | ${said:--} | \`$variables cargo test --profile ci --workspace --features node/failpoints --test $test -- --nocapture ${part}\` | $measured |"$'\n'
+  rows[$name]="| $name | $outcome | ${said:--} | \`$variables cargo test --profile ci --workspace --features node/failpoints --test $test -- --nocapture ${part}\` | $measured |"
 }
 
 prove "generated statements on three stores" "DETERMINISM_STATEMENTS=1000000" determinism
@@ -59,9 +56,11 @@ if [ -x "$s3" ]; then
     "BACKUP_BUSY=1 BACKUP_SECONDS=60 BACKUP_S3=$s3 BACKUP_S3_DIR=/dev/shm" backup_faults "--ignored latency"
 fi
 
-[ "$ran" -gt 0 ] || { echo "no proof is named like $wanted" >&2; exit 2; }
-# What was measured by other commands stays.
-others=$(sed -n '/^## /,$p' "$page")
+((${#rows[@]})) || { echo "no proof is named like $wanted" >&2; exit 2; }
+# One at a time: another one may have proven something else meanwhile. What was measured by other commands stays.
+exec 9<"$page"
+flock 9
+before=$(sed '/^## /,$d' "$page") others=$(sed -n '/^## /,$p' "$page")
 {
   echo "# Measurements of the node"
   echo
@@ -69,7 +68,9 @@ others=$(sed -n '/^## /,$p' "$page")
   echo
   echo "| what | outcome | what it said | command | measured at |"
   echo "|---|---|---|---|---|"
-  grep . <<<"$rows"
+  for name in "${names[@]}"; do
+    if [ -n "${rows[$name]:-}" ]; then echo "${rows[$name]}"; else grep -F "| $name |" <<<"$before"; fi
+  done
   [ -z "$others" ] || printf '\n%s\n' "$others"
 } >"$page"
 echo "written: $page"
