@@ -31,7 +31,9 @@ prove() {
   rows[$name]="| $name | $outcome | ${said:--} | \`$variables cargo test --profile ci --workspace --features node/failpoints --test $test -- --nocapture ${part}\` | $measured |"
 }
 
-prove "generated statements on three stores" "DETERMINISM_STATEMENTS=1000000" determinism
+prove "generated statements on three stores" "DETERMINISM_STATEMENTS=1000000" determinism "--exact three_replicas_stay_equal"
+prove "the same in three processes with other clocks and time zones" "DETERMINISM_STATEMENTS=1000000" determinism clocks_and
+prove "the same, and what changes is captured" "DETERMINISM_STATEMENTS=1000000" determinism capture_what_changes
 prove "power cuts, 50 each of one, two, all members" "POWER_ROUNDS=50" power
 prove "kills of the leader, no failed request on the others" "MEMBERS_ROUNDS=30" members living_member
 prove "leadership handed over under load" "LEADERSHIP_ROUNDS=30 LEADERSHIP_SECONDS=600" leadership

@@ -16,17 +16,18 @@ start)
   need ipset iptables
   "$KUBE_SRC/build.sh" kube-router
   for n in $(seq "$(cat "$KUBE_RUN/nodes")"); do
-    daemon "node$n-policy" "$KUBE_SRC/kube-node.sh" exec "$n" "$program" --run-firewall=true --run-router=false \
-      --run-service-proxy=false --kubeconfig="$PKI/admin.kubeconfig" --hostname-override="node$n" \
-      --service-cluster-ip-range="$SERVICE_CIDR" --health-port=0 --metrics-port=0
+    # shellcheck disable=SC2016 # the node's shell expands it
+    daemon "node$n-policy" "$KUBE_SRC/kube-node.sh" exec "$n" sh -c 'echo $$ >/run/kube-router.pid && exec "$0" "$@"' \
+      "$program" --run-firewall=true --run-router=false --run-service-proxy=false --kubeconfig="$PKI/admin.kubeconfig" \
+      --hostname-override="node$n" --service-cluster-ip-range="$SERVICE_CIDR" --health-port=0 --metrics-port=0
   done
   for n in $(seq "$(cat "$KUBE_RUN/nodes")"); do wait_for 60 "node$n's policies" is_kept "$n"; done
   ;;
 stop)
   for n in $(seq "$(cat "$KUBE_RUN/nodes")"); do
     if alive "node$n-policy"; then
-      pid=$(pid_of "node$n-policy")
-      kill "$pid"
+      # shellcheck disable=SC2016 # the node's shell expands it
+      on "$n" sh -c 'kill "$(cat /run/kube-router.pid)"'
       while alive "node$n-policy"; do sleep 0.05; done
     fi
     # Its own --cleanup-config wants to clean up what was never turned on, and dies of it.

@@ -343,8 +343,7 @@ impl Followed {
 
 /// A number is the same number, whether it was written as an integer or not.
 fn plain(value: &Value) -> String {
-    // As far as serde_json reads numbers exactly.
-    value.as_f64().map_or_else(|| value.to_string(), |n| format!("{n:.12e}"))
+    value.as_f64().map_or_else(|| value.to_string(), |n| format!("{n:e}"))
 }
 
 fn json(value: rusqlite::types::Value) -> Value {

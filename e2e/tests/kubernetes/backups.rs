@@ -5,7 +5,7 @@ use client::backup::{ArchiveState, Catalogue};
 use e2e::database::Level;
 use e2e::ledger::Pace;
 use e2e::{Cluster, Database, Manifest, ObjectStore, Scenario, eventually, proving, scenario};
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
@@ -155,6 +155,41 @@ fn only_the_bucket_is_left() {
         let database = again.service("rw").await?;
         ensure!(database.read_number(COUNT, Level::Linearizable).await? == 5);
         database.write("INSERT INTO t VALUES (5)").await?;
+        again.assert_same_content(COUNT).await
+    });
+}
+
+#[test]
+#[ignore = "needs Kubernetes: make e2e"]
+fn a_volume_that_all_members_mount_is_a_store_too() {
+    scenario("a_volume_that_all_members_mount_is_a_store_too", async |test| {
+        test.kubernetes.require_local("volumes that several pods may write are not everywhere")?;
+        let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+            "metadata": {"name": "backups"},
+            "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+        }))?;
+        let claims =
+            Api::<PersistentVolumeClaim>::namespaced(test.kubernetes.client.clone(), &test.namespace);
+        claims.create(&PostParams::default(), &claim).await?;
+        let orders = test.named("orders");
+        let archive = json!({"enabled": true, "rpoTargetSeconds": 1});
+        let settings = json!({"store": {"filesystem": {"claimName": "backups"}}, "continuous": archive});
+        orders.apply(&Manifest::new("orders", 3).with("backup", settings)).await?;
+        orders.await_ready().await?;
+        let database = orders.service("rw").await?;
+        database.write("CREATE TABLE t (x INTEGER)").await?;
+        back_up(test, "first").await?;
+        database.write("INSERT INTO t VALUES (1), (2)").await?;
+        await_archived(&orders).await?;
+        orders.await_condition("BackupHealthy", "True").await?;
+
+        let mut branch = object_by_plugin(test, "--dry-run branch orders again --to latest").await?;
+        branch["metadata"]["labels"] = json!({"sqlite-operator.io/e2e": ""});
+        let branch: DynamicObject = serde_json::from_value(branch)?;
+        test.kubernetes.clusters(&test.namespace).create(&PostParams::default(), &branch).await?;
+        let again = test.named("again");
+        again.await_ready().await?;
+        ensure!(again.service("rw").await?.read_number(COUNT, Level::Linearizable).await? == 2);
         again.assert_same_content(COUNT).await
     });
 }

@@ -314,6 +314,8 @@ fn blob_literal(text: &str) -> Option<Vec<u8>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng as _, SeedableRng as _};
 
     fn decode(body: &str) -> Result<Vec<(String, String)>, BadBody> {
         let request = decode_json(body.as_bytes(), RequestFlags::default(), RequestId::default())?;
@@ -336,6 +338,18 @@ mod tests {
         let most = LARGEST_REQUEST / (9 * 60_000);
         assert!(decoded(rows(most - 1)).is_ok());
         assert_eq!(decoded(rows(most + 1)).unwrap_err(), BadBody::TooLarge);
+    }
+
+    #[test]
+    fn real_numbers_are_read_as_they_are_written() {
+        let mut random = StdRng::seed_from_u64(1);
+        let any =
+            std::iter::repeat_with(|| f64::from_bits(random.random())).filter(|n| n.is_finite()).take(10_000);
+        for n in any.chain([926.286_909_756_665_1, 0.1 + 0.2, 1e23, 5e-324, f64::MAX, f64::MIN_POSITIVE]) {
+            // The shortest text that stands for it and for no other.
+            let expected = Ok(vec![("S".to_owned(), format!("[(None, Real({n:?}))]"))]);
+            assert_eq!(decode(&format!(r#"[["S", {n:?}]]"#)), expected);
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::Read as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -127,14 +127,16 @@ pub struct Cluster {
 }
 
 /// Ports that were free a moment ago, all different. Below the range from which the kernel takes the ports of outgoing
-/// connections: one of those would sit on the port of a member that is down for a moment.
+/// connections: one of those would sit on the port of a member that is down for a moment. Whether a port is free is asked by
+/// connecting to it: a socket that listens there to try it out is open in a process, too, that another test starts just then,
+/// until that has become its program, and meanwhile the member finds its port taken.
 pub fn free_ports(n: usize) -> Vec<u16> {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock().unwrap();
     let mut ports = Vec::new();
     while ports.len() < n {
         let port = rand::random_range(12_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
+        if TcpStream::connect(("127.0.0.1", port)).is_err() && given.insert(port) {
             ports.push(port);
         }
     }
