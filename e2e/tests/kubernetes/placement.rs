@@ -4,6 +4,7 @@ use crate::failures::SAME;
 use anyhow::{Context, Result, ensure};
 use e2e::ledger::Pace;
 use e2e::{Cluster, Manifest, eventually, nodes, proving, scenario};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,7 +28,7 @@ fn members_that_must_be_apart_wait_for_room() {
         orders.scale(5).await?;
         let waiting = eventually("pods find no Kubernetes node", Duration::from_secs(20), async || {
             let pods = orders.pods().await?;
-            let waits = |pod: &&k8s_openapi::api::core::v1::Pod| {
+            let waits = |pod: &&Pod| {
                 let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
                 conditions.into_iter().any(|c| c.reason.as_deref() == Some("Unschedulable"))
             };
@@ -45,7 +46,7 @@ fn members_that_must_be_apart_wait_for_room() {
             .await?;
             test.say(format_args!("it says: {}", told.message));
         }
-        // No other pod of theirs may be waited for: it would wait too.
+        // Those that wait have the former template: they go first, or the change would wait for them as for any member.
         orders.set(json!({"placement": {"spread": "Preferred"}})).await?;
         orders.await_no("Stalled").await?;
         orders.await_ready().await?;
