@@ -21,7 +21,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 const ALL_BODIES: usize = 160 << 20;
 /// The unit that room is counted in.
 const UNIT: usize = 1 << 10;
-/// Room taken at once for a body of unknown length.
+/// Room that a body takes before any of it is here, at most.
+const BEGINNING: usize = 4 << 10;
+/// Room that it takes beyond what is here, at most.
 const STEP: usize = 256 << 10;
 
 /// Room for bodies, shared by all requests.
@@ -78,18 +80,20 @@ impl BodyRoom {
         if announced.is_some_and(|n| n > BODY_LIMIT) {
             return Err(too_large(BODY_LIMIT));
         }
-        // For what is here, and for what small bodies will be: a large one that is only announced takes no room from others.
-        let expected = announced.map_or(0, |n| n.min(STEP)).max(beginning.len());
+        // For what is here, and for what small bodies will be: a large one that is only announced takes no room from others,
+        // however many there are of those.
+        let expected = announced.unwrap_or(BEGINNING).min(BEGINNING).max(beginning.len());
         let mut room = self.take(expected.max(1)).await?;
         let mut all = beginning;
-        // Grows with what arrives, not with what is announced.
+        // Grows with what arrives, not with what is announced; each time by as much as is here, or a step.
         while let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(|_| too_slow())? {
             let Ok(piece) = frame.map_err(broken)?.into_data() else { continue };
             if all.len() + piece.len() > BODY_LIMIT {
                 return Err(too_large(BODY_LIMIT));
             }
-            if all.len() + piece.len() > room.num_permits() * UNIT {
-                room.merge(self.take(piece.len().max(STEP)).await?);
+            let (held, needed) = (room.num_permits() * UNIT, all.len() + piece.len());
+            if needed > held {
+                room.merge(self.take((needed - held).max(held.min(STEP))).await?);
             }
             all.extend_from_slice(&piece);
         }
@@ -123,7 +127,7 @@ pub async fn read_small(body: Body, limit: usize) -> Result<Bytes, Answer> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use futures::stream;
+    use futures::{FutureExt as _, StreamExt as _, stream};
     use std::convert::Infallible;
 
     fn chunked(sizes: &[usize]) -> Body {
@@ -142,6 +146,23 @@ mod tests {
         assert!(other.room.num_permits() * UNIT >= 601_001);
         drop((held, other));
         assert_eq!(room.units.available_permits(), all);
+    }
+
+    #[tokio::test]
+    async fn who_only_announces_a_large_body_keeps_nobody_out() {
+        let room = BodyRoom { body_timeout: Duration::from_secs(3600), ..BodyRoom::default() };
+        let silent: Vec<_> = (0..10_000)
+            .map(|_| {
+                let byte = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"["))]);
+                let body = Body::from_stream(byte.chain(stream::pending()));
+                let mut received = Box::pin(async { room.receive(body).await.map(drop) });
+                assert!(received.as_mut().now_or_never().is_none(), "it waits for the rest");
+                received
+            })
+            .collect();
+        let large = room.receive(chunked(&[BODY_LIMIT / 2, BODY_LIMIT / 4])).await.unwrap();
+        assert_eq!(large.bytes.len(), BODY_LIMIT / 4 * 3);
+        drop(silent);
     }
 
     #[tokio::test]
