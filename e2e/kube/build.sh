@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# build.sh [kube|coredns|helm|images|kwok|versitygw|kube-router ...] — builds the programs of the cluster into $KUBE_BIN and its
-# images into $KUBE_IMAGES, from Go modules and Debian packages only. One Go module, so that they share what they
-# compile. What is built is stamped with a hash of its sources and built again only when that changes.
+# build.sh [kube|coredns|helm|images|kwok|versitygw|kube-router ...] — builds the programs of the cluster into $KUBE_BIN
+# and its images into $KUBE_IMAGES, from Go modules and Debian packages only. One Go module but for kube-router, so that
+# they share what they compile. What is built is stamped with a hash of its sources and built again only when that changes.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$KUBE_SRC"

@@ -5,6 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 what=${1:-} program=$KUBE_BIN/kube-router
 [ -f "$KUBE_RUN/nodes" ] || die "there is no Kubernetes: kube-up.sh starts it"
+mapfile -t nodes < <(seq "$(cat "$KUBE_RUN/nodes")")
 
 # on N COMMAND... — in the network, the file systems and the processes of node N.
 on() { "$KUBE_SRC/kube-node.sh" exec "$@"; }
@@ -15,16 +16,16 @@ case $what in
 start)
   need ipset iptables
   "$KUBE_SRC/build.sh" kube-router
-  for n in $(seq "$(cat "$KUBE_RUN/nodes")"); do
+  for n in "${nodes[@]}"; do
     # shellcheck disable=SC2016 # the node's shell expands it
     daemon "node$n-policy" "$KUBE_SRC/kube-node.sh" exec "$n" sh -c 'echo $$ >/run/kube-router.pid && exec "$0" "$@"' \
       "$program" --run-firewall=true --run-router=false --run-service-proxy=false --kubeconfig="$PKI/admin.kubeconfig" \
       --hostname-override="node$n" --service-cluster-ip-range="$SERVICE_CIDR" --health-port=0 --metrics-port=0
   done
-  for n in $(seq "$(cat "$KUBE_RUN/nodes")"); do wait_for 60 "node$n's policies" is_kept "$n"; done
+  for n in "${nodes[@]}"; do wait_for 60 "node$n's policies" is_kept "$n"; done
   ;;
 stop)
-  for n in $(seq "$(cat "$KUBE_RUN/nodes")"); do
+  for n in "${nodes[@]}"; do
     if alive "node$n-policy"; then
       # shellcheck disable=SC2016 # the node's shell expands it
       on "$n" sh -c 'kill "$(cat /run/kube-router.pid)"'

@@ -86,6 +86,19 @@ pub(super) async fn await_archived(cluster: &Cluster) -> Result<()> {
     .await
 }
 
+/// `again`, a cluster that begins with the last that is archived of `orders`, as somebody writes it down while there still is
+/// something to ask.
+async fn branch_of_latest(test: &Scenario) -> Result<DynamicObject> {
+    let mut branch = object_by_plugin(test, "--dry-run branch orders again --to latest").await?;
+    branch["metadata"]["labels"] = json!({"sqlite-operator.io/e2e": ""});
+    Ok(serde_json::from_value(branch)?)
+}
+
+/// Settings of an archive that is at most a second behind.
+fn archive() -> Value {
+    json!({"enabled": true, "rpoTargetSeconds": 1})
+}
+
 /// A cluster that is backed up to a bucket of its own, as `settings` of `spec.backup` say.
 async fn with_bucket(test: &Scenario, voters: u32, mut settings: Value) -> Result<(ObjectStore, Cluster)> {
     let store = ObjectStore::start(test).await?;
@@ -102,8 +115,7 @@ async fn backed_up(
     voters: u32,
     schedules: &[Value],
 ) -> Result<(ObjectStore, Cluster, Database)> {
-    let archive = json!({"enabled": true, "rpoTargetSeconds": 1});
-    let settings = json!({"continuous": archive, "schedules": schedules});
+    let settings = json!({"continuous": archive(), "schedules": schedules});
     let (store, orders) = with_bucket(test, voters, settings).await?;
     let database = orders.service("rw").await?;
     database.write("CREATE TABLE t (x INTEGER)").await?;
@@ -143,13 +155,11 @@ fn only_the_bucket_is_left() {
         await_archived(&orders).await?;
         orders.await_condition("BackupHealthy", "True").await?;
         // Somebody writes down how to begin again while there still is something to ask.
-        let mut branch = object_by_plugin(test, "--dry-run branch orders again --to latest").await?;
-        branch["metadata"]["labels"] = json!({"sqlite-operator.io/e2e": ""});
+        let branch = branch_of_latest(test).await?;
 
         // Members, volumes and Secrets are gone, and another cluster goes on where this one was.
         orders.delete().await?;
         let again = test.named("again");
-        let branch: DynamicObject = serde_json::from_value(branch)?;
         test.kubernetes.clusters(&test.namespace).create(&PostParams::default(), &branch).await?;
         again.await_ready().await?;
         let database = again.service("rw").await?;
@@ -172,8 +182,8 @@ fn a_volume_that_all_members_mount_is_a_store_too() {
             Api::<PersistentVolumeClaim>::namespaced(test.kubernetes.client.clone(), &test.namespace);
         claims.create(&PostParams::default(), &claim).await?;
         let orders = test.named("orders");
-        let archive = json!({"enabled": true, "rpoTargetSeconds": 1});
-        let settings = json!({"store": {"filesystem": {"claimName": "backups"}}, "continuous": archive});
+        let store = json!({"filesystem": {"claimName": "backups"}});
+        let settings = json!({"store": store, "continuous": archive()});
         orders.apply(&Manifest::new("orders", 3).with("backup", settings)).await?;
         orders.await_ready().await?;
         let database = orders.service("rw").await?;
@@ -183,9 +193,7 @@ fn a_volume_that_all_members_mount_is_a_store_too() {
         await_archived(&orders).await?;
         orders.await_condition("BackupHealthy", "True").await?;
 
-        let mut branch = object_by_plugin(test, "--dry-run branch orders again --to latest").await?;
-        branch["metadata"]["labels"] = json!({"sqlite-operator.io/e2e": ""});
-        let branch: DynamicObject = serde_json::from_value(branch)?;
+        let branch = branch_of_latest(test).await?;
         test.kubernetes.clusters(&test.namespace).create(&PostParams::default(), &branch).await?;
         let again = test.named("again");
         again.await_ready().await?;
@@ -358,8 +366,7 @@ fn writes_do_not_notice_backups_and_the_archive() {
         let peace = orders.start_writing(Pace::default()).await?.baseline().await?;
         peace.await_acknowledged(WRITES, PATIENCE).await?;
         let peace = peace.finish().await?;
-        let archive = json!({"enabled": true, "rpoTargetSeconds": 1});
-        orders.set(json!({"backup": {"continuous": archive}})).await?;
+        orders.set(json!({"backup": {"continuous": archive()}})).await?;
         eventually("the archive is on its target", SETTINGS_ARRIVE, async || {
             let leader = orders.await_leader().await?;
             let archive = orders.report(&leader).await?.archive.context("no archive")?;

@@ -29,8 +29,8 @@ fn members_that_must_be_apart_wait_for_room() {
         let waiting = eventually("pods find no Kubernetes node", Duration::from_secs(20), async || {
             let pods = orders.pods().await?;
             let waits = |pod: &&Pod| {
-                let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-                conditions.into_iter().any(|c| c.reason.as_deref() == Some("Unschedulable"))
+                let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                conditions.any(|c| c.reason.as_deref() == Some("Unschedulable"))
             };
             let waiting = pods.iter().filter(waits).count();
             Ok((waiting > 0).then_some(waiting))
