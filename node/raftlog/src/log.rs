@@ -202,6 +202,7 @@ impl RaftLog {
         let inner = self.shared.lock();
         Stats {
             segments: inner.segments.len(),
+            segment_bytes: inner.segments.iter().map(|segment| segment.len).sum(),
             cached_bytes: inner.cache.bytes(),
             indexed_entries: inner.index.len(),
             queued_records: inner.queue.len(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::flush::FlushThread;
 use crate::index::Index;
 use crate::io::Io;
+use crate::options::len_of_new;
 use crate::prepare::{Preparer, Setup};
 use crate::recover::{Recovery, recover};
 use crate::segment::{Segment, sync_dir, unlink};
@@ -31,7 +32,7 @@ pub(crate) fn open(dir: &Path, options: Options, io: Arc<dyn Io>) -> Result<(Raf
     let Recovery { mut replay, mut unopened, spares, last_counter, .. } = recovery;
     if let Some(segment) = &mut unopened {
         // It was synced with this length before it got its name. An extension may not have been.
-        segment.len = segment.len.min(options.segment_bytes);
+        segment.len = segment.len.min(len_of_new(segment.counter(), options.segment_bytes));
     }
     // The index is the reader's, the rest of the replay the writer's.
     let (state, index) = match &mut replay {

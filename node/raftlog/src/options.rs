@@ -8,6 +8,9 @@ use crate::LogError;
 
 /// No segment file is smaller.
 pub(crate) const MIN_SEGMENT_BYTES: u64 = 4096;
+/// The very first segment is no larger: somebody waits for it, so its zeros are written without a pause, on a disk
+/// that others may be using.
+const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
 
 /// Called once, on a thread of the log, when it is poisoned; see [`Options::on_poison`].
 pub type PoisonHook = Arc<dyn Fn(&LogError) + Send + Sync>;
@@ -15,7 +18,8 @@ pub type PoisonHook = Arc<dyn Fn(&LogError) + Send + Sync>;
 /// How a log is kept. The defaults suit a server with a disk of its own.
 #[derive(Clone)]
 pub struct Options {
-    /// Size of a segment file in bytes, at least 4 KiB, rounded up to 4 KiB. A larger record gets a larger segment.
+    /// Size of a segment file in bytes, at least 4 KiB, rounded up to 4 KiB. A larger record gets a larger segment;
+    /// the very first one has 4 MiB at most.
     pub segment_bytes: u64,
     /// How many retired segments are kept for reuse instead of being unlinked. Their disk space stays taken.
     pub max_spares: usize,
@@ -46,6 +50,11 @@ impl Options {
         self.segment_bytes = self.segment_bytes.clamp(MIN_SEGMENT_BYTES, 1 << 34).next_multiple_of(4096);
         self
     }
+}
+
+/// How long a new segment is, by the counting half of its generation.
+pub(crate) fn len_of_new(counter: u32, segment_bytes: u64) -> u64 {
+    if counter == 1 { segment_bytes.min(FIRST_SEGMENT_BYTES) } else { segment_bytes }
 }
 
 impl fmt::Debug for Options {

@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::LogError;
 use crate::io::Io;
+use crate::options::len_of_new;
 use crate::segment::{Filled, Role, Segment, counter_of, make_generation, sync_dir, unlink};
 
 /// After each piece of zeros the disk is left to others for this many times what the piece's sync took.
@@ -223,7 +224,8 @@ impl Worker {
             }
             None => {
                 let go_on = |filled| self.desk.pause(filled);
-                Segment::create(io.as_ref(), dir, generation, self.setup.segment_bytes, &go_on)?
+                let len = len_of_new(counter, self.setup.segment_bytes);
+                Segment::create(io.as_ref(), dir, generation, len, &go_on)?
             }
         };
         self.setup.last_counter = counter_of(generation);

@@ -19,6 +19,8 @@ pub struct Stats {
     pub flush_buckets: [u64; FLUSH_BUCKETS_MICROS.len() + 1],
     /// Segment files in use, without the prepared one and the spares.
     pub segments: usize,
+    /// Bytes of those files.
+    pub segment_bytes: u64,
     /// Bytes of payloads in memory, counting a fixed cost per entry.
     pub cached_bytes: usize,
     /// Entries known to the in-memory index (16 bytes each).

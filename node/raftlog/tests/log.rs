@@ -117,6 +117,33 @@ fn large_payloads_go_through_whole() {
     assert!(reopen().read(0..8, usize::MAX).unwrap() == all);
 }
 
+/// Somebody waits for the first segment, so it is short; it is no spare for later ones.
+#[test]
+fn the_first_segment_is_short() {
+    const FIRST: u64 = 4 << 20;
+    const NEXT: u64 = 5 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let reopen = || {
+        let options = Options { segment_bytes: NEXT, ..Options::default() };
+        RaftLog::open(dir.path(), options, Arc::new(OsIo)).unwrap().0
+    };
+    let log = reopen();
+    assert_eq!(log.stats().segment_bytes, FIRST);
+    let all: Vec<_> = (1..6).map(|index| (index, payload(index, 1 << 20))).collect();
+    append(&log, all.clone());
+    assert_eq!(log.stats().segment_bytes, FIRST + NEXT);
+    log.close().unwrap();
+    let log = reopen();
+    assert_eq!(log.stats().segment_bytes, FIRST + NEXT);
+    assert!(log.read(1..6, usize::MAX).unwrap() == all);
+    log.purge(4, bytes("id"), ignore()).unwrap();
+    append(&log, vec![(6, payload(6, 1 << 20))]);
+    assert_eq!(log.stats().segment_bytes, NEXT);
+    log.close().unwrap();
+    let lengths = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len());
+    assert!(lengths.into_iter().all(|len| len != FIRST), "a short spare was kept");
+}
+
 #[test]
 fn retired_segments_are_used_again() {
     let dir = tempfile::tempdir().unwrap();

@@ -271,7 +271,7 @@ fn store(app: &App, report: &MemberReport) -> Value {
             "fsm_pending": report.committed_index.saturating_sub(report.applied_index),
             "num_peers": report.membership.members.iter().filter(|m| m.voter).count().saturating_sub(1),
             "voter": voter,
-            "log_size": log.segments as u64 * consensus.config().log_segment_bytes,
+            "log_size": log.segment_bytes,
             "last_snapshot_index": durable.map_or(0, |id| id.index),
             "last_snapshot_term": durable.map_or(0, |id| id.term),
         },
