@@ -173,12 +173,16 @@ fn queries_have_a_bound_on_their_memory() {
         columns.as_str(),
         "SELECT group_concat(hex(zeroblob(8000000))) FROM t, t, t, t",
         "SELECT json_group_array(hex(zeroblob(8000000))) FROM t, t, t, t",
+        // There are rows before it.
+        "SELECT length(hex(zeroblob(100 + (a - 1) * 50000000))) FROM t",
     ];
     std::thread::scope(|scope| {
-        for sql in hungry.iter().cycle().take(9) {
+        for sql in hungry.iter().cycle().take(12) {
             scope.spawn(|| {
                 let body = ask(sql);
-                assert!(body.contains("-query-memory-limit"), "{}", &body[..body.len().min(300)]);
+                let begin = &body[..body.len().min(300)];
+                assert!(body.contains("-query-memory-limit"), "{begin}");
+                assert_eq!(body.matches("\"error\":").count(), 1, "{begin}");
             });
         }
         // Who takes little is not told that there is none.

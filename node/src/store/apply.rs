@@ -17,7 +17,7 @@ use super::maintain;
 use super::meta::{self, Applied, LogId, Maintained, MetaError, StoredMembership};
 use super::pages::{Checksum, Pages};
 use super::writer_connection::WriterConnection;
-use super::{changes, encode, wal_capture};
+use super::{changes, encode, query_memory, wal_capture};
 use crate::failpoint::{Place, pass};
 use crate::raft::command::{ChangesCommand, CommandView, MaintenanceCommand, Malformed, RequestFlags};
 use bytes::Bytes;
@@ -113,6 +113,9 @@ pub enum LocalFailure {
     /// What the state is executed by is not here.
     #[error(transparent)]
     Extensions(#[from] ExtensionError),
+    /// There was no memory for SQLite while it applied an entry; what it made of that is not to be trusted.
+    #[error("apply an entry: out of memory")]
+    OutOfMemory,
     /// The database is a new one, in the place of a damaged one.
     #[error("the database is damaged, and another member's has not taken its place yet")]
     NoState,
@@ -133,6 +136,7 @@ impl LocalFailure {
             Self::Meta(_)
             | Self::Malformed { .. }
             | Self::Extensions(_)
+            | Self::OutOfMemory
             | Self::NoState
             | Self::Stopped(_) => false,
         }
@@ -146,6 +150,7 @@ impl LocalFailure {
             Self::Malformed { .. }
             | Self::Io { .. }
             | Self::Extensions(_)
+            | Self::OutOfMemory
             | Self::NoState
             | Self::Stopped(_) => false,
         }
@@ -168,6 +173,8 @@ pub struct Applier {
     pages: Arc<Pages>,
     /// It could not be told what a transaction changed: the pages have to be read anew.
     lost_pages: bool,
+    /// How often there was no memory for SQLite before the present entry.
+    memory_failures: u64,
 }
 
 impl Applier {
@@ -205,6 +212,7 @@ impl Applier {
             page_size,
             pages,
             lost_pages: false,
+            memory_failures: 0,
         })
     }
 
@@ -299,6 +307,12 @@ impl Applier {
         if self.applied.log_id.is_some_and(|last| entry.log_id.index <= last.index) {
             return Ok(Reply::new());
         }
+        self.memory_failures = query_memory::failures();
+        // A lack of memory is the cause, whatever else SQLite says.
+        self.apply_new(entry).map_err(|failure| self.had_memory().err().unwrap_or(failure))
+    }
+
+    fn apply_new(&mut self, entry: &Entry) -> Result<Reply, LocalFailure> {
         match &entry.payload {
             Payload::Blank => {
                 self.begin()?;
@@ -528,6 +542,15 @@ impl Applier {
         Ok(())
     }
 
+    /// Whether SQLite got all the memory that it asked for, for the present entry. Otherwise nothing of it may stay, even
+    /// where SQLite says that all went well: it may have done less than elsewhere.
+    fn had_memory(&self) -> Result<(), LocalFailure> {
+        match query_memory::failures() == self.memory_failures {
+            true => Ok(()),
+            false => Err(LocalFailure::OutOfMemory),
+        }
+    }
+
     /// Undoes the entry, unless SQLite did so itself.
     fn undo(&self) -> Result<(), LocalFailure> {
         if self.on.connection.is_autocommit() {
@@ -570,6 +593,7 @@ impl Applier {
     fn commit_noted(&mut self, log_id: LogId) -> Result<Option<rusqlite::Error>, LocalFailure> {
         meta::write_applied(&self.on.connection, &self.applied)?;
         pass(Place::ApplyRan).map_err(|source| LocalFailure::Io { what: "apply an entry", source })?;
+        self.had_memory()?;
         let full_before = entry_vfs::full_writes();
         let committed = self.on.control("/* own */ COMMIT", "commit the entry's transaction");
         match committed {

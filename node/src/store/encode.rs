@@ -204,12 +204,22 @@ pub fn write_error(out: &mut Vec<u8>, message: &str, associative_query: bool) {
     out.push(b'}');
 }
 
-/// Puts a message in the place of the error of the query entry that was closed last, if rows were written before it.
-pub fn end_with_error(out: &mut Vec<u8>, message: &str) {
-    const INTERRUPTED: &[u8] = b",\"error\":\"interrupted\"}";
-    let end = if out.ends_with(INTERRUPTED) { INTERRUPTED.len() } else { 1 };
+/// Puts a message into the query entry that was closed last, in the place of the `error` that was written there, if one
+/// was.
+pub fn end_with_error(out: &mut Vec<u8>, error: Option<&rusqlite::Error>, message: &str) {
+    let written = error.map(|error| {
+        let mut end = b",".to_vec();
+        write_end(&mut end, &error_text(error));
+        end
+    });
+    let end = written.filter(|end| out.ends_with(end)).map_or(1, |end| end.len());
     out.truncate(out.len().saturating_sub(end));
     separate(out);
+    write_end(out, message);
+}
+
+/// Closes an entry with an error.
+fn write_end(out: &mut Vec<u8>, message: &str) {
     out.extend_from_slice(b"\"error\":");
     value::write_str(out, message);
     out.push(b'}');

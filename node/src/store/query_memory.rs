@@ -4,6 +4,9 @@
 //! member. So what stands in front of SQLite's own allocator counts what the query on this thread holds: beyond its share
 //! there is no memory for it, which SQLite reports as the statement's error. Nobody else is counted or refused.
 //!
+//! It also knows when there really is none. SQLite passes most such failures on, but not all: a statement of its own whose
+//! failure undoes the transaction can be part of one that reports success.
+//!
 //! Source: <https://www.sqlite.org/malloc.html>, "Alternative low-level memory allocators".
 #![allow(unsafe_code)]
 
@@ -31,6 +34,8 @@ static GRANTED: AtomicI64 = AtomicI64::new(0);
 thread_local! {
     /// Of the query that this thread runs, if it runs one.
     static QUERY: Cell<Option<Share>> = const { Cell::new(None) };
+    /// How often there was no memory for what is no query.
+    static FAILURES: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Functions of an allocator.
@@ -103,6 +108,11 @@ pub fn set_limit(bytes: u64) {
     LIMIT.store(limit, Ordering::Relaxed);
 }
 
+/// How often SQLite got no memory on this thread, queries apart.
+pub fn failures() -> u64 {
+    FAILURES.get()
+}
+
 /// While it is there, what SQLite takes on this thread is the query's.
 #[derive(Debug)]
 pub struct QueryMemory(());
@@ -114,10 +124,12 @@ impl QueryMemory {
         Self(())
     }
 
-    /// What the query is told if it wanted more than it may have.
-    pub fn refusal(&self) -> Option<String> {
+    /// What the query is told if it has wanted more than it may have since this was last asked.
+    pub fn take_refusal(&self) -> Option<String> {
         let limit = LIMIT.load(Ordering::Relaxed);
-        QUERY.get().is_some_and(|share| share.was_refused).then(|| {
+        let share = QUERY.get()?;
+        QUERY.set(Some(Share { was_refused: false, ..share }));
+        share.was_refused.then(|| {
             format!(
                 "the query needs more memory than there is for it: {} MiB, and {} MiB for all together \
                  (-query-memory-limit)",
@@ -161,8 +173,13 @@ unsafe fn counted(
     allocate: impl FnOnce() -> *mut c_void,
 ) -> *mut c_void {
     let Some(share) = QUERY.get() else {
-        // Only a test's doing: there is none.
-        return if pass(Place::SqliteMemory).is_ok() { allocate() } else { ptr::null_mut() };
+        let allocation = match pass(Place::SqliteMemory) {
+            Ok(()) => allocate(),
+            // Only a test's doing: there is none.
+            Err(_) => ptr::null_mut(),
+        };
+        FAILURES.set(FAILURES.get() + u64::from(allocation.is_null()));
+        return allocation;
     };
     let Some(share) = share.with(i64::from(bytes) - before) else {
         QUERY.set(Some(Share { was_refused: true, ..share }));

@@ -400,18 +400,27 @@ impl Reader {
             let on = On { connection: &self.connection, guard: &self.guard, watch: None, recorder: None };
             let mut limited = Limited::new(sink, limits.result);
             let ran = run_statement(on, &view, Mode::Query, style, &mut limited, None);
+            let no_memory = memory.take_refusal();
             if let Some(refusal) = limited.into_refusal() {
-                encode::end_with_error(sink.buffer(), &refusal);
+                encode::end_with_error(sink.buffer(), None, &refusal);
                 if transaction {
                     return Ok(());
                 }
                 continue;
             }
             match ran {
-                Ok(()) => {}
+                Ok(()) => {
+                    // SQLite went on without, so it is not certain that this is the answer.
+                    if let Some(refusal) = no_memory {
+                        encode::end_with_error(sink.buffer(), None, &refusal);
+                        if transaction {
+                            return Ok(());
+                        }
+                    }
+                }
                 Err(StatementError::Malformed(error)) => return Err(error.into()),
                 Err(StatementError::Stopped) if self.budget.gives_way.load(Ordering::Relaxed) => {
-                    encode::end_with_error(sink.buffer(), GAVE_WAY);
+                    encode::end_with_error(sink.buffer(), None, GAVE_WAY);
                     return Ok(());
                 }
                 Err(StatementError::Stopped) => return Err(ReadError::Stopped),
@@ -420,22 +429,20 @@ impl Reader {
                 Err(error) => {
                     let mut message = error.text(&self.guard);
                     let gives_way = self.budget.gives_way.load(Ordering::Relaxed);
-                    let (mut written, mut interrupted, mut lacks_memory) = (false, false, false);
+                    let (mut written, mut interrupted) = (None, false);
                     if let StatementError::Sqlite { error, reported, .. } = &error {
                         self.suspicion.look_at(error);
-                        written = *reported;
+                        written = reported.then_some(error);
                         interrupted = error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted);
-                        lacks_memory = error.sqlite_error_code() == Some(ErrorCode::OutOfMemory);
                     }
                     if interrupted {
                         message = if gives_way { GAVE_WAY } else { "query timeout" }.into();
-                    } else if lacks_memory && let Some(refusal) = memory.refusal() {
+                    } else if let Some(refusal) = no_memory {
                         message = refusal;
                     }
-                    if !written {
-                        encode::write_error(sink.buffer(), &message, has_rows);
-                    } else if interrupted || lacks_memory {
-                        encode::end_with_error(sink.buffer(), &message);
+                    match written {
+                        None => encode::write_error(sink.buffer(), &message, has_rows),
+                        Some(error) => encode::end_with_error(sink.buffer(), Some(error), &message),
                     }
                     if transaction || gives_way || self.budget.ticks.load(Ordering::Relaxed) == 0 {
                         return Ok(());
