@@ -7,8 +7,10 @@ use node::failpoint::Place;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use support::acceptor::Acceptor;
 use support::{Cluster, StopAtEnd, cluster, cluster_with, patient, with_read_replica};
 
 /// How often what takes a round is done: more for `make prove`.
@@ -32,7 +34,7 @@ fn alone_without_flags_and_again_after_an_end_in_order() {
 fn an_open_stream_of_events_does_not_hold_up_the_end() {
     let mut c = cluster(1);
     let events = c.open_events(0);
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     assert_eq!(c.terminate(0), Some(0));
     let took = begin.elapsed();
     assert!(took < Duration::from_secs(5), "it ended after {took:?}");
@@ -465,6 +467,31 @@ fn who_is_removed_by_name_is_not_left_to_what_a_follower_has_heard() {
     }
 }
 
+/// Each of many writes is a reason to call who is away, and whom the cluster's DNS has no name for yet.
+#[test]
+fn who_is_away_is_not_called_for_each_write() {
+    let mut c = cluster(3);
+    c.create_ledger(0);
+    let leader = c.await_leader(0);
+    let away = (leader + 1) % 3;
+    c.kill(away);
+    let calls = Arc::new(AtomicU64::new(0));
+    let count = calls.clone();
+    let _door = Acceptor::start(c.members[away].raft, move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    });
+    let writers = c.write_to(&[leader], 8, 1000);
+    c.await_more(&calls, 10);
+    let (began, before) = (Instant::now(), calls.load(Ordering::Relaxed));
+    writers.await_more(2000);
+    let (took, called) = (began.elapsed(), calls.load(Ordering::Relaxed) - before);
+    drop(writers.stop());
+    // Ten for entries and ten heartbeats a second, and what the follower that is left wants of it.
+    let most = 10 + 30 * took.as_millis() as u64 / 1000;
+    assert!(called <= most, "{called} calls in {took:?}");
+}
+
 /// Raft postpones a purge of what it is sending to somebody.
 #[test]
 fn a_follower_that_does_not_answer_holds_up_neither_a_snapshot_nor_later_purges() {
@@ -476,7 +503,7 @@ fn a_follower_that_does_not_answer_holds_up_neither_a_snapshot_nor_later_purges(
     for round in 0..3 {
         let rows: Vec<_> = (0..200).map(|i| json!(["INSERT INTO t VALUES(?)", round * 1000 + i])).collect();
         c.execute(leader, &json!(rows));
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let (status, body) = c.post(leader, "/snapshot?trailing_logs=0", "");
         assert!(matches!(status, 200 | 204), "{status} {body}");
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());

@@ -187,13 +187,16 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         _option: RPCOption,
     ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>>
     where
         S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            // After a failure the pause is in front of the first request: whoever calls before there is one calls again
+            // for each entry that is written.
+            let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
             let stream = match self.stream.take() {
                 Some(stream) => stream,
                 None => {
@@ -202,7 +205,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
                     AppendStream { frames: FrameReader::new(read), write }
                 }
             };
-            Ok(self.pipeline(stream, input))
+            Ok(self.pipeline(stream, futures::stream::iter([first]).chain(input)))
         })
     }
 
