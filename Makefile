@@ -39,7 +39,7 @@ docs: ## the documentation as a site, into target/docs
 ##@ Images
 image: ## one image for each program, optimised, into target/images (IMAGE_REGISTRY names them for a registry)
 	cargo build --release -p node -p operator --bins
-	@e2e/image.sh release
+	@e2e/image.sh release version
 
 ##@ A Kubernetes on this machine
 kube-up: ## start it, with what it needs (NODES=3)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# image-docker.sh PROFILE — what image.sh does, on a machine that cannot build Linux programs itself: with Docker or
-# podman and the Dockerfile.
+# image-docker.sh PROFILE [version] — what image.sh does, on a machine that cannot build Linux programs itself: with
+# Docker or podman and the Dockerfile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-profile=$1
+profile=$1 tagged=${2:-}
 target=${CARGO_TARGET_DIR:-$PWD/target}
 registry=${IMAGE_REGISTRY:-sqlite-operator}
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
@@ -18,7 +18,7 @@ rm -f "$target/images/$profile.env"
 make_image() { # make_image PROGRAM VARIABLE
   local id tag=$version tar
   id=$("$engine" build --quiet --target "$1" --build-arg "PROFILE=$profile" .)
-  [ "$profile" = release ] || tag=$profile-$(cut -c1-12 <<<"${id#sha256:}")
+  [ "$tagged" = version ] || tag=$profile-$(cut -c1-12 <<<"${id#sha256:}")
   tar=$target/images/$1-$tag.tar
   "$engine" tag "$id" "$registry/$1:$tag"
   "$engine" save -o "$tar" "$registry/$1:$tag"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# image.sh PROFILE — makes one image for each program from target/PROFILE, without any container engine, into
-# target/images/*.tar, and says their names in target/images/PROFILE.env. Images of the profile "release" are tagged
-# with the version, others with a hash of their content: a changed program is a changed image, and no cluster ever
-# runs an older one of the same name. IMAGE_REGISTRY=host/path names them for a registry.
+# image.sh PROFILE [version] — makes one image for each program from target/PROFILE, without any container engine, into
+# target/images/*.tar, and says their names in target/images/PROFILE.env. They are tagged with a hash of their content: a
+# changed program is a changed image, and no cluster ever runs an older one of the same name; with `version`, for users,
+# with the version. IMAGE_REGISTRY=host/path names them for a registry.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-profile=$1
+profile=$1 tagged=${2:-}
 target=$(realpath "${CARGO_TARGET_DIR:-target}")
 out=$target/images
 from=$target/$profile
@@ -20,12 +20,12 @@ make_image() { # make_image PROGRAM VARIABLE
   trap "rm -rf '$root'" EXIT
   e2e/rootfs.sh "$from/$program" "$root/fs"
   tag=$version
-  if [ "$profile" != release ]; then
+  if [ "$tagged" != version ]; then
     tag=$profile-$({ find "$root/fs" -type f -print0 | sort -z | xargs -0 sha256sum; cat e2e/mkimage.py; } |
       sed "s|$root||" | sha256sum | cut -c1-12)
   fi
   tar=$out/$program-$tag.tar
-  if [ ! -e "$tar" ] || [ "$profile" = release ]; then
+  if [ ! -e "$tar" ] || [ "$tagged" = version ]; then
     find "$out" -name "$program-$profile-*.tar" -delete
     e2e/mkimage.py "$registry/$program:$tag" "$tar" --rootfs "$root/fs" \
       --dir /tmp:1777 --dir /data:0700:65532 --entrypoint "/$program" --user 65532:65532 \

@@ -87,6 +87,10 @@ choose_kubernetes() {
   esac
 }
 
+# The profile with which the members and the operator of the end-to-end tests are compiled. `make prove` takes `release`:
+# what users run. The tests themselves, and all that they start beside the cluster, are of the profile ci.
+export E2E_PROFILE=${E2E_PROFILE:-ci}
+
 # provide_images PROFILE — makes the images and gives them to the chosen Kubernetes.
 # Sets SQLITED_IMAGE and OPERATOR_IMAGE.
 provide_images() {

@@ -10,7 +10,8 @@ node) exec e2e/prove-node.sh ;;
 '') e2e/prove-node.sh; node=$? ;;
 *) node=0 ;;
 esac
-E2E_PROVE=1 E2E_TESTS=${1:-} e2e/test.sh tools e2e
+# Clouds and users have what is compiled as a release, so that is what is measured.
+E2E_PROFILE=release E2E_PROVE=1 E2E_TESTS=${1:-} e2e/test.sh tools e2e
 status=$?
 results=$TARGET/e2e-artifacts/results.jsonl
 [ -s "$results" ] || exit $((status | node))

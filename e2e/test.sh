@@ -4,6 +4,7 @@
 # the others, except when there is nothing left to test.
 #
 #   E2E_THREADS=1   end-to-end tests at a time        E2E_TESTS=…   only those whose name contains this
+#   E2E_PROFILE=ci  with what members and operator are compiled (make prove: release)
 #   E2E_ROUNDS=…    rounds of those that repeat what they do (make test: 1, make prove: 30)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -59,6 +60,10 @@ tools() {
 everything=(--profile ci --workspace --features node/failpoints)
 # With the tests: programs alone would be built with other features, and so twice.
 build() { quietly build cargo build ${CI:+--locked} "${everything[@]}" --all-targets; }
+# What runs in Kubernetes, if that is something else.
+programs() {
+  [ "$E2E_PROFILE" = ci ] || quietly programs cargo build --profile "$E2E_PROFILE" -p node -p operator --bins
+}
 formatting() { quietly format cargo fmt --all --check; }
 lint() { quietly clippy cargo clippy "${everything[@]}" --all-targets -- -D warnings; }
 generated() { quietly generated "$TARGET/ci/sqlite-operator" crds --check .; }
@@ -149,7 +154,7 @@ kubernetes() {
   kubectl delete namespace -l sqlite-operator.io/e2e --ignore-not-found --wait=false >/dev/null
 }
 images() {
-  provide_images ci || return
+  provide_images "$E2E_PROFILE" || return
   # A Kubernetes that was started before there was an S3 server among its images.
   [ "$KUBERNETES" != local ] || e2e/kube/kube-load.sh "$(. e2e/kube/lib.sh && echo "$KUBE_IMAGES")/versitygw.tar"
 }
@@ -223,7 +228,7 @@ for what in "$@"; do
   unit) stage unit unit || true ;;
   clients) stage clients clients || true ;;
   e2e)
-    if stage build build && stage kubernetes kubernetes && stage images images && stage operator operator; then
+    if stage build build && stage programs programs && stage kubernetes kubernetes && stage images images && stage operator operator; then
       stage e2e e2e || true
     else
       failed=$((failed + 1))
