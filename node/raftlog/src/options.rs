@@ -9,7 +9,8 @@ use crate::LogError;
 /// No segment file is smaller.
 pub(crate) const MIN_SEGMENT_BYTES: u64 = 4096;
 /// The very first segment is no larger: somebody waits for it, so its zeros are written without a pause, on a disk
-/// that others may be using.
+/// that others may be using. Each one after it has twice as much until they are of full size: zeros take processor time
+/// too, and a new log may never need them.
 const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
 
 /// Called once, on a thread of the log, when it is poisoned; see [`Options::on_poison`].
@@ -19,7 +20,7 @@ pub type PoisonHook = Arc<dyn Fn(&LogError) + Send + Sync>;
 #[derive(Clone)]
 pub struct Options {
     /// Size of a segment file in bytes, at least 4 KiB, rounded up to 4 KiB. A larger record gets a larger segment;
-    /// the very first one has 4 MiB at most.
+    /// a new log begins with 4 MiB and doubles that from segment to segment up to this size.
     pub segment_bytes: u64,
     /// How many retired segments are kept for reuse instead of being unlinked. Their disk space stays taken.
     pub max_spares: usize,
@@ -52,9 +53,10 @@ impl Options {
     }
 }
 
-/// How long a new segment is, by the counting half of its generation.
+/// How long a new segment is, in bytes, by the counting half of its generation, which begins with 1.
 pub(crate) fn len_of_new(counter: u32, segment_bytes: u64) -> u64 {
-    if counter == 1 { segment_bytes.min(FIRST_SEGMENT_BYTES) } else { segment_bytes }
+    let doubled = 1_u64.checked_shl(counter.saturating_sub(1)).unwrap_or(u64::MAX);
+    segment_bytes.min(FIRST_SEGMENT_BYTES.saturating_mul(doubled))
 }
 
 impl fmt::Debug for Options {
@@ -65,5 +67,35 @@ impl fmt::Debug for Options {
             .field("cache_bytes", &self.cache_bytes)
             .field("idle_delay", &self.idle_delay)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_of_a_new_log_double_up_to_full_size() {
+        const MIB: u64 = 1 << 20;
+        for (counter, full, len) in [
+            (1, 64, 4),
+            (2, 64, 8),
+            (4, 64, 32),
+            (5, 64, 64),
+            (6, 64, 64),
+            (64, 64, 64),
+            (65, 64, 64),
+            (u32::MAX, 64, 64),
+            (1, 1, 1),
+            (2, 5, 5),
+            (12, 1 << 14, 8192),
+            (13, 1 << 14, 1 << 14),
+        ] {
+            assert_eq!(
+                len_of_new(counter, full * MIB),
+                len * MIB,
+                "segment {counter} of a log with {full} MiB"
+            );
+        }
     }
 }

@@ -117,31 +117,36 @@ fn large_payloads_go_through_whole() {
     assert!(reopen().read(0..8, usize::MAX).unwrap() == all);
 }
 
-/// Somebody waits for the first segment, so it is short; it is no spare for later ones.
+/// Somebody waits for the first segment, so it is short; nor do the next ones take more than what was there before.
 #[test]
-fn the_first_segment_is_short() {
-    const FIRST: u64 = 4 << 20;
-    const NEXT: u64 = 5 << 20;
+fn the_segments_of_a_new_log_grow() {
+    const MIB: u64 = 1 << 20;
     let dir = tempfile::tempdir().unwrap();
     let reopen = || {
-        let options = Options { segment_bytes: NEXT, ..Options::default() };
+        let options = Options { segment_bytes: 16 * MIB, ..Options::default() };
         RaftLog::open(dir.path(), options, Arc::new(OsIo)).unwrap().0
     };
-    let log = reopen();
-    assert_eq!(log.stats().segment_bytes, FIRST);
-    let all: Vec<_> = (1..6).map(|index| (index, payload(index, 1 << 20))).collect();
-    append(&log, all.clone());
-    assert_eq!(log.stats().segment_bytes, FIRST + NEXT);
+    let mut log = reopen();
+    let all: Vec<_> = (1..31).map(|index| (index, payload(index, 1 << 20))).collect();
+    let mut grown = vec![log.stats().segment_bytes];
+    for entry in &all {
+        append(&log, vec![entry.clone()]);
+        grown.push(log.stats().segment_bytes);
+        // What was prepared before has its length from then.
+        log.close().unwrap();
+        log = reopen();
+    }
+    grown.dedup();
+    assert_eq!(grown, [4 * MIB, (4 + 8) * MIB, (4 + 8 + 16) * MIB, (4 + 8 + 16 + 16) * MIB]);
+    assert!(log.read(1..31, usize::MAX).unwrap() == all);
+    log.purge(29, bytes("id"), ignore()).unwrap();
+    append(&log, vec![(31, payload(31, 1 << 20))]);
+    assert_eq!(log.stats().segment_bytes, 16 * MIB);
     log.close().unwrap();
-    let log = reopen();
-    assert_eq!(log.stats().segment_bytes, FIRST + NEXT);
-    assert!(log.read(1..6, usize::MAX).unwrap() == all);
-    log.purge(4, bytes("id"), ignore()).unwrap();
-    append(&log, vec![(6, payload(6, 1 << 20))]);
-    assert_eq!(log.stats().segment_bytes, NEXT);
-    log.close().unwrap();
-    let lengths = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len());
-    assert!(lengths.into_iter().all(|len| len != FIRST), "a short spare was kept");
+    let files = std::fs::read_dir(dir.path()).unwrap();
+    let mut lengths: Vec<u64> = files.map(|file| file.unwrap().metadata().unwrap().len()).collect();
+    lengths.retain(|len| *len > 0);
+    assert!(lengths.iter().all(|len| *len == 16 * MIB), "a short one was kept as a spare: {lengths:?}");
 }
 
 #[test]

@@ -22,8 +22,10 @@ use std::time::Duration;
 pub const KEPT: Duration = Duration::from_secs(600);
 /// The largest answer that is kept, in bytes.
 pub const LARGEST: usize = 64 << 10;
-/// How many that are no longer kept go with each entry that brings new ones: more than one may bring on average.
-const SWEEP: usize = 1000;
+/// Some that are no longer kept go with each entry that brings new ones: more than one may bring on average. How many is
+/// part of the text, because SQLite compiles a statement again each time a LIMIT is bound.
+const SWEEP: &str = "/* own */ DELETE FROM _sqlited_replies WHERE key IN
+    (SELECT key FROM _sqlited_replies WHERE expires <= ?1 ORDER BY expires, key LIMIT 1000)";
 const TABLE: &CStr = c"_sqlited_replies";
 
 const USED_OTHERWISE: &str = "this Idempotency-Key was used for another request";
@@ -108,9 +110,7 @@ pub fn keep(connection: &Connection, replies: &[KeptReply], now: i64) -> rusqlit
         return Ok(());
     }
     if connection.table_exists(Some(MAIN_DB), TABLE)? {
-        let sql = "/* own */ DELETE FROM _sqlited_replies WHERE key IN
-            (SELECT key FROM _sqlited_replies WHERE expires <= ?1 ORDER BY expires, key LIMIT ?2)";
-        connection.prepare_cached(sql)?.execute(params![now, SWEEP as i64])?;
+        connection.prepare_cached(SWEEP)?.execute([now])?;
     } else {
         connection.execute_batch(
             "CREATE TABLE _sqlited_replies(key BLOB PRIMARY KEY, expires INTEGER NOT NULL, fingerprint BLOB NOT NULL,
