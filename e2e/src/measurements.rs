@@ -203,8 +203,8 @@ pub fn page(proofs: &[Proof]) -> String {
 }
 
 const INTRODUCTION: &str = "By `make prove`, from docs/measurements.jsonl; what stands below the tables was \
-measured by other commands. Members and operator are compiled as releases since 29 November 2026, and with the tests' \
-profile in older rows. An open loop: writes are sent when they are due, whatever became of those before. 200/s, \
+measured by other commands. Members and operator are compiled as releases; until 29 November 2026, as the \
+tests are. An open loop: writes are sent when they are due, whatever became of those before. 200/s, \
 250 ms, 2 retries: the client sends 200 writes a second, waits 250 ms for each answer and sends a write again at most \
 twice, under one `Idempotency-Key`; one that failed was given up. p99 is the 99th percentile of the time from when a \
 write was due to its acknowledgement, the median of the runs; in peace, before anything was changed, and from then on. \

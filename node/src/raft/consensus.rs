@@ -409,7 +409,7 @@ impl Consensus {
 
     /// Members whose volume was put back to an earlier state, as far as this one found it, with why.
     pub fn rolled_back(&self) -> Vec<(NodeId, String)> {
-        self.peers.rolled_back().found()
+        self.peers.rolled_back().known()
     }
 
     /// Ends consensus here, for good, once others say that this member's volume is not what it was.

@@ -105,6 +105,8 @@ pub struct RolledBack {
     met: Mutex<BTreeMap<u64, Start>>,
     found: Mutex<BTreeMap<u64, (Start, String)>>,
     has_found: AtomicBool,
+    /// Who was not let in, with why. Only to be told.
+    refused: Mutex<BTreeMap<u64, String>>,
     told: watch::Sender<Told>,
 }
 
@@ -137,6 +139,7 @@ impl Default for RolledBack {
             met: Mutex::default(),
             found: Mutex::default(),
             has_found: AtomicBool::new(false),
+            refused: Mutex::default(),
             told: watch::Sender::default(),
         }
     }
@@ -202,15 +205,21 @@ impl RolledBack {
         Err((why, true))
     }
 
-    /// Why a member that comes by `start` is not let in. Nothing is remembered of it: a copy may come from anywhere.
+    /// Why a member that comes by `start` is not let in. Nothing follows from it for the member, as a copy may come from
+    /// anywhere.
     pub fn check(&self, id: u64, start: Option<Start>) -> Result<(), String> {
         let Some(start) = start else { return Ok(()) };
         if let Some(why) = self.found_of(id, start) {
             return Err(why);
         }
-        match self.met.lock().get(&id) {
-            Some(met) if is_before(*met, start) => Err(by_its_start(id, *met, start)),
-            Some(_) | None => Ok(()),
+        let met = self.met.lock().get(&id).copied();
+        match met.filter(|met| is_before(*met, start)) {
+            Some(met) => {
+                let why = by_its_start(id, met, start);
+                self.refused.lock().insert(id, why.clone());
+                Err(why)
+            }
+            None => Ok(()),
         }
     }
 
@@ -225,9 +234,11 @@ impl RolledBack {
         found.get(&id).filter(|(found, _)| *found == start).map(|(_, why)| why.clone())
     }
 
-    /// Members that were found, with why.
-    pub fn found(&self) -> Vec<(NodeId, String)> {
-        self.found.lock().iter().map(|(id, (_, why))| (NodeId(*id), why.clone())).collect()
+    /// Members that were found at their addresses, or that came here, with why.
+    pub fn known(&self) -> Vec<(NodeId, String)> {
+        let mut known = self.refused.lock().clone();
+        known.extend(self.found.lock().iter().map(|(id, (_, why))| (*id, why.clone())));
+        known.into_iter().map(|(id, why)| (NodeId(id), why)).collect()
     }
 
     /// Member `by` (0: whoever it is) said that this one's volume is not what it was.
@@ -296,7 +307,9 @@ mod tests {
         // A copy that comes from elsewhere changes nothing of what is known.
         assert_eq!(known.check(1, Some(start(8, 1))), Ok(()));
         assert_eq!(known.check(1, Some(start(3, 7))), Ok(()));
-        assert!(known.check(1, Some(start(3, 8))).is_err() && !known.was_found(1, Some(start(3, 8))));
+        let refused = known.check(1, Some(start(3, 8))).unwrap_err();
+        assert!(!known.was_found(1, Some(start(3, 8))));
+        assert_eq!(known.known(), [(NodeId(1), refused)]);
         let (why, is_new) = known.meet(1, Some(start(3, 8)), None, None).unwrap_err();
         assert!(is_new && why.contains("empty disk"), "{why}");
         assert!(known.was_found(1, Some(start(3, 8))) && !known.was_found(1, Some(start(3, 7))));
@@ -308,7 +321,7 @@ mod tests {
         assert!(is_new && why.contains("had acknowledged 10 entries of the log and has 9"), "{why}");
         assert!(known.check(1, Some(start(4, 1))).is_err());
         assert_eq!(known.check(2, Some(start(1, 1))), Ok(()));
-        assert_eq!(known.found(), [(NodeId(1), why)]);
+        assert_eq!(known.known(), [(NodeId(1), why)]);
     }
 
     #[test]
