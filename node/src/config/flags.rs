@@ -185,7 +185,11 @@ pub const FLAGS: &[Flag] = &[
         "false",
         "with an empty disk wait for the operator instead of making or joining a cluster",
     ),
-    flag("log-segment-size", "64MiB", "size of the files of Raft's log"),
+    flag(
+        "log-segment-size",
+        "64MiB",
+        "size of the files of Raft's log; a new one begins with 4 MiB and doubles up to this",
+    ),
     flag("log-retention", "256MiB", "how much of Raft's log is kept at most for followers that were away"),
     flag(
         "write-step-limit",

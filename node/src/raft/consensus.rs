@@ -407,7 +407,7 @@ impl Consensus {
         drop(tokio::time::timeout(at_most, watch.changed()).await);
     }
 
-    /// Members whose volume was put back to an earlier state, as far as this one found it, with why.
+    /// Members whose volume was put back to an earlier state, as far as this one met it, with why.
     pub fn rolled_back(&self) -> Vec<(NodeId, String)> {
         self.peers.rolled_back().known()
     }

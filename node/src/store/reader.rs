@@ -400,8 +400,10 @@ impl Reader {
             let on = On { connection: &self.connection, guard: &self.guard, watch: None, recorder: None };
             let mut limited = Limited::new(sink, limits.result);
             let ran = run_statement(on, &view, Mode::Query, style, &mut limited, None);
-            let no_memory = memory.take_refusal();
-            if let Some(refusal) = limited.into_refusal() {
+            let mut no_memory = memory.take_refusal();
+            // Where SQLite went on without memory it is not certain that this is the answer.
+            let refusal = limited.into_refusal().or_else(|| no_memory.take_if(|_| ran.is_ok()));
+            if let Some(refusal) = refusal {
                 encode::end_with_error(sink.buffer(), None, &refusal);
                 if transaction {
                     return Ok(());
@@ -409,15 +411,7 @@ impl Reader {
                 continue;
             }
             match ran {
-                Ok(()) => {
-                    // SQLite went on without, so it is not certain that this is the answer.
-                    if let Some(refusal) = no_memory {
-                        encode::end_with_error(sink.buffer(), None, &refusal);
-                        if transaction {
-                            return Ok(());
-                        }
-                    }
-                }
+                Ok(()) => {}
                 Err(StatementError::Malformed(error)) => return Err(error.into()),
                 Err(StatementError::Stopped) if self.budget.gives_way.load(Ordering::Relaxed) => {
                     encode::end_with_error(sink.buffer(), None, GAVE_WAY);
