@@ -34,12 +34,14 @@ say() { echo "bench: $*" >&2; }
 generator() { if [[ $1 = hiqlite ]]; then echo "$HIQLITE"; else echo "$BENCH"; fi; }
 spoken() { case $1 in etcd | dqlite) echo "$1" ;; *) echo rqlite ;; esac; }
 
-# Works of a kind: what each can do of reads by level.
+# Works of a kind: what each can do of reads by level. Those that any member answers are spread over all members, the
+# others go to the leader, as all writes do.
+anywhere=query-none,query-linearizable
 reads() {
   case $1 in
-    sqlited | rqlite) echo query-none,query-weak,query-linearizable,query-strong ;;
-    etcd | hiqlite) echo query-none,query-linearizable ;;
-    dqlite) echo query-weak ;;
+    sqlited | rqlite) echo query-weak,query-strong,mixed ;;
+    etcd | hiqlite) echo mixed ;;
+    dqlite) echo query-weak,mixed ;;
   esac
 }
 
@@ -55,7 +57,8 @@ disk() {
 # Sets `plans`: arguments of `bench run`, one line for each group of works.
 plans() {
   plans=("--work insert --clients $clients" "--work bulk --clients 1,4"
-    "--work $(reads "$1"),mixed --clients $read_clients")
+    "--work $(reads "$1") --clients $read_clients")
+  [[ $1 = dqlite ]] || plans+=("--work $anywhere --clients $read_clients --to spread")
 }
 
 # A new cluster, for as long as this process lives; sets `cluster`: what `bench` is to know of it.
@@ -191,5 +194,5 @@ for kind in "${kinds[@]:1}"; do
 done
 "$BENCH" compare "$RECORDS" --into "${PAGE:-$root/docs/performance.md}" --about "Measured by \`make bench\` on $(date -u +%F): $versions; \
 three members and the clients on one machine with $(nproc) processors ($cpu), $memory, Linux $(uname -r); medians of $reps rounds of $seconds s, \
-the kinds in turn within each round."
+the kinds in turn within each round. Clients of query-none and query-linearizable are spread over all members, all others talk to the leader."
 say "wrote ${PAGE:-docs/performance.md}; records: $RECORDS"

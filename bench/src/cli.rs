@@ -102,6 +102,9 @@ pub struct PlanOptions {
     /// How many noisy records a repetition may leave before one of them counts
     #[arg(long, default_value_t = 3)]
     pub spare: usize,
+    /// Which members clients connect to
+    #[arg(long, value_enum, default_value = "leader")]
+    pub to: To,
 }
 
 /// `bench pending`
@@ -159,9 +162,6 @@ pub struct RunOptions {
     /// Bytes of a row's value
     #[arg(long, default_value_t = 100)]
     pub value_bytes: usize,
-    /// Which members clients connect to
-    #[arg(long, value_enum, default_value = "leader")]
-    pub to: To,
     /// Seconds after which an operation counts as an error
     #[arg(long, default_value_t = 15.0)]
     pub timeout: f64,

@@ -73,7 +73,7 @@ pub async fn measure<T: Target>(mut target: T, command: &Command) -> Result<(), 
     match command {
         Command::Run(options) => {
             let leader = target::await_leader(&target).await?;
-            target.start_at(first(options.to, leader));
+            target.start_at(first(options.plan.to, leader));
             let mut journal = Journal::open(options.common.out.as_deref())?;
             Matrix::new(Arc::new(target), options)?.run(&mut journal).await
         }

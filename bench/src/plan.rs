@@ -54,12 +54,14 @@ impl<'a> Plan<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::To;
     use crate::record::LoadRecord;
     use crate::work::WorkName;
 
     #[test]
     fn what_is_missing_by_table() {
-        let options = PlanOptions { work: vec![WorkName::Insert], clients: vec![1, 16], reps: 2, spare: 1 };
+        let (work, clients) = (vec![WorkName::Insert], vec![1, 16]);
+        let options = PlanOptions { work, clients, reps: 2, spare: 1, to: To::Leader };
         let record = |tag: &str, clients, repetition, noisy| {
             let (tag, work) = (tag.into(), "insert".into());
             Record::Load(LoadRecord { tag, work, clients, repetition, noisy, ..LoadRecord::default() })

@@ -161,6 +161,58 @@ fn three_members_agree_and_every_one_takes_writes() {
     }
 }
 
+/// Who served a linearizable count of the rows of `t` that `i` was asked for, and the count.
+fn count_through(c: &Cluster, i: usize) -> (String, Value) {
+    let path = "/db/query?level=linearizable&q=SELECT+count(*)+FROM+t";
+    let answer = c.send(Method::GET, i, path, &[], b"");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let body: Value = serde_json::from_str(&answer.text()).unwrap();
+    (answer.header("x-rqlite-served-by"), body["results"][0]["values"][0][0].clone())
+}
+
+#[test]
+fn a_linearizable_read_is_answered_by_the_member_that_is_asked() {
+    let mut c = cluster(3);
+    let replica = {
+        let join = format!("127.0.0.1:{}", c.members[0].raft);
+        c.member("replica", &["-raft-non-voter", "-join", &join])
+    };
+    c.start(replica);
+    c.await_ready(replica);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    for n in 1..=50 {
+        // Each time another one writes, and all others have to see it at once.
+        c.execute(n % 3, &json!([["INSERT INTO t VALUES(?)", n]]));
+        for i in (0..4).filter(|i| *i != n % 3) {
+            let own = format!("127.0.0.1:{}", c.members[i].http);
+            assert_eq!(count_through(&c, i), (own, json!(n)), "write {n}, read from {i}");
+        }
+    }
+    let leader = c.await_leader(0);
+    c.kill(leader);
+    let other = (leader + 1) % 3;
+    assert_eq!(c.value(other, "SELECT count(*) FROM t", "linearizable"), json!(50));
+}
+
+#[test]
+fn what_a_member_has_not_applied_yet_the_leader_answers() {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let leader = c.await_leader(0);
+    let slow = (leader + 1) % 3;
+    c.kill(slow);
+    c.start_armed(slow, &format!("{}=sleep(400)", Place::ApplyBegun.name()));
+    c.await_ready(slow);
+    for n in 1..=3 {
+        c.execute(leader, &json!([["INSERT INTO t VALUES(?)", n]]));
+        let by_leader = format!("127.0.0.1:{}", c.members[leader].raft);
+        assert_eq!(count_through(&c, slow), (by_leader, json!(n)));
+    }
+    // Once it has applied all of it, it answers itself.
+    let own = format!("127.0.0.1:{}", c.members[slow].http);
+    c.until("it answers itself", |c| (count_through(c, slow) == (own.clone(), json!(3))).then_some(()));
+}
+
 #[test]
 fn members_say_the_same_checksum_also_after_a_restart() {
     let mut c = cluster(3);

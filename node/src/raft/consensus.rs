@@ -9,13 +9,14 @@ use super::consensus_config::{ConsensusConfig, raft_config};
 use super::consistency::Verdict;
 use super::contact::LeaderContact;
 use super::fatal_entry::EntryGate;
+use super::follower_read::AskLeader;
 use super::log_store::LogStore;
 use super::membership::{describe, metrics_of};
 use super::peer_client::PeerClients;
 use super::peer_server;
 use super::peers_file;
 use super::propose::Proposer;
-use super::read::Barrier;
+use super::read::{Barrier, Quorum};
 use super::received::Received;
 use super::recovery::Recovery;
 use super::refused_peers::RefusedPeers;
@@ -66,7 +67,8 @@ pub struct Consensus {
     pub(super) store: Store,
     pub(super) peers: Arc<Peers>,
     pub(super) proposer: Arc<Proposer>,
-    pub(super) barrier: Arc<Barrier>,
+    pub(super) barrier: Arc<Barrier<Quorum>>,
+    pub(super) leaders_index: Arc<Barrier<AskLeader>>,
     /// Streaming queries at once.
     pub(super) streams: Arc<Semaphore>,
     /// Copies for clients at once.
@@ -214,7 +216,8 @@ impl Consensus {
             joins: AtomicU64::new(0),
             ignored_joins: AtomicU64::new(0),
             moved_joins: AtomicU64::new(0),
-            barrier: Barrier::start(raft.clone()),
+            barrier: Barrier::start(Quorum(raft.clone())),
+            leaders_index: Barrier::start(AskLeader { server: raft.server_metrics(), peers: peers.clone() }),
             streams: Arc::new(Semaphore::new(16)),
             copies: Arc::new(Semaphore::new(2)),
             loading: Mutex::default(),

@@ -78,6 +78,13 @@ impl Consensus {
                     }
                 },
                 Route::Leader { leader, address } => {
+                    if level == Level::Linearizable
+                        && let Some(LocalRead { body, position }) =
+                            self.read_behind(leader, &request, &options, deadline).await?
+                    {
+                        return Ok(QueryAnswer { body, index: 0, position, forwarded_to: None });
+                    }
+                    let left = deadline.saturating_duration_since(Instant::now());
                     let there = self.query_there(&request, level, &options, leader, &address, left);
                     match self.while_led_by(leader, there).await.unwrap_or(Err(ExecuteError::NotLeader)) {
                         Err(ExecuteError::NotLeader) => {}

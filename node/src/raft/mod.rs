@@ -18,6 +18,7 @@ mod copies;
 mod execute;
 pub(crate) mod extensions;
 mod fatal_entry;
+mod follower_read;
 mod foreign_keys;
 mod forward;
 mod hand_over;

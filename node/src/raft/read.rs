@@ -1,4 +1,5 @@
-//! The read barrier: one round to a quorum serves every read that waits when it starts.
+//! The read barrier: one round serves every read that waits when it starts. On the leader it goes to a quorum; on another
+//! member it is one question to the leader ([`super::follower_read`]).
 //!
 //! A read joins only a round that starts after it arrived, so that what the round confirms covers everything
 //! acknowledged before the read (Raft dissertation, section 6.4).
@@ -28,25 +29,31 @@ pub enum BarrierError {
     Stopped(String),
 }
 
-type Outcome = Result<u64, BarrierError>;
+/// An index up to which everything is committed that was acknowledged before the round began.
+pub type Outcome = Result<u64, BarrierError>;
+
+/// What is done once for all reads that wait.
+pub trait Round: Send + Sync + 'static {
+    /// Finds out the index.
+    fn confirm(&self) -> impl Future<Output = Outcome> + Send;
+}
 
 /// Shares rounds among reads.
-pub struct Barrier {
-    raft: Raft,
+pub struct Barrier<R> {
+    round: R,
     waiting: Mutex<Vec<oneshot::Sender<Outcome>>>,
     kick: Notify,
 }
 
-impl Barrier {
+impl<R: Round> Barrier<R> {
     /// Starts it on the present runtime.
-    pub fn start(raft: Raft) -> Arc<Self> {
-        let barrier = Arc::new(Self { raft, waiting: Mutex::default(), kick: Notify::new() });
+    pub fn start(round: R) -> Arc<Self> {
+        let barrier = Arc::new(Self { round, waiting: Mutex::default(), kick: Notify::new() });
         tokio::spawn(barrier.clone().run());
         barrier
     }
 
-    /// Waits until everything acknowledged before now is applied here; returns the index that was confirmed. Only on
-    /// the leader.
+    /// Waits for a round that begins after now; returns the index that it confirmed.
     pub async fn pass(&self) -> Outcome {
         let (answer, outcome) = oneshot::channel();
         let first = {
@@ -68,8 +75,9 @@ impl Barrier {
                 if waiting.is_empty() {
                     break;
                 }
-                let outcome =
-                    tokio::time::timeout(ROUND, self.round()).await.unwrap_or(Err(BarrierError::NoQuorum));
+                let outcome = tokio::time::timeout(ROUND, self.round.confirm())
+                    .await
+                    .unwrap_or(Err(BarrierError::NoQuorum));
                 for answer in waiting {
                     // Who no longer waits does not want to know.
                     drop(answer.send(outcome.clone()));
@@ -77,15 +85,21 @@ impl Barrier {
             }
         }
     }
+}
 
-    async fn round(&self) -> Outcome {
+/// The leader's round: a quorum confirms that it leads, and what was committed is applied here.
+pub struct Quorum(pub Raft);
+
+impl Round for Quorum {
+    async fn confirm(&self) -> Outcome {
+        let Self(raft) = self;
         let linearizer =
-            self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|error| match error {
+            raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|error| match error {
                 RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => BarrierError::NotLeader,
                 RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => BarrierError::NoQuorum,
                 RaftError::Fatal(fatal) => BarrierError::Stopped(fatal.to_string()),
             })?;
-        match linearizer.try_await_ready(&self.raft, Some(ROUND)).await {
+        match linearizer.try_await_ready(raft, Some(ROUND)).await {
             Ok(Ok(state)) => Ok(state.read_log_id().index()),
             Ok(Err(_)) => Err(BarrierError::NoQuorum),
             Err(fatal) => Err(BarrierError::Stopped(fatal.to_string())),

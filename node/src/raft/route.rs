@@ -1,9 +1,10 @@
 //! Who leads, as far as this member knows, and so who is asked.
 
 use super::Consensus;
+use super::types::ServerMetrics;
 use super::waiters::Leadership;
 use openraft::ServerState;
-use openraft::async_runtime::watch::WatchReceiver;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use std::time::Duration;
 
 /// Between two attempts while there is no leader.
@@ -20,6 +21,22 @@ pub(super) enum Route {
 }
 
 impl Route {
+    /// Who leads, by what Raft says of this member.
+    pub(super) fn of(server: &ServerMetrics) -> Self {
+        let server = server.borrow_watched();
+        let leader = Leadership { term: server.vote.leader_id.term, node: server.vote.leader_id.node_id };
+        match server.current_leader {
+            // A vote that is not on disk yet is of nobody who leads already.
+            Some(id) if id != leader.node => Self::Nobody,
+            Some(id) if id == server.id => Self::Here(leader),
+            Some(id) => match server.membership_config.get_node(&id) {
+                Some(info) => Self::Leader { leader, address: info.raft_addr.clone() },
+                None => Self::Nobody,
+            },
+            None => Self::Nobody,
+        }
+    }
+
     /// The leader, if one is known.
     pub(super) fn leader(&self) -> Option<Leadership> {
         match self {
@@ -73,41 +90,39 @@ impl Consensus {
     }
 
     pub(super) fn route(&self) -> Route {
-        let server = self.server.borrow_watched();
-        let leader = Leadership { term: server.vote.leader_id.term, node: server.vote.leader_id.node_id };
-        match server.current_leader {
-            // A vote that is not on disk yet is of nobody who leads already.
-            Some(id) if id != leader.node => Route::Nobody,
-            Some(id) if id == server.id => Route::Here(leader),
-            Some(id) => match server.membership_config.get_node(&id) {
-                Some(info) => Route::Leader { leader, address: info.raft_addr.clone() },
-                None => Route::Nobody,
-            },
-            None => Route::Nobody,
-        }
+        Route::of(&self.server)
     }
 
-    /// What `work` comes to while `leader` leads, this member or another; none once it does not. A leader that is cut off
-    /// may never answer.
+    /// [`while_led_by`], as far as this member knows.
     pub(super) async fn while_led_by<T>(
         &self,
         leader: Leadership,
         work: impl Future<Output = T>,
     ) -> Option<T> {
-        tokio::select! {
-            done = work => Some(done),
-            () = self.no_longer_led_by(leader) => None,
-        }
+        while_led_by(&self.server, leader, work).await
     }
+}
 
-    /// Waits until `leader` no longer leads, as far as this member knows.
-    async fn no_longer_led_by(&self, leader: Leadership) {
-        let mut server = self.server.clone();
-        while self.route().leader() == Some(leader) {
-            // An end of the channel is the end of Raft on this member.
-            if server.changed().await.is_err() {
-                return;
-            }
+/// What `work` comes to while `leader` leads, this member or another; none once it does not. A leader that is cut off
+/// may never answer.
+pub(super) async fn while_led_by<T>(
+    server: &ServerMetrics,
+    leader: Leadership,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = no_longer_led_by(server, leader) => None,
+    }
+}
+
+/// Waits until `leader` no longer leads.
+async fn no_longer_led_by(server: &ServerMetrics, leader: Leadership) {
+    let mut server = server.clone();
+    while Route::of(&server).leader() == Some(leader) {
+        // An end of the channel is the end of Raft on this member.
+        if server.changed().await.is_err() {
+            return;
         }
     }
 }

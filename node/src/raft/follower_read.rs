@@ -1,0 +1,82 @@
+//! Linearizable reads on a member that does not lead: the leader says up to which index a quorum has confirmed its lead,
+//! and this member answers from its own database once it has applied that (Raft dissertation, section 6.4). Statements and
+//! results stay here, and one question serves all reads that wait, so that such reads grow with the number of members.
+//!
+//! Where that does not work, or not soon, the whole query goes to the leader, as it does at other levels
+//! ([`super::forward`]).
+
+use super::Consensus;
+use super::calls::{Kind, Peers};
+use super::command::EncodedRequest;
+use super::local_read::LocalRead;
+use super::query::QueryOptions;
+use super::read::{BarrierError, Outcome, Round};
+use super::request_error::RequestError;
+use super::route::{Route, while_led_by};
+use super::types::ServerMetrics;
+use super::waiters::Leadership;
+use super::wire::get_u64;
+use crate::observe::Observe as _;
+use client::admin::Phase;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long the leader may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long a read waits until this member has applied what the leader has. What takes longer, the leader answers.
+const APPLIED_SOON: Duration = Duration::from_millis(100);
+
+/// The round of a member that does not lead: it asks the leader for the index.
+pub(super) struct AskLeader {
+    pub(super) server: ServerMetrics,
+    pub(super) peers: Arc<Peers>,
+}
+
+impl Round for AskLeader {
+    async fn confirm(&self) -> Outcome {
+        let Route::Leader { leader, address } = Route::of(&self.server) else {
+            return Err(BarrierError::NotLeader);
+        };
+        let asked = self.peers.call(leader.node, &address, Kind::ReadIndex, &[], ANSWER);
+        match while_led_by(&self.server, leader, asked).await {
+            Some(Ok(mut index)) => get_u64(&mut index).map_err(|e| BarrierError::Stopped(e.to_string())),
+            Some(Err(_)) => Err(BarrierError::NoQuorum),
+            None => Err(BarrierError::NotLeader),
+        }
+    }
+}
+
+impl Consensus {
+    /// Runs a linearizable query here, while `leader`, another member, leads. None if the leader is to run it.
+    pub(super) async fn read_behind(
+        &self,
+        leader: Leadership,
+        request: &EncodedRequest,
+        options: &QueryOptions,
+        deadline: Instant,
+    ) -> Result<Option<LocalRead>, RequestError> {
+        if !self.may_read_behind() {
+            return Ok(None);
+        }
+        let index = timeout_at(deadline, self.while_led_by(leader, self.leaders_index.pass())).await;
+        let Ok(Some(Ok(index))) = index else { return Ok(None) };
+        let soon = deadline.min(Instant::now() + APPLIED_SOON);
+        if !matches!(timeout_at(soon, self.store().until_applied(index)).await, Ok(Ok(()))) {
+            return Ok(None);
+        }
+        if let Some(bookmark) = options.bookmark {
+            self.await_position(bookmark, deadline).await?;
+        }
+        // Its state may have turned out to be wrong while it waited.
+        if !self.may_read_behind() {
+            return Ok(None);
+        }
+        self.read_here(request.clone(), options.limits).await.map(Some)
+    }
+
+    /// Whether what is here is right, and is kept up to date.
+    fn may_read_behind(&self) -> bool {
+        self.phase.current() == Phase::Serving && self.may_serve().is_ok() && self.may_apply().is_ok()
+    }
+}
