@@ -126,7 +126,8 @@ pub struct About {
     pub started: jiff::Timestamp,
 }
 
-/// Answers one request of the client port.
+/// Answers one request of the client port. Each request has this whole future, and it is copied when it begins, so what
+/// only few requests need is in boxes, here and below.
 async fn handle(entrance: Arc<Entrance>, scheme: Scheme, request: Request<Body>) -> Answer {
     let app = match entrance.opened() {
         Some(app) => Ok(app),
@@ -282,34 +283,48 @@ async fn answer(app: &Arc<App>, endpoint: Endpoint, incoming: Incoming) -> Answe
         Endpoint::Execute => sql::execute(app, incoming).await,
         Endpoint::Query => sql::query(app, incoming).await,
         Endpoint::Request => sql::request(app, incoming).await,
-        Endpoint::Sql => sql::sql(app, incoming).await,
-        Endpoint::Changes => changes::changes(app, incoming).await,
-        Endpoint::Backup => backup::backup(app, incoming).await,
-        Endpoint::Load => load::load(app, incoming).await,
-        Endpoint::Boot => load::boot(app, incoming).await,
+        Endpoint::Sql => Box::pin(sql::sql(app, incoming)).await,
+        Endpoint::Changes => Box::pin(changes::changes(app, incoming)).await,
+        Endpoint::Backup => Box::pin(backup::backup(app, incoming)).await,
+        Endpoint::Load => Box::pin(load::load(app, incoming)).await,
+        Endpoint::Boot => Box::pin(load::boot(app, incoming)).await,
         Endpoint::Status => status::status(app, &incoming.params).await,
-        Endpoint::Nodes => nodes::nodes(app, incoming.scheme, &incoming.params).await,
-        Endpoint::Ready => status::ready(app, &incoming.params).await,
-        Endpoint::Remove => nodes::remove(app, incoming).await,
-        Endpoint::Leader => nodes::leader(app, incoming).await,
-        Endpoint::Snapshot => nodes::snapshot(app, &incoming.params).await,
+        Endpoint::Nodes => Box::pin(nodes::nodes(app, incoming.scheme, &incoming.params)).await,
+        Endpoint::Ready => Box::pin(status::ready(app, &incoming.params)).await,
+        Endpoint::Remove => Box::pin(nodes::remove(app, incoming)).await,
+        Endpoint::Leader => Box::pin(nodes::leader(app, incoming)).await,
+        Endpoint::Snapshot => Box::pin(nodes::snapshot(app, &incoming.params)).await,
         Endpoint::Reap => nodes::reap(app).await,
         Endpoint::Vars => counters::vars(app, &incoming.params),
         Endpoint::Licenses => pages::licenses(),
         Endpoint::Metrics => health::metrics(app),
         Endpoint::Console => console::console(&incoming),
-        Endpoint::ConsoleSession => console::session(app, &incoming.headers).await,
+        Endpoint::ConsoleSession => Box::pin(console::session(app, &incoming.headers)).await,
         Endpoint::Cluster => admin::report(app),
         Endpoint::ClusterEvents => admin::events(app),
-        Endpoint::ClusterInitialise => admin::initialise(app, incoming).await,
-        Endpoint::ClusterLearners => admin::learners(app, incoming).await,
-        Endpoint::ClusterVoters => admin::voters(app, incoming).await,
-        Endpoint::ClusterTransfer => admin::transfer(app, incoming).await,
-        Endpoint::ClusterRecover => admin::recover(app, incoming).await,
-        Endpoint::ClusterSkip => admin::skip(app, incoming).await,
-        Endpoint::ClusterBackups => backups::backups(app, incoming).await,
+        Endpoint::ClusterInitialise => Box::pin(admin::initialise(app, incoming)).await,
+        Endpoint::ClusterLearners => Box::pin(admin::learners(app, incoming)).await,
+        Endpoint::ClusterVoters => Box::pin(admin::voters(app, incoming)).await,
+        Endpoint::ClusterTransfer => Box::pin(admin::transfer(app, incoming)).await,
+        Endpoint::ClusterRecover => Box::pin(admin::recover(app, incoming)).await,
+        Endpoint::ClusterSkip => Box::pin(admin::skip(app, incoming)).await,
+        Endpoint::ClusterBackups => Box::pin(backups::backups(app, incoming)).await,
         Endpoint::ClusterBackupJobs => backups::jobs(app),
-        Endpoint::ClusterBackupProbe => backups::probe(app).await,
-        Endpoint::ClusterRestore => backups::restore(app, incoming).await,
+        Endpoint::ClusterBackupProbe => Box::pin(backups::probe(app)).await,
+        Endpoint::ClusterRestore => Box::pin(backups::restore(app, incoming)).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_takes_little_room() {
+        fn size<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(handle);
+        assert!(bytes <= 6 << 10, "{bytes} bytes");
     }
 }

@@ -155,10 +155,11 @@ async fn converse(
         let entrance = entrance.clone();
         // HTTP/1 counts by itself: `header_read_timeout`.
         let open = (request.version() == Version::HTTP_2).then(|| OpenStream::begin(open.clone()));
-        async move {
+        // In a box, so that a connection has no room for a request while there is none.
+        Box::pin(async move {
             let answer = handle(entrance, scheme, request.map(Body::new)).await;
             Ok::<_, Infallible>(answer.map(|body| Answered { body, _open: open }))
-        }
+        })
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);

@@ -113,7 +113,8 @@ impl Consensus {
                 Route::Leader { leader, address } => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     let times = Times { answer: left, not_after };
-                    let there = self.execute_there(&request, leader, &address, times, &mut ticket);
+                    // In a box: `http::handle` says why.
+                    let there = Box::pin(self.execute_there(&request, leader, &address, times, &mut ticket));
                     (timeout_at(deadline, there).await, Some(address))
                 }
                 Route::Nobody if self.identity().cluster().is_none() => return Err(RequestError::NoLeader),

@@ -65,6 +65,7 @@ impl Consensus {
                 return Err(RequestError::NoLeader);
             }
             was_tried = true;
+            // What most reads do not need is in boxes: `http::handle` says why.
             match self.route() {
                 // It is about to hand over.
                 Route::Here(_) if self.is_fenced() => {}
@@ -80,12 +81,12 @@ impl Consensus {
                 Route::Leader { leader, address } => {
                     if level == Level::Linearizable
                         && let Some(LocalRead { body, position }) =
-                            self.read_behind(leader, &request, &options, deadline).await?
+                            Box::pin(self.read_behind(leader, &request, &options, deadline)).await?
                     {
                         return Ok(QueryAnswer { body, index: 0, position, forwarded_to: None });
                     }
                     let left = deadline.saturating_duration_since(Instant::now());
-                    let there = self.query_there(&request, level, &options, leader, &address, left);
+                    let there = Box::pin(self.query_there(&request, level, &options, leader, &address, left));
                     match self.while_led_by(leader, there).await.unwrap_or(Err(ExecuteError::NotLeader)) {
                         Err(ExecuteError::NotLeader) => {}
                         // Reads can be asked again.
@@ -147,18 +148,20 @@ impl Consensus {
                 Ok(Err(BarrierError::Stopped(message))) => failed(RequestError::Internal(message)),
                 Err(_) => failed(RequestError::NoQuorum),
             },
-            Level::Strong => match tokio::time::timeout_at(deadline, self.proposer().propose_blank()).await {
-                Ok(Ok(_)) => {
-                    let term = self.server.borrow_watched().vote.leader_id.term;
-                    self.strong_read_term.fetch_max(term, Ordering::Relaxed);
-                    Ok(())
+            Level::Strong => {
+                match tokio::time::timeout_at(deadline, Box::pin(self.proposer().propose_blank())).await {
+                    Ok(Ok(_)) => {
+                        let term = self.server.borrow_watched().vote.leader_id.term;
+                        self.strong_read_term.fetch_max(term, Ordering::Relaxed);
+                        Ok(())
+                    }
+                    Ok(Err(ProposeError::NotLeader | ProposeError::OutcomeUnknown)) => {
+                        Err(ExecuteError::NotLeader)
+                    }
+                    Ok(Err(ProposeError::Stopped(message))) => failed(RequestError::Internal(message)),
+                    Err(_) => failed(RequestError::NoQuorum),
                 }
-                Ok(Err(ProposeError::NotLeader | ProposeError::OutcomeUnknown)) => {
-                    Err(ExecuteError::NotLeader)
-                }
-                Ok(Err(ProposeError::Stopped(message))) => failed(RequestError::Internal(message)),
-                Err(_) => failed(RequestError::NoQuorum),
-            },
+            }
         }
     }
 

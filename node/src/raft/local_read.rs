@@ -41,7 +41,7 @@ impl Consensus {
     ) -> Result<LocalRead, RequestError> {
         match self.read_inline(&request, limits)? {
             Some(read) => Ok(read),
-            None => self.read_streaming(request, limits).await,
+            None => Box::pin(self.read_streaming(request, limits)).await,
         }
     }
 
