@@ -648,7 +648,8 @@ fn drain_hands_over_and_goes_on_serving() {
     c.execute(0, &json!(["CREATE TABLE t(a)"]));
     let leader = c.await_leader(0);
     assert!(c.begin_drain(leader).wait().unwrap().success());
-    assert_ne!(c.await_leader((leader + 1) % 3), leader);
+    // Who did not take over hears of it with the first heartbeat.
+    c.until("another leads", |c| (c.await_leader((leader + 1) % 3) != leader).then_some(()));
     c.execute(leader, &json!(["INSERT INTO t VALUES(1)"]));
     assert_eq!(c.report(leader)["phase"], json!("Draining"));
     // Clients go elsewhere, one request after the other.
