@@ -67,7 +67,9 @@ pub struct Consensus {
     pub(super) store: Store,
     pub(super) peers: Arc<Peers>,
     pub(super) proposer: Arc<Proposer>,
+    /// Of reads here, while this member leads, and of other members' questions.
     pub(super) barrier: Arc<Barrier<Quorum>>,
+    /// Of linearizable reads here, while another member leads.
     pub(super) leaders_index: Arc<Barrier<AskLeader>>,
     /// Streaming queries at once.
     pub(super) streams: Arc<Semaphore>,

@@ -10,7 +10,7 @@ use super::calls::{Kind, Peers};
 use super::command::EncodedRequest;
 use super::local_read::LocalRead;
 use super::query::QueryOptions;
-use super::read::{BarrierError, Outcome, Round};
+use super::read::{BarrierError, Outcome, ROUND, Round};
 use super::request_error::RequestError;
 use super::route::{Route, while_led_by};
 use super::types::ServerMetrics;
@@ -22,8 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// How long the leader may take to answer.
-const ANSWER: Duration = Duration::from_secs(2);
 /// How long a read waits until this member has applied what the leader has. What takes longer, the leader answers.
 const APPLIED_SOON: Duration = Duration::from_millis(100);
 
@@ -38,7 +36,7 @@ impl Round for AskLeader {
         let Route::Leader { leader, address } = Route::of(&self.server) else {
             return Err(BarrierError::NotLeader);
         };
-        let asked = self.peers.call(leader.node, &address, Kind::ReadIndex, &[], ANSWER);
+        let asked = self.peers.call(leader.node, &address, Kind::ReadIndex, &[], ROUND);
         match while_led_by(&self.server, leader, asked).await {
             Some(Ok(mut index)) => get_u64(&mut index).map_err(|e| BarrierError::Stopped(e.to_string())),
             Some(Err(_)) => Err(BarrierError::NoQuorum),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 /// How long one round may take before it is given up.
-const ROUND: Duration = Duration::from_secs(2);
+pub(super) const ROUND: Duration = Duration::from_secs(2);
 
 /// Why a barrier was not reached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
