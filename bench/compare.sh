@@ -34,10 +34,10 @@ say() { echo "bench: $*" >&2; }
 generator() { if [[ $1 = hiqlite ]]; then echo "$HIQLITE"; else echo "$BENCH"; fi; }
 spoken() { case $1 in etcd | dqlite) echo "$1" ;; *) echo rqlite ;; esac; }
 
-# Works of a kind: what each can do of reads by level. Those that any member answers are spread over all members, the
-# others go to the leader, as all writes do.
+# Reads that any member answers; their clients are spread over all members.
 anywhere=query-none,query-linearizable
-reads() {
+# Works of a kind whose clients talk to the leader, beside writes.
+at_leader() {
   case $1 in
     sqlited | rqlite) echo query-weak,query-strong,mixed ;;
     etcd | hiqlite) echo mixed ;;
@@ -57,7 +57,7 @@ disk() {
 # Sets `plans`: arguments of `bench run`, one line for each group of works.
 plans() {
   plans=("--work insert --clients $clients" "--work bulk --clients 1,4"
-    "--work $(reads "$1") --clients $read_clients")
+    "--work $(at_leader "$1") --clients $read_clients")
   [[ $1 = dqlite ]] || plans+=("--work $anywhere --clients $read_clients --to spread")
 }
 

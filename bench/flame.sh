@@ -14,8 +14,8 @@ samples=$(mktemp -d -p /var/tmp)
 trap '"$here/cluster.sh" stop; rm -rf "$samples"' EXIT
 new_cluster
 
-# picture WORK CLIENTS WHERE — dwarf stacks, as SQLite and the C library have no frame pointers; at a rate at which writing them
-# down is no load of its own.
+# picture WORK CLIENTS WHERE — dwarf stacks, as SQLite and the C library have no frame pointers; at a rate at which writing
+# them down is no load of its own.
 picture() {
   local load page=$here/../docs/performance-$1-$2.svg
   "$bench" run "${cluster[@]}" --tag flame --out "$samples/records.jsonl" --reps 1 --spare 0 --seconds $((seconds + 3)) \

@@ -669,10 +669,7 @@ fn open(c: &Cluster, i: usize, path: &str, accept: &'static str) -> reqwest::blo
 #[test]
 fn a_stream_goes_on_at_another_member() {
     let mut c = capturing(3, &json!({}), &[]);
-    let join = format!("127.0.0.1:{}", c.members[0].raft);
-    let replica = c.member("r1", &["-raft-non-voter", "-join", &join]);
-    c.start(replica);
-    c.await_ready(replica);
+    let replica = c.add_read_replica();
     let leader = c.await_leader(0);
     let from = applied(&c, leader);
     c.execute(leader, &json!(["CREATE TABLE t(a)", "CREATE TABLE u(a)"]));

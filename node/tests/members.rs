@@ -161,6 +161,18 @@ fn three_members_agree_and_every_one_takes_writes() {
     }
 }
 
+/// Three members with an empty table, which one leads, and a follower that rests at `place` each time.
+fn with_a_slow_follower(place: Place, milliseconds: u32) -> (Cluster, usize, usize) {
+    let mut c = cluster(3);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let leader = c.await_leader(0);
+    let slow = (leader + 1) % 3;
+    c.kill(slow);
+    c.start_armed(slow, &format!("{}=sleep({milliseconds})", place.name()));
+    c.await_ready(slow);
+    (c, leader, slow)
+}
+
 /// Who served a linearizable count of the rows of `t` that `i` was asked for, and the count.
 fn count_through(c: &Cluster, i: usize) -> (String, Value) {
     let path = "/db/query?level=linearizable&q=SELECT+count(*)+FROM+t";
@@ -173,17 +185,12 @@ fn count_through(c: &Cluster, i: usize) -> (String, Value) {
 #[test]
 fn a_linearizable_read_is_answered_by_the_member_that_is_asked() {
     let mut c = cluster(3);
-    let replica = {
-        let join = format!("127.0.0.1:{}", c.members[0].raft);
-        c.member("replica", &["-raft-non-voter", "-join", &join])
-    };
-    c.start(replica);
-    c.await_ready(replica);
+    let replica = c.add_read_replica();
     c.execute(0, &json!(["CREATE TABLE t(a)"]));
     for n in 1..=50 {
         // Each time another one writes, and all others have to see it at once.
         c.execute(n % 3, &json!([["INSERT INTO t VALUES(?)", n]]));
-        for i in (0..4).filter(|i| *i != n % 3) {
+        for i in (0..=replica).filter(|i| *i != n % 3) {
             let own = format!("127.0.0.1:{}", c.members[i].http);
             assert_eq!(count_through(&c, i), (own, json!(n)), "write {n}, read from {i}");
         }
@@ -196,13 +203,7 @@ fn a_linearizable_read_is_answered_by_the_member_that_is_asked() {
 
 #[test]
 fn what_a_member_has_not_applied_yet_the_leader_answers() {
-    let mut c = cluster(3);
-    c.execute(0, &json!(["CREATE TABLE t(a)"]));
-    let leader = c.await_leader(0);
-    let slow = (leader + 1) % 3;
-    c.kill(slow);
-    c.start_armed(slow, &format!("{}=sleep(400)", Place::ApplyBegun.name()));
-    c.await_ready(slow);
+    let (mut c, leader, slow) = with_a_slow_follower(Place::ApplyBegun, 400);
     for n in 1..=3 {
         c.execute(leader, &json!([["INSERT INTO t VALUES(?)", n]]));
         let by_leader = format!("127.0.0.1:{}", c.members[leader].raft);
@@ -489,13 +490,7 @@ fn a_member_whose_database_is_older_than_its_log_refuses_to_start() {
 /// It had not heard of the newcomer, and answered as if that one had been removed.
 #[test]
 fn who_is_removed_by_name_is_not_left_to_what_a_follower_has_heard() {
-    let mut c = cluster(3);
-    c.execute(0, &json!(["CREATE TABLE t(a)"]));
-    let leader = c.await_leader(0);
-    let slow = (leader + 1) % 3;
-    c.kill(slow);
-    c.start_armed(slow, &format!("{}=sleep(150)", Place::AppendSubmitted.name()));
-    c.await_ready(slow);
+    let (mut c, leader, slow) = with_a_slow_follower(Place::AppendSubmitted, 150);
     let names = |c: &Cluster, i: usize| {
         let members = c.report(i)["membership"]["members"].as_array().unwrap().clone();
         members.iter().map(|member| member["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -710,10 +705,7 @@ fn members_find_each_other_by_dns() {
 fn silent_members_are_reaped() {
     let flags = ["-raft-reap-node-timeout", "4s", "-raft-reap-read-only-node-timeout", "2s"];
     let mut c = cluster_with(3, &flags);
-    let join = format!("127.0.0.1:{}", c.members[0].raft);
-    let replica = c.member("replica", &["-raft-non-voter", "-join", &join]);
-    c.start(replica);
-    c.await_ready(replica);
+    let replica = c.add_read_replica();
     let names = |c: &Cluster, at: usize| -> Vec<String> {
         let nodes: Value = serde_json::from_str(&c.get(at, "/nodes?nonvoters&timeout=1s").1).unwrap();
         nodes.as_object().unwrap().keys().cloned().collect()

@@ -36,20 +36,27 @@ impl Round for AskLeader {
         let Route::Leader { leader, address } = Route::of(&self.server) else {
             return Err(BarrierError::NotLeader);
         };
-        let asked = self.peers.call(leader.node, &address, Kind::ReadIndex, &[], ROUND);
-        match while_led_by(&self.server, leader, asked).await {
-            Some(Ok(mut index)) => get_u64(&mut index).map_err(|e| BarrierError::Stopped(e.to_string())),
-            Some(Err(_)) => Err(BarrierError::NoQuorum),
+        match while_led_by(&self.server, leader, read_index(&self.peers, leader, &address)).await {
+            Some(index) => index.map_err(|_| BarrierError::NoQuorum),
             None => Err(BarrierError::NotLeader),
         }
     }
 }
 
+/// Asks `leader`, another member, up to which index a quorum confirms that it leads.
+pub(super) async fn read_index(
+    peers: &Arc<Peers>,
+    leader: Leadership,
+    address: &str,
+) -> Result<u64, RequestError> {
+    let mut answer = peers.call(leader.node, address, Kind::ReadIndex, &[], ROUND).await?;
+    get_u64(&mut answer).map_err(|e| RequestError::Internal(e.to_string()))
+}
+
 impl Consensus {
-    /// Runs a linearizable query here, while `leader`, another member, leads. None if the leader is to run it.
+    /// Runs a linearizable query here, while another member leads. None if the leader is to run it.
     pub(super) async fn read_behind(
         &self,
-        leader: Leadership,
         request: &EncodedRequest,
         options: &QueryOptions,
         deadline: Instant,
@@ -57,8 +64,7 @@ impl Consensus {
         if !self.may_read_behind() {
             return Ok(None);
         }
-        let index = timeout_at(deadline, self.while_led_by(leader, self.leaders_index.pass())).await;
-        let Ok(Some(Ok(index))) = index else { return Ok(None) };
+        let Ok(Ok(index)) = timeout_at(deadline, self.leaders_index.pass()).await else { return Ok(None) };
         let soon = deadline.min(Instant::now() + APPLIED_SOON);
         if !matches!(timeout_at(soon, self.store().until_applied(index)).await, Ok(Ok(()))) {
             return Ok(None);

@@ -6,6 +6,7 @@
 use super::Consensus;
 use super::calls::{CallError, Kind};
 use super::command::EncodedRequest;
+use super::follower_read::read_index;
 use super::local_read::LocalRead;
 use super::peer_answer::{ExecuteError, read_answer, write_answer};
 use super::propose::ProposeError;
@@ -15,7 +16,6 @@ use super::request_error::RequestError;
 use super::route::{PAUSE, Route};
 use super::stream_calls::{PeerStream, StreamKind};
 use super::waiters::Leadership;
-use super::wire::get_u64;
 use crate::store::Position;
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -81,7 +81,7 @@ impl Consensus {
                 Route::Leader { leader, address } => {
                     if level == Level::Linearizable
                         && let Some(LocalRead { body, position }) =
-                            Box::pin(self.read_behind(leader, &request, &options, deadline)).await?
+                            Box::pin(self.read_behind(&request, &options, deadline)).await?
                     {
                         return Ok(QueryAnswer { body, index: 0, position, forwarded_to: None });
                     }
@@ -264,14 +264,10 @@ impl Consensus {
 
     /// An index that a quorum confirmed to be committed; asks the leader if that is another member.
     pub async fn confirmed_index(&self) -> Result<u64, RequestError> {
-        const PATIENCE: Duration = Duration::from_secs(2);
         match self.route() {
             Route::Here(_) => self.barrier.pass().await.map_err(|e| RequestError::Internal(e.to_string())),
             Route::Nobody => Err(RequestError::NoLeader),
-            Route::Leader { leader, address } => {
-                let answer = self.peers.call(leader.node, &address, Kind::ReadIndex, &[], PATIENCE).await?;
-                get_u64(&mut answer.clone()).map_err(|e| RequestError::Internal(e.to_string()))
-            }
+            Route::Leader { leader, address } => read_index(&self.peers, leader, &address).await,
         }
     }
 }

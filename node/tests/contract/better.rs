@@ -32,10 +32,7 @@ fn a_statement_that_does_not_compile_ends_its_transaction() {
 fn auto_and_its_time_work_for_requests_too() {
     // B4
     let mut c = cluster(1);
-    let flags = ["-raft-non-voter", "-join", &format!("127.0.0.1:{}", c.members[0].raft)];
-    let replica = c.member("replica", &flags);
-    c.start(replica);
-    c.await_ready(replica);
+    let replica = c.add_read_replica();
     c.execute(0, &json!(["CREATE TABLE foo(id INTEGER PRIMARY KEY)"]));
     c.until("the table on the replica", |c| {
         (c.value(replica, "SELECT count(*) FROM foo", "none") == json!(0)).then_some(())

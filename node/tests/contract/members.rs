@@ -138,10 +138,7 @@ fn who_names_nobody_sends_leadership_to_anybody() {
 #[test]
 fn replicas_are_listed_if_asked_for_and_forward_what_an_administrator_wants() {
     let mut c = cluster(1);
-    let join = format!("127.0.0.1:{}", c.members[0].raft);
-    let replica = c.member("replica", &["-raft-non-voter", "-join", &join]);
-    c.start(replica);
-    c.await_ready(replica);
+    let replica = c.add_read_replica();
     let names = |c: &super::Cluster, i: usize, path: &str| -> Vec<(String, bool)> {
         let nodes: Value = serde_json::from_str(&c.get(i, path).1).unwrap();
         let nodes = nodes.as_object().unwrap();

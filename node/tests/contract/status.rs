@@ -297,10 +297,7 @@ fn starts_joins_and_broken_connections_are_counted() {
     c.await_ready(0);
     assert_eq!((skipped(&c), counted(&c, 0, "store", "num_restores_start")), (1, 0));
 
-    let join = format!("127.0.0.1:{}", c.members[0].raft);
-    let replica = c.member("replica", &["-raft-non-voter", "-join", &join]);
-    c.start(replica);
-    c.await_ready(replica);
+    let replica = c.add_read_replica();
     assert_eq!(counted(&c, 0, "cluster", "num_join_req"), 1);
     let joins = |c: &Cluster| {
         (counted(c, 0, "store", "num_ignored_joins"), counted(c, 0, "store", "num_removed_before_joins"))

@@ -161,10 +161,7 @@ pub fn cluster_with(n: usize, flags: &[&str]) -> Cluster {
 pub fn with_read_replica() -> (Cluster, usize) {
     let mut cluster = cluster(1);
     cluster.execute(0, &serde_json::json!(["CREATE TABLE t(a)", "INSERT INTO t VALUES(1)"]));
-    let join = format!("127.0.0.1:{}", cluster.members[0].raft);
-    let replica = cluster.member("replica", &["-raft-non-voter", "-join", &join]);
-    cluster.start(replica);
-    cluster.await_ready(replica);
+    let replica = cluster.add_read_replica();
     (cluster, replica)
 }
 
@@ -291,6 +288,15 @@ impl Cluster {
         let ports = free_ports(3);
         let flags: Vec<String> = flags.iter().map(|f| (*f).to_owned()).collect();
         self.add_member(name, [ports[0], ports[1], ports[2]], &flags)
+    }
+
+    /// A read replica that joined by the first member, in service; which one it is.
+    pub fn add_read_replica(&mut self) -> usize {
+        let join = format!("127.0.0.1:{}", self.members[0].raft);
+        let replica = self.member("replica", &["-raft-non-voter", "-join", &join]);
+        self.start(replica);
+        self.await_ready(replica);
+        replica
     }
 
     /// Starts a member's process.
