@@ -36,7 +36,7 @@ prove "the same in three processes with other clocks and time zones" "DETERMINIS
 prove "the same, and what changes is captured" "DETERMINISM_STATEMENTS=1000000" determinism capture_what_changes
 prove "power cuts, 50 each of one, two, all members" "POWER_ROUNDS=50" power
 prove "kills of the leader, no failed request on the others" "MEMBERS_ROUNDS=30" members living_member
-prove "leadership handed over under load" "LEADERSHIP_ROUNDS=30 LEADERSHIP_SECONDS=600" leadership
+prove "leadership handed over under load" "LEADERSHIP_ROUNDS=30 LEADERSHIP_SECONDS=60" leadership
 prove "an hour of full load, no election" "LEADERSHIP_SECONDS=3600" leadership full_load
 prove "a million changes at a sink, the leader killed ten times" "CHANGES=1000000 KILLS=10" changes "--ignored proof"
 prove "an open reader for ten minutes, 2 GiB streamed" "READERS_SECONDS=600 STREAM_MIB=2048" readers

@@ -5,7 +5,7 @@ use crate::wait::eventually;
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use std::path::Path;
 use std::time::Duration;
 use tokio::process::Command;
@@ -19,6 +19,12 @@ pub fn require(kubernetes: &Kubernetes) -> Result<()> {
 pub async fn lose_power(node: &str) -> Result<()> {
     let number = node.trim_start_matches("node");
     run("kube-node.sh", &["kill", number]).await
+}
+
+/// Takes a node that lost power out of Kubernetes; when it starts it is a new one of the same name.
+pub async fn forget(kubernetes: &Kubernetes, node: &str) -> Result<()> {
+    Api::<Node>::all(kubernetes.client.clone()).delete(node, &DeleteParams::default()).await?;
+    Ok(())
 }
 
 /// Starts what does not run, and waits until all nodes are Ready.

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// The node whose kube-proxy this machine uses: tests leave it alone.
@@ -243,23 +244,52 @@ fn a_node_is_lost_with_its_disk() {
         nodes::lose_power(&node).await?;
         test.say(format_args!("{node} is lost with the volume of {lost}"));
         let limit = Duration::from_secs(180);
-        let within = Duration::from_secs(AFTER) + limit;
-        let replaced = eventually("another member has its vote", within, async || {
-            let leader = orders.report(&orders.await_leader().await?).await?;
-            let voters: Vec<_> = leader.membership.members.iter().filter(|member| member.voter).collect();
-            if voters.len() < 3 {
-                return Err(Hopeless(format!("there are only {} voters", voters.len())).into());
-            }
-            Ok(voters.iter().all(|member| member.node_id != id).then_some(()))
-        })
-        .await;
-        let took = begin.elapsed();
+        let course = async {
+            let voters = async || {
+                let leader = orders.report(&orders.await_leader().await?).await?;
+                let voters: Vec<_> =
+                    leader.membership.members.into_iter().filter(|member| member.voter).collect();
+                if voters.len() < 3 {
+                    return Err(Hopeless(format!("there are only {} voters", voters.len())).into());
+                }
+                Ok::<_, anyhow::Error>(voters)
+            };
+            let within = Duration::from_secs(AFTER) + limit;
+            eventually("another member has its vote", within, async || {
+                Ok(voters().await?.iter().all(|member| member.node_id != id).then_some(()))
+            })
+            .await?;
+            let took = begin.elapsed().saturating_sub(Duration::from_secs(AFTER));
+            test.measured_at_most("node lost with its disk to replaced", took, limit)?;
+            // As a cloud does once it knows that the machine will not be seen again: Kubernetes ends its pods with it.
+            nodes::forget(&test.kubernetes, &node).await?;
+            let begin = Instant::now();
+            let names = ["orders-0", "orders-1", "orders-2"];
+            eventually(
+                "its name has a member and a volume again, and who stood in is gone",
+                limit,
+                async || {
+                    let voters = voters().await?.into_iter().map(|member| member.name);
+                    let (pods, claims) = (orders.pod_uids().await?, orders.claims().await?);
+                    let is_whole = voters.collect::<BTreeSet<_>>().iter().eq(&names)
+                        && pods.keys().eq(&names)
+                        && claims.len() == names.len();
+                    Ok(is_whole.then_some(()))
+                },
+            )
+            .await?;
+            test.measured_at_most(
+                "lost node forgotten by Kubernetes to all as before",
+                begin.elapsed(),
+                limit,
+            )?;
+            orders.await_ready().await
+        };
+        let course = course.await;
         let report = ledger.finish().await?;
         nodes::start_all(&test.kubernetes).await?;
         test.await_operator().await?;
-        replaced?;
-        let took = took.saturating_sub(Duration::from_secs(AFTER));
-        test.measured_at_most("node lost with its disk to replaced", took, limit)?;
+        course?;
         test.reported("node lost with its disk", &report)?;
         report.nothing_lost()?;
         orders.assert_same_content(SAME).await

@@ -1,37 +1,27 @@
-//! One member's consensus: the parts put together, started and stopped.
+//! One member's consensus: its parts, what they say together, and how it ends.
 
 use super::admission::{PeerSecurity, Seen};
 use super::agreement::Agreement;
 use super::applying::Applying;
 use super::archive::Archived;
 use super::calls::Peers;
-use super::consensus_config::{ConsensusConfig, raft_config};
+use super::consensus_config::ConsensusConfig;
 use super::consistency::Verdict;
 use super::contact::LeaderContact;
 use super::fatal_entry::EntryGate;
 use super::follower_read::AskLeader;
-use super::log_store::LogStore;
 use super::membership::{describe, metrics_of};
-use super::peer_client::PeerClients;
-use super::peer_server;
-use super::peers_file;
 use super::propose::Proposer;
 use super::read::{Barrier, Quorum};
 use super::received::Received;
-use super::recovery::Recovery;
 use super::refused_peers::RefusedPeers;
 use super::replace::StagedFiles;
 use super::request_error::RequestError;
 use super::retention::{self, Kept};
 use super::snapshot_receive::Receiving;
-use super::start_error::{StartError, check_together};
-use super::state_machine::StateMachine;
-use super::teller::Teller;
 use super::traced::Takes;
-use super::types::{Metrics, PeerInfo, Raft, ServerMetrics};
+use super::types::{Metrics, Raft, ServerMetrics};
 use super::waiters::{Leadership, Waiters};
-use super::whereabouts::Whereabouts;
-use crate::failpoint::{Place, pass};
 use crate::identity::Identity;
 use crate::observe::{Observe as _, Until as _};
 use crate::space::Space;
@@ -45,7 +35,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, watch};
 
@@ -86,7 +75,7 @@ pub struct Consensus {
     pub(super) reports_end: watch::Sender<bool>,
     pub(super) notified: watch::Sender<BTreeMap<NodeId, AddLearner>>,
     pub(super) administering: Mutex<()>,
-    receiving: Receiving,
+    pub(super) receiving: Receiving,
     pub(super) space: Space,
     /// Whether too few voters had room for a quorum when this member, leading, last asked them.
     pub(super) quorum_lacks_room: AtomicBool,
@@ -114,165 +103,6 @@ pub struct Consensus {
 }
 
 impl Consensus {
-    /// Starts consensus on the present runtime, which is its own: nothing on it may block for long. Requests are made
-    /// by tasks of the runtime `clients`.
-    pub async fn start(
-        config: ConsensusConfig,
-        identity: Arc<Identity>,
-        store: Store,
-        security: PeerSecurity,
-        listener: TcpListener,
-        clients: Handle,
-    ) -> Result<Arc<Self>, StartError> {
-        let grows = store.clone();
-        let owed = Box::new(move || grows.growth_due());
-        let space =
-            Space::new(&config.directory, config.disk_reserve_bytes, owed).map_err(StartError::Space)?;
-        let log_met_full_disk = Arc::new(AtomicBool::new(false));
-        let met_full_disk = log_met_full_disk.clone();
-        let options = raftlog::Options {
-            segment_bytes: config.log_segment_bytes,
-            on_poison: Some(Arc::new(move |error| {
-                met_full_disk.store(error.is_storage_full(), Ordering::Release)
-            })),
-            ..raftlog::Options::default()
-        };
-        let (log, recovered) =
-            RaftLog::open(config.directory.join("raft").join("log"), options, Arc::new(raftlog::OsIo))?;
-        // What is to be applied again is what comes after `applied`.
-        let applied = store.applied().index();
-        tracing::info!(
-            first = recovered.first_index,
-            last = recovered.last_index,
-            applied,
-            "opened Raft's log"
-        );
-        if let Some(torn) = &recovered.torn_tail {
-            tracing::warn!(?torn, "cut an unfinished write off the log");
-        }
-        check_together(&log, &store, &identity).await?;
-        pass(Place::StartLogOpened).map_err(|e| StartError::Raft(e.to_string()))?;
-        let peers = Arc::new(Peers::new(identity.clone(), security.tls.clone()));
-        let mut log_store = LogStore::new(log.clone());
-        log_store.note_members_of(store.clone());
-        let own = PeerInfo {
-            name: config.name.clone(),
-            raft_addr: config.raft_address.clone(),
-            api_addr: config.api_address.clone(),
-        };
-        Recovery::perform(&config.directory, &identity, &mut log_store, own).await?;
-        peers_file::consume(&config.directory, &identity, &mut log_store, &store).await?;
-        let last = store.applied().log_id.unwrap_or_default();
-        let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
-        let whereabouts = Whereabouts::default();
-        let staged = StagedFiles::new(store.clone(), identity.node_id(), peers.clone(), whereabouts.clone());
-        let entry_gate = EntryGate::open(store.clone(), &config.directory).map_err(StartError::Skipped)?;
-        let entry_gate = Arc::new(entry_gate);
-        let lacking = staged.first_lacking(&log_store).map_err(|e| StartError::Raft(e.to_string()))?;
-        if let Some(first) = lacking {
-            tracing::info!(
-                first,
-                "an entry names a database that is not here: it is looked for once this member runs"
-            );
-        }
-        if let Some(first) = lacking.into_iter().chain(entry_gate.first_held()).min() {
-            log_store.start_before(first);
-        }
-        let applying = Arc::new(Applying::from(last.index));
-        let teller = Teller::start(waiters.clone(), &clients);
-        let raft = Raft::new(
-            identity.node_id().0,
-            Arc::new(raft_config(config.profile)?),
-            PeerClients::new(peers.clone(), whereabouts.clone()),
-            log_store,
-            StateMachine::new(
-                store.clone(),
-                identity.clone(),
-                waiters.clone(),
-                (staged.clone(), entry_gate.clone()),
-                applying.clone(),
-                teller,
-            ),
-        )
-        .await
-        .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
-        peers.rolled_back().follow(raft.clone());
-        tokio::spawn(whereabouts.clone().follow(raft.clone()));
-        tokio::spawn(peers.clone().look_around(whereabouts, raft.clone()));
-        let first_phase = match identity.cluster() {
-            Some(_) if store.lacks_state() => Phase::Fenced,
-            Some(_) => Phase::CatchingUp,
-            None => Phase::Uninitialised,
-        };
-        let consensus = Arc::new(Self {
-            proposer: Proposer::start(
-                raft.clone(),
-                identity.clone(),
-                waiters.clone(),
-                config.write_step_limit,
-            ),
-            server: raft.server_metrics(),
-            waiters,
-            received: Received::default(),
-            contact: LeaderContact::default(),
-            joins: AtomicU64::new(0),
-            ignored_joins: AtomicU64::new(0),
-            moved_joins: AtomicU64::new(0),
-            barrier: Barrier::start(Quorum(raft.clone())),
-            leaders_index: Barrier::start(AskLeader { server: raft.server_metrics(), peers: peers.clone() }),
-            streams: Arc::new(Semaphore::new(16)),
-            copies: Arc::new(Semaphore::new(2)),
-            loading: Mutex::default(),
-            staged,
-            entry_gate,
-            phase: watch::Sender::new(first_phase),
-            restart: watch::Sender::new(false),
-            reports_end: watch::Sender::new(false),
-            notified: watch::Sender::default(),
-            administering: Mutex::default(),
-            receiving: Receiving::default(),
-            space,
-            quorum_lacks_room: AtomicBool::new(false),
-            log_met_full_disk,
-            applying,
-            held_back: AtomicBool::new(config.is_held_back),
-            consistency: watch::Sender::default(),
-            equal: parking_lot::Mutex::default(),
-            uncompared_since: parking_lot::Mutex::new(Instant::now()),
-            agreement: watch::Sender::default(),
-            foreign_keys_are_said: AtomicBool::new(false),
-            archived: Arc::new(Archived::up_to(config.log_for_archive_bytes)),
-            leader_takes: parking_lot::Mutex::default(),
-            asking_leader: Mutex::default(),
-            reinstalls: AtomicU64::new(0),
-            strong_read_term: AtomicU64::new(0),
-            security,
-            seen: Seen::default(),
-            clients,
-            config,
-            identity,
-            raft,
-            log,
-            store,
-            peers,
-        });
-        tokio::spawn(peer_server::serve(listener, consensus.clone()));
-        let kept_bytes = consensus.config.log_retention_bytes;
-        let (raft, log) = (consensus.raft.clone(), consensus.log.clone());
-        let archived = consensus.archived.clone();
-        tokio::spawn(retention::run(raft, log, consensus.store.clone(), archived, kept_bytes));
-        tokio::spawn(consensus.clone().watch_phase());
-        tokio::spawn(consensus.clone().tidy_staged());
-        tokio::spawn(consensus.clone().watch_space());
-        tokio::spawn(consensus.clone().watch_consistency());
-        tokio::spawn(consensus.clone().leads_not_while_fenced());
-        tokio::spawn(consensus.clone().agree());
-        tokio::spawn(consensus.clone().end_if_rolled_back());
-        tokio::spawn(consensus.clone().end_if_store_failed());
-        tokio::spawn(consensus.clone().reap(consensus.config.reap));
-        Ok(consensus)
-    }
-
     /// Who this member is.
     pub fn identity(&self) -> &Arc<Identity> {
         &self.identity
@@ -418,7 +248,7 @@ impl Consensus {
     }
 
     /// Ends consensus here, for good, once others say that this member's volume is not what it was.
-    async fn end_if_rolled_back(self: Arc<Self>) {
+    pub(super) async fn end_if_rolled_back(self: Arc<Self>) {
         let mut told = self.peers.rolled_back().told();
         loop {
             let voters = describe(&self.metrics()).members.into_iter().filter(|member| member.voter);
@@ -441,7 +271,7 @@ impl Consensus {
 
     /// Ends consensus here once nothing more can be written, whether or not there is something to be written: a member
     /// that nobody writes to would count as healthy, and lead.
-    async fn end_if_store_failed(self: Arc<Self>) {
+    pub(super) async fn end_if_store_failed(self: Arc<Self>) {
         // An error is the store's end, in order.
         if self.store().state().until(|state| state.failure.is_some()).await.is_ok() {
             self.end_raft().await;
@@ -461,7 +291,7 @@ impl Consensus {
 
     /// Moves the phase on: into service once this process reached an index that a quorum confirmed; to failed when
     /// Raft stops by itself.
-    async fn watch_phase(self: Arc<Self>) {
+    pub(super) async fn watch_phase(self: Arc<Self>) {
         let mut watch = self.raft.metrics();
         loop {
             let running = watch.borrow_watched().running_state.clone();

@@ -228,7 +228,7 @@ impl Consensus {
             return Ok(write_answer(Err(error)));
         }
         let limits = call.options.limits;
-        Ok(write_answer(match self.read_inline(&request, limits) {
+        Ok(write_answer(match self.read_inline(&request, limits).await {
             Ok(Some(LocalRead { body: ReadBody::Whole(results), position })) => {
                 Ok((place(call.level, position), position, results))
             }

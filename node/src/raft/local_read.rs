@@ -39,18 +39,19 @@ impl Consensus {
         request: EncodedRequest,
         limits: Limits,
     ) -> Result<LocalRead, RequestError> {
-        match self.read_inline(&request, limits)? {
+        match self.read_inline(&request, limits).await? {
             Some(read) => Ok(read),
             None => Box::pin(self.read_streaming(request, limits)).await,
         }
     }
 
     /// Runs a query on this thread; none if it is too large for that.
-    pub(super) fn read_inline(
+    pub(super) async fn read_inline(
         &self,
         request: &EncodedRequest,
         limits: Limits,
     ) -> Result<Option<LocalRead>, RequestError> {
+        self.store().readers().admitted().await;
         let view = request.view().map_err(|e| RequestError::Internal(e.to_string()))?;
         Ok(match self.store().readers().try_inline(&view, limits)? {
             Inline::Done(results, position) => {
@@ -70,6 +71,7 @@ impl Consensus {
         let permit =
             timeout(TURN, self.streams.clone().acquire_owned()).await.map_err(|_| RequestError::Busy)?;
         let permit = permit.map_err(|e| RequestError::Internal(e.to_string()))?;
+        readers.admitted().await;
         let (pieces, body) = mpsc::channel(4);
         let (tell, position) = oneshot::channel();
         let runtime = tokio::runtime::Handle::current();

@@ -54,6 +54,7 @@ mod snapshot_receive;
 mod snapshot_send;
 pub(crate) mod snapshot_stream;
 mod staged_names;
+mod start;
 mod start_error;
 mod state_machine;
 mod strangers;

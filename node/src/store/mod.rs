@@ -29,6 +29,7 @@ mod meta;
 mod pages;
 mod preupdate;
 mod query_memory;
+mod read_gate;
 mod reader;
 mod recorder;
 mod replace;

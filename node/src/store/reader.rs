@@ -13,11 +13,12 @@ use super::extensions::Loaded;
 use super::guard::{Guard, Purpose};
 use super::meta::{self, Applied, Position};
 use super::query_memory::QueryMemory;
+use super::read_gate::{Closed, ReadGate};
 use super::result_limit::{Limited, ResultLimit};
 use super::scrub::Suspicion;
 use super::text::is_single;
 use crate::raft::command::{Malformed, RequestFlags, RequestView};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,10 @@ const INLINE_BYTES: usize = 64 << 10;
 const KEPT: usize = 16;
 /// How long a statement may run that was not given a limit.
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// How long queries that run have to end by themselves when no other one may begin.
+const GRACE: Duration = Duration::from_millis(250);
+/// How long it takes them at most to end when they have to give way.
+const ENDING: Duration = Duration::from_secs(1);
 /// The error of a query that was ended for a checkpoint.
 const GAVE_WAY: &str = "query ended to let the database be checkpointed: it ran for too long beside many writes; \
                         read in smaller parts";
@@ -44,6 +49,9 @@ pub struct ReadPool {
     present: Mutex<Present>,
     /// Queries that take their time, since when.
     running: Mutex<Vec<(Instant, Arc<Budget>)>>,
+    /// The last of them has ended.
+    idle: Condvar,
+    gate: Arc<ReadGate>,
     suspicion: Suspicion,
 }
 
@@ -153,7 +161,13 @@ impl ReadPool {
     pub fn new(path: &Path, foreign_keys: bool, extensions: Arc<Loaded>, suspicion: Suspicion) -> Self {
         let path = path.to_owned();
         let present = Present { path, extensions, foreign_keys, number: 0, idle: Vec::new() };
-        Self { present: Mutex::new(present), running: Mutex::default(), suspicion }
+        Self {
+            present: Mutex::new(present),
+            running: Mutex::default(),
+            idle: Condvar::new(),
+            gate: Arc::default(),
+            suspicion,
+        }
     }
 
     /// From now on queries run on the database at `path`, with `extensions`; those that run already end on the old one.
@@ -198,7 +212,12 @@ impl ReadPool {
         *reader.budget.abandoned.lock() = sink.abandoned();
         self.running.lock().push((Instant::now(), reader.budget.clone()));
         let outcome = reader.run(request, limits, sink, at);
-        self.running.lock().retain(|(_, budget)| !Arc::ptr_eq(budget, &reader.budget));
+        let mut running = self.running.lock();
+        running.retain(|(_, budget)| !Arc::ptr_eq(budget, &reader.budget));
+        if running.is_empty() {
+            self.idle.notify_all();
+        }
+        drop(running);
         *reader.budget.abandoned.lock() = None;
         reader.budget.gives_way.store(false, Ordering::Relaxed);
         self.give_back(reader);
@@ -210,6 +229,35 @@ impl ReadPool {
         let running = self.running.lock();
         let old = running.iter().filter(|(since, _)| since.elapsed() > age);
         old.filter(|(_, budget)| !budget.gives_way.swap(true, Ordering::Relaxed)).count()
+    }
+
+    /// Waits until a query may begin.
+    pub async fn admitted(&self) {
+        self.gate.passed().await;
+    }
+
+    /// Lets no query begin until what it returns is dropped. Those that run end by themselves, within a moment, or have to
+    /// give way; returns how many had to. Blocks.
+    pub fn quiesce(&self) -> (Closed, usize) {
+        let closed = self.gate.close();
+        let mut ended = 0;
+        if !self.is_idle_within(GRACE) {
+            ended = self.give_way(Duration::ZERO);
+            // Whoever is left has the checkpoint come to nothing this time.
+            self.is_idle_within(ENDING);
+        }
+        (closed, ended)
+    }
+
+    fn is_idle_within(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut running = self.running.lock();
+        while !running.is_empty() {
+            if self.idle.wait_until(&mut running, until).timed_out() {
+                return running.is_empty();
+            }
+        }
+        true
     }
 
     /// What the newest committed state is. For start-up and diagnostics.

@@ -24,8 +24,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of one row's values, before and after together, that are captured; of a larger row only what happened to it.
 pub const LARGEST_ROW: usize = 16 << 20;
-/// Tables that are remembered from entry to entry.
-const KNOWN_TABLES: usize = 4096;
 const TOO_LARGE: &str = "the values are left out: the row is larger than 16 MiB";
 
 /// Gathers what an entry changes.
@@ -55,6 +53,8 @@ struct Recording {
     /// Numbers of tables as the schema is now; none of a table that is not captured.
     numbers: HashMap<String, Option<u32>>,
     schema_version: i64,
+    /// Numbers of the tables that the present statement has changed.
+    touched: Vec<u32>,
     /// Why something could not be noted.
     failure: Option<LocalFailure>,
     scratch: Vec<u8>,
@@ -92,21 +92,21 @@ impl Recorder {
                 tables: Vec::new(),
                 numbers: HashMap::new(),
                 schema_version: -1,
+                touched: Vec::new(),
                 failure: None,
                 scratch: Vec::new(),
             }),
         })
     }
 
-    /// An attempt at an entry begins; what the last one left is forgotten.
+    /// An attempt at an entry begins; what the last one left is forgotten. So are the tables: of one that is seen first a
+    /// little more is noted, and what that leads to must not depend on what was seen since this connection was opened.
     pub fn begin_entry(&self) {
         let mut recording = self.recording.lock();
-        if recording.spool.len() > 0 || recording.unheld > 0 || recording.tables.len() > KNOWN_TABLES {
-            // Not written: it was undone, and with it what the schema had become.
-            recording.forget_tables();
-        }
         recording.spool.clear();
         recording.unheld = 0;
+        recording.tables.clear();
+        recording.forget_numbers();
     }
 
     /// How far the changes are noted now.
@@ -136,6 +136,7 @@ impl Recorder {
                 recording.failure.get_or_insert(LocalFailure::Sqlite { what, source });
             }
         }
+        recording.touched.clear();
         self.running.store(true, Ordering::Relaxed);
         recording.mark()
     }
@@ -147,15 +148,17 @@ impl Recorder {
         let stays = failed && on.changes() > 0;
         self.running.store(false, Ordering::Relaxed);
         let recording = &mut *self.recording.lock();
-        let has_noted = recording.mark() != mark;
         let mut is_unclear = false;
         let resolved = guard.unguarded(|| {
+            recording.resolve(on)?;
             if failed && !stays {
-                // The first row may have failed after triggers changed others.
-                is_unclear = has_noted && !on.is_autocommit() && may_fail_halfway(on, sql)?;
+                // The first row may have failed after triggers changed others. What virtual tables keep for themselves they
+                // may have written before the first row.
+                is_unclear =
+                    recording.has_touched_rows() && !on.is_autocommit() && may_fail_halfway(on, sql)?;
                 recording.undo_to(mark);
             }
-            recording.resolve(on)
+            Ok(())
         });
         if let Err(source) = resolved {
             let what = "read the schema";
@@ -222,10 +225,15 @@ fn read_noted(noted: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<u64> {
 }
 
 impl Recording {
-    fn forget_tables(&mut self) {
-        self.tables.clear();
+    fn forget_numbers(&mut self) {
         self.numbers.clear();
         self.schema_version = -1;
+    }
+
+    /// Whether the present statement has changed rows of a user's table.
+    fn has_touched_rows(&self) -> bool {
+        let table = |number: &u32| self.tables.get(*number as usize);
+        self.touched.iter().filter_map(table).any(|table| matches!(table, Table::Ordinary(_)))
     }
 
     fn mark(&self) -> Mark {
@@ -239,8 +247,7 @@ impl Recording {
             self.failure.get_or_insert(LocalFailure::Io { what, source });
         }
         // The schema may be another again, under a number that it had before.
-        self.numbers.clear();
-        self.schema_version = -1;
+        self.forget_numbers();
     }
 
     /// Asks what the tables are that were seen first in the last statement.
@@ -485,6 +492,9 @@ impl Follower for Recorder {
             }
         };
         let Some(number) = number else { return };
+        if !recording.touched.contains(&number) {
+            recording.touched.push(number);
+        }
         if let Err(source) = recording.note(change, number, self.row_ids_only, self.most) {
             let what = "note a row that changes";
             recording.failure.get_or_insert(LocalFailure::Io { what, source });

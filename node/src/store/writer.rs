@@ -8,6 +8,7 @@ use super::foreign_keys::ForeignKeys;
 use super::generation::Generations;
 use super::meta::{Applied, LogId, Maintained, StoredMembership};
 use super::pages::{Checksum, Pages};
+use super::read_gate::Closed;
 use super::reader::ReadPool;
 use super::replace;
 use super::scrub::{PinnedRange, Wake};
@@ -39,6 +40,8 @@ enum Job {
     FinishCheckpoint {
         path: PathBuf,
         bulk: Result<(), LocalFailure>,
+        /// No query begins meanwhile.
+        quiet: Option<Closed>,
     },
     /// The WAL could not be brought to the disk.
     CannotFlush {
@@ -113,6 +116,8 @@ impl State {
 /// Size of a page, in bytes: databases are made with SQLite's default.
 pub const PAGE: u64 = 4096;
 const GONE: LocalFailure = LocalFailure::Stopped("the writer");
+/// A checkpoint is insisted on when the WAL is larger than its limit by this part of it, and again after as much.
+const INSIST_EACH: u64 = 4;
 
 impl Writer {
     /// Starts the thread on an open database.
@@ -146,8 +151,14 @@ impl Writer {
                 .spawn(f)
                 .map_err(|source| LocalFailure::Io { what: "start a thread", source })
         };
-        let (own, taken) = (staging.clone(), flushing.clone());
-        spawn("checkpoint", Box::new(move || checkpoint_loop(&orders, &to_writer, &own, &taken)))?;
+        let beside_writer = BesideWriter {
+            orders,
+            writer: to_writer,
+            staging: staging.clone(),
+            readers: readers.clone(),
+            flushing: flushing.clone(),
+        };
+        spawn("checkpoint", Box::new(move || beside_writer.run()))?;
         let thread = WriterThread {
             pages: applier.pages().clone(),
             extensions: applier.extensions().clone(),
@@ -169,6 +180,7 @@ impl Writer {
             awaiting: Vec::new(),
             due_pages: checkpoint::DUE_PAGES,
             tried_pages: 0,
+            insist_pages: None,
             met_full_disk: met_full_disk.clone(),
             wal_limit_pages: wal_limit_pages.clone(),
         };
@@ -254,45 +266,68 @@ enum Beside {
         path: PathBuf,
         /// Whether members that read the file as a staged one are waited for.
         waits: bool,
+        /// Whether queries are kept from beginning, so that it is complete.
+        insists: bool,
     },
     /// What is new in the WAL is brought to the disk.
     Flush { path: PathBuf },
 }
 
-/// Works beside the writer, until the writer is gone.
-fn checkpoint_loop(
-    orders: &mpsc::Receiver<Beside>,
-    writer: &mpsc::Sender<Job>,
-    staging: &Staging,
-    flushing: &AtomicBool,
-) {
-    while let Ok(order) = orders.recv() {
-        match order {
-            Beside::Checkpoint { path, waits } => {
-                let bulk = match staging.unshare(&path, waits) {
-                    Ok(true) => checkpoint::bulk(&path),
-                    // At the next checkpoint then.
-                    Ok(false) => Ok(()),
-                    Err(source) => {
-                        Err(LocalFailure::Io { what: "make a staged database a file of its own", source })
+/// Works beside the writer.
+struct BesideWriter {
+    orders: mpsc::Receiver<Beside>,
+    writer: mpsc::Sender<Job>,
+    staging: Staging,
+    readers: Arc<ReadPool>,
+    flushing: Arc<AtomicBool>,
+}
+
+impl BesideWriter {
+    /// Does what is ordered, until the writer is gone.
+    fn run(&self) {
+        while let Ok(order) = self.orders.recv() {
+            let job = match order {
+                Beside::Checkpoint { path, waits, insists } => {
+                    let (bulk, quiet) = match self.checkpoint(&path, waits, insists) {
+                        Ok(quiet) => (Ok(()), quiet),
+                        Err(error) => (Err(error), None),
+                    };
+                    Job::FinishCheckpoint { path, bulk, quiet }
+                }
+                Beside::Flush { path } => {
+                    // What is written from now on is asked for once more.
+                    self.flushing.store(false, Ordering::Release);
+                    // Whoever syncs the WAL next would not be told any more, and write pages into the database that the WAL
+                    // on the disk lacks.
+                    match checkpoint::flush_wal(&path) {
+                        Ok(()) => continue,
+                        Err(error) => Job::CannotFlush { error },
                     }
-                };
-                if writer.send(Job::FinishCheckpoint { path, bulk }).is_err() {
-                    return;
                 }
-            }
-            Beside::Flush { path } => {
-                // What is written from now on is asked for once more.
-                flushing.store(false, Ordering::Release);
-                // Whoever syncs the WAL next would not be told any more, and write pages into the database that the WAL on
-                // the disk lacks.
-                if let Err(error) = checkpoint::flush_wal(&path)
-                    && writer.send(Job::CannotFlush { error }).is_err()
-                {
-                    return;
-                }
+            };
+            if self.writer.send(job).is_err() {
+                return;
             }
         }
+    }
+
+    /// The bulk of a checkpoint of the database at `path`.
+    fn checkpoint(&self, path: &Path, waits: bool, insists: bool) -> Result<Option<Closed>, LocalFailure> {
+        let what = "make a staged database a file of its own";
+        if !self.staging.unshare(path, waits).map_err(|source| LocalFailure::Io { what, source })? {
+            // At the next checkpoint then.
+            return Ok(None);
+        }
+        checkpoint::bulk(path)?;
+        if !insists {
+            return Ok(None);
+        }
+        let (quiet, ended) = self.readers.quiesce();
+        if ended > 0 {
+            tracing::info!(ended, "queries had to give way to a checkpoint: none was complete before");
+        }
+        checkpoint::bulk(path)?;
+        Ok(Some(quiet))
     }
 }
 
@@ -326,6 +361,8 @@ struct WriterThread {
     due_pages: u64,
     /// Pages in the WAL when the last checkpoint ended.
     tried_pages: u64,
+    /// Pages in the WAL from which on a checkpoint is insisted on; known once the WAL has reached its limit.
+    insist_pages: Option<u64>,
     met_full_disk: Arc<AtomicBool>,
     wal_limit_pages: Arc<AtomicU64>,
 }
@@ -363,11 +400,12 @@ impl WriterThread {
                     let pinned = present.then(|| PinnedRange::pin(connection, &self.pages)).transpose();
                     drop(done.send(pinned));
                 }
-                Job::FinishCheckpoint { path, bulk } => {
+                Job::FinishCheckpoint { path, bulk, quiet } => {
                     self.checkpointing = false;
                     self.note_bulk(&path, bulk);
                     // Reported where it happened; later jobs find the writer stopped.
                     drop(self.checkpoint());
+                    drop(quiet);
                     for done in std::mem::take(&mut self.awaiting) {
                         drop(done.send(self.checkpoint()));
                     }
@@ -440,8 +478,14 @@ impl WriterThread {
     /// Has the other thread begin a checkpoint, which is then on its way.
     fn begin_bulk(&mut self) {
         let wal_pages = self.applier.as_ref().map_or(0, Applier::wal_pages);
-        let waits = wal_pages < self.wal_limit_pages.load(Ordering::Relaxed);
-        self.checkpointing |= self.beside.send(Beside::Checkpoint { path: self.path(), waits }).is_ok();
+        let limit = self.wal_limit_pages.load(Ordering::Relaxed);
+        let (waits, insists) = (wal_pages < limit, self.insist_pages.is_some_and(|pages| wal_pages >= pages));
+        if insists {
+            // Where it comes to nothing, because a copy of the state is being read, queries are not held up at each of the next.
+            self.insist_pages = Some(wal_pages + limit / INSIST_EACH);
+        }
+        let order = Beside::Checkpoint { path: self.path(), waits, insists };
+        self.checkpointing |= self.beside.send(order).is_ok();
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Reply>, LocalFailure> {
@@ -460,7 +504,7 @@ impl WriterThread {
         self.publish(|_| {});
         if pages < self.tried_pages {
             // The WAL has started anew.
-            (self.tried_pages, self.due_pages) = (0, checkpoint::DUE_PAGES);
+            (self.tried_pages, self.due_pages, self.insist_pages) = (0, checkpoint::DUE_PAGES, None);
         }
         self.order_beside(pages);
         Ok(replies)
@@ -528,7 +572,9 @@ impl WriterThread {
         let Some(applier) = &self.applier else { return };
         self.tried_pages = applier.wal_pages();
         self.due_pages = self.tried_pages + checkpoint::DUE_PAGES;
-        if self.tried_pages >= self.wal_limit_pages.load(Ordering::Relaxed) {
+        let limit = self.wal_limit_pages.load(Ordering::Relaxed);
+        if self.tried_pages >= limit {
+            self.insist_pages.get_or_insert(self.tried_pages + limit / INSIST_EACH);
             let ended = self.readers.give_way(checkpoint::GIVE_WAY_AGE);
             if ended > 0 {
                 tracing::info!(
@@ -598,7 +644,7 @@ impl WriterThread {
         self.read_pages_anew();
         place(Place::InstallOpened)?;
         let due_pages = if self.is_shared()? { checkpoint::SHARED_DUE_PAGES } else { checkpoint::DUE_PAGES };
-        (self.tried_pages, self.due_pages) = (0, due_pages);
+        (self.tried_pages, self.due_pages, self.insist_pages) = (0, due_pages, None);
         // Before the old one goes: who does not find that any more finds this one.
         self.publish(State::all_durable);
         // Only this one: a snapshot may be on its way into another.
