@@ -136,6 +136,12 @@ struct Compiled {
 }
 
 impl Compiled {
+    /// A statement begins; of one before it that came to nothing, this may still be known.
+    fn forget_tables(&mut self) {
+        self.tables.clear();
+        self.queries = false;
+    }
+
     fn note(&mut self, action: &AuthAction<'_>) {
         use AuthAction as A;
         match *action {
@@ -245,8 +251,10 @@ impl Guard {
 
     /// Runs `f` with the statements of users guarded.
     pub fn guarded<T>(&self, f: impl FnOnce() -> T) -> T {
-        // An answer must not depend on what was refused before, which other members need not have been asked.
+        // An answer must not depend on what was refused before, which other members need not have been asked, nor on what
+        // was compiled before, which others may have had compiled already.
         self.refused.store(0, Ordering::Relaxed);
+        self.compiled.lock().forget_tables();
         self.users.store(true, Ordering::Relaxed);
         let result = f();
         self.users.store(false, Ordering::Relaxed);

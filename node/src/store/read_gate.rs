@@ -3,7 +3,12 @@
 
 use crate::observe::{Observe as _, Until as _};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// Nobody waits for longer: the writer may be in the middle of an entry that takes its time.
+const AT_MOST: Duration = Duration::from_secs(2);
 
 /// What queries pass before they begin.
 pub struct ReadGate {
@@ -27,11 +32,11 @@ impl ReadGate {
         Closed(self.clone())
     }
 
-    /// Waits until it is open.
+    /// Waits until it is open, for at most two seconds.
     pub async fn passed(&self) {
         if self.closed.observe(|closed| *closed > 0) {
-            // It fails when there is no gate any more.
-            drop(self.closed.subscribe().until(|closed| *closed == 0).await);
+            // Who goes before it is open may have the checkpoint come to nothing, and there will be others.
+            drop(timeout(AT_MOST, self.closed.subscribe().until(|closed| *closed == 0)).await);
         }
     }
 }
@@ -46,6 +51,13 @@ impl Drop for Closed {
 mod tests {
     use super::*;
     use futures::FutureExt as _;
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever() {
+        let gate = Arc::new(ReadGate::default());
+        let _closed = gate.close();
+        gate.passed().await;
+    }
 
     #[tokio::test]
     async fn it_is_open_unless_somebody_closes_it() {
