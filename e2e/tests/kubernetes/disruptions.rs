@@ -2,8 +2,10 @@
 
 use crate::failures::{SAME, while_writing};
 use crate::life::PROTECTION;
+use crate::scaling::assert_voters;
 use crate::{require_sized_volumes, rounds};
 use anyhow::{Context, Result, ensure};
+use client::admin::Member;
 use e2e::database::Level;
 use e2e::ledger::Pace;
 use e2e::scenario::restricted_namespace;
@@ -12,7 +14,6 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// The node whose kube-proxy this machine uses: tests leave it alone.
@@ -222,6 +223,16 @@ fn the_leader_loses_power_while_the_operator_is_away() {
     });
 }
 
+/// The voters as the leader has them; there may never be fewer than three.
+async fn three_voters(orders: &Cluster) -> Result<Vec<Member>> {
+    let leader = orders.report(&orders.await_leader().await?).await?;
+    let voters: Vec<_> = leader.membership.members.into_iter().filter(|member| member.voter).collect();
+    if voters.len() < 3 {
+        return Err(Hopeless(format!("there are only {} voters", voters.len())).into());
+    }
+    Ok(voters)
+}
+
 #[test]
 #[ignore = "needs Kubernetes: make e2e"]
 fn a_node_is_lost_with_its_disk() {
@@ -245,18 +256,9 @@ fn a_node_is_lost_with_its_disk() {
         test.say(format_args!("{node} is lost with the volume of {lost}"));
         let limit = Duration::from_secs(180);
         let course = async {
-            let voters = async || {
-                let leader = orders.report(&orders.await_leader().await?).await?;
-                let voters: Vec<_> =
-                    leader.membership.members.into_iter().filter(|member| member.voter).collect();
-                if voters.len() < 3 {
-                    return Err(Hopeless(format!("there are only {} voters", voters.len())).into());
-                }
-                Ok::<_, anyhow::Error>(voters)
-            };
-            let within = Duration::from_secs(AFTER) + limit;
-            eventually("another member has its vote", within, async || {
-                Ok(voters().await?.iter().all(|member| member.node_id != id).then_some(()))
+            eventually("another member has its vote", Duration::from_secs(AFTER) + limit, async || {
+                let voters = three_voters(&orders).await?;
+                Ok(voters.iter().all(|member| member.node_id != id).then_some(()))
             })
             .await?;
             let took = begin.elapsed().saturating_sub(Duration::from_secs(AFTER));
@@ -264,25 +266,17 @@ fn a_node_is_lost_with_its_disk() {
             // As a cloud does once it knows that the machine will not be seen again: Kubernetes ends its pods with it.
             nodes::forget(&test.kubernetes, &node).await?;
             let begin = Instant::now();
-            let names = ["orders-0", "orders-1", "orders-2"];
-            eventually(
-                "its name has a member and a volume again, and who stood in is gone",
-                limit,
-                async || {
-                    let voters = voters().await?.into_iter().map(|member| member.name);
-                    let (pods, claims) = (orders.pod_uids().await?, orders.claims().await?);
-                    let is_whole = voters.collect::<BTreeSet<_>>().iter().eq(&names)
-                        && pods.keys().eq(&names)
-                        && claims.len() == names.len();
-                    Ok(is_whole.then_some(()))
-                },
-            )
+            eventually("who stood in is gone, and the name in use again", limit, async || {
+                let voters = three_voters(&orders).await?;
+                assert_voters(&orders, 3).await?;
+                let names = ["orders-0", "orders-1", "orders-2"];
+                let is_whole = voters.iter().map(|member| member.name.as_str()).eq(names)
+                    && orders.pod_uids().await?.keys().eq(&names);
+                Ok(is_whole.then_some(()))
+            })
             .await?;
-            test.measured_at_most(
-                "lost node forgotten by Kubernetes to all as before",
-                begin.elapsed(),
-                limit,
-            )?;
+            let what = "lost node forgotten by Kubernetes to all as before";
+            test.measured_at_most(what, begin.elapsed(), limit)?;
             orders.await_ready().await
         };
         let course = course.await;

@@ -118,7 +118,7 @@ async fn storm(orders: &Cluster, evictions: usize) -> Result<()> {
 }
 
 /// The leader's membership has so many voters, no learners, and there are as many pods and claims.
-async fn assert_voters(cluster: &Cluster, voters: usize) -> Result<()> {
+pub async fn assert_voters(cluster: &Cluster, voters: usize) -> Result<()> {
     let leader = cluster.report(&cluster.await_leader().await?).await?;
     let members = &leader.membership.members;
     ensure!(members.len() == voters && members.iter().all(|m| m.voter), "not {voters} voters: {members:?}");

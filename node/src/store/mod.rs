@@ -5,9 +5,11 @@
 mod apply;
 mod attempts;
 mod backup;
+mod beside_writer;
 pub(crate) mod canonical;
 mod changes;
 mod checkpoint;
+mod checkpoint_schedule;
 mod confinement;
 mod damage;
 mod dump;

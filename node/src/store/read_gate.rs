@@ -11,6 +11,7 @@ use tokio::time::timeout;
 const AT_MOST: Duration = Duration::from_secs(2);
 
 /// What queries pass before they begin.
+#[derive(Default)]
 pub struct ReadGate {
     /// How many want it closed.
     closed: watch::Sender<usize>,
@@ -18,12 +19,6 @@ pub struct ReadGate {
 
 /// Keeps the gate closed until it is dropped.
 pub struct Closed(Arc<ReadGate>);
-
-impl Default for ReadGate {
-    fn default() -> Self {
-        Self { closed: watch::Sender::new(0) }
-    }
-}
 
 impl ReadGate {
     /// Closes it.

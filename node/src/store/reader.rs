@@ -250,14 +250,9 @@ impl ReadPool {
     }
 
     fn is_idle_within(&self, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
         let mut running = self.running.lock();
-        while !running.is_empty() {
-            if self.idle.wait_until(&mut running, until).timed_out() {
-                return running.is_empty();
-            }
-        }
-        true
+        self.idle.wait_while_for(&mut running, |running| !running.is_empty(), patience);
+        running.is_empty()
     }
 
     /// What the newest committed state is. For start-up and diagnostics.

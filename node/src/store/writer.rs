@@ -2,7 +2,9 @@
 
 use super::apply::{Applier, Entry, LocalFailure, Payload, Reply};
 use super::attempts::Attempts;
+use super::beside_writer::{BesideWriter, Order};
 use super::checkpoint::{self, Durable};
+use super::checkpoint_schedule::CheckpointSchedule;
 use super::extensions::{Loaded, Shelf};
 use super::foreign_keys::ForeignKeys;
 use super::generation::Generations;
@@ -26,7 +28,8 @@ use tokio::sync::{oneshot, watch};
 /// Given the replies of entries, in order, on the writer's thread after the last one's COMMIT; must not block.
 pub type Committed = Box<dyn FnOnce(Vec<Reply>) + Send>;
 
-enum Job {
+/// What the writer's thread is asked to do.
+pub enum Job {
     Apply {
         entries: Vec<Entry>,
         committed: Committed,
@@ -39,9 +42,8 @@ enum Job {
     /// The bulk of a checkpoint of the database at this path ended: do the rest.
     FinishCheckpoint {
         path: PathBuf,
-        bulk: Result<(), LocalFailure>,
-        /// No query begins meanwhile.
-        quiet: Option<Closed>,
+        /// If it was insisted on, what keeps queries from beginning.
+        bulk: Result<Option<Closed>, LocalFailure>,
     },
     /// The WAL could not be brought to the disk.
     CannotFlush {
@@ -116,8 +118,6 @@ impl State {
 /// Size of a page, in bytes: databases are made with SQLite's default.
 pub const PAGE: u64 = 4096;
 const GONE: LocalFailure = LocalFailure::Stopped("the writer");
-/// A checkpoint is insisted on when the WAL is larger than its limit by this part of it, and again after as much.
-const INSIST_EACH: u64 = 4;
 
 impl Writer {
     /// Starts the thread on an open database.
@@ -178,9 +178,7 @@ impl Writer {
             flushed_pages: 0,
             wake_scrub,
             awaiting: Vec::new(),
-            due_pages: checkpoint::DUE_PAGES,
-            tried_pages: 0,
-            insist_pages: None,
+            schedule: CheckpointSchedule::first_at(checkpoint::DUE_PAGES),
             met_full_disk: met_full_disk.clone(),
             wal_limit_pages: wal_limit_pages.clone(),
         };
@@ -259,78 +257,6 @@ impl Writer {
     }
 }
 
-/// What is done beside the writer for the database at this path.
-enum Beside {
-    /// The bulk of a checkpoint.
-    Checkpoint {
-        path: PathBuf,
-        /// Whether members that read the file as a staged one are waited for.
-        waits: bool,
-        /// Whether queries are kept from beginning, so that it is complete.
-        insists: bool,
-    },
-    /// What is new in the WAL is brought to the disk.
-    Flush { path: PathBuf },
-}
-
-/// Works beside the writer.
-struct BesideWriter {
-    orders: mpsc::Receiver<Beside>,
-    writer: mpsc::Sender<Job>,
-    staging: Staging,
-    readers: Arc<ReadPool>,
-    flushing: Arc<AtomicBool>,
-}
-
-impl BesideWriter {
-    /// Does what is ordered, until the writer is gone.
-    fn run(&self) {
-        while let Ok(order) = self.orders.recv() {
-            let job = match order {
-                Beside::Checkpoint { path, waits, insists } => {
-                    let (bulk, quiet) = match self.checkpoint(&path, waits, insists) {
-                        Ok(quiet) => (Ok(()), quiet),
-                        Err(error) => (Err(error), None),
-                    };
-                    Job::FinishCheckpoint { path, bulk, quiet }
-                }
-                Beside::Flush { path } => {
-                    // What is written from now on is asked for once more.
-                    self.flushing.store(false, Ordering::Release);
-                    // Whoever syncs the WAL next would not be told any more, and write pages into the database that the WAL
-                    // on the disk lacks.
-                    match checkpoint::flush_wal(&path) {
-                        Ok(()) => continue,
-                        Err(error) => Job::CannotFlush { error },
-                    }
-                }
-            };
-            if self.writer.send(job).is_err() {
-                return;
-            }
-        }
-    }
-
-    /// The bulk of a checkpoint of the database at `path`.
-    fn checkpoint(&self, path: &Path, waits: bool, insists: bool) -> Result<Option<Closed>, LocalFailure> {
-        let what = "make a staged database a file of its own";
-        if !self.staging.unshare(path, waits).map_err(|source| LocalFailure::Io { what, source })? {
-            // At the next checkpoint then.
-            return Ok(None);
-        }
-        checkpoint::bulk(path)?;
-        if !insists {
-            return Ok(None);
-        }
-        let (quiet, ended) = self.readers.quiesce();
-        if ended > 0 {
-            tracing::info!(ended, "queries had to give way to a checkpoint: none was complete before");
-        }
-        checkpoint::bulk(path)?;
-        Ok(Some(quiet))
-    }
-}
-
 struct WriterThread {
     /// None once closed or failed.
     applier: Option<Applier>,
@@ -349,7 +275,7 @@ struct WriterThread {
     foreign_keys: ForeignKeys,
     publish: watch::Sender<State>,
     /// At most one order of each kind waits there: `checkpointing`, `flushing`.
-    beside: mpsc::Sender<Beside>,
+    beside: mpsc::Sender<Order>,
     checkpointing: bool,
     flushing: Arc<AtomicBool>,
     /// Pages in the WAL when it was last asked to be brought to the disk.
@@ -357,12 +283,7 @@ struct WriterThread {
     wake_scrub: mpsc::Sender<Wake>,
     /// Who asked for a checkpoint meanwhile.
     awaiting: Vec<oneshot::Sender<Result<Durable, LocalFailure>>>,
-    /// Pages in the WAL at which the next checkpoint is due.
-    due_pages: u64,
-    /// Pages in the WAL when the last checkpoint ended.
-    tried_pages: u64,
-    /// Pages in the WAL from which on a checkpoint is insisted on; known once the WAL has reached its limit.
-    insist_pages: Option<u64>,
+    schedule: CheckpointSchedule,
     met_full_disk: Arc<AtomicBool>,
     wal_limit_pages: Arc<AtomicU64>,
 }
@@ -400,9 +321,9 @@ impl WriterThread {
                     let pinned = present.then(|| PinnedRange::pin(connection, &self.pages)).transpose();
                     drop(done.send(pinned));
                 }
-                Job::FinishCheckpoint { path, bulk, quiet } => {
+                Job::FinishCheckpoint { path, bulk } => {
                     self.checkpointing = false;
-                    self.note_bulk(&path, bulk);
+                    let quiet = self.note_bulk(&path, bulk);
                     // Reported where it happened; later jobs find the writer stopped.
                     drop(self.checkpoint());
                     drop(quiet);
@@ -425,10 +346,11 @@ impl WriterThread {
         }
     }
 
-    /// Takes notice of how the bulk of a checkpoint of the database at `path` ended.
-    fn note_bulk(&mut self, path: &Path, bulk: Result<(), LocalFailure>) {
+    /// Takes notice of how the bulk of a checkpoint of the database at `path` ended; returns what keeps queries from
+    /// beginning.
+    fn note_bulk(&mut self, path: &Path, bulk: Result<Option<Closed>, LocalFailure>) -> Option<Closed> {
         match bulk {
-            Ok(()) => {}
+            Ok(quiet) => return quiet,
             // The frames stay in the WAL, where they are; there may be room at the next checkpoint.
             Err(error) if error.is_full_disk() => tracing::warn!(%error, "no room for a checkpoint"),
             Err(error) if path != self.path() => {
@@ -441,6 +363,7 @@ impl WriterThread {
                 self.fail(&error);
             }
         }
+        None
     }
 
     /// Nothing more can be written.
@@ -478,13 +401,8 @@ impl WriterThread {
     /// Has the other thread begin a checkpoint, which is then on its way.
     fn begin_bulk(&mut self) {
         let wal_pages = self.applier.as_ref().map_or(0, Applier::wal_pages);
-        let limit = self.wal_limit_pages.load(Ordering::Relaxed);
-        let (waits, insists) = (wal_pages < limit, self.insist_pages.is_some_and(|pages| wal_pages >= pages));
-        if insists {
-            // Where it comes to nothing, because a copy of the state is being read, queries are not held up at each of the next.
-            self.insist_pages = Some(wal_pages + limit / INSIST_EACH);
-        }
-        let order = Beside::Checkpoint { path: self.path(), waits, insists };
+        let urgency = self.schedule.begin(wal_pages, self.wal_limit_pages.load(Ordering::Relaxed));
+        let order = Order::Checkpoint { path: self.path(), urgency };
         self.checkpointing |= self.beside.send(order).is_ok();
     }
 
@@ -502,10 +420,6 @@ impl WriterThread {
             self.read_pages_anew();
         }
         self.publish(|_| {});
-        if pages < self.tried_pages {
-            // The WAL has started anew.
-            (self.tried_pages, self.due_pages, self.insist_pages) = (0, checkpoint::DUE_PAGES, None);
-        }
         self.order_beside(pages);
         Ok(replies)
     }
@@ -513,13 +427,14 @@ impl WriterThread {
     /// Has done beside this thread what is due at so many pages in the WAL.
     fn order_beside(&mut self, wal_pages: u64) {
         self.flushed_pages = self.flushed_pages.min(wal_pages);
+        let is_due = self.schedule.is_due(wal_pages);
         if self.checkpointing {
             // Its first step is the same sync.
-        } else if wal_pages >= self.due_pages {
+        } else if is_due {
             self.begin_bulk();
         } else if wal_pages - self.flushed_pages >= checkpoint::FLUSH_PAGES
             && !self.flushing.swap(true, Ordering::AcqRel)
-            && self.beside.send(Beside::Flush { path: self.path() }).is_ok()
+            && self.beside.send(Order::Flush { path: self.path() }).is_ok()
         {
             self.flushed_pages = wal_pages;
         }
@@ -566,22 +481,13 @@ impl WriterThread {
         self.readers.switch_to(&self.path(), self.foreign_keys.are_enforced(), &self.extensions);
     }
 
-    /// Says when the next checkpoint is due, after one. A reader that keeps the WAL from starting anew must not make
-    /// each commit a checkpoint, and has to give way in the end.
+    /// Says when the next checkpoint is due, after one.
     fn schedule_checkpoint(&mut self) {
-        let Some(applier) = &self.applier else { return };
-        self.tried_pages = applier.wal_pages();
-        self.due_pages = self.tried_pages + checkpoint::DUE_PAGES;
-        let limit = self.wal_limit_pages.load(Ordering::Relaxed);
-        if self.tried_pages >= limit {
-            self.insist_pages.get_or_insert(self.tried_pages + limit / INSIST_EACH);
+        let Some(wal_pages) = self.applier.as_ref().map(Applier::wal_pages) else { return };
+        if self.schedule.ended(wal_pages, self.wal_limit_pages.load(Ordering::Relaxed)) {
             let ended = self.readers.give_way(checkpoint::GIVE_WAY_AGE);
             if ended > 0 {
-                tracing::info!(
-                    ended,
-                    wal_pages = self.tried_pages,
-                    "queries had to give way to a checkpoint"
-                );
+                tracing::info!(ended, wal_pages, "queries had to give way to a checkpoint");
             }
         }
     }
@@ -644,7 +550,7 @@ impl WriterThread {
         self.read_pages_anew();
         place(Place::InstallOpened)?;
         let due_pages = if self.is_shared()? { checkpoint::SHARED_DUE_PAGES } else { checkpoint::DUE_PAGES };
-        (self.tried_pages, self.due_pages, self.insist_pages) = (0, due_pages, None);
+        self.schedule = CheckpointSchedule::first_at(due_pages);
         // Before the old one goes: who does not find that any more finds this one.
         self.publish(State::all_durable);
         // Only this one: a snapshot may be on its way into another.
