@@ -30,9 +30,7 @@ fn with_ledger() -> Cluster {
     let mut c = cluster(3);
     c.await_leader(0);
     c.create_ledger(0);
-    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 900) \
-                INSERT INTO ledger SELECT 1000000 + i, randomblob(4000) FROM n";
-    c.execute(0, &json!([rows]));
+    c.fill_ledger(0, 900);
     c
 }
 

@@ -238,9 +238,7 @@ fn a_broken_transfer_of_a_snapshot_goes_on_where_it_was() {
     let away = (leader + 1) % 3;
     let third = (leader + 2) % 3;
     c.kill(away);
-    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000) \
-                INSERT INTO ledger SELECT 1000000 + i, randomblob(4000) FROM n";
-    c.execute(leader, &json!([rows]));
+    c.fill_ledger(leader, 5000);
     for i in [leader, third] {
         let (status, body) = c.post(i, "/snapshot?trailing_logs=0", "");
         assert_eq!(status, 200, "{body}\n{}", c.log(i));

@@ -53,9 +53,7 @@ fn dribble(answer: &mut impl Read, mut done: impl FnMut() -> bool) -> Vec<u8> {
 fn a_reader_that_holds_up_checkpoints_has_to_give_way() {
     let mut c = cluster_with(1, &["-wal-limit", "24MiB"]);
     c.create_ledger(0);
-    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 8000) \
-                INSERT INTO ledger SELECT 1000000 + i, randomblob(4000) FROM n";
-    c.execute(0, &json!([rows]));
+    c.fill_ledger(0, 8000);
     let mut answer = open(&c, 0, "SELECT n, hex(filling) FROM ledger");
     let writers = c.write_to(&[0], 4, 50_000);
     let mut largest = 0;
@@ -86,9 +84,7 @@ fn short_queries_that_follow_one_another_do_not_let_the_wal_grow() {
     const MIB: u64 = 1 << 20;
     let c = cluster_with(1, &["-wal-limit", "24MiB"]);
     c.create_ledger(0);
-    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 8000) \
-                INSERT INTO ledger SELECT 1000000 + i, randomblob(4000) FROM n";
-    c.execute(0, &json!([rows]));
+    c.fill_ledger(0, 8000);
     let writers = c.write_to(&[0], 4, 50_000);
     let end = std::sync::atomic::AtomicBool::new(false);
     let is_over = || end.load(std::sync::atomic::Ordering::Relaxed);
@@ -130,9 +126,7 @@ fn an_open_reader_does_not_slow_writes_and_the_wal_stays_bounded() {
     let seconds = from_environment("READERS_SECONDS", 8);
     let c = cluster(3);
     c.create_ledger(0);
-    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000) \
-                INSERT INTO ledger SELECT 1000000 + i, randomblob(4000) FROM n";
-    c.execute(0, &json!([rows]));
+    c.fill_ledger(0, 20000);
     let writers = c.write_to(&[0, 1, 2], 4, 500);
     let part = Duration::from_secs(seconds.min(60));
     let measure = |during: Duration, writers: &support::ledger::Writers| {

@@ -58,6 +58,15 @@ impl Cluster {
         self.execute(i, &json!(["CREATE TABLE ledger(n INTEGER NOT NULL, filling BLOB)"]));
     }
 
+    /// Puts `rows` of 4,000 bytes into it. Writers do not come to their numbers, however long they write.
+    pub fn fill_ledger(&self, i: usize, rows: u64) {
+        let insert = format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {rows}) \
+             INSERT INTO ledger SELECT 1000000000 + i, randomblob(4000) FROM n"
+        );
+        self.execute(i, &json!([insert]));
+    }
+
     /// Starts `count` writers, who go round `members` and insert rows of `bytes` of filling.
     pub fn write_to(&self, members: &[usize], count: usize, bytes: usize) -> Writers {
         let urls: Vec<String> = members.iter().map(|i| self.url(*i, "/db/execute")).collect();
