@@ -195,6 +195,73 @@ fn a_result_is_streamed_in_little_memory() {
     assert!(peak < before + 64 && peak < 256, "{peak} MiB after {before} MiB");
 }
 
+/// A row has no bound of its own: SQLite keeps a value once that a row has two thousand times.
+#[test]
+fn a_wide_row_takes_little_memory() {
+    let c = cluster(1);
+    c.execute(0, &json!(["CREATE TABLE t(b)", "INSERT INTO t VALUES(hex(zeroblob(131072)))"]));
+    let wide = format!("SELECT {} FROM t", vec!["b"; 2000].join(", "));
+    let before = peak_mebibytes(c.pid(0));
+    let bytes = std::io::copy(&mut open(&c, 0, &wide), &mut std::io::sink()).unwrap();
+    assert!(bytes > 2000 << 18, "{bytes}");
+    let peak = peak_mebibytes(c.pid(0));
+    assert!(peak < before + 64, "{peak} MiB after {before} MiB");
+    // What a client lets come ends within the row; of a write nothing beyond the bound is made, on any member.
+    let (_, answer) = c.post(0, "/db/query?level=none&db_max_bytes=300000", &json!([wide]).to_string());
+    assert!(answer.len() < 600_000 && answer.contains("more than 300000 bytes"), "{}", answer.len());
+    serde_json::from_str::<Value>(&answer).unwrap();
+    let (status, answer) = c.post(0, "/db/request", &json!(["INSERT INTO t VALUES(1)", wide]).to_string());
+    assert!(
+        status == 200 && answer.contains("the result is larger than allowed here"),
+        "{status} {answer:.200}"
+    );
+    let peak = peak_mebibytes(c.pid(0));
+    assert!(peak < before + 256, "{peak} MiB after {before} MiB");
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(2));
+}
+
+/// Sends a write whose result has 40 MB and reads the first byte of the answer, no more.
+fn ask_for_much(c: &Cluster) -> std::net::TcpStream {
+    use std::io::Write as _;
+    let url = reqwest::Url::parse(&c.url(0, "/db/request")).unwrap();
+    let address = (url.host_str().unwrap(), url.port().unwrap());
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let body = json!(["INSERT INTO t VALUES(1)", "SELECT hex(zeroblob(20000000))"]).to_string();
+    let length = body.len();
+    write!(
+        stream,
+        "POST /db/request HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    stream
+}
+
+#[test]
+fn results_of_writes_that_nobody_reads_have_a_bound_together() {
+    const UNTOLD: &str = "it was run all the same; its result is not told";
+    let mut c = cluster(1);
+    c.execute(0, &json!(["CREATE TABLE t(a)"]));
+    let rest = |mut stream: std::net::TcpStream| {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    // Six of them fill the room that there is, but for what the kernel takes on the way.
+    let held: Vec<_> = (0..6).map(|_| ask_for_much(&c)).collect();
+    let refused = rest(ask_for_much(&c));
+    assert!(refused.matches(UNTOLD).count() == 2, "{refused:.300}");
+    assert_eq!(c.value(0, "SELECT count(*) FROM t", "strong"), json!(7));
+    // Small ones are answered, and once there is room large ones as well.
+    assert!(c.post(0, "/db/request", r#"["SELECT 1"]"#).1.contains("[[1]]"));
+    drop(held);
+    c.until("there is room again", |c| {
+        let answer = rest(ask_for_much(c));
+        (answer.len() > 40_000_000).then_some(())
+    });
+}
+
 /// One step of SQLite's virtual machine may take as much as it likes, unless somebody counts.
 #[test]
 fn queries_have_a_bound_on_their_memory() {

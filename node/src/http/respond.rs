@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use std::io;
 use std::time::Instant;
 
@@ -107,6 +107,8 @@ struct Rest<'e> {
     raft_index: u64,
 }
 
+/// Results of so many bytes are sent as one piece with what stands around them.
+const AT_ONCE: usize = 128 << 10;
 const HEAD: &[u8] = b"{\"results\":[";
 
 impl Envelope {
@@ -162,36 +164,56 @@ impl Envelope {
 
     /// The results of a request, of the entry at `raft_index` if that is not 0: `{"results":[…],"time":F,"raft_index":N}`
     pub fn wrap(self, results: ReadBody, raft_index: u64) -> Answer {
-        let rest = Rest { raft_index, ..Rest::default() };
         match results {
-            ReadBody::Whole(results) => self.whole(&results, rest),
+            ReadBody::Whole(results) if results.len() <= AT_ONCE => {
+                self.whole(&results, Rest { raft_index, ..Rest::default() })
+            }
+            // Not copied, so that what is counted as taken is what is.
+            ReadBody::Whole(results) => {
+                let begins = (0..results.len()).step_by(AT_ONCE);
+                let pieces = begins.map(move |at| Ok(results.slice(at..results.len().min(at + AT_ONCE))));
+                self.streamed(futures::stream::iter(pieces), raft_index)
+            }
             ReadBody::Stream(mut pieces) => {
-                let body = async_stream::stream! {
-                    yield Ok(Bytes::from_static(HEAD));
+                let pieces = async_stream::stream! {
                     loop {
                         match pieces.recv().await {
-                            Some(Ok(piece)) if piece.is_empty() => break,
-                            Some(Ok(piece)) => yield Ok(piece),
-                            Some(Err(error)) => { yield Err(error); return }
+                            Some(Ok(piece)) if piece.is_empty() => return,
+                            Some(piece) => yield piece,
                             // An error here ends the connection: the client must not take a part for the whole.
                             None => { yield Err(io::Error::other("the result was cut short")); return }
                         }
                     }
-                    yield Ok(Bytes::from(self.tail(Rest { raft_index, ..Rest::default() })));
                 };
-                let mut indenter = Indenter::default();
-                let body = body.map(move |piece: io::Result<Bytes>| {
-                    let piece = piece?;
-                    if !self.pretty {
-                        return Ok(piece);
-                    }
-                    let mut out = Vec::with_capacity(piece.len() * 2);
-                    indenter.push(&piece, &mut out);
-                    Ok::<_, io::Error>(out.into())
-                });
-                stream(Body::from_stream(body))
+                self.streamed(pieces, raft_index)
             }
         }
+    }
+
+    /// The same of results that come in pieces, the last of which is an error if they are cut short.
+    fn streamed(
+        self,
+        pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        raft_index: u64,
+    ) -> Answer {
+        let body = async_stream::try_stream! {
+            yield Bytes::from_static(HEAD);
+            for await piece in pieces {
+                yield piece?;
+            }
+            yield Bytes::from(self.tail(Rest { raft_index, ..Rest::default() }));
+        };
+        let mut indenter = Indenter::default();
+        let body = body.map(move |piece: io::Result<Bytes>| {
+            let piece = piece?;
+            if !self.pretty {
+                return Ok(piece);
+            }
+            let mut out = Vec::with_capacity(piece.len() * 2);
+            indenter.push(&piece, &mut out);
+            Ok::<_, io::Error>(out.into())
+        });
+        stream(Body::from_stream(body))
     }
 }
 

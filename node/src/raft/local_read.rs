@@ -188,6 +188,10 @@ impl Sink for Pieces {
         if self.buffer.len() >= PIECE { self.send(1) } else { Ok(()) }
     }
 
+    fn part_written(&mut self) -> Result<(), Stopped> {
+        self.row_written()
+    }
+
     fn gives_way_on(&mut self, flag: Arc<AtomicBool>) {
         self.gives_way = flag;
     }

@@ -201,6 +201,39 @@ fn a_request_under_a_key_is_applied_once_and_answered_alike_for_ten_minutes() {
 }
 
 #[test]
+fn what_explain_says_is_of_one_member_and_becomes_no_part_of_the_state() {
+    let mut f = fixture(false);
+    f.one(0, &["CREATE TABLE t(a)"]);
+    let mut e = RequestEncoder::new(RequestFlags(RequestFlags::UNIFIED), 0);
+    for statement in
+        ["EXPLAIN SELECT * FROM json_each('[1]')", "EXPLAIN QUERY PLAN SELECT * FROM t", "SELECT 7"]
+    {
+        e.statement(statement);
+    }
+    let request = e.finish(RequestId::default());
+    let told = f.apply(0, std::slice::from_ref(&request)).remove(0);
+    assert!(told.contains("VOpen") && told.contains("SCAN t") && told.contains("[[7]]"), "{told}");
+    let kept = f.apply(0, &[request.with_key(&[1; 32]).unwrap()]).remove(0);
+    assert!(
+        !kept.contains("VOpen") && kept.contains("EXPLAIN is not answered under an Idempotency-Key"),
+        "{kept}"
+    );
+    assert!(kept.contains("SCAN t") && kept.contains("[[7]]"), "{kept}");
+}
+
+#[test]
+fn closing_the_database_writes_nothing_to_its_file() {
+    let mut f = fixture(false);
+    f.one(0, &["CREATE TABLE t(a)"]);
+    let path = f.applier.connection().path().unwrap().to_owned();
+    let before = std::fs::read(&path).unwrap();
+    let (_, closed) = f.applier.close();
+    closed.unwrap();
+    assert!(std::fs::read(&path).unwrap() == before);
+    assert!(std::fs::metadata(format!("{path}-wal")).unwrap().len() > 0);
+}
+
+#[test]
 fn an_answer_too_large_to_keep_is_not_given_again_but_the_request_is_not_run_again() {
     let mut f = fixture(false);
     f.one(0, &["CREATE TABLE t(a)"]);

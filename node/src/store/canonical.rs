@@ -5,8 +5,8 @@
 //! processor time, size of what it writes, open files, no core; and confines itself to that file and to a directory of its
 //! own (`confinement.rs`). It checks the whole file, then writes a *canonical* one
 //! (`VACUUM INTO`: the layout depends on the content only as SQLite writes it, pages of 4 KiB, no auto-vacuum), drops
-//! what has a name of ours, refuses what a user could not have made (a table whose CHECK asks for SQLite's version) and
-//! adds a fresh internal table. What a crafted file can do to the child ends with it. A large file is checked and rewritten
+//! what has a name of ours, refuses what a user could not have made (a table whose CHECK asks for SQLite's version, a row
+//! with the largest rowid) and adds a fresh internal table. What a crafted file can do to the child ends with it. A large file is checked and rewritten
 //! at the same time, on two threads; what is written goes to the disk meanwhile.
 //!
 //! Where SQL text is taken too, the child first runs it, under the rules for statements of users, on an empty database.
@@ -16,6 +16,7 @@ use super::empty_rows;
 use super::encode::error_text;
 use super::extensions::{ExtensionError, ExtensionSet, Loaded, Shelf};
 use super::guard::{Guard, Purpose};
+use super::largest_rowid;
 use super::meta::{self, RESERVED_PREFIX};
 use super::pages;
 use super::script::Statements;
@@ -320,6 +321,11 @@ pub fn write_canonical(input: &Path, output: &Path, extensions: &Arc<Loaded>) ->
     }
     drop_own(&connection)?;
     check_schema(&connection, extensions)?;
+    if let Some(name) = largest_rowid::table_with_one(&connection)? {
+        let message = "it has a row with the largest rowid there is: those of later rows would be drawn at random, on each \
+                       member others";
+        return Err(Refused::Schema { name, message: message.into() });
+    }
     meta::create(&connection)?;
     connection.close().map_err(|(_, error)| error)?;
     super::backup::set_journal_version(output, true)?;

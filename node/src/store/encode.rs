@@ -1,5 +1,6 @@
 //! Results as JSON in rqlite's shapes, written while the statement steps: nothing is collected first.
 
+use super::large_value;
 use super::result_limit::ResultLimit;
 use super::value::{self, Affinity};
 use crate::raft::command::RequestFlags;
@@ -14,12 +15,22 @@ pub trait Sink {
     /// The buffer to append to.
     fn buffer(&mut self) -> &mut Vec<u8>;
 
-    /// Called before each row, and the comma before it.
-    fn row_begins(&mut self) {}
+    /// Called before each row, and the comma before it: the sink may stop the statement.
+    fn row_begins(&mut self) -> Result<(), Stopped> {
+        Ok(())
+    }
 
     /// Called after each row: the sink may send on what it has, or stop the statement. It keeps the last byte, by
     /// which the encoder sees whether a comma is due.
     fn row_written(&mut self) -> Result<(), Stopped>;
+
+    /// The same within a row, after each value, and after each part of a long one: a row has no bound of its own.
+    fn part_written(&mut self) -> Result<(), Stopped>;
+
+    /// After it stopped: takes back what it still has of the row, and returns whether that was all of it.
+    fn take_row_back(&mut self) -> bool {
+        false
+    }
 
     /// Once `flag` is set the statement is to end: a sink that waits for its reader then stops, and keeps what it has.
     fn gives_way_on(&mut self, _flag: Arc<AtomicBool>) {}
@@ -62,7 +73,7 @@ pub struct Filled {
 }
 
 impl Bounded {
-    /// At most about `limit` bytes, exceeded by at most one row.
+    /// At most about `limit` bytes, exceeded by at most one value, of a long one by a part.
     pub fn new(limit: usize) -> Self {
         Self { bytes: Vec::with_capacity(256), limit, timed: 0 }
     }
@@ -101,6 +112,10 @@ impl Sink for Bounded {
         if self.bytes.len() - self.timed > self.limit { Err(Stopped) } else { Ok(()) }
     }
 
+    fn part_written(&mut self) -> Result<(), Stopped> {
+        self.row_written()
+    }
+
     fn time_written(&mut self, bytes: usize) {
         self.timed += bytes;
     }
@@ -128,6 +143,8 @@ pub struct Style {
     pub timings: bool,
     /// Column names as `table.column`.
     pub qualify_columns: bool,
+    /// The answer becomes part of the state, so that it has to be the same on every member.
+    pub is_kept: bool,
 }
 
 impl From<RequestFlags> for Style {
@@ -137,6 +154,7 @@ impl From<RequestFlags> for Style {
             blob_array: flags.has(RequestFlags::BLOB_ARRAY),
             timings: flags.has(RequestFlags::TIMINGS),
             qualify_columns: flags.has(RequestFlags::QUALIFY_COLUMNS),
+            is_kept: false,
         }
     }
 }
@@ -297,27 +315,22 @@ pub fn write_rows(
     let mut first = true;
     let outcome = loop {
         let Some(current) = row else { break Ok(()) };
-        sink.row_begins();
-        let out = sink.buffer();
+        if sink.row_begins().is_err() {
+            break Err(RowsError::Stopped);
+        }
         if !first {
-            out.push(b',');
+            sink.buffer().push(b',');
         }
         first = false;
-        let write_cell = |out: &mut Vec<u8>, i: &usize| {
-            if let Ok(cell) = current.get_ref(*i) {
-                value::write_value(out, cell, columns[*i].affinity, style.blob_array);
+        if write_row(current, &columns, &order, sink, style).is_err() {
+            // What was sent on already has an end.
+            if !sink.take_row_back() {
+                sink.buffer().push(if style.associative { b'}' } else { b']' });
             }
-        };
-        if style.associative {
-            write_list(out, b"{", order.iter(), b'}', |out, i| {
-                out.extend_from_slice(&columns[*i].name);
-                out.push(b':');
-                write_cell(out, i);
-            });
-        } else {
-            write_list(out, b"[", order.iter(), b']', write_cell);
+            break Err(RowsError::Stopped);
         }
         if sink.row_written().is_err() {
+            sink.take_row_back();
             break Err(RowsError::Stopped);
         }
         row = match advance(&mut rows) {
@@ -341,6 +354,39 @@ pub fn write_rows(
     out.push(b'}');
     sink.time_written(timed);
     outcome
+}
+
+/// Writes a row, of its columns those in `order`, without the bracket that ends it if the sink stops within.
+fn write_row(
+    row: &rusqlite::Row<'_>,
+    columns: &[Column],
+    order: &[usize],
+    sink: &mut dyn Sink,
+    style: Style,
+) -> Result<(), Stopped> {
+    let (open, close) = if style.associative { (b'{', b'}') } else { (b'[', b']') };
+    sink.buffer().push(open);
+    for (i, at) in order.iter().enumerate() {
+        let out = sink.buffer();
+        if i > 0 {
+            out.push(b',');
+        }
+        let column = &columns[*at];
+        if style.associative {
+            out.extend_from_slice(&column.name);
+            out.push(b':');
+        }
+        if let Ok(cell) = row.get_ref(*at) {
+            if large_value::is_large(cell, column.affinity) {
+                large_value::write(sink, cell, style.blob_array)?;
+            } else {
+                value::write_value(out, cell, column.affinity, style.blob_array);
+            }
+        }
+        sink.part_written()?;
+    }
+    sink.buffer().push(close);
+    Ok(())
 }
 
 fn advance<'r, 's>(rows: &'r mut Rows<'s>) -> rusqlite::Result<Option<&'r rusqlite::Row<'s>>> {

@@ -6,15 +6,19 @@ use super::entry_vfs;
 use super::execute::{Mode, StatementError, run_statement};
 use super::kept_replies::{KeptReply, Keyed};
 use super::recorder::Mark;
+use super::reply_room;
 use super::watched::Verdict;
 use super::writer_connection::WriterConnection;
 use crate::raft::command::{CommandView, Malformed, RequestFlags, RequestView};
+use bytes::Bytes;
 use rusqlite::ErrorCode;
 
 /// Largest reply of one request that is kept in memory. A statement whose result goes beyond it fails, and changes nothing.
 const REPLY_LIMIT: usize = 64 << 20;
 /// How many statements of one request may end the entry's transaction; each costs a replay of the entry.
 const ENDINGS: usize = 8;
+const NO_ROOM: &str = "it was run all the same; its result is not told, because those of other requests take all the \
+                       room there is for them: ask for less at once";
 const FOREIGN_KEY_FAILED: &str = "FOREIGN KEY constraint failed";
 const TOO_MANY_ENDINGS: &str = "not run: too many statements of this request rolled back the transaction";
 
@@ -50,9 +54,7 @@ impl Muted {
     fn refused(number: u32, request: &RequestView<'_>, error: &rusqlite::Error) -> Self {
         let message = format!("the transaction cannot be committed: {}", encode::error_text(error));
         let statements = if request.flags.has(RequestFlags::TRANSACTION) { 1 } else { request.count };
-        let mut output = Vec::new();
-        (0..statements).for_each(|_| encode::write_error(&mut output, &message, false));
-        Self { request: number, output }
+        Self { request: number, output: each_answered(statements, &message) }
     }
 
     /// The same of all requests of an entry.
@@ -60,6 +62,19 @@ impl Muted {
         let numbered = (0..).zip(command.requests());
         numbered.map(|(number, request)| Ok(Self::refused(number, &request?, error))).collect()
     }
+}
+
+/// Answers so many statements with an error.
+fn each_answered(statements: u32, message: &str) -> Vec<u8> {
+    let mut output = Vec::new();
+    (0..statements).for_each(|_| encode::write_error(&mut output, message, false));
+    output
+}
+
+/// What is said in the place of a result that there is no room for here. Of that other members know nothing, so that it
+/// changes nothing else.
+fn no_room(request: &RequestView<'_>) -> Bytes {
+    each_answered(request.count, NO_ROOM).into()
 }
 
 /// What is left out of an attempt.
@@ -157,7 +172,7 @@ impl<'a> EntryRun<'a> {
             let output = sink.into_bytes();
             kept.extend(keyed.map(|keyed| keyed.answered(&output)));
             if self.entry.wants_reply {
-                reply.push(output.into());
+                reply.push(reply_room::keep(output).unwrap_or_else(|| no_room(&request)));
             }
         }
         Ok(Attempt::Finished(reply, kept))
@@ -318,7 +333,8 @@ impl RequestRun<'_> {
         let mode = if unified { Mode::Unified } else { Mode::Execute };
         let filled = sink.filled();
         let full_before = entry_vfs::full_writes();
-        let outcome = run_statement(on.on(), view, mode, Style::from(self.request.flags), sink, skip);
+        let style = Style { is_kept: self.request.key.is_some(), ..Style::from(self.request.flags) };
+        let outcome = run_statement(on.on(), view, mode, style, sink, skip);
         if let Err(StatementError::Undo { sub, verdict }) = &outcome {
             return Ok(Ran::End(self.undo(number, *sub, *verdict)));
         }

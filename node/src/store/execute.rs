@@ -84,6 +84,10 @@ impl StatementError {
 /// The text of `/db/query` when a statement would change something.
 pub const READ_ONLY: &str = "attempt to change database via query operation";
 
+/// The text of an EXPLAIN whose answer is part of the state: it names addresses in this process's memory, and counts what
+/// its connection has seen.
+const EXPLAINED: &str = "EXPLAIN is not answered under an Idempotency-Key: its answer is of one member";
+
 /// The text of a result that is not kept in memory.
 const TOO_LARGE: &str = "the result is larger than allowed here";
 
@@ -260,6 +264,10 @@ impl Run<'_> {
                 Mode::Query | Mode::Unified => true,
                 Mode::Execute => changes_database(statement),
             };
+        if with_rows && self.style.is_kept && statement.is_explain() == 1 {
+            encode::write_error(sink.buffer(), EXPLAINED, self.style.associative);
+            return Ok(());
+        }
         if with_rows || self.mode == Mode::Query {
             return encode::write_rows(statement, sink, self.style, self.started).map_err(
                 |error| match error {

@@ -50,10 +50,19 @@ pub fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, affinity: Affinity, b
             out.extend_from_slice(itoa::Buffer::new().format(i).as_bytes())
         }
         (ValueRef::Real(r), _) => write_real(out, r),
+        (ValueRef::Text(t), Affinity::Time) if t.len() > LONGEST_TIME => out.extend_from_slice(ZERO_TIME),
         (ValueRef::Text(t), Affinity::Time) => write_text_time(out, t),
         (ValueRef::Text(t), _) => write_text(out, t),
-        (ValueRef::Blob(b), _) if blob_array => write_int_array(out, b),
-        (ValueRef::Blob(b), _) => write_base64(out, b),
+        (ValueRef::Blob(b), _) if blob_array => {
+            out.push(b'[');
+            write_integers(out, b);
+            out.push(b']');
+        }
+        (ValueRef::Blob(b), _) => {
+            out.push(b'"');
+            write_base64(out, b);
+            out.push(b'"');
+        }
     }
 }
 
@@ -66,26 +75,24 @@ fn write_real(out: &mut Vec<u8>, r: f64) {
     }
 }
 
-fn write_int_array(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(b'[');
+/// Appends what is within a JSON array of the bytes as integers.
+pub fn write_integers(out: &mut Vec<u8>, bytes: &[u8]) {
     for (i, byte) in bytes.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
         out.extend_from_slice(itoa::Buffer::new().format(*byte).as_bytes());
     }
-    out.push(b']');
 }
 
-fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends the bytes in Base64.
+pub fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     const BASE64: base64::engine::GeneralPurpose = base64::engine::general_purpose::STANDARD;
-    out.push(b'"');
     let start = out.len();
     let room = bytes.len().div_ceil(3) * 4;
     out.resize(start + room, 0);
     let written = BASE64.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
     out.truncate(start + written);
-    out.push(b'"');
 }
 
 /// Appends `text` as a JSON string; bytes that are not UTF-8 become U+FFFD.
@@ -99,6 +106,12 @@ pub fn write_text(out: &mut Vec<u8>, text: &[u8]) {
 /// Appends `text` as a JSON string.
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
+    write_escaped(out, text);
+    out.push(b'"');
+}
+
+/// Appends what is within the quotes of `text` as a JSON string.
+pub fn write_escaped(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let mut copied = 0;
     for (i, &byte) in bytes.iter().enumerate() {
@@ -122,9 +135,10 @@ pub fn write_str(out: &mut Vec<u8>, text: &str) {
         copied = i + 1;
     }
     out.extend_from_slice(&bytes[copied..]);
-    out.push(b'"');
 }
 
+/// A longer text is no time, whatever digits its fraction has.
+const LONGEST_TIME: usize = 1 << 10;
 const ZERO_TIME: &[u8] = b"\"0001-01-01T00:00:00Z\"";
 
 fn write_unix_time(out: &mut Vec<u8>, value: i64) {

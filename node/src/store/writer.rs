@@ -338,8 +338,10 @@ impl WriterThread {
                 }
                 Job::Checkpoint { done } => self.checkpoint_for(done),
                 Job::Close { done } => {
+                    // What is in the WAL need not be applied again at the next start.
+                    let settled = if self.applier.is_some() { self.checkpoint().map(drop) } else { Ok(()) };
                     let closed = self.applier.take().map_or(Ok(()), |a| a.close().1);
-                    drop(done.send(closed));
+                    drop(done.send(settled.and(closed)));
                     return;
                 }
             }

@@ -59,12 +59,11 @@ impl WriterConnection {
         }
         let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs.name())
             .map_err(sqlite("open the database for writing"))?;
-        // A database that cannot be opened is left as it is.
-        let keep_wal = |connection: &Connection, keep| {
-            let set = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep);
-            set.map(drop).map_err(sqlite("configure the writer"))
-        };
-        keep_wal(&connection, true)?;
+        // A database that cannot be opened is left as it is. Nor does the end of this connection write to the file: it may be
+        // a staged one as well, and where the disk failed, one more sync that succeeds says nothing of the pages before.
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(sqlite("configure the writer"))?;
         configure(&connection).map_err(|error| not_taken(error, "configure the writer"))?;
         let meta = meta::read(&connection).map_err(|error| match error {
             MetaError::Sqlite(error) => not_taken(error, "read the internal table"),
@@ -100,7 +99,6 @@ impl WriterConnection {
         if let Some(recorder) = &recorder {
             preupdate::follow(&connection, recorder);
         }
-        keep_wal(&connection, false)?;
         let on = Self { connection, extensions, foreign_keys, guard, random, watch, recorder, wal_pages };
         Ok((on, meta))
     }
