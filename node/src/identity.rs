@@ -34,6 +34,10 @@ struct Kept {
     /// Why this volume is no member's any more: others found that it was put back to an earlier state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rolled_back: Option<String>,
+    /// Why this volume is no member's any more: the cluster went on without it. Undone by whatever makes this member one of
+    /// a later epoch, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outlived: Option<String>,
     /// Who this member was, if it lost what it promised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     former: Option<Former>,
@@ -191,6 +195,7 @@ impl Identity {
                     epoch: 0,
                     founders: Vec::new(),
                     rolled_back: None,
+                    outlived: None,
                     former: set_aside::former(directory)?,
                     checksum: None,
                 }
@@ -247,6 +252,18 @@ impl Identity {
     pub fn set_rolled_back(&self, why: &str) -> Result<(), IdentityError> {
         let mut kept = self.kept.write();
         kept.rolled_back = Some(why.to_owned());
+        self.write(&kept)
+    }
+
+    /// Why the cluster goes on without this volume, if it does.
+    pub fn outlived(&self) -> Option<String> {
+        self.kept.read().outlived.clone()
+    }
+
+    /// Notes for good, also for later starts, that the cluster goes on without this volume; returns after it is on disk.
+    pub fn set_outlived(&self, why: &str) -> Result<(), IdentityError> {
+        let mut kept = self.kept.write();
+        kept.outlived = Some(why.to_owned());
         self.write(&kept)
     }
 
@@ -309,7 +326,7 @@ impl Identity {
         if kept.epoch >= epoch {
             return Ok(());
         }
-        let raised = Kept { epoch, ..kept.clone() };
+        let raised = Kept { epoch, outlived: None, ..kept.clone() };
         self.write(&raised)?;
         *kept = raised;
         Ok(())
@@ -389,6 +406,20 @@ mod tests {
         assert_eq!(second.rolled_back().as_deref(), Some("its volume"));
         let refused = Identity::open(dir.path()).unwrap_err();
         assert_eq!(refused.to_string(), "its volume");
+    }
+
+    #[test]
+    fn who_was_outlived_is_until_it_is_of_a_later_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::open(dir.path()).unwrap();
+        identity.adopt(&ClusterIdentity { cluster_id: "c".into(), epoch: 1 }).unwrap();
+        identity.set_outlived("epoch 2").unwrap();
+        let again = Identity::open(dir.path()).unwrap();
+        assert_eq!(again.outlived().as_deref(), Some("epoch 2"));
+        again.raise_epoch(1).unwrap();
+        assert_eq!(again.outlived().as_deref(), Some("epoch 2"));
+        again.raise_epoch(2).unwrap();
+        assert_eq!(Identity::open(dir.path()).unwrap().outlived(), None);
     }
 
     #[test]

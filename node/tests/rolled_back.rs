@@ -41,13 +41,6 @@ fn count(c: &Cluster, i: usize) -> Value {
     c.value(i, "SELECT count(*) FROM t", "strong")
 }
 
-/// The last that a member said, which ended by itself.
-fn fatal(c: &mut Cluster, i: usize) -> String {
-    assert_eq!(c.exit_code(i), Some(1));
-    let log = c.log(i);
-    log.lines().rfind(|line| line.starts_with("fatal: ")).unwrap_or_else(|| panic!("{log}")).to_owned()
-}
-
 /// A member of whose volume `take` made a copy comes back with that.
 fn comes_back_with_an_earlier_volume(take: impl Fn(&mut Cluster, usize, &Path)) {
     let mut c = cluster(3);
@@ -78,7 +71,7 @@ fn comes_back_with_an_earlier_volume(take: impl Fn(&mut Cluster, usize, &Path)) 
 
     // Nothing is acknowledged by its disk, and it ends, for good.
     c.start(victim);
-    let said = fatal(&mut c, victim);
+    let said = c.fatal(victim);
     assert!(said.contains(REMEDY), "{said}");
     let told = c.status(leader, "store.rolled_back");
     assert_eq!(told[0]["node_id"], id, "{told}");
@@ -86,7 +79,7 @@ fn comes_back_with_an_earlier_volume(take: impl Fn(&mut Cluster, usize, &Path)) 
     let refused = c.status(leader, "store.refused_peers.rolled-back");
     assert!(refused.as_u64() > Some(0), "{refused}");
     c.start(victim);
-    let again = fatal(&mut c, victim);
+    let again = c.fatal(victim);
     assert!(again.contains(REMEDY), "{again}");
 
     // Who lacks nothing comes back; then the leader dies, and its disk comes back later.
@@ -96,7 +89,7 @@ fn comes_back_with_an_earlier_volume(take: impl Fn(&mut Cluster, usize, &Path)) 
     c.await_ready(third);
     c.kill(leader);
     c.start(victim);
-    assert!(fatal(&mut c, victim).contains(REMEDY));
+    assert!(c.fatal(victim).contains(REMEDY));
     c.await_no_leader(third);
     c.start(leader);
     c.await_ready(leader);

@@ -46,6 +46,15 @@ impl Seen {
     }
 }
 
+/// What is said to a member of an earlier epoch.
+fn outlived(own: &ClusterIdentity, theirs: u64) -> String {
+    let ClusterIdentity { cluster_id, epoch } = own;
+    format!(
+        "cluster {cluster_id} went on in epoch {epoch} after its quorum was lost, without this member, which is of epoch \
+         {theirs}; give it an empty disk: it comes back as a new member"
+    )
+}
+
 impl Consensus {
     /// Who may talk: members of the same cluster and epoch who mean this member, with a certificate in their name if
     /// those are verified. A member of no cluster yet becomes one of the cluster that calls it by its id, which nobody
@@ -72,6 +81,9 @@ impl Consensus {
             }
             Some(own) => {
                 let is_other = own.cluster_id != theirs.cluster_id;
+                if !is_other && own.epoch > theirs.epoch {
+                    return refuse(Reason::Outlived, outlived(&own, theirs.epoch));
+                }
                 let reason = if is_other { Reason::OtherCluster } else { Reason::OtherEpoch };
                 let (a, b) = (own.cluster_id, own.epoch);
                 let message = format!(

@@ -75,6 +75,9 @@ pub struct Described {
     /// What executes SQL there; none if it is of a version that does not tell.
     #[serde(default)]
     pub engine: Option<String>,
+    /// The first entry that its log has, or will have; none if it is of a version that does not tell.
+    #[serde(default)]
+    pub log_begins: Option<u64>,
 }
 
 impl Consensus {
@@ -84,6 +87,7 @@ impl Consensus {
         match kind {
             Kind::Vote | Kind::PreVote if self.has_stopped() => Err("Raft has stopped on this member".into()),
             Kind::Vote | Kind::PreVote => {
+                self.peers.outlived().may_vote().await?;
                 let request = wire::get_vote_request(&mut body).map_err(|e| text(&e))?;
                 let response = if kind == Kind::Vote {
                     self.raft.vote(request).await.map_err(|e| text(&e))?
@@ -168,6 +172,7 @@ impl Consensus {
             cluster_id: self.identity.cluster().map(|cluster| cluster.cluster_id),
             foreign_keys: Some(self.store.foreign_keys().configured),
             engine: Some(self.store.engine().to_owned()),
+            log_begins: Some(self.log.purged().map_or(0, |(index, _)| index + 1)),
         }
     }
 

@@ -7,6 +7,7 @@
 use super::addresses::{Addresses, LOOK_AROUND};
 use super::connection::{self, ConnectError, FrameReader, Greeting, Hello, Purpose, put_frame, write_out};
 use super::execute::LONGEST;
+use super::outlived::Outlived;
 use super::refused_peers::{Reason, RefusedPeers};
 use super::rolled_back::{Accusation, RolledBack};
 use super::types::Raft;
@@ -117,6 +118,7 @@ pub struct Peers {
     connections: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Way>>>>,
     reconnections: AtomicU64,
     rolled_back: RolledBack,
+    outlived: Outlived,
     refused: RefusedPeers,
 }
 
@@ -168,6 +170,7 @@ impl Peers {
             connections: Mutex::default(),
             reconnections: AtomicU64::new(0),
             rolled_back: RolledBack::default(),
+            outlived: Outlived::default(),
             refused: RefusedPeers::default(),
         }
     }
@@ -175,6 +178,11 @@ impl Peers {
     /// Whose volume was put back to an earlier state.
     pub fn rolled_back(&self) -> &RolledBack {
         &self.rolled_back
+    }
+
+    /// Whether the cluster went on without this member.
+    pub fn outlived(&self) -> &Outlived {
+        &self.outlived
     }
 
     /// Who was not let in, or not talked to.
@@ -196,8 +204,13 @@ impl Peers {
     async fn dial(&self, address: &str, hello: &Hello) -> Result<(PeerSocket, u64), ConnectError> {
         let acknowledged = self.rolled_back.acknowledged(hello.to);
         let dialled = connection::connect(&self.addresses, address, hello, self.tls.as_deref()).await;
-        if let Err(ConnectError::RolledBack { why, leads, .. }) = &dialled {
-            self.rolled_back.note(hello.to, *leads, why);
+        match &dialled {
+            Err(ConnectError::RolledBack { why, leads, .. }) => {
+                self.rolled_back.note(hello.to, *leads, why);
+            }
+            // Who was not called by its id is at an address that may be another cluster's.
+            Err(ConnectError::Outlived { why, .. }) if hello.to != 0 => self.outlived.note(why),
+            _ => {}
         }
         let (socket, Greeting { id, told }) = dialled?;
         // Who was not called by its id may be of another cluster.

@@ -3,7 +3,7 @@
 //! ```text
 //! preface = "SQLITED\x01" · length u32 · purpose u8 · from u64 · to u64 (0 = whoever answers) · epoch u64 · cluster id [· start]
 //! answer  = length u32 · 0 · answering id u64 [· start · held] | 1 · message | 2 · message · leads u8 (the caller's volume is
-//!           not what it was)
+//!           not what it was) | 3 · message (the cluster is of a later epoch)
 //! start   = boot u64 · nonce u64
 //! held    = index after the log's last entry u64 · term of the vote u64 · for whom u64
 //! frame   = length u32 · body
@@ -85,6 +85,8 @@ pub enum Refused {
         /// Whether whoever says so leads.
         leads: bool,
     },
+    /// The caller's cluster went on without it, in a later epoch.
+    Outlived(String),
 }
 
 impl Hello {
@@ -151,6 +153,10 @@ fn put_answer(out: &mut BytesMut, verdict: &Result<Greeting, Refused>) {
             put_bytes(out, why.as_bytes());
             out.put_u8((*leads).into());
         }
+        Err(Refused::Outlived(why)) => {
+            out.put_u8(3);
+            put_bytes(out, why.as_bytes());
+        }
     }
 }
 
@@ -169,6 +175,7 @@ fn get_answer(body: &mut Bytes) -> Result<Result<Greeting, Refused>, WireError> 
         }
         1 => Err(Refused::For(get_str(body)?)),
         2 => Err(Refused::RolledBack { why: get_str(body)?, leads: get_u8(body)? != 0 }),
+        3 => Err(Refused::Outlived(get_str(body)?)),
         _ => return Err(WireError("preface: unknown answer")),
     })
 }
@@ -201,6 +208,14 @@ pub enum ConnectError {
         why: String,
         /// Whether it leads.
         leads: bool,
+    },
+    /// It answers, and says that the cluster went on without this member.
+    #[error("{address} refused: {why}")]
+    Outlived {
+        /// Where.
+        address: String,
+        /// What it said.
+        why: String,
     },
 }
 
@@ -250,6 +265,7 @@ pub async fn connect(
         Ok(greeting) => Ok((stream, greeting)),
         Err(Refused::For(message)) => Err(ConnectError::Refused { address, message }),
         Err(Refused::RolledBack { why, leads }) => Err(ConnectError::RolledBack { address, why, leads }),
+        Err(Refused::Outlived(why)) => Err(ConnectError::Outlived { address, why }),
     }
 }
 
@@ -385,6 +401,7 @@ mod tests {
             Ok(Greeting { id: 6, told: Some((start, held)) }),
             Err(Refused::For("why".into())),
             Err(Refused::RolledBack { why: "why".into(), leads: true }),
+            Err(Refused::Outlived("why".into())),
         ] {
             let mut out = BytesMut::new();
             put_answer(&mut out, &answer);

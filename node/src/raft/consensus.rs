@@ -269,6 +269,29 @@ impl Consensus {
         }
     }
 
+    /// Asks those whom this member knows whether the cluster went on without it.
+    pub(super) async fn ask_around(self: Arc<Self>) {
+        let own = self.identity.node_id();
+        let members = describe(&self.metrics()).members.into_iter().filter(|member| member.node_id != own);
+        let members = members.map(|member| (member.node_id.0, member.raft_address)).collect();
+        self.peers.outlived().ask_around(&self.peers, members).await;
+    }
+
+    /// Ends consensus here, for good, once a member says that the cluster went on without this one.
+    pub(super) async fn end_if_outlived(self: Arc<Self>) {
+        let mut told = self.peers.outlived().told();
+        // The sender lives as long as this.
+        if told.until(Option::is_some).await.is_err() {
+            return;
+        }
+        let why = told.current().unwrap_or_default();
+        tracing::error!(why, "the cluster went on without this member");
+        if let Err(error) = self.identity.set_outlived(&why) {
+            tracing::error!(%error, "the next start will have to be told again");
+        }
+        self.end_raft().await;
+    }
+
     /// Ends consensus here once nothing more can be written, whether or not there is something to be written: a member
     /// that nobody writes to would count as healthy, and lead.
     pub(super) async fn end_if_store_failed(self: Arc<Self>) {
@@ -286,7 +309,8 @@ impl Consensus {
 
     /// Why Raft was ended on this member, if it knows better than Raft does.
     pub(super) fn why_stopped(&self) -> Option<String> {
-        self.identity.rolled_back().or_else(|| self.store().failure().map(|why| why.to_string()))
+        let found = self.identity.rolled_back().or_else(|| self.identity.outlived());
+        found.or_else(|| self.store().failure().map(|why| why.to_string()))
     }
 
     /// Moves the phase on: into service once this process reached an index that a quorum confirmed; to failed when

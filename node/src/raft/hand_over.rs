@@ -27,6 +27,18 @@ impl Consensus {
         MembershipChanges::new(&self.raft).transfer(&to).await.map(Some)
     }
 
+    /// Hands leadership to a voter whose log goes back to entry `index`, which this member's does not; returns whether there
+    /// was one.
+    pub async fn hand_over_to_who_has(&self, index: u64) -> Result<bool, Refusal> {
+        let voters = self.described_voters(|_| true).await;
+        let fit = fit_to_lead(&voters, |voter| voter.log_begins.is_some_and(|first| first <= index));
+        let to = alike(&voters, fit, self.store.engine(), &self.equal.lock());
+        if to.is_empty() {
+            return Ok(false);
+        }
+        MembershipChanges::new(&self.raft).transfer(&to).await.map(|_| true)
+    }
+
     /// Hands leadership to a voter, and returns once it leads.
     pub(super) async fn transfer_to(&self, to: NodeId) -> Result<Transferred, Refusal> {
         let membership = describe(&self.metrics());

@@ -31,6 +31,7 @@ mod maintain;
 mod membership;
 pub(crate) mod on_behalf;
 mod out_of_space;
+mod outlived;
 pub(crate) mod peer_answer;
 mod peer_client;
 mod peer_server;

@@ -97,6 +97,7 @@ async fn greet(
             tracing::warn!(from = %format_args!("{:016x}", hello.from), reason = name, message, "refused a peer");
             let refused = match reason {
                 Reason::RolledBack => Refused::RolledBack { why: message, leads: consensus.is_leader() },
+                Reason::Outlived => Refused::Outlived(message),
                 _ => Refused::For(message),
             };
             (Err(refused), None)

@@ -11,8 +11,10 @@ pub enum Reason {
     OtherMember,
     /// It is of another cluster.
     OtherCluster,
-    /// It is of another epoch of this cluster.
+    /// It is of a later epoch of this cluster.
     OtherEpoch,
+    /// It is of an earlier epoch of this cluster, which went on without it.
+    Outlived,
     /// It is of no cluster, or this member is of none, and wants what only members get.
     Stranger,
     /// It was removed from the cluster.
@@ -29,11 +31,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Preface,
         Self::OtherMember,
         Self::OtherCluster,
         Self::OtherEpoch,
+        Self::Outlived,
         Self::Stranger,
         Self::Removed,
         Self::Unknown,
@@ -49,6 +52,7 @@ impl Reason {
             Self::OtherMember => "other-member",
             Self::OtherCluster => "other-cluster",
             Self::OtherEpoch => "other-epoch",
+            Self::Outlived => "outlived",
             Self::Stranger => "stranger",
             Self::Removed => "removed",
             Self::Unknown => "unknown",

@@ -68,6 +68,9 @@ impl Consensus {
         };
         Recovery::perform(&config.directory, &identity, &mut log_store, own).await?;
         peers_file::consume(&config.directory, &identity, &mut log_store, &store).await?;
+        if let Some(why) = identity.outlived() {
+            return Err(StartError::Outlived(why));
+        }
         let last = store.applied().log_id.unwrap_or_default();
         let waiters = Waiters::new(Leadership { term: last.term, node: last.leader });
         let whereabouts = Whereabouts::default();
@@ -174,6 +177,8 @@ impl Consensus {
         tokio::spawn(self.clone().leads_not_while_fenced());
         tokio::spawn(self.clone().agree());
         tokio::spawn(self.clone().end_if_rolled_back());
+        tokio::spawn(self.clone().end_if_outlived());
+        tokio::spawn(self.clone().ask_around());
         tokio::spawn(self.clone().end_if_store_failed());
         tokio::spawn(self.clone().reap(self.config.reap));
     }

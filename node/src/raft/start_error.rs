@@ -48,6 +48,9 @@ pub enum StartError {
     /// Raft could not be started.
     #[error("start Raft: {0}")]
     Raft(String),
+    /// The cluster went on without this member.
+    #[error("{0}")]
+    Outlived(String),
     /// What was agreed to after the loss of the quorum could not be done.
     #[error(transparent)]
     Recovery(#[from] super::recovery::RecoveryError),

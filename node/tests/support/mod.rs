@@ -376,6 +376,13 @@ impl Cluster {
         status
     }
 
+    /// The last that a member said, which ended by itself because it cannot go on.
+    pub fn fatal(&mut self, i: usize) -> String {
+        assert_eq!(self.exit_code(i), Some(1));
+        let log = self.log(i);
+        log.lines().rfind(|line| line.starts_with("fatal: ")).unwrap_or_else(|| panic!("{log}")).to_owned()
+    }
+
     /// Waits until a member aborts, as a failpoint makes it.
     pub fn await_abort(&mut self, i: usize, why: &str) {
         let status = self.await_end(i, why);
