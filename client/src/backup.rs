@@ -486,8 +486,8 @@ pub struct StartRestore {
     /// Needed where the database holds anything: this cluster's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_cluster_id: Option<String>,
-    /// Name of the backup of this cluster that undoes the restore. It may still be in the making. What is written between
-    /// it and the restore is kept beside it, so that nothing is lost.
+    /// Name of the backup of this cluster, of kind Pin, that undoes the restore. It may still be in the making. What is
+    /// written between it and the restore is kept beside it, so that nothing is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<String>,
 }

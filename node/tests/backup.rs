@@ -15,6 +15,8 @@ mod litestream;
 mod moments;
 #[path = "backup/recovery_point.rs"]
 mod recovery_point;
+#[path = "backup/snapshot.rs"]
+mod snapshot;
 mod support;
 
 use serde_json::{Value, json};

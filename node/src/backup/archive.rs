@@ -2,14 +2,16 @@
 //! the state after any of them.
 //!
 //! A new leader goes on where the store's segments end. Entries stay in every member's log until they are archived
-//! ([`crate::raft`]), so the next leader has what the last one did not get to; if it has not, there is a hole, which is
-//! said, and closed by a new base backup. Base backups are made once in a while, so that a restore replays little.
+//! ([`crate::raft`]), so the next leader has what the last one did not get to; one that took over the database instead hands
+//! over to a member that has it. If none has, there is a hole, which is said, and closed by a new base backup. Base backups
+//! are made once in a while, so that a restore replays little. Entries of another history than the cluster's are not gone on
+//! from ([`history`]).
 
+mod history;
+mod position;
+mod reach;
 mod standing;
 
-use super::catalogue::Contents;
-use super::full::{BackupFailure, Progress, Source, make_backup};
-use super::manifest::Manifest;
 use super::objects::{ObjectError, Objects};
 use super::replaced::{ReplacedError, keep, replacement_of};
 use super::repository::Known;
@@ -19,47 +21,50 @@ use crate::failpoint::{Place, pass};
 use crate::identity::ClusterIdentity;
 use crate::raft::Consensus;
 use crate::reload::Reloaded;
-use crate::store::{Entry, sqlite_version};
-use client::backup::{BackupKind, ContinuousConfig};
+use crate::store::Entry;
+use client::admin::Refusal;
+use client::backup::ContinuousConfig;
+use history::OtherHistory;
 use parking_lot::Mutex;
+use position::Position;
+use reach::Reach;
 use standing::{Standing, Waiting};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// How often a member looks whether it leads, and how the archive is doing is said anew.
 const LOOK: Duration = Duration::from_millis(200);
-/// After a failure.
+/// After a failure, and at most after several: each time it is asked anew where the archive ends.
 const AGAIN: Duration = Duration::from_secs(1);
+const LONGEST_AGAIN: Duration = Duration::from_secs(10);
 /// While nothing is written it is noted no more often than this up to when everything is archived.
 const NOTE: Duration = Duration::from_secs(60);
-/// Between two attempts to make a base backup.
-const BASE_AGAIN: Duration = Duration::from_secs(30);
 /// Segments come at least this far apart, unless they are full.
 const SHORTEST: Duration = Duration::from_millis(200);
 /// So many bytes of entries are looked through for one that has a time.
 const SOME: usize = 64 << 10;
-/// Name of base backups.
-const BASE: &str = "base";
 
 /// The archive does not get on at the moment.
 #[derive(Debug, thiserror::Error)]
 enum ArchiveError {
     /// The volumes were put back to an earlier moment: what the members write now is another history than what is archived.
-    #[error(
-        "the store has entries up to {archived} of this epoch, and the cluster ends at {last}: its volumes are of an earlier \
-         moment. Archive to another prefix, or restore the archive's latest state"
-    )]
-    Ahead { archived: u64, last: u64 },
+    #[error(transparent)]
+    OtherHistory(#[from] OtherHistory),
+    /// Another member may lead, and have archived what this one has not applied yet.
+    #[error("the store has more than this member, and no quorum says that it leads")]
+    Unconfirmed,
     #[error(transparent)]
     Objects(#[from] ObjectError),
     #[error(transparent)]
     Replaced(#[from] ReplacedError),
     #[error("read the log: {0}")]
     Log(#[from] io::Error),
+    /// Another member has entries that this one lacks, and leadership could not be handed to it.
+    #[error("hand over to a member that has what is to be archived: {}", .0.message)]
+    HandOver(Refusal),
     #[error("a thread ended: {0}")]
     Thread(#[from] tokio::task::JoinError),
 }
@@ -84,31 +89,10 @@ pub struct Archiver {
     standing: Mutex<Standing>,
 }
 
-/// Where the archive goes on.
-struct Position {
-    /// The first entry that is not archived.
-    next: u64,
-    /// When the newest base backup was made.
-    base_at: Option<jiff::Timestamp>,
-    /// When the next one may be begun.
-    base_due: Instant,
-    /// When it may be noted next up to when everything is archived.
-    note_due: Instant,
-}
-
-/// Base backups in the making: one at most.
-type Bases = JoinSet<Result<Manifest, BackupFailure>>;
-
-/// What of an epoch in the store can be restored; none if the credentials only write.
-async fn readable(objects: &Objects, epoch: u64) -> Result<Option<Contents>, ObjectError> {
-    let mut contents = match Contents::read(objects, Some(epoch)).await {
-        Ok(contents) => contents,
-        Err(error) if error.is_refusal() => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    // Those from before there were keys are not restored with them.
-    contents.manifests.retain(|manifest| objects.accepts(manifest.backup.encrypted));
-    Ok(Some(contents))
+impl From<Refusal> for ArchiveError {
+    fn from(refusal: Refusal) -> Self {
+        Self::HandOver(refusal)
+    }
 }
 
 impl Archiver {
@@ -140,7 +124,10 @@ impl Archiver {
                 sleep(LOOK).await;
                 continue;
             };
-            let goes_on = || self.consensus.is_leader() && Arc::ptr_eq(&known, &self.repository.current());
+            // Whoever leads again may find that another one has archived meanwhile.
+            let term = self.consensus.term();
+            let leads_on = || self.consensus.is_leader() && self.consensus.term() == term;
+            let goes_on = || leads_on() && Arc::ptr_eq(&known, &self.repository.current());
             let heard = self.heard().await;
             *self.standing.lock() = Standing::heard(heard);
             match repository {
@@ -174,17 +161,23 @@ impl Archiver {
         cluster: &ClusterIdentity,
         goes_on: impl Fn() -> bool,
     ) {
-        // A base backup in the making outlives a failure of the archive.
-        let mut bases = Bases::new();
+        let mut reach = Reach::unknown();
         let archiving = async {
+            let mut pause = Duration::ZERO;
             while goes_on() {
-                if let Err(error) = self.archive(objects, settings, cluster, &goes_on, &mut bases).await {
+                let (begun, archived) = (Instant::now(), self.consensus.next_to_archive());
+                if let Err(error) = self.archive(objects, settings, cluster, &goes_on, &mut reach).await {
                     let error = error.to_string();
                     let said = self.standing.lock().trouble.replace(error.clone());
                     if said.as_ref() != Some(&error) {
                         tracing::warn!(error, "the archive does not get on; trying again");
                     }
-                    sleep(AGAIN).await;
+                    let got_on =
+                        self.consensus.next_to_archive() > archived || begun.elapsed() > LONGEST_AGAIN;
+                    pause = if got_on { AGAIN } else { longer(pause) };
+                    if self.pause_for(pause, &goes_on).await {
+                        pause = Duration::ZERO;
+                    }
                 }
             }
         };
@@ -192,6 +185,25 @@ impl Archiver {
             () = archiving => {}
             () = self.keep_reporting(settings) => {}
         }
+    }
+
+    /// Waits after a failure; not for long if this member goes down, or somebody needs the archive: then it returns true.
+    async fn pause_for(&self, pause: Duration, goes_on: &impl Fn() -> bool) -> bool {
+        let begun = Instant::now();
+        let is_over = || {
+            let pause = if self.consensus.is_draining() { AGAIN } else { pause };
+            begun.elapsed() >= pause || !goes_on()
+        };
+        while !is_over() {
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                () = self.consensus.archive_is_to_hurry() => {
+                    sleep_until(begun + AGAIN).await;
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     async fn keep_reporting(&self, settings: &ContinuousConfig) {
@@ -214,19 +226,22 @@ impl Archiver {
         settings: &ContinuousConfig,
         cluster: &ClusterIdentity,
         goes_on: &impl Fn() -> bool,
-        bases: &mut Bases,
+        reach: &mut Reach,
     ) -> Result<(), ArchiveError> {
-        let mut at = self.find_position(objects, cluster.epoch).await?;
+        let mut at = self.find_position(objects, cluster).await?;
         self.standing.lock().trouble = None;
         let pause = Duration::from_secs(settings.rpo_target_seconds.into()) / 2;
         let pause = pause.max(SHORTEST);
         while goes_on() {
             let begun = Instant::now();
-            let is_full = self.go_on(objects, settings, cluster, &mut at, bases).await?;
-            if !is_full {
+            let is_full = self.go_on(objects, settings, cluster, &mut at, reach).await?;
+            while !is_full && goes_on() {
                 tokio::select! {
-                    () = sleep_until(begun + pause) => {}
-                    () = self.consensus.archive_is_to_hurry() => {}
+                    () = sleep_until(begun + pause) => break,
+                    () = sleep(LOOK) => {}
+                    () = self.consensus.archive_is_to_hurry() => break,
+                    // Beside segments, which may be far apart.
+                    () = reach.news() => self.see_to_reach(objects, settings, cluster.epoch, &at, reach)?,
                 }
             }
         }
@@ -240,24 +255,10 @@ impl Archiver {
         settings: &ContinuousConfig,
         cluster: &ClusterIdentity,
         at: &mut Position,
-        bases: &mut Bases,
+        reach: &mut Reach,
     ) -> Result<bool, ArchiveError> {
         let begun = Instant::now();
-        if let Some(made) = bases.try_join_next() {
-            self.take_base(made?, at);
-        }
-        if self.trimmed.swap(false, Ordering::AcqRel) {
-            let looked = self.look_back(objects, cluster.epoch, at).await;
-            if !looked.inspect_err(|_| self.trimmed.store(true, Ordering::Release))? {
-                at.base_due = begun;
-            }
-        }
-        if bases.is_empty() && begun >= at.base_due && is_base_due(at, settings) {
-            let (source, objects) = (self.source(), objects.clone());
-            bases.spawn(async move {
-                make_backup(&source, &objects, BASE, BackupKind::Base, Arc::new(Progress::default())).await
-            });
-        }
+        self.see_to_reach(objects, settings, cluster.epoch, at, reach)?;
         let applied = self.consensus.store().applied().index().map_or(0, |index| index + 1);
         let (consensus, next) = (self.consensus.clone(), at.next);
         let entries =
@@ -265,12 +266,16 @@ impl Archiver {
         // The log has what is present: without what was purged, or came with another member's database.
         let first = entries.first().map_or(applied, |entry| entry.log_id.index);
         if first > at.next {
+            // A member that got a snapshot lacks what others keep for the archive.
+            if self.consensus.hand_over_to_who_has(at.next).await? {
+                return Ok(false);
+            }
             let message = format!("entries {} to {} are in no member's log any more", at.next, first - 1);
-            self.note_hole(at, first, message);
+            self.note_hole(at, reach, first, message);
         }
         let is_full = entries.iter().map(segment::size_of).sum::<usize>() >= segment::BYTES;
         if !entries.is_empty() {
-            self.put(objects, cluster, at, entries).await?;
+            self.put(objects, cluster, at, reach, entries).await?;
         } else if begun >= at.note_due {
             self.note_until(objects, cluster.epoch, at).await?;
         }
@@ -293,10 +298,6 @@ impl Archiver {
         let Some(index) = applied.filter(|applied| *applied < at.next) else { return Ok(()) };
         at.note_due = Instant::now() + NOTE;
         Ok(ArchivedUntil { index, time_us }.put(&objects.at_once(), epoch).await?)
-    }
-
-    fn source(&self) -> Source {
-        Source { store: self.consensus.store().clone(), member: self.consensus.config().name.clone() }
     }
 
     /// What a leader knows of the archive before it has read anything: how far it is, members hear.
@@ -344,113 +345,13 @@ impl Archiver {
         })
     }
 
-    /// Where the archive of the epoch ends, as the store and the other members say.
-    async fn find_position(&self, objects: &Objects, epoch: u64) -> Result<Position, ArchiveError> {
-        // Credentials that only write are enough to archive; then what was there before is not known.
-        let read = readable(objects, epoch).await?;
-        let is_readable = read.is_some();
-        let mut contents = read.unwrap_or_default();
-        // Those that are kept with a backup go with it.
-        contents.segments.retain(|segment| segment.of.is_none());
-        let archived = contents.last_archived(epoch).map_or(0, |last| last + 1);
-        // A leader has all that was ever archived of its epoch, unless time was turned back.
-        let last = self.consensus.report().last_log_index;
-        if archived > last + 1 {
-            return Err(ArchiveError::Ahead { archived: archived - 1, last });
-        }
-        let next = match archived.max(self.consensus.next_to_archive()) {
-            // What comes before the base backup that is to be made serves nothing.
-            0 => match contents.manifests.last() {
-                Some(base) => base.backup.index + 1,
-                None => self.consensus.store().applied().index().map_or(0, |index| index + 1),
-            },
-            next => next,
-        };
-        self.consensus.archived_before(next);
-        if archived == 0 {
-            // A backup of somebody's own says nothing of what came after it: without segments the archive needs its own,
-            // or nothing would be reached by a time until there is a write.
-            contents.manifests.retain(|manifest| manifest.backup.kind == BackupKind::Base);
-        }
-        let waiting = self.waiting_from(next).await?;
-        let mut standing = self.standing.lock();
-        if !standing.is_found {
-            (standing.is_found, standing.caught_up_at) = (true, waiting.since);
-        }
-        if is_readable || standing.unbroken_from.is_none() {
-            standing.unbroken_from = Some(contents.unbroken_from(epoch, next));
-        }
-        let last = next.saturating_sub(1);
-        let first = contents.first_base(epoch, last);
-        standing.reach_from(first.map(Manifest::moment_us));
-        if standing.hole.is_none() && first.is_none() {
-            // The leader before found it, and its base backup did not come.
-            standing.hole = contents.hole_before(epoch, next);
-        }
-        let segment_us = contents.segments.last().map(|segment| segment.time_us);
-        // Entries are replayed by the present version of SQLite, so a base backup of its own comes first.
-        let of_this_version = |base: &&Manifest| base.backup.sqlite_version == sqlite_version();
-        let base = first.and_then(|_| contents.newest_base(epoch, last));
-        let base = base.filter(of_this_version);
-        standing.archived_us = segment_us.or(first.map(|base| base.entry_time_us)).unwrap_or(0);
-        let base_at = base.and_then(|base| base.backup.time.parse().ok());
-        let now = Instant::now();
-        Ok(Position { next, base_at, base_due: now, note_due: now })
-    }
-
-    /// Finds out from when on moments can be reached, after something was deleted; false if none can.
-    async fn look_back(
-        &self,
-        objects: &Objects,
-        epoch: u64,
-        at: &mut Position,
-    ) -> Result<bool, ArchiveError> {
-        // Who may only write has not deleted it either.
-        let Some(contents) = readable(objects, epoch).await? else { return Ok(true) };
-        let of_later = || contents.manifests.iter().find(|manifest| manifest.backup.index >= at.next);
-        let first = contents.first_base(epoch, at.next.saturating_sub(1)).or_else(of_later);
-        if first.is_none() {
-            at.base_at = None;
-        }
-        self.standing.lock().reach_from(first.map(Manifest::moment_us));
-        Ok(first.is_some())
-    }
-
     /// Entries before `next` are missing: the archive goes on there, and needs a base backup of what comes after them.
-    fn note_hole(&self, at: &mut Position, next: u64, message: String) {
+    fn note_hole(&self, at: &mut Position, reach: &mut Reach, next: u64, message: String) {
         tracing::error!(message, "the archive has a hole; a new base backup is made");
         self.standing.lock().break_before(next, message);
-        at.base_at = None;
+        reach.break_off();
         at.next = next;
         self.consensus.archived_anew_from(next);
-    }
-
-    fn take_base(&self, made: Result<Manifest, BackupFailure>, at: &mut Position) {
-        at.base_due = Instant::now() + BASE_AGAIN;
-        match made {
-            Ok(manifest) => {
-                let (index, bytes) = (manifest.backup.index, manifest.backup.stored_bytes);
-                let mut standing = self.standing.lock();
-                if !standing.is_closed_by(index) {
-                    // It was begun before the hole: what is archived now does not go on from it.
-                    tracing::info!(
-                        index,
-                        bytes,
-                        "made a base backup of before the hole; another one is made"
-                    );
-                    at.base_due = Instant::now();
-                    return;
-                }
-                tracing::info!(index, bytes, "made a base backup");
-                at.base_at = manifest.backup.time.parse().ok();
-                let earliest_us = standing.earliest_us.unwrap_or(manifest.moment_us());
-                standing.reach_from(Some(earliest_us));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a base backup was not made; trying again");
-                self.standing.lock().trouble = Some(error.to_string());
-            }
-        }
     }
 
     async fn put(
@@ -458,6 +359,7 @@ impl Archiver {
         objects: &Objects,
         cluster: &ClusterIdentity,
         at: &mut Position,
+        reach: &mut Reach,
         mut entries: Vec<Entry>,
     ) -> Result<(), ArchiveError> {
         pass(Place::ArchiveRead)?;
@@ -474,7 +376,7 @@ impl Archiver {
                 self.put_segment(objects, cluster, at, entries).await?;
             }
             let message = format!("the database that entry {index} loaded is not on this member any more");
-            self.note_hole(at, index + 1, message);
+            self.note_hole(at, reach, index + 1, message);
             return Ok(());
         }
         self.put_segment(objects, cluster, at, entries).await
@@ -500,11 +402,10 @@ impl Archiver {
     }
 }
 
-fn is_base_due(at: &Position, settings: &ContinuousConfig) -> bool {
-    let Some(made) = at.base_at else { return true };
-    let age = crate::clock::now().duration_since(made);
-    age > jiff::SignedDuration::from_hours(settings.base_every_hours.into())
+/// How long it is waited after another failure, if it was `pause` after the last one.
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).clamp(AGAIN, LONGEST_AGAIN)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

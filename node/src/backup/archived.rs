@@ -39,6 +39,7 @@ mod tests {
     use crate::backup::catalogue::tests::backup;
     use crate::backup::full::path_of;
     use crate::backup::manifest::{Manifest, Parts};
+    use crate::backup::ranges::Ranges;
     use crate::backup::until::ArchivedUntil;
     use client::backup::{DamagedBackup, RestoreTarget};
     use client::not_reachable::NotReachable;
@@ -69,7 +70,7 @@ mod tests {
         let segment = |row: &Value| {
             let [epoch, first, last] = numbers(row);
             let of = row[3].as_u64().map(|index| path_of(epoch, index, "n"));
-            SegmentName { epoch, first, last, time_us: second(last).as_microsecond(), of }
+            SegmentName { epoch, first, last, time_us: second(last).as_microsecond(), of, stored_bytes: 0 }
         };
         let damaged = |row: &Value| {
             let [epoch, index] = numbers(row);
@@ -85,6 +86,18 @@ mod tests {
             segments: rows(store, "segments").map(segment).collect(),
             until: rows(store, "known").map(known).collect(),
         };
+        contents.segments.sort();
+        contents
+    }
+
+    /// As it is read for who restores nothing.
+    fn in_ranges(mut contents: Contents) -> Contents {
+        let (own, archived) = contents.segments.into_iter().partition(|segment| segment.of.is_some());
+        let archived: Vec<SegmentName> = archived;
+        let mut ranges = Ranges::default();
+        archived.iter().rev().for_each(|segment| ranges.add(segment));
+        contents.segments = own;
+        contents.segments.extend(ranges.into_segments());
         contents.segments.sort();
         contents
     }
@@ -135,6 +148,7 @@ mod tests {
                 .map(|window| serde_json::json!([window.epoch, window.first_index, window.last_index]))
                 .collect();
             assert_eq!(Value::from(windows), store["windows"], "{what}: windows");
+            assert_eq!(in_ranges(contents.clone()).catalogue(), told, "{what}: without the segments");
             for (asked, wanted) in store["cases"].as_object().unwrap() {
                 assert_eq!(outcome(&contents, &target(asked)), *wanted, "{what}: {asked}");
             }

@@ -2,13 +2,15 @@
 
 use super::archived::archived;
 use super::full::position_of;
-use super::manifest::{self, Manifest, ManifestError};
+use super::manifest::{Manifest, ManifestError};
 use super::objects::{ObjectError, Objects};
+use super::ranges::Ranges;
 use super::segment::{self, SegmentName};
 use super::until::ArchivedUntil;
 use client::backup::{Backup, BackupKind, Catalogue, DamagedBackup, KnownUntil, RestoreTarget, Window};
 use client::not_reachable::NotReachable;
 use futures::StreamExt as _;
+use object_store::ObjectMeta;
 use std::collections::BTreeMap;
 
 /// Manifests read at once.
@@ -63,16 +65,6 @@ pub enum Until {
     Time(i64),
 }
 
-/// What only serves moments before a time.
-pub struct OnlyBefore {
-    /// Base backups.
-    pub bases: Vec<Manifest>,
-    /// Segments.
-    pub segments: Vec<SegmentName>,
-    /// Entries before this, in microseconds since 1970, are not replayed any more; none if no backup stays.
-    pub oldest_us: Option<i64>,
-}
-
 /// Entries that an archive lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hole {
@@ -94,6 +86,32 @@ struct Chain {
 impl Contents {
     /// Reads what is there. With `epoch` only of that epoch.
     pub async fn read(objects: &Objects, epoch: Option<u64>) -> Result<Self, ObjectError> {
+        let mut contents = Self::read_backups(objects, epoch).await?;
+        let take = |all: &mut Vec<SegmentName>, name: &str, meta: &ObjectMeta| {
+            all.extend(SegmentName::parse_listed(name, meta.size));
+        };
+        contents.segments.extend(objects.gather(&archive_of(epoch), None, take).await?);
+        contents.segments.sort();
+        Ok(contents)
+    }
+
+    /// The same for who restores nothing: segments of the archive that go on from each other are one, so that memory does not
+    /// grow with their number.
+    pub async fn read_ranges(objects: &Objects, epoch: Option<u64>) -> Result<Self, ObjectError> {
+        let mut contents = Self::read_backups(objects, epoch).await?;
+        let take = |ranges: &mut Ranges, name: &str, _: &ObjectMeta| {
+            if let Some(segment) = SegmentName::parse(name) {
+                ranges.add(&segment);
+            }
+        };
+        let ranges: Ranges = objects.gather(&archive_of(epoch), None, take).await?;
+        contents.segments.extend(ranges.into_segments());
+        contents.segments.sort();
+        Ok(contents)
+    }
+
+    /// The same without the archive.
+    pub async fn read_backups(objects: &Objects, epoch: Option<u64>) -> Result<Self, ObjectError> {
         let prefix = epoch.map(|epoch| format!("{epoch:08}-"));
         let mut paths = objects.directories("backups").await?;
         paths.retain(|path| prefix.as_ref().is_none_or(|prefix| path.starts_with(prefix)));
@@ -114,9 +132,6 @@ impl Contents {
                 Err(ManifestError::Objects(error)) => return Err(error),
             }
         }
-        let directory = epoch.map_or_else(|| "log".to_owned(), segment::directory);
-        let listed = objects.list(&directory).await?;
-        contents.segments = listed.iter().filter_map(|(name, _)| SegmentName::parse(name)).collect();
         for manifest in &contents.manifests {
             // Only what undoes something has entries of its own.
             if manifest.backup.kind == BackupKind::Pin {
@@ -128,15 +143,17 @@ impl Contents {
         Ok(contents)
     }
 
-    /// The same, and up to when everything is archived: what a time is chosen by.
+    /// What is there, and up to when everything is archived: what a time is chosen by.
     pub async fn read_for_times(objects: &Objects) -> Result<Self, ObjectError> {
-        let epochs = objects.directories("log").await?;
-        let mut until = BTreeMap::new();
         // First: what is archived meanwhile is then among the segments.
-        for epoch in epochs.iter().filter_map(|epoch| epoch.parse().ok()) {
-            until.extend(ArchivedUntil::read(objects, epoch).await?.map(|said| (epoch, said)));
-        }
+        let until = read_until(objects).await?;
         Ok(Self { until, ..Self::read(objects, None).await? })
+    }
+
+    /// The same for who restores nothing.
+    pub async fn read_ranges_for_times(objects: &Objects) -> Result<Self, ObjectError> {
+        let until = read_until(objects).await?;
+        Ok(Self { until, ..Self::read_ranges(objects, None).await? })
     }
 
     /// What it tells to others.
@@ -364,29 +381,20 @@ impl Contents {
             NotReachable::TooEarly { index: first.backup.index, time: time_text(first.moment_us()) }
         })
     }
+}
 
-    /// Objects that only serve moments before `before`, in microseconds since 1970, of the archive: its own base backups
-    /// but for the newest one before that time, and segments that no backup which stays needs.
-    pub fn only_before(&self, before: i64) -> OnlyBefore {
-        let bases: Vec<&Manifest> =
-            self.manifests.iter().filter(|m| m.backup.kind == BackupKind::Base).collect();
-        let kept_base = bases.iter().rposition(|base| base.entry_time_us <= before).unwrap_or(0);
-        let dropped: Vec<Manifest> = bases[..kept_base].iter().map(|base| (*base).clone()).collect();
-        let oldest = self
-            .manifests
-            .iter()
-            .filter(|m| !dropped.contains(m))
-            // A backup that was asked for stands for itself: entries after it are kept from the first base on.
-            .filter(|m| m.backup.kind == BackupKind::Base || bases.is_empty())
-            .min_by_key(|m| (m.backup.epoch, m.backup.index));
-        let is_unneeded = |s: &&SegmentName| {
-            let is_covered = |m: &Manifest| (s.epoch, s.last) <= (m.backup.epoch, m.backup.index);
-            s.of.is_none() && oldest.is_some_and(is_covered) && s.time_us < before
-        };
-        let segments = self.segments.iter().filter(is_unneeded).cloned().collect();
-        let oldest_us = oldest.map(|oldest| oldest.entry_time_us.min(before));
-        OnlyBefore { bases: dropped, segments, oldest_us }
+/// Directory of the archive, or of an epoch's.
+fn archive_of(epoch: Option<u64>) -> String {
+    epoch.map_or_else(|| segment::DIRECTORY.to_owned(), segment::directory)
+}
+
+async fn read_until(objects: &Objects) -> Result<BTreeMap<u64, ArchivedUntil>, ObjectError> {
+    let epochs = objects.directories(segment::DIRECTORY).await?;
+    let mut until = BTreeMap::new();
+    for epoch in epochs.iter().filter_map(|epoch| epoch.parse().ok()) {
+        until.extend(ArchivedUntil::read(objects, epoch).await?.map(|said| (epoch, said)));
     }
+    Ok(until)
 }
 
 fn known((epoch, said): (&u64, &ArchivedUntil)) -> KnownUntil {
@@ -395,47 +403,13 @@ fn known((epoch, said): (&u64, &ArchivedUntil)) -> KnownUntil {
 
 /// Segments that are kept with a backup, in order.
 pub async fn kept_with(objects: &Objects, backup: &Backup) -> Result<Vec<SegmentName>, ObjectError> {
-    let listed = objects.list(&segment::directory_of(&backup.path)).await?;
-    let parse = |(name, _): &(String, u64)| SegmentName::parse_of(&backup.path, backup.epoch, name);
-    Ok(listed.iter().filter_map(parse).collect())
-}
-
-/// Objects of backups that were begun and never got their manifest, because who made them ended: nothing came for a day.
-pub async fn abandoned(objects: &Objects, now_us: i64) -> Result<Vec<String>, ObjectError> {
-    Ok(abandoned_of(objects.written("backups").await?, now_us))
-}
-
-fn abandoned_of(written: Vec<(String, i64)>, now_us: i64) -> Vec<String> {
-    const DAY_US: i64 = 24 * 3_600 * 1_000_000;
-    let of = |name: &str| name.split('/').nth(1).map(str::to_owned);
-    // The last that came of each backup, or that it is complete.
-    let mut backups = BTreeMap::<String, Option<i64>>::new();
-    for (name, written_us) in &written {
-        let Some(path) = of(name) else { continue };
-        let is_complete = *name == manifest::object_of(&path);
-        let newest = backups.entry(path).or_insert(Some(*written_us));
-        *newest = newest.filter(|_| !is_complete).map(|newest| newest.max(*written_us));
-    }
-    let is_abandoned = |name: &String| {
-        let newest = of(name).and_then(|path| *backups.get(&path)?);
-        newest.is_some_and(|newest| newest < now_us - DAY_US)
+    let take = |all: &mut Vec<SegmentName>, name: &str, meta: &ObjectMeta| {
+        let segment = SegmentName::parse_of(&backup.path, backup.epoch, name);
+        all.extend(segment.map(|segment| SegmentName { stored_bytes: meta.size, ..segment }));
     };
-    written.into_iter().map(|(name, _)| name).filter(is_abandoned).collect()
-}
-
-/// Deletes backups and other objects; returns how many objects are gone. A manifest goes first: what is left of a backup
-/// without one is no backup.
-pub async fn delete(objects: &Objects, paths: &[String], others: Vec<String>) -> Result<u64, ObjectError> {
-    let mut deleted = 0;
-    for path in paths {
-        let directory = format!("backups/{path}");
-        let manifest = manifest::object_of(path);
-        deleted += objects.delete(vec![manifest]).await?;
-        let rest = objects.list(&directory).await?.into_iter().map(|(name, _)| name).collect();
-        deleted += objects.delete(rest).await?;
-    }
-    deleted += objects.delete(others).await?;
-    Ok(deleted)
+    let mut kept = objects.gather(&segment::directory_of(&backup.path), None, take).await?;
+    kept.sort();
+    Ok(kept)
 }
 
 /// A time in microseconds since 1970 as text.

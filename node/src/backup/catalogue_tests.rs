@@ -24,17 +24,17 @@ pub fn backup(kind: BackupKind, path: String, (epoch, index): (u64, u64), time: 
     }
 }
 
-fn base(epoch: u64, index: u64, kind: BackupKind) -> Manifest {
+pub fn base(epoch: u64, index: u64, kind: BackupKind) -> Manifest {
     let backup = backup(kind, format!("{epoch}-{index}"), (epoch, index), time_text(index as i64));
     // The clock of entry n is n seconds.
     Manifest::new(backup, index as i64 * 1_000_000, false, Parts::default())
 }
 
-fn segment(epoch: u64, first: u64, last: u64) -> SegmentName {
-    SegmentName { epoch, first, last, time_us: last as i64 * 1_000_000, of: None }
+pub fn segment(epoch: u64, first: u64, last: u64) -> SegmentName {
+    SegmentName { epoch, first, last, time_us: last as i64 * 1_000_000, of: None, stored_bytes: 0 }
 }
 
-fn contents(bases: &[(u64, u64)], segments: &[(u64, u64, u64)]) -> Contents {
+pub fn contents(bases: &[(u64, u64)], segments: &[(u64, u64, u64)]) -> Contents {
     let mut contents = Contents {
         damaged: Vec::new(),
         until: BTreeMap::new(),
@@ -139,25 +139,6 @@ fn windows_are_what_can_be_reached_without_a_hole() {
     // Leaders that overlap.
     let over = contents(&[], &[(1, 1, 10), (1, 1, 40), (1, 11, 20), (1, 38, 45), (2, 46, 50)]);
     assert_eq!((over.unbroken_from(1, 46), over.unbroken_from(2, 51)), (1, 46));
-}
-
-#[test]
-fn what_only_serves_earlier_moments_goes() {
-    let segments: &[(u64, u64, u64)] = &[(1, 1, 10), (1, 11, 20), (1, 21, 30), (1, 31, 40)];
-    let go = |bases, before: i64| {
-        let only = contents(bases, segments).only_before(before * 1_000_000);
-        let bases: Vec<u64> = only.bases.iter().map(|base| base.backup.index).collect();
-        let segments: Vec<u64> = only.segments.iter().map(|segment| segment.first).collect();
-        (bases, segments)
-    };
-    let bases: &[(u64, u64)] = &[(1, 0), (1, 15), (1, 30)];
-    assert_eq!(go(bases, 0), (vec![], vec![]));
-    assert_eq!(go(bases, 14), (vec![], vec![]));
-    assert_eq!(go(bases, 15), (vec![0], vec![1]));
-    assert_eq!(go(bases, 29), (vec![0], vec![1]));
-    assert_eq!(go(bases, 31), (vec![0, 15], vec![1, 11, 21]));
-    assert_eq!(go(bases, 1000), (vec![0, 15], vec![1, 11, 21]));
-    assert_eq!(go(&[], 1000), (vec![], vec![]));
 }
 
 #[test]
@@ -279,23 +260,4 @@ fn what_is_kept_with_a_backup_is_its_own() {
     assert_eq!(chosen(second(24)), Ok((20, vec![24, 25])));
     assert_eq!(all.last_archived(1), None);
     assert_eq!(all.reach(&all.manifests[1].backup), 25);
-    assert!(all.only_before(i64::MAX).segments.is_empty());
-}
-
-#[test]
-fn what_nobody_completed_goes_after_a_day() {
-    const HOUR: i64 = 3_600 * 1_000_000;
-    let at = |name: &str, hours: i64| (name.to_owned(), hours * HOUR);
-    let written = vec![
-        at("backups/1-complete/00000", 1),
-        at("backups/1-complete/manifest.json", 2),
-        at("backups/1-complete/log/1-2-3", 3),
-        at("backups/2-left/00000", 1),
-        at("backups/2-left/00001", 2),
-        at("backups/3-in-the-making/00000", 1),
-        at("backups/3-in-the-making/00001", 20),
-    ];
-    let left = ["backups/2-left/00000", "backups/2-left/00001"];
-    assert_eq!(abandoned_of(written.clone(), 25 * HOUR), Vec::<String>::new());
-    assert_eq!(abandoned_of(written, 27 * HOUR), left);
 }

@@ -7,7 +7,7 @@
 use super::duty::DutyCycle;
 use super::manifest::{Manifest, ManifestError, SealManifestError};
 use super::objects::{ObjectError, Objects};
-use super::parts::{PART, put_parts};
+use super::parts::{PART, are_there, put_parts};
 use super::seal::hex;
 use crate::failpoint::{Place, pass};
 use crate::store::{
@@ -67,16 +67,33 @@ pub enum BackupFailure {
     /// There is one of that name which cannot be read.
     #[error(transparent)]
     Present(#[from] ManifestError),
+    /// Two members were asked for it at once, at the same entry.
+    #[error("{0}: another member made it at the same time, and neither is whole")]
+    Mixed(String),
+    /// There is another one of that name.
+    #[error("there is another backup of that name, at {path}, of kind {kind:?}; nothing is written over it")]
+    Taken {
+        /// Where.
+        path: String,
+        /// What it is for.
+        kind: BackupKind,
+    },
     /// The thread that read the database ended.
     #[error("a thread ended: {0}")]
     Thread(#[from] tokio::task::JoinError),
 }
 
 impl BackupFailure {
+    /// That `made` has the name that another one was to have.
+    pub fn taken(made: Manifest) -> Self {
+        Self::Taken { path: made.backup.path, kind: made.backup.kind }
+    }
+
     /// Whether it may be made once the store is back.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Objects(error) | Self::Present(ManifestError::Objects(error)) => error.may_pass(),
+            Self::Mixed(_) => true,
             _ => false,
         }
     }
@@ -121,7 +138,8 @@ pub fn name_of(path: &str) -> Option<&str> {
     path.splitn(3, '-').nth(2)
 }
 
-/// Makes a backup; it is complete when this returns.
+/// Makes a backup; it is complete when this returns. One of that name and kind that was made of the same entry is the same
+/// backup.
 pub async fn make_backup(
     source: &Source,
     objects: &Objects,
@@ -142,6 +160,9 @@ pub async fn make_backup(
     progress.done.store(0, Ordering::Relaxed);
     progress.all.store(pinned.size, Ordering::Relaxed);
     let path = path_of(meta.epoch, last.index, name);
+    if let Some(made) = find_made(objects, &path, kind).await? {
+        return Ok(made);
+    }
     let directory = format!("backups/{path}");
 
     let (send, pieces) = mpsc::channel(1);
@@ -174,9 +195,39 @@ pub async fn make_backup(
     let manifest = Manifest::new(backup, meta.applied.timestamp_us, foreign_keys.are_enforced(), parts);
     let manifest = manifest.sealed(objects.keys())?;
     let text = manifest.encode().map_err(SealManifestError::from)?;
+    if let Some(made) = find_made(objects, &manifest.backup.path, kind).await? {
+        return settle(objects, made).await;
+    }
     objects.put(&manifest.object(), text).await?;
     pass(Place::BackupComplete)?;
     Ok(manifest)
+}
+
+/// The complete backup at `path`, if there is one: nothing is ever written over it.
+async fn find_made(
+    objects: &Objects,
+    path: &str,
+    kind: BackupKind,
+) -> Result<Option<Manifest>, BackupFailure> {
+    match Manifest::read(objects, path).await {
+        Ok(Some(made)) if made.backup.kind != kind || !objects.accepts(made.backup.encrypted) => {
+            Err(BackupFailure::taken(made))
+        }
+        Ok(made) => Ok(made),
+        // Credentials that only write are enough; who has them does not give a name twice.
+        Err(ManifestError::Objects(error)) if error.is_refusal() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Another member has made the backup that this one was making, of the same entry: its parts may be of the one and of the
+/// other. Pages of members differ in some bytes, and what is encrypted is never the same twice.
+async fn settle(objects: &Objects, made: Manifest) -> Result<Manifest, BackupFailure> {
+    if are_there(objects, &format!("backups/{}", made.backup.path), &made.parts).await? {
+        return Ok(made);
+    }
+    objects.delete(vec![made.object()]).await?;
+    Err(BackupFailure::Mixed(made.backup.path))
 }
 
 /// Waits for a while until the checksum of the database is known.
@@ -300,5 +351,40 @@ impl Feed {
         }
         self.progress.done.fetch_add(size, Ordering::Relaxed);
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::backup::catalogue::tests::backup;
+    use crate::backup::seal::Keyring;
+    use object_store::memory::InMemory;
+
+    #[tokio::test]
+    async fn what_two_members_made_at_once_is_kept_only_if_it_is_whole() {
+        let root = object_store::path::Path::from("cluster");
+        let keys = Arc::new(Keyring::parse(&format!("{}=\n", "A".repeat(43))).unwrap());
+        let objects = Objects::new(Arc::new(InMemory::new()), root, keys, None);
+        let path = path_of(1, 7, "one");
+        let directory = format!("backups/{path}");
+        let put = || async {
+            let (send, pieces) = mpsc::channel(2);
+            send.send(vec![1; PART]).await.unwrap();
+            send.send(vec![2; 10]).await.unwrap();
+            drop(send);
+            put_parts(&objects, &directory, pieces).await.unwrap().0
+        };
+        let parts = put().await;
+        let made = backup(BackupKind::Full, path.clone(), (1, 7), "2026-01-31T12:00:00Z".into());
+        let made = Manifest::new(made, 7, true, parts).sealed(objects.keys()).unwrap();
+        objects.put(&made.object(), made.encode().unwrap()).await.unwrap();
+        assert_eq!(settle(&objects, made.clone()).await.unwrap(), made);
+        // The same bytes, encrypted once more.
+        put().await;
+        let mixed = settle(&objects, made.clone()).await.unwrap_err();
+        assert!(matches!(&mixed, BackupFailure::Mixed(of) if *of == path) && mixed.may_pass(), "{mixed}");
+        assert_eq!(Manifest::read(&objects, &path).await.unwrap(), None);
     }
 }

@@ -170,7 +170,7 @@ async fn resolve(objects: &Objects, request: &StartRestore) -> Result<RestoreTar
     let (RestoreTarget::Latest {}, Some(undo)) = (&request.target, &request.undo) else {
         return Ok(request.target.clone());
     };
-    let mut contents = Contents::read(objects, None).await?;
+    let mut contents = Contents::read_ranges(objects, None).await?;
     contents.manifests.retain(|manifest| full::name_of(&manifest.backup.path) != Some(undo.as_str()));
     let choice = contents.choose(&RestoreTarget::Latest {})?;
     Ok(match choice.segments.last() {

@@ -133,7 +133,7 @@ impl Manifest {
             };
         };
         let seal = STANDARD.decode(seal).map_err(|_| "its seal is not base64")?;
-        match keys.open(&self.object(), &seal, self.checksum.len()) {
+        match keys.open(&self.object(), seal.into(), self.checksum.len()) {
             Ok(sum) if sum == self.checksum.as_bytes() => Ok(()),
             Ok(_) => Err("its seal is that of another text".into()),
             // Who restores it needs that key for its parts too, and is told so then.

@@ -7,6 +7,7 @@ mod archive;
 mod archived;
 mod automatic;
 mod catalogue;
+mod coming;
 mod command;
 mod duty;
 mod full;
@@ -18,9 +19,11 @@ mod objects;
 mod pace;
 mod packed;
 mod parts;
+mod ranges;
 mod replaced;
 mod repository;
 mod restore;
+mod retention;
 mod seal;
 mod segment;
 mod undo;
@@ -52,7 +55,6 @@ use jobs::{Jobs, Named};
 use manifest::{Manifest, ManifestError};
 use objects::{ObjectError, Objects};
 use parking_lot::Mutex;
-use segment::SegmentName;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -91,6 +93,8 @@ pub struct Backups {
     trimmed: Arc<AtomicBool>,
     /// Backups are made one at a time.
     turn: tokio::sync::Mutex<()>,
+    /// And deleted.
+    deletion: Arc<tokio::sync::Mutex<()>>,
     /// Where they are made, and the log is archived.
     background: Arc<Background>,
     /// Numbers of the archive.
@@ -188,10 +192,24 @@ fn refused_by_store(error: &dyn std::error::Error) -> Refusal {
     refusal(RefusalReason::Store, error.to_string())
 }
 
+/// Letters of a backup's name.
+const LONGEST_NAME: usize = 253;
+/// What comes before the name in its path, of numbers of twenty digits.
+const LONGEST_POSITION: usize = 2 * (20 + 1);
+
 /// Whether a backup may be named so: the name becomes part of a directory's in the store.
 fn is_name(name: &str) -> bool {
+    name.len() <= LONGEST_NAME && is_directory(name)
+}
+
+/// Whether a backup may be in a directory of that name.
+fn is_path(path: &str) -> bool {
+    path.len() <= LONGEST_POSITION + LONGEST_NAME && is_directory(path)
+}
+
+fn is_directory(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    (1..=253).contains(&name.len()) && name.chars().all(allowed) && !name.starts_with('.')
+    !name.is_empty() && name.chars().all(allowed) && !name.starts_with('.')
 }
 
 fn not_a_name(name: &str) -> String {
@@ -253,6 +271,7 @@ impl Backups {
             replaced: Mutex::default(),
             trimmed,
             turn: tokio::sync::Mutex::default(),
+            deletion: Arc::default(),
             background,
             numbers,
         }))
@@ -348,7 +367,8 @@ impl Backups {
     ) -> Result<Backup, BackupFailure> {
         // Another member may have made it, and gone before it could say so.
         match find(objects, &job.name).await {
-            Ok(Some(made)) => return Ok(made.backup),
+            Ok(Some(made)) if made.backup.kind == kind => return Ok(made.backup),
+            Ok(Some(made)) => return Err(BackupFailure::taken(made)),
             Ok(None) => {}
             // Credentials that only write are enough.
             Err(ManifestError::Objects(error)) if error.is_refusal() => {}
@@ -368,36 +388,34 @@ impl Backups {
 
     /// What is in the store.
     pub async fn catalogue(&self) -> Result<Catalogue, Refusal> {
-        let contents = Contents::read_for_times(&self.objects()?).await;
+        let contents = Contents::read_ranges_for_times(&self.objects()?).await;
         Ok(contents.map_err(|error| refused_by_store(&error))?.catalogue())
     }
 
-    /// Deletes from the store.
+    /// Deletes from the store. Once begun, it comes to its end whether somebody waits for it or not.
     pub async fn delete(&self, request: &DeleteBackups) -> Result<Deleted, Refusal> {
         let objects = self.objects()?;
-        if let Some(path) = request.paths.iter().find(|path| !is_name(path)) {
+        if let Some(path) = request.paths.iter().find(|path| !is_path(path)) {
             return Err(refusal(RefusalReason::Invalid, format!("{path:?} is no path of a backup")));
         }
-        let mut paths = request.paths.clone();
-        let mut others = Vec::new();
-        if let Some(before) = &request.archive_before {
-            let time = before.parse::<jiff::Timestamp>();
-            let time = time.map_err(|e| refusal(RefusalReason::Invalid, format!("archiveBefore: {e}")))?;
-            let contents = Contents::read(&objects, None).await.map_err(|e| refused_by_store(&e))?;
-            let only_before = contents.only_before(time.as_microsecond());
-            paths.extend(only_before.bases.into_iter().map(|base| base.backup.path));
-            others.extend(only_before.segments.iter().map(SegmentName::object));
-            if let Some(oldest_us) = only_before.oldest_us {
-                let files = replaced::only_before(&objects, oldest_us).await;
-                others.extend(files.map_err(|error| refused_by_store(&error))?);
+        let before =
+            request.archive_before.as_ref().map(|before| before.parse::<jiff::Timestamp>()).transpose();
+        let before = before.map_err(|e| refusal(RefusalReason::Invalid, format!("archiveBefore: {e}")))?;
+        let turn = self.deletion.clone().lock_owned().await;
+        let (paths, trimmed) = (request.paths.clone(), self.trimmed.clone());
+        let is_told = self.consensus.is_archived();
+        let deleting = self.background.spawn(async move {
+            let before_us = before.map(jiff::Timestamp::as_microsecond);
+            let deleted = retention::delete(&objects, paths, before_us, is_told).await;
+            // Also where it failed: some of it may be gone.
+            if !matches!(deleted, Ok(0)) {
+                trimmed.store(true, Ordering::Release);
             }
-            let abandoned = catalogue::abandoned(&objects, crate::clock::now_us()).await;
-            others.extend(abandoned.map_err(|error| refused_by_store(&error))?);
-        }
-        let objects = catalogue::delete(&objects, &paths, others).await;
-        // Also where it failed: some of it may be gone.
-        self.trimmed.store(true, Ordering::Release);
-        Ok(Deleted { objects: objects.map_err(|error| refused_by_store(&error))? })
+            drop(turn);
+            deleted
+        });
+        let deleted = deleting.await.map_err(|error| refusal(RefusalReason::Internal, error.to_string()))?;
+        Ok(Deleted { objects: deleted.map_err(|error| refused_by_store(&error))? })
     }
 
     /// Tries out the store.
@@ -566,14 +584,43 @@ impl Backups {
     }
 }
 
-/// A complete backup of that name, whoever made it.
+/// A complete backup of that name that was asked for, whoever made it.
 async fn find(objects: &Objects, name: &str) -> Result<Option<Manifest>, ManifestError> {
     for path in objects.directories("backups").await? {
         if full::name_of(&path) == Some(name)
             && let Some(manifest) = Manifest::read(objects, &path).await?
+            && manifest.backup.kind != BackupKind::Base
         {
             return Ok(Some(manifest));
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_backup_that_may_be_made_may_be_deleted() {
+        for (name, is_one) in [
+            ("a".to_owned(), true),
+            ("a-1.b".to_owned(), true),
+            ("a".repeat(253), true),
+            ("a".repeat(254), false),
+            (String::new(), false),
+            (".a".to_owned(), false),
+            ("A".to_owned(), false),
+            ("a/b".to_owned(), false),
+        ] {
+            assert_eq!(is_name(&name), is_one, "{name}");
+            for (epoch, index) in [(1, 2), (u64::MAX, u64::MAX)] {
+                assert!(!is_one || is_path(&full::path_of(epoch, index, &name)), "{epoch} {index} {name}");
+            }
+        }
+        for path in ["", "..", "../x", "1-2-a/log", "1-2-A"] {
+            assert!(!is_path(path), "{path}");
+        }
+        assert!(!is_path(&"1".repeat(1000)));
+    }
 }

@@ -4,15 +4,17 @@
 //! backups/<epoch>-<index>-<name>/manifest.json, 00000, 00001, …     a backup; complete once it has its manifest
 //! log/<epoch>/<first>-<last>-<time>                                 entries of the log, see [`super::segment`]
 //! archived/<epoch>                                                  up to when everything is in log/<epoch>, see [`super::until`]
+//! deleted                                                           when something was deleted last, see [`super::retention`]
 //! files/<sha256>/parts.json, 00000, …                               a database that an entry of the log names
 //! ```
 //! Numbers have leading zeros, so that names in order are numbers in order.
 
 use super::duty::DutyCycle;
 use super::pace::Pace;
-use super::seal::{Keyring, SealError, sum_of};
+use super::seal::{Keyring, SUM, SealError, sum_of};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutPayload};
@@ -148,19 +150,43 @@ impl Objects {
         at_most: usize,
         sum: Option<&str>,
     ) -> Result<Vec<u8>, ObjectError> {
-        let sealed = self.get(name).await?.ok_or_else(|| ObjectError::Missing(name.into()))?;
-        let (keys, of, sum) = (self.keys.clone(), name.to_owned(), sum.map(str::to_owned));
-        let opened = tokio::task::spawn_blocking(move || {
-            let plain = keys.open(&of, &sealed, at_most)?;
-            if sum.is_some_and(|sum| sum != sum_of(&sealed)) {
-                return Err(SealError::Damaged {
-                    name: of,
-                    what: "it is not the object that the manifest names",
-                });
+        let sealed = self.fetch(name).await?;
+        let found = sum_of(&sealed);
+        let plain = self.open(name, sealed, at_most).await?;
+        if sum.is_some_and(|sum| sum != found) {
+            let what = "it is not the object that the manifest names";
+            return Err(SealError::Damaged { name: name.into(), what }.into());
+        }
+        Ok(plain)
+    }
+
+    /// The bytes of an object that has to be there.
+    pub async fn fetch(&self, name: &str) -> Result<Bytes, ObjectError> {
+        self.get(name).await?.ok_or_else(|| ObjectError::Missing(name.into()))
+    }
+
+    /// What was sealed as `sealed`, at most `at_most` bytes of it.
+    pub async fn open(&self, name: &str, sealed: Bytes, at_most: usize) -> Result<Vec<u8>, ObjectError> {
+        let (keys, of) = (self.keys.clone(), name.to_owned());
+        Ok(tokio::task::spawn_blocking(move || keys.open(&of, sealed, at_most)).await??)
+    }
+
+    /// Whether what is there ends with a sum of what was sealed, as [`Objects::put_sealed`] said it.
+    pub async fn ends_with(&self, name: &str, sum: &str) -> Result<bool, ObjectError> {
+        let path = self.path(name);
+        // Not all stores know ranges from the end on.
+        let get = || {
+            async {
+                let size = self.store.head(&path).await?.size;
+                self.store.get_range(&path, size.saturating_sub(SUM as u64)..size).await
             }
-            Ok(plain)
-        });
-        Ok(opened.await??)
+            .boxed()
+        };
+        match again(self.patience[1], get).await {
+            Ok(end) => Ok(sum_of(&end) == sum),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(source) => Err(failed("read", name, source)),
+        }
     }
 
     /// Puts bytes there as they are.
@@ -189,27 +215,60 @@ impl Objects {
 
     /// Names and sizes below a directory, in order.
     pub async fn list(&self, directory: &str) -> Result<Vec<(String, u64)>, ObjectError> {
-        let listed = self.list_all(directory).await?;
-        let named = |meta: ObjectMeta| Some((self.name_of(&meta.location)?, meta.size));
-        let mut listed: Vec<(String, u64)> = listed.into_iter().filter_map(named).collect();
+        let take = |all: &mut Vec<_>, name: &str, meta: &ObjectMeta| all.push((name.to_owned(), meta.size));
+        let mut listed = self.gather(directory, None, take).await?;
         listed.sort();
         Ok(listed)
-    }
-
-    async fn list_all(&self, directory: &str) -> Result<Vec<ObjectMeta>, ObjectError> {
-        let under = self.path(directory);
-        let list = || self.store.list(Some(&under)).try_collect().boxed();
-        again(self.patience[1], list).await.map_err(|source| failed("list", directory, source))
     }
 
     /// Names below a directory, in order, with when each was last written, in microseconds since 1970 by the store's clock.
     pub async fn written(&self, directory: &str) -> Result<Vec<(String, i64)>, ObjectError> {
-        let listed = self.list_all(directory).await?;
-        let named =
-            |meta: ObjectMeta| Some((self.name_of(&meta.location)?, meta.last_modified.timestamp_micros()));
-        let mut listed: Vec<(String, i64)> = listed.into_iter().filter_map(named).collect();
+        let take = |all: &mut Vec<_>, name: &str, meta: &ObjectMeta| {
+            all.push((name.to_owned(), meta.last_modified.timestamp_micros()));
+        };
+        let mut listed = self.gather(directory, None, take).await?;
         listed.sort();
         Ok(listed)
+    }
+
+    /// Has `take` put what is below a directory into a value, one object after the other, in no order. With `after` only
+    /// names that come after that, which most stores need not go through the others for.
+    pub async fn gather<T: Default + Send>(
+        &self,
+        directory: &str,
+        after: Option<&str>,
+        take: impl Fn(&mut T, &str, &ObjectMeta) + Sync,
+    ) -> Result<T, ObjectError> {
+        let (under, after) = (self.path(directory), after.map(|after| self.path(after)));
+        let gather = || {
+            async {
+                let mut gathered = T::default();
+                let mut listed = match &after {
+                    Some(after) => self.store.list_with_offset(Some(&under), after),
+                    None => self.store.list(Some(&under)),
+                };
+                while let Some(meta) = listed.try_next().await? {
+                    let is_meant = after.as_ref().is_none_or(|after| meta.location > *after);
+                    if let Some(name) = self.name_of(&meta.location).filter(|_| is_meant) {
+                        take(&mut gathered, name, &meta);
+                    }
+                }
+                Ok(gathered)
+            }
+            .boxed()
+        };
+        again(self.patience[1], gather).await.map_err(|source| failed("list", directory, source))
+    }
+
+    /// Which version of an object is there: another one after each time that it was written; none if it is not there.
+    pub async fn version(&self, name: &str) -> Result<Option<String>, ObjectError> {
+        let path = self.path(name);
+        let head = || self.store.head(&path).boxed();
+        match again(self.patience[1], head).await {
+            Ok(meta) => Ok(Some(meta.e_tag.unwrap_or_else(|| meta.last_modified.to_string()))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(failed("look up", name, source)),
+        }
     }
 
     /// Directories directly below a directory, in order.
@@ -226,25 +285,49 @@ impl Objects {
 
     /// Deletes objects; what is not there is no error. Returns how many were deleted.
     pub async fn delete(&self, names: Vec<String>) -> Result<u64, ObjectError> {
-        const AT_ONCE: usize = 16;
-        futures::stream::iter(names)
-            .map(|name| async move {
-                match self.store.delete(&self.path(&name)).await {
-                    Ok(()) => Ok(1),
-                    Err(object_store::Error::NotFound { .. }) => Ok(0),
-                    Err(source) => Err(failed("delete", &name, source)),
-                }
-            })
-            .buffer_unordered(AT_ONCE)
-            .try_fold(0, |sum, n| async move { Ok(sum + n) })
-            .await
+        let Some(first) = names.first().cloned() else { return Ok(0) };
+        let paths: Vec<_> = names.iter().map(|name| Ok(self.path(name))).collect();
+        self.delete_all(&first, futures::stream::iter(paths).boxed()).await
+    }
+
+    /// Deletes what of a directory `is_gone` says of, while it is listed: it is not held in memory, however much that is, and
+    /// what was deleted when it fails stays deleted. Returns how many objects were.
+    pub async fn delete_those(
+        &self,
+        directory: &str,
+        is_gone: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<u64, ObjectError> {
+        let listed = self.store.list(Some(&self.path(directory)));
+        let objects = self.clone();
+        let gone = move |meta: ObjectMeta| {
+            let is_gone = objects.name_of(&meta.location).is_some_and(&is_gone);
+            futures::future::ready(Ok(is_gone.then_some(meta.location)))
+        };
+        self.delete_all(directory, listed.try_filter_map(gone).boxed()).await
+    }
+
+    async fn delete_all(
+        &self,
+        what: &str,
+        paths: BoxStream<'static, object_store::Result<Path>>,
+    ) -> Result<u64, ObjectError> {
+        let mut deleted = 0;
+        let mut outcomes = self.store.delete_stream(paths);
+        while let Some(outcome) = outcomes.next().await {
+            match outcome {
+                Ok(_) => deleted += 1,
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(source) => return Err(failed("delete", what, source)),
+            }
+        }
+        Ok(deleted)
     }
 
     /// A path in the store as a name below the root.
-    fn name_of(&self, path: &Path) -> Option<String> {
-        let parts: Vec<String> =
-            path.prefix_match(&self.root)?.map(|part| part.as_ref().to_owned()).collect();
-        (!parts.is_empty()).then(|| parts.join("/"))
+    fn name_of<'a>(&self, path: &'a Path) -> Option<&'a str> {
+        let below = path.as_ref().strip_prefix(self.root.as_ref())?;
+        let name = if self.root.as_ref().is_empty() { below } else { below.strip_prefix('/')? };
+        (!name.is_empty()).then_some(name)
     }
 }
 

@@ -63,6 +63,20 @@ pub async fn put_parts(
     Ok((parts, stored_bytes))
 }
 
+/// Whether what is below `directory` is what was put there as `parts`, by the sums at their ends.
+pub async fn are_there(objects: &Objects, directory: &str, parts: &Parts) -> Result<bool, ObjectError> {
+    let named = parts.sums.iter().enumerate().map(|(n, sum)| (part_name(directory, n), sum.clone()));
+    let mut ends = futures::stream::iter(named.collect::<Vec<_>>())
+        .map(|(name, sum)| async move { objects.ends_with(&name, &sum).await })
+        .buffer_unordered(SENDING);
+    while let Some(is_there) = ends.try_next().await? {
+        if !is_there {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Writes the file that `parts` below `directory` make up to `path`, synced; tells `fetched` how many bytes have come.
 pub async fn fetch_parts(
     objects: &Objects,

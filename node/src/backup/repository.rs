@@ -211,17 +211,30 @@ fn is_plaintext(endpoint: Option<&str>) -> bool {
 }
 
 fn open_s3(s3: &S3Config, credentials: &CredentialsDir<'_>) -> Result<Opened, String> {
+    // Without credentials of its own: those of the environment, which may be a web identity or the machine's.
+    let surroundings =
+        if credentials.is_configured() { AmazonS3Builder::new() } else { AmazonS3Builder::from_env() };
+    let store = s3_builder(surroundings, s3, credentials)?.build().map_err(|error| error.to_string())?;
+    Ok((Arc::new(store), s3.prefix.clone(), is_plaintext(s3.endpoint.as_deref())))
+}
+
+/// What the settings say, on top of what the surroundings do.
+fn s3_builder(
+    surroundings: AmazonS3Builder,
+    s3: &S3Config,
+    credentials: &CredentialsDir<'_>,
+) -> Result<AmazonS3Builder, String> {
     let plaintext = is_plaintext(s3.endpoint.as_deref());
     let client = trusting(s3.ca_file.as_deref(), credentials.files)?.with_allow_http(plaintext);
-    // Without credentials of its own: those of the environment, which may be a web identity or the machine's.
-    let mut builder =
-        if credentials.is_configured() { AmazonS3Builder::new() } else { AmazonS3Builder::from_env() };
-    builder = builder
+    let mut builder = surroundings
         .with_bucket_name(&s3.bucket)
-        .with_region(s3.region.as_deref().unwrap_or("us-east-1"))
-        .with_virtual_hosted_style_request(!s3.force_path_style && s3.endpoint.is_none())
+        .with_virtual_hosted_style_request(!s3.force_path_style && is_bucket_in_host(s3))
         .with_client_options(client)
         .with_retry(retry());
+    // Without one it is that of the surroundings, or us-east-1.
+    if let Some(region) = &s3.region {
+        builder = builder.with_region(region);
+    }
     if let Some(endpoint) = &s3.endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
     }
@@ -233,8 +246,15 @@ fn open_s3(s3: &S3Config, credentials: &CredentialsDir<'_>) -> Result<Opened, St
             builder = builder.with_token(token);
         }
     }
-    let store = builder.build().map_err(|error| error.to_string())?;
-    Ok((Arc::new(store), s3.prefix.clone(), plaintext))
+    Ok(builder)
+}
+
+/// Whether the host that is asked is the bucket's own: Amazon's are, and an endpoint that begins with its name. Any other is
+/// asked for the bucket by the path, which most servers take.
+fn is_bucket_in_host(s3: &S3Config) -> bool {
+    let Some(endpoint) = &s3.endpoint else { return true };
+    let host = endpoint.split_once("://").map_or(endpoint.as_str(), |(_, host)| host);
+    host.strip_prefix(s3.bucket.as_str()).is_some_and(|rest| rest.starts_with('.'))
 }
 
 fn open_gcs(gcs: &GcsConfig, credentials: &CredentialsDir<'_>) -> Result<Opened, String> {
@@ -256,14 +276,14 @@ fn open_gcs(gcs: &GcsConfig, credentials: &CredentialsDir<'_>) -> Result<Opened,
 
 fn open_azure(azure: &AzureConfig, credentials: &CredentialsDir<'_>) -> Result<Opened, String> {
     let mut builder = if credentials.is_configured() {
-        MicrosoftAzureBuilder::new()
-            .with_account(credentials.required("accountName")?)
-            .with_access_key(credentials.required("accountKey")?)
+        MicrosoftAzureBuilder::new().with_access_key(credentials.required("accountKey")?)
     } else {
         MicrosoftAzureBuilder::from_env()
     };
     if let Some(account) = &azure.account {
         builder = builder.with_account(account);
+    } else if credentials.is_configured() {
+        builder = builder.with_account(credentials.required("accountName")?);
     }
     let plaintext = is_plaintext(azure.endpoint.as_deref());
     if let Some(endpoint) = &azure.endpoint {
@@ -286,6 +306,7 @@ fn open_filesystem(filesystem: &FilesystemConfig) -> Result<Opened, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use object_store::aws::AmazonS3ConfigKey;
 
     fn opened(dir: &Path, config: &str) -> Result<Repository, String> {
         let path = dir.join("config.yaml");
@@ -300,6 +321,14 @@ mod tests {
         std::fs::create_dir(dir.path().join("empty")).unwrap();
         std::fs::write(dir.path().join("s3/accessKeyId"), "id\n").unwrap();
         std::fs::write(dir.path().join("s3/secretAccessKey"), "secret\n").unwrap();
+        for (directory, files) in
+            [("azure", vec!["accountKey"]), ("named", vec!["accountKey", "accountName"])]
+        {
+            std::fs::create_dir(dir.path().join(directory)).unwrap();
+            for file in files {
+                std::fs::write(dir.path().join(directory).join(file), "AAAA\n").unwrap();
+            }
+        }
         std::fs::write(dir.path().join("keys"), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
         for (config, wanted) in [
             ("store: {filesystem: {path: DIR/fs}}", Ok(())),
@@ -311,6 +340,14 @@ mod tests {
             ("store: {gcs: {bucket: b, caFile: DIR/none}}", Err("No such file")),
             ("store: {azure: {container: b, account: a, caFile: DIR/none}}", Err("No such file")),
             ("store: {azure: {container: b, account: a, caFile: DIR/keys}}", Ok(())),
+            ("store: {azure: {container: b, account: a, credentialsDir: DIR/azure}}", Ok(())),
+            ("store: {azure: {container: b, account: a, credentialsDir: DIR/named}}", Ok(())),
+            ("store: {azure: {container: b, credentialsDir: DIR/named}}", Ok(())),
+            ("store: {azure: {container: b, credentialsDir: DIR/azure}}", Err("accountName is missing")),
+            (
+                "store: {azure: {container: b, account: a, credentialsDir: DIR/empty}}",
+                Err("accountKey is missing"),
+            ),
             ("store: {s3: {bucket: b, credentialsDir: DIR/none}}", Err("No such file")),
             ("store: {s3: {bucket: b, typo: 1}}", Err("unknown field `typo`")),
             ("store: {tape: {}}", Err("unknown variant `tape`")),
@@ -322,6 +359,39 @@ mod tests {
                 (Ok(_), Err(_)) => unreachable!("{config} was taken"),
                 (Err(error), Ok(())) => unreachable!("{config}: {error}"),
             }
+        }
+    }
+
+    #[test]
+    fn the_region_and_the_host_of_a_bucket_are_what_is_said_of_them() {
+        let none = Files::default();
+        let credentials = CredentialsDir { files: &none, directory: None };
+        let (aws, minio) = (None, Some("https://minio:9000"));
+        for (endpoint, path_style, region, surroundings, told) in [
+            (aws, false, None, None, (None, "true")),
+            (aws, true, None, None, (None, "false")),
+            // What a pod is told of where it runs.
+            (aws, false, None, Some("eu-central-1"), (Some("eu-central-1"), "true")),
+            (aws, false, Some("eu-west-1"), Some("eu-central-1"), (Some("eu-west-1"), "true")),
+            (minio, false, None, None, (None, "false")),
+            (minio, true, Some("eu-west-1"), None, (Some("eu-west-1"), "false")),
+            (Some("https://b.oss.example.com"), false, None, None, (None, "true")),
+            (Some("https://b.oss.example.com"), true, None, None, (None, "false")),
+            (Some("https://b2.example.com"), false, None, None, (None, "false")),
+            (Some("http://b:9000"), false, None, None, (None, "false")),
+        ] {
+            let config = serde_json::json!({
+                "bucket": "b", "endpoint": endpoint, "forcePathStyle": path_style, "region": region,
+            });
+            let s3: S3Config = serde_json::from_value(config.clone()).unwrap();
+            let base = AmazonS3Builder::new();
+            let base = surroundings.map_or_else(|| base.clone(), |region| base.clone().with_region(region));
+            let builder = s3_builder(base, &s3, &credentials).unwrap();
+            let value = |key| builder.get_config_value(&key);
+            let found =
+                (value(AmazonS3ConfigKey::Region), value(AmazonS3ConfigKey::VirtualHostedStyleRequest));
+            let told = (told.0.map(str::to_owned), Some(told.1.to_owned()));
+            assert_eq!(found, told, "{config}, in {surroundings:?}");
         }
     }
 }

@@ -3,23 +3,20 @@
 //! members had, or nothing.
 
 use super::catalogue::{Choice, Until, time_text};
+use super::coming::{Coming, SegmentError};
 use super::objects::{ObjectError, Objects};
 use super::parts::{FetchError, fetch_parts};
 use super::replaced::{ReplacedError, bring_back, replacement_of};
-use super::seal::SealError;
-use super::segment::{self, Segment, SegmentName};
+use super::segment::{self, Segment};
 use crate::store::{self, Applied, Entry, Loaded, LocalFailure, Seed, Shelf, Store};
 use client::backup::Restored;
 use client::not_reachable::NotReachable;
-use futures::{StreamExt as _, TryStreamExt as _};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Segments on their way at once.
-const AHEAD: usize = 8;
 /// Entries applied at once.
 const BATCH: usize = 256;
 /// Between two looks at what another thread does.
@@ -69,12 +66,9 @@ pub enum RestoreError {
     /// The file is damaged.
     #[error("the database is damaged: {0}")]
     Damaged(String),
-    /// A segment is not what its name says.
-    #[error("{name}: it holds other entries than its name says")]
-    OtherEntries {
-        /// The object.
-        name: String,
-    },
+    /// A segment cannot be read.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
     /// Entries were replayed, and the one that was asked for did not come.
     #[error("the archive ended with entry {last}, before entry {wanted}")]
     Short {
@@ -90,6 +84,7 @@ impl RestoreError {
     pub fn object_error(&self) -> Option<&ObjectError> {
         match self {
             Self::Objects(error)
+            | Self::Segment(SegmentError::Objects(error))
             | Self::Fetch(FetchError::Objects(error))
             | Self::Replaced(ReplacedError::Objects(error))
             | Self::Replaced(ReplacedError::Fetch(FetchError::Objects(error))) => Some(error),
@@ -228,11 +223,8 @@ impl Replay {
         choice: &Choice,
         done: impl Fn(u64),
     ) -> Result<Self, RestoreError> {
-        let cluster_id = &choice.manifest.backup.cluster_id;
-        let mut coming = futures::stream::iter(&choice.segments)
-            .map(|name| read_segment(objects, name, cluster_id))
-            .buffered(AHEAD);
-        while let Some(segment) = coming.try_next().await? {
+        let mut coming = Coming::new(objects, &choice.segments, &choice.manifest.backup.cluster_id);
+        while let Some(segment) = coming.next().await? {
             if segment.foreign_keys != self.foreign_keys {
                 self.reopen(segment.foreign_keys).await?;
             }
@@ -347,24 +339,6 @@ fn wanted(mut entries: Vec<Entry>, applied: &Applied, until: Until) -> (Vec<Entr
 pub async fn check_integrity(path: PathBuf, extensions: Arc<Loaded>) -> Result<(), RestoreError> {
     let checked = tokio::task::spawn_blocking(move || store::integrity(&path, &extensions)).await;
     checked.map_err(ObjectError::from)?.map_err(RestoreError::Damaged)
-}
-
-async fn read_segment(
-    objects: &Objects,
-    name: &SegmentName,
-    cluster_id: &str,
-) -> Result<Segment, RestoreError> {
-    let object = name.object();
-    let bytes = objects.get_sealed(&object, segment::LARGEST, None).await?;
-    let segment = Segment::decode(bytes)
-        .map_err(|what| ObjectError::from(SealError::Damaged { name: object.clone(), what }))?;
-    let is_named = segment.cluster_id == cluster_id
-        && segment.epoch == name.epoch
-        && segment.range() == (name.first, name.last);
-    if !is_named {
-        return Err(RestoreError::OtherEntries { name: object });
-    }
-    Ok(segment)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::io::{self, Write as _};
 use zstd::stream::write::Encoder;
 
@@ -73,6 +73,9 @@ pub struct Keyring {
     keys: Vec<Key>,
     accepts_unencrypted: bool,
 }
+
+/// Bytes of the sum that an object ends with.
+pub const SUM: usize = SHA256_OUTPUT_LEN;
 
 /// The sum that an object ends with, in hexadecimal digits.
 pub fn sum_of(object: &[u8]) -> String {
@@ -188,8 +191,9 @@ impl Keyring {
         Ok(out.into())
     }
 
-    /// What the object `name` was made of; at most `at_most` bytes.
-    pub fn open(&self, name: &str, object: &[u8], at_most: usize) -> Result<Vec<u8>, SealError> {
+    /// What the object `name` was made of; at most `at_most` bytes. Nothing of it is copied if nobody else holds it: it may
+    /// be large.
+    pub fn open(&self, name: &str, object: Bytes, at_most: usize) -> Result<Vec<u8>, SealError> {
         let damaged = |what| SealError::Damaged { name: name.into(), what };
         let Some(end) = object.len().checked_sub(SHA256_OUTPUT_LEN).filter(|end| *end >= HEAD) else {
             return Err(damaged("it is cut short"));
@@ -201,47 +205,50 @@ impl Keyring {
         if digest(&SHA256, sealed).as_ref() != sum {
             return Err(damaged("its bytes are not those that were put there"));
         }
-        let (head, rest) = sealed.split_at(HEAD);
         let mut length = [0; 4];
-        length.copy_from_slice(&head[HEAD - 4..]);
+        length.copy_from_slice(&sealed[HEAD - 4..HEAD]);
         let length = u32::from_le_bytes(length) as usize;
         if length > at_most {
             return Err(damaged("it claims to hold more than it may"));
         }
-        let decrypted = match head[8] {
+        let flags = sealed[8];
+        let sealed = object.slice(..end);
+        drop(object);
+        let compressed = match flags {
             0 if !self.accepts_unencrypted() => return Err(SealError::NotEncrypted(name.into())),
-            0 => None,
-            ENCRYPTED => Some(self.decrypt(name, head, rest)?),
+            0 => sealed.slice(HEAD..),
+            ENCRYPTED => self.decrypt(name, sealed)?,
             _ => return Err(damaged("it is of another version")),
         };
-        let plain = zstd::bulk::decompress(decrypted.as_deref().unwrap_or(rest), length)
-            .map_err(|_| damaged("it cannot be decompressed"))?;
+        let plain =
+            zstd::bulk::decompress(&compressed, length).map_err(|_| damaged("it cannot be decompressed"))?;
         if plain.len() != length {
             return Err(damaged("it holds less than it says"));
         }
         Ok(plain)
     }
 
-    fn decrypt(&self, name: &str, head: &[u8], rest: &[u8]) -> Result<Vec<u8>, SealError> {
+    fn decrypt(&self, name: &str, sealed: Bytes) -> Result<Bytes, SealError> {
         let damaged = |what| SealError::Damaged { name: name.into(), what };
-        let id = &head[9..9 + KEY_ID];
+        let id = &sealed[9..9 + KEY_ID];
         let Some(key) = self.keys.iter().find(|key| key.id == *id) else {
             return Err(SealError::NoKey { name: name.into(), key: hex(id) });
         };
-        if rest.len() < NONCE_LEN {
+        if sealed.len() < HEAD + NONCE_LEN {
             return Err(damaged("it is cut short"));
         }
-        let (nonce, body) = rest.split_at(NONCE_LEN);
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| damaged("its nonce is none"))?;
-        let aad = Aad::from([head, name.as_bytes()].concat());
-        let mut body = body.to_vec();
+        let aad = Aad::from([&sealed[..HEAD], name.as_bytes()].concat());
+        let mut body = sealed.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        let nonce = body.split_to(HEAD + NONCE_LEN);
+        let nonce =
+            Nonce::try_assume_unique_for_key(&nonce[HEAD..]).map_err(|_| damaged("its nonce is none"))?;
         let plain = key
             .key
             .open_in_place(nonce, aad, &mut body)
             .map_err(|_| damaged("it was not encrypted under this name with this key"))?
             .len();
         body.truncate(plain);
-        Ok(body)
+        Ok(body.freeze())
     }
 }
 
@@ -263,7 +270,7 @@ mod tests {
         for ring in rings() {
             for plain in [vec![], b"x".to_vec(), vec![7; 100_000]] {
                 let object = ring.seal("a/b", &plain, None).unwrap();
-                assert_eq!(ring.open("a/b", &object, plain.len()).unwrap(), plain);
+                assert_eq!(ring.open("a/b", object, plain.len()).unwrap(), plain);
             }
         }
     }
@@ -273,14 +280,14 @@ mod tests {
         for ring in rings() {
             let object = ring.seal("name", b"some content that is long enough", None).unwrap();
             for at in 0..object.len() {
-                assert!(ring.open("name", &object[..at], 1000).is_err(), "cut to {at}");
+                assert!(ring.open("name", object.slice(..at), 1000).is_err(), "cut to {at}");
                 for bit in 0..8 {
                     let mut changed = object.to_vec();
                     changed[at] ^= 1 << bit;
-                    assert!(ring.open("name", &changed, 1000).is_err(), "bit {bit} of byte {at}");
+                    assert!(ring.open("name", changed.into(), 1000).is_err(), "bit {bit} of byte {at}");
                 }
             }
-            assert!(ring.open("name", &object, 3).is_err(), "more than it may");
+            assert!(ring.open("name", object.clone(), 3).is_err(), "more than it may");
         }
     }
 
@@ -289,21 +296,24 @@ mod tests {
         let ring = Keyring::parse(&key(1)).unwrap();
         let object = ring.seal("log/1", b"secret", None).unwrap();
         assert!(!object.windows(6).any(|w| w == b"secret"));
-        assert!(matches!(ring.open("log/2", &object, 10), Err(SealError::Damaged { .. })));
+        assert!(matches!(ring.open("log/2", object.clone(), 10), Err(SealError::Damaged { .. })));
         // A new key in front encrypts; the old one still reads.
         let rotated = Keyring::parse(&format!("# newest first\n{}\n\n{}\n", key(2), key(1))).unwrap();
-        assert_eq!(rotated.open("log/1", &object, 10).unwrap(), b"secret");
+        assert_eq!(rotated.open("log/1", object.clone(), 10).unwrap(), b"secret");
         let newer = rotated.seal("log/1", b"secret", None).unwrap();
-        assert!(matches!(ring.open("log/1", &newer, 10), Err(SealError::NoKey { .. })));
-        assert!(matches!(Keyring::default().open("log/1", &object, 10), Err(SealError::NoKey { .. })));
+        assert!(matches!(ring.open("log/1", newer, 10), Err(SealError::NoKey { .. })));
+        assert!(matches!(Keyring::default().open("log/1", object.clone(), 10), Err(SealError::NoKey { .. })));
     }
 
     #[test]
     fn with_keys_only_what_they_encrypted_counts() {
         let object = Keyring::default().seal("log/1", b"anybody's", None).unwrap();
         let ring = || Keyring::parse(&key(1)).unwrap();
-        assert!(matches!(ring().open("log/1", &object, 10), Err(SealError::NotEncrypted(_))));
-        assert_eq!(ring().accepting_unencrypted(true).open("log/1", &object, 10).unwrap(), b"anybody's");
+        assert!(matches!(ring().open("log/1", object.clone(), 10), Err(SealError::NotEncrypted(_))));
+        assert_eq!(
+            ring().accepting_unencrypted(true).open("log/1", object.clone(), 10).unwrap(),
+            b"anybody's"
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub const LARGEST: usize = 256 << 20;
 /// Checksums in a segment.
 const CHECKSUMS: usize = 64;
 
-/// What a segment's name says.
+/// What a segment's name says, and a list of names beside it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SegmentName {
     /// The cluster's epoch.
@@ -36,20 +36,27 @@ pub struct SegmentName {
     pub time_us: i64,
     /// Path of the backup that it is kept with, and goes with; none: it is the archive's.
     pub of: Option<String>,
+    /// Bytes that it takes in the store; 0 where it was not listed there.
+    pub stored_bytes: u64,
 }
 
 impl SegmentName {
     /// The object's name.
     pub fn object(&self) -> String {
-        let Self { epoch, first, last, time_us, of } = self;
+        let Self { epoch, first, last, time_us, of, stored_bytes: _ } = self;
         let directory = of.as_ref().map_or_else(|| directory(*epoch), |path| directory_of(path));
         format!("{directory}/{first:020}-{last:020}-{time_us:016}")
     }
 
     /// From the name of an object of the archive; none if it is none of a segment.
     pub fn parse(object: &str) -> Option<Self> {
-        let (epoch, rest) = object.strip_prefix("log/")?.split_once('/')?;
+        let (epoch, rest) = object.strip_prefix(DIRECTORY)?.strip_prefix('/')?.split_once('/')?;
         Self::read(object, epoch.parse().ok()?, rest, None)
+    }
+
+    /// From the name of an object of the archive that takes so many bytes.
+    pub fn parse_listed(object: &str, stored_bytes: u64) -> Option<Self> {
+        Some(Self { stored_bytes, ..Self::parse(object)? })
     }
 
     /// From the name of an object that is kept with the backup at `path`, of this epoch; none if it is none of a segment.
@@ -67,14 +74,23 @@ impl SegmentName {
             last: last.parse().ok()?,
             time_us: time_us.parse().ok()?,
             of,
+            stored_bytes: 0,
         };
         (name.first <= name.last && name.object() == object).then_some(name)
     }
 }
 
+/// Directory of the archive's segments.
+pub const DIRECTORY: &str = "log";
+
 /// Directory of the segments of an epoch.
 pub fn directory(epoch: u64) -> String {
-    format!("log/{epoch:08}")
+    format!("{DIRECTORY}/{epoch:08}")
+}
+
+/// What the names of an epoch's segments come after that begin with entry `first` or later ones.
+pub fn before(epoch: u64, first: u64) -> String {
+    format!("{}/{first:020}", directory(epoch))
 }
 
 /// Directory of the segments that are kept with the backup at `path`.
@@ -141,7 +157,7 @@ impl Segment {
         let (first, last) = self.range();
         let after = |clock, entry| clock_after(entry, clock).unwrap_or(clock);
         let time_us = self.entries.iter().fold(clock_us, after);
-        SegmentName { epoch: self.epoch, first, last, time_us, of }
+        SegmentName { epoch: self.epoch, first, last, time_us, of, stored_bytes: 0 }
     }
 
     /// Its bytes; there must be entries.
@@ -266,7 +282,8 @@ mod tests {
 
     #[test]
     fn names_and_back() {
-        let name = SegmentName { epoch: 1, first: 5, last: 17, time_us: 1_764_216_138_123_456, of: None };
+        let (time_us, stored_bytes) = (1_764_216_138_123_456, 0);
+        let name = SegmentName { epoch: 1, first: 5, last: 17, time_us, of: None, stored_bytes };
         assert_eq!(name.object(), "log/00000001/00000000000000000005-00000000000000000017-1764216138123456");
         assert_eq!(SegmentName::parse(&name.object()), Some(name.clone()));
         let kept = SegmentName { of: Some("1-2-undo".into()), ..name };

@@ -18,7 +18,7 @@ use super::segment::{self, Segment};
 use crate::identity::ClusterIdentity;
 use crate::raft::{Consensus, Keep, LogHold};
 use crate::store;
-use client::backup::RestoreTarget;
+use client::backup::{BackupKind, RestoreTarget};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,9 @@ pub enum KeepError {
         /// For how long nothing came.
         within: Duration,
     },
+    /// What is kept beside it would not be found.
+    #[error("the backup {0} cannot undo the restore: make one of kind Pin; nothing was replaced")]
+    NotAPin(String),
     /// There is nowhere to look for it.
     #[error("this member has no store with the backup {0} that undoes the restore; nothing was replaced")]
     NoStore(String),
@@ -120,6 +123,10 @@ struct Kept {
     clock_us: i64,
     /// Whether the log lacked entries, which the archive has to have.
     has_gap: bool,
+    /// Whether anything is kept beside the backup: by that it is known that it needs what the archive has before.
+    has_own: bool,
+    /// Whether it does.
+    needs_archive: bool,
 }
 
 struct Archive {
@@ -158,13 +165,13 @@ impl Keeper {
         let way = match (undo, &own.objects, cluster) {
             (Some(name), Some(objects), Some(cluster)) => {
                 let base = await_backup(objects, name).await?;
+                if base.backup.kind != BackupKind::Pin {
+                    return Err(KeepError::NotAPin(name.to_owned()));
+                }
                 if base.backup.epoch != cluster.epoch {
                     return Err(KeepError::OtherEpoch(name.to_owned()));
                 }
-                let (next, clock_us) = (base.backup.index + 1, base.entry_time_us);
-                let (objects, has_gap) = (objects.clone(), false);
-                let kept = Kept { objects, cluster, base, next, clock_us, has_gap };
-                Way::Backup(Box::new(kept))
+                Way::Backup(Box::new(Kept::after(base, objects.clone(), cluster)))
             }
             (Some(name), ..) => {
                 return Err(KeepError::NoStore(name.to_owned()));
@@ -227,6 +234,13 @@ impl Keep for Keeper {
 }
 
 impl Kept {
+    /// Of which nothing but the backup is there yet.
+    fn after(base: Manifest, objects: Objects, cluster: ClusterIdentity) -> Self {
+        let (next, clock_us) = (base.backup.index + 1, base.entry_time_us);
+        let (has_gap, has_own, needs_archive) = (false, false, false);
+        Self { objects, cluster, base, next, clock_us, has_gap, has_own, needs_archive }
+    }
+
     async fn catch_up(&mut self, consensus: &Arc<Consensus>) -> Result<(), KeepError> {
         let until = Instant::now() + CAUGHT_UP;
         let mut before = usize::MAX;
@@ -241,7 +255,7 @@ impl Kept {
         }
         if self.has_gap {
             // Purged is only what the archive has, if there is one; whether what it has goes on from the backup, it says.
-            let contents = Contents::read(&self.objects, Some(self.cluster.epoch)).await?;
+            let contents = Contents::read_ranges(&self.objects, Some(self.cluster.epoch)).await?;
             let reached = self.next - 1;
             if contents.reach(&self.base.backup) < reached {
                 return Err(KeepError::Purged { from: self.base.backup.index + 1, to: reached });
@@ -257,7 +271,14 @@ impl Kept {
             self.keep_some(consensus, last).await?;
         }
         // The log is not purged meanwhile, and what is not looked up in the archive is not known to be there.
-        if self.has_gap { Err(KeepError::Purged { from, to: last }) } else { Ok(()) }
+        if self.has_gap {
+            return Err(KeepError::Purged { from, to: last });
+        }
+        // Retention keeps of the archive what is before entries that are kept.
+        if self.needs_archive && !self.has_own {
+            return Err(KeepError::Purged { from: self.base.backup.index + 1, to: last });
+        }
+        Ok(())
     }
 
     /// Keeps some entries up to `last`; returns how many bytes.
@@ -273,7 +294,7 @@ impl Kept {
             if !consensus.is_archived() {
                 return Err(KeepError::Purged { from: self.next, to: first - 1 });
             }
-            self.has_gap = true;
+            (self.has_gap, self.needs_archive) = (true, true);
             self.next = first;
         }
         entries.retain(|entry| entry.log_id.index <= last);
@@ -291,7 +312,7 @@ impl Kept {
         let segment = Segment::of(entries, &self.cluster, consensus.store());
         let name = segment.name(self.clock_us, Some(self.base.backup.path.clone()));
         self.objects.put_sealed(&name.object(), segment.encode()).await?;
-        (self.next, self.clock_us) = (name.last + 1, name.time_us);
+        (self.next, self.clock_us, self.has_own) = (name.last + 1, name.time_us, true);
         Ok(bytes)
     }
 }
@@ -317,7 +338,7 @@ impl Archive {
                 return Err(Self::late(consensus, &"it is behind"));
             }
             // A base backup may be in the making.
-            let contents = Contents::read(objects, Some(self.epoch)).await?;
+            let contents = Contents::read_ranges(objects, Some(self.epoch)).await?;
             match contents.choose(&RestoreTarget::Index(present)) {
                 Ok(_) => return Ok(()),
                 Err(why) if Instant::now() >= until => return Err(Self::late(consensus, &why)),
@@ -369,4 +390,52 @@ pub async fn last_of(objects: &Objects, path: &str) -> Result<Option<u64>, KeepE
     let Some(manifest) = Manifest::read(objects, path).await? else { return Ok(None) };
     let kept = kept_with(objects, &manifest.backup).await?;
     Ok(kept.iter().map(|segment| segment.last).max().or(Some(manifest.backup.index)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::archive::tests::Member;
+    use super::super::retention;
+    use super::*;
+    use client::backup::ArchiveState;
+
+    /// The log has nothing any more of what came after the backup: the archive has, and keeps it for the undo.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_undo_that_needs_the_archive_has_it_after_a_trimming_or_is_refused() {
+        let mut member = Member::start(crate::raft::LOG_FOR_ARCHIVE).await;
+        let mut at = member.position().await;
+        member.until(&mut at, ArchiveState::OnTarget).await;
+        let base = member.make("undo", BackupKind::Pin).await;
+        let path = base.backup.path.clone();
+        for _ in 0..5 {
+            member.insert(1).await;
+            member.go_on(&mut at).await;
+        }
+        assert!(member.purge().await);
+        let mut kept = Kept::after(base, member.objects.clone(), member.cluster.clone());
+        kept.catch_up(&member.consensus).await.unwrap();
+        let refused = kept.keep(&member.consensus, at.next - 1).await.unwrap_err();
+        assert!(matches!(refused, KeepError::Purged { .. }), "{refused}");
+        let last = member.insert(1).await;
+        kept.catch_up(&member.consensus).await.unwrap();
+        kept.keep(&member.consensus, last).await.unwrap();
+
+        // What is archived goes on, and all that only serves earlier moments goes.
+        member.insert(1).await;
+        member.go_on(&mut at).await;
+        let later = member.make("base-later", BackupKind::Base).await;
+        let before = later.entry_time_us + 1;
+        let count = async |member: &Member| member.contents().await.segments.len();
+        let segments = count(&member).await;
+        retention::delete(&member.objects, Vec::new(), Some(before), false).await.unwrap();
+        assert!(count(&member).await < segments, "nothing went");
+        let contents = member.contents().await;
+        let choice = contents.choose(&RestoreTarget::Index(last)).unwrap();
+        assert_eq!(choice.manifest.backup.path, path);
+        // It goes with the undo.
+        retention::delete(&member.objects, vec![path], Some(before), false).await.unwrap();
+        assert_eq!(count(&member).await, 0);
+        member.consensus.stop().await.unwrap();
+    }
 }

@@ -4,7 +4,9 @@
 //! archive is when they compare their databases ([`super::consistency`]).
 
 use super::Consensus;
+use super::log_store::LogStore;
 use super::state_machine::entry_to_store;
+use super::types::log_id_to;
 use crate::observe::Observe as _;
 use crate::store;
 use client::backup::ArchiveReport;
@@ -154,6 +156,12 @@ impl Consensus {
         self.archived.report.current()
     }
 
+    /// The last entry that was purged from this member's log; none if none ever was.
+    pub fn purged(&self) -> io::Result<Option<store::LogId>> {
+        let purged = LogStore::new(self.log.clone()).purged()?;
+        Ok(purged.map(|(purged, _)| log_id_to(&purged)))
+    }
+
     /// Entries that are in this member's database, from index `from` on and of about `bytes` bytes together; at least one,
     /// if there is one. What was passed over is nothing. Blocks on the disk.
     pub fn entries_applied(&self, from: u64, bytes: usize) -> io::Result<Vec<store::Entry>> {
@@ -161,8 +169,7 @@ impl Consensus {
         if from > applied.index {
             return Ok(Vec::new());
         }
-        let entries =
-            super::log_store::LogStore::new(self.log.clone()).entries(from, applied.index + 1, bytes)?;
+        let entries = LogStore::new(self.log.clone()).entries(from, applied.index + 1, bytes)?;
         let applied = |entry| {
             let entry = entry_to_store(entry, &self.identity, false);
             if self.entry_gate.is_skipped(entry.log_id.index) { entry.passed_over() } else { entry }

@@ -53,6 +53,11 @@ impl Consensus {
         server.current_leader == Some(server.id)
     }
 
+    /// The present term, as far as this member knows.
+    pub fn term(&self) -> u64 {
+        self.server.borrow_watched().vote.leader_id.term
+    }
+
     /// Whether this member leads and a quorum has just said so: then everything acknowledged before is applied here.
     pub async fn leads_by_quorum(&self) -> bool {
         self.is_leader() && self.barrier.pass().await.is_ok()

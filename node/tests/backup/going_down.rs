@@ -4,7 +4,7 @@ use super::support::backups::{await_archived, cluster_id, insert, leader_of, led
 use std::path::Path;
 
 /// Between two segments there would be half an hour.
-const HOUR: u32 = 3600;
+pub const HOUR: u32 = 3600;
 
 /// All of `n` members go down at once, right after the last write, as those of a cluster that is hibernated.
 fn go_down(n: usize) {
