@@ -20,7 +20,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,8 @@ pub struct Context {
     pub given: Trusted<Looked>,
     /// The Job that was last made to test a backup.
     pub tests: Trusted<String>,
+    /// Pods of tests that came to no verdict, of which was told.
+    pub silent_tests: Trusted<BTreeSet<String>>,
     /// What deleting backups that are no longer kept came to.
     pub retentions: Errands<Result<(), String>>,
     /// How often in a row the reconcile of an object failed.
@@ -83,8 +85,9 @@ impl Context {
     ) {
         let (reason, action) = (reason.to_owned(), action.to_owned());
         let event = Event { type_, reason, note: Some(note), action, secondary: None };
-        if let Err(error) = self.events.publish(&event, about).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "an event could not be written");
+        if let Err(error) = self.events.publish(event, about).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(kind = about.kind, name = about.name, error, "an event could not be written");
         }
     }
 
@@ -129,6 +132,7 @@ impl Context {
         self.told.retain(exists);
         self.given.retain(exists);
         self.tests.retain(exists);
+        self.silent_tests.retain(exists);
         self.remembered.retain(exists);
         self.refused_resizes.retain(exists);
         for (kind, namespace, name) in
@@ -231,6 +235,9 @@ impl Failures {
         gone.map(|(named, _)| named).collect()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod fixtures;
 
 #[cfg(test)]
 mod tests {

@@ -106,26 +106,32 @@ impl Error {
 
     /// What failed and why, for people.
     pub fn sentence(&self) -> String {
-        let mut parts = Vec::new();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            match error.downcast_ref() {
-                // What it says beside its message is for programs.
-                Some(kube::Error::Api(status)) => {
-                    parts.push(status.message.clone());
-                    break;
-                }
-                // It tells of its causes itself.
-                Some(_) => {
-                    parts.push(error.to_string());
-                    break;
-                }
-                None => parts.push(error.to_string()),
-            }
-            cause = error.source();
-        }
-        if parts.is_empty() { self.to_string() } else { parts.join(": ") }
+        let cause = std::error::Error::source(self);
+        cause.map_or_else(|| self.to_string(), sentence)
     }
+}
+
+/// An error with its causes, for people.
+pub(crate) fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts = Vec::new();
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        match error.downcast_ref() {
+            // What it says beside its message is for programs.
+            Some(kube::Error::Api(status)) => {
+                parts.push(status.message.clone());
+                break;
+            }
+            // It tells of its causes itself.
+            Some(_) => {
+                parts.push(error.to_string());
+                break;
+            }
+            None => parts.push(error.to_string()),
+        }
+        cause = error.source();
+    }
+    parts.join(": ")
 }
 
 /// Whether the API server refuses for good what it was asked for. Anything else may be otherwise in a moment.

@@ -14,6 +14,11 @@ use std::time::{Duration, Instant};
 /// For how long the same note is the same event: as long as the recorder itself remembers.
 const KEPT: Duration = Duration::from_mins(6);
 
+/// Bytes that a note may have: the API server refuses a longer one, and nobody would hear of what happened.
+const NOTE: usize = 1024;
+/// What a note ends with that is not all that there is to say.
+const CUT: &str = "… (all of it is in the log of the operator)";
+
 /// Writes events.
 #[derive(Clone)]
 pub struct Events {
@@ -33,13 +38,26 @@ impl Events {
         Self { client, reporter, by_note: Arc::default() }
     }
 
-    /// Writes an event about an object, or counts it where it was written of late.
+    /// Writes an event about an object, or counts it where it was written of late. Of a note that is too long only the
+    /// beginning is written, and all of it is logged.
     ///
     /// # Errors
     /// If the API server does not take it.
-    pub async fn publish(&self, event: &Event, about: &ObjectReference) -> kube::Result<()> {
-        let note = event.note.clone().unwrap_or_default();
-        self.recorder(note).publish(event, about).await
+    pub async fn publish(&self, event: Event, about: &ObjectReference) -> kube::Result<()> {
+        let note = event.note.unwrap_or_default();
+        let fits = fitting(&note);
+        if fits != note {
+            tracing::info!(
+                kind = about.kind,
+                namespace = about.namespace,
+                name = about.name,
+                reason = event.reason,
+                note,
+                "an event"
+            );
+        }
+        let event = Event { note: Some(fits.clone()), ..event };
+        self.recorder(fits).publish(&event, about).await
     }
 
     fn recorder(&self, note: String) -> Recorder {
@@ -51,6 +69,15 @@ impl Events {
         kept.used = now;
         kept.recorder.clone()
     }
+}
+
+/// The note as the API server takes it.
+fn fitting(note: &str) -> String {
+    if note.len() <= NOTE {
+        return note.to_owned();
+    }
+    let end = note.floor_char_boundary(NOTE - CUT.len());
+    format!("{}{CUT}", &note[..end])
 }
 
 #[cfg(test)]
@@ -87,8 +114,26 @@ mod tests {
                 action: "DeletePod".into(),
                 secondary: None,
             };
-            events.publish(&event, &about(cluster)).await.unwrap();
+            events.publish(event, &about(cluster)).await.unwrap();
             assert_eq!(asked.lock().unwrap().pop().as_deref(), Some(expected), "{cluster}: {note}");
+        }
+    }
+
+    #[test]
+    fn a_note_that_is_too_long_says_where_the_rest_is() {
+        for (note, cut) in [
+            ("short".to_owned(), false),
+            ("x".repeat(1024), false),
+            ("x".repeat(1025), true),
+            // Two bytes each, and four.
+            ("ä".repeat(2000), true),
+            (format!("x{}", "🦀".repeat(400)), true),
+        ] {
+            let fits = fitting(&note);
+            assert!(fits.len() <= 1024, "{} bytes", fits.len());
+            assert_eq!(fits != note, cut, "{note}");
+            let begins = fits.strip_suffix(CUT).map(|begins| note.starts_with(begins) && fits.len() > 1000);
+            assert_eq!(begins, cut.then_some(true), "{fits}");
         }
     }
 }

@@ -10,10 +10,11 @@ use crate::errands::Errands;
 use crate::events::Events;
 use crate::health::{self, Readiness};
 use crate::lease::{LeaderLease, LeaseError};
+use crate::listed::Listed;
 use crate::metrics::Metrics;
 use crate::pace::{Matter, Pace};
 use crate::restore;
-use crate::stores::{AllTriggers, Guarded, PAGE, Stores, Triggers};
+use crate::stores::{AllTriggers, Guarded, PAGE, Stores, Triggers, tell_broken};
 use crate::trim::Trim;
 use crate::trusted::Trusted;
 use client::admin_client::{AdminClient, AdminError, AdminTimeouts};
@@ -21,6 +22,7 @@ use futures::future::{BoxFuture, join_all, select_all};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use kube::api::ListParams;
 use kube::runtime::events::Reporter;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::{Controller, WatchStreamExt, controller, watcher};
 use kube::{Api, Client, Resource};
@@ -188,6 +190,7 @@ async fn warm_up(
             put_off: crate::context::PutOff::default(),
             probes: Errands::default(),
             tests: Trusted::new(&pace, Matter::OwnSecrets),
+            silent_tests: Trusted::default(),
             pace: pace.clone(),
             retentions: Errands::default(),
             failures: crate::context::Failures::default(),
@@ -231,11 +234,7 @@ async fn control(
         let api = clusters(&scope.context.client, scope.namespace.as_deref());
         let (clusters, writer) = store();
         let listed = scope.context.stores.clusters_listed.clone();
-        let objects = watcher(api, watched.clone().page_size(PAGE))
-            .default_backoff()
-            .modify(Trim::trim)
-            .reflect(writer)
-            .inspect_ok(move |event| listed.follow(event));
+        let objects = follow(api, watched.clone(), writer, listed, metrics.clone());
         let controller = Controller::for_stream(objects.applied_objects(), clusters.clone())
             .with_config(controller::Config::default().concurrency(CONCURRENCY))
             .reconcile_on(stream_of(scope.context.triggers.clusters.listen()))
@@ -267,6 +266,22 @@ async fn control(
         tracing::warn!("a reconcile did not finish in time");
     }
     Ok(())
+}
+
+/// The watch of clusters, by which their cache is filled. The controller goes on without a word where it fails.
+fn follow(
+    api: Api<Guarded>,
+    watched: watcher::Config,
+    writer: Writer<Guarded>,
+    listed: Listed,
+    metrics: Metrics,
+) -> impl Stream<Item = watcher::Result<watcher::Event<Guarded>>> + Send {
+    watcher(api, watched.page_size(PAGE))
+        .default_backoff()
+        .modify(Trim::trim)
+        .reflect(writer)
+        .inspect_ok(move |event| listed.follow(event))
+        .inspect_err(move |error| tell_broken(&metrics, error))
 }
 
 /// A controller of objects that are in a cache already: all of them at first, and then those that are asked for.
@@ -303,4 +318,27 @@ fn stream_of<T>(receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
     futures::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|item| (item, receiver))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::client::Body;
+    use std::convert::Infallible;
+    use std::pin::pin;
+
+    #[tokio::test]
+    async fn a_watch_of_clusters_that_fails_is_counted() {
+        let refuse = tower::service_fn(|_: http::Request<Body>| async {
+            let status = r#"{"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403}"#;
+            let refusal = http::Response::builder().status(403).body(Body::from(status.as_bytes().to_vec()));
+            Ok::<_, Infallible>(refusal.unwrap())
+        });
+        let api = clusters(&Client::new(refuse, "shop"), None);
+        let (metrics, (_, writer)) = (Metrics::new(), store());
+        let events = follow(api, watcher::Config::default(), writer, Listed::default(), metrics.clone());
+        let failed = pin!(events.filter_map(|event| async move { event.err() })).next().await;
+        assert!(failed.is_some());
+        assert_eq!(metrics.watch_errors.get(), 1);
+    }
 }

@@ -332,19 +332,19 @@ impl Watch<'_> {
         events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
         touched: impl Fn(&K) + Send + 'static,
     ) {
-        let errors = self.metrics.watch_errors.clone();
+        let metrics = self.metrics.clone();
         tokio::spawn(events.touched_objects().for_each(move |object| {
             match object {
                 Ok(object) => touched(&object),
-                Err(error) => {
-                    errors.inc();
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "a watch failed and starts again"
-                    );
-                }
+                Err(error) => tell_broken(&metrics, &error),
             }
             future::ready(())
         }));
     }
+}
+
+/// Tells of a watch that failed. It starts again by itself.
+pub fn tell_broken(metrics: &Metrics, error: &watcher::Error) {
+    metrics.watch_errors.inc();
+    tracing::warn!(error = error as &dyn std::error::Error, "a watch failed and starts again");
 }

@@ -77,6 +77,9 @@ impl Trim for Pod {
         self.spec = Some(PodSpec { node_name, ..PodSpec::default() });
         self.status = self.status.take().map(|status| PodStatus {
             phase: status.phase,
+            // Why one ended that did not end by itself.
+            reason: status.reason,
+            message: status.message,
             pod_ip: status.pod_ip,
             conditions: status.conditions.map(|conditions| {
                 conditions.into_iter().filter(|c| POD_CONDITIONS.contains(&c.type_.as_str())).collect()
@@ -190,7 +193,7 @@ mod tests {
             "metadata": metadata(),
             "spec": {"nodeName": "n", "containers": [{"name": "sqlited", "image": "i"}]},
             "status": {
-                "phase": "Running", "podIP": "10.0.0.1", "hostIP": "10.0.0.2",
+                "phase": "Running", "podIP": "10.0.0.1", "hostIP": "10.0.0.2", "reason": "Evicted", "message": "m",
                 "conditions": [
                     {"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"},
                     {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
@@ -208,7 +211,7 @@ mod tests {
         assert_eq!(
             pod["status"],
             json!({
-                "phase": "Running", "podIP": "10.0.0.1",
+                "phase": "Running", "podIP": "10.0.0.1", "reason": "Evicted", "message": "m",
                 "conditions": [
                     {"type": "Ready", "status": "True"},
                     {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},

@@ -18,6 +18,7 @@ mod report;
 mod store;
 mod upgrade;
 mod volumes;
+mod watch;
 
 pub use args::PluginArgs;
 
@@ -31,10 +32,9 @@ use client::sql::Credentials;
 use client::trust::Trust;
 use edit::Edit;
 use forward::{Forward, To};
-use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config, ResourceExt};
 use operator::cluster::certificates::AUTHORITIES;
@@ -207,24 +207,12 @@ impl Plugin {
         if !watch {
             return Ok(());
         }
-        let which = WatchParams::default().fields(&format!("metadata.name={name}"));
-        let mut version = first.resource_version().unwrap_or_default();
-        loop {
-            let mut changes = self.clusters().watch(&which, &version).await?.boxed();
-            while let Some(change) = changes.try_next().await? {
-                match change {
-                    WatchEvent::Added(cluster) | WatchEvent::Modified(cluster) => {
-                        version = cluster.resource_version().unwrap_or_default();
-                        // To the upper left, and everything below it is cleared.
-                        let cleared = if self.json { "" } else { "\x1b[H\x1b[J" };
-                        print::out(&format!("{cleared}{}", text(&cluster)?))?;
-                    }
-                    WatchEvent::Deleted(_) => bail!("{name} was deleted"),
-                    WatchEvent::Bookmark(_) => {}
-                    WatchEvent::Error(status) => bail!("{}", status.message),
-                }
-            }
-        }
+        let show = |cluster: &SqliteCluster| {
+            // To the upper left, and everything below it is cleared.
+            let cleared = if self.json { "" } else { "\x1b[H\x1b[J" };
+            Ok(print::out(&format!("{cleared}{}", text(cluster)?))?)
+        };
+        watch::follow(self.clusters(), &first, show).await
     }
 
     async fn plan(&self, name: &str, file: Option<&std::path::Path>) -> Result<()> {

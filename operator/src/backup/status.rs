@@ -221,8 +221,9 @@ pub async fn publish(
         let about = (EventType::Normal, "BackupDeletionWaits", "Delete");
         ctx.tell_both(backup, cluster, about, &waits.message).await;
     }
-    if !is_over(&before) && is_over(status) {
-        tell(backup, status, cluster, ctx).await;
+    if let Some((type_, reason, note)) = end(&before, status) {
+        ctx.metrics.backup_ended(reason);
+        ctx.tell_both(backup, cluster, (type_, reason, "Backup"), &note).await;
     }
     Ok(())
 }
@@ -238,25 +239,22 @@ fn awaits_end(status: &SqliteBackupStatus) -> Option<&Condition> {
     status.conditions.iter().find(waits)
 }
 
-async fn tell(
-    backup: &SqliteBackup,
+/// How it ended, if it just did: as an event, by whose reason metrics count.
+fn end(
+    before: &SqliteBackupStatus,
     status: &SqliteBackupStatus,
-    cluster: Option<&SqliteCluster>,
-    ctx: &Context,
-) {
-    let message = |kind: &str| {
-        let found = status.conditions.iter().find(|condition| condition.type_ == kind);
-        found.map(|condition| condition.message.clone()).unwrap_or_default()
-    };
-    let (type_, reason, note) = if has_succeeded(status) {
+) -> Option<(EventType, &'static str, String)> {
+    if is_over(before) || !is_over(status) {
+        return None;
+    }
+    if has_succeeded(status) {
         let index = status.bookmark.as_ref().map(|bookmark| bookmark.index).unwrap_or_default();
         let bytes = status.size_bytes.unwrap_or_default();
-        (EventType::Normal, "BackupSucceeded", format!("index {index}, {bytes} bytes"))
-    } else {
-        (EventType::Warning, "BackupFailed", message("Succeeded"))
-    };
-    ctx.metrics.backup_ended(reason);
-    ctx.tell_both(backup, cluster, (type_, reason, "Backup"), &note).await;
+        return Some((EventType::Normal, "BackupSucceeded", format!("index {index}, {bytes} bytes")));
+    }
+    let found = status.conditions.iter().find(|condition| condition.type_ == "Succeeded");
+    let message = found.map(|condition| condition.message.clone()).unwrap_or_default();
+    Some((EventType::Warning, "BackupFailed", message))
 }
 
 #[cfg(test)]

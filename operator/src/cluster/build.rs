@@ -51,6 +51,26 @@ pub struct Resources {
     pub surplus: Vec<Child>,
 }
 
+impl Resources {
+    /// The same, with no more pods than there are: StatefulSets that are to grow wait.
+    pub fn without_new_pods(mut self, name: &ClusterName, observed: &Observed) -> Self {
+        for role in PodRole::ALL {
+            let ordinals = observed.pods.keys().filter_map(|pod| name.parse_member(pod));
+            let there = ordinals.filter(|(of, _)| *of == role).map(|(_, ordinal)| ordinal + 1).max();
+            let size = observed.sets.get(&role).map_or(there.unwrap_or(0), |set| set.replicas);
+            let size = i32::try_from(size).unwrap_or(i32::MAX);
+            let called = name.set(role);
+            for set in self.sets.iter_mut().filter(|set| set.metadata.name.as_ref() == Some(&called)) {
+                let replicas = set.spec.as_mut().and_then(|spec| spec.replicas.as_mut());
+                if let Some(replicas) = replicas {
+                    *replicas = size.min(*replicas);
+                }
+            }
+        }
+        self
+    }
+}
+
 /// The objects that the plan asks for; `None` if it asks for nothing to be applied.
 pub fn build(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Resources> {
     let sizes = plan.sizes.as_ref()?;

@@ -2,7 +2,7 @@
 
 use super::certificates;
 use super::observed::Observed;
-use super::plan::{ActivityReason, ObstacleReason, Plan, bucket, explain};
+use super::plan::{ActivityReason, ObstacleReason, Plan, bucket, counts_for_growth, explain, lost_quorum};
 use super::validate::Desired;
 use super::view::View;
 use crate::crd::{BootstrapPhase, LossPoint, Spread, VolumeBucket, number};
@@ -130,6 +130,7 @@ fn storage_healthy(desired: &Desired, observed: &Observed, plan: &Plan) -> Draft
             let allocated = claim.allocated.as_deref().and_then(super::validate::parse_quantity);
             allocated.is_some() && !claim.terminating && allocated < wanted
         })
+        .filter(|(name, _)| counts_for_growth(desired, observed, plan.sizes.as_ref(), name))
         .map(|(name, _)| name.as_str())
         .collect();
     if !pending.is_empty() {
@@ -318,6 +319,9 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
     if let Some(entry) = view.fatal_entry() {
         return held_up(desired, plan, view, entry);
     }
+    if begun && !view.serves() && view.is_known() {
+        return unserved(desired, plan, view);
+    }
     if let (false, Some(obstacle)) = (view.serves(), &plan.obstacle) {
         return Draft {
             kind,
@@ -327,25 +331,7 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
         };
     }
     if begun && !view.serves() {
-        if view.is_known() && view.answering_voters() < quorum(voters) {
-            let answering = view.answering_voters();
-            let offers: Vec<_> = loss_points(view)
-                .into_iter()
-                .map(|p| {
-                    format!("{} holds everything up to index {} of term {}", p.survivor, p.index, p.term)
-                })
-                .collect();
-            let message = format!(
-                "{answering} of {voters} voters answer, {} are needed; {}{}{}",
-                quorum(voters),
-                view.lost_volumes(),
-                silent(view),
-                if offers.is_empty() { "none says what it holds".to_owned() } else { offers.join("; ") }
-            );
-            return Draft { kind, holds: false, reason: "QuorumLost", message };
-        }
-        let message = "the voters have no leader at this moment".into();
-        return Draft { kind, holds: false, reason: "NoLeader", message };
+        return Draft { kind, holds: false, reason: "NoLeader", message: no_leader(plan) };
     }
     if plan.restore.is_pending() {
         let message = plan.activity.as_ref().map_or_else(String::new, |activity| activity.message.clone());
@@ -367,15 +353,25 @@ fn ready(desired: &Desired, observed: &Observed, plan: &Plan, view: &View<'_>) -
     Draft { kind, holds: true, reason: "Serving", message: "linearizable reads and writes are served".into() }
 }
 
-/// Which voters do not answer and may come back, as a sentence; empty: none.
-fn silent(view: &View<'_>) -> String {
-    let silent = view.voters().filter(|voter| view.report(voter).is_none() && !view.lost_its_volume(voter));
-    let names: Vec<&str> = silent.map(|voter| voter.name.as_str()).collect();
-    match names.as_slice() {
-        [] => String::new(),
-        [name] => format!("{name} does not answer; "),
-        names => format!("{} do not answer; ", names.join(", ")),
+/// Members are known, and they serve nothing. That they are too few comes before what else needs a human.
+fn unserved(desired: &Desired, plan: &Plan, view: &View<'_>) -> Draft {
+    let kind = "Ready";
+    let obstacle = plan.obstacle.as_ref();
+    if let Some(lost) = obstacle.filter(|obstacle| obstacle.reason == ObstacleReason::QuorumLost) {
+        let (reason, message) = (lost.reason.as_str(), lost.message.clone());
+        return Draft { kind, holds: false, reason, message };
     }
+    let (reason, message) = if view.lacks_quorum() {
+        ("QuorumLost", lost_quorum::explain(desired, view, plan.consent.as_deref()))
+    } else {
+        ("NoLeader", no_leader(plan))
+    };
+    Draft { kind, holds: false, reason, message: lost_quorum::beside(message, obstacle) }
+}
+
+fn no_leader(plan: &Plan) -> String {
+    let message = "the voters have no leader at this moment";
+    plan.consent.as_ref().map_or_else(|| message.to_owned(), |consent| format!("{message}; {consent}"))
 }
 
 /// Nothing is written because of an entry of the log.
@@ -476,7 +472,7 @@ pub(crate) fn dated(draft: Draft, before: &[Condition], now: Timestamp, generati
 /// Without a quorum: up to where the log of each voter reaches that answers.
 pub(super) fn loss_points(view: &View<'_>) -> Vec<LossPoint> {
     let has_leader = view.leader().is_some() || view.serves();
-    if has_leader || view.answering_voters() >= quorum(view.voters().count()) {
+    if has_leader || !view.lacks_quorum() {
         return Vec::new();
     }
     view.voters()

@@ -166,12 +166,8 @@ impl Hands<'_> {
             Step::RemoveLearner { name, node_id } => {
                 let base = self.base(self.leader, named)?;
                 admin.remove_learner(&base, *node_id).await.map_err(refused)?;
-                self.tell(
-                    "MemberRemoved",
-                    "RemoveMember",
-                    format!("{name} ({node_id}) no longer replicates"),
-                )
-                .await;
+                let note = format!("{name} ({node_id}) no longer replicates");
+                self.tell("MemberRemoved", "RemoveMember", note).await;
             }
             Step::ChangeVoters { add, remove } => {
                 let ids = |list: &[(String, NodeId)]| list.iter().map(|(_, id)| *id).collect();
@@ -183,7 +179,8 @@ impl Hands<'_> {
                     return Err(ExecuteError::Changed { step: named });
                 }
                 admin.change_voters(&self.base(self.leader, named)?, &body).await.map_err(refused)?;
-                self.tell_of_change(add, remove).await;
+                let (reason, note) = change(add, remove);
+                self.tell(reason, "ChangeVoters", note).await;
             }
             Step::Restore(body) => {
                 admin.start_restore(&self.base(self.leader, named)?, body).await.map_err(refused)?;
@@ -341,22 +338,22 @@ impl Hands<'_> {
         gone_is_fine(self.namespaced::<K>().delete(name, &params).await.map(drop))
     }
 
-    async fn tell_of_change(&self, add: &[(String, NodeId)], remove: &[(String, NodeId)]) {
-        let names = |list: &[(String, NodeId)]| {
-            list.iter().map(|(name, id)| format!("{name} ({id})")).collect::<Vec<_>>().join(", ")
-        };
-        match (add.is_empty(), remove.is_empty()) {
-            (false, false) => {
-                let note = format!("{} votes in the place of {}", names(add), names(remove));
-                self.tell("MemberReplaced", "ChangeVoters", note).await;
-            }
-            (false, true) => self.tell("MemberAdded", "ChangeVoters", format!("{} votes", names(add))).await,
-            _ => self.tell("MemberRemoved", "ChangeVoters", format!("{} left", names(remove))).await,
-        }
-    }
-
     async fn tell(&self, reason: &str, action: &str, note: String) {
         self.ctx.tell(self.subject, EventType::Normal, reason, action, note).await;
+    }
+}
+
+/// What a change of the voters came to: the reason of the event, and its note.
+fn change(add: &[(String, NodeId)], remove: &[(String, NodeId)]) -> (&'static str, String) {
+    let names = |list: &[(String, NodeId)]| {
+        list.iter().map(|(name, id)| format!("{name} ({id})")).collect::<Vec<_>>().join(", ")
+    };
+    match (add.is_empty(), remove.is_empty()) {
+        (false, false) => {
+            ("MemberReplaced", format!("{} votes in the place of {}", names(add), names(remove)))
+        }
+        (false, true) => ("MemberAdded", format!("{} votes", names(add))),
+        _ => ("MemberRemoved", format!("{} left", names(remove))),
     }
 }
 
@@ -390,5 +387,27 @@ fn name(step: &Step) -> &'static str {
         Step::ResizePod { .. } => "ResizePod",
         Step::DeletePod { .. } => "DeletePod",
         Step::DeleteClaim { .. } => "DeleteClaim",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_the_voters_is_told_by_who_comes_and_goes() {
+        let voter = |name: &str, id: u64| (name.to_owned(), NodeId(id));
+        let [new, old] = [voter("orders-1", 7), voter("orders-1", 2)];
+        for (add, remove, reason, names) in [
+            (vec![new.clone()], vec![], "MemberAdded", vec![&new]),
+            (vec![], vec![old.clone()], "MemberRemoved", vec![&old]),
+            (vec![new.clone()], vec![old.clone()], "MemberReplaced", vec![&new, &old]),
+        ] {
+            let (told, note) = change(&add, &remove);
+            assert_eq!(told, reason);
+            for (name, id) in names {
+                assert!(note.contains(&format!("{name} ({id})")), "{note}");
+            }
+        }
     }
 }

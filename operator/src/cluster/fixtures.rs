@@ -2,6 +2,7 @@
 
 use super::observed::{ClaimView, Observed, PodView, SetView, Stuck};
 use super::plan::{Plan, plan};
+use super::resources::resources_mark;
 use super::validate::{Desired, validate};
 use crate::crd::{
     BootstrapPhase, BootstrapStatus, RolloutState, RolloutStatus, SqliteCluster, SqliteClusterSpec,
@@ -155,6 +156,7 @@ impl World {
             replicas,
             settled: true,
             revision: Some(self.desired.revision(role).into()),
+            resources_mark: resources_mark(&self.desired.spec.resources),
             volume_bytes: Some(1 << 30),
             volume_size: Some("1Gi".into()),
             terminating: false,
@@ -272,6 +274,11 @@ impl World {
             .edit_member(id, |member| member.silent_milliseconds = Some(1_000_000))
     }
 
+    /// Lost, and another member votes in its place; its name is held.
+    pub(crate) fn replaced(self, name: &str) -> Self {
+        self.lost(name).removed(name)
+    }
+
     pub(crate) fn behind(self, name: &str) -> Self {
         let id = self.id(name);
         self.edit_member(id, |member| member.matched_index = Some(1))
@@ -377,11 +384,12 @@ impl World {
         self
     }
 
-    /// What the plan says of the rollout is in the status, and its template in the StatefulSets.
+    /// What the plan says of the rollout is in the status, and its template, with the resources, in the StatefulSets.
     pub(crate) fn told(mut self) -> Self {
         let plan = self.plan();
         for (role, set) in &mut self.observed.sets {
             set.revision = Some(role_revision(&plan.revision, *role));
+            set.resources_mark = resources_mark(&self.desired.spec.resources);
         }
         self.observed.status.rollout = plan.rollout;
         self
@@ -406,6 +414,13 @@ impl World {
         let stuck = Stuck { reason: reason.into(), message: "no".into() };
         self.dead(name).edit_pod(name, |pod| {
             (pod.running, pod.stuck, pod.created) = (false, Some(stuck), Some(long_ago));
+        })
+    }
+
+    /// No Kubernetes node takes the pod.
+    pub(crate) fn unschedulable(self, name: &str) -> Self {
+        self.stuck(name, "x").edit_pod(name, |pod| {
+            (pod.stuck, pod.unschedulable) = (None, Some("0/3 nodes are available".into()));
         })
     }
 

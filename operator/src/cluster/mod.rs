@@ -41,6 +41,7 @@ use crate::pace::Matter;
 use crate::stores::Guarded;
 use access::Access;
 use apply::Outcome;
+use backups::act::BackupsError;
 use build::build;
 use client::admin_client::AdminClient;
 use jiff::Timestamp;
@@ -86,8 +87,10 @@ pub async fn reconcile(cluster: Arc<Guarded>, ctx: Arc<Context>) -> Result<Actio
     follow(&desired, &observed, &plan, &admin, &ctx);
     let mut failures = act(cluster, &desired, &observed, &plan, &access, &ctx).await;
     // Whatever became of the rest: what is due is due.
-    let backed_up = timed("backups", &ctx, backups::act::act(&desired, &observed, &plan, &admin, &ctx)).await;
-    failures.extend(backed_up.err().map(Error::from));
+    let undone = timed("backups", &ctx, backups::act::act(&desired, &observed, &plan, &admin, &ctx)).await;
+    let (namespace, name) = (&desired.name.namespace, &desired.name.name);
+    observed.backups.failures = lasting(&undone, ctx.failures.have_lasted(KIND, namespace, name));
+    failures.extend(undone.into_iter().map(Error::from));
     observed.certificates = ctx.certificates.get(&desired.name, &desired.uid);
     let rejection = Rejection::of(&failures);
     let status = status::status(&desired, &observed, &plan, rejection.as_ref());
@@ -125,6 +128,12 @@ async fn tell_unseen(cluster: &SqliteCluster, error: Error, ctx: &Context) -> Er
     error
 }
 
+/// What of backups could not be done, as sentences: what asking again does not change, and all of it once reconciles have failed
+/// for a while.
+fn lasting(undone: &[BackupsError], have_lasted: bool) -> Vec<String> {
+    undone.iter().filter(|error| have_lasted || error.lasts()).map(BackupsError::sentence).collect()
+}
+
 /// The first of what failed, by which the next attempt goes. The others are told of here.
 fn first(failures: Vec<Error>, cluster: &ClusterName, ctx: &Context) -> Option<Error> {
     let mut failures = failures.into_iter();
@@ -154,29 +163,25 @@ async fn act(
     access: &Access,
     ctx: &Context,
 ) -> Vec<Error> {
-    let Some(resources) = build(desired, observed, plan) else { return Vec::new() };
+    let Some(mut resources) = build(desired, observed, plan) else { return Vec::new() };
     let subject = cluster.object_ref(&());
     let mut failures = Vec::new();
     // Nothing is started that would wait for certificates.
     let certified = timed("certificates", ctx, certificates::keep(desired, observed, &subject, ctx)).await;
-    let is_uncertain = match certified {
-        Ok(true) => false,
-        Ok(false) => return failures,
-        Err(error) => {
-            failures.push(error.into());
-            if observed.sets.is_empty() && observed.pods.is_empty() {
-                return failures;
-            }
-            true
-        }
-    };
+    let footing = Footing::of(certified.as_ref().ok(), observed);
+    failures.extend(certified.err().map(Error::from));
+    match footing {
+        Footing::Nothing => return failures,
+        Footing::OfWhoRuns => resources = resources.without_new_pods(&desired.name, observed),
+        Footing::Unknown | Footing::Whole => {}
+    }
     failures.extend(application::keep(desired, plan, access, ctx).await.err().map(Error::from));
     failures.extend(passwords::keep(desired, observed, access, &subject, ctx).await.err().map(Error::from));
     let applied = timed("apply", ctx, apply::apply(desired, observed, &resources, ctx)).await;
     let Outcome { failures: unapplied, mut shortfall } = applied;
     failures.extend(unapplied.into_iter().map(Error::from));
-    // Who runs has certificates. Whether they are there for one that is made anew is not known.
-    shortfall.ground |= is_uncertain;
+    // Who runs has certificates. One that is made anew may not find any.
+    shortfall.ground |= footing != Footing::Whole;
     let admin = access.client(&ctx.admin);
     let steps = execute::execute(desired, observed, plan, &shortfall, &subject, &admin, ctx);
     for error in timed("execute", ctx, steps).await {
@@ -187,6 +192,32 @@ async fn act(
         }
     }
     failures
+}
+
+/// What of a cluster can be done with the certificates that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Footing {
+    /// Everything.
+    Whole,
+    /// Whether they are there is not known: nobody is restarted.
+    Unknown,
+    /// They are gone: who runs has read them and is looked after, and nobody is started or restarted.
+    OfWhoRuns,
+    /// Nothing: what would be started would wait for them.
+    Nothing,
+}
+
+impl Footing {
+    /// `complete`: whether pods find all that they mount, where that is known.
+    fn of(complete: Option<&bool>, observed: &Observed) -> Self {
+        let runs = !(observed.sets.is_empty() && observed.pods.is_empty());
+        match complete {
+            Some(true) => Self::Whole,
+            Some(false) if runs => Self::OfWhoRuns,
+            None if runs => Self::Unknown,
+            Some(false) | None => Self::Nothing,
+        }
+    }
 }
 
 /// What to do after a failure: again, after a while that doubles.
@@ -237,6 +268,73 @@ async fn timed<T>(step: &'static str, ctx: &Context, work: impl Future<Output = 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::fixtures::ApiServer;
+    use fixtures::World;
+
+    #[test]
+    fn who_runs_is_looked_after_without_certificates() {
+        let (serving, new) = (World::serving(3, 0).observe(), World::new(3, 0).observe());
+        for (complete, observed, wanted) in [
+            (Some(true), &serving, Footing::Whole),
+            (Some(true), &new, Footing::Whole),
+            (Some(false), &serving, Footing::OfWhoRuns),
+            (Some(false), &new, Footing::Nothing),
+            (None, &serving, Footing::Unknown),
+            (None, &new, Footing::Nothing),
+        ] {
+            assert_eq!(Footing::of(complete.as_ref(), observed), wanted, "{complete:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_runs_is_cared_for_where_its_certificates_are_gone() {
+        let cluster: SqliteCluster = serde_json::from_value(serde_json::json!({
+            "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
+            "metadata": {"name": "orders", "namespace": "shop", "uid": "cluster-uid"},
+            "spec": {"storage": {"size": "1Gi"}},
+        }))
+        .unwrap();
+        let given = |world: World| {
+            world.spec(|spec| {
+                spec.voters = 5;
+                spec.security.tls.peers = crate::crd::TlsMode::Secret;
+                spec.security.tls.peers_secret_ref =
+                    serde_json::from_value(serde_json::json!({"name": "given"})).unwrap();
+            })
+        };
+        // Neither the Secret that members mount nor what it is made of is there.
+        for (world, sizes) in [(given(World::serving(3, 0)), vec![3]), (given(World::new(3, 0)), vec![])] {
+            let server = ApiServer::default();
+            let ctx = Context::of(&server, vec![]);
+            let (observed, plan) = (world.observe(), world.plan());
+            let failures = act(&cluster, &world.desired, &observed, &plan, &Access::NotYet, &ctx).await;
+            assert!(failures.is_empty(), "{failures:?}");
+            let written = server.written();
+            let set = |(asked, object): &(String, serde_json::Value)| {
+                asked.ends_with("/statefulsets/orders").then(|| object["spec"]["replicas"].as_i64())?
+            };
+            assert_eq!(written.iter().filter_map(set).collect::<Vec<_>>(), sizes);
+            let observed = Observed {
+                certificates: ctx.certificates.get(&world.desired.name, &world.desired.uid),
+                ..observed
+            };
+            let told = certificates::health::condition(&world.desired, &observed).unwrap();
+            assert_eq!((told.holds, told.reason), (false, "SecretMissing"), "{}", told.message);
+        }
+    }
+
+    #[test]
+    fn what_backups_lack_is_told_where_it_lasts() {
+        let answer = |code: u16| {
+            let status = kube::core::Status { code, message: "quota".into(), ..Default::default() };
+            BackupsError::Create { name: "b".into(), source: kube::Error::Api(status.boxed()) }
+        };
+        let all = [answer(403), answer(500), BackupsError::Taken { name: "c".into() }];
+        let told = lasting(&all, false);
+        assert_eq!(told[0], "cannot create SqliteBackup b: quota");
+        assert!(told.len() == 2 && told[1].starts_with("SqliteBackup c is there already"), "{told:?}");
+        assert_eq!(lasting(&all, true).len(), 3);
+    }
 
     #[test]
     fn what_is_due_is_not_slept_through() {

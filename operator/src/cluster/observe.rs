@@ -197,6 +197,7 @@ fn set_view(set: &StatefulSet) -> SetView {
         replicas: spec.and_then(|spec| usize::try_from(spec.replicas?).ok()).unwrap_or_default(),
         settled: seen.is_some() && seen >= set.metadata.generation,
         revision: template.and_then(|annotations| annotations.get(ANNOTATION_REVISION).cloned()),
+        resources_mark: template.and_then(|annotations| annotations.get(ANNOTATION_RESOURCES).cloned()),
         volume_bytes: volume_size.as_deref().and_then(parse_quantity),
         volume_size,
         terminating: set.metadata.deletion_timestamp.is_some(),
@@ -249,12 +250,6 @@ fn pod_view(name: &ClusterName, pod: &Pod, zone_key: &str, ctx: &Context) -> Pod
         status.container_statuses.as_ref()?.iter().find(|status| status.name == CONTAINER)
     });
     let container = of_container.and_then(|status| status.state.as_ref());
-    let infeasible = condition("PodResizePending").is_some_and(|condition| {
-        condition.status == "True" && condition.reason.as_deref() == Some("Infeasible")
-    });
-    let resizing = ["PodResizePending", "PodResizeInProgress"]
-        .iter()
-        .any(|kind| condition(kind).is_some_and(|condition| condition.status == "True"));
     let last_words = of_container.and_then(last_words);
     let stuck = container.and_then(|state| state.waiting.as_ref()).and_then(|waiting| {
         let reason = waiting.reason.clone()?;
@@ -293,11 +288,7 @@ fn pod_view(name: &ClusterName, pod: &Pod, zone_key: &str, ctx: &Context) -> Pod
         last_words,
         metadata_mark: pod.annotations().get(ANNOTATION_METADATA).cloned(),
         resources_mark: pod.annotations().get(ANNOTATION_RESOURCES).cloned(),
-        resize: match (infeasible, resizing) {
-            (true, _) => Resize::Infeasible,
-            (false, true) => Resize::InProgress,
-            (false, false) => Resize::None,
-        },
+        resize: Resize::of(pod),
         resize_refused: pod.uid().is_some_and(|uid| ctx.refused_resizes.holds(name, &pod.name_any(), &uid)),
         created,
     }

@@ -8,7 +8,7 @@ use crate::crd::{BootstrapStatus, ClientTraffic, SqliteClusterStatus};
 use crate::names::PodRole;
 use client::admin::{MemberReport, NodeId};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -78,6 +78,8 @@ pub struct SetView {
     pub settled: bool,
     /// Revision of its pod template.
     pub revision: Option<String>,
+    /// Which compute resources the pods that it makes have from the spec.
+    pub resources_mark: Option<String>,
     /// Size of the volumes it makes, in bytes.
     pub volume_bytes: Option<u128>,
     /// The same, as it is written.
@@ -139,8 +141,13 @@ impl PodView {
     /// Whether what it has mounted is waited for: it runs, and has not been away for as long as `patience`. One that
     /// starts mounts what there is by then, and one that comes back is brought it by its kubelet.
     pub fn is_waited_for(&self, now: Timestamp, patience: Duration) -> bool {
+        self.running && !self.is_away(now, patience)
+    }
+
+    /// Whether it has not been Ready for as long as `patience`.
+    pub fn is_away(&self, now: Timestamp, patience: Duration) -> bool {
         let away = |since| Duration::try_from(now.duration_since(since)).is_ok_and(|away| away >= patience);
-        self.running && !self.not_ready_since.is_some_and(away)
+        self.not_ready_since.is_some_and(away)
     }
 
     /// Base of the member's API, once the pod has an address.
@@ -155,10 +162,36 @@ pub enum Resize {
     /// There is none.
     #[default]
     None,
-    /// The kubelet is at it, or waits for room.
+    /// The kubelet is at it.
     InProgress,
+    /// Its Kubernetes node has had no room since then, and may have it again.
+    Deferred(Timestamp),
     /// Its Kubernetes node will never have the room.
     Infeasible,
+}
+
+impl Resize {
+    /// By the conditions of a pod. What the kubelet said of an earlier change does not count for the present one.
+    pub fn of(pod: &Pod) -> Self {
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let found = |kind: &str| {
+            let mut conditions = conditions.into_iter().flatten();
+            conditions.find(|condition| condition.type_ == kind && condition.status == "True")
+        };
+        let is_of_earlier = |condition: &PodCondition| {
+            condition.observed_generation.is_some_and(|seen| Some(seen) < pod.metadata.generation)
+        };
+        let Some(pending) = found("PodResizePending") else {
+            return if found("PodResizeInProgress").is_some() { Self::InProgress } else { Self::None };
+        };
+        let since = pending.last_transition_time.as_ref().map(|since| since.0);
+        match (pending.reason.as_deref(), since) {
+            _ if is_of_earlier(pending) => Self::InProgress,
+            (Some("Infeasible"), _) => Self::Infeasible,
+            (Some("Deferred"), Some(since)) => Self::Deferred(since),
+            _ => Self::InProgress,
+        }
+    }
 }
 
 /// Why a container cannot start.
@@ -243,4 +276,40 @@ pub enum Child {
     Template(String),
     /// A ControllerRevision that keeps a spec.
     Spec(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_resize_is_what_the_kubelet_says_of_the_latest_change() {
+        let since = "2027-01-15T08:00:00Z";
+        let condition = |kind: &str, status: &str, reason: &str, generation: i64| {
+            json!({"type": kind, "status": status, "reason": reason, "observedGeneration": generation,
+                "lastTransitionTime": since})
+        };
+        let pending = |reason: &str, generation| condition("PodResizePending", "True", reason, generation);
+        let at_it = || condition("PodResizeInProgress", "True", "", 2);
+        let deferred = Resize::Deferred(since.parse().unwrap());
+        for (conditions, wanted) in [
+            (json!([]), Resize::None),
+            (json!([condition("PodResizePending", "False", "Infeasible", 2)]), Resize::None),
+            (json!([at_it()]), Resize::InProgress),
+            (json!([pending("Infeasible", 2)]), Resize::Infeasible),
+            (json!([pending("Deferred", 2)]), deferred),
+            (json!([at_it(), pending("Deferred", 2)]), deferred),
+            (json!([pending("Deferred", 1)]), Resize::InProgress),
+            (json!([pending("Infeasible", 1)]), Resize::InProgress),
+            // A Kubernetes that does not tell of which change it speaks.
+            (
+                json!([{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]),
+                Resize::Infeasible,
+            ),
+        ] {
+            let pod = json!({"metadata": {"generation": 2}, "status": {"conditions": conditions}});
+            assert_eq!(Resize::of(&serde_json::from_value(pod.clone()).unwrap()), wanted, "{pod}");
+        }
+    }
 }

@@ -85,6 +85,15 @@ pub enum Turn {
     Forget,
 }
 
+impl Turn {
+    /// What it is told as, once it is taken: the reason of the event, and its note. The rest is between operator and members.
+    fn news(self, overlap: i64) -> Option<(&'static str, String)> {
+        let note =
+            || format!("applications are told another password; the former one is accepted for {overlap} s");
+        (self == Self::HandOver).then(|| ("PasswordRotated", note()))
+    }
+}
+
 impl Passwords {
     /// As the operator's Secret has them. `application` is what applications are told; while one takes the place of
     /// another that is what the operator's Secret says they are to be told.
@@ -217,10 +226,8 @@ pub async fn keep(
     secrets.apply(&secret).await?;
     // What follows from it follows from what is written.
     ctx.known.forget(&desired.name);
-    if turn == Turn::HandOver {
-        let note =
-            format!("applications are told another password; the former one is accepted for {overlap} s");
-        ctx.tell(subject, EventType::Normal, "PasswordRotated", "Rotate", note).await;
+    if let Some((reason, note)) = turn.news(overlap) {
+        ctx.tell(subject, EventType::Normal, reason, "Rotate", note).await;
     }
     Ok(())
 }
@@ -285,13 +292,14 @@ mod tests {
         let mut passwords = at_rest();
         let wish = Some("now");
         assert_eq!(passwords.turn(None, 60, 0), Turn::Rest);
-        for (now, turn, accepted, told) in [
-            (100, Turn::Begin, 2, "a"),
-            (110, Turn::HandOver, 2, "b"),
-            (120, Turn::Overlap(170), 2, "b"),
-            (170, Turn::Forget, 1, "b"),
+        for (now, turn, accepted, told, event) in [
+            (100, Turn::Begin, 2, "a", None),
+            (110, Turn::HandOver, 2, "b", Some("PasswordRotated")),
+            (120, Turn::Overlap(170), 2, "b", None),
+            (170, Turn::Forget, 1, "b", None),
         ] {
             assert_eq!(passwords.turn(wish, 60, now), turn, "at {now}");
+            assert_eq!(turn.news(60).map(|(reason, _)| reason), event, "at {now}");
             let after = passwords.turned(turn, wish, both("b"), now);
             if turn != Turn::Forget {
                 assert_eq!(written(&after), after, "at {now}");

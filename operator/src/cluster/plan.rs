@@ -6,6 +6,7 @@
 
 mod fatal_entry;
 mod identity;
+pub(super) mod lost_quorum;
 mod membership;
 mod pods;
 mod rollout;
@@ -21,6 +22,7 @@ mod tests;
 pub use upkeep::bucket;
 
 pub(super) use fatal_entry::explain;
+pub(super) use upkeep::counts_for_growth;
 
 pub use step::{
     Activity, ActivityReason, ClaimMark, Obstacle, ObstacleReason, Pending, PendingReason, Sizes, Step,
@@ -56,6 +58,8 @@ pub struct Plan {
     pub activity: Option<Activity>,
     /// What needs a human.
     pub obstacle: Option<Obstacle>,
+    /// Without a leader: what becomes of the consent to go on without a quorum, or why nothing does.
+    pub consent: Option<String>,
     /// What waits for a time or for somebody's word.
     pub pending: Option<Pending>,
     /// Revision of the pod templates that pods shall have now.
@@ -64,6 +68,8 @@ pub struct Plan {
     pub rollout: Option<RolloutStatus>,
     /// Size that volumes are to have, as the claims shall say it.
     pub volume_size: String,
+    /// Size of the smallest volume, of those that are in use.
+    pub volume_allocated: Option<String>,
     /// How members are to talk to each other from the next reconcile on.
     pub peer_traffic: Option<PeerTraffic>,
     /// How clients are to be answered from the next reconcile on.
@@ -89,6 +95,7 @@ impl Plan {
             rollout: observed.status.rollout.clone(),
             peer_traffic: observed.status.peer_traffic,
             client_traffic: observed.status.client_traffic,
+            volume_allocated: observed.status.storage.as_ref().and_then(|s| s.allocated.clone()),
             ..Self::default()
         }
     }
@@ -193,6 +200,10 @@ struct Planner<'a> {
     /// Whether nobody else is restarted yet.
     waits_for_canary: bool,
     canary_failed: Option<Obstacle>,
+    /// Whether nobody is restarted for other resources yet.
+    restarts_wait: bool,
+    /// Revision under which that begins now.
+    restarts_as: Option<String>,
     /// Size that volumes are to have: in bytes, and as the claims shall say it.
     volume: (u128, String),
     /// Id of a new cluster in the place of one whose members were all in memory.
@@ -234,6 +245,8 @@ impl<'a> Planner<'a> {
             gated: false,
             waits_for_canary: false,
             canary_failed: None,
+            restarts_wait: false,
+            restarts_as: None,
             volume: (desired.volume_bytes, desired.spec.storage.size.clone()),
             minted,
             strangers,
@@ -248,6 +261,7 @@ impl<'a> Planner<'a> {
         if self.desired.spec.hibernated {
             return self.hibernate();
         }
+        self.choose_restarts();
         self.plan_sizes();
         self.plan_claims();
         self.plan_serving();
@@ -322,6 +336,7 @@ impl<'a> Planner<'a> {
         self.plan.revision.clone_from(&self.revision);
         self.plan.rollout = Some(self.rollout.clone());
         self.plan.volume_size.clone_from(&self.volume.1);
+        self.plan.volume_allocated = self.allocated();
         self.plan.voter_budget = self.voter_budget();
         self.plan.sizes = Some(self.sizes.clone());
         self.plan.steps.extend(self.disruption.take());

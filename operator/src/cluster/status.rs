@@ -92,11 +92,7 @@ pub fn status(
             } else {
                 plan.volume_size.clone()
             },
-            allocated: observed
-                .claims
-                .values()
-                .filter_map(|claim| claim.allocated.clone())
-                .min_by_key(|size| super::validate::parse_quantity(size)),
+            allocated: plan.volume_allocated.clone(),
         }),
         rollout: plan.rollout.clone(),
         backup: super::backups::health::status(desired, observed, plan),
@@ -381,15 +377,6 @@ async fn tell(observed: &Observed, status: &SqliteClusterStatus, subject: &Objec
         let kind = if warns { EventType::Warning } else { EventType::Normal };
         ctx.tell(subject, kind, reason, "Observe", note).await;
     }
-    let reason = |conditions: &[Condition]| {
-        conditions.iter().find(|c| c.type_ == "Ready").map(|c| (c.reason.clone(), c.message.clone()))
-    };
-    if let (Some((now, message)), before) = (reason(&status.conditions), reason(&observed.status.conditions))
-        && now == "QuorumLost"
-        && before.is_none_or(|(before, _)| before != now)
-    {
-        ctx.tell(subject, EventType::Warning, "QuorumLost", "Observe", message).await;
-    }
     tell_stalled(&observed.status, status, subject, ctx).await;
 }
 
@@ -460,6 +447,13 @@ fn news(before: &SqliteClusterStatus, now: &SqliteClusterStatus) -> Vec<(&'stati
     {
         let note = format!("all members of {before} were lost with their memory; {now} begins empty");
         news.push(("DataLost", true, note));
+    }
+    let quorum_lost = |status: &SqliteClusterStatus| {
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
+        (ready.reason == "QuorumLost").then(|| ready.message.clone())
+    };
+    if let (None, Some(message)) = (quorum_lost(before), quorum_lost(now)) {
+        news.push(("QuorumLost", true, message));
     }
     news
 }

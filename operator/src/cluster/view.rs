@@ -200,6 +200,11 @@ impl<'a> View<'a> {
         self.voters().filter(|voter| self.report(voter).is_some()).count()
     }
 
+    /// Whether fewer voters answer the operator than are needed.
+    pub fn lacks_quorum(&self) -> bool {
+        self.answering_voters() < quorum(self.voters().count())
+    }
+
     /// Whether the volume of a voter is gone: its name came back with an empty one, or neither pod nor claim is left.
     pub fn lost_its_volume(&self, voter: &Member) -> bool {
         let (name, observed) = (&voter.name, self.observed);

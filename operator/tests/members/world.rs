@@ -190,6 +190,7 @@ pub fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr
         refused_resizes: Default::default(),
         probes: Default::default(),
         tests: Default::default(),
+        silent_tests: Default::default(),
         retentions: Default::default(),
         failures: Default::default(),
         put_off: Default::default(),

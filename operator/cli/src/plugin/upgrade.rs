@@ -48,6 +48,9 @@ pub fn abort(cluster: &SqliteCluster) -> Result<Edit> {
         let before = taken_back(cluster, &image, changes);
         validate(&before, &image).is_ok_and(|desired| desired.voter_revision == stable)
     };
+    if validate(cluster, &image).is_ok_and(|desired| desired.voter_revision == stable) {
+        bail!("only restarts for other compute resources wait: put the former spec.resources back");
+    }
     let changes = ATTEMPTS.iter().find(leads_back).with_context(|| {
         let mut why = format!(
             "the update changes more than an image or a restart: put the former spec back, from where it is kept; \
@@ -219,6 +222,13 @@ mod tests {
         rollout.stable_revision = Some("counted-by-another-release".into());
         let told = concat!("this plugin is ", env!("CARGO_PKG_VERSION"));
         assert!(message(&foreign).ends_with(told), "{}", message(&foreign));
+        // Resources are in no template: what waits has a name of its own.
+        let mut resources = updating(spec(), |_| {});
+        let rollout =
+            resources.status.as_mut().and_then(|status| status.rollout.as_mut()).expect("a rollout");
+        (rollout.state, rollout.revision) =
+            (RolloutState::WaitingForApproval, Some("stable-resources".into()));
+        assert!(message(&resources).contains("former spec.resources"), "{}", message(&resources));
         let mut back = updating(spec(), |cluster| cluster.spec.image = Some("i:2".into()));
         let rollout = back.status.as_mut().and_then(|status| status.rollout.as_mut()).expect("a rollout");
         rollout.revision.clone_from(&rollout.stable_revision);

@@ -97,6 +97,28 @@ fn each_state_is_told_as_tools_read_it() {
     }
 }
 
+#[test]
+fn the_end_of_one_is_told_once() {
+    let fresh = SqliteBackupStatus::default();
+    let waits = after(fresh.clone(), Step::Retry(failures(1, "disk")), Outcome::Done);
+    let late = Step::Fail { reason: "BackupFailed", message: "the disk is gone".into() };
+    let failed = after(waits.clone(), late, Outcome::Done);
+    let done = after(waits.clone(), Step::Succeed(Box::new(backup())), Outcome::Done);
+    for (what, before, status, wanted) in [
+        ("an attempt failed", &fresh, &waits, None),
+        ("it failed", &waits, &failed, Some(("BackupFailed", true, "the disk is gone"))),
+        ("once", &failed, &failed, None),
+        ("it succeeded", &waits, &done, Some(("BackupSucceeded", false, "index 7, 10 bytes"))),
+        ("once", &done, &done, None),
+    ] {
+        let told = end(before, status);
+        let told = told
+            .as_ref()
+            .map(|(type_, reason, note)| (*reason, matches!(type_, EventType::Warning), note.as_str()));
+        assert_eq!(told, wanted, "{what}");
+    }
+}
+
 fn failures(count: i32, message: &str) -> BackupFailures {
     let next_time = Some(Time(now() + jiff::SignedDuration::from_secs(10)));
     BackupFailures { count, member: "orders-1".into(), message: message.into(), next_time }

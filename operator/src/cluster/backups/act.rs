@@ -2,7 +2,7 @@
 
 use super::schedule::{BackupPlan, Expiry, NewBackup};
 use super::seen::{Probed, probe_purpose};
-use super::verify::{NewVerifier, Verdict};
+use super::verify::{self, NewVerifier, Verdict};
 use crate::backup::status::{publish, verified};
 use crate::backup::{explain, find};
 use crate::cluster::build::verifier;
@@ -12,6 +12,7 @@ use crate::cluster::validate::Desired;
 use crate::cluster::view::View;
 use crate::context::Context;
 use crate::crd::SqliteBackup;
+use crate::error::{is_refused, sentence};
 use crate::names::{
     ANNOTATION_SCHEDULED, FIELD_MANAGER, LABEL_CLUSTER, LABEL_SCHEDULE, MANAGED_BY, content_hash,
 };
@@ -22,8 +23,9 @@ use client::admin_client::AdminClient;
 use client::backup::DeleteBackups;
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Resource, ResourceExt as _};
+use kube::{Api, Client, Resource, ResourceExt as _};
 use serde_json::json;
 use std::time::Duration;
 
@@ -47,8 +49,10 @@ pub enum BackupsError {
         #[source]
         source: kube::Error,
     },
-    /// Its name is that of an object of another cluster or schedule, or of somebody else.
-    #[error("SqliteBackup {name} is there already and is not of this schedule: rename the schedule")]
+    /// Its names are those of objects of other clusters or schedules, or of somebody else.
+    #[error(
+        "SqliteBackup {name} is there already and is not of this schedule: delete it, or rename the schedule"
+    )]
     Taken {
         /// Its name.
         name: String,
@@ -76,28 +80,47 @@ pub enum BackupsError {
     },
 }
 
-/// Does what the plan says of backups.
+impl BackupsError {
+    /// Whether asking again changes nothing.
+    pub fn lasts(&self) -> bool {
+        match self {
+            Self::Create { source, .. } | Self::Test { source, .. } => is_refused(source),
+            Self::Record(StatusError::Write { source, .. }) => is_refused(source),
+            Self::Taken { .. } | Self::Encode { .. } => true,
+        }
+    }
+
+    /// What failed and why, for people.
+    pub fn sentence(&self) -> String {
+        sentence(self)
+    }
+}
+
+/// Does what the plan says of backups. What failed, each for itself: one that cannot be made is no reason to look after the
+/// others no more.
 pub async fn act(
     desired: &Desired,
     observed: &Observed,
     plan: &Plan,
     admin: &AdminClient,
     ctx: &Context,
-) -> Result<(), BackupsError> {
-    let Some(backups) = &desired.spec.backup else { return Ok(()) };
+) -> Vec<BackupsError> {
+    let mut failures = Vec::new();
+    let Some(backups) = &desired.spec.backup else { return failures };
     let BackupPlan { schedules: _, create, expiry, verify, verdicts } = &plan.backups;
     for new in create {
-        make(desired, new, ctx).await?;
+        failures.extend(make(desired, new, &ctx.client).await.err());
     }
     for verdict in verdicts {
-        record(desired, verdict, ctx).await?;
+        failures.extend(record(desired, verdict, ctx).await.err());
     }
     if let Some(cluster_id) = observed.cluster_id() {
-        test(desired, cluster_id, verify, ctx).await?;
+        failures.extend(test(desired, cluster_id, verify, ctx).await.err());
     }
+    tell_silent(desired, observed, ctx).await;
     let view = View::of(observed, plan.cluster_id.as_deref());
     let leader = view.leader().and_then(|leader| observed.pods.get(&leader.name)?.base());
-    let Some(base) = leader.filter(|_| !desired.spec.paused) else { return Ok(()) };
+    let Some(base) = leader.filter(|_| !desired.spec.paused) else { return failures };
     let every = probe_period(observed.backups.probe.as_ref());
     let probe = probe(admin.clone(), base.clone());
     ctx.probes.begin(&desired.name, &probe_purpose(backups), every, &ctx.triggers.clusters, probe);
@@ -107,12 +130,21 @@ pub async fn act(
         let work = expire(admin.clone(), base, api, expiry.clone());
         ctx.retentions.begin(&desired.name, &purpose, RETRY, &ctx.triggers.clusters, work);
     }
-    Ok(())
+    failures
 }
 
-/// Makes the object. One that is there already was made by an operator before.
-async fn make(desired: &Desired, new: &NewBackup, ctx: &Context) -> Result<(), BackupsError> {
-    let NewBackup { name, schedule, due } = new;
+/// Makes the object, under its other name where somebody else has the first.
+async fn make(desired: &Desired, new: &NewBackup, client: &Client) -> Result<(), BackupsError> {
+    match offer(desired, new, &new.name, client).await {
+        Err(BackupsError::Taken { .. }) => offer(desired, new, &new.otherwise, client).await,
+        made => made,
+    }
+}
+
+/// Makes the object under this name. One that is there already was made by an operator before.
+async fn offer(desired: &Desired, new: &NewBackup, name: &str, client: &Client) -> Result<(), BackupsError> {
+    let NewBackup { schedule, due, .. } = new;
+    let called = || name.to_owned();
     let object = json!({
         "apiVersion": SqliteBackup::api_version(&()),
         "kind": SqliteBackup::kind(&()),
@@ -128,22 +160,22 @@ async fn make(desired: &Desired, new: &NewBackup, ctx: &Context) -> Result<(), B
         },
         "spec": {"clusterRef": {"name": desired.name.name}},
     });
-    let object: SqliteBackup = serde_json::from_value(object)
-        .map_err(|source| BackupsError::Encode { name: name.clone(), source })?;
-    let api: Api<SqliteBackup> = Api::namespaced(ctx.client.clone(), &desired.name.namespace);
+    let object: SqliteBackup =
+        serde_json::from_value(object).map_err(|source| BackupsError::Encode { name: called(), source })?;
+    let api: Api<SqliteBackup> = Api::namespaced(client.clone(), &desired.name.namespace);
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
     match api.create(&params, &object).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
             let found = api.get_opt(name).await;
-            let found = found.map_err(|source| BackupsError::Create { name: name.clone(), source })?;
+            let found = found.map_err(|source| BackupsError::Create { name: called(), source })?;
             let is_ours = found.is_none_or(|found| {
                 let label = |key: &str| found.labels().get(key).map(String::as_str);
                 (label(LABEL_CLUSTER), label(LABEL_SCHEDULE)) == (Some(&desired.name.name), Some(schedule))
             });
-            if is_ours { Ok(()) } else { Err(BackupsError::Taken { name: name.clone() }) }
+            if is_ours { Ok(()) } else { Err(BackupsError::Taken { name: called() }) }
         }
-        Err(source) => Err(BackupsError::Create { name: name.clone(), source }),
+        Err(source) => Err(BackupsError::Create { name: called(), source }),
     }
 }
 
@@ -166,6 +198,22 @@ async fn record(desired: &Desired, verdict: &Verdict, ctx: &Context) -> Result<(
     let cluster = find(ctx, &desired.name.namespace, &desired.name.name);
     ctx.tell_both(backup, cluster.as_ref(), (type_, reason, "Verify"), &told).await;
     Ok(())
+}
+
+/// Tells of each test that came to no verdict, or does not come to run, and why: once, as long as this process remembers.
+async fn tell_silent(desired: &Desired, observed: &Observed, ctx: &Context) {
+    let mut silent = verify::silent(observed);
+    let told = ctx.silent_tests.get(&desired.name, &desired.uid).unwrap_or_default();
+    ctx.silent_tests.set(&desired.name, &desired.uid, silent.keys().cloned().collect());
+    silent.retain(|pod, _| !told.contains(pod));
+    if silent.is_empty() {
+        return;
+    }
+    let Some(cluster) = find(ctx, &desired.name.namespace, &desired.name.name) else { return };
+    let subject = cluster.object_ref(&());
+    for note in silent.into_values() {
+        ctx.tell(&subject, EventType::Warning, "BackupNotVerified", "Verify", note).await;
+    }
 }
 
 /// Makes the Job of the first test whose Job is not there: one that is, without a pod, came to its deadline, and is made again
@@ -241,7 +289,141 @@ async fn expire(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::backups::verify::VerifierView;
+    use crate::cluster::fixtures::{CLUSTER_ID, World};
+    use crate::context::fixtures::ApiServer;
+    use crate::crd::{Verification, VerificationResult};
     use client::backup::Probe;
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use kube::runtime::reflector::store;
+    use kube::runtime::watcher::Event;
+    use serde_json::Value;
+
+    const BACKUPS: &str = "/apis/sqlite-operator.io/v1alpha1/namespaces/shop/sqlitebackups";
+
+    /// The cluster `orders` with a schedule, of which a backup is due whose name could be of `orders-eu` as well.
+    fn world() -> (World, NewBackup) {
+        let backups = json!({"store": {"s3": {"bucket": "b"}}, "schedules": [
+            {"name": "eu-nightly", "cron": "0 3 * * *", "verify": {"every": "24h"}},
+        ]});
+        let due: Timestamp = "2027-01-15T03:00:00Z".parse().unwrap();
+        let world = World::serving(3, 0).spec(|spec| spec.backup = serde_json::from_value(backups).unwrap());
+        let world = world.edit(|world| {
+            let before = json!({"schedules": [
+                {"name": "eu-nightly", "cron": "0 3 * * * UTC", "countedFrom": "2027-01-14T03:00:00Z"},
+            ]});
+            world.observed.status.backup = serde_json::from_value(before).unwrap();
+        });
+        let create = world.plan().backups.create;
+        assert_eq!(create.len(), 1, "at {due}");
+        (world, create[0].clone())
+    }
+
+    fn object(cluster: &str, schedule: &str) -> Value {
+        json!({
+            "metadata": {"name": "b", "labels": {(LABEL_CLUSTER): cluster, (LABEL_SCHEDULE): schedule}},
+            "spec": {"clusterRef": {"name": cluster}},
+        })
+    }
+
+    #[tokio::test]
+    async fn a_name_that_another_cluster_has_holds_up_no_backup() {
+        let (world, new) = world();
+        assert_eq!(new.name, "orders-eu-nightly-202701150300");
+        let [first, second] = [&new.name, &new.otherwise].map(|name| format!("{BACKUPS}/{name}"));
+        let (ours, others) = (object("orders", "eu-nightly"), object("orders-eu", "nightly"));
+        for (what, there, refuses, made, failed) in [
+            ("nothing is there", vec![], vec![], Some(&first), None),
+            ("it is there", vec![(&first, &ours)], vec![], None, None),
+            ("its name is taken", vec![(&first, &others)], vec![], Some(&second), None),
+            ("and it is there", vec![(&first, &others), (&second, &ours)], vec![], None, None),
+            (
+                "so is the other name",
+                vec![(&first, &others), (&second, &others)],
+                vec![],
+                None,
+                Some("is there already and is not of this schedule"),
+            ),
+            ("it is refused", vec![], vec!["POST"], None, Some("cannot create SqliteBackup")),
+        ] {
+            let there: Vec<_> =
+                there.into_iter().map(|(path, found)| (path.as_str(), found.clone())).collect();
+            let server = ApiServer::new(&there, &refuses);
+            let failure = make(&world.desired, &new, &server.client()).await.err();
+            let written = server.written();
+            let paths: Vec<_> = written.iter().filter_map(|(asked, _)| asked.strip_prefix("POST ")).collect();
+            assert_eq!(paths, made.into_iter().collect::<Vec<_>>(), "{what}");
+            let told = failure.as_ref().map(BackupsError::sentence);
+            assert_eq!(told.is_some(), failed.is_some(), "{what}: {told:?}");
+            let (told, part) = (told.unwrap_or_default(), failed.unwrap_or_default());
+            assert!(told.contains(part), "{what}: {told}");
+            assert!(failure.is_none_or(|failure| failure.lasts()), "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_done_keeps_the_rest_from_nothing() {
+        let (world, new) = world();
+        let world = world.edit_pod("orders-0", |pod| pod.ip = Some("127.77.0.1".into()));
+        let verdict = Verdict {
+            backup: "tested".into(),
+            verification: Verification {
+                time: Time(world.observed.now),
+                result: VerificationResult::Passed,
+                restore_seconds: None,
+                bytes_per_second: None,
+                index: None,
+                checked_index: None,
+                message: None,
+            },
+        };
+        let test = NewVerifier {
+            job: "orders-verify-1".into(),
+            backup: "b".into(),
+            path: "p".into(),
+            schedule: "eu-nightly".into(),
+            has_queries: false,
+            replay: false,
+            volume_size: "1Gi".into(),
+        };
+        let later = NewBackup { name: "later".into(), ..new.clone() };
+        let backups = BackupPlan {
+            create: vec![new, later],
+            verify: vec![test],
+            verdicts: vec![verdict],
+            ..BackupPlan::default()
+        };
+        let plan = Plan { cluster_id: Some(CLUSTER_ID.into()), backups, ..Plan::default() };
+        let tested = json!({
+            "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteBackup",
+            "metadata": {"name": "tested", "namespace": "shop", "uid": "u"},
+            "spec": {"clusterRef": {"name": "orders"}},
+        });
+        let (one, verdicts, tests) = (
+            "POST /apis/sqlite-operator.io/v1alpha1/namespaces/shop/sqlitebackups/orders-",
+            "/status",
+            "/jobs/",
+        );
+        for refused in [vec![], vec![one], vec![verdicts], vec![tests], vec![one, verdicts, tests]] {
+            let server = ApiServer::new(&[], &refused);
+            let ctx = Context::of(&server, vec![tested.clone()]);
+            let mut tried = ctx.triggers.clusters.listen();
+            let failures = act(&world.desired, &world.observe(), &plan, &ctx.admin, &ctx).await;
+            assert_eq!(failures.len(), refused.len(), "{refused:?}: {failures:?}");
+            let done: Vec<String> = server.written().into_iter().map(|(asked, _)| asked).collect();
+            let is_done = |part: &str| done.iter().any(|asked| asked.contains(part));
+            assert!(is_done("/sqlitebackups/later"), "{refused:?}: {done:?}");
+            for part in [one, verdicts, tests] {
+                assert_eq!(is_done(part), !refused.contains(&part), "{refused:?}: {done:?}");
+            }
+            // The store was tried out, and that is over.
+            assert!(tried.recv().await.is_some(), "{refused:?}");
+            let backups = world.desired.spec.backup.as_ref().unwrap();
+            let outcome = ctx.probes.outcome(&world.desired.name, &probe_purpose(backups));
+            assert!(matches!(outcome, Some(Probed::Failed(_))), "{outcome:?}");
+        }
+    }
 
     #[test]
     fn a_store_that_was_away_is_tried_out_again_soon() {
@@ -258,5 +440,42 @@ mod tests {
         ] {
             assert_eq!(probe_period(last.as_ref()), again, "{last:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_test_that_came_to_nothing_is_told_of_once() {
+        let killed = |pod: &str| VerifierView {
+            pod: pod.into(),
+            backup: "b".into(),
+            created: Timestamp::UNIX_EPOCH,
+            hindrance: None,
+            ended: Some(Timestamp::UNIX_EPOCH),
+            report: None,
+            cause: Some("OOMKilled, exit code 137".into()),
+        };
+        let server = ApiServer::default();
+        let mut ctx = Context::of(&server, vec![]);
+        let (clusters, mut writer) = store();
+        let cluster = json!({
+            "apiVersion": "sqlite-operator.io/v1alpha1", "kind": "SqliteCluster",
+            "metadata": {"name": "orders", "namespace": "shop", "uid": "u"}, "spec": {"storage": {"size": "1Gi"}},
+        });
+        writer.apply_watcher_event(&Event::Apply(serde_json::from_value(cluster).unwrap()));
+        ctx.stores.clusters = clusters;
+        let (mut world, _) = world();
+        let told = || server.written().into_iter().filter(|(asked, _)| asked.contains("/events")).count();
+        for (verifiers, so_far) in [
+            (vec![], 0),
+            (vec![killed("first")], 1),
+            (vec![killed("first")], 1),
+            (vec![killed("first"), killed("second")], 2),
+        ] {
+            world.observed.backups.verifiers = verifiers;
+            tell_silent(&world.desired, &world.observed, &ctx).await;
+            assert_eq!(told(), so_far, "{:?}", world.observed.backups.verifiers);
+        }
+        let (_, event) = server.written().swap_remove(0);
+        assert_eq!((&event["reason"], &event["type"]), (&json!("BackupNotVerified"), &json!("Warning")));
+        assert_eq!(event["note"], "the test of b ended without a verdict: OOMKilled, exit code 137");
     }
 }

@@ -8,8 +8,8 @@ use crate::cluster::plan::Plan;
 use crate::cluster::validate::Desired;
 use crate::cluster::view::View;
 use crate::crd::{
-    ArchiveStatus, BackupStatus, Backups, ContinuousBackup, RecoveryWindow, ScheduleStatus,
-    VerificationResult, parse_period,
+    ArchiveStatus, BackupSchedule, BackupStatus, Backups, ContinuousBackup, RecoveryWindow, ScheduleStatus,
+    Verification, VerificationResult, parse_period,
 };
 use client::backup::{ArchiveReport, ArchiveState};
 use jiff::{SignedDuration, Timestamp};
@@ -212,6 +212,9 @@ fn is_open(backups: &Backups) -> bool {
 /// What is wrong: reason and sentence.
 fn trouble(backups: &Backups, observed: &Observed, plan: &Plan) -> Option<(&'static str, String)> {
     let seen = &observed.backups;
+    if !seen.failures.is_empty() {
+        return Some(("BackupWorkFailed", seen.failures.join("; ")));
+    }
     match &seen.probe {
         Some(Probed::Failed(why)) => {
             return Some(("ProbeFailed", format!("the store could not be tried out: {why}")));
@@ -305,22 +308,56 @@ fn verified(backups: &Backups, observed: &Observed) -> Draft {
         let why = verify::obstacle(observed).filter(|_| !holds).map(|why| format!("; {why}"));
         Draft { kind: "BackupVerified", holds, reason, message: message + &why.unwrap_or_default() }
     };
-    let tests = observed.backups.backups.iter().filter_map(|b| Some((b, b.verification.as_ref()?)));
-    let Some((backup, last)) = tests.max_by_key(|(_, verification)| verification.time.0) else {
+    let tests = || observed.backups.backups.iter().filter_map(|b| Some((b, b.verification.as_ref()?)));
+    let Some((newest, _)) = tests().max_by_key(|(_, verification)| verification.time.0) else {
         return draft(false, "NotVerified", "no backup was restored for a test yet".into());
     };
-    if last.result == VerificationResult::Failed {
-        let why = last.message.clone().unwrap_or_else(|| "the test does not say why".into());
-        return draft(false, "VerificationFailed", format!("restoring {} failed: {why}", backup.name));
+    let stands = |(backup, failed): &(&BackupView, &Verification)| {
+        failed.result == VerificationResult::Failed
+            && !tests().any(|(other, passed)| makes_good(backup, failed, other, passed))
+    };
+    let failed: Vec<String> = tests()
+        .filter(stands)
+        .map(|(backup, failed)| {
+            let why = failed.message.as_deref().unwrap_or("the test does not say why");
+            format!("restoring {} failed: {why}", backup.name)
+        })
+        .collect();
+    if !failed.is_empty() {
+        return draft(false, "VerificationFailed", failed.join("; "));
     }
-    let every = backups.schedules.iter().filter_map(|s| parse_period(&s.verify.as_ref()?.every)).min();
-    let overdue = every.is_some_and(|every| {
-        observed.now.duration_since(last.time.0) > SignedDuration::from_secs(every.saturating_mul(2))
-    });
-    if overdue {
-        return draft(false, "Overdue", format!("the last test was that of {}, too long ago", backup.name));
+    if let Some(message) = backups.schedules.iter().find_map(|schedule| overdue(schedule, observed)) {
+        return draft(false, "Overdue", message);
     }
-    draft(true, "Verified", format!("{} was restored and is what it should be", backup.name))
+    draft(true, "Verified", format!("{} was restored and is what it should be", newest.name))
+}
+
+/// Whether what a test found of one backup is made good by that of another: the same schedule made a newer one, which was
+/// tested later, and passed. What no schedule made stands for itself, for as long as it is there.
+fn makes_good(backup: &BackupView, failed: &Verification, other: &BackupView, passed: &Verification) -> bool {
+    let moment = |backup: &BackupView| backup.time.unwrap_or(backup.created);
+    passed.result == VerificationResult::Passed
+        && backup.schedule.is_some()
+        && backup.schedule == other.schedule
+        && moment(other) > moment(backup)
+        && passed.time.0 > failed.time.0
+}
+
+/// That the tests of a schedule do not keep up, if they do not. One that had none yet is counted from its first backup on.
+fn overdue(schedule: &BackupSchedule, observed: &Observed) -> Option<String> {
+    let every = parse_period(&schedule.verify.as_ref()?.every)?;
+    let mine = || observed.backups.backups.iter().filter(|b| b.schedule.as_ref() == Some(&schedule.name));
+    let tests = mine().filter_map(|backup| Some((backup.verification.as_ref()?.time.0, &backup.name)));
+    let last = tests.max();
+    let first = || mine().filter(|b| b.state == BackupState::Succeeded).filter_map(|b| b.time).min();
+    let since = last.map(|(time, _)| time).or_else(first)?;
+    let late = observed.now.duration_since(since) > SignedDuration::from_secs(every.saturating_mul(2));
+    late.then(|| match last {
+        Some((_, backup)) => {
+            format!("the last test of schedule {} was that of {backup}, too long ago", schedule.name)
+        }
+        None => format!("no backup of schedule {} was restored for a test yet", schedule.name),
+    })
 }
 
 #[cfg(test)]
@@ -392,6 +429,120 @@ mod tests {
         }
         let none = World::serving(3, 0);
         assert!(conditions(&none.desired, &none.observe(), &none.plan()).is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_done_is_told() {
+        let why = "SqliteBackup b is there already; cannot create Job c: quota".to_owned();
+        let world = archive(ArchiveState::OnTarget).edit(|world| {
+            world.observed.backups.failures = why.split("; ").map(str::to_owned).collect();
+        });
+        let draft = conditions(&world.desired, &world.observe(), &world.plan()).remove(0);
+        assert_eq!((draft.holds, draft.reason, draft.message), (false, "BackupWorkFailed", why));
+    }
+
+    /// A backup of a schedule (none: made by hand), so many hours old, and what a test so many hours ago found.
+    fn backed_up(schedule: Option<&str>, age: i64, test: Option<(i64, bool)>) -> BackupView {
+        let now = crate::cluster::fixtures::now();
+        let ago = |hours: i64| now - SignedDuration::from_hours(hours);
+        let verification = test.map(|(age, passed)| Verification {
+            time: Time(ago(age)),
+            result: if passed { VerificationResult::Passed } else { VerificationResult::Failed },
+            restore_seconds: None,
+            bytes_per_second: None,
+            index: None,
+            checked_index: None,
+            message: (!passed).then(|| "a bit flipped".into()),
+        });
+        BackupView {
+            name: format!("{}-{age}", schedule.unwrap_or("hand")),
+            uid: String::new(),
+            schedule: schedule.map(str::to_owned),
+            due: schedule.map(|_| ago(age)),
+            created: ago(age),
+            state: BackupState::Succeeded,
+            time: Some(ago(age)),
+            path: None,
+            store: None,
+            cluster_id: None,
+            verification,
+            verify_at: None,
+            message: String::new(),
+            terminating: false,
+        }
+    }
+
+    #[test]
+    fn a_test_that_failed_stands_until_its_own_schedule_made_it_good() {
+        let (a, b) = (Some("a"), Some("b"));
+        let (passed, failed) = (|age| Some((age, true)), |age| Some((age, false)));
+        for (what, backups, wanted) in [
+            ("nothing", vec![], "NotVerified"),
+            ("no test", vec![backed_up(a, 5, None)], "NotVerified"),
+            ("it passed", vec![backed_up(a, 5, passed(4))], "Verified a-5"),
+            ("it failed", vec![backed_up(a, 5, failed(4))], "VerificationFailed a-5"),
+            (
+                "another schedule passed later",
+                vec![backed_up(a, 5, failed(4)), backed_up(b, 5, passed(3))],
+                "VerificationFailed a-5",
+            ),
+            (
+                "both failed",
+                vec![backed_up(a, 5, failed(4)), backed_up(b, 6, failed(3))],
+                "VerificationFailed a-5 b-6",
+            ),
+            (
+                "the next one passed",
+                vec![backed_up(a, 30, failed(28)), backed_up(a, 5, passed(4))],
+                "Verified a-5",
+            ),
+            (
+                "the next one failed",
+                vec![backed_up(a, 30, passed(28)), backed_up(a, 5, failed(4))],
+                "VerificationFailed a-5",
+            ),
+            (
+                "an older one passed, by hand",
+                vec![backed_up(a, 30, passed(1)), backed_up(a, 5, failed(4))],
+                "VerificationFailed a-5",
+            ),
+            (
+                "an older one failed after it",
+                vec![backed_up(a, 5, passed(4)), backed_up(a, 30, failed(1))],
+                "VerificationFailed a-30",
+            ),
+            (
+                "one that no schedule made",
+                vec![
+                    backed_up(None, 90, failed(80)),
+                    backed_up(a, 5, passed(4)),
+                    backed_up(None, 3, passed(2)),
+                ],
+                "VerificationFailed hand-90",
+            ),
+            (
+                "tests of one are late",
+                vec![backed_up(a, 60, passed(49)), backed_up(b, 5, passed(4))],
+                "Overdue a-60",
+            ),
+            ("one has none", vec![backed_up(a, 5, passed(4)), backed_up(b, 49, None)], "Overdue b"),
+            ("one has none yet", vec![backed_up(a, 5, passed(4)), backed_up(b, 47, None)], "Verified a-5"),
+            ("no backup yet", vec![backed_up(a, 5, passed(4))], "Verified a-5"),
+        ] {
+            let schedules = json!([
+                {"name": "a", "cron": "0 3 * * *", "verify": {"every": "24h"}},
+                {"name": "b", "cron": "0 4 * * *", "verify": {"every": "24h"}},
+            ]);
+            let schedules = || serde_json::from_value(schedules.clone()).unwrap();
+            let world = world()
+                .spec(|spec| spec.backup.as_mut().unwrap().schedules = schedules())
+                .edit(|world| world.observed.backups.backups = backups);
+            let draft = conditions(&world.desired, &world.observe(), &world.plan()).remove(1);
+            let (reason, names) = wanted.split_once(' ').unwrap_or((wanted, ""));
+            assert_eq!((draft.kind, draft.reason), ("BackupVerified", reason), "{what}: {}", draft.message);
+            assert_eq!(draft.holds, reason == "Verified", "{what}");
+            assert!(names.split(' ').all(|name| draft.message.contains(name)), "{what}: {}", draft.message);
+        }
     }
 
     #[test]

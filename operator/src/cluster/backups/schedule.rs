@@ -40,6 +40,8 @@ impl BackupPlan {
 pub struct NewBackup {
     /// Name of the object.
     pub name: String,
+    /// Its name where that is taken: `orders-eu-nightly-…` is of the clusters `orders` and `orders-eu`.
+    pub otherwise: String,
     /// The schedule.
     pub schedule: String,
     /// The time that is due.
@@ -126,11 +128,10 @@ fn turn(
             status.missed_time = Some(Time(due));
             status.counted_from = Some(Time(due));
         } else if !overlaps {
-            create = Some(NewBackup {
-                name: object_name(&desired.name.name, &schedule.name, due),
-                schedule: schedule.name.clone(),
-                due,
-            });
+            let name = object_name(&desired.name.name, &schedule.name, due);
+            let whose = content_hash(format!("{}/{}", desired.name.name, schedule.name).as_bytes());
+            let otherwise = format!("{name}-{whose}");
+            create = Some(NewBackup { name, otherwise, schedule: schedule.name.clone(), due });
         }
     }
     let pending = due.filter(|due| status.counted_from.as_ref().is_none_or(|from| from.0 < *due));

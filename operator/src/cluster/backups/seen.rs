@@ -21,6 +21,8 @@ pub struct BackupsView {
     pub verifiers: Vec<VerifierView>,
     /// Why the last attempt to delete what is no longer kept failed.
     pub retention_failure: Option<String>,
+    /// What this reconcile could not do about them, where that is more than a failure of a moment.
+    pub failures: Vec<String>,
 }
 
 /// A backup object.
@@ -126,6 +128,7 @@ pub fn see(cluster: &SqliteCluster, name: &ClusterName, ctx: &Context) -> Backup
         verifiers: super::verify::see(name, ctx),
         probe: ctx.probes.outcome(name, &probe_purpose(backups)),
         retention_failure: ctx.retentions.outcome_of_any(name).and_then(Result::err),
+        failures: Vec::new(),
     }
 }
 

@@ -9,38 +9,67 @@ use crate::crd::{BackupSchedule, Backups, Verification, VerificationResult, numb
 use crate::names::{CONTAINER, ClusterName, content_hash};
 use client::backup::RestoreReport;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerStateTerminated, ContainerStateWaiting, Pod, PodCondition, PodStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
+use std::collections::BTreeMap;
 
 /// Annotation of a test's pod: the SqliteBackup that it tests.
 pub const ANNOTATION_TESTS: &str = "sqlite-operator.io/tests";
 
-/// After that a test whose pod finds no Kubernetes node holds up only what is like it.
+/// After that a test whose pod does not come to run holds up only what is like it.
 const STUCK_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
 /// The pod of a test.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerifierView {
+    /// Its name.
+    pub pod: String,
     /// The SqliteBackup that it tests.
     pub backup: String,
     /// When it was made.
     pub created: Timestamp,
-    /// Why no Kubernetes node takes it.
-    pub unschedulable: Option<String>,
+    /// What keeps it from running.
+    pub hindrance: Option<Hindrance>,
     /// When it ended.
     pub ended: Option<Timestamp>,
     /// What it found. One that ended without a word, as one that was evicted, says nothing about the backup.
     pub report: Option<RestoreReport>,
+    /// Why it ended without a word.
+    pub cause: Option<String>,
+}
+
+/// What keeps a pod from running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// No Kubernetes node takes it, in the words of the scheduler.
+    Unschedulable(String),
+    /// Its container cannot be started, in the words of the kubelet.
+    CannotStart(String),
 }
 
 impl VerifierView {
-    /// Whether no Kubernetes node takes it, for so long that others go on.
+    /// Whether it does not come to run, for so long that others go on.
     fn is_stuck(&self, now: Timestamp) -> bool {
-        self.ended.is_none()
-            && self.unschedulable.is_some()
-            && now.duration_since(self.created) >= STUCK_AFTER
+        self.ended.is_none() && self.hindrance.is_some() && now.duration_since(self.created) >= STUCK_AFTER
+    }
+
+    /// Why there is no verdict of it, for people.
+    fn silence(&self) -> Option<String> {
+        let backup = &self.backup;
+        match (&self.hindrance, &self.cause) {
+            (Some(Hindrance::Unschedulable(why)), _) => {
+                Some(format!("no Kubernetes node takes the pod that tests {backup}: {why}"))
+            }
+            (Some(Hindrance::CannotStart(why)), _) => {
+                Some(format!("the pod that tests {backup} cannot start: {why}"))
+            }
+            (None, Some(cause)) => Some(format!("the test of {backup} ended without a verdict: {cause}")),
+            (None, None) => None,
+        }
     }
 }
 
@@ -89,39 +118,82 @@ pub fn see(name: &ClusterName, ctx: &Context) -> Vec<VerifierView> {
 
 fn view(pod: &Pod) -> Option<VerifierView> {
     let backup = pod.annotations().get(ANNOTATION_TESTS)?.clone();
-    let status = pod.status.as_ref();
-    let over = matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
-    let container = status
-        .and_then(|status| status.container_statuses.as_ref()?.iter().find(|c| c.name == CONTAINER))
-        .and_then(|container| container.state.as_ref()?.terminated.as_ref());
+    let nothing = PodStatus::default();
+    let status = pod.status.as_ref().unwrap_or(&nothing);
+    let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let statuses = status.container_statuses.as_deref().unwrap_or_default();
+    let state = statuses.iter().find(|c| c.name == CONTAINER).and_then(|container| container.state.as_ref());
+    let container = state.and_then(|state| state.terminated.as_ref());
     let finished = container.and_then(|ended| ended.finished_at.as_ref()).map(|time| time.0);
     let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let report = container.and_then(|ended| serde_json::from_str(ended.message.as_deref()?.trim()).ok());
-    // Of a store that did not answer nothing is learned about what is in it.
-    let report = report.filter(|report: &RestoreReport| !report.unanswered);
+    let report: Option<RestoreReport> =
+        container.and_then(|ended| serde_json::from_str(ended.message.as_deref()?.trim()).ok());
     let ended = over.then(|| finished.or(created)).flatten();
-    let unschedulable = status.and_then(unschedulable).filter(|_| ended.is_none());
-    Some(VerifierView { backup, created: created.unwrap_or_default(), unschedulable, ended, report })
+    let waits = state.and_then(|state| state.waiting.as_ref());
+    let hindrance =
+        unschedulable(status).or_else(|| waits.and_then(cannot_start)).filter(|_| ended.is_none());
+    let (report, cause) = match report {
+        // Of a store that did not answer nothing is learned about what is in it.
+        Some(report) if report.unanswered => {
+            let why = report.message.map(|why| format!(": {why}")).unwrap_or_default();
+            (None, Some(format!("the store did not answer{why}")))
+        }
+        None => (None, ended.map(|_| cause(status, container))),
+        report => (report, None),
+    };
+    let created = created.unwrap_or_default();
+    Some(VerifierView { pod: pod.name_any(), backup, created, hindrance, ended, report, cause })
 }
 
 /// In the words of the scheduler.
-fn unschedulable(status: &PodStatus) -> Option<String> {
+fn unschedulable(status: &PodStatus) -> Option<Hindrance> {
     let waits = |condition: &&PodCondition| {
         condition.type_ == "PodScheduled"
             && condition.status == "False"
             && condition.reason.as_deref() == Some("Unschedulable")
     };
     let waits = status.conditions.as_ref()?.iter().find(waits)?;
-    Some(waits.message.clone().unwrap_or_else(|| "the scheduler does not say why".into()))
+    let why = waits.message.clone().unwrap_or_else(|| "the scheduler does not say why".into());
+    Some(Hindrance::Unschedulable(why))
 }
 
-/// What keeps a test from running, for people.
-pub fn obstacle(observed: &Observed) -> Option<String> {
-    let waits = |verifier: &VerifierView| {
-        let why = verifier.unschedulable.as_ref()?;
-        Some(format!("no Kubernetes node takes the pod that tests {}: {why}", verifier.backup))
+/// In the words of the kubelet, but for an image: of that they change with each attempt.
+fn cannot_start(waits: &ContainerStateWaiting) -> Option<Hindrance> {
+    let reason = waits.reason.as_deref()?;
+    let why = match reason {
+        "ContainerCreating" | "PodInitializing" => return None,
+        reason if reason.contains("Image") => "its image cannot be pulled".to_owned(),
+        reason => worded(reason, waits.message.as_deref()),
     };
-    observed.backups.verifiers.iter().find_map(waits)
+    Some(Hindrance::CannotStart(why))
+}
+
+/// Why a pod ended without a report: what was done to it (Evicted, DeadlineExceeded), or to its container (OOMKilled).
+fn cause(status: &PodStatus, container: Option<&ContainerStateTerminated>) -> String {
+    if let Some(reason) = &status.reason {
+        return worded(reason, status.message.as_deref());
+    }
+    let Some(container) = container else { return "Kubernetes does not say why".into() };
+    let ended =
+        format!("{}, exit code {}", container.reason.as_deref().unwrap_or("Error"), container.exit_code);
+    worded(&ended, container.message.as_deref())
+}
+
+fn worded(reason: &str, message: Option<&str>) -> String {
+    let message = message.map(str::trim).filter(|message| !message.is_empty());
+    message.map_or_else(|| reason.to_owned(), |message| format!("{reason}: {message}"))
+}
+
+/// What keeps a test from running or from a verdict, for people.
+pub fn obstacle(observed: &Observed) -> Option<String> {
+    observed.backups.verifiers.iter().find_map(VerifierView::silence)
+}
+
+/// Tests that came to no verdict, or do not come to run, by their pods: why. What may pass in a moment is not told of.
+pub fn silent(observed: &Observed) -> BTreeMap<String, String> {
+    let is_silent = |verifier: &&VerifierView| verifier.ended.is_some() || verifier.is_stuck(observed.now);
+    let silent = observed.backups.verifiers.iter().filter(is_silent);
+    silent.filter_map(|verifier| Some((verifier.pod.clone(), verifier.silence()?))).collect()
 }
 
 /// What ended and is not written down yet.
@@ -266,6 +338,7 @@ mod tests {
     use crate::cluster::conditions::dated;
     use crate::cluster::fixtures::{CLUSTER_ID, World};
     use crate::metrics::Metrics;
+    use crate::trim::Trim as _;
     use serde_json::{Value, json};
 
     fn at(seconds: i64) -> Timestamp {
@@ -320,11 +393,13 @@ mod tests {
     fn verifier(ended: Option<i64>, report: Option<Value>) -> VerifierView {
         let report = report.map(|report| serde_json::from_value(report).unwrap());
         VerifierView {
+            pod: "p".into(),
             backup: "new".into(),
             created: at(-60),
-            unschedulable: None,
+            hindrance: None,
             ended: ended.map(at),
             report,
+            cause: None,
         }
     }
 
@@ -367,9 +442,8 @@ mod tests {
         let seen = |of: &str, age: i64| VerifierView {
             backup: of.into(),
             created: at(-age),
-            unschedulable: Some("0/3 nodes are available".into()),
-            ended: None,
-            report: None,
+            hindrance: Some(Hindrance::Unschedulable("0/3 nodes are available".into())),
+            ..verifier(None, None)
         };
         let with = |backups: Vec<BackupView>, verifiers: Vec<VerifierView>| {
             let spec = json!([
@@ -381,7 +455,7 @@ mod tests {
                 .edit(|world| world.observed.backups.verifiers = verifiers)
         };
         let all = || vec![backup("new", 100), backup("old", 90_000), hourly("h")];
-        let running = || VerifierView { unschedulable: None, ..seen("h", 600) };
+        let running = || VerifierView { hindrance: None, ..seen("h", 600) };
         for (what, world, wanted) in [
             ("nothing runs", with(all(), vec![]), vec!["new", "h"]),
             ("for a moment", with(all(), vec![seen("new", 299)]), vec![]),
@@ -407,21 +481,102 @@ mod tests {
         assert!(verified.message.contains(why), "{}", verified.message);
     }
 
+    /// A pod of a test, with this status.
+    fn pod(status: Value) -> Pod {
+        let annotations = json!({ANNOTATION_TESTS: "new"});
+        let metadata = json!({"name": "p", "annotations": annotations, "creationTimestamp": at(0)});
+        let mut pod: Pod = serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap();
+        // What the cache keeps of it.
+        pod.trim();
+        pod
+    }
+
     #[test]
     fn why_a_pod_waits_is_read_from_it() {
-        let pod = |conditions: Value| -> Pod {
-            serde_json::from_value(json!({
-                "metadata": {"annotations": {ANNOTATION_TESTS: "new"}, "creationTimestamp": at(0)},
-                "status": {"phase": "Pending", "conditions": conditions},
-            }))
-            .unwrap()
+        use Hindrance::{CannotStart, Unschedulable};
+        let scheduled = |status: &str, reason: &str| {
+            let condition =
+                json!({"type": "PodScheduled", "status": status, "reason": reason, "message": "no room"});
+            json!({"phase": "Pending", "conditions": [condition]})
         };
-        let why = |conditions| view(&pod(conditions)).unwrap().unschedulable;
-        let scheduled = |status: &str, reason: &str| json!([{"type": "PodScheduled", "status": status, "reason": reason, "message": "no room"}]);
-        assert_eq!(why(scheduled("False", "Unschedulable")).as_deref(), Some("no room"));
-        assert_eq!(why(scheduled("False", "SchedulerError")), None);
-        assert_eq!(why(scheduled("True", "")), None);
-        assert_eq!(why(json!([])), None);
+        let waiting = |reason: &str| {
+            let state = json!({"waiting": {"reason": reason, "message": "why"}});
+            let container = json!({"name": CONTAINER, "image": "", "imageID": "", "ready": false,
+                "restartCount": 0, "state": state});
+            json!({"phase": "Pending", "containerStatuses": [container]})
+        };
+        let pull = || Some(CannotStart("its image cannot be pulled".into()));
+        for (status, wanted) in [
+            (scheduled("False", "Unschedulable"), Some(Unschedulable("no room".into()))),
+            (scheduled("False", "SchedulerError"), None),
+            (scheduled("True", ""), None),
+            (json!({"phase": "Pending"}), None),
+            (waiting("ContainerCreating"), None),
+            (waiting("ErrImagePull"), pull()),
+            (waiting("ImagePullBackOff"), pull()),
+            (
+                waiting("CreateContainerConfigError"),
+                Some(CannotStart("CreateContainerConfigError: why".into())),
+            ),
+        ] {
+            assert_eq!(view(&pod(status.clone())).unwrap().hindrance, wanted, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_test_that_ends_without_a_verdict_says_why() {
+        let ended = |reason: &str, exit_code: i32, message: &str| {
+            let terminated = json!({"reason": reason, "exitCode": exit_code, "message": message,
+                "finishedAt": at(10)});
+            json!([{"name": CONTAINER, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"terminated": terminated}}])
+        };
+        let failed = |containers: Value| json!({"phase": "Failed", "containerStatuses": containers});
+        let of_pod = |reason: &str, message: &str| {
+            json!({"phase": "Failed", "reason": reason, "message": message,
+                "containerStatuses": ended("Error", 137, "")})
+        };
+        let silent_store = r#"{"unanswered": true, "message": "connection refused"}"#;
+        for (status, wanted) in [
+            (failed(ended("OOMKilled", 137, "")), Some("OOMKilled, exit code 137")),
+            (failed(ended("Error", 2, "no such flag\n")), Some("Error, exit code 2: no such flag")),
+            (failed(json!([])), Some("Kubernetes does not say why")),
+            (
+                of_pod("DeadlineExceeded", "Pod was active on the node longer than the specified deadline"),
+                Some("DeadlineExceeded: Pod was active on the node longer than the specified deadline"),
+            ),
+            (of_pod("Evicted", "disk pressure"), Some("Evicted: disk pressure")),
+            (failed(ended("Error", 1, silent_store)), Some("the store did not answer: connection refused")),
+            (failed(ended("Error", 1, r#"{"message": "a bit flipped"}"#)), None),
+            (json!({"phase": "Running"}), None),
+        ] {
+            let verifier = view(&pod(status.clone())).unwrap();
+            assert_eq!(verifier.cause.as_deref(), wanted, "{status}");
+            let world = world(vec![backup("new", 100)])
+                .edit(|world| world.observed.backups.verifiers = vec![verifier]);
+            let sentence = wanted.map(|why| format!("the test of new ended without a verdict: {why}"));
+            let told = silent(&world.observed).remove("p");
+            assert_eq!(told, sentence, "by an event");
+            let drafts = super::super::health::conditions(&world.desired, &world.observe(), &world.plan());
+            let verified = drafts.into_iter().find(|draft| draft.kind == "BackupVerified").unwrap();
+            let is_in = sentence.is_none_or(|sentence| verified.message.contains(&sentence));
+            assert!(!verified.holds && is_in, "{}", verified.message);
+        }
+    }
+
+    #[test]
+    fn a_test_that_waits_is_told_by_an_event_once_it_is_stuck() {
+        let waits = |age: i64| VerifierView {
+            created: at(-age),
+            hindrance: Some(Hindrance::CannotStart("its image cannot be pulled".into())),
+            ..verifier(None, None)
+        };
+        let told = |age| {
+            let world = world(vec![]).edit(|world| world.observed.backups.verifiers = vec![waits(age)]);
+            (silent(&world.observed).into_values().next(), obstacle(&world.observed))
+        };
+        let why = Some("the pod that tests new cannot start: its image cannot be pulled".to_owned());
+        assert_eq!((told(299), told(300)), ((None, why.clone()), (why.clone(), why)));
     }
 
     #[test]

@@ -28,6 +28,31 @@ fn a_serving_cluster_with_replicas() {
 }
 
 #[test]
+fn sets_that_are_to_grow_wait_where_new_pods_would() {
+    let sizes = |world: &World| {
+        let resources = built(world).without_new_pods(&world.desired.name, &world.observe());
+        let size =
+            |set: &StatefulSet| (set.metadata.name.clone().unwrap(), json(set)["spec"]["replicas"].clone());
+        resources.sets.iter().map(size).collect::<Vec<_>>()
+    };
+    let of = |voters: i32, replicas: i32| {
+        vec![("orders".to_owned(), json!(voters)), ("orders-replica".to_owned(), json!(replicas))]
+    };
+    let wanting = |voters: usize, replicas: usize| {
+        World::serving(3, 2).edit(|world| {
+            (world.desired.voters, world.desired.read_replicas) = (voters, replicas);
+        })
+    };
+    assert_eq!(sizes(&wanting(3, 2)), of(3, 2));
+    assert_eq!(sizes(&wanting(5, 4)), of(3, 2), "they grow");
+    // It is made anew, with larger volumes.
+    let recreated = wanting(5, 4).edit(|world| world.observed.sets.clear());
+    assert_eq!(sizes(&recreated), of(3, 2), "they come back");
+    let first = World::serving(3, 0).edit(|world| world.desired.read_replicas = 2);
+    assert_eq!(sizes(&first), of(3, 0), "there were none");
+}
+
+#[test]
 fn pods_pass_the_restricted_standard() {
     for role in PodRole::ALL {
         let pod = json(pod::template(&desired(|_| {}), role));

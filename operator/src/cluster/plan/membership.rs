@@ -1,16 +1,12 @@
 //! Who is to be a member: bootstrap, learners, promotion, replacement, removal. Membership changes before pods do.
 
-use super::{ActivityReason, ObstacleReason, Planner, Step};
+use super::{ActivityReason, Planner, Step};
 use crate::cluster::observed::ClaimView;
 use crate::cluster::view::is_empty;
-use crate::crd::{BootstrapPhase, LossPoint, RetentionPolicy};
+use crate::crd::{BootstrapPhase, RetentionPolicy};
 use crate::names::PodRole;
-use client::admin::{AddLearner, Member, MemberReport, NodeId, Recover, quorum};
-use jiff::SignedDuration;
+use client::admin::{AddLearner, Member, MemberReport, NodeId};
 use std::collections::BTreeSet;
-
-/// A cluster without a leader for this long needs a human.
-const QUORUM_LOST_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
 impl<'a> Planner<'a> {
     /// Exactly one member initialises, once it is recorded in the status and on the claims that it does.
@@ -31,95 +27,17 @@ impl<'a> Planner<'a> {
         }
     }
 
-    pub(super) fn plan_leaderless(&mut self) {
-        let pods = &self.observed.pods;
-        let all_empty = pods.keys().all(|pod| self.observed.reports.get(pod).is_some_and(is_empty));
-        let lost = !pods.is_empty() && all_empty && pods.len() >= self.desired.voters;
-        if lost && self.desired.is_in_memory() {
-            // There is nothing that could come back.
-            self.plan.cluster_id = Some(self.minted.to_owned());
-            if let Some(bootstrap) = &mut self.plan.bootstrap {
-                bootstrap.phase = BootstrapPhase::Chosen;
-            }
-            self.act(
-                ActivityReason::Bootstrapping,
-                "all members were lost with their memory: an empty cluster begins".into(),
-            );
-        } else if lost {
-            self.obstruct(
-                ObstacleReason::DataLost,
-                "every member has an empty volume though the cluster had begun: bring the volumes back, or delete the cluster with its claims and create it again from a backup".into(),
-            );
-        }
-        let consent = self.desired.spec.recovery.quorum_loss.consent.as_ref();
-        let hindrance = consent.and_then(|consent| self.plan_quorum_recovery(consent));
-        let not_ready =
-            self.observed.status.conditions.iter().find(|c| c.type_ == "Ready" && c.status == "False");
-        if let Some(not_ready) = not_ready
-            && matches!(not_ready.reason.as_str(), "NoLeader" | "QuorumLost" | "FatalEntry")
-            && self.observed.now.duration_since(not_ready.last_transition_time.0) >= QUORUM_LOST_AFTER
-        {
-            let voters = self.view.voters().count();
-            let advice = hindrance.unwrap_or_else(|| "bring pods and volumes of lost voters back".into());
-            self.obstruct(
-                ObstacleReason::QuorumLost,
-                format!(
-                    "no leader for more than five minutes: of {voters} voters {} must be able to talk to each other; {}{advice}",
-                    quorum(voters),
-                    self.view.lost_volumes()
-                ),
-            );
-        } else if let Some(hindrance) = hindrance {
-            self.act(ActivityReason::RecoveringQuorum, hindrance);
-        }
-    }
-
-    /// A lost quorum is recovered only with a consent that names what a survivor holds, and only when no other voter can
-    /// come back: two halves of a cluster that both go on would be worse than none. Says what hinders it.
-    fn plan_quorum_recovery(&mut self, consent: &LossPoint) -> Option<String> {
-        let points = crate::cluster::conditions::loss_points(&self.view);
-        if points.is_empty() {
-            return None;
-        }
-        let Some(report) = self.observed.reports.get(&consent.survivor).filter(|_| points.contains(consent))
-        else {
-            let offers: Vec<_> = points
-                .iter()
-                .map(|p| format!("{{survivor: {}, index: {}, term: {}}}", p.survivor, p.index, p.term))
-                .collect();
-            return Some(format!(
-                "recovery.quorumLoss.consent is none of what can be had: {}",
-                offers.join(", ")
-            ));
-        };
-        let (node_id, index, term) = (report.node_id, report.last_log_index, report.held_term());
-        let others = self.view.voters().filter(|voter| voter.node_id != node_id);
-        let feared: Vec<&str> =
-            others.filter(|voter| !self.view.lost_its_volume(voter)).map(|v| v.name.as_str()).collect();
-        if !feared.is_empty() {
-            return Some(format!(
-                "recovery.quorumLoss.consent is given, and {} may still come back: a voter counts as lost once its volume is, or once neither its pod nor its claim is there",
-                feared.join(", ")
-            ));
-        }
-        let cluster_id = self.plan.cluster_id.clone()?;
-        let pod = consent.survivor.clone();
-        self.act(ActivityReason::RecoveringQuorum, format!("{pod} goes on alone"));
-        self.safe(Step::RecoverQuorum { pod, body: Recover { cluster_id, node_id, index, term } });
-        None
-    }
-
     /// Members come as learners; those that the spec no longer wants and that do not vote go.
     pub(super) fn plan_learners(&mut self) {
         for role in PodRole::ALL {
-            let wanted = self.wanted(role);
-            for ordinal in 0..wanted.min(self.sizes.of(role)) {
-                self.plan_learner(role, ordinal);
+            let (wanted, size) = (self.wanted_ordinals(role), self.sizes.of(role));
+            for ordinal in wanted.range(..size) {
+                self.plan_learner(role, *ordinal);
             }
             let surplus: Vec<&Member> = self
                 .view
                 .learners()
-                .filter(|member| matches!(self.desired.name.parse_member(&member.name), Some((r, o)) if r == role && o >= wanted))
+                .filter(|member| matches!(self.desired.name.parse_member(&member.name), Some((r, o)) if r == role && !wanted.contains(&o)))
                 .collect();
             for member in surplus {
                 self.act(ActivityReason::Scaling, format!("removing {}", member.name));
@@ -217,7 +135,7 @@ impl<'a> Planner<'a> {
     /// A learner that has caught up becomes a voter: in the place of the id that its name had before, in the place
     /// of a lost voter, in the place of the one that stood in for it, or in addition.
     pub(super) fn plan_promotion(&mut self) {
-        for ordinal in 0..self.wanted(PodRole::Voter) {
+        for ordinal in self.wanted_ordinals(PodRole::Voter) {
             let name = self.desired.name.member(PodRole::Voter, ordinal);
             let Some(learner) = self.learner_of(&name) else { continue };
             if !self.view.is_healthy(learner) {
@@ -229,7 +147,7 @@ impl<'a> Planner<'a> {
                 Some(former) => Some(former),
                 None if ordinal >= self.desired.voters => self.lost_voter(),
                 None if self.view.voters().count() >= self.desired.voters => {
-                    self.surplus().into_iter().next()
+                    self.lost_voter().or_else(|| self.surplus().into_iter().next())
                 }
                 None => None,
             };

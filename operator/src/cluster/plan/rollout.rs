@@ -3,13 +3,14 @@
 
 use super::{ActivityReason, ObstacleReason, Planner, Step};
 use crate::cluster::observed::PodView;
+use crate::cluster::resources::resources_mark;
 use crate::crd::BootstrapPhase;
 use crate::names::PodRole;
 use client::admin::Member;
 use jiff::SignedDuration;
 
 /// A pod of the wanted template that cannot start for this long needs a human.
-const STUCK_AFTER: SignedDuration = SignedDuration::from_secs(120);
+pub(super) const STUCK_AFTER: SignedDuration = SignedDuration::from_secs(120);
 
 impl<'a> Planner<'a> {
     /// Pods that cannot start: those of a template that is no longer wanted go, the others are told of.
@@ -20,13 +21,14 @@ impl<'a> Planner<'a> {
             if pod.terminating || pod.running || !held_up {
                 continue;
             }
-            if self.is_outdated(role, pod) {
+            // One that does not run costs nobody anything, so that other resources need not wait.
+            if self.is_outdated(role, pod) || self.resources_differ(pod) {
                 if self.set_is_current(role) {
                     self.safe(self.deletion(
                         name,
                         pod,
                         false,
-                        "it cannot start, and another template is wanted",
+                        "it cannot start, and another template or other resources are wanted",
                     ));
                 }
             } else if self.is_older_than(pod, STUCK_AFTER) {
@@ -89,10 +91,10 @@ impl<'a> Planner<'a> {
             return self.watch_rollout();
         }
         let total = self.observed.pods.len();
-        let updated = total - replicas.len() - voters.len();
+        let outdated = replicas.len() + voters.len();
         self.act(
             ActivityReason::RollingUpdate,
-            format!("{updated} of {total} pods have the wanted template"),
+            format!("{outdated} of {total} pods are still to be restarted"),
         );
         if self.is_disruptive()
             || self.waits_for_canary
@@ -121,7 +123,7 @@ impl<'a> Planner<'a> {
         let complete = self.observed.pods.keys().filter(|name| self.is_replica(name)).count()
             >= self.sizes.of(PodRole::ReadReplica);
         if others_up && complete && !pod.terminating && !self.is_renewed(name) {
-            self.disrupt(self.deletion(name, pod, true, "another template is wanted"));
+            self.disrupt(self.deletion(name, pod, true, self.why_outdated(PodRole::ReadReplica, pod)));
             self.begin_with(name);
         }
     }
@@ -186,7 +188,7 @@ impl<'a> Planner<'a> {
             Some(transfer) => self.disrupt(transfer),
             None if leads && voters > 1 => {}
             None => {
-                self.disrupt(self.deletion(&member.name, pod, true, "another template is wanted"));
+                self.disrupt(self.deletion(&member.name, pod, true, self.why_outdated(PodRole::Voter, pod)));
                 self.begin_with(&member.name);
             }
         }
@@ -259,14 +261,29 @@ impl<'a> Planner<'a> {
     }
 
     fn is_outdated(&self, role: PodRole, pod: &PodView) -> bool {
-        pod.revision.as_deref() != Some(&self.role_revision(role)) || self.needs_restart(pod)
+        self.has_other_template(role, pod) || !self.restarts_wait && self.needs_restart(pod)
     }
 
-    /// Whether a pod that is deleted now comes back with the wanted template.
+    fn has_other_template(&self, role: PodRole, pod: &PodView) -> bool {
+        pod.revision.as_deref() != Some(&self.role_revision(role))
+    }
+
+    fn why_outdated(&self, role: PodRole, pod: &PodView) -> &'static str {
+        if self.has_other_template(role, pod) {
+            "another template is wanted"
+        } else {
+            "its resources cannot be changed while it runs"
+        }
+    }
+
+    /// Whether a pod that is deleted now comes back with the wanted template and resources.
     fn set_is_current(&self, role: PodRole) -> bool {
         match self.observed.sets.get(&role) {
             Some(set) => {
-                set.settled && !set.terminating && set.revision.as_deref() == Some(&self.role_revision(role))
+                set.settled
+                    && !set.terminating
+                    && set.revision.as_deref() == Some(&self.role_revision(role))
+                    && set.resources_mark == resources_mark(&self.desired.spec.resources)
             }
             None => role == PodRole::ReadReplica && self.sizes.read_replicas.is_none(),
         }

@@ -1,10 +1,11 @@
 //! How large the StatefulSets are to be: membership first, pods after it.
 
 use super::{ActivityReason, Planner, Step};
-use crate::cluster::observed::ClaimView;
+use crate::cluster::observed::{ClaimView, PodView};
 use crate::crd::BootstrapPhase;
 use crate::names::PodRole;
 use client::admin::{Member, quorum};
+use std::collections::BTreeSet;
 
 impl Planner<'_> {
     pub(super) fn plan_sizes(&mut self) {
@@ -68,10 +69,48 @@ impl Planner<'_> {
         !self.is_stranger(name) && (members.is_empty() || members.iter().any(|member| member.name == name))
     }
 
-    /// How many pods of a role are wanted, with the one that takes the place of a lost voter.
+    /// How many pods of a role it takes for those that are wanted.
     pub(super) fn wanted(&self, role: PodRole) -> usize {
-        let surge = role == PodRole::Voter && self.lost_voter().is_some();
-        self.desired.members(role) + usize::from(surge)
+        self.wanted_ordinals(role).last().map_or(0, |ordinal| ordinal + 1)
+    }
+
+    /// Whose pods are wanted: those of the spec, those that stand in for voters whose names are held, and the one that takes
+    /// the place of a lost voter.
+    pub(super) fn wanted_ordinals(&self, role: PodRole) -> BTreeSet<usize> {
+        let of_spec = 0..self.desired.members(role);
+        match role {
+            PodRole::Voter => of_spec.chain(self.stand_ins()).chain(self.surge()).collect(),
+            PodRole::ReadReplica => of_spec.collect(),
+        }
+    }
+
+    /// Voters beyond the spec, as many as names of the spec have no vote; of more the lowest, for the others leave first.
+    fn stand_ins(&self) -> impl Iterator<Item = usize> + use<> {
+        let votes: BTreeSet<usize> = self.voting_ordinals().collect();
+        let missing = (0..self.desired.voters).filter(|ordinal| !votes.contains(ordinal)).count();
+        let spec = self.desired.voters;
+        votes.into_iter().filter(move |ordinal| *ordinal >= spec).take(missing)
+    }
+
+    /// The one that takes the place of a lost voter: the first beyond the spec that does not vote, and whose name is free. One
+    /// is replaced at a time, and none while there are more voters than are wanted.
+    fn surge(&self) -> Option<usize> {
+        self.lost_voter().filter(|_| self.view.voters().count() <= self.desired.voters)?;
+        let votes: BTreeSet<usize> = self.voting_ordinals().collect();
+        (self.desired.voters..).find(|ordinal| !votes.contains(ordinal) && !self.is_held(*ordinal))
+    }
+
+    fn voting_ordinals(&self) -> impl Iterator<Item = usize> {
+        let voters = self.view.voters().filter_map(|voter| self.desired.name.parse_member(&voter.name));
+        voters.filter(|(role, _)| *role == PodRole::Voter).map(|(_, ordinal)| ordinal)
+    }
+
+    /// Whether the name of a pod is held by a lost Kubernetes node. One that never ran tells nothing of a node: the next would
+    /// not run either.
+    fn is_held(&self, ordinal: usize) -> bool {
+        let name = self.desired.name.member(PodRole::Voter, ordinal);
+        let ran = |pod: &PodView| pod.terminating || pod.running && pod.restarts == 0;
+        self.is_away(&name) && self.observed.pods.get(&name).is_some_and(ran)
     }
 
     /// A retained claim of a removed member is deleted before a pod would start on it.
@@ -138,11 +177,14 @@ impl Planner<'_> {
         let silent = member.silent_milliseconds.is_none_or(|ms| u128::from(ms) >= patience.as_millis());
         let Some(pod) = self.observed.pods.get(&member.name) else { return false };
         let is_voter = matches!(self.desired.name.parse_member(&member.name), Some((PodRole::Voter, _)));
-        let gone = pod
-            .not_ready_since
-            .is_some_and(|since| self.observed.now.duration_since(since).unsigned_abs() >= patience);
         let pointless = pod.stuck.as_ref().is_some_and(|stuck| stuck.is_template_fault());
-        let answers = self.observed.reports.contains_key(&member.name);
-        is_voter && silent && gone && !pod.ready && !pointless && !answers
+        is_voter && silent && !pointless && self.is_away(&member.name)
+    }
+
+    /// Whether the pod of this name has been there for as long as the spec says, and neither Ready nor answering.
+    fn is_away(&self, name: &str) -> bool {
+        let away =
+            |pod: &PodView| !pod.ready && pod.is_away(self.observed.now, self.desired.replacement_after);
+        self.observed.pods.get(name).is_some_and(away) && !self.observed.reports.contains_key(name)
     }
 }

@@ -76,7 +76,7 @@ impl Planner<'_> {
         role.is_some_and(|role| pod.revision.as_deref() == Some(&role_revision(revision, role)))
     }
 
-    /// Versions, then approval, then the window: what only time changes comes last.
+    /// Versions come first: no word and no window helps there.
     fn may_begin(&mut self, wanted: &str) -> bool {
         if let Some(message) = self.version_skew() {
             self.rollout.state = RolloutState::Refused;
@@ -84,34 +84,44 @@ impl Planner<'_> {
             self.obstruct(ObstacleReason::VersionSkew, message);
             return false;
         }
-        let update = &self.desired.spec.update;
-        if update.strategy == UpdateStrategy::Supervised && self.desired.approved.as_deref() != Some(wanted) {
-            let message = format!(
-                "revision {wanted} waits for approval: set the annotation {}={wanted}",
-                crate::names::ANNOTATION_APPROVED
-            );
-            return self.wait(RolloutState::WaitingForApproval, PendingReason::WaitingForApproval, message);
+        match self.waiting(wanted, &format!("revision {wanted}")) {
+            Some((state, pending)) => {
+                self.wait(state, pending);
+                false
+            }
+            None => true,
         }
-        let now = self.observed.now;
-        if !self.desired.windows.is_empty() && !self.desired.windows.iter().any(|window| window.is_open(now))
-        {
-            let next = self.desired.windows.iter().filter_map(|window| window.after(now)).min();
-            let message = match next {
-                Some(next) => {
-                    format!("revision {wanted} waits for the maintenance window that opens at {next}")
-                }
-                None => format!("revision {wanted} waits for a maintenance window, and none will ever open"),
-            };
-            return self.wait(RolloutState::WaitingForWindow, PendingReason::WaitingForWindow, message);
-        }
-        true
     }
 
-    fn wait(&mut self, state: RolloutState, reason: PendingReason, message: String) -> bool {
+    /// What restarts wait for that are approved by this name, and called `what`: approval, then the window, for what only
+    /// time changes comes last.
+    pub(super) fn waiting(&self, name: &str, what: &str) -> Option<(RolloutState, Pending)> {
+        let update = &self.desired.spec.update;
+        if update.strategy == UpdateStrategy::Supervised && self.desired.approved.as_deref() != Some(name) {
+            let message = format!(
+                "{what} waits for approval: set the annotation {}={name}",
+                crate::names::ANNOTATION_APPROVED
+            );
+            let pending = Pending { reason: PendingReason::WaitingForApproval, message };
+            return Some((RolloutState::WaitingForApproval, pending));
+        }
+        let (windows, now) = (&self.desired.windows, self.observed.now);
+        if windows.is_empty() || windows.iter().any(|window| window.is_open(now)) {
+            return None;
+        }
+        let message = match windows.iter().filter_map(|window| window.after(now)).min() {
+            Some(next) => format!("{what} waits for the maintenance window that opens at {next}"),
+            None => format!("{what} waits for a maintenance window, and none will ever open"),
+        };
+        let pending = Pending { reason: PendingReason::WaitingForWindow, message };
+        Some((RolloutState::WaitingForWindow, pending))
+    }
+
+    /// Tells that restarts wait.
+    pub(super) fn wait(&mut self, state: RolloutState, pending: Pending) {
         self.rollout.state = state;
-        self.rollout.message = Some(message.clone());
-        self.plan.pending = Some(Pending { reason, message });
-        false
+        self.rollout.message = Some(pending.message.clone());
+        self.plan.pending = Some(pending);
     }
 
     /// Why the wanted image cannot follow what runs: members of the two versions talk to each other for a while, and
@@ -247,13 +257,16 @@ impl Planner<'_> {
     pub(super) fn conclude_rollout(&mut self) {
         let wanted = self.desired.voter_revision.clone();
         let pods = &self.observed.pods;
-        let updated = pods.iter().filter(|(name, pod)| self.has_revision(name, pod, &wanted)).count();
+        let has_template = |name: &str, pod: &PodView| self.has_revision(name, pod, &wanted);
+        let updated =
+            pods.iter().filter(|(name, pod)| has_template(name, pod) && !self.needs_restart(pod)).count();
+        let complete = pods.iter().all(|(name, pod)| has_template(name, pod)) && !self.waits_for_canary;
         let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        let is_updated = updated == pods.len();
         (self.rollout.updated, self.rollout.total) = (count(updated), count(pods.len()));
         if self.revision != wanted {
             return;
         }
-        let complete = updated == pods.len() && !self.waits_for_canary;
         let proved = self.phase == BootstrapPhase::Complete
             || self.plan.bootstrap.as_ref().is_some_and(|b| b.phase == BootstrapPhase::Complete);
         let sound = self.view.members().all(|member| self.view.is_sound(member))
@@ -261,15 +274,20 @@ impl Planner<'_> {
             && self.view.leader().is_some();
         if complete && proved && sound && self.canary_failed.is_none() {
             self.rollout.stable_revision = Some(wanted);
-            (self.rollout.canary, self.rollout.message) = (None, None);
+            self.rollout.canary = None;
+            // Restarts for other resources may wait all the same.
+            self.rollout.message = self.rollout.message.take().filter(|_| self.plan.pending.is_some());
         }
-        if complete && self.rollout.stable_revision.as_deref() == Some(&self.revision) {
+        if complete && is_updated && self.rollout.stable_revision.as_deref() == Some(&self.revision) {
             self.rollout.state = RolloutState::Complete;
         }
     }
 
-    /// Notes whom the rollout begins with.
+    /// Notes whom the rollout begins with, or that it has begun.
     pub(super) fn begin_with(&mut self, name: &str) {
+        if let Some(revision) = self.restarts_as.take() {
+            self.rollout.revision = Some(revision);
+        }
         if self.gated && self.rollout.canary.is_none() {
             self.rollout.canary =
                 Some(CanaryStatus { member: name.to_owned(), in_service_since: None, passed: false });

@@ -1,7 +1,7 @@
 //! What is kept in order at any time: what claims say, how large volumes are, who is in the Services.
 
-use super::{ActivityReason, ClaimMark, Planner, Step};
-use crate::cluster::observed::ClaimView;
+use super::{ActivityReason, ClaimMark, Planner, Sizes, Step};
+use crate::cluster::observed::{ClaimView, Observed};
 use crate::cluster::validate::Desired;
 use crate::crd::VolumeBucket;
 use crate::names::PodRole;
@@ -17,6 +17,38 @@ pub fn bucket(desired: &Desired, usage: VolumeUsage) -> VolumeBucket {
     }
 }
 
+/// Whether the growth of a member's volume is told and waited for. Most drivers have grown one only once its file system has, which
+/// takes a kubelet that mounts it: nobody does so with what scaling down left, nor with one of a pod that has been away for
+/// long, perhaps with its node. That grows when it is mounted again.
+pub(in crate::cluster) fn counts_for_growth(
+    desired: &Desired,
+    observed: &Observed,
+    sizes: Option<&Sizes>,
+    member: &str,
+) -> bool {
+    if observed.reports.contains_key(member) {
+        return true;
+    }
+    match observed.pods.get(member) {
+        Some(pod) => !pod.is_away(observed.now, desired.replacement_after),
+        None => !sizes.is_some_and(|sizes| is_left(desired, observed, sizes, member)),
+    }
+}
+
+/// Whether no pod will use the volume of a member at these sizes. A hibernated cluster has none, and its volumes are what it
+/// wakes with: of those only what was left before it went to sleep is left.
+fn is_left(desired: &Desired, observed: &Observed, sizes: &Sizes, member: &str) -> bool {
+    if observed.pods.contains_key(member) {
+        return false;
+    }
+    if desired.spec.hibernated {
+        let before = &observed.status;
+        let was_member = before.members.iter().any(|known| known.name == member);
+        return !was_member && before.orphaned_volumes.contains(&desired.name.claim(member));
+    }
+    desired.name.parse_member(member).is_none_or(|(role, ordinal)| ordinal >= sizes.of(role))
+}
+
 /// A member that its leader has not heard for this long gets no traffic.
 const UNSERVED_MILLISECONDS: u64 = 1_000;
 
@@ -30,13 +62,18 @@ impl Planner<'_> {
         };
         let observed = self.observed;
         let ours = |(name, claim): &(&String, &ClaimView)| !claim.terminating && !self.is_stranger(name);
-        let claims: Vec<&ClaimView> = observed.claims.iter().filter(ours).map(|(_, claim)| claim).collect();
-        let largest =
-            claims.iter().filter_map(|claim| Some((claim.requested_bytes?, claim.requested.clone()?))).max();
+        let claims: Vec<(&String, &ClaimView)> = observed.claims.iter().filter(ours).collect();
+        let asked =
+            |(_, claim): &(&String, &ClaimView)| Some((claim.requested_bytes?, claim.requested.clone()?));
+        let largest = claims.iter().filter_map(asked).max();
         if let Some(largest) = largest.filter(|(bytes, _)| *bytes > self.volume.0) {
             self.volume = largest;
         }
-        let has_grown = claims.iter().all(|claim| {
+        // Without a pod nobody mounts it; the next one does at the size that is asked for by then.
+        let awaited = |(name, _): &(&String, &ClaimView)| {
+            observed.pods.contains_key(*name) && counts_for_growth(self.desired, observed, None, name)
+        };
+        let has_grown = claims.iter().filter(|claim| awaited(claim)).all(|(_, claim)| {
             claim.allocated.as_deref().and_then(super::super::validate::parse_quantity) >= Some(self.volume.0)
         });
         let fills = self
@@ -55,6 +92,19 @@ impl Planner<'_> {
         }
     }
 
+    /// Size of the smallest volume, of those that are in use.
+    pub(super) fn allocated(&self) -> Option<String> {
+        let counts = |(member, claim): &(&String, &ClaimView)| {
+            !claim.terminating && counts_for_growth(self.desired, self.observed, Some(&self.sizes), member)
+        };
+        let sizes = self.observed.claims.iter().filter(counts).filter_map(|(_, c)| c.allocated.clone());
+        sizes.min_by_key(|size| super::super::validate::parse_quantity(size))
+    }
+
+    fn is_left(&self, member: &str) -> bool {
+        is_left(self.desired, self.observed, &self.sizes, member)
+    }
+
     /// What claims are to say, for those that say something else.
     pub(super) fn plan_claims(&mut self) {
         let Some(cluster_id) = self.plan.cluster_id.clone() else { return };
@@ -71,7 +121,7 @@ impl Planner<'_> {
             let lives = self.observed.reports.get(member).filter(|report| report.cluster_id.is_some());
             let node_id = lives.map(|report| report.node_id).or(claim.node_id);
             let wanted = self.volume.0;
-            let grows = claim.requested_bytes.is_some_and(|bytes| bytes < wanted);
+            let grows = claim.requested_bytes.is_some_and(|bytes| bytes < wanted) && !self.is_left(member);
             let size = match &claim.requested {
                 Some(requested) if !grows => requested.clone(),
                 _ => self.volume.1.clone(),
@@ -115,8 +165,10 @@ impl Planner<'_> {
                 .filter(
                     |(member, _)| matches!(self.desired.name.parse_member(member), Some((r, _)) if r == role),
                 )
-                .all(|(_, claim)| {
-                    claim.terminating || claim.requested_bytes.is_none_or(|bytes| bytes >= self.volume.0)
+                .all(|(member, claim)| {
+                    claim.terminating
+                        || self.is_left(member)
+                        || claim.requested_bytes.is_none_or(|bytes| bytes >= self.volume.0)
                 });
             if asked && !set.terminating {
                 self.safe(Step::RecreateSet { role, uid: set.uid.clone() });

@@ -48,16 +48,17 @@ fn row(world: &World) -> String {
     format!("{} {}", kinds.join(" "), kstatus(&json!(status), 1))
 }
 
+fn no_quorum() -> World {
+    World::serving(3, 0).dead("orders-0").dead("orders-1").leaderless().edit(|world| {
+        world.observed.reports.get_mut("orders-2").unwrap().leader = None;
+    })
+}
+
 #[test]
 fn the_contract_table() {
     let foreign = |world: World| {
         world.edit(|world| {
             world.observed.foreign = vec![Foreign { object: "Service orders-rw".into(), leftover: false }];
-        })
-    };
-    let no_quorum = || {
-        World::serving(3, 0).dead("orders-0").dead("orders-1").leaderless().edit(|world| {
-            world.observed.reports.get_mut("orders-2").unwrap().leader = None;
         })
     };
     for (what, world, wanted) in [
@@ -76,6 +77,21 @@ fn the_contract_table() {
             "no quorum for long",
             no_quorum().condition("Ready", "False", "QuorumLost", 400),
             "- QuorumLost !QuorumLost !NoLeader !NoLeader Failed",
+        ),
+        (
+            "no quorum, and pods find no node",
+            no_quorum().unschedulable("orders-0").unschedulable("orders-1"),
+            "- QuorumLost !QuorumLost !NoLeader !NoLeader Failed",
+        ),
+        (
+            "no member answers, and pods find no node",
+            no_quorum().unschedulable("orders-0").unschedulable("orders-1").dead("orders-2"),
+            "- QuorumLost !QuorumLost !NoLeader !NoLeader Failed",
+        ),
+        (
+            "no leader, and a pod finds no node",
+            World::serving(5, 0).unschedulable("orders-4").leaderless(),
+            "- InsufficientCapacity !NoLeader !NoLeader !NoLeader Failed",
         ),
         (
             "an entry ends every member",
@@ -377,6 +393,13 @@ fn volumes_that_fill_or_grow_are_told_of() {
         .edit_claim("orders-0", |claim| claim.allocated = Some("1Gi".into()))
         .spec(|spec| spec.storage.size = "2Gi".into());
     assert_eq!(healthy(&growing), "False ResizePending");
+    let small = |claim: &mut crate::cluster::observed::ClaimView| claim.allocated = Some("512Mi".into());
+    let left = World::serving(3, 0).claim("orders-3", Some("c1"), Some(103)).edit_claim("orders-3", small);
+    assert_eq!(healthy(&left), "True Roomy", "nobody mounts it");
+    let lost = World::serving(3, 0).lost("orders-1").edit_claim("orders-1", small);
+    assert_eq!(healthy(&lost), "True Roomy", "nobody mounts it at present");
+    let gone = World::serving(3, 0).edit_claim("orders-1", small).no_pod("orders-1");
+    assert_eq!(healthy(&gone), "False ResizePending", "it is being restarted");
     let at_max = used(80).spec(|spec| {
         spec.storage.autogrow = serde_json::from_value(json!({"maxSize": "1Gi"})).unwrap();
     });
@@ -558,6 +581,11 @@ fn a_lost_quorum_names_what_is_lost_and_what_is_left() {
     ] {
         assert!(told.contains(part), "{part} in {told}");
     }
+    let refused = lost().spec(|spec| {
+        let consent = crate::crd::LossPoint { survivor: "orders-0".into(), index: 1, term: 3 };
+        spec.recovery.quorum_loss.consent = Some(consent);
+    });
+    assert!(message(&refused).contains("recovery.quorumLoss.consent is none of what can be had"));
     let later = message(&lost().condition("Ready", "False", "QuorumLost", 400));
     assert!(later.contains("the volumes of orders-1, orders-2 are lost"), "{later}");
     // Who is merely away may come back with everything.
@@ -592,6 +620,15 @@ fn what_happened_is_told_once() {
     let reasons: Vec<_> = news(&before, &after).into_iter().map(|(reason, ..)| reason).collect();
     assert_eq!(reasons, ["CanaryRolledBack", "DataLost"]);
     assert!(news(&after, &after).is_empty());
+}
+
+#[test]
+fn a_quorum_that_is_lost_is_told_once_with_who_is_missing() {
+    let (before, after) = (of(&World::serving(3, 0)), of(&no_quorum()));
+    let told = news(&before, &after);
+    let [("QuorumLost", true, note)] = told.as_slice() else { panic!("{told:?}") };
+    assert!(note.contains("orders-1"), "{note}");
+    assert!(news(&after, &after).is_empty() && news(&after, &before).is_empty());
 }
 
 #[test]

@@ -54,6 +54,102 @@ fn a_stand_in_is_no_surplus_until_the_ordinal_is_back() {
     expect(&back, &["vote [orders-1=901] -[orders-3=103]"]);
 }
 
+/// Nodes of bare metal that die and stay what they are: the names of their pods are held.
+#[test]
+fn each_lost_voter_whose_name_is_held_gets_a_stand_in_one_after_the_other() {
+    let five = || World::serving(5, 0);
+    let standing_in = |world: World, name: &str| world.pod(name).joined(name, true);
+    let one = || standing_in(five().replaced("orders-1"), "orders-5").set(PodRole::Voter, 6);
+    let second = || one().lost("orders-2");
+    let surge = || second().set(PodRole::Voter, 7).pod("orders-6");
+    let both = || five().lost("orders-1").lost("orders-2");
+    let swapped = || standing_in(both().removed("orders-1"), "orders-5").set(PodRole::Voter, 6);
+    let two = || standing_in(one().replaced("orders-2"), "orders-6").set(PodRole::Voter, 7);
+    let three = || standing_in(World::serving(3, 0).replaced("orders-1"), "orders-3").set(PodRole::Voter, 4);
+    let third = || standing_in(three().replaced("orders-3"), "orders-4").set(PodRole::Voter, 5);
+    let unserved = ["serving orders-1 false", "serving orders-2 false"];
+    let back = |world: World, name: &str| {
+        world.edit_claim(name, |claim| claim.node_id = None).pod(name).learner(name, 901)
+    };
+    for (what, world, voters, wanted) in [
+        ("the first is replaced", one(), 6, vec![]),
+        ("and a second is lost", second(), 7, vec![unserved[1]]),
+        ("another pod comes", surge(), 7, vec![unserved[1], "learn orders-6=106"]),
+        (
+            "it has caught up",
+            surge().learner("orders-6", 106),
+            7,
+            vec![unserved[1], "vote [orders-6=106] -[orders-2=102]"],
+        ),
+        ("both are replaced", two(), 7, vec![]),
+        ("both are lost at once: one at a time", both(), 6, unserved.to_vec()),
+        (
+            "the first of them is replaced",
+            both().set(PodRole::Voter, 6).pod("orders-5").learner("orders-5", 105),
+            6,
+            [&unserved[..], &["vote [orders-5=105] -[orders-1=101]"]].concat(),
+        ),
+        ("then the other one", swapped(), 7, vec![unserved[1]]),
+        (
+            "a name is free again before the second is replaced: it takes that one's place",
+            back(surge(), "orders-1"),
+            7,
+            vec![unserved[1], "learn orders-6=106", "vote [orders-1=901] -[orders-2=102]"],
+        ),
+        (
+            "a name is free again: the last stand-in goes first",
+            back(two(), "orders-1"),
+            7,
+            vec!["vote [orders-1=901] -[orders-6=106]"],
+        ),
+        (
+            "the other one too",
+            back(standing_in(two().removed("orders-6"), "orders-1"), "orders-2"),
+            6,
+            vec!["vote [orders-2=901] -[orders-5=105]"],
+        ),
+        ("of three the second", three().lost("orders-2"), 5, vec![unserved[1]]),
+        (
+            "of three a stand-in",
+            three().lost("orders-3").set(PodRole::Voter, 5).pod("orders-4").learner("orders-4", 104),
+            5,
+            vec!["serving orders-3 false", "vote [orders-4=104] -[orders-3=103]"],
+        ),
+        ("a stand-in is replaced", third(), 5, vec![]),
+        ("and the name of it is held as well", third().lost("orders-2"), 6, vec![unserved[1]]),
+        (
+            "a stand-in lost its volume",
+            three().wiped("orders-3", 903),
+            4,
+            vec!["serving orders-3 false", "learn orders-3=903"],
+        ),
+        (
+            "no quorum is healthy",
+            both().lost("orders-3"),
+            5,
+            vec![unserved[0], unserved[1], "serving orders-3 false"],
+        ),
+        (
+            "fewer voters are wanted",
+            five().lost("orders-1").wants(3, 0),
+            5,
+            vec![unserved[0], "vote [] -[orders-4=104]"],
+        ),
+    ] {
+        let plan = world.plan();
+        assert_eq!(
+            (steps(&plan), size(&plan).0),
+            (wanted.into_iter().map(str::to_owned).collect(), voters),
+            "{what}: {plan:#?}"
+        );
+        assert_eq!(obstacle(&plan), None, "{what}");
+    }
+    assert_eq!(activity(&two().plan()), None, "nothing is left to be done");
+    let gone =
+        standing_in(standing_in(two().removed("orders-6"), "orders-1").removed("orders-5"), "orders-2");
+    assert_eq!(size(&gone.plan()).0, 5, "it is as the spec says");
+}
+
 /// What an eviction is decided by: `minAvailable` against the pods that are Ready.
 #[test]
 fn evictions_are_refused_only_while_a_voter_fewer_would_cost_the_quorum() {
@@ -153,6 +249,97 @@ fn a_lost_quorum_is_recovered_with_the_consent_that_names_the_loss_point() {
         assert_eq!(obstacle(&plan), None, "it may be a matter of a moment");
         assert!(plan.activity.unwrap().message.contains("{survivor: orders-0, index: 4711, term: 3}"));
     }
+}
+
+/// Two of three voters find no Kubernetes node, for longer than it takes to be told of.
+fn two_without_a_node() -> World {
+    let world = World::serving(3, 0).unschedulable("orders-1").unschedulable("orders-2").leaderless();
+    world.edit(|world| {
+        let report = world.observed.reports.get_mut("orders-0").unwrap();
+        (report.leader, report.last_log_index) = (None, 4711);
+    })
+}
+
+#[test]
+fn a_lost_quorum_comes_before_why_pods_do_not_start_and_says_what_becomes_of_a_consent() {
+    let gone = |world: World| {
+        ["orders-1", "orders-2"].into_iter().fold(world, |world, name| {
+            world.no_pod(name).edit(|world| drop(world.observed.claims.remove(name)))
+        })
+    };
+    type Case<'a> = (&'a str, &'a dyn Fn() -> World, &'a [&'a str], &'a str);
+    let cases: [Case<'_>; 5] = [
+        (
+            "nobody consents",
+            &two_without_a_node,
+            &[],
+            "kubectl sqlite recover-quorum orders --survivor MEMBER",
+        ),
+        (
+            "the consent names something else",
+            &|| consenting(two_without_a_node(), "orders-0", 1),
+            &[],
+            "recovery.quorumLoss.consent is none of what can be had: {survivor: orders-0, index: 4711, term: 3}",
+        ),
+        (
+            "others may come back",
+            &|| consenting(two_without_a_node(), "orders-0", 4711),
+            &[],
+            "recovery.quorumLoss.consent is given, and orders-1, orders-2 may still come back",
+        ),
+        (
+            "nobody can, and a read replica finds no node",
+            &|| {
+                let world = World::serving(3, 1).unschedulable("orders-replica-0").leaderless();
+                consenting(gone(world), "orders-0", 4711)
+                    .edit(|world| world.observed.reports.get_mut("orders-0").unwrap().last_log_index = 4711)
+            },
+            &["recover orders-0 at 4711"],
+            "orders-0 goes on alone, as was agreed to",
+        ),
+        (
+            "nobody answers",
+            &|| consenting(two_without_a_node().dead("orders-0"), "orders-0", 4711),
+            &[],
+            "recovery.quorumLoss.consent is given, and no voter answers that could go on",
+        ),
+    ];
+    for (what, world, wanted, told) in cases {
+        let plan = expect(&world(), wanted);
+        assert_eq!(obstacle(&plan), Some(ObstacleReason::QuorumLost), "{what}");
+        let message = plan.obstacle.unwrap().message;
+        for part in [told, "; besides, orders-", "finds no Kubernetes node: 0/3 nodes are available"] {
+            assert!(message.contains(part), "{what}: {part} in {message}");
+        }
+        let lasts = expect(&world().condition("Ready", "False", "QuorumLost", 301), wanted);
+        let lasts = lasts.obstacle.unwrap();
+        assert_eq!(lasts.reason, ObstacleReason::QuorumLost, "{what}");
+        assert_eq!(lasts.message, format!("no leader for more than five minutes: {message}"), "{what}");
+    }
+}
+
+#[test]
+fn members_that_only_the_operator_does_not_reach_are_no_lost_quorum() {
+    let world = World::serving(3, 0).unschedulable("orders-2").leaderless();
+    let unreached = world.edit(|world| world.observed.reports.clear());
+    assert_eq!(obstacle(&unreached.plan()), Some(ObstacleReason::InsufficientCapacity));
+}
+
+#[test]
+fn voters_that_answer_and_elect_nobody_are_told_of_a_consent_too() {
+    let electing = || {
+        consenting(World::serving(3, 0).leaderless(), "orders-0", 1000).edit(|world| {
+            for report in world.observed.reports.values_mut() {
+                report.leader = None;
+            }
+        })
+    };
+    let plan = expect(&electing(), &[]);
+    assert_eq!((plan.activity, plan.obstacle), (None, None), "it may be a matter of a moment");
+    let told = "recovery.quorumLoss.consent is not carried out while 3 of 3 voters answer";
+    assert!(plan.consent.unwrap().starts_with(told));
+    let lasts = expect(&electing().condition("Ready", "False", "NoLeader", 301), &[]);
+    assert!(lasts.obstacle.unwrap().message.contains(told));
 }
 
 #[test]

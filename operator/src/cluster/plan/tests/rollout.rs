@@ -82,10 +82,7 @@ fn two_voters_are_restarted_when_no_third_can_come() {
     let two = || {
         World::serving(3, 0)
             .removed("orders-2")
-            .stuck("orders-2", "x")
-            .edit_pod("orders-2", |pod| {
-                (pod.stuck, pod.unschedulable) = (None, Some("0/2 nodes are available".into()));
-            })
+            .unschedulable("orders-2")
             .edit_claim("orders-2", |claim| claim.node_id = None)
     };
     let world = two().upgraded().current("orders-2");
@@ -128,9 +125,7 @@ fn a_stuck_pod_of_the_wanted_template_stops_the_rollout_and_is_told_of() {
 
 #[test]
 fn a_pod_without_a_place_is_told_of() {
-    let world = World::serving(3, 0).stuck("orders-2", "x").edit_pod("orders-2", |pod| {
-        (pod.stuck, pod.unschedulable) = (None, Some("0/3 nodes are available".into()));
-    });
+    let world = World::serving(3, 0).unschedulable("orders-2");
     assert_eq!(obstacle(&world.plan()), Some(ObstacleReason::InsufficientCapacity));
 }
 

@@ -39,6 +39,8 @@ struct Simulation {
     status: SqliteClusterStatus,
     sets: BTreeMap<PodRole, (usize, String, bool)>,
     pods: BTreeMap<String, Pod>,
+    /// Pods whose Kubernetes node is lost, which hold their names, since when.
+    lost: BTreeMap<String, u64>,
     claims: BTreeMap<String, Claim>,
     /// Members by id: name, whether it votes, since when.
     members: BTreeMap<NodeId, (String, bool, u64)>,
@@ -78,8 +80,11 @@ impl Simulation {
                     self.pods.insert(name, pod);
                 }
             }
+            let lost = &self.lost;
             self.pods.retain(|name, _| {
-                desired.name.parse_member(name).is_none_or(|(found, ordinal)| found != role || ordinal < size)
+                let parsed = desired.name.parse_member(name);
+                lost.contains_key(name)
+                    || parsed.is_none_or(|(found, ordinal)| found != role || ordinal < size)
             });
         }
         let pods = &self.pods;
@@ -87,7 +92,17 @@ impl Simulation {
     }
 
     fn runs(&self, name: &str) -> bool {
-        self.pods.get(name).is_some_and(|pod| !pod.broken && self.tick > pod.since)
+        !self.lost.contains_key(name)
+            && self.pods.get(name).is_some_and(|pod| !pod.broken && self.tick > pod.since)
+    }
+
+    fn silent_milliseconds(&self, id: NodeId) -> u64 {
+        let lost = self.lost.get(&self.members[&id].0);
+        match lost {
+            Some(since) => 1_000 * (self.tick - since),
+            None if self.alive(id) => 10,
+            None => 60_000,
+        }
     }
 
     fn alive(&self, id: NodeId) -> bool {
@@ -148,6 +163,7 @@ impl Simulation {
                 replicas: *replicas,
                 settled: true,
                 revision: Some(revision.clone()),
+                resources_mark: None,
                 volume_bytes: Some(1 << 30),
                 volume_size: Some("1Gi".into()),
                 terminating: false,
@@ -181,8 +197,8 @@ impl Simulation {
             uid: pod.uid.clone(),
             ip: Some("10.0.0.1".into()),
             ready: serves,
-            not_ready_since: (!serves).then(|| self.now()),
-            running: runs,
+            not_ready_since: (!serves).then(|| self.at(self.lost.get(name).copied().unwrap_or(self.tick))),
+            running: runs || self.lost.contains_key(name),
             stuck: pod.broken.then(|| Stuck { reason: "ImagePullBackOff".into(), message: String::new() }),
             revision: Some(pod.revision.clone()),
             serving: true,
@@ -208,7 +224,7 @@ impl Simulation {
                 api_address: String::new(),
                 voter: *voter,
                 matched_index: leads.then_some(if self.caught_up(*id) { 1_000 } else { 0 }),
-                silent_milliseconds: leads.then_some(if self.alive(*id) { 10 } else { 60_000 }),
+                silent_milliseconds: leads.then(|| self.silent_milliseconds(*id)),
             });
             report.membership = Membership {
                 log_index: self.log_index,
@@ -288,7 +304,7 @@ impl Simulation {
             }
             Step::Transfer { to_id, .. } => self.leader = Some(*to_id),
             Step::DeletePod { pod, uid, restart, .. } => {
-                if self.pods.get(pod).is_some_and(|found| found.uid == *uid) {
+                if self.pods.get(pod).is_some_and(|found| found.uid == *uid) && !self.lost.contains_key(pod) {
                     self.pods.remove(pod);
                     self.restarts += u32::from(*restart);
                 }
@@ -311,10 +327,16 @@ impl Simulation {
     /// Until everything is as it is asked for.
     #[track_caller]
     fn settle(&mut self, desired: &Desired) {
+        self.go_on_until(desired, |simulation, rests| rests && simulation.is_as_wanted(desired));
+    }
+
+    /// Until it is so, of which the second argument tells whether nothing moves.
+    #[track_caller]
+    fn go_on_until(&mut self, desired: &Desired, is_so: impl Fn(&Self, bool) -> bool) {
         for _ in 0..PATIENCE {
             self.step(desired);
             let rests = self.reconcile(desired);
-            if rests && self.is_as_wanted(desired) {
+            if is_so(self, rests) {
                 return;
             }
         }
@@ -461,6 +483,46 @@ fn whatever_comes_in_between_it_settles() {
         eprintln!("seed {start}");
         simulation.settle(&wanted);
         assert_eq!(simulation.initialised, 1);
+    }
+}
+
+/// A Kubernetes node is lost with the pod of a voter.
+fn lose_a_node(simulation: &mut Simulation, choice: u64) {
+    let voters = simulation.voters();
+    let name = simulation.members[&voters[usize::try_from(choice).unwrap() % voters.len()]].0.clone();
+    simulation.lost.insert(name, simulation.tick);
+}
+
+#[test]
+fn as_many_nodes_as_are_lost_are_stood_in_for_until_their_names_are_free() {
+    let wanted = edited(|spec| (spec.voters, spec.recovery.member_replacement_after_seconds) = (5, 5));
+    let is_whole = |simulation: &Simulation, _: bool| {
+        let voters = simulation.voters();
+        voters.len() == 5 && voters.iter().all(|id| simulation.caught_up(*id))
+    };
+    for start in 0..50_u64 {
+        let mut seed = start;
+        let mut simulation = Simulation::default();
+        simulation.settle(&wanted);
+        eprintln!("seed {start}");
+        for _ in 0..3 {
+            // One, or two at once: of five voters three are left.
+            lose_a_node(&mut simulation, random(&mut seed));
+            if random(&mut seed).is_multiple_of(2) {
+                lose_a_node(&mut simulation, random(&mut seed));
+            }
+            simulation.go_on_until(&wanted, is_whole);
+            assert!(simulation.has_quorum());
+        }
+        // Kubernetes forgets the nodes, one after the other or all of them.
+        while let Some((name, _)) = simulation.lost.pop_first() {
+            simulation.pods.remove(&name);
+            if random(&mut seed).is_multiple_of(2) {
+                simulation.go_on_until(&wanted, is_whole);
+            }
+        }
+        simulation.settle(&wanted);
+        assert_eq!((simulation.initialised, simulation.restarts), (1, 0));
     }
 }
 

@@ -92,3 +92,54 @@ fn what_claims_say_does_not_wait_for_growth() {
     let marks: Vec<_> = plan.claims.iter().map(|mark| (mark.owned, mark.grows, mark.size.as_str())).collect();
     assert_eq!(marks, [(false, false, "1Gi"), (false, true, "2Gi")]);
 }
+
+/// Scaling down left a volume, and a Kubernetes node is lost with another one.
+fn filling_beside_unmounted() -> World {
+    let left = |claim: &mut crate::cluster::observed::ClaimView| {
+        (claim.requested, claim.requested_bytes) = (Some("512Mi".into()), Some(512 << 20));
+        claim.allocated = Some("512Mi".into());
+    };
+    let world = filling(80).spec(|spec| spec.storage.on_scale_down = RetentionPolicy::Retain);
+    let world = world.claim("orders-4", Some(CLUSTER_ID), None).edit_claim("orders-4", left).lost("orders-2");
+    world.edit_claim("orders-2", |claim| claim.allocated = Some("512Mi".into()))
+}
+
+#[test]
+fn volumes_that_nobody_mounts_hold_up_no_growth_and_do_not_grow() {
+    let plan = filling_beside_unmounted().plan();
+    assert_eq!((plan.volume_size.as_str(), plan.volume_allocated.as_deref()), ("1280Mi", Some("1Gi")));
+    let marked: Vec<_> = plan.claims.iter().map(|mark| mark.member.as_str()).collect();
+    assert_eq!(marked, ["orders-0", "orders-1", "orders-2"], "a lost one grows when it is mounted again");
+    let asked = (0..3).fold(filling_beside_unmounted(), |world, i| {
+        world.edit_claim(&format!("orders-{i}"), |claim| {
+            (claim.requested, claim.requested_bytes) = (Some("1280Mi".into()), Some(1280 << 20));
+        })
+    });
+    assert!(steps(&asked.plan()).contains(&"recreate voter".into()), "{:#?}", asked.plan());
+    // It is used again: it grows before a pod mounts it.
+    let marked: Vec<_> = asked
+        .wants(5, 0)
+        .plan()
+        .claims
+        .into_iter()
+        .map(|mark| (mark.member, mark.size, mark.grows))
+        .collect();
+    assert_eq!(marked, [("orders-4".to_owned(), "1280Mi".to_owned(), true)]);
+}
+
+#[test]
+fn a_volume_whose_member_answers_is_waited_for_however_long_it_is_not_ready() {
+    let long_ago = crate::cluster::fixtures::now() - jiff::SignedDuration::from_secs(1000);
+    let world =
+        filling(80).edit_pod("orders-1", |pod| (pod.ready, pod.not_ready_since) = (false, Some(long_ago)));
+    let world = world.edit(|world| {
+        for claim in world.observed.claims.values_mut() {
+            (claim.requested, claim.requested_bytes) = (Some("1280Mi".into()), Some(1280 << 20));
+        }
+    });
+    let grown =
+        |world: World, name: &str| world.edit_claim(name, |claim| claim.allocated = Some("1280Mi".into()));
+    let world = grown(grown(world, "orders-0"), "orders-2");
+    assert_eq!(world.plan().volume_size, "1280Mi");
+    assert_eq!(grown(world, "orders-1").plan().volume_size, "1500Mi");
+}
