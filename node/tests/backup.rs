@@ -330,6 +330,9 @@ fn what_is_deleted_is_no_moment_to_go_back_to_any_more() {
     let first = earliest(&mut c, &Value::Null);
     insert(&c, 0, 2);
     let mine = back_up(&c, 0, "mine");
+    // What comes after it is archived: otherwise another base backup takes the place of the first at once.
+    let after = insert(&c, 0, 3);
+    await_archived(&mut c, after);
     let catalogue: Value = serde_json::from_str(&c.get(0, "/cluster/backups").1).unwrap();
     let all = catalogue["backups"].as_array().unwrap();
     let base = all.iter().find(|backup| backup["kind"] == "Base").unwrap();
@@ -338,7 +341,7 @@ fn what_is_deleted_is_no_moment_to_go_back_to_any_more() {
     let second = earliest(&mut c, &first);
     assert!(second.as_str() > first.as_str(), "{first} {second}");
     // Without any, the archive makes another one.
-    insert(&c, 0, 3);
+    insert(&c, 0, 4);
     assert_eq!(c.delete(0, "/cluster/backups", &paths(&mine["path"])).0, 200);
     let third = earliest(&mut c, &second);
     assert!(third.as_str() > second.as_str(), "{second} {third}");

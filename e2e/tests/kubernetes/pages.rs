@@ -369,6 +369,8 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("kubectl sqlite", Fate::IsAName),
     ("kubectl sqlite backup now", Fate::IsAName),
     ("kubectl sqlite backup delete", Fate::IsAName),
+    ("kubectl sqlite backup verify", Fate::IsAName),
+    ("kubectl sqlite upgrade approve", Fate::IsAName),
     ("kubectl sqlite promote", Fate::IsAName),
     ("kubectl sqlite VERB --dry-run", Fate::IsAName),
     ("kubectl port-forward", Fate::IsAName),

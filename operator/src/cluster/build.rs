@@ -17,7 +17,7 @@ use super::observed::{Child, Observed};
 use super::plan::{Plan, Sizes};
 use super::validate::Desired;
 use crate::crd::{NetworkPolicyMode, SqliteCluster};
-use crate::names::{ClusterName, PodRole, image_version, role_revision};
+use crate::names::{ANNOTATION_REVISION, ClusterName, PodRole, image_version, role_revision};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -52,20 +52,24 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// The same, with no more pods than there are: StatefulSets that are to grow wait.
+    /// The same, with no more pods than there are, and of the templates that those have: StatefulSets that are to grow or
+    /// to have another template wait, and those that are not there. A pod that is lost meanwhile comes back as it was.
     pub fn without_new_pods(mut self, name: &ClusterName, observed: &Observed) -> Self {
         for role in PodRole::ALL {
-            let ordinals = observed.pods.keys().filter_map(|pod| name.parse_member(pod));
-            let there = ordinals.filter(|(of, _)| *of == role).map(|(_, ordinal)| ordinal + 1).max();
-            let size = observed.sets.get(&role).map_or(there.unwrap_or(0), |set| set.replicas);
-            let size = i32::try_from(size).unwrap_or(i32::MAX);
             let called = name.set(role);
-            for set in self.sets.iter_mut().filter(|set| set.metadata.name.as_ref() == Some(&called)) {
-                let replicas = set.spec.as_mut().and_then(|spec| spec.replicas.as_mut());
-                if let Some(replicas) = replicas {
-                    *replicas = size.min(*replicas);
+            self.sets.retain_mut(|set| {
+                if set.metadata.name.as_ref() != Some(&called) {
+                    return true;
                 }
-            }
+                let (Some(there), Some(spec)) = (observed.sets.get(&role), set.spec.as_mut()) else {
+                    return false;
+                };
+                let size = i32::try_from(there.replicas).unwrap_or(i32::MAX);
+                spec.replicas = spec.replicas.map(|replicas| size.min(replicas));
+                let template = spec.template.metadata.as_ref();
+                let revision = template.and_then(|pods| pods.annotations.as_ref()?.get(ANNOTATION_REVISION));
+                there.revision.as_ref() == revision
+            });
         }
         self
     }

@@ -45,11 +45,16 @@ fn sets_that_are_to_grow_wait_where_new_pods_would() {
     };
     assert_eq!(sizes(&wanting(3, 2)), of(3, 2));
     assert_eq!(sizes(&wanting(5, 4)), of(3, 2), "they grow");
-    // It is made anew, with larger volumes.
-    let recreated = wanting(5, 4).edit(|world| world.observed.sets.clear());
-    assert_eq!(sizes(&recreated), of(3, 2), "they come back");
+    let of_voters = || of(3, 0)[..1].to_vec();
+    let gone = wanting(5, 4).edit(|world| drop(world.observed.sets.remove(&PodRole::ReadReplica)));
+    assert_eq!(sizes(&gone), of_voters(), "it is not there");
     let first = World::serving(3, 0).edit(|world| world.desired.read_replicas = 2);
-    assert_eq!(sizes(&first), of(3, 0), "there were none");
+    assert_eq!(sizes(&first), of_voters(), "there were none");
+    let other = wanting(3, 2).edit(|world| {
+        let set = world.observed.sets.get_mut(&PodRole::ReadReplica).unwrap();
+        set.revision = Some("another".into());
+    });
+    assert_eq!(sizes(&other), of_voters(), "it would get another template");
 }
 
 #[test]
