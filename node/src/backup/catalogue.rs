@@ -99,12 +99,7 @@ impl Contents {
     /// grow with their number.
     pub async fn read_ranges(objects: &Objects, epoch: Option<u64>) -> Result<Self, ObjectError> {
         let mut contents = Self::read_backups(objects, epoch).await?;
-        let take = |ranges: &mut Ranges, name: &str, _: &ObjectMeta| {
-            if let Some(segment) = SegmentName::parse(name) {
-                ranges.add(&segment);
-            }
-        };
-        let ranges: Ranges = objects.gather(&archive_of(epoch), None, take).await?;
+        let ranges = Ranges::read(objects, &archive_of(epoch)).await?;
         contents.segments.extend(ranges.into_segments());
         contents.segments.sort();
         Ok(contents)

@@ -1,7 +1,9 @@
 //! Entries that are in the store one after the other: all that is to be known of an archive by whoever does not read it,
 //! however many segments it has.
 
+use super::objects::{ObjectError, Objects};
 use super::segment::SegmentName;
+use object_store::ObjectMeta;
 use std::collections::BTreeMap;
 
 /// Ranges of entries without a hole, of segments of the archive that come in any order.
@@ -12,6 +14,16 @@ pub struct Ranges {
 }
 
 impl Ranges {
+    /// Of all segments below a directory.
+    pub async fn read(objects: &Objects, directory: &str) -> Result<Self, ObjectError> {
+        let take = |ranges: &mut Self, name: &str, _: &ObjectMeta| {
+            if let Some(segment) = SegmentName::parse(name) {
+                ranges.add(&segment);
+            }
+        };
+        objects.gather(directory, None, take).await
+    }
+
     /// Takes up a segment.
     pub fn add(&mut self, segment: &SegmentName) {
         let SegmentName { epoch, mut first, last, time_us, .. } = *segment;

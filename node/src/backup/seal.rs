@@ -79,7 +79,7 @@ pub const SUM: usize = SHA256_OUTPUT_LEN;
 
 /// The sum that an object ends with, in hexadecimal digits.
 pub fn sum_of(object: &[u8]) -> String {
-    hex(&object[object.len().saturating_sub(SHA256_OUTPUT_LEN)..])
+    hex(&object[object.len().saturating_sub(SUM)..])
 }
 
 /// SHA-256 in hexadecimal digits.
@@ -161,7 +161,7 @@ impl Keyring {
         let failed = |what| SealError::Failed { name: name.into(), what };
         let length = u32::try_from(plain.len()).map_err(|_| failed("made: it is too large"))?;
         let key = self.keys.first();
-        let around = HEAD + NONCE_LEN + AES_256_GCM.tag_len() + SHA256_OUTPUT_LEN;
+        let around = HEAD + NONCE_LEN + AES_256_GCM.tag_len() + SUM;
         // All of it is made in one buffer: several objects are made at once, and each is large.
         let mut out = Vec::with_capacity(around + zstd::zstd_safe::compress_bound(plain.len()));
         out.extend_from_slice(MAGIC);
@@ -195,7 +195,7 @@ impl Keyring {
     /// be large.
     pub fn open(&self, name: &str, object: Bytes, at_most: usize) -> Result<Vec<u8>, SealError> {
         let damaged = |what| SealError::Damaged { name: name.into(), what };
-        let Some(end) = object.len().checked_sub(SHA256_OUTPUT_LEN).filter(|end| *end >= HEAD) else {
+        let Some(end) = object.len().checked_sub(SUM).filter(|end| *end >= HEAD) else {
             return Err(damaged("it is cut short"));
         };
         let (sealed, sum) = object.split_at(end);

@@ -19,24 +19,27 @@ impl Consensus {
         if !self.is_leader() {
             return Ok(None);
         }
-        let fit = self.described_voters(|_| true).await;
-        let to = alike(&fit, fit_to_lead(&fit, |_| true), self.store.engine(), &self.equal.lock());
-        if to.is_empty() {
-            return refuse(RefusalReason::NoQuorum, "no other voter answers and goes on");
+        match self.hand_over_to(|_| true).await? {
+            None => refuse(RefusalReason::NoQuorum, "no other voter answers and goes on"),
+            transferred => Ok(transferred),
         }
-        MembershipChanges::new(&self.raft).transfer(&to).await.map(Some)
     }
 
     /// Hands leadership to a voter whose log goes back to entry `index`, which this member's does not; returns whether there
     /// was one.
     pub async fn hand_over_to_who_has(&self, index: u64) -> Result<bool, Refusal> {
+        let has = |voter: &Described| voter.log_begins.is_some_and(|first| first <= index);
+        Ok(self.hand_over_to(has).await?.is_some())
+    }
+
+    /// Hands leadership to a voter that goes on, and says what `fit` asks for; none if there is no such.
+    async fn hand_over_to(&self, fit: impl Fn(&Described) -> bool) -> Result<Option<Transferred>, Refusal> {
         let voters = self.described_voters(|_| true).await;
-        let fit = fit_to_lead(&voters, |voter| voter.log_begins.is_some_and(|first| first <= index));
-        let to = alike(&voters, fit, self.store.engine(), &self.equal.lock());
+        let to = alike(&voters, fit_to_lead(&voters, fit), self.store.engine(), &self.equal.lock());
         if to.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
-        MembershipChanges::new(&self.raft).transfer(&to).await.map(|_| true)
+        MembershipChanges::new(&self.raft).transfer(&to).await.map(Some)
     }
 
     /// Hands leadership to a voter, and returns once it leads.

@@ -184,12 +184,8 @@ impl Sink for Pieces {
         Some(Box::new(move || pieces.is_closed()))
     }
 
-    fn row_written(&mut self) -> Result<(), Stopped> {
-        if self.buffer.len() >= PIECE { self.send(1) } else { Ok(()) }
-    }
-
     fn part_written(&mut self) -> Result<(), Stopped> {
-        self.row_written()
+        if self.buffer.len() >= PIECE { self.send(1) } else { Ok(()) }
     }
 
     fn gives_way_on(&mut self, flag: Arc<AtomicBool>) {

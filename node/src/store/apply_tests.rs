@@ -417,7 +417,7 @@ fn bytes_that_tell_times_count_for_no_limit() {
     let written = |sink: &mut encode::Bounded, bytes: &[u8], time: usize| {
         sink.buffer().extend_from_slice(bytes);
         sink.time_written(time);
-        sink.row_written().is_ok()
+        sink.part_written().is_ok()
     };
     let empty = sink.filled();
     assert!(written(&mut sink, b"0123456789, time: 0.1", 11));

@@ -14,6 +14,7 @@ use super::dump;
 use super::extensions::Loaded;
 use super::guard::Purpose;
 use super::staging::{Scratch, Staging};
+use super::text::quoted;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rusqlite::config::DbConfig;
@@ -247,7 +248,7 @@ fn drop_tables(path: &Path, tables: &[String]) -> Result<Vec<u64>, BackupError> 
              PRAGMA secure_delete=ON; PRAGMA foreign_keys=OFF; PRAGMA mmap_size=0",
         )?;
         for table in tables {
-            connection.execute_batch(&format!("DROP TABLE \"{}\"", table.replace('"', "\"\"")))?;
+            connection.execute_batch(&format!("DROP TABLE {}", quoted(table)))?;
         }
         pages_of(&connection, "sqlite_schema")
     };

@@ -6,8 +6,8 @@
 //! own (`confinement.rs`). It checks the whole file, then writes a *canonical* one
 //! (`VACUUM INTO`: the layout depends on the content only as SQLite writes it, pages of 4 KiB, no auto-vacuum), drops
 //! what has a name of ours, refuses what a user could not have made (a table whose CHECK asks for SQLite's version, a row
-//! with the largest rowid) and adds a fresh internal table. What a crafted file can do to the child ends with it. A large file is checked and rewritten
-//! at the same time, on two threads; what is written goes to the disk meanwhile.
+//! with the largest rowid) and adds a fresh internal table. What a crafted file can do to the child ends with it. A large
+//! file is checked and rewritten at the same time, on two threads; what is written goes to the disk meanwhile.
 //!
 //! Where SQL text is taken too, the child first runs it, under the rules for statements of users, on an empty database.
 
@@ -21,6 +21,7 @@ use super::meta::{self, RESERVED_PREFIX};
 use super::pages;
 use super::script::Statements;
 use super::temporary::{ELSEWHERE, Temporary};
+use super::text::quoted;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -410,7 +411,7 @@ fn drop_own(connection: &Connection) -> Result<(), Refused> {
                 ));
             }
         };
-        connection.execute_batch(&format!("DROP {kind} \"{}\"", name.replace('"', "\"\"")))?;
+        connection.execute_batch(&format!("DROP {kind} {}", quoted(&name)))?;
     }
     Ok(())
 }

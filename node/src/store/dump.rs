@@ -1,6 +1,7 @@
 //! The database as SQL text, as the `sqlite3` shell's `.dump` and rqlite write it.
 
 use super::meta::RESERVED_PREFIX;
+use super::text::quoted;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use std::io::{self, Write};
@@ -94,10 +95,6 @@ fn is_virtual(sql: &str) -> bool {
 fn exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT count(*) FROM sqlite_schema WHERE name = ?1";
     connection.query_row(sql, [table], |row| row.get(0))
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Columns that can be inserted into, and whether there are others.

@@ -20,11 +20,9 @@ pub trait Sink {
         Ok(())
     }
 
-    /// Called after each row: the sink may send on what it has, or stop the statement. It keeps the last byte, by
-    /// which the encoder sees whether a comma is due.
-    fn row_written(&mut self) -> Result<(), Stopped>;
-
-    /// The same within a row, after each value, and after each part of a long one: a row has no bound of its own.
+    /// Called after each row, and within it after each value and each part of a long one, for a row has no bound of its own:
+    /// the sink may send on what it has, or stop the statement. It keeps the last byte, by which the encoder sees whether a
+    /// comma is due.
     fn part_written(&mut self) -> Result<(), Stopped>;
 
     /// After it stopped: takes back what it still has of the row, and returns whether that was all of it.
@@ -108,12 +106,8 @@ impl Sink for Bounded {
         &mut self.bytes
     }
 
-    fn row_written(&mut self) -> Result<(), Stopped> {
-        if self.bytes.len() - self.timed > self.limit { Err(Stopped) } else { Ok(()) }
-    }
-
     fn part_written(&mut self) -> Result<(), Stopped> {
-        self.row_written()
+        if self.bytes.len() - self.timed > self.limit { Err(Stopped) } else { Ok(()) }
     }
 
     fn time_written(&mut self, bytes: usize) {
@@ -329,7 +323,7 @@ pub fn write_rows(
             }
             break Err(RowsError::Stopped);
         }
-        if sink.row_written().is_err() {
+        if sink.part_written().is_err() {
             sink.take_row_back();
             break Err(RowsError::Stopped);
         }

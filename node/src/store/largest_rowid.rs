@@ -4,6 +4,7 @@
 //!
 //! Source: <https://www.sqlite.org/autoinc.html>.
 
+use super::text::quoted;
 use rusqlite::{Connection, Result};
 
 /// What a rowid is called, unless a column of the table is called so.
@@ -16,7 +17,6 @@ pub fn table_with_one(connection: &Connection) -> Result<Option<String>> {
     let tables =
         connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>>>()?;
     for table in tables {
-        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         let largest = match rowid_of(connection, &table)? {
             None => true,
             Some(rowid) => {

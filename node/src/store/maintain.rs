@@ -10,6 +10,7 @@ use super::apply::LocalFailure;
 use super::entry_run::replicated;
 use super::entry_vfs;
 use super::meta::RESERVED_PREFIX;
+use super::text::quoted;
 use super::writer_connection::WriterConnection;
 use rusqlite::Connection;
 
@@ -58,7 +59,7 @@ pub fn analyze(on: &WriterConnection, tables: &[String]) -> Result<Option<rusqli
         if !exists || table.starts_with(RESERVED_PREFIX) {
             continue;
         }
-        let sql = format!("ANALYZE main.\"{}\"", table.replace('"', "\"\""));
+        let sql = format!("ANALYZE main.{}", quoted(table));
         if let Err(error) = on.guard.guarded(|| on.connection.execute_batch(&sql)) {
             failure = Some(replicated(error, full_before)?);
         }

@@ -65,11 +65,6 @@ impl Sink for Limited<'_> {
         self.to.row_begins()
     }
 
-    fn row_written(&mut self) -> Result<(), Stopped> {
-        self.count()?;
-        self.to.row_written()
-    }
-
     fn part_written(&mut self) -> Result<(), Stopped> {
         self.count()?;
         let passed_on = self.to.part_written();

@@ -26,6 +26,11 @@ fn is_one_of(word: &str, words: &[&str]) -> bool {
     words.iter().any(|known| known.eq_ignore_ascii_case(word))
 }
 
+/// A name as an identifier of SQL, whatever is in it.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// Whether a statement that is not read-only inserts, updates or deletes rows, or explains one that does: after such a
 /// statement `changes()` is its own, after any other it is that of the one before.
 pub fn changes_rows(sql: &str) -> bool {

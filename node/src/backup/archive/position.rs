@@ -113,12 +113,7 @@ impl Archiver {
         let mut next = tail.last().map_or(0, |segment| segment.last + 1);
         if next > 0 && purged.is_some_and(|purged| purged.index >= next) {
             // Before that is taken for a hole all are looked through: a long one may begin early and end last.
-            let take = |ranges: &mut Ranges, name: &str, _: &ObjectMeta| {
-                if let Some(segment) = SegmentName::parse(name) {
-                    ranges.add(&segment);
-                }
-            };
-            let ranges: Ranges = objects.gather(&segment::directory(epoch), None, take).await?;
+            let ranges = Ranges::read(objects, &segment::directory(epoch)).await?;
             let last = ranges.into_segments().last().map_or(0, |range| range.last + 1);
             next = next.max(last);
         }

@@ -94,6 +94,14 @@ impl Member {
         last
     }
 
+    /// One whose archive has begun, and where that goes on.
+    async fn on_target(log_for_archive: u64) -> (Self, Position) {
+        let mut member = Self::start(log_for_archive).await;
+        let mut at = member.position().await;
+        member.until(&mut at, ArchiveState::OnTarget).await;
+        (member, at)
+    }
+
     async fn find_position(&self) -> Result<Position, ArchiveError> {
         self.archiver.find_position(&self.objects, &self.cluster).await
     }
@@ -235,9 +243,7 @@ async fn a_base_begun_before_a_hole_does_not_close_it_and_one_begun_after_it_doe
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_leader_says_of_a_hole_what_the_last_one_said() {
-    let mut member = Member::start(0).await;
-    let mut at = member.find_position().await.unwrap();
-    member.until(&mut at, ArchiveState::OnTarget).await;
+    let (mut member, mut at) = Member::on_target(0).await;
     member.insert(20).await;
     member.purge().await;
     // Nobody makes a base backup.
@@ -254,9 +260,7 @@ async fn the_next_leader_says_of_a_hole_what_the_last_one_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn within_the_bound_nothing_is_purged_that_is_not_archived() {
-    let mut member = Member::start(LOG_FOR_ARCHIVE).await;
-    let mut at = member.find_position().await.unwrap();
-    member.until(&mut at, ArchiveState::OnTarget).await;
+    let (mut member, mut at) = Member::on_target(LOG_FOR_ARCHIVE).await;
     let archived = at.next;
     member.insert(20).await;
     member.purge().await;
@@ -268,9 +272,7 @@ async fn within_the_bound_nothing_is_purged_that_is_not_archived() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_base_without_a_loaded_database_that_was_lost_does_not_close_the_hole() {
-    let mut member = Member::start(LOG_FOR_ARCHIVE).await;
-    let mut at = member.find_position().await.unwrap();
-    member.until(&mut at, ArchiveState::OnTarget).await;
+    let (mut member, mut at) = Member::on_target(LOG_FOR_ARCHIVE).await;
     let (mut made, end) = member.begin_base().await;
     end.send(()).unwrap();
     // An entry that names a file which is nowhere.
@@ -390,9 +392,7 @@ async fn a_backup_of_another_history_is_not_gone_on_with() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_log_has_purged_is_compared_by_where_it_ended() {
-    let mut member = Member::start(LOG_FOR_ARCHIVE).await;
-    let mut at = member.find_position().await.unwrap();
-    member.until(&mut at, ArchiveState::OnTarget).await;
+    let (mut member, mut at) = Member::on_target(LOG_FOR_ARCHIVE).await;
     member.insert(20).await;
     member.go_on(&mut at).await;
     assert!(member.purge().await, "all of it is archived");
@@ -405,9 +405,7 @@ async fn what_the_log_has_purged_is_compared_by_where_it_ended() {
 /// What is at the end cannot be read: a base backup of what comes after it is needed.
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_segment_that_cannot_be_read_there_is_a_base_backup() {
-    let mut member = Member::start(LOG_FOR_ARCHIVE).await;
-    let mut at = member.find_position().await.unwrap();
-    member.until(&mut at, ArchiveState::OnTarget).await;
+    let (mut member, mut at) = Member::on_target(LOG_FOR_ARCHIVE).await;
     member.insert(3).await;
     member.go_on(&mut at).await;
     let segments = member.contents().await.segments;
@@ -430,9 +428,7 @@ async fn behind_a_segment_that_cannot_be_read_there_is_a_base_backup() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_end_of_a_long_archive_is_looked_for_and_all_of_it_looked_through_beside() {
-    let mut member = Member::start(LOG_FOR_ARCHIVE).await;
-    let mut at = member.find_position().await.unwrap();
-    member.until(&mut at, ArchiveState::OnTarget).await;
+    let (mut member, mut at) = Member::on_target(LOG_FOR_ARCHIVE).await;
     let begun = at.next;
     for _ in 0..30 {
         member.insert(1).await;
@@ -615,9 +611,7 @@ fn after_failures_it_is_waited_longer_and_longer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_leader_goes_on_from_what_it_heard_and_does_not_say_that_there_is_no_base() {
-    let mut member = Member::start(LOG_FOR_ARCHIVE).await;
-    let mut at = member.find_position().await.unwrap();
-    member.until(&mut at, ArchiveState::OnTarget).await;
+    let (mut member, mut at) = Member::on_target(LOG_FOR_ARCHIVE).await;
     member.insert(3).await;
     member.go_on(&mut at).await;
     let archived_us = member.archiver.standing.lock().archived_us;
@@ -647,9 +641,7 @@ async fn a_new_leader_goes_on_from_what_it_heard_and_does_not_say_that_there_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_nothing_is_written_it_is_noted_up_to_when_everything_is_archived() {
-    let mut member = Member::start(LOG_FOR_ARCHIVE).await;
-    let mut at = member.find_position().await.unwrap();
-    member.until(&mut at, ArchiveState::OnTarget).await;
+    let (mut member, mut at) = Member::on_target(LOG_FOR_ARCHIVE).await;
     member.insert(3).await;
     // What waits is no quiet time.
     at.note_due = Instant::now();
