@@ -11,13 +11,13 @@ use crate::errands::Errands;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::names::ClusterName;
-use crate::pace::Pace;
+use crate::pace::{Matter, Pace};
 use crate::stores::{AllTriggers, Stores};
 use crate::trusted::Trusted;
 use client::admin_client::AdminClient;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::{Event, EventType, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
 use std::collections::{BTreeSet, HashMap};
@@ -73,7 +73,58 @@ pub struct Context {
     pub put_off: PutOff,
 }
 
+/// Where an operator works.
+pub struct Surroundings {
+    /// The Kubernetes API.
+    pub client: Client,
+    /// The members' administrative API.
+    pub admin: AdminClient,
+    /// Caches of the namespace, or of all.
+    pub stores: Stores,
+    /// What asks for reconciles.
+    pub triggers: AllTriggers,
+    /// Whether every cluster is this operator's to look after.
+    pub selects_all: bool,
+    /// Who events are of.
+    pub reporter: Reporter,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Image of members whose spec names none.
+    pub node_image: String,
+}
+
 impl Context {
+    /// Of an operator that knows nothing yet.
+    pub fn new(surroundings: Surroundings) -> Self {
+        let Surroundings { client, admin, stores, triggers, selects_all, reporter, metrics, node_image } =
+            surroundings;
+        let pace = Pace::default();
+        Self {
+            admin,
+            streams: EventStreams::new(triggers.clusters.clone()),
+            stores,
+            triggers,
+            selects_all,
+            events: Events::new(client.clone(), reporter),
+            client,
+            metrics,
+            known: Trusted::new(&pace, Matter::OwnSecrets),
+            certificates: Trusted::default(),
+            told: Trusted::new(&pace, Matter::OwnSecrets),
+            node_image,
+            remembered: Remembered::default(),
+            refused_resizes: RefusedResizes::default(),
+            probes: Errands::default(),
+            given: Trusted::default(),
+            tests: Trusted::new(&pace, Matter::OwnSecrets),
+            silent_tests: Trusted::default(),
+            retentions: Errands::default(),
+            failures: Failures::default(),
+            put_off: PutOff::default(),
+            pace,
+        }
+    }
+
     /// Writes an event. Events are for people: one that cannot be written stops nothing.
     pub async fn tell(
         &self,

@@ -1,22 +1,17 @@
 //! Assembly: client, caches, lease, controllers, and the order in which they start and stop.
 
-use crate::admin::EventStreams;
 use crate::api_server;
 use crate::backup;
 use crate::cluster::{error_policy, reconcile};
 use crate::config::RunConfig;
-use crate::context::Context;
-use crate::errands::Errands;
-use crate::events::Events;
+use crate::context::{Context, Surroundings};
 use crate::health::{self, Readiness};
 use crate::lease::{LeaderLease, LeaseError};
 use crate::listed::Listed;
 use crate::metrics::Metrics;
-use crate::pace::{Matter, Pace};
 use crate::restore;
 use crate::stores::{AllTriggers, Guarded, PAGE, Stores, Triggers, tell_broken};
 use crate::trim::Trim;
-use crate::trusted::Trusted;
 use client::admin_client::{AdminClient, AdminError, AdminTimeouts};
 use futures::future::{BoxFuture, join_all, select_all};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
@@ -168,33 +163,18 @@ async fn warm_up(
     let mut scopes = Vec::new();
     // Namespaces beside each other share the API server: each is counted by its own, and there are few.
     for namespace in config.scopes() {
-        let pace = Pace::default();
         await_served(client, namespace.as_deref()).await;
         let triggers = AllTriggers::default();
-        let context = Context {
+        let context = Context::new(Surroundings {
             client: client.clone(),
             admin: admin.clone(),
-            streams: EventStreams::new(triggers.clusters.clone()),
             stores: Stores::start(client, namespace.as_deref(), &triggers, metrics),
             triggers,
             selects_all: config.selects_all(),
-            events: Events::new(client.clone(), reporter.clone()),
+            reporter: reporter.clone(),
             metrics: metrics.clone(),
-            known: Trusted::new(&pace, Matter::OwnSecrets),
-            certificates: Trusted::default(),
-            given: Trusted::default(),
-            told: Trusted::new(&pace, Matter::OwnSecrets),
             node_image: config.node_image.clone(),
-            remembered: crate::cluster::apply::Remembered::default(),
-            refused_resizes: crate::context::RefusedResizes::default(),
-            put_off: crate::context::PutOff::default(),
-            probes: Errands::default(),
-            tests: Trusted::new(&pace, Matter::OwnSecrets),
-            silent_tests: Trusted::default(),
-            pace: pace.clone(),
-            retentions: Errands::default(),
-            failures: crate::context::Failures::default(),
-        };
+        });
         scopes.push(Scope { namespace, context });
     }
     join_all(scopes.iter().map(|scope| scope.context.stores.synced())).await;

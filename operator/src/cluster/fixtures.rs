@@ -6,6 +6,7 @@ use super::resources::resources_mark;
 use super::validate::{Desired, validate};
 use crate::crd::{
     BootstrapPhase, BootstrapStatus, RolloutState, RolloutStatus, SqliteCluster, SqliteClusterSpec,
+    Verification, VerificationResult,
 };
 use crate::names::{PodRole, role_revision};
 use client::admin::{FatalEntry, Member, MemberRef, MemberReport, Membership, NodeId, Phase, Role};
@@ -33,6 +34,19 @@ pub(crate) fn desired(edit: impl FnOnce(&mut SqliteClusterSpec)) -> Desired {
     .unwrap();
     edit(&mut cluster.spec);
     validate(&cluster, "example/sqlited:1.0.0").unwrap()
+}
+
+/// What a test of a backup came to, with nothing else said of it.
+pub(crate) fn verification(time: Timestamp, result: VerificationResult) -> Verification {
+    Verification {
+        time: Time(time),
+        result,
+        restore_seconds: None,
+        bytes_per_second: None,
+        index: None,
+        checked_index: None,
+        message: None,
+    }
 }
 
 /// A report in the making.

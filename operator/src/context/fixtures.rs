@@ -97,10 +97,9 @@ impl Context {
         for backup in backups {
             writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(backup).unwrap()));
         }
-        let client = server.client();
-        Self {
+        Self::new(Surroundings {
+            client: server.client(),
             admin: AdminClient::new(AdminTimeouts::default()).unwrap(),
-            streams: EventStreams::new(Default::default()),
             stores: Stores {
                 pods: empty(),
                 claims: empty(),
@@ -119,23 +118,9 @@ impl Context {
             },
             triggers: AllTriggers::default(),
             selects_all: true,
-            events: Events::new(client.clone(), "test".into()),
-            client,
+            reporter: "test".into(),
             metrics: Metrics::new(),
-            pace: Default::default(),
-            known: Default::default(),
-            certificates: Default::default(),
-            told: Default::default(),
             node_image: "i".into(),
-            remembered: Default::default(),
-            refused_resizes: Default::default(),
-            probes: Default::default(),
-            given: Default::default(),
-            tests: Default::default(),
-            silent_tests: Default::default(),
-            retentions: Default::default(),
-            failures: Default::default(),
-            put_off: Default::default(),
-        }
+        })
     }
 }

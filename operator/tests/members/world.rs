@@ -155,10 +155,9 @@ pub fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr
     };
     let bare =
         |names: &[&str]| -> Vec<Value> { names.iter().map(|name| json!({"metadata": meta(name)})).collect() };
-    let admin = AdminClient::new(AdminTimeouts::default()).unwrap();
-    Context {
-        admin: admin.clone(),
-        streams: EventStreams::new(Triggers::default()),
+    Context::new(Surroundings {
+        client,
+        admin: AdminClient::new(AdminTimeouts::default()).unwrap(),
         stores: Stores {
             pods: cache(&pods(cluster, ips)),
             claims: cache(&claims(ips.len(), false)),
@@ -177,24 +176,10 @@ pub fn context_of(cluster: &SqliteCluster, client: kube::Client, ips: &[Ipv4Addr
         },
         triggers: AllTriggers::default(),
         selects_all: true,
-        events: Events::new(client.clone(), "test".into()),
-        client,
+        reporter: "test".into(),
         metrics: Metrics::new(),
-        pace: Default::default(),
-        known: Default::default(),
-        certificates: Default::default(),
-        given: Default::default(),
-        told: Default::default(),
         node_image: "i".into(),
-        remembered: Default::default(),
-        refused_resizes: Default::default(),
-        probes: Default::default(),
-        tests: Default::default(),
-        silent_tests: Default::default(),
-        retentions: Default::default(),
-        failures: Default::default(),
-        put_off: Default::default(),
-    }
+    })
 }
 
 /// observe → validate → plan → execute.

@@ -290,12 +290,11 @@ async fn expire(
 mod tests {
     use super::*;
     use crate::cluster::backups::verify::VerifierView;
-    use crate::cluster::fixtures::{CLUSTER_ID, World};
+    use crate::cluster::fixtures::{CLUSTER_ID, World, verification};
     use crate::context::fixtures::ApiServer;
-    use crate::crd::{Verification, VerificationResult};
+    use crate::crd::VerificationResult;
     use client::backup::Probe;
     use jiff::Timestamp;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use kube::runtime::reflector::store;
     use kube::runtime::watcher::Event;
     use serde_json::Value;
@@ -368,15 +367,7 @@ mod tests {
         let world = world.edit_pod("orders-0", |pod| pod.ip = Some("127.77.0.1".into()));
         let verdict = Verdict {
             backup: "tested".into(),
-            verification: Verification {
-                time: Time(world.observed.now),
-                result: VerificationResult::Passed,
-                restore_seconds: None,
-                bytes_per_second: None,
-                index: None,
-                checked_index: None,
-                message: None,
-            },
+            verification: verification(world.observed.now, VerificationResult::Passed),
         };
         let test = NewVerifier {
             job: "orders-verify-1".into(),

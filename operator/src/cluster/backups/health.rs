@@ -363,7 +363,7 @@ fn overdue(schedule: &BackupSchedule, observed: &Observed) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::fixtures::World;
+    use crate::cluster::fixtures::{World, verification};
     use client::backup::Probe;
     use serde_json::json;
 
@@ -445,14 +445,12 @@ mod tests {
     fn backed_up(schedule: Option<&str>, age: i64, test: Option<(i64, bool)>) -> BackupView {
         let now = crate::cluster::fixtures::now();
         let ago = |hours: i64| now - SignedDuration::from_hours(hours);
-        let verification = test.map(|(age, passed)| Verification {
-            time: Time(ago(age)),
-            result: if passed { VerificationResult::Passed } else { VerificationResult::Failed },
-            restore_seconds: None,
-            bytes_per_second: None,
-            index: None,
-            checked_index: None,
-            message: (!passed).then(|| "a bit flipped".into()),
+        let verification = test.map(|(age, passed)| match passed {
+            true => verification(ago(age), VerificationResult::Passed),
+            false => Verification {
+                message: Some("a bit flipped".into()),
+                ..verification(ago(age), VerificationResult::Failed)
+            },
         });
         BackupView {
             name: format!("{}-{age}", schedule.unwrap_or("hand")),

@@ -336,7 +336,7 @@ fn of_schedule(desired: &Desired, observed: &Observed, schedule: &BackupSchedule
 mod tests {
     use super::*;
     use crate::cluster::conditions::dated;
-    use crate::cluster::fixtures::{CLUSTER_ID, World};
+    use crate::cluster::fixtures::{CLUSTER_ID, World, verification};
     use crate::metrics::Metrics;
     use crate::trim::Trim as _;
     use serde_json::{Value, json};
@@ -374,16 +374,7 @@ mod tests {
     }
 
     fn tested(backup: BackupView, age: i64) -> BackupView {
-        let verification = Verification {
-            time: Time(at(-age)),
-            result: VerificationResult::Passed,
-            restore_seconds: None,
-            bytes_per_second: None,
-            index: None,
-            checked_index: None,
-            message: None,
-        };
-        BackupView { verification: Some(verification), ..backup }
+        BackupView { verification: Some(verification(at(-age), VerificationResult::Passed)), ..backup }
     }
 
     fn asked(backup: BackupView) -> BackupView {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cluster::fixtures::{CLUSTER_ID, MINTED, World};
 use crate::cluster::observed::Foreign;
-use crate::crd::RetentionPolicy;
+use crate::crd::{MaintenanceWindow, RetentionPolicy};
 use crate::names::PodRole;
 use client::admin::{NodeId, Phase};
 
@@ -41,6 +41,11 @@ fn expect(world: &World, wanted: &[&str]) -> Plan {
     let disruptive = plan.steps.iter().filter(|step| step.is_disruptive()).count();
     assert!(disruptive <= 1, "{plan:#?}");
     plan
+}
+
+/// A maintenance window of half an hour.
+fn half_an_hour(cron: &str) -> MaintenanceWindow {
+    MaintenanceWindow { cron: cron.into(), duration_minutes: 30, time_zone: "UTC".into() }
 }
 
 #[track_caller]

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cluster::fixtures::now;
 use crate::cluster::observed::Resize;
-use crate::crd::{MaintenanceWindow, RolloutState, SqliteClusterSpec, UpdateStrategy};
+use crate::crd::{RolloutState, SqliteClusterSpec, UpdateStrategy};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -163,9 +163,7 @@ fn restarts_for_resources_wait_for_the_word_that_names_them() {
 #[test]
 fn restarts_for_resources_begin_in_a_window_and_are_finished_after_it() {
     // Worlds are seen at 08:00 UTC on a Friday.
-    let window =
-        |cron: &str| MaintenanceWindow { cron: cron.into(), duration_minutes: 30, time_zone: "UTC".into() };
-    let world = |cron| restarting(|spec| spec.update.maintenance_windows = vec![window(cron)]);
+    let world = |cron| restarting(|spec| spec.update.maintenance_windows = vec![half_an_hour(cron)]);
     let plan = expect(&world("0 9 * * *"), &[]);
     let pending = plan.pending.unwrap();
     assert_eq!(pending.reason, PendingReason::WaitingForWindow);

@@ -1,7 +1,7 @@
 //! When a template is rolled out: versions, approval, windows, and a canary that is watched and taken back.
 
 use super::*;
-use crate::crd::{CanaryFailure, MaintenanceWindow, RolloutState, UpdateStrategy};
+use crate::crd::{CanaryFailure, RolloutState, UpdateStrategy};
 
 /// A cluster whose template proved itself, and whose spec asks for another image.
 fn pending(edit: impl FnOnce(&mut crate::crd::SqliteClusterSpec)) -> World {
@@ -125,9 +125,7 @@ fn a_supervised_update_waits_for_the_word_that_names_it() {
 #[test]
 fn restarts_begin_in_a_window_and_are_finished_after_it() {
     // Worlds are seen at 08:00 UTC on a Friday.
-    let window =
-        |cron: &str| MaintenanceWindow { cron: cron.into(), duration_minutes: 30, time_zone: "UTC".into() };
-    let world = |cron| pending(|spec| spec.update.maintenance_windows = vec![window(cron)]).told();
+    let world = |cron| pending(|spec| spec.update.maintenance_windows = vec![half_an_hour(cron)]).told();
     let plan = expect(&world("0 9 * * *"), &[]);
     let pending = plan.pending.unwrap();
     assert_eq!(pending.reason, PendingReason::WaitingForWindow);
