@@ -172,14 +172,16 @@ pub(crate) async fn jobs(name: &str, observed: &Observed, admin: &AdminClient) -
 fn furthest(jobs: impl Iterator<Item = RestoreJob>) -> Option<RestoreJob> {
     jobs.max_by_key(|job| match job.state {
         JobState::Failed => 0,
-        JobState::Succeeded
-            if job.restored.as_ref().is_none_or(|restored| restored.installed_index.is_none()) =>
-        {
-            1
-        }
+        JobState::Succeeded if is_told_by_state_alone(job) => 1,
         JobState::Running => 2,
         JobState::Succeeded => 3,
     })
+}
+
+/// Whether a member that was not at it tells of its end, by the state that it came to: not which entry brought that, nor
+/// which was the last before.
+pub(crate) fn is_told_by_state_alone(job: &RestoreJob) -> bool {
+    job.restored.as_ref().is_none_or(|restored| restored.installed_index.is_none())
 }
 
 /// What is to be done. Pure.

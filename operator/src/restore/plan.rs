@@ -1,9 +1,9 @@
 //! (what is asked for, what is) → the next step of a restore. Pure: no client, no clock.
 
 use super::observed::{Cluster, Observed, Undo};
-use crate::cluster::restore::wire_target;
+use crate::cluster::restore::{is_told_by_state_alone, wire_target};
 use crate::crd::BackupStore;
-use client::backup::{JobState, RestoreSource, StartRestore};
+use client::backup::{JobState, RestoreJob, RestoreSource, StartRestore};
 use jiff::{SignedDuration, Timestamp};
 
 /// How long members may not be heard after the leader was asked for a restore.
@@ -59,6 +59,9 @@ pub fn plan(observed: &Observed) -> Step {
     match observed.job.as_ref().map(|job| (job, job.state)) {
         // The leader saw the backup in the store; the object that stands for it says so a moment later.
         Some((_, JobState::Succeeded)) if matches!(observed.undo, Undo::Running(_)) => {
+            return Step::Follow { percent: 100 };
+        }
+        Some((job, JobState::Succeeded)) if tells_more_soon(job, observed) => {
             return Step::Follow { percent: 100 };
         }
         Some((_, JobState::Succeeded)) => return Step::Succeed,
@@ -126,6 +129,15 @@ pub fn plan(observed: &Observed) -> Step {
             }),
         },
     }
+}
+
+/// Whether the member that was at it, which alone knows the last entry that was replaced, may be one that did not answer.
+/// A member that is gone for good is not waited for for ever.
+fn tells_more_soon(job: &RestoreJob, observed: &Observed) -> bool {
+    let asked = observed.object.status.start_time.as_ref();
+    is_told_by_state_alone(job)
+        && !observed.all_heard
+        && asked.is_some_and(|asked| observed.now.duration_since(asked.0) < PATIENCE)
 }
 
 fn pin_failed(why: &str) -> Step {
@@ -242,6 +254,11 @@ mod tests {
         observed
     }
 
+    /// It succeeded, as those say who have the state that it came to; not all were heard, so many seconds after it was asked for.
+    fn told_by_state(seconds: i64) -> Observed {
+        Observed { job: job(JobState::Succeeded).job, ..asked(seconds, false) }
+    }
+
     fn job(state: JobState) -> Observed {
         edited(|o| {
             o.job = Some(RestoreJob {
@@ -318,6 +335,8 @@ mod tests {
             ("asked, and a member is not heard for long", asked(600, false), "fail OutcomeUnknown"),
             ("under way", job(JobState::Running), "follow 30"),
             ("done", job(JobState::Succeeded), "succeed"),
+            ("done, and who did it is not heard", told_by_state(599), "follow 100"),
+            ("done, and who did it is not heard for long", told_by_state(600), "succeed"),
             ("done, and the object does not say so yet", with(JobState::Succeeded, running()), "follow 100"),
             ("done, and somebody deleted the object", with(JobState::Succeeded, Undo::Missing), "succeed"),
             // The leader may have found it in the store all the same: it says how it ends.
