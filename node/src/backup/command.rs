@@ -5,7 +5,7 @@ use super::catalogue::{Choice, Contents};
 use super::objects::{ObjectError, Objects};
 use super::repository::Repository;
 use super::restore::{Rebuilt, RestoreError, check_integrity, rebuild};
-use crate::store::{self, ExtensionError, ExtensionsConfig, Loaded, Shelf};
+use crate::store::{self, BackupError, ExtensionError, ExtensionsConfig, Loaded, Shelf};
 use client::backup::{RestoreReport, RestoreTarget, Restored, VerifyQuery};
 use std::fs::File;
 use std::io;
@@ -84,9 +84,9 @@ pub enum CommandError {
         /// What it was to answer.
         expected: String,
     },
-    /// The copy without the internal table could not be written.
+    /// The internal table could not be left out.
     #[error("write the database: {0}")]
-    Copy(String),
+    LeaveOut(#[from] BackupError),
     /// What it came to could not be written as text.
     #[error("the report: {0}")]
     Report(#[from] serde_json::Error),
@@ -305,13 +305,16 @@ impl Command {
         Ok(choice.map_err(RestoreError::from)?)
     }
 
+    /// Makes the database the output. It has its name once all of it is on the disk.
     fn keep(&self, database: &Path) -> Result<(), CommandError> {
-        if self.keep_internal {
-            std::fs::rename(database, &self.output).map_err(at(&self.output))?;
-        } else {
-            store::write_user_copy(database, &self.output).map_err(CommandError::Copy)?;
+        if !self.keep_internal {
+            store::leave_out_own_tables(database)?;
         }
-        File::open(&self.output).and_then(|file| file.sync_all()).map_err(at(&self.output))
+        File::open(database).and_then(|file| file.sync_all()).map_err(at(database))?;
+        std::fs::rename(database, &self.output).map_err(at(&self.output))?;
+        let parent = self.output.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = parent.unwrap_or(Path::new("."));
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(at(directory))
     }
 }
 

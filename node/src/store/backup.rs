@@ -162,6 +162,15 @@ fn journal_version(wal: bool) -> u8 {
     if wal { 2 } else { 1 }
 }
 
+/// Takes the internal table out of the database at `path`, one of ours that nobody has open and whose WAL is in the file, in
+/// place, and leaves it in DELETE mode. What a crash leaves of it is no database: it counts only once it is synced. Blocks.
+pub fn leave_out_own_tables(path: &Path) -> Result<(), BackupError> {
+    set_journal_version(path, false)?;
+    let own = own_tables(&open_reader(path, &Loaded::none())?)?;
+    drop_tables(path, &own)?;
+    Ok(())
+}
+
 /// Makes a database file claim WAL or DELETE mode.
 pub fn set_journal_version(path: &Path, wal: bool) -> io::Result<()> {
     File::options().write(true).open(path)?.write_all_at(&[journal_version(wal); 2], 18)
@@ -397,35 +406,48 @@ mod tests {
         BackupOptions { format: BackupFormat::Binary { wal, vacuum }, compress: false }
     }
 
-    #[test]
-    fn copies_are_whole_and_without_the_internal_table_whatever_the_schema() {
-        let many_tables: String =
-            (0..400).map(|n| format!("CREATE TABLE many_{n}(a, b, c, d UNIQUE);")).collect();
+    fn setups() -> [String; 5] {
+        let many_tables = (0..400).map(|n| format!("CREATE TABLE many_{n}(a, b, c, d UNIQUE);")).collect();
         let with_free_pages =
             format!("{ROWS}; DELETE FROM t WHERE id % 3 = 0; CREATE TABLE u(a); DROP TABLE u");
         let analysed = format!("{ROWS}; CREATE INDEX i ON t(b); ANALYZE");
-        for setup in ["", ROWS, &with_free_pages, &many_tables, &analysed] {
+        [String::new(), ROWS.into(), with_free_pages, many_tables, analysed]
+    }
+
+    /// What tells contents of the table apart.
+    fn content(connection: &Connection) -> (i64, i64, String) {
+        let sql = "SELECT count(*), coalesce(sum(length(b)), 0), coalesce(max(hex(b)), '') FROM t";
+        connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap()
+    }
+
+    #[test]
+    fn copies_are_whole_and_without_the_internal_table_whatever_the_schema() {
+        for setup in setups() {
             for (wal, vacuum) in [(true, false), (false, false), (true, true), (false, true)] {
                 let dir = tempfile::tempdir().unwrap();
-                let (path, live, staging) = database(dir.path(), setup);
+                let (path, live, staging) = database(dir.path(), &setup);
                 let mut out = taking(usize::MAX);
                 write_backup(&path, &staging, &binary(wal, vacuum), &Loaded::none(), &mut out).unwrap();
                 let copy = check(dir.path(), &out.bytes, wal);
-                let sum = "SELECT count(*), coalesce(sum(length(b)), 0), coalesce(max(hex(b)), '') FROM t";
-                let read = |c: &Connection| {
-                    c.query_row(sql(sum), [], |r| {
-                        Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get::<_, String>(2)?))
-                    })
-                    .unwrap()
-                };
-                assert_eq!(read(&copy), read(&live));
+                assert_eq!(content(&copy), content(&live));
                 assert_eq!(std::fs::read_dir(dir.path().join("staging")).unwrap().count(), 0);
             }
         }
     }
 
-    fn sql(text: &str) -> &str {
-        text
+    #[test]
+    fn the_internal_table_is_left_out_in_place_whatever_the_schema() {
+        for setup in setups() {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, live, _staging) = database(dir.path(), &setup);
+            let before = content(&live);
+            // The last one who closes it moves the WAL into it.
+            live.close().unwrap();
+            leave_out_own_tables(&path).unwrap();
+            let left = check(dir.path(), &std::fs::read(&path).unwrap(), false);
+            assert_eq!(content(&left), before);
+            assert!(!dir.path().join("db.sqlite-wal").exists());
+        }
     }
 
     #[test]

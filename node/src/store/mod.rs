@@ -56,7 +56,7 @@ mod writer_connection;
 
 pub use apply::{Entry, LocalFailure, Payload, Reply};
 pub use attempts::Suspect;
-pub use backup::{BackupError, BackupFormat, BackupOptions, Outlet};
+pub use backup::{BackupError, BackupFormat, BackupOptions, Outlet, leave_out_own_tables};
 pub use canonical::{CanonicalError, MAGIC, Order, SUBCOMMAND, Taken, child};
 pub use changes::{CaptureState, ChangesReader, Cursor, Gap, Page, Part};
 pub use checkpoint::Durable;
@@ -67,9 +67,7 @@ pub use meta::{Applied, LogId, Maintained, Meta, MetaError, Position, RESERVED_P
 pub use pages::{Checksum, Damage, PageSum};
 pub use query_memory::{install as bound_queries, set_limit as set_query_memory};
 pub use reader::{Diagnostics, Inline, Limits, ReadError, ReadPool};
-pub use restored::{
-    Seed, first_value, holds_anything, integrity, into_one_file, read_mark, write_mark, write_user_copy,
-};
+pub use restored::{Seed, first_value, holds_anything, integrity, into_one_file, read_mark, write_mark};
 pub use result_limit::ResultLimit;
 pub use script::statements;
 pub use snapshot::{PinnedSnapshot, ReadySnapshot, StagedSnapshot, Streamed, chunk_crc};

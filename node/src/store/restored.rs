@@ -1,17 +1,15 @@
 //! A database that comes from elsewhere and is to be gone on with: put in its place before the store is opened, and looked
 //! at when the store is closed.
 
-use super::backup::{BackupError, BackupFormat, BackupOptions, Outlet, write_backup};
 use super::canonical::own_tables;
 use super::extensions::Loaded;
 use super::generation::Generations;
 use super::guard::Purpose;
 use super::meta;
-use super::staging::Staging;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,18 +85,6 @@ pub fn first_value(path: &Path, sql: &str, extensions: &Loaded) -> Result<Option
     read().map_err(|error| error.to_string())
 }
 
-/// Writes the database at `path` to the new file `output`, without the internal table. Blocks.
-pub fn write_user_copy(path: &Path, output: &Path) -> Result<(), String> {
-    let write = || -> Result<(), BackupError> {
-        let staging = Staging::open(path.parent().unwrap_or_else(|| Path::new(".")))?;
-        let options =
-            BackupOptions { format: BackupFormat::Binary { wal: false, vacuum: false }, compress: false };
-        // Copying pages calls no function.
-        write_backup(path, &staging, &options, &Loaded::none(), &mut IntoFile(File::create_new(output)?))
-    };
-    write().map_err(|error| error.to_string())
-}
-
 /// Writes the mark ([`super::Meta::mark`]) into the database at `path`, one of ours that nobody has open. Blocks.
 pub fn write_mark(path: &Path, mark: &[u8]) -> Result<(), String> {
     let write = || -> Result<(), meta::MetaError> {
@@ -141,18 +127,6 @@ pub fn read_mark(path: &Path) -> Result<Vec<u8>, String> {
 pub fn holds_entries(path: &Path) -> Result<bool, String> {
     let read = || Ok(meta::read(&open(path)?)?.is_some_and(|meta| meta.applied.log_id.is_some()));
     read().map_err(|error: meta::MetaError| error.to_string())
-}
-
-struct IntoFile(File);
-
-impl Outlet for IntoFile {
-    fn offer(&mut self, piece: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
-        self.give(piece).map(|()| None)
-    }
-
-    fn give(&mut self, piece: Vec<u8>) -> io::Result<()> {
-        self.0.write_all(&piece)
-    }
 }
 
 /// Whether the database at `path` has any table, index, view or trigger of users. Blocks.
