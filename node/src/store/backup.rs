@@ -162,15 +162,6 @@ fn journal_version(wal: bool) -> u8 {
     if wal { 2 } else { 1 }
 }
 
-/// Takes the internal table out of the database at `path`, one of ours that nobody has open and whose WAL is in the file, in
-/// place, and leaves it in DELETE mode. What a crash leaves of it is no database: it counts only once it is synced. Blocks.
-pub fn leave_out_own_tables(path: &Path) -> Result<(), BackupError> {
-    set_journal_version(path, false)?;
-    let own = own_tables(&open_reader(path, &Loaded::none())?)?;
-    drop_tables(path, &own)?;
-    Ok(())
-}
-
 /// Makes a database file claim WAL or DELETE mode.
 pub fn set_journal_version(path: &Path, wal: bool) -> io::Result<()> {
     File::options().write(true).open(path)?.write_all_at(&[journal_version(wal); 2], 18)
@@ -219,8 +210,7 @@ impl Changed {
         for number in &pages {
             file.write_all_at(&page(*number)?, (number - 1) * page_size as u64)?;
         }
-        set_journal_version(scratch.path(), false)?;
-        pages.extend(drop_tables(scratch.path(), &own)?);
+        pages.extend(leave_out_own_tables(scratch.path())?);
         let mut header = [0; 100];
         file.read_exact_at(&mut header, 0)?;
         pages.extend(freelist_head(&header));
@@ -246,9 +236,12 @@ fn pages_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<u64>> 
     statement.query_map([table], |row| row.get::<_, i64>(0).map(|n| n as u64))?.collect()
 }
 
-/// Drops tables in a file that nobody else has open; returns the pages of the schema afterwards.
-fn drop_tables(path: &Path, tables: &[String]) -> Result<Vec<u64>, BackupError> {
+/// Takes the internal table out of the database at `path`, which nobody has open and whose WAL is in the file, in place, and
+/// leaves it in DELETE mode; returns the pages of the schema afterwards. What a crash leaves of it is no database: it counts
+/// only once it is synced. Blocks.
+pub fn leave_out_own_tables(path: &Path) -> Result<Vec<u64>, BackupError> {
     let what = |source| BackupError::Sqlite { what: "leave out the internal table", source };
+    set_journal_version(path, false)?;
     let without = || -> rusqlite::Result<Vec<u64>> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
@@ -256,8 +249,8 @@ fn drop_tables(path: &Path, tables: &[String]) -> Result<Vec<u64>, BackupError> 
             "PRAGMA journal_mode=MEMORY; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE;
              PRAGMA secure_delete=ON; PRAGMA foreign_keys=OFF; PRAGMA mmap_size=0",
         )?;
-        for table in tables {
-            connection.execute_batch(&format!("DROP TABLE {}", quoted(table)))?;
+        for table in own_tables(&connection)? {
+            connection.execute_batch(&format!("DROP TABLE {}", quoted(&table)))?;
         }
         pages_of(&connection, "sqlite_schema")
     };
@@ -275,9 +268,8 @@ fn write_vacuumed(
     let connection = open_reader(path, extensions)?;
     let target = scratch.path().to_str().ok_or_else(|| io::Error::other("a path that is not UTF-8"))?;
     connection.execute("VACUUM INTO ?1", [target])?;
-    let own = own_tables(&connection)?;
     drop(connection);
-    drop_tables(scratch.path(), &own)?;
+    leave_out_own_tables(scratch.path())?;
     set_journal_version(scratch.path(), wal)?;
     io::copy(&mut File::open(scratch.path())?, out)?;
     Ok(())

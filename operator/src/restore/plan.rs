@@ -58,10 +58,9 @@ pub fn plan(observed: &Observed) -> Step {
     }
     match observed.job.as_ref().map(|job| (job, job.state)) {
         // The leader saw the backup in the store; the object that stands for it says so a moment later.
-        Some((_, JobState::Succeeded)) if matches!(observed.undo, Undo::Running(_)) => {
-            return Step::Follow { percent: 100 };
-        }
-        Some((job, JobState::Succeeded)) if tells_more_soon(job, observed) => {
+        Some((job, JobState::Succeeded))
+            if matches!(observed.undo, Undo::Running(_)) || tells_more_soon(job, observed) =>
+        {
             return Step::Follow { percent: 100 };
         }
         Some((_, JobState::Succeeded)) => return Step::Succeed,
@@ -254,7 +253,7 @@ mod tests {
         observed
     }
 
-    /// It succeeded, as those say who have the state that it came to; not all were heard, so many seconds after it was asked for.
+    /// It succeeded, say those who have the state that it came to; not all are heard so many seconds after it was asked for.
     fn told_by_state(seconds: i64) -> Observed {
         Observed { job: job(JobState::Succeeded).job, ..asked(seconds, false) }
     }
