@@ -92,8 +92,9 @@ done_ "written, replicated, read back"
 
 step "Deleting the leader's pod under 100 writes a second"
 victim=$(leader)
+# What it says on the way is sent first, while standard output is still the terminal: it belongs there, not in the file.
 "$TARGET/ci/ledger" --cluster $namespace/$cluster --rate 100 --seconds 10 --json \
-  >"$LOG_DIR/demo-ledger.json" 2> >(while read -r line; do note "$line"; done) &
+  2> >(while read -r line; do note "$line"; done) >"$LOG_DIR/demo-ledger.json" &
 ledger=$!
 background+=("$ledger")
 sleep 3

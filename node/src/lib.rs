@@ -14,6 +14,7 @@ pub mod control;
 pub mod discovery;
 pub mod drain;
 pub mod failpoint;
+mod foreign_directory;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;

@@ -7,6 +7,7 @@ use crate::cluster::{self, FormError, RegistryContact};
 use crate::config::Config;
 use crate::control;
 use crate::drain::Drain;
+use crate::foreign_directory;
 use crate::http::{
     About, App, BodyRoom, Counter, Counters, Entrance, Queue, Server, serve_clients, serve_health,
 };
@@ -207,13 +208,8 @@ impl ConsensusRuntime {
 /// Makes the data directory, durably: everything else syncs only what is in it.
 fn make_data_dir(directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory.join("raft"))?;
-    let parent = directory.canonicalize()?;
-    let parent = parent.parent().unwrap_or(&parent);
-    match std::fs::File::open(parent).and_then(|parent| parent.sync_all()) {
-        // It was there before us, and is not ours to read: the mount point of a pod, for example.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        synced => synced,
-    }
+    let directory = directory.canonicalize()?;
+    foreign_directory::sync(directory.parent().unwrap_or(&directory))
 }
 
 async fn listen(address: &str) -> Result<TcpListener, NodeError> {

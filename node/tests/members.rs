@@ -261,6 +261,14 @@ fn the_leaders_death_loses_nothing_that_was_acknowledged() {
         acknowledged += 1;
         // Waits for the next leader inside.
         c.execute(other, &json!([["INSERT INTO t VALUES(?)", acknowledged]]));
+        let next = c.await_leader(other);
+        c.until("the next leader and who follows it say so", |c| {
+            let (follower, name) = (3 - leader - next, c.report(next)["name"].as_str()?.to_owned());
+            let last =
+                |i: usize, what: &str| Some(c.log(i).lines().rfind(|line| line.contains(what))?.to_owned());
+            let follows = last(follower, "another member leads")?;
+            (last(next, "this member leads").is_some() && follows.contains(&name)).then_some(())
+        });
         c.start(leader);
         c.await_ready(leader);
     }

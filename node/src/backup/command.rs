@@ -5,6 +5,7 @@ use super::catalogue::{Choice, Contents};
 use super::objects::{ObjectError, Objects};
 use super::repository::Repository;
 use super::restore::{Rebuilt, RestoreError, check_integrity, rebuild};
+use crate::foreign_directory;
 use crate::store::{self, BackupError, ExtensionError, ExtensionsConfig, Loaded, Shelf};
 use client::backup::{RestoreReport, RestoreTarget, Restored, VerifyQuery};
 use std::fs::File;
@@ -314,7 +315,7 @@ impl Command {
         std::fs::rename(database, &self.output).map_err(at(&self.output))?;
         let parent = self.output.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = parent.unwrap_or(Path::new("."));
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(at(directory))
+        foreign_directory::sync(directory).map_err(at(directory))
     }
 }
 

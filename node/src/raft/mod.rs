@@ -66,6 +66,7 @@ pub(crate) mod traced;
 mod types;
 mod waiters;
 mod whereabouts;
+mod who_leads;
 pub(crate) mod wire;
 mod without_database;
 

@@ -171,6 +171,7 @@ impl Consensus {
             self.config.log_retention_bytes,
         ));
         tokio::spawn(self.clone().watch_phase());
+        tokio::spawn(self.clone().tell_who_leads());
         tokio::spawn(self.clone().tidy_staged());
         tokio::spawn(self.clone().watch_space());
         tokio::spawn(self.clone().watch_consistency());
